@@ -1,0 +1,135 @@
+"""The contract between encoders and everything else: `Encoder`, and the `EncoderSpec` that travels with vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import InputError, SpecMismatch
+from ..items import Batch, Item, Modality, Role
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that decides what a vector means; stored beside the vectors, and checked before a search.
+
+    `name` is the SPEC that loads the encoder again (`hf:intfloat/multilingual-e5-small`). `revision` is the hub
+    commit or the sha256 of the weights. `max_tokens` counts special tokens; `max_pixels` is width times height after
+    resizing by crosslens. `dtype` is what the model computed in. Name and dtype are recorded but are not part of the
+    space: a checkpoint may move, and a laptop may search in float32 what a GPU encoded in bfloat16 (their cosine is
+    above 0.999).
+    """
+
+    name: str = field(compare=False)
+    revision: str
+    modalities: tuple[Modality, ...]
+    dim: int
+    kind: Literal["dense", "multi", "sparse"] = "dense"
+    pooling: str = ""
+    query_prompt: str = ""
+    document_prompt: str = ""
+    special_tokens: str = ""
+    max_tokens: int = 0
+    max_pixels: int = 0
+    normalized: bool = True
+    metric: Literal["cosine", "dot"] = "cosine"
+    extra: Mapping[str, object] = field(default_factory=dict)
+    dtype: str = field(default="float32", compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits; equal for encoders whose vectors may be mixed."""
+        text = json.dumps(self._space(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON-able dict that `from_json` reads back."""
+        return {**dataclasses.asdict(self), "modalities": list(self.modalities), "extra": dict(self.extra)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> EncoderSpec:
+        """`InputError` on a missing or unknown field."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := set(data) - known:
+            raise InputError(f"encoder spec with unknown fields {sorted(unknown)}: written by a newer crosslens")
+        try:
+            return cls(**{**data, "modalities": tuple(data["modalities"])})  # type: ignore[arg-type]
+        except (TypeError, KeyError) as error:
+            raise InputError(f"encoder spec is incomplete: {error}") from None
+
+    def difference(self, other: EncoderSpec) -> str:
+        """What differs from `other`, as `pooling: mean, there cls`; empty if the spaces are the same."""
+        mine, theirs = self._space(), other._space()
+        return "; ".join(
+            f"{key}: {mine[key]!r}, there {theirs[key]!r}" for key in mine if mine[key] != theirs[key]
+        )
+
+    def require(self, other: EncoderSpec) -> None:
+        """`SpecMismatch` naming the difference unless vectors of both may be compared."""
+        if difference := self.difference(other):
+            raise SpecMismatch(
+                f"the encoder {self.name} is not the one that made these vectors, {other.name} ({difference})"
+            )
+
+    def _space(self) -> dict[str, object]:
+        data = self.to_json()
+        return {f.name: data[f.name] for f in dataclasses.fields(self) if f.compare}
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns a stream of items into a stream of batches.
+
+    `encode` keeps order and ids, reads its input a bounded window ahead, and uses of each item the modalities that
+    `spec` lists (two at once are fused into one vector). Raises `InputError` naming the first item that holds
+    none of them, and `NotFinite` naming the items whose vectors are not finite.
+    """
+
+    spec: EncoderSpec
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]: ...
+
+
+class NotFinite(InputError):
+    """A model returned NaN or infinity."""
+
+
+def check_finite(ids: Iterable[str], vectors: np.ndarray, name: str, dtype: str) -> None:
+    """`NotFinite` naming the first ids whose row of `vectors` [n, dim] is not finite."""
+    rows = np.isfinite(vectors).all(axis=1)
+    if not rows.all():
+        bad = [each for each, good in zip(ids, rows, strict=True) if not good]
+        shown = ", ".join(bad[:5]) + (f", ... ({len(bad)} in all)" if len(bad) > 5 else "")
+        raise NotFinite(f"{name} in {dtype} gave vectors that are not finite for {shown}; try ?dtype=float32")
+
+
+def check_modalities(item: Item, spec: EncoderSpec) -> frozenset[Modality]:
+    """The modalities of `item` that the encoder reads; `InputError` if there are none."""
+    held = item.modalities
+    if usable := held & set(spec.modalities):
+        return usable
+    what = " and ".join(sorted(held)) if held else "neither text nor image"
+    raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of [..., dim] scaled to length 1, as float32; a zero row stays zero."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
+
+
+def matrix(encoder: Encoder, items: Iterable[Item], role: Role) -> np.ndarray:
+    """All vectors of a dense encoder at once, float32 [n, dim]: for queries and small collections."""
+    blocks = []
+    for batch in encoder.encode(items, role):
+        if not isinstance(batch.vectors, np.ndarray):
+            raise InputError(f"{encoder.spec.name} is not a dense encoder")
+        blocks.append(batch.vectors)
+    return np.concatenate(blocks) if blocks else np.zeros((0, encoder.spec.dim), np.float32)

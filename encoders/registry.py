@@ -1,0 +1,49 @@
+"""Which encoder families there are, and how a SPEC becomes an encoder. A new family is one file and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from ..specs import Spec, bound
+from .base import Encoder
+
+# family -> module and class; the class has `from_checkpoint(checkpoint, *, device, trust_remote_code, <options>)`,
+# whose keyword-only parameters are the options that a SPEC may set.
+FAMILIES = {
+    "hf": "encoders.transformer:TransformerEncoder",
+    "clip": "multimodal.clip:ClipEncoder",
+}
+
+# `offline:NAME` -> the same, for models that packages carry.
+OFFLINE = {
+    "e5-small": "encoders.transformer:OfflineE5",
+    "use-m3": "encoders.use:UniversalSentenceEncoder",
+    "conse": "multimodal.conse:ConSE",
+}
+
+
+def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
+    """The encoder that a SPEC names; `InputError` lists the known families and options."""
+    spec = Spec.parse(text)
+    if spec.family == "offline":
+        if spec.checkpoint not in OFFLINE:
+            raise nearest(spec.checkpoint, tuple(OFFLINE), "offline encoder")
+        where = OFFLINE[spec.checkpoint]
+    elif spec.family in FAMILIES:
+        if not spec.checkpoint:
+            raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
+        where = FAMILIES[spec.family]
+    else:
+        raise nearest(spec.family, (*FAMILIES, "offline"), "encoder family")
+    if Path(spec.checkpoint).is_dir() and spec.family != "offline":
+        spec = replace(spec, checkpoint=str(Path(spec.checkpoint).resolve()))
+    module, _, name = where.partition(":")
+    factory = getattr(import_module(f"..{module}", __package__), name).from_checkpoint
+    arguments = bound(spec, factory, device=device, trust_remote_code=trust_remote_code)
+    encoder: Encoder = factory(spec.checkpoint, **arguments)
+    # The name that an index stores must load the same encoder again, its options included.
+    encoder.spec = replace(encoder.spec, name=str(spec))
+    return encoder

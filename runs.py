@@ -1,0 +1,259 @@
+"""What flows out: `Run` (queries, their hits, and the manifest of how they came to be), and TREC files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import numpy as np
+
+from .errors import InputError
+from .items import Item
+
+Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
+
+
+class Hit(NamedTuple):
+    """A document at its score; higher is better."""
+
+    id: str
+    score: float
+
+
+class Documents(Protocol):
+    """Where a stage finds the items behind the ids of a run: an index, or a collection held in memory."""
+
+    def get(self, ids: Sequence[str]) -> list[Item]:
+        """The items of `ids`, in that order; `InputError` naming ids that are not there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one stage did: its fingerprint, wall seconds, and counts (tokens, judge calls, parse failures)."""
+
+    stage: str
+    fingerprint: str
+    seconds: float
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The stages behind a run, first to last."""
+
+    records: tuple[Record, ...] = ()
+
+    def __add__(self, other: Manifest) -> Manifest:
+        return Manifest(self.records + tuple(r for r in other.records if r not in self.records))
+
+    def total(self, count: str) -> float:
+        """Sum of one count over all stages."""
+        return sum(record.counts.get(count, 0) for record in self.records)
+
+    def to_json(self) -> list[dict[str, object]]:
+        return [{**asdict(record), "counts": dict(record.counts)} for record in self.records]
+
+
+def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
+    """Hits by falling score, document id breaking ties; `InputError` on a score that is not a number."""
+    listed = [Hit(doc, float(score)) for doc, score in hits]
+    for hit in listed:
+        if math.isnan(hit.score):
+            raise InputError(f"document {hit.id!r} has the score nan")
+    return tuple(sorted(listed, key=lambda hit: (-hit.score, hit.id)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Queries and their hits, best first; queries without hits are a `Run` too.
+
+    `hits` maps a query id to hits ordered by `ranked`; `docs` is where later stages look documents up.
+    """
+
+    queries: tuple[Item, ...]
+    hits: Mapping[str, tuple[Hit, ...]] = field(default_factory=dict)
+    manifest: Manifest = field(default=Manifest(), compare=False)
+    docs: Documents | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, queries: Iterable[Item | str]) -> Run:
+        """A run without hits; a plain string becomes a text query whose id is its position."""
+        items = tuple(
+            query if isinstance(query, Item) else Item(id=str(position), text=query)
+            for position, query in enumerate(queries, 1)
+        )
+        seen: set[str] = set()
+        for item in items:
+            if item.id in seen:
+                raise InputError(f"query id {item.id!r} occurs twice")
+            seen.add(item.id)
+        return cls(items)
+
+    def __iter__(self) -> Iterator[tuple[Item, tuple[Hit, ...]]]:
+        for query in self.queries:
+            yield query, self.hits.get(query.id, ())
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, query_id: str) -> tuple[Hit, ...]:
+        return self.hits.get(query_id, ())
+
+    def ranking(self, hits: Mapping[str, Iterable[tuple[str, float]]], docs: Documents | None = None) -> Run:
+        """The same queries with other hits, put in order."""
+        return replace(
+            self, hits={query: ranked(found) for query, found in hits.items()}, docs=docs or self.docs
+        )
+
+    def cut(self, k: int) -> Run:
+        """The first `k` hits of each query."""
+        if k < 1:
+            raise InputError(f"a cutoff must be at least 1, not {k}")
+        return replace(self, hits={query: hits[:k] for query, hits in self.hits.items()})
+
+    def items(self, query_id: str) -> list[Item]:
+        """The documents of a query's hits, in their order."""
+        if self.docs is None:
+            raise InputError("this run has no documents behind it: give it a collection or an index as `docs`")
+        return self.docs.get([hit.id for hit in self[query_id]])
+
+    def to_trec(self, path: str | Path, tag: str = "crosslens") -> None:
+        """Write `qid Q0 docid rank score tag`, with scores that strictly decrease.
+
+        trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered to
+        the next float32 so that every reader sees the order of the run. The manifest goes to `PATH.manifest.json`.
+        """
+        path = Path(path)
+        if not tag or any(character.isspace() for character in tag):
+            raise InputError(f"a run tag may not be empty or hold white space: {tag!r}")
+        with written(path) as out:
+            for query, hits in self:
+                bad = next((name for name in (query.id, *(h.id for h in hits)) if not _is_word(name)), None)
+                if bad is not None:
+                    raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
+                for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
+                    out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
+        with written(path.with_name(path.name + ".manifest.json")) as out:
+            json.dump({"tag": tag, "stages": self.manifest.to_json()}, out, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:
+        """Read a TREC run; without `queries` they are bare ids in the order of the file.
+
+        `InputError` names the file and line of a malformed line or a repeated document. Order is by score, as
+        trec_eval has it, and not by the rank column.
+        """
+        path = Path(path)
+        found: dict[str, dict[str, float]] = {}
+        for number, line in enumerate(text_lines(path), 1):
+            fields = line.split()
+            if not fields:
+                continue
+            try:
+                query, _, doc, _, score, _ = fields
+                value = float(score)
+            except ValueError:
+                raise InputError(
+                    f"{path}:{number}: not a run line `qid Q0 docid rank score tag`: {line.strip()[:80]!r}"
+                ) from None
+            if math.isnan(value):
+                raise InputError(f"{path}:{number}: the score is nan")
+            scores = found.setdefault(query, {})
+            if doc in scores:
+                raise InputError(f"{path}:{number}: document {doc!r} occurs twice for query {query!r}")
+            scores[doc] = value
+        if queries is None:
+            listed = tuple(Item(id=query) for query in found)
+        else:
+            listed = tuple(queries)
+            common = {item.id for item in listed} & found.keys()
+            if found and not common:
+                raise InputError(
+                    f"{path} and the topics have no query in common: the run has {some(found)}, "
+                    f"the topics have {some(item.id for item in listed)}"
+                )
+        return cls(listed).ranking({query: scores.items() for query, scores in found.items()})
+
+
+def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Read TREC qrels `topic column2 doc grade`: the grades, and the language of documents where column 2 has one.
+
+    NIST's combined NeuCLIR file writes the language into column 2 (`zho`); everyone else writes 0 or Q0.
+    """
+    path = Path(path)
+    qrels: dict[str, dict[str, int]] = {}
+    langs: dict[str, str] = {}
+    for number, line in enumerate(text_lines(path), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            topic, column, doc, grade = fields
+            value = int(grade)
+        except ValueError:
+            raise InputError(
+                f"{path}:{number}: not a qrels line `topic 0 doc grade`: {line.strip()[:80]!r}"
+            ) from None
+        if qrels.setdefault(topic, {}).setdefault(doc, value) != value:
+            raise InputError(f"{path}:{number}: document {doc!r} has two grades for topic {topic!r}")
+        if column.isalpha():
+            langs[doc] = column.lower()
+    if not qrels:
+        raise InputError(f"{path}: no judgements in it")
+    return qrels, langs
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file; `InputError` if it is missing, unreadable or not UTF-8."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+@contextmanager
+def written(path: str | Path) -> Iterator[IO[str]]:
+    """A UTF-8 text file that appears under its name only when it is complete."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """A few of many names, for an error line: `a, b, c, ... (12 in all)`."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit]) or "none"
+    return shown if len(listed) <= limit else f"{shown}, ... ({len(listed)} in all)"
+
+
+def _is_word(name: str) -> bool:
+    return bool(name) and not any(character.isspace() for character in name)
+
+
+def _strictly_falling(hits: Sequence[Hit]) -> Iterator[np.float32]:
+    previous = np.float32(np.inf)
+    for hit in hits:
+        score = np.float32(hit.score)
+        if score >= previous:
+            score = np.nextafter(previous, np.float32(-np.inf))
+        previous = score
+        yield score

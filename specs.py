@@ -1,0 +1,80 @@
+"""The SPEC grammar of the command line: `family:checkpoint[?key=value&...]`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+from urllib.parse import parse_qsl
+
+from .errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed SPEC; `str(spec)` gives it back."""
+
+    family: str
+    checkpoint: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """`InputError` on an empty family, an option without `=`, or an option given twice."""
+        head, _, query = text.partition("?")
+        family, _, checkpoint = head.partition(":")
+        if not family.strip():
+            raise InputError(f"the SPEC {text!r} names no family; write family:checkpoint[?key=value&...]")
+        options: dict[str, str] = {}
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+        except ValueError:
+            raise InputError(f"the SPEC {text!r} has an option that is not key=value") from None
+        for key, value in pairs:
+            if key in options:
+                raise InputError(f"the SPEC {text!r} gives {key!r} twice")
+            options[key] = value
+        return cls(family.strip(), checkpoint.strip(), options)
+
+    def __str__(self) -> str:
+        head = f"{self.family}:{self.checkpoint}" if self.checkpoint else self.family
+        return head + ("?" + "&".join(f"{k}={v}" for k, v in self.options.items()) if self.options else "")
+
+
+def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:
+    """The options of `spec` as keyword arguments for `target`, converted by its annotations.
+
+    The keyword-only parameters of `target` are the known options, so they are declared in one place; those in
+    `given` are the program's own and no option may set them. `InputError` lists the known options.
+    """
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target, eval_str=True).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in given
+    }
+    arguments: dict[str, object] = dict(given)
+    for key, value in spec.options.items():
+        if key not in parameters:
+            raise nearest(key, tuple(parameters), f"option of {spec.family}")
+        arguments[key] = _converted(key, value, parameters[key].annotation, spec)
+    return arguments
+
+
+def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
+    kinds = get_args(annotation) or (annotation,)
+    if all(isinstance(kind, str) for kind in kinds):  # a Literal
+        if text not in kinds:
+            raise nearest(text, tuple(str(kind) for kind in kinds), f"value of {key} in {spec}")
+        return text
+    if bool in kinds:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise InputError(f"{key}={text!r} in {spec}: write true or false")
+        return text.lower() in ("true", "1", "yes")
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                raise InputError(f"{key}={text!r} in {spec} is not a number of type {kind.__name__}") from None
+    return text
