@@ -1,0 +1,130 @@
+"""The built-in collection `demo`: texts in 14 languages, photos from installed wheels, graded judgements.
+
+Grades: 3 answers the query exactly or shows what it asks for; 1 is about, or shows, the same thing; else 0.
+A query's own photo is never judged, as the asker already holds it: `Item.meta["photo"]` names it, so runs can
+leave it out. The texts were written for this collection; licences of the photos are in `photos.toml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..items import Item
+
+HERE = Path(__file__).parent
+MEND = "mend: pip install 'crosslens[offline]'"
+LANGS = frozenset(
+    ("ara", "deu", "eng", "fas", "fra", "hin", "jpn", "kor", "rus", "spa", "swa", "tha", "tur", "zho")
+)
+COUNTS = {"texts": 117, "photos": 23, "queries": 76, "judgements": 410}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One picture by reference: `file` below the folder of the import package `package`, with its licence."""
+
+    id: str
+    package: str
+    file: str
+    sha256: str
+    shows: str
+    licence: str
+    source: str
+    stated_in: str
+
+    def path(self) -> Path:
+        """Where the picture lies on this machine; InputError if its package is not installed."""
+        # A top-level find_spec imports nothing: skimage and sklearn take seconds to import.
+        spec = find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"demo photo {self.id}: package {self.package} is not installed; {MEND}")
+        return Path(next(iter(spec.submodule_search_locations)), self.file)
+
+    def check(self) -> None:
+        """InputError unless the file is there and has the sha256 that the judgements were made on."""
+        path = self.path()
+        if not path.is_file():
+            raise InputError(f"demo photo {self.id}: no file {path}; {MEND}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise InputError(
+                f"demo photo {self.id}: {path} is another picture "
+                f"(sha256 {found[:12]}..., expected {self.sha256[:12]}...); {MEND}"
+            )
+
+
+@cache
+def photos() -> tuple[Photo, ...]:
+    """The photos of `photos.toml` with what each shows, its licence and source; reads no picture."""
+    table = tomllib.loads((HERE / "photos.toml").read_text(encoding="utf-8"))
+    return tuple(Photo(**row) for row in table["photo"])
+
+
+PHOTOS = photos
+
+
+def rows(file: str) -> list[dict[str, Any]]:
+    """The objects of one of this package's JSON lines files."""
+    lines = (HERE / file).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The collection `demo`: a mixed pool of texts and photos; a query's `meta["kind"]` is one of four."""
+
+    name: str = "demo"
+    langs: frozenset[str] = LANGS
+
+    def docs(self) -> Iterator[Item]:
+        """All texts (title, newline, text), then all photos (a path, no text and no language)."""
+        for row in rows("docs.jsonl"):
+            text = f"{row['title']}\n{row['text']}"
+            yield Item(row["id"], text=text, lang=row["lang"], meta={"title": row["title"]})
+        for photo in photos():
+            meta = {"shows": photo.shows, "licence": photo.licence, "source": photo.source}
+            yield Item(photo.id, image=photo.path(), meta=meta)
+
+    def queries(self) -> list[Item]:
+        """The topics; `meta` holds `kind` and, where the query has a photo, its id as `photo`."""
+        by_id = {photo.id: photo for photo in photos()}
+        found = []
+        for row in rows("topics.jsonl"):
+            photo = by_id[row["image"]] if row["image"] else None
+            meta = {"kind": row["kind"]} | ({"photo": photo.id} if photo else {})
+            image = photo.path() if photo else None
+            found.append(Item(row["id"], text=row["text"], image=image, lang=row["lang"], meta=meta))
+        return found
+
+    def qrels(self) -> dict[str, dict[str, int]]:
+        """Query id -> document id -> grade 3 or 1."""
+        found: dict[str, dict[str, int]] = {}
+        for line in (HERE / "qrels.txt").read_text(encoding="utf-8").splitlines():
+            query, _, doc, grade = line.split()
+            found.setdefault(query, {})[doc] = int(grade)
+        return found
+
+    def check(self) -> None:
+        """InputError unless every count and every photo is as published."""
+        found = {
+            "texts": len(rows("docs.jsonl")),
+            "photos": len(photos()),
+            "queries": len(rows("topics.jsonl")),
+            "judgements": sum(map(len, self.qrels().values())),
+        }
+        for what, expected in COUNTS.items():
+            if found[what] != expected:
+                raise InputError(
+                    f"demo collection: {found[what]} {what} in {HERE}, expected {expected}; {MEND}"
+                )
+        for photo in photos():
+            photo.check()
