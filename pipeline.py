@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Stage:
     """
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        """The stage itself; what it counts (tokens, judge calls, ...) goes to `count` and into the manifest."""
+        """The stage itself; what it counts (tokens, judge calls, ...) goes to `count` and the manifest."""
         raise NotImplementedError
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
@@ -39,17 +40,19 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits over the type and its fields; equal stages have equal fingerprints on every machine."""
+        """12 hex digits over the type and its fields; equal stages have equal ones on every machine."""
         return fingerprint(self)
 
     def __rshift__(self, after: Stage) -> Stage:
-        return Then(self, after)
+        # Always nested to the left, so that (a >> b) >> c and a >> (b >> c) are one pipeline with one
+        # fingerprint.
+        return Then(self >> after.first, after.second) if isinstance(after, Then) else Then(self, after)
 
     def __mod__(self, k: int) -> Stage:
         return Then(self, Cut(k))
 
     def __add__(self, other: Stage) -> Stage:
-        return Sum((self, other))
+        return Sum((*_addends(self), *_addends(other)))
 
     def __rmul__(self, weight: float) -> Stage:
         return Then(self, Scale(float(weight)))
@@ -96,8 +99,8 @@ class Scale(Stage):
     weight: float
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise InputError(f"a weight must be 0 or more, not {self.weight}")
+        if not 0 <= self.weight < math.inf:
+            raise InputError(f"a weight must be 0 or more, and finite, not {self.weight}")
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking(
@@ -110,7 +113,7 @@ class Scale(Stage):
 
 @dataclass(frozen=True)
 class ZScore(Stage):
-    """Scores of each query as z-scores over its hits (mean 0, standard deviation 1); equal scores become 0."""
+    """Scores of each query as z-scores over its hits (mean 0, deviation 1); equal scores become 0."""
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking({query: zip_scores(hits) for query, hits in run.hits.items()})
@@ -118,12 +121,9 @@ class ZScore(Stage):
 
 @dataclass(frozen=True)
 class Sum(Stage):
-    """`a + b`: CombSUM (Fox and Shaw 1994); a document that one of them lacks gets that one's lowest score."""
+    """`a + b`: CombSUM (Fox and Shaw 1994); a document that one lacks gets that one's lowest score."""
 
     branches: tuple[Stage, ...]
-
-    def __add__(self, other: Stage) -> Stage:
-        return Sum((*self.branches, other))
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         def add(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
@@ -135,7 +135,7 @@ class Sum(Stage):
                     totals[doc] += scores.get(doc, floor)
             return totals
 
-        return _fused(self.branches, run, add)
+        return _fused(self, self.branches, run, add)
 
     def __str__(self) -> str:
         return "(" + " + ".join(map(str, self.branches)) + ")"
@@ -148,8 +148,14 @@ class RRF(Stage):
     branches: tuple[Stage, ...]
     constant: int = 60
 
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise InputError("rrf needs at least one stage")
+        if not self.constant >= 0:
+            raise InputError(f"the constant of rrf must be 0 or more, not {self.constant}")
+
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        return _fused(self.branches, run, lambda rankings: reciprocal_ranks(rankings, self.constant))
+        return _fused(self, self.branches, run, lambda rankings: reciprocal_ranks(rankings, self.constant))
 
     def __str__(self) -> str:
         return "rrf(" + ", ".join(map(str, self.branches)) + ")"
@@ -157,8 +163,6 @@ class RRF(Stage):
 
 def rrf(*stages: Stage, k: int = 60) -> Stage:
     """Fuse stages by reciprocal rank; `k` is the constant of the paper."""
-    if not stages:
-        raise InputError("rrf needs at least one stage")
     return RRF(stages, k)
 
 
@@ -181,25 +185,42 @@ def standardised(scores: Sequence[float]) -> np.ndarray:
     values = np.asarray(scores, dtype=np.float64)
     spread = values.std() if len(values) else 0.0
     # Scores that differ by rounding alone are equal: dividing by such a spread would make noise the signal.
-    if spread <= 1e-9 * max(1.0, float(np.abs(values).max(initial=0.0))):
+    # It is relative, for probabilities of 1e-12 differ too.
+    if spread <= 1e-9 * float(np.abs(values).max(initial=0.0)):
         return np.zeros(len(values))
     return (values - values.mean()) / spread
 
 
 def zip_scores(hits: Sequence[Hit]) -> list[tuple[str, float]]:
     """The hits' ids with their z-scores."""
-    return list(zip((hit.id for hit in hits), standardised([hit.score for hit in hits]).tolist(), strict=True))
+    return list(
+        zip((hit.id for hit in hits), standardised([hit.score for hit in hits]).tolist(), strict=True)
+    )
 
 
-def _fused(branches, run, fuse):  # type: ignore[no-untyped-def]
+def _addends(stage: Stage) -> tuple[Stage, ...]:
+    return stage.branches if isinstance(stage, Sum) else (stage,)
+
+
+def _fused(
+    stage: Stage,
+    branches: Sequence[Stage],
+    run: Run | Iterable[Item | str],
+    fuse: Callable[[Sequence[tuple[Hit, ...]]], Mapping[str, float]],
+) -> Run:
     run = run if isinstance(run, Run) else Run.of(run)
     runs = [branch(run) for branch in branches]
+    started = time.perf_counter()
     hits = {query.id: list(fuse([each[query.id] for each in runs]).items()) for query in run.queries}
-    manifest = run.manifest
+    before = run.manifest.records  # every branch repeats them
+    records = list(before)
     for each in runs:
-        manifest += each.manifest
+        own = each.manifest.records
+        records += own[len(before) :] if own[: len(before)] == before else own
     docs = next((each.docs for each in runs if each.docs is not None), run.docs)
-    return replace(run.ranking(hits, docs), manifest=manifest)
+    result = run.ranking(hits, docs)
+    records.append(Record(str(stage), stage.fingerprint, round(time.perf_counter() - started, 4)))
+    return replace(result, manifest=Manifest(tuple(records)))
 
 
 def fingerprint(value: object) -> str:
@@ -209,7 +230,7 @@ def fingerprint(value: object) -> str:
 
 
 def described(value: object) -> object:
-    """A JSON-able description of what a value computes; `TypeError` for one that has no stable description."""
+    """A JSON-able description of what a value computes; `TypeError` where there is no stable one."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
@@ -224,6 +245,8 @@ def described(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.compare}
         return {"type": type(value).__qualname__, **parts}
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+    # Not a lambda, a closure or a bound method: their names do not tell what they hold.
+    qualname = getattr(value, "__qualname__", "<")
+    if callable(value) and "<" not in qualname and not hasattr(value, "__self__"):
+        return f"{value.__module__}.{qualname}"
     raise TypeError(f"{type(value).__name__} has no stable description: give it a `fingerprint`")

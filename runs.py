@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -62,11 +63,14 @@ class Manifest:
 
 
 def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
-    """Hits by falling score, document id breaking ties; `InputError` on a score that is not a number."""
+    """Hits by falling score, document id breaking ties; `InputError` on nan and on a repeated document."""
     listed = [Hit(doc, float(score)) for doc, score in hits]
     for hit in listed:
         if math.isnan(hit.score):
             raise InputError(f"document {hit.id!r} has the score nan")
+    if len(listed) > 1 and len({hit.id for hit in listed}) < len(listed):
+        repeated, times = Counter(hit.id for hit in listed).most_common(1)[0]
+        raise InputError(f"document {repeated!r} occurs {times} times among the hits of one query")
     return tuple(sorted(listed, key=lambda hit: (-hit.score, hit.id)))
 
 
@@ -121,14 +125,17 @@ class Run:
     def items(self, query_id: str) -> list[Item]:
         """The documents of a query's hits, in their order."""
         if self.docs is None:
-            raise InputError("this run has no documents behind it: give it a collection or an index as `docs`")
+            raise InputError(
+                "this run has no documents behind it: give it a collection or an index as `docs`"
+            )
         return self.docs.get([hit.id for hit in self[query_id]])
 
     def to_trec(self, path: str | Path, tag: str = "crosslens") -> None:
         """Write `qid Q0 docid rank score tag`, with scores that strictly decrease.
 
-        trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered to
-        the next float32 so that every reader sees the order of the run. The manifest goes to `PATH.manifest.json`.
+        trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered
+        to the next float32 so that every reader sees the order of the run. The manifest goes to
+        `PATH.manifest.json`.
         """
         path = Path(path)
         if not tag or any(character.isspace() for character in tag):
@@ -137,7 +144,9 @@ class Run:
             for query, hits in self:
                 bad = next((name for name in (query.id, *(h.id for h in hits)) if not _is_word(name)), None)
                 if bad is not None:
-                    raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
+                    raise InputError(
+                        f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space"
+                    )
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
         with written(path.with_name(path.name + ".manifest.json")) as out:
@@ -147,8 +156,10 @@ class Run:
     def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:
         """Read a TREC run; without `queries` they are bare ids in the order of the file.
 
-        `InputError` names the file and line of a malformed line or a repeated document. Order is by score, as
-        trec_eval has it, and not by the rank column.
+        `InputError` names the file and line of a malformed line or a repeated document. The order is
+        trec_eval's: by score read as float32, equal ones by document id, descending, and not by the rank
+        column. Where a file has such ties their scores are lowered as in `to_trec`. Queries that are not
+        among `queries` are left out.
         """
         path = Path(path)
         found: dict[str, dict[str, float]] = {}
@@ -179,11 +190,13 @@ class Run:
                     f"{path} and the topics have no query in common: the run has {some(found)}, "
                     f"the topics have {some(item.id for item in listed)}"
                 )
-        return cls(listed).ranking({query: scores.items() for query, scores in found.items()})
+        return cls(listed).ranking(
+            {item.id: _as_trec_eval(found[item.id]) for item in listed if item.id in found}
+        )
 
 
 def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Read TREC qrels `topic column2 doc grade`: the grades, and the language of documents where column 2 has one.
+    """Read TREC qrels `topic column2 doc grade`: the grades, and documents' languages where it has them.
 
     NIST's combined NeuCLIR file writes the language into column 2 (`zho`); everyone else writes 0 or Q0.
     """
@@ -211,12 +224,14 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file; `InputError` if it is missing, unreadable or not UTF-8."""
+    """The lines of a UTF-8 file, without a byte order mark; `InputError` if it is missing or not UTF-8."""
+    number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            yield from lines
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
@@ -235,7 +250,8 @@ def written(path: str | Path) -> Iterator[IO[str]]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a path that could not be opened cannot be unlinked: that is no second error
+            partial.unlink(missing_ok=True)
 
 
 def some(names: Iterable[str], limit: int = 3) -> str:
@@ -246,13 +262,25 @@ def some(names: Iterable[str], limit: int = 3) -> str:
 
 
 def _is_word(name: str) -> bool:
-    return bool(name) and not any(character.isspace() for character in name)
+    # Half a surrogate pair is no text: it could not be written.
+    return bool(name) and not any(c.isspace() or "\ud800" <= c <= "\udfff" for c in name)
+
+
+def _as_trec_eval(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    with np.errstate(over="ignore"):
+        singles = dict(zip(scores, np.array(list(scores.values())).astype(np.float32).tolist(), strict=True))
+    if len(set(singles.values())) == len(singles):
+        return list(scores.items())
+    hits = [
+        Hit(doc, scores[doc]) for doc in sorted(scores, key=lambda doc: (singles[doc], doc), reverse=True)
+    ]
+    return [(hit.id, float(score)) for hit, score in zip(hits, _strictly_falling(hits), strict=True)]
 
 
 def _strictly_falling(hits: Sequence[Hit]) -> Iterator[np.float32]:
+    # Clipped short of the largest float32, so that there is room below two scores of minus infinity.
     previous = np.float32(np.inf)
-    for hit in hits:
-        score = np.float32(hit.score)
+    for score in np.clip([hit.score for hit in hits], -3e38, 3e38).astype(np.float32):
         if score >= previous:
             score = np.nextafter(previous, np.float32(-np.inf))
         previous = score

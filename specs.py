@@ -48,17 +48,19 @@ def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, 
     The keyword-only parameters of `target` are the known options, so they are declared in one place; those in
     `given` are the program's own and no option may set them. `InputError` lists the known options.
     """
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(target, eval_str=True).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in given
-    }
+    parameters = {name: each for name, each in known_options(target).items() if name not in given}
     arguments: dict[str, object] = dict(given)
     for key, value in spec.options.items():
         if key not in parameters:
             raise nearest(key, tuple(parameters), f"option of {spec.family}")
         arguments[key] = _converted(key, value, parameters[key].annotation, spec)
     return arguments
+
+
+def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of `target` by name."""
+    parameters = inspect.signature(target, eval_str=True).parameters
+    return {name: each for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
 
 
 def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
@@ -76,5 +78,7 @@ def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
             try:
                 return kind(text)
             except ValueError:
-                raise InputError(f"{key}={text!r} in {spec} is not a number of type {kind.__name__}") from None
+                raise InputError(
+                    f"{key}={text!r} in {spec} is not a number of type {kind.__name__}"
+                ) from None
     return text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..items import Item
+from ..multilingual.collections import Counts, in_language
+from ..multilingual.topics import Source
 
 HERE = Path(__file__).parent
 MEND = "mend: pip install 'crosslens[offline]'"
@@ -69,9 +72,6 @@ def photos() -> tuple[Photo, ...]:
     return tuple(Photo(**row) for row in table["photo"])
 
 
-PHOTOS = photos
-
-
 def rows(file: str) -> list[dict[str, Any]]:
     """The objects of one of this package's JSON lines files."""
     lines = (HERE / file).read_text(encoding="utf-8").splitlines()
@@ -94,8 +94,15 @@ class Demo:
             meta = {"shows": photo.shows, "licence": photo.licence, "source": photo.source}
             yield Item(photo.id, image=photo.path(), meta=meta)
 
-    def queries(self) -> list[Item]:
-        """The topics; `meta` holds `kind` and, where the query has a photo, its id as `photo`."""
+    def queries(
+        self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
+    ) -> list[Item]:
+        """The topics; `meta` holds `kind` and, where the query has a photo, its id as `photo`.
+
+        `lang` keeps the queries in that language; the topics are flat, so `InputError` for `fields` or `source`.
+        """
+        if fields or source:
+            raise InputError("the demo's topics are flat: they have no fields and one source")
         by_id = {photo.id: photo for photo in photos()}
         found = []
         for row in rows("topics.jsonl"):
@@ -103,7 +110,7 @@ class Demo:
             meta = {"kind": row["kind"]} | ({"photo": photo.id} if photo else {})
             image = photo.path() if photo else None
             found.append(Item(row["id"], text=row["text"], image=image, lang=row["lang"], meta=meta))
-        return found
+        return list(in_language(found, lang))
 
     def qrels(self) -> dict[str, dict[str, int]]:
         """Query id -> document id -> grade 3 or 1."""
@@ -113,13 +120,14 @@ class Demo:
             found.setdefault(query, {})[doc] = int(grade)
         return found
 
-    def check(self) -> None:
-        """InputError unless every count and every photo is as published."""
+    def check(self) -> Counts:
+        """The counts; InputError unless every count and every photo is as published."""
+        texts, qrels = rows("docs.jsonl"), self.qrels()
         found = {
-            "texts": len(rows("docs.jsonl")),
+            "texts": len(texts),
             "photos": len(photos()),
             "queries": len(rows("topics.jsonl")),
-            "judgements": sum(map(len, self.qrels().values())),
+            "judgements": sum(map(len, qrels.values())),
         }
         for what, expected in COUNTS.items():
             if found[what] != expected:
@@ -128,3 +136,11 @@ class Demo:
                 )
         for photo in photos():
             photo.check()
+        return Counts(
+            documents=found["texts"] + found["photos"],
+            langs=Counter(row["lang"] for row in texts),
+            images=found["photos"],
+            queries=found["queries"],
+            judged=found["judgements"],
+            relevant=sum(grade > 0 for grades in qrels.values() for grade in grades.values()),
+        )

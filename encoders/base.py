@@ -14,6 +14,8 @@ import numpy as np
 from ..errors import InputError, SpecMismatch
 from ..items import Batch, Item, Modality, Role
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True)
 class EncoderSpec:
@@ -57,7 +59,9 @@ class EncoderSpec:
         """`InputError` on a missing or unknown field."""
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(data) - known:
-            raise InputError(f"encoder spec with unknown fields {sorted(unknown)}: written by a newer crosslens")
+            raise InputError(
+                f"encoder spec with unknown fields {sorted(unknown)}: written by a newer crosslens"
+            )
         try:
             return cls(**{**data, "modalities": tuple(data["modalities"])})  # type: ignore[arg-type]
         except (TypeError, KeyError) as error:
@@ -115,7 +119,9 @@ def check_modalities(item: Item, spec: EncoderSpec) -> frozenset[Modality]:
     if usable := held & set(spec.modalities):
         return usable
     what = " and ".join(sorted(held)) if held else "neither text nor image"
-    raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")
+    raise InputError(
+        f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}"
+    )
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

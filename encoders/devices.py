@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from ..errors import InputError
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve_device(device: str) -> torch.device:

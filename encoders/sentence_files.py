@@ -47,7 +47,9 @@ class Published:
 
     @property
     def document_prompt(self) -> str | None:
-        found = [self.prompts[name] for name in ("document", "passage", "search_document") if name in self.prompts]
+        found = [
+            self.prompts[name] for name in ("document", "passage", "search_document") if name in self.prompts
+        ]
         # A checkpoint with a query prompt alone (Qwen3-Embedding) embeds documents bare.
         return found[0] if found else ("" if self.query_prompt is not None else None)
 
@@ -82,7 +84,11 @@ def read(checkpoint: str, revision: str | None = None) -> Published:
     for module in modules:
         kind, folder = str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))
         if kind in ("Transformer", "SentenceTransformer"):
-            length = _json(checkpoint, f"{folder}/sentence_bert_config.json", revision) or length if folder else length
+            length = (
+                _json(checkpoint, f"{folder}/sentence_bert_config.json", revision) or length
+                if folder
+                else length
+            )
         elif kind == "Pooling":
             pooling = _pooling(checkpoint, _json(checkpoint, f"{folder}/config.json", revision) or {})
         elif kind == "Normalize":
@@ -93,7 +99,9 @@ def read(checkpoint: str, revision: str | None = None) -> Published:
             dense.append(DenseLayer(folder, bool(config.get("bias", True)), activation.rsplit(".", 1)[-1]))
         else:
             raise InputError(f"{checkpoint}: its module {kind} is not supported by hf:")
-    prompts = {str(name): str(text) for name, text in (settings.get("prompts") or {}).items() if text is not None}
+    prompts = {
+        str(name): str(text) for name, text in (settings.get("prompts") or {}).items() if text is not None
+    }
     return Published(
         pooling,
         normalize,
@@ -106,9 +114,15 @@ def read(checkpoint: str, revision: str | None = None) -> Published:
 
 def _pooling(checkpoint: str, config: Mapping[str, Any]) -> str:
     mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else list(mode or [new for old, new in _OLD_POOLINGS.items() if config.get(old)])
+    modes = (
+        [mode]
+        if isinstance(mode, str)
+        else list(mode or [new for old, new in _OLD_POOLINGS.items() if config.get(old)])
+    )
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise InputError(f"{checkpoint}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}")
+        raise InputError(
+            f"{checkpoint}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}"
+        )
     if not config.get("include_prompt", True):
         raise InputError(f"{checkpoint}: pooling without the prompt's tokens is not supported by hf:")
     return POOLINGS[modes[0]]

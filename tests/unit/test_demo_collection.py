@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from crosslens.demo import COUNTS, PHOTOS, Demo, Photo, photos
+from crosslens.demo import COUNTS, Demo, Photo, photos
 from crosslens.errors import InputError
 
 KINDS = {"text to text": 24, "text to photo": 16, "photo to text": 12, "text + photo": 12}
@@ -125,7 +125,7 @@ def test_best_documents_suit_the_kind():
 
 
 def test_photos_say_their_licence_and_are_found_without_importing_their_packages():
-    assert PHOTOS() is photos()
+    assert photos() is photos()
     assert all(p.licence and p.source and p.shows and p.stated_in for p in photos())
     code = (
         "import sys; from crosslens.demo import Demo; list(Demo().docs()); "

@@ -1,0 +1,39 @@
+# Two commands for a stranger: `make demo` and `make test`. The others are for people who change the code.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint types format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/crosslens demo
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# mypy knows a package by the name of its folder: the link gives the repository root that name.
+types: $(VENV)/.test
+	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/crosslens
+	cd $(VENV)/types && ../bin/mypy --config-file crosslens/pyproject.toml -p crosslens
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[offline]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[offline,dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build crosslens.egg-info

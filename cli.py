@@ -1,0 +1,380 @@
+"""The command line. Thin: it parses, calls the library, and prints; see DESIGN section 5 for the contract."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import emit, guarded, progress, say
+from .errors import InputError, nearest
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
+]
+Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
+Correct = Annotated[
+    bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")
+]
+Rerank = Annotated[str | None, typer.Option("--rerank", help="Reranker SPEC, or `default`.")]
+Langs = Annotated[
+    list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
+]
+Wheres = Annotated[
+    list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")
+]
+QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
+Unseen = Annotated[
+    str,
+    typer.Option(help="Candidates that the reranker cannot see, photos say: keep their ranks, or refuse."),
+]
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keep the index here (default: temporary).")
+    ] = None,
+    html: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo.html"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The main job end to end, offline: index texts and photos, search across languages, rerank, evaluate."""
+    from .demo.tour import show, tour
+
+    report = tour(directory, html, device=device, say=say)
+    if json:
+        emit(report.to_json())
+    else:
+        show(report)
+
+
+@app.command()
+def index(
+    collection: Annotated[str, typer.Argument(help="A directory, `demo`, or irds:ID.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the index goes; a rerun resumes.")],
+    encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
+    lexical: Annotated[
+        bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")
+    ] = True,
+    kind: Annotated[str, typer.Option("--index", help="lance, flat or faiss:FACTORY.")] = "lance",
+    ann: Annotated[str, typer.Option(help="auto, none, IVF_FLAT, IVF_RQ, IVF_PQ or IVF_HNSW_SQ.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Encode a collection into an index; interrupted, the same command goes on where it was."""
+    from .encoders import registry
+    from .indexes.registry import create_index
+    from .multilingual.collections import load
+    from .multilingual.languages import with_languages
+
+    documents = load(collection, skip_bad=skip_bad)
+    counts = documents.check()
+    specs = encoder or default_encoders(counts.images)
+    made = create_index(directory, kind=kind, name=documents.name, lexical=lexical, device=device)
+    encoders = [registry.load(spec, device=device, trust_remote_code=trust_remote_code) for spec in specs]
+    with progress("encoding", counts.documents) as bar:
+        added = made.add(with_languages(documents.docs()), encoders, progress=bar)
+    recall = made.build(ann)
+    report = {
+        "index": str(directory),
+        "kind": made.kind,
+        "documents": len(made),
+        "added": added,
+        "skipped": counts.skipped,
+        "languages": dict(made.langs),
+        "encoders": [each.spec.name for each in encoders],
+        "ann": {
+            "kind": recall.kind,
+            "recall": {str(k): v for k, v in recall.at.items()},
+            "queries": recall.queries,
+        },
+    }
+    if json:
+        emit(report)
+        return
+    print(f"{directory}: {len(made)} documents ({added} new or changed), {', '.join(specs)}")
+    print("languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in made.langs.items()))
+    if recall.at:
+        print(f"{recall.kind}: " + ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.at.items()))
+    if counts.skipped:
+        say(f"{counts.skipped} bad lines skipped")
+
+
+@app.command()
+def search(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    text: Annotated[str | None, typer.Argument(metavar="TEXT")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to search with, alone or beside TEXT.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
+    mode: Mode = "hybrid",
+    lang: Langs = None,
+    where: Wheres = None,
+    query_lang: QueryLang = None,
+    rerank: Rerank = None,
+    unseen: Unseen = "keep",
+    correction: Correct = True,
+    exact: Annotated[bool, typer.Option("--exact", help="No approximate search.")] = False,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Search an index with text, a picture, or both."""
+    from .indexes.registry import open_index
+    from .items import Item
+    from .multilingual.languages import iso, with_languages
+
+    if not (text and text.strip()) and image is None:
+        raise InputError("the query is empty: give TEXT, --image PATH, or both")
+    if image is not None and not image.is_file():
+        raise InputError(f"there is no picture {image}")
+    query = Item("query", text=text, image=image, lang=iso(query_lang) if query_lang else None)
+    stage = pipeline(
+        open_index(directory, device=device, trust_remote_code=trust_remote_code),
+        k=k, mode=mode, where=filters(lang, where), correction=correction, exact=exact,
+        rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    run = stage(with_languages([query])).cut(k)
+    rows = [
+        {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **shown(item)}
+        for rank, (hit, item) in enumerate(zip(run["query"], run.items("query"), strict=True), 1)
+    ]
+    if json:
+        emit({"query": text, "lang": run.queries[0].lang, "hits": rows, "stages": run.manifest.to_json()})
+        return
+    for row in rows:
+        say_more = row["text"].replace("\n", " · ")
+        print(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {say_more}")
+    if not rows:
+        say("no document matches")
+    if left := run.manifest.total("unseen"):
+        say(f"{int(left)} candidates kept their ranks: the reranker reads text only")
+
+
+@app.command(name="run")
+def run_(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    collection: Annotated[str, typer.Argument(help="Where the topics are.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")],
+    k: Annotated[int, typer.Option("-k", help="Hits a topic.")] = 1000,
+    mode: Mode = "hybrid",
+    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    query_lang: QueryLang = None,
+    source: Annotated[
+        str | None, typer.Option(help="original, human or machine (translation of the topics).")
+    ] = None,
+    lang: Langs = None,
+    where: Wheres = None,
+    rerank: Rerank = None,
+    unseen: Unseen = "refuse",
+    correction: Correct = True,
+    exact: Annotated[bool, typer.Option("--exact", help="No approximate search.")] = False,
+    tag: Annotated[str, typer.Option(help="The run's tag.")] = "crosslens",
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Run all topics of a collection against an index and write a TREC run with its manifest."""
+    from .indexes.registry import open_index
+    from .multilingual.collections import load
+    from .multilingual.languages import iso, with_languages
+
+    topics = load(collection)
+    code = iso(query_lang) if query_lang else None
+    queries = list(with_languages(topics.queries(fields=fields, lang=code, source=source)))  # type: ignore[arg-type]
+    if not queries:
+        raise InputError(f"{collection} has no topics" + (f" in {code}" if code else ""))
+    stage = pipeline(
+        open_index(directory, device=device, trust_remote_code=trust_remote_code),
+        k=k, mode=mode, where=filters(lang, where), correction=correction, exact=exact,
+        rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    done = stage(queries).cut(k)
+    done.to_trec(output, tag)
+    summary(done, output, json)
+
+
+@app.command()
+def rerank(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    collection: Annotated[str, typer.Argument(help="Where the documents and topics are.")],
+    spec: Annotated[str, typer.Option("--rerank", help="Reranker SPEC, or `default`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")],
+    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    query_lang: QueryLang = None,
+    unseen: Unseen = "refuse",
+    tag: Annotated[str, typer.Option(help="The run's tag.")] = "crosslens",
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Rerank a TREC run with a language model."""
+    from dataclasses import replace
+
+    from .multilingual import rerank as reranking
+    from .multilingual.collections import documents, load
+    from .multilingual.languages import iso, with_languages
+    from .runs import Run
+
+    source = load(collection)
+    code = iso(query_lang) if query_lang else None
+    first = Run.from_trec(run, list(with_languages(source.queries(fields=fields, lang=code))))
+    held = documents(source, {hit.id for hits in first.hits.values() for hit in hits})
+    with progress("judging", len(first)) as bar:
+        stage = reranking.load(
+            spec,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            unseen=unseen,
+            progress=lambda n, _: bar(n),
+        )
+        done = stage(replace(first, docs=held))
+    done.to_trec(output, tag)
+    summary(done, output, json)
+
+
+@app.command()
+def evaluate(
+    qrels: Annotated[Path, typer.Argument(metavar="QRELS")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...")],
+    measure: Annotated[
+        list[str] | None, typer.Option("-m", help="As ir_measures writes it: nDCG@20; repeatable.")
+    ] = None,
+    per_language: Annotated[
+        bool, typer.Option("--per-language", help="Also by the documents' language.")
+    ] = False,
+    baseline: Annotated[
+        int | None, typer.Option(help="Test every run against this one (0: the first).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measures of runs, with paired tests against a baseline."""
+    from .experiment import MEASURES, evaluate_files
+
+    table = evaluate_files(
+        qrels, runs, measures=tuple(measure or MEASURES), per_language=per_language, baseline=baseline
+    )
+    if json:
+        emit(table.to_json())
+    else:
+        table.show()
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """What can be loaded here: size, licence, modalities, languages."""
+    from .doctor import catalogue, show_catalogue
+
+    found = catalogue()
+    if json:
+        emit(found)
+    else:
+        show_catalogue(found)
+
+
+@app.command()
+def doctor(device: Device = "auto", json: Json = False) -> None:
+    """What works on this machine and what to install."""
+    from .doctor import examine, show_findings
+
+    findings = examine(device)
+    if json:
+        emit({"ok": all(f.ok is not False for f in findings), "findings": [f.to_json() for f in findings]})
+    else:
+        show_findings(findings)
+
+
+def default_encoders(images: int) -> list[str]:
+    """Text alone needs one space; pictures need the shared one beside it."""
+    return ["offline:e5-small", "offline:conse"] if images else ["offline:e5-small"]
+
+
+def pipeline(  # type: ignore[no-untyped-def]
+    index, *, k: int, mode: str, where, correction: bool, exact: bool,
+    rerank: str | None, unseen: str, device: str, trust_remote_code: bool,
+):  # fmt: skip
+    """The retriever that the options name, with its reranker."""
+    if mode not in ("dense", "lexical", "hybrid"):
+        raise nearest(mode, ("dense", "lexical", "hybrid"), "mode")
+    if rerank is None:
+        return index.retriever(mode, k=k, where=where, correct=correction, exact=exact)
+    from .multilingual import rerank as reranking
+
+    stage = reranking.load(rerank, device=device, trust_remote_code=trust_remote_code, unseen=unseen)
+    return index.retriever(mode, k=max(k, stage.depth), where=where, correct=correction, exact=exact) >> stage
+
+
+def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any] | None:
+    """`--lang` and `--where` as one filter; values of one key are alternatives."""
+    from .multilingual.languages import iso
+
+    found: dict[str, Any] = {"lang": [iso(lang) for lang in langs]} if langs else {}
+    for pair in wheres or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--where {pair!r} is not KEY=VALUE")
+        found.setdefault(key, []).append(value)
+    return found or None
+
+
+def shown(item: Any) -> dict[str, Any]:
+    """What a person sees of a hit: the start of its text, or where its picture is."""
+    text = (item.text or "").strip()
+    picture = (
+        str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
+    )
+    return {"text": text[:100] if text else f"[{picture}]", "image": picture}
+
+
+def summary(run: Any, output: Path, json: bool) -> None:
+    """What `run` and `rerank` say about the file they wrote."""
+    empty = [query.id for query, hits in run if not hits]
+    report = {
+        "run": str(output),
+        "topics": len(run),
+        "hits": sum(map(len, run.hits.values())),
+        "topics_without_hits": empty,
+        "stages": run.manifest.to_json(),
+    }
+    if json:
+        emit(report)
+        return
+    print(f"{output}: {report['hits']} hits for {len(run)} topics")
+    for record in run.manifest.records:
+        counts = ", ".join(f"{int(v)} {k}" for k, v in record.counts.items())
+        print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
+    if empty:
+        say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
+
+
+def main() -> None:
+    """The console script."""
+
+    def program() -> None:
+        # standalone_mode would print its own errors in a box and exit with its own status.
+        try:
+            app(standalone_mode=False)
+        except typer.Exit as stop:
+            sys.exit(stop.exit_code)
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+
+    try:
+        sys.exit(guarded(program))
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            say(f"crosslens: {error.format_message()} (see crosslens --help)")
+            sys.exit(2)
+        raise

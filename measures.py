@@ -1,0 +1,110 @@
+"""Measures: names that ir_measures reads, checked before C code sees them, and their values on a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .errors import InputError
+from .runs import Qrels
+
+# The official measures of NeuCLIR's tracks; the first decides.
+MEASURES = ("nDCG@20", "AP", "RBP(rel=1)", "R@100", "R@1000")
+EXAMPLES = "for example nDCG@20, AP, RBP(rel=1), R@100, RR, P@10, Judged@20"
+
+
+def parse_measure(name: str) -> Any:
+    """A measure of ir_measures; `InputError` on one that is unknown, senseless or not computable here."""
+    import ir_measures
+
+    try:
+        measure = ir_measures.parse_measure(name)
+        measure.validate_params()
+    except NameError:
+        raise _unknown_measure(name) from None
+    except (ValueError, TypeError, AssertionError) as error:
+        if "invalid param cutoff=<object" in str(error):
+            raise InputError(f"the measure {name!r} needs a cutoff: write {name}@100") from None
+        raise InputError(f"cannot read the measure {name!r}: {error} ({EXAMPLES})") from None
+    # trec_eval's C code crashes the interpreter on a cutoff below 1 or above what its integers hold.
+    for key, most in (("cutoff", 10**9), ("rel", 10**6)):
+        if key in measure.params and not 1 <= measure.params[key] <= most:
+            raise InputError(
+                f"the measure {name!r} has the {key} {measure.params[key]}: from 1 to {most}, please"
+            )
+    if measure.NAME == "RBP":
+        if "rel" not in measure.params:
+            raise InputError(f"the measure {name!r} needs the least relevant grade: write RBP(rel=1)")
+        if not 0 < measure["p"] < 1:
+            raise InputError(f"the measure {name!r} has the p {measure['p']}; it must lie between 0 and 1")
+    elif not ir_measures.DefaultPipeline.supports(measure):
+        lacking = [p for p in ir_measures.DefaultPipeline.providers if p.supports(measure)]
+        mend = lacking[0].install_instructions() if lacking else f"use another, {EXAMPLES}"
+        raise InputError(f"the measure {name!r} cannot be computed here: {mend}")
+    return measure
+
+
+def _unknown_measure(name: str) -> InputError:
+    import difflib
+
+    import ir_measures
+
+    names = {measure.NAME for measure in ir_measures.measures.registry.values()}
+    known = {alias.casefold(): measure.NAME for alias, measure in ir_measures.measures.registry.items()}
+    known |= {name.casefold(): name for name in names} | {
+        "map": "AP",
+        "mrr": "RR",
+        "recall": "R",
+        "precision": "P",
+    }
+    head, at, cutoff = name.partition("@")
+    close = difflib.get_close_matches(head.casefold(), known, n=1)
+    hint = f"; did you mean {known[close[0]]}{at}{cutoff}?" if close else ""
+    return InputError(f"unknown measure {name!r}{hint} ({EXAMPLES})")
+
+
+def measured(
+    measures: Sequence[Any], qrels: Qrels, hits: Mapping[str, Sequence[tuple[str, float]]]
+) -> dict[str, dict[str, float]]:
+    """Measure -> query -> value, with a value for every query of the qrels."""
+    import ir_measures
+
+    plain = {topic: dict(grades) for topic, grades in qrels.items()}
+    # Ranks as scores: no tie and no rounding to float32 can change the order that the run has. A query
+    # without hits is left out, for the providers count it in different ways; it gets the measure's default
+    # below.
+    ranks = {
+        topic: {doc: float(len(hits[topic]) - place) for place, (doc, _) in enumerate(hits[topic])}
+        for topic in plain
+        if hits.get(topic)
+    }
+    found = {str(measure): dict.fromkeys(plain, float(measure.DEFAULT)) for measure in measures}
+    ours = [measure for measure in measures if measure.NAME == "RBP"]
+    theirs = [measure for measure in measures if measure.NAME != "RBP"]
+    for measure in ours:
+        for topic in ranks:
+            found[str(measure)][topic] = _rbp(measure, plain[topic], list(ranks[topic]))
+    if theirs and ranks:
+        for metric in ir_measures.evaluator(theirs, plain).iter_calc(ranks):
+            found[str(metric.measure)][metric.query_id] = float(metric.value)
+    return found
+
+
+def _rbp(measure: Any, grades: Mapping[str, int], ranking: Sequence[str]) -> float:
+    """Rank-biased precision (Moffat and Zobel 2008), binary gain: (1 - p) times the sum of p^(rank - 1)."""
+    persistence = measure["p"]
+    depth = measure.params.get("cutoff", len(ranking))
+    return (1 - persistence) * math.fsum(
+        persistence**place
+        for place, doc in enumerate(ranking[:depth])
+        if grades.get(doc, 0) >= measure["rel"]
+    )
+
+
+def aggregated(measure: Any, values: Mapping[str, float], members: Iterable[str]) -> float:
+    # A few measures of ir_measures are totals (NumRel), so it says how to aggregate.
+    aggregator = measure.aggregator()
+    for member in members:
+        aggregator.add(values[member])
+    return float(aggregator.result())

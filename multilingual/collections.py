@@ -1,0 +1,402 @@
+"""Collections: documents, topics and judgements from a directory, from ir_datasets, or built in (`demo`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, get_args, runtime_checkable
+
+from ..errors import InputError, nearest
+from ..items import Item
+from ..runs import Documents, Qrels, read_qrels, some
+from .languages import iso, with_languages
+from .records import Seen, json_lines, lang_of, needed_text, read_id, read_record, read_text
+from .topics import Source, parsed_fields, topic_query
+
+_NOT_META = frozenset(["id", "text", "image", "lang"])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What `check` found; `langs` counts documents by language (`""`: not given), `skipped` bad lines."""
+
+    documents: int
+    langs: Mapping[str, int]
+    images: int
+    queries: int
+    judged: int = 0
+    relevant: int = 0
+    skipped: int = 0
+
+
+@runtime_checkable
+class Collection(Protocol):
+    """Documents, queries and judgements that belong together.
+
+    `queries` takes what NeuCLIR topics offer: `fields` ("title+description"), `lang` (of the query) and
+    `source`; None means the collection's own choice. `qrels` and `queries` raise `InputError` where there are
+    none.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def langs(self) -> frozenset[str]: ...
+
+    def docs(self) -> Iterator[Item]: ...
+
+    def queries(
+        self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
+    ) -> Iterable[Item]: ...
+
+    def qrels(self) -> Qrels: ...
+
+    def check(self) -> Counts:
+        """Read everything once and count it; `InputError` on what does not fit together."""
+        ...
+
+
+def load(name: str | Path, *, skip_bad: bool = False) -> Collection:
+    """The collection `demo`, `irds:<ir_datasets id>`, or a directory.
+
+    With `skip_bad` malformed lines of a directory are counted in `skipped` and left out, instead of being
+    errors.
+    """
+    if name == "demo":
+        from ..demo import Demo
+
+        return Demo()
+    if isinstance(name, str) and name.startswith("irds:"):
+        return IRDatasets(name.removeprefix("irds:"))
+    return Directory(Path(name), skip_bad=skip_bad)
+
+
+class Directory:
+    """A directory with `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt`.
+
+    Documents are NeuCLIR's or HC4's (`id, title, text, url, time` or `date`, `cc_file`), with optional `lang`
+    and `image`, a path relative to the directory that may not leave it. The item's text is title, newline,
+    text; all other keys go to `meta`, the title too. Topics are NeuCLIR's, HC4's, or flat: `{"id", "text",
+    "image", "lang", ...}`. Files are streamed; of documents already read only a 64-bit hash of the id is
+    kept. `InputError` names file and line; with `skip_bad` such lines are counted in `skipped`, and
+    `problems` says what was wrong with the first ten.
+    """
+
+    def __init__(self, root: Path, *, skip_bad: bool = False) -> None:
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise InputError(
+                f"the collection {root} {what}; give a directory with docs.jsonl, or `demo`, or `irds:ID`"
+            )
+        self.root = root.resolve()
+        self.name = self.root.name
+        self.skip_bad = skip_bad
+        self.problems: list[str] = []
+        self._skipped: Counter[Path] = Counter()
+        self._docs = self._file("docs")
+        if self._docs is None:
+            raise InputError(
+                f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text"
+            )
+
+    @property
+    def skipped(self) -> int:
+        """How many bad lines the latest passes over documents and topics left out."""
+        return self._skipped.total()
+
+    @cached_property
+    def langs(self) -> frozenset[str]:
+        """The languages that documents declare; reads the whole file once."""
+        return frozenset(item.lang for item in self.docs() if item.lang)
+
+    def docs(self) -> Iterator[Item]:
+        """The documents in the order of the file; `lang` stays None where the file has none."""
+        assert self._docs is not None
+        return self._unique(self._docs, self._document)
+
+    def queries(
+        self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
+    ) -> list[Item]:
+        """The topics as queries.
+
+        `fields` joins title, description and narrative with `+` (of NeuCLIR topics title+description unless
+        said; flat topics have their text). `lang` picks the wording in that language, the original before a
+        human before a machine translation unless `source` says which; topics that are not meant for that
+        language (it is not among their `languages_with_qrels`) are left out. Flat topics are left out by
+        their `lang`. HC4 keeps a narrative per document language: the query language's is used, else all; of
+        its four grades only the valuable. `InputError` names a topic without the field, or without a wording
+        that it should have.
+        """
+        wanted = parsed_fields(fields)
+        if source is not None and source not in get_args(Source):
+            raise nearest(source, get_args(Source), "source")
+        code = None if lang is None else iso(lang)
+        path = self._file("topics")
+        if path is None:
+            raise InputError(f"the collection {self.root} has no topics.jsonl or topics.jsonl.gz")
+
+        def query(record: dict[str, Any]) -> Item | None:
+            if "topics" in record:
+                return topic_query(record, wanted, code, source)
+            return self._flat(record, wanted, source)
+
+        found = list(in_language(self._unique(path, query), code))
+        if not found:
+            raise InputError(
+                f"{path}: no topics" + (f" in {code}" if code else "") + (f" ({source})" if source else "")
+            )
+        return found
+
+    def qrels(self) -> Qrels:
+        """The judgements of `qrels.txt`: query id -> document id -> grade."""
+        return read_qrels(self._qrels())[0]
+
+    def judged_langs(self) -> Mapping[str, str]:
+        """The language of judged documents, where column 2 of the qrels tells it (NIST's NeuCLIR file)."""
+        return {doc: iso(lang) for doc, lang in read_qrels(self._qrels())[1].items()}
+
+    def check(self) -> Counts:
+        """Read everything once and count it; `InputError` on no documents, or judgements of unknown ids."""
+        topics = self.queries() if self._file("topics") else []
+        qrels = self.qrels() if (self.root / "qrels.txt").exists() else {}
+        counts = checked(self.docs(), topics, qrels, str(self.root))
+        return Counts(**{**vars(counts), "skipped": self.skipped})
+
+    def _qrels(self) -> Path:
+        path = self.root / "qrels.txt"
+        if not path.exists():
+            raise InputError(f"the collection {self.root} has no qrels.txt")
+        return path
+
+    def _file(self, stem: str) -> Path | None:
+        found = [
+            path for path in (self.root / f"{stem}.jsonl", self.root / f"{stem}.jsonl.gz") if path.exists()
+        ]
+        if len(found) > 1:
+            raise InputError(f"{self.root} has both {stem}.jsonl and {stem}.jsonl.gz; keep one")
+        return found[0] if found else None
+
+    def _unique(self, path: Path, read: Callable[[dict[str, Any]], Item | None]) -> Iterator[Item]:
+        """Items of a file, its line in front of every complaint; None from `read` leaves a record out."""
+        self._skipped[path] = 0
+        self.problems = [problem for problem in self.problems if not problem.startswith(f"{path}:")]
+        seen = Seen()
+        for number, line in json_lines(path):
+            try:
+                item = read(read_record(line))
+                if item is not None and seen.add(item.id):
+                    raise InputError(f"the id {item.id!r} occurs a second time")
+            except InputError as error:
+                complaint = f"{path}:{number}: {error}"
+                if not self.skip_bad:
+                    raise InputError(complaint) from None
+                self._skipped[path] += 1
+                if len(self.problems) < 10:
+                    self.problems.append(complaint)
+                continue
+            if item is not None:
+                yield item
+
+    def _document(self, record: dict[str, Any]) -> Item:
+        title = read_text(record, "title")
+        text = "\n".join(part for part in (title, read_text(record, "text")) if part and part.strip())
+        meta = {key: value for key, value in record.items() if key not in _NOT_META and value is not None}
+        if "time" not in meta and "date" in meta:
+            meta["time"] = meta.pop("date")
+        item = Item(read_id(record, "id"), text or None, self._image(record), lang_of(record), meta)
+        if not item.modalities:
+            raise InputError(f"document {item.id!r} has neither text nor an image")
+        return item
+
+    def _flat(self, record: dict[str, Any], wanted: tuple[str, ...], source: Source | None) -> Item | None:
+        id = read_id(record, "id")
+        if source not in (None, "original"):
+            raise InputError(f"topic {id!r} has no {source} translation: it is not in NeuCLIR's form")
+        parts: list[str | None] = [needed_text(record, key, key, id) for key in wanted]
+        parts = parts or [read_text(record, "text")]
+        meta = {key: value for key, value in record.items() if key not in _NOT_META and value is not None}
+        text = "\n".join(part for part in parts if part) or None
+        item = Item(id, text, self._image(record), lang_of(record), meta)
+        if not item.modalities:
+            raise InputError(f"topic {id!r} has neither text nor an image")
+        return item
+
+    def _image(self, record: dict[str, Any]) -> Path | None:
+        given = read_text(record, "image")
+        if not given:
+            return None
+        # An absolute path or a link could show any file of this machine to whoever sees the results.
+        if Path(given).is_absolute() or "\0" in given:
+            raise InputError(f"the image {given!r} must be a path relative to the collection's directory")
+        path = (self.root / given).resolve()
+        if not path.is_relative_to(self.root):
+            raise InputError(f"the image {given!r} lies outside the collection's directory {self.root}")
+        if not path.is_file():
+            raise InputError(f"the image {given!r} does not exist in {self.root}")
+        return path
+
+
+class IRDatasets:
+    """A collection of ir_datasets, `irds:<id>`; its text is ir_datasets' `default_text` where it has one."""
+
+    def __init__(self, id: str) -> None:
+        try:
+            import ir_datasets
+        except ImportError:
+            raise InputError(f"the collection irds:{id} needs ir_datasets: pip install ir_datasets") from None
+        try:
+            self._dataset = ir_datasets.load(id)
+        except KeyError:
+            raise InputError(
+                f"ir_datasets has no collection {id!r}; `ir_datasets list` shows its names"
+            ) from None
+        self.name = f"irds:{id}"
+        self._id = id
+
+    @property
+    def langs(self) -> frozenset[str]:
+        lang = self._lang("docs_lang")
+        return frozenset([lang] if lang else [])
+
+    def docs(self) -> Iterator[Item]:
+        """The documents, in ir_datasets' order; the first call may download."""
+        self._needs("docs")
+        lang = self._lang("docs_lang")
+        for doc in self._dataset.docs_iter():
+            meta = {
+                key: value for key, value in _scalars(doc).items() if key not in ("doc_id", "text", "lang")
+            }
+            own = getattr(doc, "lang", None)
+            yield Item(doc.doc_id, _default_text(doc), None, iso(own) if own else lang, meta)
+
+    def queries(
+        self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
+    ) -> list[Item]:
+        """The queries; `source` picks the translations that NeuCLIR queries carry there as ht_ and mt_."""
+        self._needs("queries")
+        wanted = parsed_fields(fields)
+        prefix = {"human": "ht_", "machine": "mt_"}.get(source or "", "")
+        if not wanted and {"title", "description"} <= set(self._dataset.queries_cls()._fields):
+            wanted = ("title", "description")  # as NeuCLIR's own runs, and as `Directory` reads such topics
+        queries = []
+        for query in self._dataset.queries_iter():
+            parts = [needed_text(query._asdict(), prefix + key, key, query.query_id) for key in wanted]
+            translated = getattr(query, "translation_lang", None)
+            # The originals of NeuCLIR's and HC4's topics are English; ir_datasets does not say so.
+            own = translated if prefix else "eng" if translated else self._lang("queries_lang")
+            text = "\n".join(parts) if wanted else _default_text(query)
+            queries.append(Item(query.query_id, text, None, iso(own) if own else None))
+        found = list(in_language(queries, lang))
+        if not found:
+            raise InputError(f"{self.name} has no queries" + (f" in {iso(lang)}" if lang else ""))
+        return found
+
+    def qrels(self) -> Qrels:
+        self._needs("qrels")
+        qrels: dict[str, dict[str, int]] = {}
+        for qrel in self._dataset.qrels_iter():
+            qrels.setdefault(qrel.query_id, {})[qrel.doc_id] = int(qrel.relevance)
+        return qrels
+
+    def check(self) -> Counts:
+        """As `Directory.check`; also `InputError` where ir_datasets' own count of documents is another."""
+        topics = self.queries() if self._dataset.has_queries() else []
+        qrels = self.qrels() if self._dataset.has_qrels() else {}
+        counts = checked(self.docs(), topics, qrels, self.name)
+        expected = self._dataset.docs_count()
+        if expected is not None and expected != counts.documents:
+            raise InputError(f"{self.name} has {counts.documents} documents, but {expected} were expected")
+        return counts
+
+    def _lang(self, which: str) -> str | None:
+        lang = getattr(self._dataset, which, lambda: None)()
+        return iso(lang) if lang else None
+
+    def _needs(self, what: str) -> None:
+        if not getattr(self._dataset, f"has_{what}")():
+            raise InputError(f"{self.name} has no {what}")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Items held in memory, as `Documents`."""
+
+    items: Mapping[str, Item] = field(repr=False)
+
+    def get(self, ids: Sequence[str]) -> list[Item]:
+        """The items of `ids`, in that order; `InputError` naming ids that are not there."""
+        if lacking := [id for id in ids if id not in self.items]:
+            raise InputError(f"no documents with the ids {some(lacking)}")
+        return [self.items[id] for id in ids]
+
+
+def documents(collection: Collection, ids: Iterable[str]) -> Documents:
+    """The documents `ids` of a collection, read in one pass, for rerankers; `InputError` on unknown ids."""
+    wanted = set(ids)
+    held: dict[str, Item] = {}
+    for item in collection.docs():
+        if item.id in wanted:
+            held[item.id] = item
+            if len(held) == len(wanted):
+                break
+    if lacking := sorted(wanted - held.keys()):
+        raise InputError(f"the collection {collection.name} has no documents with the ids {some(lacking)}")
+    return Held(held)
+
+
+def in_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
+    """The queries whose language, given or identified, is `lang` (see `iso`); all of them for None."""
+    if lang is None:
+        yield from queries
+    else:
+        code = iso(lang)
+        yield from (query for query in with_languages(queries) if query.lang == code)
+
+
+def checked(docs: Iterable[Item], topics: Iterable[Item], qrels: Qrels, where: str) -> Counts:
+    """Counts of a collection; `InputError` on no documents, or judgements of unknown topics or documents."""
+    known = {topic.id for topic in topics}
+    judged = {doc for grades in qrels.values() for doc in grades}
+    unknown = set(judged)
+    langs: Counter[str] = Counter()
+    images = 0
+    for doc in docs:
+        langs[doc.lang or ""] += 1
+        images += doc.image is not None
+        unknown.discard(doc.id)
+    if not langs:
+        raise InputError(f"{where} has no documents")
+    if strangers := [topic for topic in qrels if topic not in known]:
+        raise InputError(f"the qrels of {where} judge topics that it does not have: {some(strangers)}")
+    if unknown:
+        raise InputError(
+            f"the qrels of {where} judge documents that it does not have: {some(sorted(unknown))}"
+        )
+    return Counts(
+        documents=langs.total(),
+        langs=dict(langs.most_common()),
+        images=images,
+        queries=len(known),
+        judged=sum(len(grades) for grades in qrels.values()),
+        relevant=sum(grade > 0 for grades in qrels.values() for grade in grades.values()),
+    )
+
+
+def _scalars(record: Any) -> dict[str, object]:
+    return {
+        key: value for key, value in record._asdict().items() if isinstance(value, str | int | float | bool)
+    }
+
+
+def _default_text(record: Any) -> str:
+    if hasattr(record, "default_text"):
+        return str(record.default_text())
+    held = record._asdict()
+    for keys in (("title", "text"), ("title", "body"), ("text",), ("query",), ("contents",)):
+        if all(isinstance(held.get(key), str) for key in keys):
+            return "\n".join(held[key] for key in keys if held[key])
+    raise InputError(f"{type(record).__name__} of ir_datasets has no text that crosslens knows of")
