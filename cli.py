@@ -11,6 +11,15 @@ import typer
 from .console import emit, guarded, progress, say
 from .errors import InputError, nearest
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("crosslens"))
+        raise typer.Exit
+
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
@@ -36,6 +45,15 @@ Unseen = Annotated[
     str,
     typer.Option(help="Candidates that the reranker cannot see, photos say: keep their ranks, or refuse."),
 ]
+
+
+@app.callback()
+def crosslens(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Multilingual and multimodal retrieval: index, search, rerank, evaluate."""
 
 
 @app.command()
@@ -74,21 +92,24 @@ def index(
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
     from .encoders import registry
-    from .indexes.registry import create_index
+    from .indexes.registry import create_index, index_class
     from .multilingual.collections import load
     from .multilingual.languages import with_languages
 
     documents = load(collection, skip_bad=skip_bad)
     counts = documents.check()
     specs = encoder or default_encoders(counts.images)
-    made = create_index(directory, kind=kind, name=documents.name, lexical=lexical, device=device)
+    index_class(
+        kind
+    )  # an unknown kind is known before models are loaded, and models before anything is written
     encoders = [registry.load(spec, device=device, trust_remote_code=trust_remote_code) for spec in specs]
+    made = create_index(directory, kind=kind, name=documents.name, lexical=lexical, device=device)
     with progress("encoding", counts.documents) as bar:
         added = made.add(with_languages(documents.docs()), encoders, progress=bar)
     recall = made.build(ann)
     report = {
         "index": str(directory),
-        "kind": made.kind,
+        "kind": made.card.kind,
         "documents": len(made),
         "added": added,
         "skipped": counts.skipped,
@@ -363,18 +384,18 @@ def main() -> None:
     """The console script."""
 
     def program() -> None:
-        # standalone_mode would print its own errors in a box and exit with its own status.
-        try:
-            app(standalone_mode=False)
-        except typer.Exit as stop:
-            sys.exit(stop.exit_code)
-        except typer.Abort:
-            raise KeyboardInterrupt from None
+        # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.
+        status = app(standalone_mode=False)
+        if status == 130:
+            raise KeyboardInterrupt
+        if status:
+            sys.exit(status)
 
     try:
         sys.exit(guarded(program))
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-            say(f"crosslens: {error.format_message()} (see crosslens --help)")
+            usage = error.format_message()
+            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
             sys.exit(2)
         raise

@@ -11,7 +11,6 @@ import numpy as np
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..items import Item
-from ..pipeline import Stage
 from ..runs import Run
 
 # Field (`lang`, `modality`, or a key of `Item.meta`) -> the value it must have, or one of several.

@@ -1,0 +1,186 @@
+"""`crosslens.json`: what an index is, which encoders made its vectors, what it holds, if it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..encoders.base import EncoderSpec
+from ..errors import InputError, SpecMismatch
+from ..runs import written
+
+FORMAT = 1
+FILE = "crosslens.json"
+MEMORY = "memory://"
+
+
+@dataclass
+class Ann:
+    """An approximate index over a space: how it is searched, and what that was measured to find.
+
+    `filtered` holds the probes and recall@10 under a filter on one language that keeps about `kept` of the
+    rows. `files` maps the names of files that hold it, beside the card, to their sha256.
+    """
+
+    kind: str
+    probes: int
+    filtered_probes: int
+    refine: int
+    recall: dict[int, float] = field(default_factory=dict)
+    filtered: float | None = None
+    kept: float | None = None
+    queries: int = 0
+    seconds: float = 0.0
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Space:
+    """The vectors of one encoder; `counts` maps what it read (`text`, `image`, `text+image`) to documents."""
+
+    spec: EncoderSpec
+    counts: dict[str, int] = field(default_factory=dict)
+    multilingual: bool = False
+    ann: Ann | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.spec.fingerprint
+
+    @property
+    def column(self) -> str:
+        """The column of its vectors as encoded."""
+        return f"v_{self.fingerprint}"
+
+    @property
+    def corrected(self) -> str:
+        """The column of its language-corrected vectors, in their own table."""
+        return f"c_{self.fingerprint}"
+
+
+@dataclass
+class Card:
+    """The state of an index beside its tables; written whole under a temporary name and renamed."""
+
+    kind: str
+    name: str = ""
+    lexical: bool = True
+    complete: bool = False
+    spaces: list[Space] = field(default_factory=list)
+    documents: int = 0
+    langs: dict[str, int] = field(default_factory=dict)
+    groups: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    content: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over documents, spaces and all else that decides what a search finds."""
+        text = json.dumps(
+            [
+                self.kind,
+                self.lexical,
+                self.content,
+                [
+                    (space.fingerprint, space.ann and asdict(space.ann) | {"seconds": 0})
+                    for space in self.spaces
+                ],
+            ]
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def space(self, spec: EncoderSpec) -> Space:
+        """The space that `spec` belongs to; `SpecMismatch` naming what differs from the likeliest one."""
+        for space in self.spaces:
+            if space.fingerprint == spec.fingerprint:
+                return space
+        if not self.spaces:
+            raise SpecMismatch(f"this index holds no vectors, so none of {spec.name}")
+        likely = min(
+            self.spaces, key=lambda space: (space.spec.name != spec.name, space.spec.difference(spec))
+        )
+        spec.require(likely.spec)
+        raise AssertionError("equal specs have equal fingerprints")
+
+    def to_json(self) -> dict[str, Any]:
+        spaces = [
+            {
+                "fingerprint": space.fingerprint,
+                "spec": space.spec.to_json(),
+                "counts": space.counts,
+                "multilingual": space.multilingual,
+                "ann": space.ann and asdict(space.ann),
+            }
+            for space in self.spaces
+        ]
+        return {"format": FORMAT, **{**self.__dict__, "spaces": spaces}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Card:
+        fields = {key: value for key, value in data.items() if key != "format"}
+        spaces = []
+        for stored in fields.pop("spaces"):
+            spec = EncoderSpec.from_json(stored["spec"])
+            if spec.fingerprint != stored["fingerprint"]:
+                raise ValueError(f"the spec of {spec.name} does not match its fingerprint")
+            ann = stored["ann"]
+            if ann is not None:
+                ann = Ann(**{**ann, "recall": {int(k): v for k, v in ann["recall"].items()}})
+            spaces.append(Space(spec, stored["counts"], stored["multilingual"], ann))
+        return cls(spaces=spaces, **fields)
+
+    def write(self, folder: Path) -> None:
+        """`InputError` if it cannot be written, a full disk included."""
+        with written(folder / FILE) as out:
+            json.dump(self.to_json(), out, ensure_ascii=False, indent=2)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """The card of the index in `path`; `InputError` if it is missing, damaged or of a newer format."""
+        file = Path(path) / FILE
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            format = data["format"]
+        except FileNotFoundError:
+            raise InputError(
+                f"{path} is not an index (it has no {FILE}); make one with `crosslens index`"
+            ) from None
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file} is damaged ({error}); make the index again") from None
+        if format != FORMAT:
+            raise SpecMismatch(
+                f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
+                "update crosslens or make the index again"
+            )
+        try:
+            return cls.from_json(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is damaged ({error}); make the index again") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The right to write to an index, for one process; the system takes it back when that ends."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing to {folder}: wait until it is done") from None
+        yield

@@ -1,0 +1,166 @@
+"""Full text by language: the tokenizer that finds a language's inflected forms, in a column of its own."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from lancedb.index import FTS
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+
+from ..items import Item
+from ..runs import Hit, ranked
+
+# The Snowball stemmers of lancedb 0.40, by ISO 639-3.
+STEMMERS = {
+    "ara": "Arabic",
+    "dan": "Danish",
+    "deu": "German",
+    "ell": "Greek",
+    "eng": "English",
+    "fin": "Finnish",
+    "fra": "French",
+    "hun": "Hungarian",
+    "ita": "Italian",
+    "nld": "Dutch",
+    "nor": "Norwegian",
+    "por": "Portuguese",
+    "ron": "Romanian",
+    "rus": "Russian",
+    "spa": "Spanish",
+    "swe": "Swedish",
+    "tam": "Tamil",
+    "tur": "Turkish",
+}
+# Written without spaces between words: ICU's dictionaries find them.
+SEGMENTED = ("cmn", "jpn", "khm", "lao", "mya", "tha", "yue", "zho")
+SAME = {"arb": "ara", "nob": "nor", "nno": "nor"}
+GROUPS = (*STEMMERS, "icu", "ngram")
+
+# A hit in another language's column counts as much as one about 60 places further down in the query's own.
+FOREIGN = 0.5
+RRF = 60
+
+# Between a Chinese character and the kana after it, where Japanese inflects: 読んだ and 読む share 読.
+_OKURIGANA = re.compile(r"(?<=[\u3400-\u9fff])(?=[\u3041-\u309f])")
+# Persian and Urdu are typed with Arabic letters as often as with their own; the non-joiner comes and goes.
+_LETTERS = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "ة": "ه", "\u200c": " ", "\u0640": None})
+_WORD = re.compile(r"\w+")
+
+
+def group_of(lang: str | None) -> str:
+    """The group of a language: its own if there is a stemmer, `icu`, or `ngram` for all others and None."""
+    lang = SAME.get(lang or "", lang)
+    if lang in STEMMERS:
+        return str(lang)
+    return "icu" if lang in SEGMENTED else "ngram"
+
+
+def column(group: str) -> str:
+    """The full-text column of a group."""
+    return f"t_{group}"
+
+
+COLUMNS = tuple(map(column, GROUPS))
+
+
+def analysed(text: str, group: str) -> str:
+    """A text as its column holds it, and a query as it is asked there.
+
+    Composed characters (the tokenizers break words at combining marks), full-width letters made narrow, and
+    what the group's tokenizer does not know of its scripts.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    if group == "icu":
+        return _OKURIGANA.sub(" ", text)
+    return text.translate(_LETTERS) if group == "ngram" else text
+
+
+def settings(group: str) -> FTS:
+    """The tokenizer of a group's column."""
+    if group in STEMMERS:
+        # The simple tokenizer breaks Tamil words at their vowel signs.
+        return FTS(base_tokenizer="icu" if group == "tam" else "simple", language=STEMMERS[group])
+    if group == "icu":
+        return FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+    return FTS(
+        base_tokenizer="ngram", ngram_min_length=2, ngram_max_length=3, stem=False, remove_stop_words=False
+    )
+
+
+def build(table: Any) -> list[str]:
+    """Index the full-text columns of a table anew; returns the groups that have text."""
+    groups = [group for group in GROUPS if table.count_rows(f"{column(group)} IS NOT NULL")]
+    for group in groups:
+        table.create_index(column(group), config=settings(group), replace=True)
+    return groups
+
+
+def search(table: Any, query: Item, groups: Sequence[str], k: int, where: str | None) -> tuple[Hit, ...]:
+    """The k best documents for the query's text, among `groups`, by weighted reciprocal rank.
+
+    The query is asked of its own language's column in full, and of the others for the names and numbers that
+    languages share. In `ngram`, whose fragments match anything in the same script, other languages' documents
+    must hold one of the query's words whole. The lists have no document in common; those of other languages
+    weigh half, or the same where the query's language is not known. No hits if no word is left after
+    analysis.
+    """
+    text = query.text or ""
+    own = group_of(query.lang)
+    others = [group for group in groups if group not in (own, "ngram")]
+    mine, foreign = where, where
+    if own == "ngram" and query.lang is not None:
+        lang = "'" + query.lang.replace("'", "''") + "'"
+        mine = _both(where, f"(lang = {lang} OR lang IS NULL)")
+        foreign = _both(where, f"lang != {lang}")  # which null does not satisfy
+    weight = FOREIGN if query.lang is not None else 1.0
+    lists = []
+    if own in groups:
+        lists.append((1.0, _matches(table, _asked(text, own), k, mine)))
+    if others:
+        either = BooleanQuery([(Occur.SHOULD, _asked(text, group)) for group in others])
+        lists.append((weight, _matches(table, either, k, where)))
+    if "ngram" in groups and (own != "ngram" or query.lang is not None):
+        lists.append((weight, _sharing(table, text, k, foreign)))
+    if len(lists) == 1:
+        return lists[0][1]
+    return ranked(
+        (hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1)
+    )[:k]
+
+
+def _asked(text: str, group: str) -> MatchQuery:
+    """The words of a text, any of which may match; nothing in it is an operator."""
+    return MatchQuery(analysed(text, group), column(group))
+
+
+def _both(where: str | None, condition: str) -> str:
+    return f"({where}) AND {condition}" if where else condition
+
+
+def _matches(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
+    found = table.search(query, query_type="fts").select(["id", "_score"]).limit(k)
+    rows = (found.where(where) if where else found).to_arrow()
+    return ranked(zip(rows["id"].to_pylist(), rows["_score"].to_pylist(), strict=True))
+
+
+def _sharing(table: Any, text: str, k: int, where: str | None) -> tuple[Hit, ...]:
+    """Hits in `ngram` that hold a whole word of the text, of three characters or more."""
+    words = {word for word in _words(analysed(text, "ngram")) if len(word) > 2}
+    if not words:
+        return ()
+    name = column("ngram")
+    found = (
+        table.search(_asked(" ".join(sorted(words)), "ngram"), query_type="fts")
+        .select(["id", "_score", name])
+        .limit(k)
+    )
+    rows = (found.where(where) if where else found).to_arrow()
+    listed = zip(*(rows[part].to_pylist() for part in ("id", "_score", name)), strict=True)
+    return ranked((id, score) for id, score, held in listed if words & _words(held))
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold()))

@@ -1,0 +1,493 @@
+"""The default index: a LanceDB collection of documents, their vectors in several spaces, and full text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from ..encoders.base import Encoder, EncoderSpec
+from ..encoders.registry import load
+from ..errors import InputError, SpecMismatch
+from ..items import Item, windows
+from ..pipeline import Stage, reciprocal_ranks
+from ..runs import Hit, Run, ranked, some
+from . import ann, fulltext
+from .base import Mode, Recall, Where, check_k
+from .card import FILE, MEMORY, Card, Space, locked
+from .encoding import Made, encoded, listed
+from .rescore import Asked, fused
+from .spaces import Moments
+from .table import Tables, as_read, digest, failing, key_of, modality, prepared, rows, where_sql
+
+WINDOW = 512  # items encoded and committed at a time: what a kill can lose
+CANDIDATES = 50  # at least so many from each space when scores are fused
+TOGETHER = 1024  # queries encoded and searched at a time
+SCAN_FROM = 4  # queries from which one pass over all vectors beats LanceDB's search for each
+THREADS = 4  # full-text queries under way at a time
+SPREAD = 20_000  # vectors that are enough for a covariance
+
+Found = list[list[tuple[str, float]]]
+
+
+class LanceIndex:
+    """Documents, vectors and full text in one directory, kept and searched by LanceDB (`indexes.base.Index`).
+
+    Made by `create`, opened by `indexes.registry.open_index`. One process writes at a time; readers open the
+    index again after it has changed. Subclasses search in another way: they override `_nearest`, and where
+    they hold the vectors `_vectors`, and `build`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        card: Card,
+        *,
+        encoders: Encoder | Sequence[Encoder] | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.path = str(path)
+        self.card = card
+        self._folder = None if self.path == MEMORY else Path(path)
+        self._tables = Tables(path)
+        self._device = device
+        self._trust = trust_remote_code
+        self._encoders: dict[str, Encoder] = {}
+        self._moments: dict[str, Moments] = {}
+        for encoder in listed(encoders or ()):
+            self._encoders[card.space(encoder.spec).fingerprint] = encoder
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        kind: str = "lance",
+        name: str = "",
+        lexical: bool = True,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """An empty index in `path`, a new or empty directory or `memory://`; one already there is opened.
+
+        `InputError` if that one is of another kind or has other settings, or if the directory holds other
+        files.
+        """
+        card = Card(kind, name, lexical)
+        if str(path) != MEMORY:
+            folder = Path(path)
+            if (folder / FILE).exists():
+                card = Card.read(folder)
+                for setting, wanted in (("kind", kind), ("name", name or card.name), ("lexical", lexical)):
+                    if getattr(card, setting) != wanted:
+                        raise InputError(
+                            f"{path} is an index with {setting}={getattr(card, setting)!r}, not {wanted!r}; "
+                            "give another directory or the same settings"
+                        )
+            else:
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+                except OSError as error:
+                    raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
+                if others:
+                    raise InputError(
+                        f"{path} holds other files ({some(sorted(others))}); give a new directory"
+                    )
+                card.write(folder)
+        index = cls(path, card, device=device, trust_remote_code=trust_remote_code)
+        index._tables.create(card.lexical)
+        return index
+
+    # What is in it
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def langs(self) -> dict[str, int]:
+        """Documents of each language, most first; those without a language are left out."""
+        return dict(self.card.langs)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the documents, the spaces and the search structures."""
+        self._require_complete()
+        return self.card.fingerprint
+
+    def get(self, ids: Sequence[str]) -> list[Item]:
+        """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
+        return self._tables.items(list(ids))
+
+    def retriever(
+        self,
+        mode: Mode = "dense",
+        k: int = 100,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        correct: bool = True,
+    ) -> Stage:
+        """The search of this index as a pipeline stage."""
+        from .retrieve import Retrieve
+
+        return Retrieve(self, mode, k, where, exact, correct)
+
+    # Writing
+
+    def add(
+        self,
+        items: Iterable[Item],
+        encoders: Encoder | Sequence[Encoder] = (),
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Encode and store items, a window at a time; returns how many were new or changed.
+
+        Each encoder gets the items that it can read. Items already stored as they are, with all their
+        vectors, are passed over: after a kill a rerun goes on, and adding twice changes nothing. `progress`
+        gets the number of items done. `InputError` names an item that is empty, given twice, or read by no
+        encoder and without text for full text; what was stored before it stays. `SpecMismatch` if an encoder
+        that made vectors here is missing; another encoder adds a space.
+        """
+        given = listed(encoders)
+        for encoder in given:
+            if encoder.spec.kind != "dense":
+                raise InputError(
+                    f"{encoder.spec.name} makes {encoder.spec.kind} vectors; this index holds dense ones"
+                )
+        changed = done = 0
+        seen: set[int] = set()
+        with self._writing():
+            spaces = self._adopt(given)
+            stored = self._tables.stored(spaces)
+            for window in windows(items, WINDOW):
+                states = [self._checked(item, seen) for item in window]
+                known, same = stored.look([item.id for item in window], [hash for _, hash in states])
+                if not same.all():
+                    fresh = np.flatnonzero(~same)
+                    kept = [window[row] for row in fresh]
+                    vectors = [
+                        (space, *encoded(encoder, kept)) for space, encoder in zip(spaces, given, strict=True)
+                    ]
+                    block = rows(
+                        kept,
+                        [states[row][0] for row in fresh],
+                        [states[row][1] for row in fresh],
+                        vectors,
+                        self._tables.documents.schema,
+                    )
+                    self._open_for_change()
+                    self._tables.write(block, new=not known.any())
+                    changed += len(kept)
+                done += len(window)
+                if progress is not None:
+                    progress(done)
+            if changed or not self.card.complete:
+                self._open_for_change()
+                self._refresh()
+        return changed
+
+    def add_vectors(self, items: Sequence[Item], vectors: np.ndarray, spec: EncoderSpec) -> int:
+        """`add` with vectors made elsewhere: float [n, dim], a row an item in the same order."""
+        return self.add(items, Made(spec, items, vectors))
+
+    def build(self, ann: str = "auto") -> Recall:
+        """An approximate index for each space, with recall measured against exact search.
+
+        `ann` is `none`, `IVF_FLAT`, `IVF_RQ`, `IVF_PQ`, `IVF_HNSW_SQ`, or `auto`: none below 50,000 vectors,
+        and from there IVF_RQ (IVF_FLAT for dimensions that are no multiple of 8). Queries use as many probes
+        as were measured to find 0.95 of the exact 10 best, and as many as it takes under a language filter.
+        Serves the default search, language-corrected where the space is multilingual; `correct=False` there
+        stays exact.
+        """
+        from .ann import build as build_ann
+
+        self._require_complete()
+        with self._writing():
+            recall = build_ann(self, ann)
+            self._save()
+        return recall
+
+    # Searching
+
+    def search(
+        self,
+        queries: Iterable[Item | str] | Run,
+        k: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        mode: Mode = "dense",
+        correct: bool = True,
+    ) -> Run:
+        """The k best documents of each query, as a `Run` that keeps this index as its `docs`.
+
+        `dense` scores are cosines (inner products for `dot` spaces) where there is one space with one kind of
+        document; with several spaces, or texts and pictures in one, they are z-scores against each space's
+        background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid`
+        fuses both by reciprocal rank. `where` keeps documents by `lang`, `modality` or metadata; `exact`
+        passes approximate indexes over; `correct` subtracts language means where a space is multilingual.
+        `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
+        """
+        run = queries if isinstance(queries, Run) else Run.of(queries)
+        check_k(k)
+        self._require_complete()
+        where_sql(where, self.card.keys)
+        self._check(run.queries, mode)
+        if mode == "dense":
+            hits: Mapping[str, Iterable[tuple[str, float]]] = self._dense(
+                run.queries, k, where, exact, correct
+            )
+        elif mode == "lexical":
+            hits = self._lexical(run.queries, k, where)
+        else:
+            depth = max(k, CANDIDATES)
+            dense = self._dense(run.queries, depth, where, exact, correct)
+            lexical = self._lexical(run.queries, depth, where)
+            hits = {
+                query.id: reciprocal_ranks([ranked(dense[query.id]), lexical[query.id]]).items()
+                for query in run.queries
+            }
+        return run.ranking(hits, self).cut(k)
+
+    def _check(self, queries: Sequence[Item], mode: Mode) -> None:
+        if mode not in ("dense", "lexical", "hybrid"):
+            raise InputError(f"the mode {mode!r} is not dense, lexical or hybrid")
+        if mode != "dense" and not self.card.lexical:
+            raise InputError(
+                f"{self.path} was made without full text: search it with mode dense, or index it again"
+            )
+        readable = {each for space in self.card.spaces for each in space.spec.modalities}
+        if mode != "lexical" and not readable:
+            raise InputError(f"{self.path} holds no vectors: search it with mode lexical")
+        for query in queries:
+            if not query.modalities:
+                raise InputError(f"query {query.id!r} is empty: give it text or an image")
+            if mode == "lexical" and "text" not in query.modalities:
+                raise InputError(f"query {query.id!r} has no text, and mode lexical searches by text alone")
+            if mode != "lexical" and (unread := query.modalities - readable):
+                raise InputError(
+                    f"query {query.id!r} holds {' and '.join(sorted(unread))}, which no encoder of "
+                    f"{self.path} reads ({some(space.spec.name for space in self.card.spaces)})"
+                )
+
+    def _lexical(self, queries: Sequence[Item], k: int, where: Where | None) -> dict[str, tuple[Hit, ...]]:
+        condition = where_sql(where, self.card.keys)
+        table = self._tables.documents
+        with failing("read", self.path), ThreadPoolExecutor(THREADS) as threads:
+            hits = threads.map(lambda q: fulltext.search(table, q, self.card.groups, k, condition), queries)
+            return {query.id: found for query, found in zip(queries, hits, strict=True)}
+
+    def _dense(
+        self, queries: Sequence[Item], k: int, where: Where | None, exact: bool, correct: bool
+    ) -> dict[str, list[tuple[str, float]]]:
+        spaces = [space for space in self.card.spaces if space.counts]
+        several = len(spaces) > 1 or any(len(space.counts) > 1 for space in spaces)
+        hits: dict[str, list[tuple[str, float]]] = {query.id: [] for query in queries}
+        for start in range(0, len(queries), TOGETHER):
+            part = queries[start : start + TOGETHER]
+            asked = [self._asked(space, part, correct) for space in spaces]
+            depth = max(k, CANDIDATES) if several else k
+            found = [self._candidates(each, depth, where, exact) for each in asked]
+            if several:
+                for query, ranking in zip(part, fused(self, asked, found, len(part)), strict=True):
+                    hits[query.id] = ranking
+            else:
+                for each, lists in zip(asked, found, strict=True):
+                    hits.update((part[row].id, hit) for row, hit in zip(each.rows, lists, strict=True))
+        return hits
+
+    def _asked(self, space: Space, queries: Sequence[Item], correct: bool) -> Asked:
+        """The queries that a space can read, as its vectors."""
+        rows = [row for row, query in enumerate(queries) if query.modalities & set(space.spec.modalities)]
+        mine = [queries[row] for row in rows]
+        corrected = correct and space.multilingual
+        vectors, _ = encoded(self._encoder(space), mine, "query")
+        if corrected:
+            kinds = [as_read(modality(query), space) for query in mine]
+            vectors = self._moment(space).correct(vectors, [query.lang for query in mine], kinds)
+        return Asked(space, rows, vectors, corrected)
+
+    def _candidates(self, asked: Asked, k: int, where: Where | None, exact: bool) -> Found:
+        """Nearest documents of each query; k of each kind where a space holds several: one kind is nearer."""
+        if not asked.rows:
+            return []
+        space, kinds = asked.space, list(asked.space.counts)
+        filters = [where]
+        if len(kinds) > 1:
+            wanted = (where or {}).get("modality", kinds)
+            wanted = [wanted] if isinstance(wanted, str) else list(wanted)  # type: ignore[arg-type]
+            filters = [{**(where or {}), "modality": kind} for kind in kinds if kind in wanted]
+        lists: Found = [[] for _ in asked.rows]
+        for each in filters:
+            nearest = self._nearest(space, asked.vectors, k, each, exact, asked.corrected)
+            for collected, more in zip(lists, nearest, strict=True):
+                collected += more
+        return lists
+
+    # What subclasses replace
+
+    def _nearest(
+        self,
+        space: Space,
+        vectors: np.ndarray,
+        k: int,
+        where: Where | None,
+        exact: bool,
+        corrected: bool,
+    ) -> Found:
+        """For each of `vectors` float32 [q, dim] the k documents of highest inner product, and that."""
+        condition = where_sql(where, self.card.keys)
+        plan = space.ann if corrected == space.multilingual and not exact else None
+        if plan is None and len(vectors) >= SCAN_FROM:
+            return ann.scan(self._tables.blocks(space, corrected, condition), vectors, k)
+        return ann.search(self._tables, space, vectors, k, condition, corrected, plan)
+
+    def _vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        """The stored vectors of `ids`, float32 [n, dim]; nan where the space has none."""
+        name = space.corrected if corrected else space.column
+        return self._tables.vectors(name, ids, space.spec.dim)
+
+    def _refresh(self) -> None:
+        """All that follows from the stored rows, anew: full text, moments, corrected vectors, the card."""
+        self._tables.compact()
+        card = self.card
+        content = count = 0
+        keys: set[str] = set()
+        langs: Counter[str] = Counter()
+        for id, lang, facets, hash in self._tables.summaries():
+            count += 1
+            content = (content + digest(f"{id}\0{hash}")) % 2**64  # a sum, so that order does not matter
+            keys.update(map(key_of, facets))
+            if lang is not None:
+                langs[lang] += 1
+        with failing("write", self.path):
+            card.groups = fulltext.build(self._tables.documents) if card.lexical else []
+        for space in card.spaces:
+            space.ann = None
+            moments = self._moments[space.fingerprint] = self._measured(space)
+            space.multilingual = moments.is_multilingual
+            if self._folder is not None:
+                moments.save(self._moments_file(space))
+        self._tables.replace_corrected(
+            [space for space in card.spaces if space.multilingual],
+            lambda space, *block: self._moments[space.fingerprint].correct(*block),
+        )
+        self._tables.index_filters()
+        self._tables.compact()
+        card.documents = count
+        card.langs = dict(sorted(langs.items(), key=lambda pair: (-pair[1], pair[0])))
+        card.keys = sorted(keys)
+        card.content = f"{content:016x}"
+        card.complete = True
+        self._save()
+
+    # Inside
+
+    def _measured(self, space: Space) -> Moments:
+        """Its moments; counts what its encoder read on the way."""
+        moments = Moments(space.spec.dim)
+        counts: Counter[str] = Counter()
+        for _, langs, kinds, vectors in self._tables.blocks(space, False):
+            moments.update(vectors, langs, kinds)
+            counts.update(kinds)
+        space.counts = dict(counts)
+        step = max(1, counts.total() // SPREAD)
+        for _, langs, kinds, vectors in self._tables.blocks(space, False):
+            moments.spread(vectors[::step], langs[::step], kinds[::step])
+        return moments
+
+    def _moment(self, space: Space) -> Moments:
+        if space.fingerprint not in self._moments:
+            self._moments[space.fingerprint] = Moments.load(self._moments_file(space))
+        return self._moments[space.fingerprint]
+
+    def _moments_file(self, space: Space) -> Path:
+        assert self._folder is not None
+        return self._folder / f"moments_{space.fingerprint}.safetensors"
+
+    def _encoder(self, space: Space) -> Encoder:
+        if space.fingerprint not in self._encoders:
+            encoder = load(space.spec.name, device=self._device, trust_remote_code=self._trust)
+            encoder.spec.require(space.spec)
+            self._encoders[space.fingerprint] = encoder
+        return self._encoders[space.fingerprint]
+
+    def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
+        """The spaces of the encoders, in their order; new ones get a column."""
+        fingerprints = [encoder.spec.fingerprint for encoder in encoders]
+        if twice := [
+            encoder.spec.name for encoder in encoders if fingerprints.count(encoder.spec.fingerprint) > 1
+        ]:
+            raise InputError(f"the encoder {twice[0]} is given twice")
+        for space in self.card.spaces:
+            if space.fingerprint not in fingerprints:
+                if encoders:
+                    near = min(encoders, key=lambda each: each.spec.name != space.spec.name)
+                    near.spec.require(space.spec)
+                raise SpecMismatch(f"{self.path} holds vectors of {space.spec.name}: give that encoder, too")
+        by = {space.fingerprint: space for space in self.card.spaces}
+        new = [encoder for encoder in encoders if encoder.spec.fingerprint not in by]
+        for encoder in new:
+            space = by[encoder.spec.fingerprint] = Space(encoder.spec)
+            self._tables.add_space(space)
+        if new:
+            self.card.spaces += [by[encoder.spec.fingerprint] for encoder in new]
+            self.card.complete = False
+            self._save()
+        pairs = zip(fingerprints, encoders, strict=True)
+        self._encoders.update((fp, encoder) for fp, encoder in pairs if not isinstance(encoder, Made))
+        return [by[fingerprint] for fingerprint in fingerprints]
+
+    def _checked(self, item: Item, seen: set[int]) -> tuple[str, str]:
+        """Metadata and hash of an item that can be stored."""
+        state = prepared(item)
+        if (mark := digest(item.id)) in seen:
+            raise InputError(f"the id {item.id!r} occurs twice")
+        seen.add(mark)
+        readable = {each for space in self.card.spaces for each in space.spec.modalities}
+        if self.card.lexical:
+            readable.add("text")
+        if not item.modalities & readable:
+            names = some(space.spec.name for space in self.card.spaces)
+            raise InputError(
+                f"item {item.id!r} holds {' and '.join(sorted(item.modalities))}, which none of the encoders "
+                f"reads ({names})"
+            )
+        return state
+
+    def _open_for_change(self) -> None:
+        if self.card.complete:
+            self.card.complete = False
+            self._save()
+
+    def _require_complete(self) -> None:
+        if not self.card.complete:
+            raise InputError(
+                f"{self.path} is unfinished: {len(self):,} documents are stored; "
+                "rerun `crosslens index` to go on"
+            )
+
+    def _save(self) -> None:
+        if self._folder is not None:
+            self.card.write(self._folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The right to write, for this process alone; the system takes it back when it ends or is killed."""
+        if self._folder is None:
+            yield
+        else:
+            with locked(self._folder):
+                yield

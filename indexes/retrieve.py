@@ -1,0 +1,34 @@
+"""First-stage retrieval from an index as a pipeline stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..pipeline import Stage
+from ..runs import Run
+from .base import Index, Mode, Where, check_k
+
+
+@dataclass(frozen=True)
+class Retrieve(Stage):
+    """`index.search` with fixed settings: replaces the hits of the run that it is given."""
+
+    index: Index
+    mode: Mode = "dense"
+    k: int = 100
+    where: Where | None = None
+    exact: bool = False
+    correct: bool = True
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        count["queries"] += len(run)
+        return self.index.search(
+            run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct
+        )
+
+    def __str__(self) -> str:
+        return self.mode if self.correct else f"{self.mode} (uncorrected)"
