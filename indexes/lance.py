@@ -15,12 +15,13 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..encoders.registry import load
 from ..errors import InputError, SpecMismatch
 from ..items import Item, windows
-from ..pipeline import Stage, reciprocal_ranks
+from ..pipeline import Stage
 from ..runs import Hit, Run, ranked, some
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
 from .card import FILE, MEMORY, Card, Space, locked
 from .encoding import Made, encoded, listed
+from .hybrid import hybrid
 from .rescore import Asked, fused
 from .spaces import Moments
 from .table import Tables, as_read, digest, failing, key_of, modality, prepared, rows, where_sql
@@ -236,7 +237,8 @@ class LanceIndex:
         `dense` scores are cosines (inner products for `dot` spaces) where there is one space with one kind of
         document; with several spaces, or texts and pictures in one, they are z-scores against each space's
         background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid`
-        fuses both by reciprocal rank. `where` keeps documents by `lang`, `modality` or metadata; `exact`
+        fuses both by reciprocal rank within each language (see `hybrid.py`), and is
+        dense alone for queries that hold a picture. `where` keeps documents by `lang`, `modality` or metadata; `exact`
         passes approximate indexes over; `correct` subtracts language means where a space is multilingual.
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
@@ -253,10 +255,17 @@ class LanceIndex:
             hits = self._lexical(run.queries, k, where)
         else:
             depth = max(k, CANDIDATES)
-            dense = self._dense(run.queries, depth, where, exact, correct)
-            lexical = self._lexical(run.queries, depth, where)
+            dense = {
+                query: ranked(found)
+                for query, found in self._dense(run.queries, depth, where, exact, correct).items()
+            }
+            # Full text would answer half of a query that holds a picture, and not know it.
+            texts = [query for query in run.queries if query.image is None]
+            lexical = self._lexical(texts, depth, where)
+            ids = sorted({hit.id for lists in (dense, lexical) for found in lists.values() for hit in found})
+            langs = dict(zip(ids, self._tables.column("lang", ids), strict=True))
             hits = {
-                query.id: reciprocal_ranks([ranked(dense[query.id]), lexical[query.id]]).items()
+                query.id: hybrid(dense[query.id], lexical.get(query.id, ()), langs.get)
                 for query in run.queries
             }
         return run.ranking(hits, self).cut(k)

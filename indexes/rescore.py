@@ -53,7 +53,7 @@ def _rescored(index: LanceIndex, asked: Sequence[Asked], pools: Sequence[Iterabl
     """Each query's pool of documents with their fused scores."""
     ids = sorted({doc for pool in pools for doc in pool})
     places = {doc: place for place, doc in enumerate(ids)}
-    modalities = index._tables.modalities(ids)
+    modalities = index._tables.column("modality", ids)
     scores = np.full((len(asked), len(pools), len(ids)), np.nan, np.float32)
     for layer, each in zip(scores, asked, strict=True):
         if not each.rows or not ids:

@@ -202,10 +202,10 @@ class Tables:
             found[places[held]] = vectors[held]
         return found
 
-    def modalities(self, ids: Sequence[str]) -> list[str]:
-        """The modality of each document of `ids`."""
-        found: dict[str, str] = {}
-        for batch in self._at(self.documents, ["id", "modality"], ids):
+    def column(self, name: str, ids: Sequence[str]) -> list[Any]:
+        """The value of a column (`lang`, `modality`) for each document of `ids`."""
+        found: dict[str, Any] = {}
+        for batch in self._at(self.documents, ["id", name], ids):
             found.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         return [found[each] for each in ids]
 

@@ -14,12 +14,13 @@ from ..errors import InputError
 
 MAX_PIXELS = 1 << 20
 MAX_BYTES = 100 << 20
-# A strip of one by a million pixels, scaled until its short side is 224, would fill the memory of any machine.
+# A strip of one by a million pixels, scaled until its short side is 224, would fill the memory of any
+# machine.
 MAX_ASPECT = 100
 
-# Formats that are pictures and nothing else. Left out: EPS and PDF (interpreters), WMF (system renderer), ICO and
-# ICNS (other formats inside), TGA (no signature: noise passes for it), JPEG 2000 and the scientific containers (large,
-# rarely fuzzed decoders). MPO files open as JPEG.
+# Formats that are pictures and nothing else. Left out: EPS and PDF (interpreters), WMF (system renderer),
+# ICO and ICNS (other formats inside), TGA (no signature: noise passes for it), JPEG 2000 and the scientific
+# containers (large, rarely fuzzed decoders). MPO files open as JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "QOI")
 
 _ORIENTATION = 0x0112
@@ -43,25 +44,30 @@ def open_image(
 ) -> Image.Image:
     """A picture as upright 8-bit RGB of at most `max_pixels` (width times height; None: as it is).
 
-    Files and bytes above `max_bytes` are refused unread, pictures above `PIL.Image.MAX_IMAGE_PIXELS` undecoded.
-    EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on white; 16-bit, 32-bit
-    and float pictures are scaled to 8 bits; larger pictures are scaled down with their aspect kept, and beyond
-    100 : 1 cut to their middle. Colour profiles are not applied. A PIL image given is not changed. `InputError`,
-    which begins with `name` (by default the path), for anything that is not a whole picture of a known format.
+    Files and bytes above `max_bytes` are refused unread, pictures above `PIL.Image.MAX_IMAGE_PIXELS`
+    undecoded. EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on
+    white; 16-bit, 32-bit and float pictures are scaled to 8 bits; larger pictures are scaled down with
+    their aspect kept, and beyond 100 : 1 cut to their middle. Colour profiles are not applied. A PIL image
+    given is not changed. `InputError`, which begins with `name` (by default the path), for anything that is
+    not a whole picture of a known format.
     """
-    if max_pixels is not None and max_pixels < 1:
-        raise InputError(f"max_pixels must be at least 1, not {max_pixels}")
+    check_max_pixels(max_pixels)
     name = name or _described(source)
     try:
         if isinstance(source, Image.Image):
             if source.format is not None and source.format not in (*FORMATS, "MPO", "DIB"):
-                raise InputError(f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG")
+                raise InputError(
+                    f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG"
+                )
             _check_size(source.size, name)
             return _rgb(source, max_pixels)
-        with Image.open(io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name)), formats=FORMATS) as image:
+        with Image.open(
+            io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name)), formats=FORMATS
+        ) as image:
             _check_size(image.size, name)
             if max_pixels is not None:
-                # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size wanted.
+                # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size
+                # wanted.
                 width, height = _within(image.size, max_pixels)
                 image.draft(None, (2 * width, 2 * height))  # type: ignore[arg-type]
             return _rgb(image, max_pixels)
@@ -71,14 +77,23 @@ def open_image(
         known = ", ".join(FORMATS)
         raise InputError(f"{name}: not a picture in a known format; convert it to one of {known}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{name}: too many pixels, perhaps a decompression bomb; scale it down first") from None
-    # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and more.
+        raise InputError(
+            f"{name}: too many pixels, perhaps a decompression bomb; scale it down first"
+        ) from None
+    # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and
+    # more.
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise InputError(
             f"{name}: the picture is truncated or damaged ({reason[0] if reason else type(error).__name__}); "
             "replace it"
         ) from None
+
+
+def check_max_pixels(max_pixels: int | None) -> None:
+    """`InputError` unless the limit is None or at least 1."""
+    if max_pixels is not None and max_pixels < 1:
+        raise InputError(f"max_pixels must be at least 1, not {max_pixels}")
 
 
 def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") -> bytes:
@@ -93,7 +108,8 @@ def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") 
 def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
     """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
 
-    Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too large.
+    Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too
+    large.
     """
     name = name or _described(source)
     if isinstance(source, Image.Image):
@@ -111,7 +127,9 @@ def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTE
     if size == 0:
         raise InputError(f"{name}: empty, there is no picture in it")
     if size > max_bytes:
-        raise InputError(f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down")
+        raise InputError(
+            f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down"
+        )
     if isinstance(source, bytes):
         return source
     try:
@@ -180,7 +198,8 @@ def _rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> object:
-    # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as upright.
+    # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as
+    # upright.
     try:
         return image.getexif().get(_ORIENTATION)
     except Exception:
@@ -199,7 +218,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _eight_bits(image).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
@@ -208,11 +227,12 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels scaled to 0..255 where PIL would clip them.
 
-    16-bit pictures and PGM span 0..65535. 32-bit integers and floats have no agreed white: they are taken to span
-    0..1 (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched from least to most.
+    16-bit pictures and PGM span 0..65535. 32-bit integers and floats have no agreed white: they are taken
+    to span 0..1 (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched
+    from least to most.
     """
     values = np.asarray(image).astype(np.float32)
-    values = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=np.finfo(np.float32).min)
+    values = np.nan_to_num(values)  # nan as 0, infinities as the largest float32
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         black, white = 0.0, 65535.0
@@ -225,10 +245,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     else:
         black, white = low, high
     scale = 255 / ((white - black) or 1.0)
-    # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much memory.
+    # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much
+    # memory.
     blocks = np.array_split(values, min(len(values), 1 + values.size // MAX_PIXELS))
     grey = np.concatenate(
-        [np.rint((block.astype(np.float64) - black) * scale).clip(0, 255).astype(np.uint8) for block in blocks]
+        [
+            np.rint((block.astype(np.float64) - black) * scale).clip(0, 255).astype(np.uint8)
+            for block in blocks
+        ]
     )
     if isinstance(clear := image.info.get("transparency"), int):
         grey[values == clear] = 255

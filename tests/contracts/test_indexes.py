@@ -396,7 +396,7 @@ def test_documents_come_back_in_the_order_asked_for(kind: str, tmp_path: Path) -
 def test_hybrid_holds_what_both_find_and_needs_full_text(kind: str) -> None:
     index = create_index("memory://", kind=kind)
     index.add(collection(), Hashing())
-    dense, lexical, hybrid = (index.search(QUERIES[:2], 10, mode=mode)["words"] for mode in MODES)
+    dense, lexical, hybrid = (index.search(QUERIES[:2], 100, mode=mode)["words"] for mode in MODES)
     assert {hit.id for hit in dense[:1] + lexical[:1]} <= {hit.id for hit in hybrid}
     assert index.search([Item("q", image=png(5))], 1, mode="hybrid")["q"][0].id == "p5"
     without = create_index("memory://", kind=kind, lexical=False)

@@ -1,0 +1,315 @@
+"""`clip:` any open_clip model (Radford et al. 2021; Cherti et al. 2023), multilingual ones included."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import langcodes
+import numpy as np
+import PIL.Image
+import torch
+from safetensors import SafetensorError
+
+from ..encoders.base import EncoderSpec, Precision
+from ..encoders.batching import batches, halving
+from ..encoders.devices import resolve_device, resolve_dtype
+from ..errors import InputError, nearest
+from ..items import Role
+from .images import MAX_PIXELS, check_max_pixels
+from .towers import TwoTower, check_text_weight
+
+# open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
+_parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
+import open_clip  # type: ignore[import-untyped]  # noqa: E402
+from open_clip.hf_model import HFTextEncoder  # type: ignore[import-untyped]  # noqa: E402
+
+if _parallelism is None:
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)
+else:
+    os.environ["TOKENIZERS_PARALLELISM"] = _parallelism
+
+TEXT_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}  # padded tokens a batch
+IMAGE_BATCH = {"cpu": 16, "cuda": 128, "mps": 32}
+# No tokenizer makes fewer tokens of more characters; byte-pair merging in Python takes the square of a
+# text's length.
+CHARACTERS_PER_TOKEN = 64
+CONFIG = "open_clip_config.json"
+
+
+class ClipEncoder(TwoTower):
+    """Texts and images in a CLIP model's space, float32 [dim] of length 1.
+
+    Tokenizer and transform are the model's own. NLLB text towers are told each text's language by
+    `Item.lang`, English where it is unknown.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        transform: Any,
+        spec: EncoderSpec,
+        *,
+        device: torch.device,
+    ) -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.transform = transform
+        self.spec = spec
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        self.image_batch = IMAGE_BATCH[device.type]
+        # A Hugging Face tower masks its padding, so that the padding may be left off: short texts get much
+        # faster.
+        tower = getattr(model, "text", None)
+        self.padding = int(tower.config.pad_token_id) if isinstance(tower, HFTextEncoder) else None
+        self.languages = _languages(tokenizer)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str,
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        dtype: Precision = "auto",
+        max_pixels: int = MAX_PIXELS,
+        text_weight: float = 0.5,
+    ) -> ClipEncoder:
+        """Load `ARCH/PRETRAINED`, `ARCH//path/to/weights`, `hf-hub:OWNER/NAME` or a directory of open_clip's.
+
+        Weights are safetensors where there are such, and else are read without unpickling code.
+        `max_pixels` bounds images before the model's own transform; `text_weight` in 0..1 is the share of
+        the text in items with both. `InputError` for an unknown architecture or tag, for weights that are
+        missing, unsafe or of another model.
+        """
+        check_text_weight(text_weight)
+        check_max_pixels(max_pixels)
+        where = resolve_device(device)
+        precision = resolve_dtype(dtype, where)
+        name, pretrained = located(checkpoint)
+        with _one_line(checkpoint):
+            config = open_clip.get_model_config(name)
+            text = config["text_cfg"]
+            options: dict[str, Any] = {}
+            if name.startswith("local-dir:") and "hf_model_name" in text:
+                # The tower's Hugging Face config may lie in the directory too; open_clip itself asks the hub.
+                inside = Path(name.removeprefix("local-dir:"), text["hf_model_name"])
+                if (inside / "config.json").is_file():
+                    options["text_cfg"] = {**text, "hf_model_name": str(inside), "hf_model_pretrained": False}
+            # Weights trained with QuickGELU are wrong without it, and open_clip only warns.
+            quick = bool(pretrained and open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
+            model, transform = open_clip.create_model_from_pretrained(
+                name,
+                pretrained,
+                precision=_PRECISIONS[precision],
+                device=where,
+                force_quick_gelu=quick,
+                weights_only=True,
+                **options,
+            )
+            # Said outright: a checkpoint's own tokenizer_kwargs must not be able to ask for its code to be
+            # run.
+            trust = {"trust_remote_code": trust_remote_code} if text.get("hf_tokenizer_name") else {}
+            tokenizer = open_clip.get_tokenizer(name, **trust)
+            revision = _revision(name, pretrained)
+        extra = {
+            "preprocess": model.visual.preprocess_cfg,
+            "tokenizer": text.get("tokenizer_kwargs") or {},
+            "text_weight": text_weight,
+        }
+        spec = EncoderSpec(
+            name=f"clip:{checkpoint}",
+            revision=revision,
+            modalities=("text", "image"),
+            dim=int(config["embed_dim"]),
+            pooling=_pooling(text),
+            special_tokens=_special_tokens(tokenizer),
+            max_tokens=tokenizer.context_length,
+            max_pixels=max_pixels,
+            extra=json.loads(json.dumps(extra)),
+            dtype=str(precision).removeprefix("torch."),
+        )
+        encoder = cls(model, tokenizer, transform, spec, device=where)
+        encoder.text_weight = text_weight
+        return encoder
+
+    def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
+        """The model's own transform: float32 [3, height, width]."""
+        tensor: torch.Tensor = self.transform(image)
+        return tensor
+
+    @torch.inference_mode()
+    def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
+        pixels = torch.stack(list(images)).to(self.device, self.dtype)
+        vectors: np.ndarray = self.model.encode_image(pixels).float().cpu().numpy()
+        return vectors
+
+    def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
+        ids = self.token_ids(texts, langs)
+        if self.padding is None:
+            lengths = np.full(len(ids), ids.shape[1])
+        else:
+            lengths = (ids != self.padding).sum(dim=1).numpy()
+        vectors = np.empty((len(texts), self.spec.dim), np.float32)
+        for rows in batches(lengths.tolist(), TEXT_BUDGET[self.device.type]):
+            batch = ids[rows, : int(lengths[rows].max())]
+            vectors[rows] = halving(self._texts, list(batch), [repr(texts[row][:40]) for row in rows])
+        return vectors
+
+    def token_ids(self, texts: Sequence[str], langs: Sequence[str | None] | None = None) -> torch.Tensor:
+        """What the model will see, int64 [n, max_tokens]: cleaned, truncated, padded, with special tokens."""
+        longest = max(4096, CHARACTERS_PER_TOKEN * self.tokenizer.context_length)
+        texts = [text[:longest] for text in texts]
+        if not self.languages:
+            ids: torch.Tensor = self.tokenizer(texts)
+            return ids
+        ids = torch.empty((len(texts), self.tokenizer.context_length), dtype=torch.long)
+        codes = [_closest(lang or "eng", self.languages) for lang in langs or [None] * len(texts)]
+        for code in sorted(set(codes)):
+            rows = [row for row, each in enumerate(codes) if each == code]
+            # Not `set_language`: transformers 5 returns to `src_lang` with every call.
+            self.tokenizer.tokenizer.src_lang = code
+            ids[rows] = self.tokenizer([texts[row] for row in rows])
+        return ids
+
+    @torch.inference_mode()
+    def _texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:
+        vectors: np.ndarray = (
+            self.model.encode_text(torch.stack(list(ids)).to(self.device)).float().cpu().numpy()
+        )
+        return vectors
+
+
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "pure_bf16", torch.float16: "pure_fp16"}
+
+
+def located(checkpoint: str) -> tuple[str, str | None]:
+    """open_clip's model name and weights (a tag or a path; None where the name holds both) for a checkpoint.
+
+    `InputError` for an unknown architecture or tag, a file that is not there, or a directory without a
+    config.
+    """
+    if checkpoint.startswith("hf-hub:"):
+        return checkpoint, None
+    folder = Path(checkpoint.removeprefix("local-dir:"))
+    if checkpoint.startswith("local-dir:") or folder.is_dir():
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder}: no {CONFIG} there; write clip:ARCH/{folder}/WEIGHTS for bare weights"
+            )
+        return f"local-dir:{folder}", None
+    name, _, weights = checkpoint.partition("/")
+    known = open_clip.list_models()
+    if name not in known:
+        raise _unknown(name, known, "open_clip architecture")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not weights:
+        raise InputError(
+            f"clip:{name} names no weights; write clip:{name}/TAG (known: {', '.join(tags) or 'none'})"
+        )
+    if weights in tags or Path(weights).is_file():
+        return name, weights
+    if "/" in weights or Path(weights).suffix in (".safetensors", ".bin", ".pt", ".pth"):
+        raise InputError(f"{weights}: there is no such file of weights for {name}")
+    raise nearest(weights, tuple(tags), f"weights of {name}")
+
+
+def _unknown(name: str, known: Sequence[str], what: str) -> InputError:
+    # There are more than a hundred architectures: one line names the closest.
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+    return InputError(
+        f"unknown {what} {name!r}; the nearest of {len(known)} are {', '.join(close) or known[0]}"
+    )
+
+
+@contextmanager
+def _one_line(checkpoint: str) -> Iterator[None]:
+    """What open_clip, transformers and torch say of a checkpoint that does not load, as one `InputError`."""
+    # open_clip logs at the root what it then raises, and so installs a handler there where there is none.
+    root, silent = logging.getLogger(), logging.NullHandler()
+    level = root.level
+    root.addHandler(silent)
+    root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except InputError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"cannot load clip:{checkpoint}: its weights are a pickle that may run code; use safetensors"
+        ) from None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])[:300] or type(error).__name__
+        raise InputError(f"cannot load clip:{checkpoint}: {reason}") from None
+    finally:
+        root.setLevel(level)
+        root.removeHandler(silent)
+
+
+def _revision(name: str, pretrained: str | None) -> str:
+    """A hub snapshot's commit, else the sha256 of the weights (and a directory's config), 16 hex digits."""
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        weights = Path(open_clip.factory._find_checkpoint_in_dir(folder))
+    elif name.startswith("hf-hub:"):
+        weights = Path(open_clip.pretrained.download_pretrained_from_hf(name.removeprefix("hf-hub:")))
+    elif (tag := open_clip.get_pretrained_cfg(name, pretrained)) != {}:
+        weights = Path(open_clip.download_pretrained(tag))
+    else:
+        weights = Path(str(pretrained))
+    if (commit := re.search(r"/snapshots/([0-9a-f]{40})/", weights.as_posix())) is not None:
+        return commit[1]
+    with weights.open("rb") as data:
+        digest = hashlib.file_digest(data, "sha256")
+    if name.startswith("local-dir:"):
+        digest.update((folder / CONFIG).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _pooling(text_cfg: dict[str, Any]) -> str:
+    stated = open_clip.CLIPTextCfg(**text_cfg)
+    return str(stated.hf_pooler_type if stated.hf_model_name else stated.pool_type)
+
+
+def _special_tokens(tokenizer: Any) -> str:
+    """What the tokenizer puts around a text, as it writes it."""
+    if (inner := getattr(tokenizer, "tokenizer", None)) is not None:
+        decoded: str = inner.decode(inner("")["input_ids"])
+        return decoded
+    return "".join(tokenizer.decoder[token] for token in tokenizer.all_special_ids)
+
+
+def _languages(tokenizer: Any) -> tuple[str, ...]:
+    """The languages that a text can be said to be in, as FLORES-200 writes them (`zho_Hans`); often none."""
+    inner: Any = getattr(tokenizer, "tokenizer", None)
+    if not hasattr(inner, "src_lang"):
+        return ()
+    return tuple(
+        sorted(token for token in inner.get_vocab() if re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", token))
+    )
+
+
+@lru_cache(maxsize=1024)
+def _closest(lang: str, languages: tuple[str, ...]) -> str:
+    """The model's code for an ISO 639-3 language; English's for one that it does not know."""
+    try:
+        match, _ = langcodes.closest_match(lang, languages, max_distance=20)
+    except langcodes.LanguageTagError:
+        match = "und"
+    return match if match in languages else "eng_Latn"

@@ -1,0 +1,105 @@
+"""What two-tower encoders share: windows, decoding ahead of the model, and fusion of text with image."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL.Image
+
+from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
+from ..encoders.batching import halving
+from ..errors import InputError
+from ..items import Dense, Item, Role, windows
+from .fusion import fuse
+from .images import open_image
+
+T = TypeVar("T")
+DECODERS = min(4, os.cpu_count() or 1)
+
+
+class TwoTower:
+    """An encoder of texts and images into one space: a subclass sets `spec` and writes `texts` and `images`.
+
+    Vectors are float32 of length 1. An item with both gets one fused vector. Images are decoded by a few
+    threads while the model works; at most `window` items are read ahead and `image_batch` images held per
+    model call.
+    """
+
+    spec: EncoderSpec
+    window: int = 256
+    image_batch: int = 16
+    text_weight: float = 0.5
+
+    def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
+        """Vectors float32 [n, dim] of texts; `langs` are their ISO 639-3 codes where known."""
+        raise NotImplementedError
+
+    def images(self, images: Sequence[Any]) -> np.ndarray:
+        """Vectors float32 [n, dim] of what `prepare` returned."""
+        raise NotImplementedError
+
+    def prepare(self, image: PIL.Image.Image) -> Any:
+        """A model input from an RGB image of at most `spec.max_pixels`; runs in a thread."""
+        return image
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
+        """One `Dense` of float32 [n, dim] a window of items."""
+        for group in windows(items, self.window):
+            held = [check_modalities(item, self.spec) for item in group]
+            worded = [row for row, what in enumerate(held) if "text" in what]
+            pictured = [row for row, what in enumerate(held) if "image" in what]
+            vectors = np.zeros((len(group), self.spec.dim), np.float32)
+            vectors[pictured] = unit(self._pictures([group[row] for row in pictured]))
+            words = np.zeros_like(vectors)
+            if worded:
+                texts = [group[row].text or "" for row in worded]
+                words[worded] = unit(self.texts(texts, role, [group[row].lang for row in worded]))
+            both = np.array([len(what) == 2 for what in held])
+            alone = np.array(["image" not in what for what in held])
+            vectors[alone] = words[alone]
+            vectors[both] = fuse(words[both], vectors[both], self.text_weight)
+            ids = [item.id for item in group]
+            check_finite(ids, vectors, self.spec.name, self.spec.dtype)
+            yield Dense(ids, vectors)
+
+    def _pictures(self, items: Sequence[Item]) -> np.ndarray:
+        blocks = [np.zeros((0, self.spec.dim), np.float32)]
+        stream = zip(items, ahead(self._opened, items, self.image_batch + DECODERS), strict=True)
+        while batch := list(islice(stream, self.image_batch)):
+            blocks.append(halving(self.images, [each for _, each in batch], [item.id for item, _ in batch]))
+        return np.concatenate(blocks)
+
+    def _opened(self, item: Item) -> Any:
+        where = f" ({item.image})" if isinstance(item.image, os.PathLike) else ""
+        assert item.image is not None
+        image = open_image(item.image, max_pixels=self.spec.max_pixels, name=f"item {item.id!r}{where}")
+        return self.prepare(image)
+
+
+def ahead(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Iterator[T]:
+    """`map(work, items)` by threads, in order, with at most `depth` results waiting."""
+    if not items:
+        return
+    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="crosslens-decode")
+    try:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_text_weight(weight: float) -> None:
+    """`InputError` unless the weight is in 0..1."""
+    if not 0 <= weight <= 1:
+        raise InputError(f"text_weight must be in 0..1, not {weight}")

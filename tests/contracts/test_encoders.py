@@ -1,0 +1,261 @@
+"""What every registered encoder must keep: a new family adds one line to `SPECS`; a test fails until it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crosslens.encoders import offline
+from crosslens.encoders.base import Encoder, EncoderSpec, NotFinite
+from crosslens.encoders.registry import FAMILIES, OFFLINE, load
+from crosslens.errors import InputError
+from crosslens.items import Dense, Item, Role
+from PIL import Image
+
+# Registered name -> a SPEC, where {fixture} is a tiny checkpoint that a fixture of tests/conftest.py writes.
+SPECS = {
+    "hf": "hf:{tiny_encoder}?dtype=float32",
+    "clip": "clip:{tiny_clip}?dtype=float32",
+    "clip with an XLM-R": "clip:{tiny_multilingual_clip}?dtype=float32",
+    "offline:e5-small": "offline:e5-small?dtype=float32",
+    "offline:use-m3": "offline:use-m3",
+    "offline:conse": "offline:conse?dtype=float32",
+    "offline:conse with USE": "offline:conse?text=use-m3&top=7",
+}
+# The packages whose models an encoder needs, by their names in encoders/offline.py.
+NEEDS = {
+    "e5-small": ["e5-small"],
+    "use-m3": ["use-m3"],
+    "conse": ["efficientnet-lite2", "e5-small", "use-m3"],
+}
+
+ENGLISH = "The cat sat on the mat and looked at the rain."
+TEXTS = {
+    "english": ENGLISH,
+    "chinese": "猫坐在垫子上看雨。",
+    "right to left": "جلست القطة على الحصيرة ونظرت إلى المطر. گربه روی حصیر نشست.",
+    "mixed directions": "The word \u200fשלום\u200f means peace \u202bسلام\u202c.",
+    "emoji": "👩‍👩‍👧‍👦 🐈‍⬛ 🇫🇷 👍🏽",
+    "combining": "Z\u0351\u036ba\u0310\u0352l\u0352\u0343g\u0363o\u0312 cafe\u0301 nai\u0308ve",
+    "one letter": "a",
+    "control characters": "a\u0000b\u0007c\ufffd",
+    "very long": "the quick brown fox jumps over the lazy dog. " * 2500,
+    "very long without a space": "x" * 50_000,
+}
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def encoder(request: pytest.FixtureRequest, fill: Callable[[str], str]) -> Encoder:
+    return load(fill(SPECS[request.param]))
+
+
+@pytest.fixture(scope="module")
+def fill(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """A SPEC with the paths of its checkpoints; skips where a package is not installed."""
+
+    def filled(spec: str) -> str:
+        family, _, rest = spec.partition(":")
+        if family == "offline":
+            missing = [name for name in NEEDS[rest.partition("?")[0]] if not offline.is_available(name)]
+            if missing:
+                pytest.skip(f"needs crosslens[offline]: {', '.join(missing)}")
+            return spec
+        fixture = spec[spec.index("{") + 1 : spec.index("}")]
+        return spec.replace(f"{{{fixture}}}", str(request.getfixturevalue(fixture)))
+
+    return filled
+
+
+@pytest.fixture
+def fresh(request: pytest.FixtureRequest, encoder: Encoder) -> Encoder:
+    """The same encoder loaded once more, to be spoilt."""
+    return load(encoder.spec.name)
+
+
+def noise(seed: int, width: int = 70, height: int = 50) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def sees(encoder: Encoder) -> bool:
+    return "image" in encoder.spec.modalities
+
+
+def mixed(encoder: Encoder, count: int) -> list[Item]:
+    """Items of all lengths, and of all modalities that the encoder reads, in no order."""
+    words = ENGLISH.split()
+    listed = []
+    for row in range(count):
+        text = f"{row} " + " ".join(words[: 1 + row * 7 % len(words)]) + " again" * (row * 13 % 50)
+        kind = row % 5
+        image = noise(row, 20 + row, 90 - row % 60) if sees(encoder) and kind in (1, 2) else None
+        listed.append(Item(f"d{row * 7 % count:03}", None if image and kind == 1 else text, image))
+    return listed
+
+
+def vectors(encoder: Encoder, items: list[Item], role: Role = "document") -> tuple[list[str], np.ndarray]:
+    """Ids and vectors of a dense encoder, batches joined."""
+    batches = list(encoder.encode(iter(items), role))
+    assert all(isinstance(batch, Dense) and batch.vectors.dtype == np.float32 for batch in batches)
+    assert all(batch.vectors.shape == (len(batch.ids), encoder.spec.dim) for batch in batches)
+    ids = [name for batch in batches for name in batch.ids]
+    return ids, np.concatenate([batch.vectors for batch in batches])
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def test_every_registered_encoder_is_tested() -> None:
+    tested = {name.partition(" ")[0] for name in SPECS}
+    assert tested == {*FAMILIES, *(f"offline:{name}" for name in OFFLINE)}
+    assert set(NEEDS) == set(OFFLINE)
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_order_and_ids_are_kept_and_alone_equals_in_a_batch(encoder: Encoder, role: Role) -> None:
+    items = mixed(encoder, 20)
+    ids, together = vectors(encoder, items, role)
+    assert ids == [item.id for item in items]
+    for row in (0, 1, 2, 13, 19):
+        alone = vectors(encoder, [items[row]], role)[1]
+        assert cosines(alone, together[row : row + 1])[0] > 0.9999
+    backwards = vectors(encoder, items[::-1], role)[1][::-1]
+    assert cosines(backwards, together).min() > 0.9999
+    # The vectors differ, so that the order of rows is a finding.
+    assert len(np.unique(together.round(5), axis=0)) == len(items)
+
+
+def test_vectors_have_unit_length_where_the_spec_says_so(encoder: Encoder) -> None:
+    found = vectors(encoder, mixed(encoder, 10))[1]
+    assert np.isfinite(found).all()
+    if encoder.spec.normalized:
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_any_text(encoder: Encoder, name: str) -> None:
+    ids, found = vectors(encoder, [Item("a", ENGLISH), Item("b", TEXTS[name])], "query")
+    assert ids == ["a", "b"]
+    assert np.isfinite(found).all()
+    assert np.linalg.norm(found[1]) > 0
+
+
+@pytest.mark.parametrize("text", ["", " \n\t\u3000", None])
+def test_empty_text_is_an_error(encoder: Encoder, text: str | None) -> None:
+    with pytest.raises(InputError, match="'empty' holds neither text nor image"):
+        list(encoder.encode([Item("full", ENGLISH), Item("empty", text)], "query"))
+
+
+def test_no_items(encoder: Encoder) -> None:
+    assert list(encoder.encode([], "document")) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (5000, 4000)])
+def test_images_of_any_size(encoder: Encoder, size: tuple[int, int], tmp_path: Path) -> None:
+    if not sees(encoder):
+        pytest.skip("reads no images")
+    Image.new("RGB", size, "teal").save(tmp_path / "image.png")
+    ids, found = vectors(encoder, [Item("a", image=noise(1)), Item("b", image=tmp_path / "image.png")])
+    assert ids == ["a", "b"]
+    assert np.isfinite(found).all()
+
+
+def test_a_bomb_is_refused_by_name(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not sees(encoder):
+        pytest.skip("reads no images")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"'boom' \(.*bomb\.png\).*decompression bomb"):
+        list(encoder.encode([Item("boom", image=tmp_path / "bomb.png")], "document"))
+
+
+def test_a_modality_that_it_does_not_read_is_an_error(encoder: Encoder) -> None:
+    if sees(encoder):
+        pytest.skip("reads both")
+    with pytest.raises(
+        InputError, match=f"'picture' holds image, but {encoder.spec.name[:8]}.* encodes text"
+    ):
+        list(encoder.encode([Item("words", ENGLISH), Item("picture", image=noise(1))], "document"))
+    # An item with both is read by what the encoder reads.
+    both = vectors(encoder, [Item("both", ENGLISH, noise(1)), Item("words", ENGLISH)])[1]
+    assert cosines(both[:1], both[1:])[0] > 0.9999
+
+
+def test_text_with_image_differs_from_either(encoder: Encoder) -> None:
+    if not sees(encoder):
+        pytest.skip("reads no images")
+    items = [Item("t", ENGLISH), Item("i", image=noise(1)), Item("b", ENGLISH, noise(1))]
+    text, image, both = vectors(encoder, items)[1]
+    assert both @ text > image @ text
+    assert both @ image > image @ text
+
+
+def test_nan_is_detected_and_named(fresh: Encoder) -> None:
+    spoil(fresh)
+    with pytest.raises(NotFinite, match=r"not finite for .*\bbad\b"):
+        list(fresh.encode([Item("bad", ENGLISH)], "document"))
+
+
+def spoil(encoder: Encoder) -> None:
+    """Put a NaN where a half-precision overflow would."""
+    text = getattr(encoder, "text", None)
+    if text is not None:  # ConSE: its texts come from another encoder
+        encoder.centre[0] = np.nan  # type: ignore[attr-defined]
+    elif hasattr(encoder, "model"):
+        import torch
+
+        with torch.no_grad():
+            named = encoder.model.named_parameters()
+            [weight for name, weight in named if poisonable(name)][-1].view(-1)[0] = float("nan")
+    else:
+        genuine = encoder.engine  # type: ignore[attr-defined]
+        encoder.engine = lambda texts: genuine(texts) * np.nan  # type: ignore[attr-defined]
+
+
+def poisonable(name: str) -> bool:
+    """Whether it is the weight of a norm that every text passes."""
+    return "visual" not in name and ("LayerNorm.weight" in name or "ln_final.weight" in name)
+
+
+def test_spec_survives_json_and_loads_the_same_encoder(encoder: Encoder) -> None:
+    spec = EncoderSpec.from_json(json.loads(json.dumps(encoder.spec.to_json())))
+    assert spec.difference(encoder.spec) == ""
+    assert spec.fingerprint == encoder.spec.fingerprint
+    again = load(spec.name)
+    assert again.spec.fingerprint == spec.fingerprint
+    again.spec.require(spec)
+    items = mixed(encoder, 5)
+    assert cosines(vectors(again, items)[1], vectors(encoder, items)[1]).min() > 0.9999
+
+
+def test_spec_is_complete(encoder: Encoder) -> None:
+    spec = encoder.spec
+    assert spec.revision
+    assert spec.dim > 0
+    assert spec.pooling
+    assert spec.kind == "dense"
+    assert (spec.max_pixels > 0) == sees(encoder)
+
+
+def test_input_is_read_a_bounded_window_ahead(encoder: Encoder) -> None:
+    read = 0
+
+    def endless() -> Iterator[Item]:
+        nonlocal read
+        while True:
+            read += 1
+            yield Item(str(read), "a")
+
+    stream = encoder.encode(endless(), "query")
+    first = next(stream)
+    assert len(first.ids) <= read <= 4096
+    assert list(first.ids) == [str(number) for number in range(1, len(first.ids) + 1)]
+
+
+def test_an_unknown_option_lists_the_known(encoder: Encoder) -> None:
+    name = encoder.spec.name
+    with pytest.raises(InputError, match=r"unknown option of .* 'colour'.*known: "):
+        load(name + ("&" if "?" in name else "?") + "colour=red")

@@ -1,0 +1,44 @@
+"""Hybrid fusion: languages keep the ranks that dense search gave them."""
+
+from __future__ import annotations
+
+from crosslens.indexes.hybrid import hybrid
+from crosslens.pipeline import reciprocal_ranks
+from crosslens.runs import ranked
+from hypothesis import given
+from hypothesis import strategies as st
+
+DOCS = [f"{lang}{n}" for lang in ("eng", "zho", "rus") for n in range(4)]
+rankings = st.permutations(DOCS).flatmap(lambda order: st.integers(0, len(DOCS)).map(lambda n: order[:n]))
+
+
+def hits(order):
+    return ranked((doc, 100.0 - rank) for rank, doc in enumerate(order))
+
+
+def lang(doc):
+    return doc[:3]
+
+
+def test_by_hand():
+    dense = hits(["zho0", "eng0", "eng1", "rus0"])
+    lexical = hits(["eng1", "eng2"])
+    # eng1 is 2nd and 1st among English, eng0 1st alone, eng2 2nd alone; Chinese and Russian stay where they were.
+    assert [hit.id for hit in hybrid(dense, lexical, lang)] == ["zho0", "eng1", "eng0", "rus0", "eng2"]
+
+
+@given(rankings, rankings)
+def test_languages_keep_their_ranks_and_nothing_is_lost(one, other):
+    fused = hybrid(hits(one), hits(other), lang)
+    assert [lang(hit.id) for hit in fused[: len(one)]] == [lang(doc) for doc in one]
+    assert sorted(hit.id for hit in fused) == sorted({*one, *other})
+    scores = [hit.score for hit in fused]
+    assert scores == sorted(set(scores), reverse=True)
+
+
+@given(rankings, rankings)
+def test_in_one_language_it_is_reciprocal_rank_fusion(one, other):
+    fused = hybrid(hits(one), hits(other), lambda doc: "eng")
+    expected = reciprocal_ranks([hits(one), hits(other)])
+    head = [hit.id for hit in fused]
+    assert [expected[doc] for doc in head] == sorted(expected.values(), reverse=True)
