@@ -1,0 +1,90 @@
+"""Multilingual and multimodal retrieval: encoders, a LanceDB index, LLM reranking, evaluation.
+
+The public names are imported when they are first used, so that `import crosslens` is quick and loads no framework.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .encoders.base import Encoder, EncoderSpec
+    from .encoders.registry import load as encoder
+    from .errors import CrosslensError, InputError, SpecMismatch
+    from .experiment import Table, evaluate
+    from .indexes.base import Index, Recall
+    from .indexes.registry import create_index, open_index
+    from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
+    from .multilingual.collections import Collection
+    from .multilingual.collections import load as collection
+    from .multilingual.judges import Judge
+    from .multilingual.rerank import Rerank
+    from .multilingual.rerank import load as reranker
+    from .pipeline import Stage, rrf, zscore
+    from .runs import Hit, Manifest, Run, read_qrels
+
+_WHERE = {
+    "encoders.base": ("Encoder", "EncoderSpec"),
+    "encoders.registry": ("encoder=load",),
+    "errors": ("CrosslensError", "InputError", "SpecMismatch"),
+    "experiment": ("Table", "evaluate"),
+    "indexes.base": ("Index", "Recall"),
+    "indexes.registry": ("create_index", "open_index"),
+    "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
+    "multilingual.collections": ("Collection", "collection=load"),
+    "multilingual.judges": ("Judge",),
+    "multilingual.rerank": ("Rerank", "reranker=load"),
+    "pipeline": ("Stage", "rrf", "zscore"),
+    "runs": ("Hit", "Manifest", "Run", "read_qrels"),
+}
+_NAMES = {
+    public: (module, name or public)
+    for module, entries in _WHERE.items()
+    for public, _, name in (entry.partition("=") for entry in entries)
+}
+
+__all__ = [
+    "Batch",
+    "Collection",
+    "CrosslensError",
+    "Dense",
+    "Encoder",
+    "EncoderSpec",
+    "Hit",
+    "Index",
+    "InputError",
+    "Item",
+    "Judge",
+    "Manifest",
+    "Modality",
+    "Multi",
+    "Recall",
+    "Rerank",
+    "Role",
+    "Run",
+    "Sparse",
+    "SpecMismatch",
+    "Stage",
+    "Table",
+    "collection",
+    "create_index",
+    "encoder",
+    "evaluate",
+    "open_index",
+    "read_qrels",
+    "reranker",
+    "rrf",
+    "zscore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'crosslens' has no attribute {name!r}")
+    module, attribute = _NAMES[name]
+    found = getattr(import_module(f".{module}", __name__), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

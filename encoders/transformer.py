@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -47,6 +48,44 @@ KNOWN_PROMPTS = {
 BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A checkpoint in memory. Encoders of one checkpoint (e5-small, and ConSE over it) share it while one lives."""
+
+    config: Any
+    tokenizer: Any
+    model: torch.nn.Module
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: str,
+        revision: str | None,
+        trust_remote_code: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Opened:
+        """`InputError` if the checkpoint cannot be found, or lacks a tokenizer or weights."""
+        key = (checkpoint, revision, trust_remote_code, dtype, device)
+        if (live := _LIVE.get(key)) is not None:
+            return live
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = loaded(transformers.AutoConfig, checkpoint, **source)
+        tokenizer = loaded(transformers.AutoTokenizer, checkpoint, **source)
+        auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
+        options = {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, report = loaded(auto, checkpoint, **options, **source)
+        if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
+            raise InputError(
+                f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}"
+            )
+        made = _LIVE[key] = cls(config, tokenizer, model.to(device).eval())
+        return made
+
+
+_LIVE: WeakValueDictionary[tuple[object, ...], Opened] = WeakValueDictionary()
+
+
 class TransformerEncoder:
     """A Hugging Face encoder with mean, cls or last-token pooling; one float32 vector [dim] a text.
 
@@ -56,8 +95,7 @@ class TransformerEncoder:
 
     def __init__(
         self,
-        model: torch.nn.Module,
-        tokenizer: Any,
+        opened: Opened,
         spec: EncoderSpec,
         *,
         device: torch.device,
@@ -65,8 +103,9 @@ class TransformerEncoder:
         dense: torch.nn.Module | None = None,
     ) -> None:
         self.spec = spec
-        self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
+        self.opened = opened  # kept, so that another encoder of the same checkpoint finds it
+        self.model = opened.model
+        self.tokenizer = opened.tokenizer
         self.device = device
         self.lowercase = lowercase
         self.dense = None if dense is None else dense.to(device).eval()
@@ -94,24 +133,9 @@ class TransformerEncoder:
         """
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = loaded(transformers.AutoConfig, checkpoint, **source)
+        opened = Opened.of(checkpoint, revision, trust_remote_code, precision, where)
+        config, tokenizer = opened.config, opened.tokenizer
         published = sentence_files.read(checkpoint, revision)
-        tokenizer = loaded(transformers.AutoTokenizer, checkpoint, **source)
-        auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
-        model, report = loaded(
-            auto,
-            checkpoint,
-            config=config,
-            dtype=precision,
-            use_safetensors=True,
-            output_loading_info=True,
-            **source,
-        )
-        if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
-            raise InputError(
-                f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}"
-            )
         dense, width = _dense_layers(checkpoint, published.dense, revision, config.hidden_size)
         if pooling is None and published.pooling is None:
             log.warning(
@@ -137,7 +161,7 @@ class TransformerEncoder:
             metric="cosine" if normalize else "dot",
             dtype=str(precision).removeprefix("torch."),
         )
-        return cls(model, tokenizer, spec, device=where, lowercase=published.lowercase, dense=dense)
+        return cls(opened, spec, device=where, lowercase=published.lowercase, dense=dense)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""
@@ -216,9 +240,14 @@ class OfflineE5:
 
 
 def weights_hash(checkpoint: str) -> str:
-    """sha256 over a directory's safetensors files, 16 hex digits."""
+    """What a directory's weights are known by: sha256 over its safetensors files, 16 hex digits."""
+    from . import offline
+
+    where = Path(checkpoint)
+    if where.parent == offline.cache_dir() / "offline":
+        return where.name  # made by us from a file of known sha256, which the name holds
     digest = hashlib.sha256()
-    for path in sorted(Path(checkpoint).glob("*.safetensors")):
+    for path in sorted(where.glob("*.safetensors")):
         with path.open("rb") as weights:
             digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()[:16]

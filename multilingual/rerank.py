@@ -171,7 +171,8 @@ def load(
     factory = getattr(import_module(f"..{module}", __package__), kind).from_checkpoint
 
     # Options of the stage and of the judge stand side by side in a SPEC.
-    numbers, options = {}, {}
+    numbers: dict[str, str] = {}
+    options: dict[str, str] = {}
     own = ("depth", "k", "alpha")
     for key, value in spec.options.items():
         (numbers if key in own else options)[key] = value

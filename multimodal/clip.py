@@ -30,8 +30,8 @@ from .towers import TwoTower, check_text_weight
 
 # open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
 _parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
-import open_clip  # type: ignore[import-untyped]  # noqa: E402
-from open_clip.hf_model import HFTextEncoder  # type: ignore[import-untyped]  # noqa: E402
+import open_clip  # noqa: E402
+from open_clip.hf_model import HFTextEncoder  # noqa: E402
 
 if _parallelism is None:
     os.environ.pop("TOKENIZERS_PARALLELISM", None)

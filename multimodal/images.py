@@ -69,7 +69,7 @@ def open_image(
                 # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size
                 # wanted.
                 width, height = _within(image.size, max_pixels)
-                image.draft(None, (2 * width, 2 * height))  # type: ignore[arg-type]
+                image.draft(None, (2 * width, 2 * height))
             return _rgb(image, max_pixels)
     except InputError:
         raise

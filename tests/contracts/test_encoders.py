@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,6 +208,7 @@ def spoil(encoder: Encoder) -> None:
     elif hasattr(encoder, "model"):
         import torch
 
+        encoder.model = copy.deepcopy(encoder.model)  # encoders of one checkpoint share it
         with torch.no_grad():
             named = encoder.model.named_parameters()
             [weight for name, weight in named if poisonable(name)][-1].view(-1)[0] = float("nan")
