@@ -37,6 +37,8 @@ def write(path: Path, report: Report) -> None:
             f'<section class="query"><div class="asked">{_picture(query)}{_text(query.text, query.lang)}'
             f'<span class="tag">{escape(query.id)}{_lang(query)}</span></div><ol>{results}</ol></section>'
         )
+    from .tour import p_value  # it imports this module
+
     sections = "".join(
         f'<h2 id="{_anchor(kind)}">{escape(kind)} <small>{len(queries)} queries</small></h2>{"".join(queries)}'
         for kind, queries in kinds.items()
@@ -49,7 +51,7 @@ def write(path: Path, report: Report) -> None:
                 table=_table(report),
                 steps="".join(
                     f"<li>{escape(step.system)} over {escape(step.over)}: {step.difference:+.3f} nDCG@10 "
-                    f"(p = {step.p:.3f}), {step.verdict}</li>"
+                    f"({p_value(step.p)}), {step.verdict}</li>"
                     for step in report.steps
                 ),
                 sections=sections,

@@ -136,7 +136,7 @@ def show(report: Report) -> None:
     report.table.show()
     print("What each stage adds, in nDCG@10 over all queries:")
     for step in report.steps:
-        print(f"  {step.system} over {step.over}: {step.difference:+.3f} (p = {step.p:.3f}): {step.verdict}")
+        print(f"  {step.system} over {step.over}: {step.difference:+.3f} ({p_value(step.p)}): {step.verdict}")
     run = report.runs[RERANKED]
     shown: set[object] = set()
     for query, hits in run:
@@ -155,6 +155,11 @@ def show(report: Report) -> None:
     total = sum(report.seconds.values())
     print(f"{total:.0f} s: " + ", ".join(f"{part} {spent:.1f}" for part, spent in report.seconds.items()))
     print(f"Contact sheet: {report.html}   Index: {report.index}")
+
+
+def p_value(p: float) -> str:
+    """A p-value as people print it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def asked(query: Item) -> str:

@@ -1,0 +1,365 @@
+"""Speed, recall and memory of exact and approximate search over one set of vectors, by crosslens and its peers.
+
+    python benchmarks/index.py [--rows 200000] [--dim 384] [--threads 2]
+
+The vectors are made, not encoded, to look like a multilingual encoder's: each document is a topic (of `rows`
+/ 100, by a Zipf law) plus an offset of its language plus noise twice as long as the topic, with a spectrum
+that falls as 1 / sqrt(axis), as embeddings' do, at length 1 and in float16, as LanceDB stores them. Twelve
+languages; swa has 5% of the rows and is the filter. Queries are new draws of the topics. Everyone searches
+the same language-corrected vectors.
+
+Each system runs alone in a process of its own, on the same cores with the same number of threads. The table
+goes to stderr, one JSON object to stdout. Exit status 1 unless `flat.py` answers batches at least as fast as
+faiss's IndexFlatIP in this run, and the default approximate index has recall@10 of 0.95, with and without the
+filter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LANGS = ("eng", "zho", "rus", "fas", "spa", "ara", "deu", "fra", "jpn", "hin", "kor", "swa")
+FILTER, SHARE = "swa", 0.05
+QUERIES, BATCH, ALONE = 256, 64, 48
+CHUNK = 20_000
+TIE = 1e-4
+SYSTEMS = {
+    "lance-flat": "LanceDB, exact",
+    "lance-auto": "LanceDB, build('auto')",
+    "flat": "crosslens flat.py",
+    "faiss-flat": "faiss IndexFlatIP",
+    "faiss-hnsw": "faiss HNSW32, efSearch 64",
+}
+
+Search = Callable[[np.ndarray, int, bool], np.ndarray]  # query numbers, k, filtered -> rows
+
+
+class Data:
+    """The files of one run: raw and corrected vectors as float16, languages, queries."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        sizes = json.loads((folder / "sizes.json").read_text())
+        self.rows, self.dim, self.threads = sizes["rows"], sizes["dim"], sizes["threads"]
+        self.langs = np.load(folder / "langs.npy")
+        self.query_langs = np.load(folder / "query-langs.npy")
+        self.raw_queries = np.load(folder / "raw-queries.npy")
+        self.queries = np.load(folder / "queries.npy")
+
+    @property
+    def kept(self) -> np.ndarray:
+        return self.langs == LANGS.index(FILTER)
+
+    def block(self, name: str, start: int, count: int) -> np.ndarray:
+        """Rows of `raw` or `corrected`, float32; read and not mapped, as mapped files count as memory."""
+        offset, count = start * self.dim * 2, min(count, self.rows - start)
+        flat = np.fromfile(self.folder / name, np.float16, count * self.dim, offset=offset)
+        return flat.reshape(-1, self.dim).astype(np.float32)
+
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        for start in range(0, self.rows, CHUNK):
+            yield self.block(name, start, CHUNK)
+
+
+def make(folder: Path, rows: int, dim: int, threads: int) -> None:
+    """Write the files of `Data`."""
+    from crosslens.encoders.base import unit
+    from crosslens.indexes.spaces import TEXT, Moments
+
+    random = np.random.default_rng(1)
+    spectrum = 1 / np.sqrt(1 + np.arange(dim))
+    spectrum /= np.linalg.norm(spectrum)
+    turn = np.linalg.qr(random.normal(size=(dim, dim)))[0] * spectrum[:, None]
+    topics = random.normal(size=(max(10, rows // 100), dim)) @ turn
+    popularity = 1 / (10 + np.arange(len(topics)))
+    popularity /= popularity.sum()
+    offsets = 1.5 * unit(random.normal(size=(len(LANGS), dim))) + 2 * unit(random.normal(size=dim))
+    shares = np.r_[np.full(len(LANGS) - 1, (1 - SHARE) / (len(LANGS) - 1)), SHARE]
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        langs = random.choice(len(LANGS), count, p=shares)
+        topic = random.choice(len(topics), count, p=popularity)
+        noise = 2 * random.normal(size=(count, dim)) @ turn
+        return unit(topics[topic] + offsets[langs] + noise), langs
+
+    langs = []
+    with (folder / "raw").open("wb") as out:
+        for start in range(0, rows, CHUNK):
+            vectors, drawn_langs = drawn(min(CHUNK, rows - start))
+            vectors.astype(np.float16).tofile(out)
+            langs.append(drawn_langs)
+    queries, query_langs = drawn(QUERIES)
+    np.save(folder / "langs.npy", np.concatenate(langs))
+    np.save(folder / "query-langs.npy", query_langs)
+    np.save(folder / "raw-queries.npy", queries)
+    np.save(folder / "queries.npy", queries)
+    (folder / "sizes.json").write_text(json.dumps({"rows": rows, "dim": dim, "threads": threads}))
+
+    data = Data(folder)
+    names = [LANGS[lang] for lang in data.langs]
+    moments = Moments(dim)
+    for number, block in enumerate(data.blocks("raw")):
+        moments.update(block, names[number * CHUNK :][: len(block)], [TEXT] * len(block))
+    with (folder / "corrected").open("wb") as out:
+        for number, block in enumerate(data.blocks("raw")):
+            mine = names[number * CHUNK :][: len(block)]
+            moments.correct(block, mine, [TEXT] * len(block)).astype(np.float16).tofile(out)
+    mine = [LANGS[lang] for lang in query_langs]
+    np.save(folder / "queries.npy", moments.correct(queries, mine, [TEXT] * len(queries)))
+
+
+def truth(data: Data, k: int, filtered: bool) -> np.ndarray:
+    """The k-th best score of each query, by brute force in float32."""
+    best = np.full((QUERIES, k), -np.inf, np.float32)
+    for number, block in enumerate(data.blocks("corrected")):
+        kept = data.kept[number * CHUNK :][: len(block)] if filtered else slice(None)
+        scores = np.concatenate([best, data.queries @ block[kept].T], axis=1)
+        best = -np.partition(-scores, k - 1, axis=1)[:, :k]
+    return best.min(axis=1)
+
+
+def recall(data: Data, vectors: np.ndarray, floor: np.ndarray, found: np.ndarray, filtered: bool) -> float:
+    """The share of each query's k best that was found; `found` is rows [q, k], -1 where nothing."""
+    shares = []
+    for query, least, rows in zip(data.queries, floor, found, strict=True):
+        rows = np.unique(rows[rows >= 0])
+        assert not filtered or data.kept[rows].all()
+        shares.append((vectors[rows] @ query >= least - TIE).sum() / found.shape[1])
+    return round(float(np.mean(shares)), 4)
+
+
+# Systems: each returns how it searches, and seconds of each step of making it ready.
+
+
+def lance(data: Data, exact: bool) -> tuple[Search, dict[str, float]]:
+    from crosslens.encoders.base import EncoderSpec
+    from crosslens.indexes.registry import create_index, open_index
+    from crosslens.items import Dense, Item
+
+    class Stored:
+        """Hands out vectors by the number in an item's id."""
+
+        spec = EncoderSpec("benchmark:made", "1", ("text",), data.dim)
+
+        def encode(self, items: Any, role: str) -> Any:
+            ids = [item.id for item in items]
+            numbers = np.array([int(each[1:]) for each in ids])
+            if role == "query":
+                yield Dense(ids, data.raw_queries[numbers])
+            else:  # a window of rows, in order
+                yield Dense(ids, data.block("raw", numbers[0], len(numbers)))
+
+    path = data.folder / "lance"
+    seconds = {}
+    if not path.exists():
+        started = time.perf_counter()
+        items = (Item(f"d{row}", "text", lang=LANGS[lang]) for row, lang in enumerate(data.langs))
+        create_index(path, lexical=False).add(items, Stored())
+        seconds["ingest"] = time.perf_counter() - started
+    index = open_index(path, encoders=Stored())
+    if not exact:
+        started = time.perf_counter()
+        print(f"  {index.build('auto')}", file=sys.stderr)
+        print(f"  {index.card.spaces[0].ann}", file=sys.stderr)
+        seconds["build"] = time.perf_counter() - started
+    queries = [Item(f"q{n}", "text", lang=LANGS[lang]) for n, lang in enumerate(data.query_langs)]
+
+    def search(numbers: np.ndarray, k: int, filtered: bool) -> np.ndarray:
+        where = {"lang": FILTER} if filtered else None
+        asked = [queries[number] for number in numbers]
+        run = index.search(asked, k, where=where, exact=exact)
+        found = np.full((len(asked), k), -1)
+        for row, (_, hits) in enumerate(run):
+            found[row, : len(hits)] = [int(hit.id[1:]) for hit in hits]
+        return found
+
+    return search, seconds
+
+
+def flat(data: Data) -> tuple[Search, dict[str, float]]:
+    import torch
+    from crosslens.indexes.flat import FlatSearcher
+
+    torch.set_num_threads(data.threads)
+    vectors = np.empty((data.rows, data.dim), np.float32)
+    for number, block in enumerate(data.blocks("corrected")):
+        vectors[number * CHUNK :][: len(block)] = block
+    started = time.perf_counter()
+    searcher = FlatSearcher(vectors, "cpu")
+    seconds = {"build": time.perf_counter() - started}
+    kept = data.kept
+
+    def search(numbers: np.ndarray, k: int, filtered: bool) -> np.ndarray:
+        return searcher.nearest(data.queries[numbers], k, kept if filtered else None)[0]
+
+    return search, seconds
+
+
+def peer(data: Data, factory: str) -> tuple[Search, dict[str, float]]:
+    faiss: Any = import_module("faiss")  # untyped: its stubs lack the keywords
+    faiss.omp_set_num_threads(data.threads)
+    index = faiss.index_factory(data.dim, factory, faiss.METRIC_INNER_PRODUCT)
+    seconds = 0.0
+    for block in data.blocks("corrected"):
+        started = time.perf_counter()
+        index.add(block)
+        seconds += time.perf_counter() - started
+    bitmap = np.packbits(data.kept, bitorder="little")
+
+    def search(numbers: np.ndarray, k: int, filtered: bool) -> np.ndarray:
+        selector = faiss.IDSelectorBitmap(bitmap) if filtered else None
+        if factory == "Flat":
+            parameters = faiss.SearchParameters(sel=selector) if selector else None
+        else:
+            parameters = faiss.SearchParametersHNSW(efSearch=64, sel=selector)
+        return index.search(data.queries[numbers], k, params=parameters)[1]
+
+    return search, {"build": seconds}
+
+
+READY: dict[str, Callable[[Data], tuple[Search, dict[str, float]]]] = {
+    "lance-flat": lambda data: lance(data, exact=True),
+    "lance-auto": lambda data: lance(data, exact=False),
+    "flat": flat,
+    "faiss-flat": lambda data: peer(data, "Flat"),
+    "faiss-hnsw": lambda data: peer(data, "HNSW32"),
+}
+
+
+def fastest(call: Callable[[], object]) -> float:
+    """Seconds of the best of at least 3 calls, and of as many as fit into 5 seconds, after one to warm up."""
+    call()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 5:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def measured(system: str, data: Data) -> dict[str, Any]:
+    """Make one system ready, time it, and keep what it finds in files for `recall`."""
+    search, seconds = READY[system](data)
+    result: dict[str, Any] = {f"{step}_s": round(taken, 2) for step, taken in seconds.items()}
+    batch, alone = np.arange(BATCH), np.arange(ALONE)
+    for filtered in (False, True):
+        mark = "_filtered" if filtered else ""
+        together = fastest(partial(search, batch, 10, filtered))
+        singly = fastest(lambda: [search(alone[n : n + 1], 10, filtered) for n in alone])  # noqa: B023
+        result["batch_qps" + mark] = round(BATCH / together, 1)
+        result["single_qps" + mark] = round(ALONE / singly, 1)
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    for k in (10, 100):
+        for filtered in (False, True):
+            parts = np.split(np.arange(QUERIES), QUERIES // BATCH)
+            found = np.concatenate([search(part, k, filtered) for part in parts])
+            np.save(data.folder / f"{system}-{k}-{int(filtered)}.npy", found)
+    return result
+
+
+def run(rows: int, dim: int, threads: int) -> dict[str, Any]:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    names = ("OMP", "OPENBLAS", "MKL", "RAYON")
+    environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in names}}
+    environment["LANCE_CPU_THREADS"] = str(threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(f"making {rows:,} x {dim} vectors", file=sys.stderr)
+        make(folder, rows, dim, threads)
+        systems = {}
+        for system in SYSTEMS:
+            print(f"measuring {SYSTEMS[system]}", file=sys.stderr)
+            command = [sys.executable, __file__, "--measure", system, name]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            systems[system] = json.loads(done.stdout.splitlines()[-1])
+        data = Data(folder)
+        vectors = np.concatenate(list(data.blocks("corrected")))
+        for k in (10, 100):
+            for filtered in (False, True):
+                floor = truth(data, k, filtered)
+                for system, result in systems.items():
+                    found = np.load(folder / f"{system}-{k}-{int(filtered)}.npy")
+                    mark = "_filtered" if filtered else ""
+                    result[f"recall@{k}{mark}"] = recall(data, vectors, floor, found, filtered)
+    for result in systems.values():
+        for speed in ("batch_qps", "single_qps"):
+            result[f"{speed}_ratio"] = round(result[speed] / systems["faiss-flat"][speed], 2)
+    auto = systems["lance-auto"]
+    checks = {
+        "flat.py answers batches at least as fast as faiss flat": systems["flat"]["batch_qps_ratio"] >= 1.0,
+        "auto recall@10 >= 0.95": auto["recall@10"] >= 0.95,
+        "auto recall@10 >= 0.95 under the filter": auto["recall@10_filtered"] >= 0.95,
+    }
+    return {
+        "rows": rows,
+        "dim": dim,
+        "threads": threads,
+        "filter_keeps": SHARE,
+        "systems": systems,
+        "checks": checks,
+    }
+
+
+COLUMNS = {
+    "ingest s": "ingest_s",
+    "build s": "build_s",
+    "q/s 1": "single_qps",
+    "q/s 64": "batch_qps",
+    "x faiss 1": "single_qps_ratio",
+    "x faiss 64": "batch_qps_ratio",
+    "R@10": "recall@10",
+    "R@100": "recall@100",
+    "5%: q/s 1": "single_qps_filtered",
+    "5%: q/s 64": "batch_qps_filtered",
+    "5%: R@10": "recall@10_filtered",
+    "5%: R@100": "recall@100_filtered",
+    "peak MB": "peak_mb",
+}
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [" " * 26 + "".join(f"{title:>12}" for title in COLUMNS)]
+    for system, result in report["systems"].items():
+        cells = "".join(f"{result.get(key, '-'):>12}" for key in COLUMNS.values())
+        lines.append(f"{SYSTEMS[system]:<26}{cells}")
+    lines += [f"{'ok    ' if passed else 'MISSED'} {check}" for check, passed in report["checks"].items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", nargs=2, metavar=("SYSTEM", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        system, folder = arguments.measure
+        print(json.dumps(measured(system, Data(Path(folder)))))
+        return 0
+    if arguments.rows < 4000:
+        parser.error("--rows must be at least 4000, so that the filter keeps 100 and more")
+    report = run(arguments.rows, arguments.dim, arguments.threads)
+    print(table(report), file=sys.stderr)
+    print(json.dumps(report))
+    return 0 if all(report["checks"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

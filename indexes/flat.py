@@ -1,0 +1,294 @@
+"""Exact search: all vectors in memory, one matrix product a block, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+
+from ..encoders.devices import is_out_of_memory, resolve_device
+from ..errors import InputError
+from .ann import CUTOFFS
+from .base import Recall, Searcher, Where, check_k
+from .card import Card, Space
+from .lance import Found, LanceIndex
+from .table import where_sql
+
+log = logging.getLogger("crosslens")
+Kind = TypeVar("Kind", bound=Searcher)
+
+TOGETHER = 64  # queries a matrix product
+BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
+GROUP = 8  # rows that stand for one another when candidates are picked
+MAXIMA = 32 << 20  # bytes that the best scores of all groups may take
+MASKS = 16  # filters whose rows are remembered
+THREADED_FROM = 32_768  # rows from which one query is worth several threads
+
+
+class FlatSearcher:
+    """Exact nearest neighbours by inner product (`indexes.base.Searcher`).
+
+    `vectors` is float [n, dim], finite; float32 is used without a copy. It lies on `device` if that has room
+    for it. Products are float32: equal to brute force up to float32 rounding, so that scores closer than that
+    may change places. A query's scores do not depend on the others of its batch. Beside the vectors it needs
+    some 50 MB.
+
+    One block of rows at a time is multiplied with 64 queries, and of each group of 8 rows (more beyond a
+    million) only the highest score is kept. The k best groups of a query hold its k best rows, which are then
+    scored one by one.
+    """
+
+    def __init__(self, vectors: np.ndarray, device: str = "auto") -> None:
+        if vectors.ndim != 2:
+            raise ValueError(f"vectors of shape {vectors.shape}, not [n, dim]")
+        self._host = np.require(vectors, np.float32, ["C", "W"])
+        self._rows = torch.from_numpy(self._host)
+        wanted = resolve_device(device)
+        if wanted.type != "cpu":
+            try:
+                self._rows = self._rows.to(wanted)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = self._host.nbytes / 2**30
+                log.warning("%s has no room for %.1f GiB of vectors: searching on the CPU", wanted, size)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The rows, float32 [n, dim]; not to be written to."""
+        return self._host
+
+    def nearest(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int64 [q, k] and scores float32 [q, k], best first, the lower of equal ones first.
+
+        Row -1 and score -inf where there are fewer than k. `queries` is float [q, dim]; `allowed` is a
+        boolean mask [n].
+        """
+        check_k(k)
+        count, dim = self._host.shape
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise ValueError(f"queries of shape {queries.shape} for vectors of {dim} dimensions")
+        if allowed is not None and allowed.shape != (count,):
+            raise ValueError(f"a mask of shape {allowed.shape} for {count} rows")
+        chosen = None if allowed is None else np.flatnonzero(allowed)
+        matching = count if chosen is None else len(chosen)
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        depth = min(k, matching)
+        if depth == 0 or len(queries) == 0:
+            return rows, scores
+        with torch.inference_mode():
+            for start in range(0, len(queries), TOGETHER):
+                part = slice(start, min(start + TOGETHER, len(queries)))
+                rows[part, :depth], scores[part, :depth] = self._nearest(queries[part], depth, chosen)
+        return rows, scores
+
+    def _nearest(
+        self, queries: np.ndarray, k: int, chosen: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for up to 64 queries, with k rows there to find; `chosen` are the rows allowed, rising."""
+        count = len(self._host) if chosen is None else len(chosen)
+        if len(queries) == 1 and self._rows.device.type == "cpu":
+            candidates, scores = self._one(queries[0], k, chosen)
+        else:
+            group = max(GROUP, -(-count * len(queries) * 4 // MAXIMA))
+            group = 1 if 4 * k * group > count else group
+            places = self._proposed(queries, k, chosen, group).cpu().numpy()
+            # The end of the last group is not there: its place is scored as the last row, and struck out.
+            absent = places >= count
+            places = np.minimum(places, count - 1)
+            candidates = places if chosen is None else chosen[places]
+            scores = self._scores(queries, candidates)
+            scores[absent] = -np.inf
+        if candidates.shape[1] > k:
+            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            candidates, scores = np.take_along_axis(candidates, best, 1), np.take_along_axis(scores, best, 1)
+        order = np.lexsort((candidates, -scores), axis=1)
+        return np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1)
+
+    def _proposed(self, queries: np.ndarray, k: int, chosen: np.ndarray | None, group: int) -> torch.Tensor:
+        """Places (in `chosen`, or rows) of the k groups with the highest scores: int64 [q, k * group]."""
+        device = self._rows.device
+        turned = torch.from_numpy(queries).to(device).T
+        count = len(self._rows) if chosen is None else len(chosen)
+        groups = -(-count // group)
+        maxima = torch.empty(groups, len(queries), device=device)
+        size = BLOCK[device.type] // group * group
+        buffer = torch.empty(min(size, groups * group), len(queries), device=device)
+        for start, block in self._blocks(chosen, size):
+            length = -(-len(block) // group) * group
+            torch.mm(block, turned, out=buffer[: len(block)])
+            buffer[len(block) : length] = -torch.inf
+            best = maxima[start // group : (start + length) // group]
+            torch.amax(buffer[:length].view(-1, group, len(queries)), dim=1, out=best)
+        top = maxima.T.contiguous().topk(min(k, groups), sorted=False).indices
+        return (top[:, :, None] * group + torch.arange(group, device=device)).flatten(1)
+
+    def _blocks(self, chosen: np.ndarray | None, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+        if chosen is None:
+            for start in range(0, len(self._rows), size):
+                yield start, self._rows[start : start + size]
+        else:
+            wanted = torch.from_numpy(chosen).to(self._rows.device)
+            for start in range(0, len(wanted), size):
+                yield start, self._rows.index_select(0, wanted[start : start + size])
+
+    def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Inner products of each query with its own rows int64 [q, c]: float32 [q, c]."""
+        scores = np.empty(rows.shape, np.float32)
+        if self._rows.device.type == "cpu":
+            for query, mine, out in zip(queries, rows, scores, strict=True):
+                np.vecdot(self._host[mine], query, out=out)
+            return scores
+        for query, mine, out in zip(queries, rows, scores, strict=True):
+            block = self._rows[torch.from_numpy(mine).to(self._rows.device)]
+            out[:] = (block * torch.from_numpy(query).to(block.device)).sum(dim=1).cpu().numpy()
+        return scores
+
+    def _one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not."""
+        block = self._host if chosen is None else self._host[chosen]
+        scores = np.empty(len(block), np.float32)
+        step = -(-len(block) // torch.get_num_threads()) if len(block) >= THREADED_FROM else len(block)
+
+        def score(start: int) -> None:
+            np.vecdot(block[start : start + step], query, out=scores[start : start + step])
+
+        starts = range(0, len(block), step)
+        if len(starts) == 1:
+            score(0)
+        else:
+            with ThreadPoolExecutor(len(starts)) as pool:
+                list(pool.map(score, starts))
+        best = torch.from_numpy(scores).topk(k, sorted=False).indices.numpy()
+        return (best if chosen is None else chosen[best])[None], scores[best][None]
+
+
+@dataclass
+class Held(Generic[Kind]):
+    """A space in memory: a searcher, and `ids` (an object array) that names its rows."""
+
+    ids: np.ndarray
+    searcher: Kind
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each id."""
+        return {id: row for row, id in enumerate(self.ids.tolist())}
+
+
+class FlatIndex(LanceIndex):
+    """A `LanceIndex` whose vectors are loaded once and searched exactly, on a GPU where there is one.
+
+    For experiments: batches of queries run many times faster than from disk. Needs 4 bytes a dimension and
+    vector.
+    """
+
+    def __init__(self, path: str | Path, card: Card, **settings: Any) -> None:
+        super().__init__(path, card, **settings)
+        self._loaded: dict[tuple[str, bool], Held[FlatSearcher]] = {}
+        self._masks: dict[tuple[str, str], np.ndarray] = {}
+
+    @classmethod
+    def create(cls, path: str | Path, *, kind: str = "flat", **settings: Any) -> Self:
+        """As `LanceIndex.create`; `InputError` if the kind says more than `flat`."""
+        if kind != "flat":
+            raise InputError(f"the index kind {kind!r}: flat takes nothing after it")
+        return super().create(path, kind=kind, **settings)
+
+    def build(self, ann: str = "auto") -> Recall:
+        """Load the vectors; `ann` is `auto` or `none`, as search is exact."""
+        if ann not in ("auto", "none"):
+            raise InputError(
+                f"a flat index searches exactly and has no {ann}: write auto, or make it of kind lance"
+            )
+        started = time.perf_counter()
+        self._require_complete()
+        for space in self.card.spaces:
+            self._held(space, space.multilingual)
+        return Recall("flat", 0, dict.fromkeys(CUTOFFS, 1.0), round(time.perf_counter() - started, 3))
+
+    def _nearest(
+        self,
+        space: Space,
+        vectors: np.ndarray,
+        k: int,
+        where: Where | None,
+        exact: bool,
+        corrected: bool,
+    ) -> Found:
+        held = self._held(space, corrected)
+        rows, scores = held.searcher.nearest(vectors, k, self._allowed(space, held, where))
+        return named(held.ids, rows, scores)
+
+    def _vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        held = self._held(space, corrected)
+        rows = np.array([held.rows.get(id, -1) for id in ids], np.int64)
+        found = np.full((len(ids), space.spec.dim), np.nan, np.float32)
+        found[rows >= 0] = held.searcher.vectors[rows[rows >= 0]]
+        return found
+
+    def _refresh(self) -> None:
+        self._forget()
+        super()._refresh()
+
+    def _held(self, space: Space, corrected: bool) -> Held[FlatSearcher]:
+        """Loaded by the first search that needs it: corrected and raw vectors are two sets."""
+        key = (space.fingerprint, corrected)
+        if key not in self._loaded:
+            ids, vectors = self._read(space, corrected)
+            self._loaded[key] = Held(np.array(ids, object), FlatSearcher(vectors, self._device))
+        return self._loaded[key]
+
+    def _read(self, space: Space, corrected: bool) -> tuple[list[str], np.ndarray]:
+        """Ids and vectors float32 [n, dim] of a space, in the order of the table."""
+        vectors = np.empty((sum(space.counts.values()), space.spec.dim), np.float32)
+        ids: list[str] = []
+        for names, _, _, block in self._tables.blocks(space, corrected):
+            ids += names
+            if len(ids) <= len(vectors):
+                vectors[len(ids) - len(names) : len(ids)] = block
+        if len(ids) != len(vectors):
+            raise InputError(f"{self.path} has changed since it was opened: open it again")
+        return ids, vectors
+
+    def _allowed(self, space: Space, held: Held[Any], where: Where | None) -> np.ndarray | None:
+        """The rows that a filter keeps, as a mask; the latest filters are remembered."""
+        condition = where_sql(where, self.card.keys)
+        if condition is None:
+            return None
+        # The rows of a space are in one order, corrected or not, here and in files made from it.
+        key = (space.fingerprint, condition)
+        if key not in self._masks:
+            mask = np.zeros(len(held.ids), bool)
+            mask[[held.rows[id] for id in self._tables.matching(condition) if id in held.rows]] = True
+            if len(self._masks) >= MASKS:
+                del self._masks[next(iter(self._masks))]
+            self._masks[key] = mask
+        return self._masks[key]
+
+    def _forget(self) -> None:
+        self._loaded.clear()
+        self._masks.clear()
+
+
+def named(ids: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> Found:
+    """Rows int64 [q, k] and scores as ids with their scores; -1 is left out."""
+    return [
+        list(zip(ids[mine[mine >= 0]].tolist(), theirs[mine >= 0].tolist(), strict=True))
+        for mine, theirs in zip(rows, scores, strict=True)
+    ]
