@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,13 +67,18 @@ def demo(
     json: Json = False,
 ) -> None:
     """The main job end to end, offline: index texts and photos, search across languages, rerank, evaluate."""
+    from tempfile import TemporaryDirectory
+
     from .demo.tour import show, tour
 
-    report = tour(directory, html, device=device, say=say)
-    if json:
-        emit(report.to_json())
-    else:
-        show(report)
+    with (
+        TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
+    ):
+        report = tour(Path(where), html, device=device, say=say)
+        if json:
+            emit(report.to_json())
+        else:
+            show(report)
 
 
 @app.command()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,8 @@ class Report:
         }
 
 
-def tour(directory: Path | None, html: Path, *, device: str, say: Callable[[str], None]) -> Report:
-    """Run it all; the index stays in `directory`, or is made in a temporary one and removed."""
-    if directory is None:
-        with tempfile.TemporaryDirectory(prefix="crosslens-demo-") as temporary:
-            return replace(tour(Path(temporary), html, device=device, say=say), index="(temporary, removed)")
+def tour(directory: Path, html: Path, *, device: str, say: Callable[[str], None]) -> Report:
+    """Run it all; the index stays in `directory`, where the report's runs look their documents up."""
     from .contact_sheet import write
 
     seconds: dict[str, float] = {}

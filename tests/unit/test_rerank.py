@@ -218,7 +218,7 @@ def test_every_sorter_finds_the_true_order_with_a_perfect_judge(sort, n):
         ("likelihood:heap@offline:gemma", "unknown sorter 'heap'"),
         ("likelihood@offlin:gemma", "unknown judge family 'offlin'; did you mean offline"),
         ("likelihood@offline:gema", "unknown offline judge 'gema'; did you mean gemma"),
-        ("likelihood@offline:gemma?detph=3", "unknown option of offline 'detph'"),
+        ("likelihood@offline:gemma?detph=3", "'detph'; did you mean depth"),
         ("likelihood@offline:gemma?depth=many", "is not a number of type int"),
     ],
 )
