@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import emit, guarded, progress, say
 from .errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .items import Item
+    from .runs import Run
 
 
 def _version(wanted: bool) -> None:
@@ -74,7 +80,7 @@ def demo(
     with (
         TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
     ):
-        report = tour(Path(where), html, device=device, say=say)
+        report = tour(Path(where), html, device=device)
         if json:
             emit(report.to_json())
         else:
@@ -159,7 +165,6 @@ def search(
     json: Json = False,
 ) -> None:
     """Search an index with text, a picture, or both."""
-    from .indexes.registry import open_index
     from .items import Item
     from .multilingual.languages import iso, with_languages
 
@@ -168,12 +173,10 @@ def search(
     if image is not None and not image.is_file():
         raise InputError(f"there is no picture {image}")
     query = Item("query", text=text, image=image, lang=iso(query_lang) if query_lang else None)
-    stage = pipeline(
-        open_index(directory, device=device, trust_remote_code=trust_remote_code),
-        k=k, mode=mode, where=filters(lang, where), correction=correction, exact=exact,
-        rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
+    run = searched(
+        directory, with_languages([query]), k=k, mode=mode, where=filters(lang, where), correction=correction,
+        exact=exact, rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    run = stage(with_languages([query])).cut(k)
     rows = [
         {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **shown(item)}
         for rank, (hit, item) in enumerate(zip(run["query"], run.items("query"), strict=True), 1)
@@ -214,7 +217,6 @@ def run_(
     json: Json = False,
 ) -> None:
     """Run all topics of a collection against an index and write a TREC run with its manifest."""
-    from .indexes.registry import open_index
     from .multilingual.collections import load
     from .multilingual.languages import iso, with_languages
 
@@ -223,12 +225,10 @@ def run_(
     queries = list(with_languages(topics.queries(fields=fields, lang=code, source=source)))  # type: ignore[arg-type]
     if not queries:
         raise InputError(f"{collection} has no topics" + (f" in {code}" if code else ""))
-    stage = pipeline(
-        open_index(directory, device=device, trust_remote_code=trust_remote_code),
-        k=k, mode=mode, where=filters(lang, where), correction=correction, exact=exact,
-        rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
+    done = searched(
+        directory, queries, k=k, mode=mode, where=filters(lang, where), correction=correction,
+        exact=exact, rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    done = stage(queries).cut(k)
     done.to_trec(output, tag)
     summary(done, output, json)
 
@@ -259,13 +259,9 @@ def rerank(
     code = iso(query_lang) if query_lang else None
     first = Run.from_trec(run, list(with_languages(source.queries(fields=fields, lang=code))))
     held = documents(source, {hit.id for hits in first.hits.values() for hit in hits})
-    with progress("judging", len(first)) as bar:
+    with progress("judging") as bar:
         stage = reranking.load(
-            spec,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            unseen=unseen,
-            progress=lambda n, _: bar(n),
+            spec, device=device, trust_remote_code=trust_remote_code, unseen=unseen, progress=bar
         )
         done = stage(replace(first, docs=held))
     done.to_trec(output, tag)
@@ -328,19 +324,26 @@ def default_encoders(images: int) -> list[str]:
     return ["offline:e5-small", "offline:conse"] if images else ["offline:e5-small"]
 
 
-def pipeline(  # type: ignore[no-untyped-def]
-    index, *, k: int, mode: str, where, correction: bool, exact: bool,
-    rerank: str | None, unseen: str, device: str, trust_remote_code: bool,
-):  # fmt: skip
-    """The retriever that the options name, with its reranker."""
-    if mode not in ("dense", "lexical", "hybrid"):
-        raise nearest(mode, ("dense", "lexical", "hybrid"), "mode")
-    if rerank is None:
-        return index.retriever(mode, k=k, where=where, correct=correction, exact=exact)
+def searched(
+    directory: Path, queries: Iterable[Item], *, k: int, mode: str, where: dict[str, Any] | None,
+    correction: bool, exact: bool, rerank: str | None, unseen: str, device: str, trust_remote_code: bool,
+) -> Run:  # fmt: skip
+    """The k best documents of each query, reranked if a reranker is named."""
+    from .indexes.registry import open_index
     from .multilingual import rerank as reranking
 
-    stage = reranking.load(rerank, device=device, trust_remote_code=trust_remote_code, unseen=unseen)
-    return index.retriever(mode, k=max(k, stage.depth), where=where, correct=correction, exact=exact) >> stage
+    if mode not in ("dense", "lexical", "hybrid"):
+        raise nearest(mode, ("dense", "lexical", "hybrid"), "mode")
+    index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
+    options: dict[str, Any] = {"where": where, "correct": correction, "exact": exact}
+    if rerank is None:
+        return index.retriever(mode, k, **options)(queries)  # type: ignore[arg-type]
+    with progress("judging") as bar:
+        stage = reranking.load(
+            rerank, device=device, trust_remote_code=trust_remote_code, unseen=unseen, progress=bar
+        )
+        first = index.retriever(mode, max(k, stage.depth), **options)  # type: ignore[arg-type]
+        return (first >> stage)(queries).cut(k)
 
 
 def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any] | None:
@@ -356,7 +359,7 @@ def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any]
     return found or None
 
 
-def shown(item: Any) -> dict[str, Any]:
+def shown(item: Item) -> dict[str, Any]:
     """What a person sees of a hit: the start of its text, or where its picture is."""
     text = (item.text or "").strip()
     picture = (
@@ -365,7 +368,7 @@ def shown(item: Any) -> dict[str, Any]:
     return {"text": text[:100] if text else f"[{picture}]", "image": picture}
 
 
-def summary(run: Any, output: Path, json: bool) -> None:
+def summary(run: Run, output: Path, json: bool) -> None:
     """What `run` and `rerank` say about the file they wrote."""
     empty = [query.id for query, hits in run if not hits]
     report = {

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from .errors import InputError, nearest
 
@@ -39,7 +39,8 @@ class Spec:
 
     def __str__(self) -> str:
         head = f"{self.family}:{self.checkpoint}" if self.checkpoint else self.family
-        return head + ("?" + "&".join(f"{k}={v}" for k, v in self.options.items()) if self.options else "")
+        options = "&".join(f"{key}={quote(value, safe='/:,@')}" for key, value in self.options.items())
+        return f"{head}?{options}" if options else head
 
 
 def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rich.table
+from rich import box
+from rich.console import Console
+from rich.text import Text
+
+from ..console import progress, say
 from ..encoders.registry import load
 from ..experiment import Table, evaluate
 from ..indexes.registry import create_index
@@ -84,7 +91,7 @@ class Report:
         }
 
 
-def tour(directory: Path, html: Path, *, device: str, say: Callable[[str], None]) -> Report:
+def tour(directory: Path, html: Path, *, device: str) -> Report:
     """Run it all; the index stays in `directory`, where the report's runs look their documents up."""
     from .contact_sheet import write
 
@@ -98,10 +105,9 @@ def tour(directory: Path, html: Path, *, device: str, say: Callable[[str], None]
         encoders = [load(spec, device=device) for spec in ENCODERS]
     with _timed(seconds, "index"):
         index = create_index(directory, name="demo", device=device)
-        index.add(collection.docs(), encoders)
+        with progress("encoding", counts.documents) as bar:
+            index.add(collection.docs(), encoders, progress=bar)
         index.build()
-    with _timed(seconds, "load judge"):
-        judged = rerank.load("default", device=device, unseen="keep")
     queries = collection.queries()
     own = WithoutOwnPhoto()
     hybrid = index.retriever("hybrid", DEPTH) >> own
@@ -116,8 +122,11 @@ def tour(directory: Path, html: Path, *, device: str, say: Callable[[str], None]
     for name, (stage, asked) in systems.items():
         with _timed(seconds, name):
             runs[name] = stage(asked)
-    with _timed(seconds, RERANKED):
-        runs[RERANKED] = judged(runs[HYBRID])
+    with progress("judging") as bar:
+        with _timed(seconds, "load judge"):
+            judged = rerank.load("default", device=device, unseen="keep", progress=bar)
+        with _timed(seconds, RERANKED):
+            runs[RERANKED] = judged(runs[HYBRID])
     qrels = collection.qrels()
     table = evaluate(runs, qrels, MEASURES, per="kind", queries=queries)
     steps = tuple(_step(runs, qrels, system, over) for system, over in STEPS)
@@ -129,7 +138,9 @@ def tour(directory: Path, html: Path, *, device: str, say: Callable[[str], None]
 
 def show(report: Report) -> None:
     """The table, what each stage adds, and a few results, on stdout."""
-    report.table.show()
+    Console(width=None if sys.stdout.isatty() else 130).print(_overview(report.table))
+    for note in report.table.notes():
+        print(note)
     print("What each stage adds, in nDCG@10 over all queries:")
     for step in report.steps:
         print(f"  {step.system} over {step.over}: {step.difference:+.3f} ({p_value(step.p)}): {step.verdict}")
@@ -167,6 +178,23 @@ def asked(query: Item) -> str:
 def headline(item: Item) -> str:
     """A document in a line: its title, or what its photo shows."""
     return str(item.meta.get("title") or item.meta.get("shows") or "")
+
+
+def _overview(table: Table) -> rich.table.Table:
+    """One table: a row a system, for every kind of query both measures; the best of a column is bold."""
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("system")
+    columns = [(group, measure) for group in table.groups for measure in table.measures]
+    for group, measure in columns:
+        title = f"{group} ({table.counts[group]})" if measure == table.measures[0] else ""
+        grid.add_column(f"{title}\n{measure}", justify="right")
+    best = {c: max(table.mean(system, c[1], c[0]) for system in table.systems) for c in columns}
+    for system in table.systems:
+        means = {c: table.mean(system, c[1], c[0]) for c in columns}
+        grid.add_row(
+            system, *(Text(f"{mean:.3f}", "bold" if mean == best[c] else "") for c, mean in means.items())
+        )
+    return grid
 
 
 def _step(runs: dict[str, Run], qrels: Qrels, system: str, over: str) -> Step:

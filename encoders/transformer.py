@@ -44,6 +44,15 @@ KNOWN_PROMPTS = {
     "nomic-embed-text": ("search_query: ", "search_document: "),
 }
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+)
+
 # Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
 BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 
@@ -71,7 +80,7 @@ class Opened:
             return live
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = loaded(transformers.AutoConfig, checkpoint, **source)
-        tokenizer = loaded(transformers.AutoTokenizer, checkpoint, **source)
+        tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
         auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         options = {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         model, report = loaded(auto, checkpoint, **options, **source)
@@ -251,6 +260,15 @@ def weights_hash(checkpoint: str) -> str:
         with path.open("rb") as weights:
             digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def loaded_tokenizer(checkpoint: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """The checkpoint's tokenizer; `InputError` if it has none (transformers would make an empty one up)."""
+    if not any(sentence_files.fetch(checkpoint, name, revision) for name in TOKENIZER_FILES):
+        raise InputError(f"{checkpoint} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+    return loaded(
+        transformers.AutoTokenizer, checkpoint, revision=revision, trust_remote_code=trust_remote_code
+    )
 
 
 def loaded(auto: Any, checkpoint: str, **options: Any) -> Any:

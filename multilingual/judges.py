@@ -101,6 +101,8 @@ class HFJudge:
         self.device = device
         self.passage_tokens = passage_tokens
         self.usage: Counter[str] = Counter()
+        self.progress: Callable[[int], None] | None = None  # told how many questions were answered in all
+        self._answered = 0
         self.budget = 2048 if device.type == "cpu" else 32768
         # transformers renames the argument and the output in the course of 5.x.
         self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -121,14 +123,14 @@ class HFJudge:
         import transformers
 
         from ..encoders.devices import resolve_device, resolve_dtype
-        from ..encoders.transformer import loaded, weights_hash
+        from ..encoders.transformer import loaded, loaded_tokenizer, weights_hash
 
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         if passage_tokens < 1:
             raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        tokenizer = loaded(transformers.AutoTokenizer, checkpoint, **source)
+        tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
         model = loaded(
             transformers.AutoModelForCausalLM, checkpoint, dtype=precision, use_safetensors=True, **source
         )
@@ -266,6 +268,9 @@ class HFJudge:
             numbers = [n for row in rows for n in of_head[row]]
             values = self._on_heads({row: starts[row] for row in rows}, [asked[n] for n in numbers], read)
             results.update(zip(numbers, values, strict=True))
+            self._answered += len(numbers)
+            if self.progress is not None:
+                self.progress(self._answered)
             return np.empty(len(rows))
 
         for batch in batches([len(ids) for ids in starts], self.budget):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import numpy as np
@@ -44,7 +44,6 @@ class Rerank(Stage):
     k: int = 10
     alpha: float = 1.0
     unseen: str = "refuse"
-    progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -93,7 +92,6 @@ class Rerank(Stage):
         for query, hits in seen.items():
             if hits:
                 live[query], replies[query] = self.sort(hits, self.k), None
-        total = len(live)
         while live:
             asks: dict[str, Ask] = {}
             for query in list(live):
@@ -110,8 +108,6 @@ class Rerank(Stage):
             scores = iter(self._judged(comparisons))
             for query, ask in asks.items():
                 replies[query] = [next(scores) for _ in ask.groups]
-            if self.progress:
-                self.progress(total - len(live), total)
         return sorted_
 
     def _judged(self, comparisons: Sequence[Comparison]) -> list[np.ndarray]:
@@ -152,9 +148,12 @@ def load(
     device: str = "auto",
     trust_remote_code: bool = False,
     unseen: str = "refuse",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Rerank:
-    """The reranker that a SPEC names: `PROMPT[:SORTER]@FAMILY:CHECKPOINT[?depth=&k=&alpha=&...]`, or `default`."""
+    """The reranker that a SPEC names: `PROMPT[:SORTER]@FAMILY:CHECKPOINT[?depth=&k=&alpha=&...]`, or `default`.
+
+    `progress` is told how many questions the judge has answered.
+    """
     method, at, model = (DEFAULT if text == "default" else text).partition("@")
     if not at:
         raise InputError(
@@ -184,10 +183,12 @@ def load(
 
     def stage(*, depth: int = 20, k: int = 10, alpha: float = 1.0) -> Callable[[Judge], Rerank]:
         order_ = SORTERS[order or "pointwise"]
-        return lambda judge: Rerank(judge, prompt, order_, depth, min(k, depth), alpha, unseen, progress)
+        return lambda judge: Rerank(judge, prompt, order_, depth, min(k, depth), alpha, unseen)
 
     made = stage(**bound(replace(spec, options=numbers), stage))  # type: ignore[arg-type]
-    return made(factory(spec.checkpoint, **bound(replace(spec, options=options), factory, **given)))
+    judge = factory(spec.checkpoint, **bound(replace(spec, options=options), factory, **given))
+    judge.progress = progress
+    return made(judge)
 
 
 def _documents(run: Run, depth: int) -> dict[str, Item]:

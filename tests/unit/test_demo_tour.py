@@ -55,7 +55,7 @@ def toured(tmp_path_factory):
         judge = Rerank(LengthJudge(), prompts.load("likelihood"), depth=10, alpha=0.5, unseen="keep")
         patch.setattr(tour.rerank, "load", lambda *_, **__: judge)
         patch.setattr("crosslens.indexes.lance.load", lambda spec, **_: encoders[spec])
-        report = tour.tour(where / "index", where / "demo.html", device="cpu", say=lambda text: None)
+        report = tour.tour(where / "index", where / "demo.html", device="cpu")
     return report, (where / "demo.html").read_text("utf-8")
 
 

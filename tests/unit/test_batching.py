@@ -1,0 +1,100 @@
+"""The encoding engine: budgets, order, out-of-memory, bounded reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from crosslens.encoders.base import EncoderSpec, NotFinite
+from crosslens.encoders.batching import batches, halving, stream
+from crosslens.errors import InputError
+from crosslens.items import Item
+from hypothesis import given
+from hypothesis import strategies as st
+
+SPEC = EncoderSpec("fake:length", "0", ("text",), 1, normalized=False)
+
+
+@given(st.lists(st.integers(0, 50)), st.integers(1, 200))
+def test_every_piece_is_in_one_batch_within_the_budget(costs, budget):
+    made = list(batches(costs, budget))
+    assert sorted(row for batch in made for row in batch) == list(range(len(costs)))
+    for batch in made:
+        assert len(batch) == 1 or max(costs[row] for row in batch) * len(batch) <= budget
+    longest = [max(costs[row] for row in batch) for batch in made]
+    assert longest == sorted(longest, reverse=True)
+
+
+def encoded(items, *, forward=None, window=4, budget=20):
+    def lengths(texts):
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    return stream(
+        items,
+        SPEC,
+        prepare=lambda group: [item.text for item in group],
+        cost=len,
+        forward=forward or lengths,
+        budget=budget,
+        window=window,
+    )
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=30), max_size=20), st.integers(1, 7))
+def test_order_and_ids_are_kept(texts, window):
+    items = [Item(str(n), text) for n, text in enumerate(texts)]
+    found = [
+        (doc, row[0])
+        for b in encoded(items, window=window)
+        for doc, row in zip(b.ids, b.vectors, strict=True)
+    ]
+    assert found == [(str(n), len(text)) for n, text in enumerate(texts)]
+
+
+def test_no_more_than_a_window_is_read_ahead():
+    read = 0
+
+    def source():
+        nonlocal read
+        for n in range(100):
+            read += 1
+            yield Item(str(n), "text")
+
+    next(encoded(source(), window=8))
+    assert read == 8
+
+
+def test_out_of_memory_halves_the_batch_and_names_what_never_fits():
+    sizes = []
+
+    def forward(texts):
+        sizes.append(len(texts))
+        if len(texts) > 3 or "huge" in texts:
+            raise RuntimeError("CUDA error: out of memory")
+        return np.array([[float(len(text))] for text in texts])
+
+    texts = ["x" * n for n in range(1, 9)]
+    assert halving(forward, texts, texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert sizes[0] == 8
+    assert max(size for size in sizes if size <= 3) > 1
+    with pytest.raises(InputError, match="'d2' alone does not fit"):
+        halving(forward, ["a", "huge"], ["d1", "d2"])
+
+
+def test_other_errors_pass_through():
+    def forward(texts):
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape"):
+        halving(forward, ["a", "b"], ["a", "b"])
+
+
+def test_what_is_empty_or_not_finite_is_named():
+    with pytest.raises(InputError, match="'b' holds neither text nor image"):
+        list(encoded([Item("a", "x"), Item("b", " ")]))
+    with pytest.raises(NotFinite, match=r"not finite for b; try \?dtype=float32"):
+        list(
+            encoded(
+                [Item("a", "x"), Item("b", "yy")],
+                forward=lambda t: np.array([[np.nan if len(x) > 1 else 1] for x in t]),
+            )
+        )
