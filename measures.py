@@ -81,13 +81,20 @@ def measured(
     }
     found = {str(measure): dict.fromkeys(plain, float(measure.DEFAULT)) for measure in measures}
     ours = [measure for measure in measures if measure.NAME == "RBP"]
-    theirs = [measure for measure in measures if measure.NAME != "RBP"]
+    judged = [measure for measure in measures if measure.NAME == "Judged"]
+    theirs = [measure for measure in measures if measure.NAME not in ("RBP", "Judged")]
     for measure in ours:
         for topic in ranks:
             found[str(measure)][topic] = _rbp(measure, plain[topic], list(ranks[topic]))
-    if theirs and ranks:
-        for metric in ir_measures.evaluator(theirs, plain).iter_calc(ranks):
-            found[str(metric.measure)][metric.query_id] = float(metric.value)
+    # A negative grade marks a document that nobody judged, and trec_eval's C code writes out of bounds for it.
+    known = {
+        topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()
+    }
+    known = {topic: grades for topic, grades in known.items() if grades}
+    for asked, grades in ((judged, plain), (theirs, known)):
+        if asked and ranks and grades:
+            for metric in ir_measures.evaluator(asked, grades).iter_calc(ranks):
+                found[str(metric.measure)][metric.query_id] = float(metric.value)
     return found
 
 

@@ -200,17 +200,17 @@ def _documents(run: Run, depth: int) -> dict[str, Item]:
 
 def _placed(pool: Sequence[Hit], tail: Sequence[Hit], judged: Sequence[Hit]) -> list[Hit]:
     """Judged hits, best first, on the ranks that judged candidates held; the others stay where they were."""
+    if not judged:
+        return [*pool, *tail]
     names = {hit.id for hit in judged}
     queue = iter(judged)
     placed: list[Hit] = []
-    last = math.inf
+    last = judged[0].score + 1.0
     for position, hit in enumerate([*pool, *tail]):
         judged_here = position < len(pool) and hit.id in names
         hit = next(queue) if judged_here else hit
         # An unjudged hit has no score on this scale: it stands just below the hit before it.
         score = hit.score if judged_here and hit.score < last else math.nextafter(last, -math.inf)
-        if math.isinf(score):
-            score = max((each.score for each in judged), default=0.0) + 1.0
         placed.append(Hit(hit.id, score))
         last = score
     return placed
