@@ -70,6 +70,8 @@ def guarded(program: Callable[[], Any]) -> int:
     """Run a program; its exit status: 0 done, 2 bad usage or input, 1 anything else. No traceback for mistakes."""
     logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.WARNING)
     logging.getLogger("crosslens").setLevel(logging.INFO)
+    # Its retries are noise: what is wrong comes as one line in the end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         program()
         return 0

@@ -35,13 +35,19 @@ class Stage:
         count: Counter[str] = Counter()
         started = time.perf_counter()
         result = self.apply(run, count)
-        record = Record(str(self), self.fingerprint, round(time.perf_counter() - started, 4), dict(count))
+        seconds = round(time.perf_counter() - started, 4)
+        record = Record(str(self), self.fingerprint, seconds, dict(count), self.models)
         return replace(result, manifest=Manifest((*result.manifest.records, record)))
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the type and its fields; equal stages have equal ones on every machine."""
         return fingerprint(self)
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The models that the stage runs, by name, with their revisions: for the manifest."""
+        return {}
 
     def __rshift__(self, after: Stage) -> Stage:
         # Always nested to the left, so that (a >> b) >> c and a >> (b >> c) are one pipeline with one

@@ -37,12 +37,16 @@ class Documents(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """What one stage did: its fingerprint, wall seconds, and counts (tokens, judge calls, parse failures)."""
+    """What one stage did: its fingerprint, wall seconds, counts (tokens, judge calls, parse failures), and models.
+
+    `models` maps the name of each model that took part to its revision.
+    """
 
     stage: str
     fingerprint: str
     seconds: float
     counts: Mapping[str, float] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,10 @@ class Manifest:
         return sum(record.counts.get(count, 0) for record in self.records)
 
     def to_json(self) -> list[dict[str, object]]:
-        return [{**asdict(record), "counts": dict(record.counts)} for record in self.records]
+        return [
+            {**asdict(record), "counts": dict(record.counts), "models": dict(record.models)}
+            for record in self.records
+        ]
 
 
 def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ..encoders.base import Encoder
+from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError
 from ..items import Item
 from ..runs import Run
@@ -33,6 +33,11 @@ class Recall:
 
 class Index(Protocol):
     """Vectors, full text and the documents behind them, in one place."""
+
+    @property
+    def specs(self) -> Sequence[EncoderSpec]:
+        """The encoders whose vectors it holds."""
+        ...
 
     def add(self, items: Iterable[Item], encoders: Encoder | Sequence[Encoder]) -> int:
         """Encode and store; returns how many items were new or changed. Idempotent by id: a rerun resumes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,3 +39,8 @@ def hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], 
         last = score if np.isfinite(score) else 1.0 / (place + 1)
         fused.append(Hit(doc, float(last)))
     return fused
+
+
+def found_by(*rankings: Mapping[str, Sequence[Hit]]) -> list[str]:
+    """The ids of all documents in the rankings (query id to hits), sorted."""
+    return sorted({hit.id for lists in rankings for hits in lists.values() for hit in hits})

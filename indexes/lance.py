@@ -21,7 +21,7 @@ from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
 from .card import FILE, MEMORY, Card, Space, locked
 from .encoding import Made, encoded, listed
-from .hybrid import hybrid
+from .hybrid import found_by, hybrid
 from .rescore import Asked, fused
 from .spaces import Moments
 from .table import Tables, as_read, digest, failing, key_of, modality, prepared, rows, where_sql
@@ -31,7 +31,6 @@ CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
 SCAN_FROM = 4  # queries from which one pass over all vectors beats LanceDB's search for each
 THREADS = 4  # full-text queries under way at a time
-SPREAD = 20_000  # vectors that are enough for a covariance
 
 Found = list[list[tuple[str, float]]]
 
@@ -114,6 +113,11 @@ class LanceIndex:
     @property
     def name(self) -> str:
         return self.card.name
+
+    @property
+    def specs(self) -> list[EncoderSpec]:
+        """The encoders whose vectors it holds."""
+        return [space.spec for space in self.card.spaces]
 
     @property
     def langs(self) -> dict[str, int]:
@@ -262,12 +266,9 @@ class LanceIndex:
             # Full text would answer half of a query that holds a picture, and not know it.
             texts = [query for query in run.queries if query.image is None]
             lexical = self._lexical(texts, depth, where)
-            ids = sorted({hit.id for lists in (dense, lexical) for found in lists.values() for hit in found})
+            ids = found_by(dense, lexical)
             langs = dict(zip(ids, self._tables.column("lang", ids), strict=True))
-            hits = {
-                query.id: hybrid(dense[query.id], lexical.get(query.id, ()), langs.get)
-                for query in run.queries
-            }
+            hits = {query: hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
         return run.ranking(hits, self).cut(k)
 
     def _check(self, queries: Sequence[Item], mode: Mode) -> None:
@@ -412,9 +413,8 @@ class LanceIndex:
             moments.update(vectors, langs, kinds)
             counts.update(kinds)
         space.counts = dict(counts)
-        step = max(1, counts.total() // SPREAD)
         for _, langs, kinds, vectors in self._tables.blocks(space, False):
-            moments.spread(vectors[::step], langs[::step], kinds[::step])
+            moments.spread(vectors, langs, kinds)
         return moments
 
     def _moment(self, space: Space) -> Moments:

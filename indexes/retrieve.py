@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..pipeline import Stage
@@ -29,6 +30,10 @@ class Retrieve(Stage):
         return self.index.search(
             run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct
         )
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        return {} if self.mode == "lexical" else {spec.name: spec.revision for spec in self.index.specs}
 
     def __str__(self) -> str:
         return self.mode if self.correct else f"{self.mode} (uncorrected)"

@@ -34,6 +34,7 @@ class Judge(Protocol):
     """A model behind a backend. `usage` counts calls, prompt_tokens (those computed) and generated_tokens."""
 
     name: str
+    revision: str
     modalities: frozenset[Modality]
     usage: Counter[str]
 

@@ -138,6 +138,10 @@ class Rerank(Stage):
         fused = [Hit(hit.id, self.alpha * z + (1 - self.alpha) * base[hit.id]) for hit, z in said]
         return sorted(fused, key=lambda hit: (-hit.score, hit.id))
 
+    @property
+    def models(self) -> Mapping[str, str]:
+        return {self.judge.name: self.judge.revision}
+
     def __str__(self) -> str:
         return f"rerank({self.prompt.name}@{self.judge.name}, depth={self.depth}, alpha={self.alpha:g})"
 

@@ -106,6 +106,9 @@ def test_index_then_search_then_run_then_evaluate(crosslens, ready, tmp_path, ti
     assert [line[3] for line in lines if line[0] == "t1"] == ["1", "2", "3"]
     manifest = json.loads((tmp_path / "first.trec.manifest.json").read_text())
     assert manifest["stages"][0]["stage"] == "hybrid"
+    ((name, revision),) = manifest["stages"][0]["models"].items()
+    assert name.startswith("hf:")
+    assert len(revision) == 16
 
     second = tmp_path / "second.trec"
     judge = f"likelihood@hf:{tiny_judge}?depth=3&alpha=0.5&dtype=float32"

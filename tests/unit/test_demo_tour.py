@@ -33,7 +33,7 @@ class Trigrams:
 
 
 class LengthJudge:
-    name, fingerprint, modalities = "length", "length", frozenset({"text"})
+    name, revision, fingerprint, modalities = "length", "1", "length", frozenset({"text"})
 
     def __init__(self):
         self.usage = Counter()

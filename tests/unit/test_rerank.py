@@ -113,7 +113,7 @@ def test_generate_continues_every_prompt_as_it_does_alone(judge):
 class Oracle:
     """Knows how relevant each document is."""
 
-    name, fingerprint, modalities = "oracle", "oracle", frozenset({"text"})
+    name, revision, fingerprint, modalities = "oracle", "1", "oracle", frozenset({"text"})
 
     def __init__(self, truth, blind=()):
         self.truth, self.usage = truth, Counter()
@@ -142,6 +142,7 @@ def test_all_queries_are_judged_in_one_round_and_photos_keep_their_ranks():
     assert judge.usage == {"calls": 12, "rounds": 1}
     assert done.manifest.total("unseen") == 3
     assert done.manifest.total("calls") == 12
+    assert done.manifest.records[-1].models == {"oracle": "1"}
 
 
 def test_candidates_below_depth_stay_below_in_their_order():
