@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -390,7 +391,10 @@ def summary(run: Run, output: Path, json: bool) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line; exits with its status."""
+    # Threads that wait by spinning make everything three times slower on a busy machine, and cost 2% less on an
+    # idle one. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def program() -> None:
         # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.
@@ -408,3 +412,13 @@ def main() -> None:
             say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
             sys.exit(2)
         raise
+
+
+def script() -> None:
+    """The console script: `main`, without the second that torch and lancedb take to be torn down."""
+    try:
+        main()
+    except SystemExit as stop:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.code if isinstance(stop.code, int) else 1)

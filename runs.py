@@ -55,9 +55,6 @@ class Manifest:
 
     records: tuple[Record, ...] = ()
 
-    def __add__(self, other: Manifest) -> Manifest:
-        return Manifest(self.records + tuple(r for r in other.records if r not in self.records))
-
     def total(self, count: str) -> float:
         """Sum of one count over all stages."""
         return sum(record.counts.get(count, 0) for record in self.records)
@@ -67,6 +64,18 @@ class Manifest:
             {**asdict(record), "counts": dict(record.counts), "models": dict(record.models)}
             for record in self.records
         ]
+
+    @classmethod
+    def of_run(cls, path: Path) -> Manifest:
+        """What `Run.to_trec` wrote beside the run at `path`; empty if there is nothing, as beside others' runs."""
+        beside = _manifest_path(path)
+        if not beside.is_file():
+            return cls()
+        try:
+            told = json.loads("".join(text_lines(beside)))
+            return cls(tuple(Record(**stage) for stage in told["stages"]))
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{beside} is not a manifest of crosslens: mend it, or take it away") from None
 
 
 def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
@@ -156,7 +165,7 @@ class Run:
                     )
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
-        with written(path.with_name(path.name + ".manifest.json")) as out:
+        with written(_manifest_path(path)) as out:
             json.dump({"tag": tag, "stages": self.manifest.to_json()}, out, indent=2, ensure_ascii=False)
 
     @classmethod
@@ -197,9 +206,13 @@ class Run:
                     f"{path} and the topics have no query in common: the run has {some(found)}, "
                     f"the topics have {some(item.id for item in listed)}"
                 )
-        return cls(listed).ranking(
+        return cls(listed, manifest=Manifest.of_run(path)).ranking(
             {item.id: _as_trec_eval(found[item.id]) for item in listed if item.id in found}
         )
+
+
+def _manifest_path(run: Path) -> Path:
+    return run.with_name(run.name + ".manifest.json")
 
 
 def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:

@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as where:
         index = Path(where) / "index"
         encoders = [part for spec in options.encoder or [] for part in ("--encoder", spec)]
-        program = [sys.executable, "-c", "from crosslens.cli import main; main()"]
+        program = [sys.executable, "-c", "from crosslens.cli import script; script()"]
         subprocess.run(
             [*program, "index", "demo", str(index), *encoders], check=True, stdout=subprocess.DEVNULL
         )

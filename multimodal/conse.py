@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,6 @@ from ..encoders.devices import resolve_device
 from ..encoders.registry import load
 from ..errors import InputError
 from ..items import Item, Role
-from .clip import open_clip
 from .images import MAX_PIXELS, check_max_pixels
 from .towers import TwoTower, check_text_weight
 
@@ -46,8 +48,7 @@ class ConSE(TwoTower):
 
     def __init__(
         self,
-        model: torch.nn.Module,
-        transform: Any,
+        weights: Path,
         text: Encoder,
         names: np.ndarray,
         spec: EncoderSpec,
@@ -56,8 +57,7 @@ class ConSE(TwoTower):
         top: int,
         sharpness: float,
     ) -> None:
-        self.model = model
-        self.transform = transform
+        self.weights = weights
         self.text = text
         self.centre = names.mean(axis=0)
         self.names = names - self.centre
@@ -87,15 +87,14 @@ class ConSE(TwoTower):
         """
         check_text_weight(text_weight)
         check_max_pixels(max_pixels)
-        if not 1 <= top <= len(open_clip.IMAGENET_CLASSNAMES):
-            raise InputError(f"top must be in 1..{len(open_clip.IMAGENET_CLASSNAMES)}, not {top}")
+        if not 1 <= top <= len(class_names()):
+            raise InputError(f"top must be in 1..{len(class_names())}, not {top}")
         if not 0 < sharpness <= 10:
             raise InputError(f"sharpness must be above 0 and at most 10, not {sharpness}")
         where = resolve_device(device)
         weights = offline.checkpoint("efficientnet-lite2") / "model.safetensors"
         words = load(f"offline:{text}" + (f"?dtype={dtype}" if text == "e5-small" else ""), device=device)
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
-        model, transform = image_tower(weights, where)
         with weights.open("rb") as data:
             revision = hashlib.file_digest(data, "sha256").hexdigest()[:16]
         spec = EncoderSpec(
@@ -121,20 +120,25 @@ class ConSE(TwoTower):
         # In float32 whatever the precision: the cached vectors must not depend on who came first.
         exact = f"offline:{text}" + ("?dtype=float32" if text == "e5-small" else "")
         names = class_vectors(words.spec, lambda: load(exact, device=device))
-        encoder = cls(model, transform, words, names, spec, device=where, top=top, sharpness=sharpness)
+        encoder = cls(weights, words, names, spec, device=where, top=top, sharpness=sharpness)
         encoder.text_weight = text_weight
         return encoder
 
+    @cached_property
+    def tower(self) -> tuple[torch.nn.Module, Any]:
+        """The image model and its transform, loaded with the first image: text queries do without."""
+        return image_tower(self.weights, self.device)
+
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
         """float32 [3, 260, 260], as EfficientNet-Lite was trained: bicubic, the middle 89 %, in -1..1."""
-        tensor: torch.Tensor = self.transform(image)
+        tensor: torch.Tensor = self.tower[1](image)
         return tensor
 
     def probabilities(self, images: Sequence[torch.Tensor]) -> np.ndarray:
         """ImageNet class probabilities, float32 [n, 1000], of what `prepare` returned."""
         with torch.inference_mode():
             pixels = torch.stack(list(images)).to(self.device, memory_format=torch.channels_last)
-            vectors: np.ndarray = self.model(pixels).float().softmax(dim=-1).cpu().numpy()
+            vectors: np.ndarray = self.tower[0](pixels).float().softmax(dim=-1).cpu().numpy()
         return vectors
 
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
@@ -164,6 +168,15 @@ def image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Module, A
     return model.to(device=device, memory_format=torch.channels_last), transform
 
 
+@cache
+def class_names() -> tuple[str, ...]:
+    """The 1,000 ImageNet class names in the classes' order, as open_clip has them."""
+    # Read from its file: importing the package takes as long as answering the query.
+    (folder,) = find_spec("open_clip").submodule_search_locations  # type: ignore[union-attr, misc]
+    names = runpy.run_path(str(Path(folder) / "zero_shot_metadata.py"))["IMAGENET_CLASSNAMES"]
+    return tuple(names)
+
+
 def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     """Unit vectors of ImageNet's class names, float32 [1000, dim], in the classes' order.
 
@@ -171,14 +184,14 @@ def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     they cannot be written.
     """
     path = offline.cache_dir() / f"conse-{_key(spec)}.safetensors"
-    shape = (len(open_clip.IMAGENET_CLASSNAMES), spec.dim)
+    shape = (len(class_names()), spec.dim)
     try:
         vectors = load_file(path)["names"]
         if vectors.shape == shape:
             return vectors
     except (OSError, SafetensorError, KeyError):
         pass  # not there yet, or cut short by a full disk: made anew
-    worded = _items([PROMPT.format(name) for name in open_clip.IMAGENET_CLASSNAMES])
+    worded = _items([PROMPT.format(name) for name in class_names()])
     vectors = unit(matrix(text(), worded, "query"))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -197,7 +210,7 @@ def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
 
 def _key(spec: EncoderSpec) -> str:
     """What decides the class vectors: the text encoder's space, and the names as they are worded."""
-    names = "\n".join([spec.fingerprint, PROMPT, *open_clip.IMAGENET_CLASSNAMES])
+    names = "\n".join([spec.fingerprint, PROMPT, *class_names()])
     return hashlib.sha256(names.encode()).hexdigest()[:12]
 
 

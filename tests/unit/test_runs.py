@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -232,3 +233,15 @@ def test_some_names_a_few_and_counts_all():
     assert some([]) == "none"
     assert some("abc") == "a, b, c"
     assert some("abcdef") == "a, b, c, ... (6 in all)"
+
+
+def test_the_manifest_beside_a_run_is_read_with_it(tmp_path):
+    made = Run.of(["a query"]).ranking({"1": [("d", 1.0)]})
+    record = Record("dense", "0" * 12, 0.5, {"queries": 1}, {"hf:m": "abc"})
+    replace(made, manifest=Manifest((record,))).to_trec(tmp_path / "r.trec")
+    assert Run.from_trec(tmp_path / "r.trec").manifest.records == (record,)
+    (tmp_path / "r.trec.manifest.json").write_text('{"stages": [{"stage": 1}]}')
+    with pytest.raises(InputError, match=r"r\.trec\.manifest\.json is not a manifest"):
+        Run.from_trec(tmp_path / "r.trec")
+    (tmp_path / "r.trec.manifest.json").unlink()
+    assert Run.from_trec(tmp_path / "r.trec").manifest == Manifest()
