@@ -74,6 +74,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """The main job end to end, offline: index texts and photos, search across languages, rerank, evaluate."""
+    from dataclasses import replace
     from tempfile import TemporaryDirectory
 
     from .demo.tour import show, tour
@@ -82,6 +83,8 @@ def demo(
         TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
     ):
         report = tour(Path(where), html, device=device)
+        if directory is None:
+            report = replace(report, index="temporary, removed; --dir DIR keeps it")
         if json:
             emit(report.to_json())
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -138,7 +137,10 @@ def tour(directory: Path, html: Path, *, device: str) -> Report:
 
 def show(report: Report) -> None:
     """The table, what each stage adds, and a few results, on stdout."""
-    Console(width=None if sys.stdout.isatty() else 130).print(_overview(report.table))
+    console = Console()
+    # Numbers cut short by a narrow terminal would be wrong numbers: better a line that the terminal breaks.
+    console.width = max(console.width if console.is_terminal else 0, 120)
+    console.print(_overview(report.table))
     for note in report.table.notes():
         print(note)
     print("What each stage adds, in nDCG@10 over all queries:")
@@ -182,12 +184,13 @@ def headline(item: Item) -> str:
 
 def _overview(table: Table) -> rich.table.Table:
     """One table: a row a system, for every kind of query both measures; the best of a column is bold."""
-    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("system")
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    grid.add_column("system", vertical="bottom", no_wrap=True)
     columns = [(group, measure) for group in table.groups for measure in table.measures]
     for group, measure in columns:
-        title = f"{group} ({table.counts[group]})" if measure == table.measures[0] else ""
-        grid.add_column(f"{title}\n{measure}", justify="right")
+        first, _, rest = group.partition(" ")
+        title = (first, rest, f"({table.counts[group]})") if measure == table.measures[0] else ("", "", "")
+        grid.add_column("\n".join((*title, measure)), justify="right", no_wrap=True)
     best = {c: max(table.mean(system, c[1], c[0]) for system in table.systems) for c in columns}
     for system in table.systems:
         means = {c: table.mean(system, c[1], c[0]) for c in columns}
