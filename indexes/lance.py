@@ -38,9 +38,8 @@ Found = list[list[tuple[str, float]]]
 class LanceIndex:
     """Documents, vectors and full text in one directory, kept and searched by LanceDB (`indexes.base.Index`).
 
-    Made by `create`, opened by `indexes.registry.open_index`. One process writes at a time; readers open the
-    index again after it has changed. Subclasses search in another way: they override `_nearest`, and where
-    they hold the vectors `_vectors`, and `build`.
+    Made by `create`, opened by `indexes.registry.open_index`. One process writes; readers open it again after
+    a change. Subclasses search in another way: they override `_nearest`, `build` and, for speed, `_vectors`.
     """
 
     def __init__(
