@@ -122,7 +122,7 @@ class ZScore(Stage):
     """Scores of each query as z-scores over its hits (mean 0, deviation 1); equal scores become 0."""
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        return run.ranking({query: zip_scores(hits) for query, hits in run.hits.items()})
+        return run.ranking({query: zscored(hits) for query, hits in run.hits.items()})
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def standardised(scores: Sequence[float]) -> np.ndarray:
     return (values - values.mean()) / spread
 
 
-def zip_scores(hits: Sequence[Hit]) -> list[tuple[str, float]]:
+def zscored(hits: Sequence[Hit]) -> list[tuple[str, float]]:
     """The hits' ids with their z-scores."""
     return list(
         zip((hit.id for hit in hits), standardised([hit.score for hit in hits]).tolist(), strict=True)

@@ -13,7 +13,6 @@ from ..items import Dense, Item, windows
 from .base import EncoderSpec, check_finite, check_modalities
 
 P = TypeVar("P")
-R = TypeVar("R")
 log = logging.getLogger("crosslens")
 
 WINDOW = 1024  # items read ahead: enough that sorting by length leaves almost no padding

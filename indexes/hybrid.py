@@ -14,10 +14,9 @@ def hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], 
     """Fuse two rankings by reciprocal rank within each group (language) of documents.
 
     Full text sees little but the query's own language. Plain reciprocal rank fusion takes that for relevance and
-    lifts the query's language over all others; here the
-    dense ranking decides which group stands at which rank, and within a group both decide together. In a collection
-    of one language this is plain reciprocal rank fusion. Scores are the dense scores of the ranks; documents beyond
-    the dense ranking follow below its last one.
+    lifts the query's language over all others; here the dense ranking decides which group stands at which rank, and
+    within a group both decide together. In a collection of one language this is plain reciprocal rank fusion. Scores
+    are the dense scores of the ranks; documents beyond the dense ranking follow below its last one.
     """
     queues: dict[Hashable, list[str]] = {}
     lists: dict[Hashable, tuple[list[Hit], list[Hit]]] = {}

@@ -62,10 +62,9 @@ class Rerank(Stage):
         for query, hits in run:
             readable = query.modalities and query.modalities <= self.judge.modalities
             pool = hits[: self.depth]
-            seen[query.id] = tuple(
-                hit for hit in pool if readable and documents[hit.id].modalities & self.judge.modalities
-            )
-            blind += [f"{query.id}/{hit.id}" for hit in pool if hit not in seen[query.id]]
+            visible = [readable and documents[hit.id].modalities & self.judge.modalities for hit in pool]
+            seen[query.id] = tuple(hit for hit, sees in zip(pool, visible, strict=True) if sees)
+            blind += [f"{query.id}/{hit.id}" for hit, sees in zip(pool, visible, strict=True) if not sees]
         if blind and self.unseen == "refuse":
             raise InputError(
                 f"{self.judge.name} reads {' and '.join(sorted(self.judge.modalities))} only and cannot judge "
