@@ -240,8 +240,8 @@ class LanceIndex:
         `dense` scores are cosines (inner products for `dot` spaces) where there is one space with one kind of
         document; with several spaces, or texts and pictures in one, they are z-scores against each space's
         background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid`
-        fuses both by reciprocal rank within each language (see `hybrid.py`), and is
-        dense alone for queries that hold a picture. `where` keeps documents by `lang`, `modality` or metadata; `exact`
+        fuses both by reciprocal rank within the query's language (see `hybrid.py`), and is dense alone for queries
+        that hold a picture. `where` keeps documents by `lang`, `modality` or metadata; `exact`
         passes approximate indexes over; `correct` subtracts language means where a space is multilingual.
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
@@ -267,7 +267,10 @@ class LanceIndex:
             lexical = self._lexical(texts, depth, where)
             ids = found_by(dense, lexical)
             langs = dict(zip(ids, self._tables.column("lang", ids), strict=True))
-            hits = {query: hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
+            hits = {
+                query.id: hybrid(dense[query.id], lexical.get(query.id, ()), langs.get, query.lang)
+                for query in run.queries
+            }
         return run.ranking(hits, self).cut(k)
 
     def _check(self, queries: Sequence[Item], mode: Mode) -> None:

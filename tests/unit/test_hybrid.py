@@ -42,3 +42,17 @@ def test_in_one_language_it_is_reciprocal_rank_fusion(one, other):
     expected = reciprocal_ranks([hits(one), hits(other)])
     head = [hit.id for hit in fused]
     assert [expected[doc] for doc in head] == sorted(expected.values(), reverse=True)
+
+
+def test_full_text_says_nothing_of_documents_in_other_languages_than_the_query():
+    dense = hits(["zho0", "eng0", "zho1", "eng1", "rus0"])
+    lexical = hits(["zho1", "eng1", "rus0", "eng2", "rus1"])
+    assert [hit.id for hit in hybrid(dense, lexical, lang, "eng")] == [
+        "zho0",
+        "eng1",
+        "zho1",
+        "eng0",
+        "rus0",
+        "eng2",
+    ]
+    assert [hit.id for hit in hybrid(dense, lexical, lang, "fas")] == [hit.id for hit in dense]
