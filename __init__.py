@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .multilingual.collections import Collection
     from .multilingual.collections import load as collection
     from .multilingual.judges import Judge
-    from .multilingual.rerank import Rerank
+    from .multilingual.rerank import Rerank, rank
     from .multilingual.rerank import load as reranker
+    from .multilingual.sorters import Ask
     from .pipeline import Stage, rrf, zscore
     from .runs import Hit, Manifest, Run, read_qrels
 
@@ -32,7 +33,8 @@ _WHERE = {
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
     "multilingual.collections": ("Collection", "collection=load"),
     "multilingual.judges": ("Judge",),
-    "multilingual.rerank": ("Rerank", "reranker=load"),
+    "multilingual.sorters": ("Ask",),
+    "multilingual.rerank": ("Rerank", "rank", "reranker=load"),
     "pipeline": ("Stage", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Run", "read_qrels"),
 }
@@ -43,6 +45,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Ask",
     "Batch",
     "Collection",
     "CrosslensError",
@@ -70,6 +73,7 @@ __all__ = [
     "encoder",
     "evaluate",
     "open_index",
+    "rank",
     "read_qrels",
     "reranker",
     "rrf",

@@ -14,9 +14,10 @@ from .console import emit, guarded, progress, say
 from .errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .items import Item
+    from .multilingual.rerank import Rerank as Reranking
     from .runs import Run
 
 
@@ -41,7 +42,12 @@ Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
 Correct = Annotated[
     bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")
 ]
-Rerank = Annotated[str | None, typer.Option("--rerank", help="Reranker SPEC, or `default`.")]
+Rerank = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
+    ),
+]
 Langs = Annotated[
     list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
 ]
@@ -193,8 +199,11 @@ def search(
         print(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {say_more}")
     if not rows:
         say("no document matches")
-    if left := run.manifest.total("unseen"):
-        say(f"{int(left)} candidates kept their ranks: the reranker reads text only")
+    if rerank:
+        from .multilingual.rerank import remarks
+
+        for line in remarks(run.manifest):
+            say(line)
 
 
 @app.command(name="run")
@@ -230,10 +239,11 @@ def run_(
     if not queries:
         raise InputError(f"{collection} has no topics" + (f" in {code}" if code else ""))
     done = searched(
-        directory, queries, k=k, mode=mode, where=filters(lang, where), correction=correction,
-        exact=exact, rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code,
+        directory, queries, k=k, mode=mode, where=filters(lang, where), correction=correction, exact=exact,
+        rerank=rerank, unseen=unseen, device=device, trust_remote_code=trust_remote_code, journal=journal(output),
     )  # fmt: skip
     done.to_trec(output, tag)
+    journal(output).unlink(missing_ok=True)
     summary(done, output, json)
 
 
@@ -241,7 +251,12 @@ def run_(
 def rerank(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     collection: Annotated[str, typer.Argument(help="Where the documents and topics are.")],
-    spec: Annotated[str, typer.Option("--rerank", help="Reranker SPEC, or `default`.")],
+    specs: Annotated[
+        list[str],
+        typer.Option(
+            "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")],
     fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
     query_lang: QueryLang = None,
@@ -251,10 +266,9 @@ def rerank(
     trust_remote_code: Trust = False,
     json: Json = False,
 ) -> None:
-    """Rerank a TREC run with a language model."""
+    """Rerank a TREC run with language models; killed, the same command goes on with the queries that are left."""
     from dataclasses import replace
 
-    from .multilingual import rerank as reranking
     from .multilingual.collections import documents, load
     from .multilingual.languages import iso, with_languages
     from .runs import Run
@@ -264,12 +278,59 @@ def rerank(
     first = Run.from_trec(run, list(with_languages(source.queries(fields=fields, lang=code))))
     held = documents(source, {hit.id for hits in first.hits.values() for hit in hits})
     with progress("judging") as bar:
-        stage = reranking.load(
-            spec, device=device, trust_remote_code=trust_remote_code, unseen=unseen, progress=bar
-        )
-        done = stage(replace(first, docs=held))
+        done = replace(first, docs=held)
+        for stage in rerankers(specs, device, trust_remote_code, unseen, bar, journal(output)):
+            done = stage(done)
     done.to_trec(output, tag)
+    journal(output).unlink(missing_ok=True)
     summary(done, output, json)
+
+
+@app.command()
+def judge(
+    collection: Annotated[str, typer.Argument(help="Where the documents and topics are.")],
+    spec: Annotated[
+        str, typer.Option("--judge", help="prompt@family:checkpoint, with a prompt that gives grades.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC qrels to write.")],
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="Judge the first documents of this run; repeatable.")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="How many documents of each topic in each run.")] = 20,
+    qrels: Annotated[
+        str | None,
+        typer.Option(
+            help="Human judgements to agree with, and without --run to judge anew: a file, or `collection`."
+        ),
+    ] = None,
+    measure: Annotated[str, typer.Option("-m", "--measure", help="What ranks the runs.")] = "nDCG@20",
+    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    query_lang: QueryLang = None,
+    unseen: Annotated[
+        str, typer.Option(help="Pairs that the judge cannot see, photos say: refuse, or skip.")
+    ] = "refuse",
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Let a language model grade documents into TREC qrels, and hold its grades against human ones."""
+    from .multilingual import assess
+    from .multilingual.collections import load
+
+    prompt, model = assess.method(spec, device=device, trust_remote_code=trust_remote_code)
+    task = assess.task(
+        load(collection), output, runs=run or (), depth=depth, qrels=qrels, fields=fields, lang=query_lang,
+        measure=measure, unseen=unseen,
+    )  # fmt: skip
+    assessor = assess.Assessor(model(), prompt)
+    with progress("judging", len(task.pairs)) as bar:
+        report = task.judged_by(assessor, progress=bar)
+    if json:
+        emit(report.to_json())
+        return
+    print(report)
+    for note in report.notes:
+        say(note)
 
 
 @app.command()
@@ -330,24 +391,51 @@ def default_encoders(images: int) -> list[str]:
 
 def searched(
     directory: Path, queries: Iterable[Item], *, k: int, mode: str, where: dict[str, Any] | None,
-    correction: bool, exact: bool, rerank: str | None, unseen: str, device: str, trust_remote_code: bool,
+    correction: bool, exact: bool, rerank: list[str] | None, unseen: str, device: str, trust_remote_code: bool,
+    journal: Path | None = None,
 ) -> Run:  # fmt: skip
-    """The k best documents of each query, reranked if a reranker is named."""
+    """The k best documents of each query, reranked if rerankers are named."""
     from .indexes.registry import open_index
-    from .multilingual import rerank as reranking
 
     if mode not in ("dense", "lexical", "hybrid"):
         raise nearest(mode, ("dense", "lexical", "hybrid"), "mode")
     index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"where": where, "correct": correction, "exact": exact}
-    if rerank is None:
+    if not rerank:
         return index.retriever(mode, k, **options)(queries)  # type: ignore[arg-type]
     with progress("judging") as bar:
-        stage = reranking.load(
-            rerank, device=device, trust_remote_code=trust_remote_code, unseen=unseen, progress=bar
+        stages = rerankers(rerank, device, trust_remote_code, unseen, bar, journal)
+        done = index.retriever(mode, max(k, *(each.depth for each in stages)), **options)(queries)  # type: ignore[arg-type]
+        for stage in stages:
+            done = stage(done)
+        return done.cut(k)
+
+
+def rerankers(
+    specs: list[str], device: str, trust_remote_code: bool, unseen: str,
+    bar: Callable[[int], None], journal: Path | None,
+) -> list[Reranking]:  # fmt: skip
+    """The stages that SPECs name; all are loaded before the first one works."""
+    from .multilingual.rerank import load
+
+    return [
+        load(
+            spec,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            unseen=unseen,
+            progress=bar,
+            journal=journal,
         )
-        first = index.retriever(mode, max(k, stage.depth), **options)  # type: ignore[arg-type]
-        return (first >> stage)(queries).cut(k)
+        for spec in specs
+    ]
+
+
+def journal(output: Path) -> Path:
+    """Where finished queries are kept until the run is written."""
+    if not output.parent.is_dir():
+        raise InputError(f"there is no directory {output.parent} to write {output.name} into")
+    return output.with_name(output.name + ".journal")
 
 
 def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any] | None:
@@ -391,6 +479,11 @@ def summary(run: Run, output: Path, json: bool) -> None:
         print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
+    if any(record.models for record in run.manifest.records):
+        from .multilingual.rerank import remarks
+
+        for line in remarks(run.manifest):
+            say(line)
 
 
 def main() -> None:

@@ -27,6 +27,9 @@ OPTIONAL = {  # import name -> distribution, what to install
     "faiss": ("faiss-cpu", "crosslens[faiss]", "indexes of kind faiss:FACTORY"),
     "ir_datasets": ("ir_datasets", "ir_datasets", "collections named irds:ID"),
     "gguf": ("gguf", "crosslens[offline]", "converting offline:gemma"),
+    "openai": ("openai", "crosslens[openai]", "judges named openai:MODEL"),
+    "peft": ("peft", "crosslens[lora]", "judges with LoRA adapters, RankLLaMA for one"),
+    "vllm": ("vllm", "crosslens[vllm]", "judges named vllm:CHECKPOINT; needs a GPU"),
 }
 
 
@@ -46,8 +49,8 @@ class Finding:
 def catalogue() -> dict[str, Any]:
     """`offline`: the models that packages carry; `hub`: known-good checkpoints; `families`: what a SPEC may name."""
     from .encoders.registry import FAMILIES, OFFLINE
+    from .multilingual.judges import JUDGES
     from .multilingual.prompts import known
-    from .multilingual.rerank import JUDGES
 
     carried = []
     for model in offline.MODELS.values():

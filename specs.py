@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 from urllib.parse import parse_qsl, quote
 
@@ -56,6 +56,28 @@ def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, 
             raise nearest(key, tuple(parameters), f"option of {spec.family}")
         arguments[key] = _converted(key, value, parameters[key].annotation, spec)
     return arguments
+
+
+def distributed(
+    spec: Spec, what: str, targets: Sequence[tuple[Callable[..., Any], Mapping[str, object]]]
+) -> list[dict[str, object]]:
+    """The options of `spec` for several targets side by side, as `bound` gives them to one; an option goes to the
+    first target that knows it.
+
+    Each target comes with what the program sets itself. `InputError` lists the options of all for an unknown one.
+    """
+    owned = [[key for key in known_options(target) if key not in given] for target, given in targets]
+    known = list(dict.fromkeys(key for keys in owned for key in keys))
+    for key in spec.options:
+        if key not in known:
+            raise nearest(key, known, f"option of {what}")
+    taken: set[str] = set()
+    made = []
+    for (target, given), keys in zip(targets, owned, strict=True):
+        mine = {key: value for key, value in spec.options.items() if key in keys and key not in taken}
+        taken |= mine.keys()
+        made.append(bound(replace(spec, options=mine), target, **given))
+    return made
 
 
 def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -344,7 +344,9 @@ def documents(collection: Collection, ids: Iterable[str]) -> Documents:
             if len(held) == len(wanted):
                 break
     if lacking := sorted(wanted - held.keys()):
-        raise InputError(f"the collection {collection.name} has no documents with the ids {some(lacking)}")
+        raise InputError(
+            f"{len(lacking)} of {len(wanted)} documents are not in the collection {collection.name}: {some(lacking)}"
+        )
     return Held(held)
 
 

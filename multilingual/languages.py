@@ -72,11 +72,12 @@ def iso(text: str) -> str:
     return MACROLANGUAGE.get(code, code)
 
 
-def name(code: str) -> str:
-    """The English name of a language: `name("fas") == "Persian"`; `InputError` as `iso`."""
+@lru_cache(maxsize=4096)
+def name(code: str, language: str = "eng") -> str:
+    """The name of a language, in English or in `language`: `name("fas") == "Persian"`; `InputError` as `iso`."""
     import langcodes
 
-    return langcodes.Language.get(iso(code)).display_name()
+    return langcodes.Language.get(iso(code)).display_name(iso(language))
 
 
 def direction(code: str) -> Literal["rtl", "ltr"]:

@@ -1,4 +1,4 @@
-"""Judges: language models that answer batches of comparisons. `Judge` is the contract, `HFJudge` runs transformers."""
+"""A causal language model through transformers: prefixes shared between questions are computed once."""
 
 from __future__ import annotations
 
@@ -7,83 +7,45 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
+import torch
 
-from ..encoders.base import Precision
-from ..encoders.batching import batches, halving
-from ..errors import InputError, nearest
-from ..items import Modality
-from .prompts import Message, Passage
+from ...encoders.base import Precision
+from ...encoders.batching import batches, halving
+from ...errors import InputError
+from ...items import Modality
+from ..messages import Message, fitted
+from . import Ask, Completion, refuse
+from .chats import rendered, templated
+from .heads import CausalHead
+from .saying import completion, end_tokens, sampling
+from .tokens import SEAM, Tokens
 
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """Generated text and how many tokens it took."""
-
-    text: str
-    tokens: int
-
-
-class Judge(Protocol):
-    """A model behind a backend. `usage` counts calls, prompt_tokens (those computed) and generated_tokens."""
-
-    name: str
-    revision: str
-    modalities: frozenset[Modality]
-    usage: Counter[str]
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        """Log-probabilities float64 [n, labels] of each label as the next thing said."""
-        ...
-
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        """Mean log-probability per token, float64 [n], of each target after its prompt."""
-        ...
-
-    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
-        """What the model says after each prompt."""
-        ...
-
-
-SEAM = 16  # characters before a seam that decide how a tokenizer splits there
+SHORTEST = 8  # tokens of a prefix below which sharing it is not worth a pass of its own
 
 
 @dataclass(frozen=True, slots=True)
-class _Heads:
-    rows: list[int]  # of each message
-    texts: list[str]
+class _Question:
+    """Tokens for the model, how many of the last ones are scored, and else the token ids of each label."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One question: the row of its head among the distinct heads, the tokens after it, how many are scored."""
-
-    head: int
     tokens: tuple[int, ...]
-    scored: int
+    scored: int = 0
+    labels: tuple[tuple[int, ...], ...] = ()
 
 
-_Read = Callable[["torch.Tensor", Sequence[_Asked]], np.ndarray]
+class CausalJudge:
+    """A causal language model (RankGPT's, UPR's, setwise and pairwise prompting's) through transformers.
 
-
-class HFJudge:
-    """A causal language model through transformers.
-
-    A message is computed in two parts: its head, up to the end of the passage, once for all the messages that share
-    it; and on the head's key-value cache the rest, for every message. Batches are sorted by length and kept within a
-    token budget; the language-model head sees only the positions that are asked for.
+    Questions that begin with the same tokens share the computation of them (a passage under many queries, the
+    instruction and query over many passages: whichever saves most), batches are sorted by length and kept within a
+    token budget, and the language-model head sees only the positions that are asked for, and of it only the labels'
+    rows where a label is chosen.
     """
 
     modalities: frozenset[Modality] = frozenset({"text"})
+    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
 
     def __init__(
         self,
@@ -95,19 +57,25 @@ class HFJudge:
         passage_tokens: int,
         device: torch.device,
     ) -> None:
+        if passage_tokens < 1:
+            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
         self.name = name
         self.revision = revision
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
+        self.tokens = Tokens(tokenizer, name)
         self.device = device
         self.passage_tokens = passage_tokens
         self.usage: Counter[str] = Counter()
         self.progress: Callable[[int], None] | None = None  # told how many questions were answered in all
-        self._answered = 0
+        self.chats = bool(getattr(tokenizer, "chat_template", None))
         self.budget = 2048 if device.type == "cpu" else 32768
+        self.appetite = 1024 if device.type == "cpu" else 16384
         # transformers renames the argument and the output in the course of 5.x.
         self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20)
+        self._head: CausalHead | None = None
+        self._answered = 0
 
     @classmethod
     def from_checkpoint(
@@ -119,17 +87,15 @@ class HFJudge:
         dtype: Precision = "auto",
         passage_tokens: int = 384,
         revision: str | None = None,
-    ) -> HFJudge:
+    ) -> CausalJudge:
         """Load from the hub or a directory, safetensors only; passages are cut to `passage_tokens`."""
         import transformers
 
-        from ..encoders.devices import resolve_device, resolve_dtype
-        from ..encoders.transformer import loaded, loaded_tokenizer, weights_hash
+        from ...encoders.devices import resolve_device, resolve_dtype
+        from ...encoders.transformer import loaded, loaded_tokenizer, weights_hash
 
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
         tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
         model = loaded(
@@ -143,203 +109,217 @@ class HFJudge:
         return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        self.usage["calls"] += len(prompts)
-        heads, tails = self._parted(prompts)
-        asked = [
-            _Asked(row, tokens, scored)
-            for row, tail in zip(heads.rows, tails, strict=True)
-            for tokens, scored in (self._after(heads.texts[row], tail, label) for label in labels)
-        ]
-        if any(each.scored > 1 for each in asked):
+        texts = self._texts(prompts, 8)
+        plans = [self.tokens.labels(text[-SEAM:], tuple(labels)) for text in texts]
+        starts = self._ids(texts, prompts)
+        if all(plan.single for plan in plans):
+            questions = [
+                _Question((*start, *plan.lead), labels=plan.ids)
+                for start, plan in zip(starts, plans, strict=True)
+            ]
+            table = np.stack(self._answers(questions)) if questions else np.empty((0, len(labels)))
+        else:
             # A label's probability is that of all its tokens: the sum, not the mean.
-            totals = self._answers(heads.texts, asked, self._mean_log_probs)
-            scored = np.array([each.scored for each in asked])
-            return (totals[:, 0] * scored).reshape(len(prompts), len(labels))
-        # One pass for all labels: the same question without its last token, and the labels' tokens.
-        wanted = {}
-        for n in range(0, len(asked), len(labels)):
-            question = _Asked(asked[n].head, asked[n].tokens[:-1], 0)
-            wanted[question] = [each.tokens[-1] for each in asked[n : n + len(labels)]]
-        distinct = list(wanted)
-        table = self._answers(
-            heads.texts,
-            distinct,
-            lambda logits, part: self._label_log_probs(logits, [wanted[each] for each in part]),
-        )
-        place = {question: n for n, question in enumerate(distinct)}
-        return table[[place[_Asked(each.head, each.tokens[:-1], 0)] for each in asked[:: len(labels)]]]
+            questions = [
+                _Question((*start, *sequence), len(sequence))
+                for start, plan in zip(starts, plans, strict=True)
+                for sequence in plan.sequences
+            ]
+            sums = [row.sum() for row in self._answers(questions)]
+            table = np.array(sums).reshape(len(prompts), len(labels))
+        self.usage["calls"] += len(prompts)
+        normalised: np.ndarray = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+        return normalised
 
     def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+        longest = max((self.tokens.count(target) for target in set(targets)), default=0)
+        texts = self._texts(prompts, longest)
+        starts = self._ids(texts, prompts)
+        wholes = self._ids([text + target for text, target in zip(texts, targets, strict=True)], prompts)
+        questions = []
+        for start, whole, target in zip(starts, wholes, targets, strict=True):
+            # Where target and prompt merge into one token, that token is the target's.
+            begins = next(
+                (n for n, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), len(start)
+            )
+            if not 0 < begins < len(whole):
+                raise InputError(f"{self.name}: the target {target!r} has no tokens")
+            questions.append(_Question(whole, len(whole) - begins))
         self.usage["calls"] += len(prompts)
-        heads, tails = self._parted(prompts)
-        asked = [
-            _Asked(row, *self._after(heads.texts[row], tail, target))
-            for row, tail, target in zip(heads.rows, tails, targets, strict=True)
-        ]
-        return self._answers(heads.texts, asked, self._mean_log_probs)[:, 0]
+        return np.array([row.mean() for row in self._answers(questions)])
 
-    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
-        """Greedy unless `sampling` (max_new_tokens, temperature, ...) says otherwise."""
-        import torch
-
-        options = {"max_new_tokens": 64, "do_sample": "temperature" in sampling, **sampling}
-        starts = self._prompt_ids([self._text(prompt) for prompt in prompts])
+    def generate(
+        self,
+        prompts: Sequence[Message],
+        *,
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Greedy at temperature 0; ends at one of `stop`, which the text then ends with."""
+        starts = self._ids(self._texts(prompts, max_new_tokens), prompts)
+        options = sampling(self.tokenizer, stop, temperature, seed)
+        ends = end_tokens(self.model, self.tokenizer)
         done: list[Completion] = [Completion("", 0)] * len(starts)
-        self.usage["calls"] += len(prompts)
-        for batch in batches([len(ids) + options["max_new_tokens"] for ids in starts], self.budget):
+        for batch in batches([len(ids) + max_new_tokens for ids in starts], self.budget):
             tokens, mask = self._left_padded([starts[row] for row in batch])
             with torch.inference_mode():
                 out = self.model.generate(
-                    input_ids=tokens, attention_mask=mask, pad_token_id=self._pad, **options
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    pad_token_id=self._pad,
+                    max_new_tokens=max_new_tokens,
+                    **options,
                 )
             for row, said in zip(batch, out[:, tokens.shape[1] :].tolist(), strict=True):
-                kept = [token for token in said if token != self._pad]
-                done[row] = Completion(self.tokenizer.decode(kept, skip_special_tokens=True), len(kept))
-                self.usage["generated_tokens"] += len(kept)
+                done[row] = completion(said, self.tokenizer, ends, self._pad, stop)
+                self.usage["generated_tokens"] += done[row].tokens
             self.usage["prompt_tokens"] += int(mask.sum())
+            self._tell(len(batch))
+        self.usage["calls"] += len(prompts)
         return done
 
-    def _parted(self, prompts: Sequence[Message]) -> tuple[_Heads, list[str]]:
-        """The distinct heads (each message up to the end of its last passage), and the messages' tails."""
-        rows: dict[str, int] = {}
-        placed: list[int] = []
-        tails: list[str] = []
+    def score(self, prompts: Sequence[Message]) -> np.ndarray:
+        raise refuse(self, "score")
+
+    def _texts(self, prompts: Sequence[Message], reserve: int) -> list[str]:
+        """Each prompt as one text, its passages cut so that `reserve` tokens more still fit."""
+        texts = []
         for prompt in prompts:
-            last = max(
-                (i for i, part in enumerate(prompt) if isinstance(part, Passage)), default=len(prompt) - 1
+            chats = templated(self, prompt)
+            frame = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name)) if chats else 1
+            fit, cut = fitted(
+                prompt,
+                self.tokens,
+                passage_tokens=self.passage_tokens,
+                room=self.context - reserve - frame,
+                name=self.name,
             )
-            placed.append(rows.setdefault(self._text(prompt[: last + 1]), len(rows)))
-            tails.append(self._text(prompt[last + 1 :]))
-        return _Heads(placed, list(rows)), tails
+            self.usage["cut_passages"] += cut
+            texts.append(
+                rendered(self.tokenizer, fit, fit.user(), self.name) + fit.answer if chats else fit.plain()
+            )
+        return texts
 
-    def _text(self, prompt: Message) -> str:
-        return "".join(self._cut(part.text) if isinstance(part, Passage) else part for part in prompt)
-
-    def _cut(self, passage: str) -> str:
-        # A token is at least one character, so short passages need no tokenizer.
-        if len(passage) <= self.passage_tokens:
-            return passage
-        spans = self.tokenizer(passage, add_special_tokens=False, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
-        return passage if len(spans) <= self.passage_tokens else passage[: spans[self.passage_tokens - 1][1]]
-
-    def _prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
+    def _ids(self, texts: Sequence[str], prompts: Sequence[Message]) -> list[tuple[int, ...]]:
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
-        # Some checkpoints' tokenizers do not add the BOS that the model was trained with; Gemma needs it.
-        if bos is not None:
-            ids = [row if row[:1] == [bos] else [bos, *row] for row in ids]
-        if (longest := max(map(len, ids), default=0)) > self.context:
+        # Chat templates bring the BOS. Elsewhere some checkpoints' tokenizers do not add the one that the model was
+        # trained with; Gemma needs it.
+        rows = [
+            tuple(row) if bos is None or row[:1] == [bos] or templated(self, prompt) else (bos, *row)
+            for row, prompt in zip(ids, prompts, strict=True)
+        ]
+        if (longest := max(map(len, rows))) > self.context:
             raise InputError(
-                f"{self.name}: a prompt of {longest} tokens exceeds the context of {self.context}; lower passage_tokens"
+                f"{self.name}: a prompt of {longest} tokens exceeds the context of {self.context}; "
+                f"shorten the query or the instruction"
             )
-        return ids
+        return rows
 
-    def _after(self, head: str, tail: str, target: str) -> tuple[tuple[int, ...], int]:
-        """The tokens of tail and target after the head, and how many are the target's."""
-        before = self._seam(head[-SEAM:], tail)
-        whole = self._seam(head[-SEAM:], tail + target)
-        if (
-            whole[: len(before)] != before
-        ):  # tail and target merged at their seam: take the target's own tokens
-            whole = before + self._seam("", target)
-        if len(whole) == len(before):
-            raise InputError(f"{self.name}: the target {target!r} has no tokens")
-        return whole, len(whole) - len(before)
-
-    @lru_cache(maxsize=1 << 16)  # noqa: B019 - a judge lives as long as its process
-    def _seam(self, before: str, text: str) -> tuple[int, ...]:
-        """The tokens that `text` adds after `before`, whatever the tokenizer does where they meet."""
-        start = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-        both = self.tokenizer(before + text, add_special_tokens=False)["input_ids"]
-        if both[: len(start)] != start:
-            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return tuple(both[len(start) :])
-
-    def _answers(self, heads: Sequence[str], asked: Sequence[_Asked], read: _Read) -> np.ndarray:
-        """What `read` makes of the logits at the scored positions of each question, float64 [n, values]."""
-        starts = self._prompt_ids(heads)
-        of_head: dict[int, list[int]] = {}
-        for n, each in enumerate(asked):
-            of_head.setdefault(each.head, []).append(n)
+    def _answers(self, questions: Sequence[_Question]) -> list[np.ndarray]:
+        """The log-probabilities of each question's scored tokens, or the scores of its labels, float64."""
         results: dict[int, np.ndarray] = {}
+        shared = prefixes([question.tokens[: self._free(question)] for question in questions])
+        lengths = [length for length, _ in shared]
 
-        def forward(rows: Sequence[int]) -> np.ndarray:
-            numbers = [n for row in rows for n in of_head[row]]
-            values = self._on_heads({row: starts[row] for row in rows}, [asked[n] for n in numbers], read)
-            results.update(zip(numbers, values, strict=True))
-            self._answered += len(numbers)
-            if self.progress is not None:
-                self.progress(self._answered)
-            return np.empty(len(rows))
+        def forward(groups: Sequence[int]) -> np.ndarray:
+            results.update(self._on_heads([shared[group] for group in groups], questions))
+            return np.empty(len(groups))
 
-        for batch in batches([len(ids) for ids in starts], self.budget):
-            halving(forward, batch, [f"prompt {row}" for row in batch])
-        return np.stack([results[n] for n in range(len(asked))])
+        # Groups without a shared prefix cost what their questions cost.
+        costs = [length or max(len(questions[n].tokens) for n in members) for length, members in shared]
+        alone = [group for group, length in enumerate(lengths) if not length]
+        together = [group for group, length in enumerate(lengths) if length]
+        for part in (alone, together):
+            for batch in batches([costs[group] for group in part], self.budget):
+                groups = [part[row] for row in batch]
+                halving(forward, groups, [f"prompt {shared[group][1][0]}" for group in groups])
+                self._tell(sum(len(shared[group][1]) for group in groups))
+        return [results[n] for n in range(len(questions))]
 
-    def _on_heads(self, starts: dict[int, list[int]], asked: Sequence[_Asked], read: _Read) -> np.ndarray:
-        """The heads once, then all questions on their key-value caches."""
-        import torch
+    @staticmethod
+    def _free(question: _Question) -> int:
+        # The last token before the scored ones is never part of a prefix: its own state is needed.
+        return len(question.tokens) - question.scored - 1
 
-        # The head's last token goes with the questions: its logits are needed there.
-        place = {row: position for position, row in enumerate(starts)}
-        tokens, mask = self._left_padded([ids[:-1] for ids in starts.values()])
-        values: list[np.ndarray | None] = [None] * len(asked)
+    def _on_heads(
+        self, groups: Sequence[tuple[int, list[int]]], questions: Sequence[_Question]
+    ) -> dict[int, np.ndarray]:
+        """The groups' prefixes once, then all their questions on the key-value cache of these."""
+        if self._head is None:
+            self._head = CausalHead(self.model, self.device)
+        results: dict[int, np.ndarray] = {}
+        members = [(n, place) for place, (_, numbers) in enumerate(groups) for n in numbers]
+        rests = [questions[n].tokens[groups[place][0] :] for n, place in members]
         with torch.inference_mode():
-            cache = None
-            if tokens.shape[1]:
+            cache, mask = None, None
+            if groups[0][0]:
+                heads = [questions[numbers[0]].tokens[:length] for length, numbers in groups]
+                tokens, mask = self._left_padded(heads)
                 # base_model: without the language-model head.
                 cache = self.model.base_model(
                     input_ids=tokens, attention_mask=mask, position_ids=_positions(mask), use_cache=True
                 )[self._cache]
                 self.usage["prompt_tokens"] += int(mask.sum())
-            chunks = list(batches([len(each.tokens) + 1 for each in asked], self.budget // 4))
-            for chunk in chunks:
-                part = [asked[n] for n in chunk]
-                rows = torch.tensor([place[each.head] for each in part], device=self.device)
-                later, real = self._left_padded([[starts[each.head][-1], *each.tokens] for each in part])
-                shared = {}
-                if cache is not None:
-                    mine = cache if len(chunks) == 1 else copy.deepcopy(cache)
+            chunks = list(batches([len(rest) for rest in rests], self.budget))
+            for number, chunk in enumerate(chunks):
+                part = [questions[members[row][0]] for row in chunk]
+                later, real = self._left_padded([rests[row] for row in chunk])
+                shared: dict[str, Any] = {}
+                both = real
+                if cache is not None and mask is not None:
+                    rows = torch.tensor([members[row][1] for row in chunk], device=self.device)
+                    mine = cache if number == len(chunks) - 1 else copy.deepcopy(cache)
                     mine.batch_select_indices(rows)
                     shared = {self._cache: mine}
-                both = torch.cat([mask[rows], real], dim=1)
-                logits = self.model(
+                    both = torch.cat([mask[rows], real], dim=1)
+                states = self._head.states(
+                    width=max(question.scored for question in part) + 1,
                     input_ids=later,
                     attention_mask=both,
                     position_ids=_positions(both)[:, -later.shape[1] :],
                     use_cache=bool(shared),
-                    logits_to_keep=max(each.scored for each in part) + 1,
                     **shared,
-                ).logits
+                )
                 self.usage["prompt_tokens"] += int(real.sum())
-                for n, value in zip(chunk, read(logits, part), strict=True):
-                    values[n] = value
-        return np.stack([value for value in values if value is not None])
+                read = self._labels if part[0].labels else self._log_probs
+                for row, value in zip(chunk, read(states, part), strict=True):
+                    results[members[row][0]] = value
+        return results
 
-    def _mean_log_probs(self, logits: torch.Tensor, asked: Sequence[_Asked]) -> np.ndarray:
-        """Mean log-probability of the scored tokens, [n, 1]; `logits` [n, scored + 1, vocabulary] end at the last."""
-        import torch
-
-        width = logits.shape[1] - 1
-        targets, _ = self._left_padded([each.tokens[len(each.tokens) - each.scored :] for each in asked])
-        real = torch.tensor(
-            [[0] * (width - each.scored) + [1] * each.scored for each in asked], device=self.device
+    def _log_probs(self, states: torch.Tensor, questions: Sequence[_Question]) -> list[np.ndarray]:
+        """Log-probabilities of the scored tokens; `states` [n, scored + 1, ...] end at the last token."""
+        assert self._head is not None
+        width = states.shape[1] - 1
+        rows = [n for n, question in enumerate(questions) for _ in range(question.scored)]
+        places = [width - question.scored + at for question in questions for at in range(question.scored)]
+        targets = torch.tensor(
+            [
+                token
+                for question in questions
+                for token in question.tokens[len(question.tokens) - question.scored :]
+            ],
+            device=self.device,
         )
-        before = logits[:, :-1]
-        chosen = before.gather(-1, targets[..., None])[..., 0].float() - _logsumexp(before)
-        means: np.ndarray = ((chosen * real).sum(1) / real.sum(1)).double().cpu().numpy()
-        return means[:, None]
+        flat = states[rows, places]
+        values = self._head.log_probs(flat, targets).cpu().numpy()
+        return np.split(
+            values.astype(np.float64), np.cumsum([question.scored for question in questions])[:-1]
+        )
 
-    def _label_log_probs(self, logits: torch.Tensor, labels: Sequence[Sequence[int]]) -> np.ndarray:
-        """Log-probabilities of one token a label after the last position, [n, labels]."""
-        import torch
+    def _labels(self, states: torch.Tensor, questions: Sequence[_Question]) -> list[np.ndarray]:
+        """The score of each label after the last token: the log of the sum of what its token ids have."""
+        assert self._head is not None
+        return self._head.said(states[:, -1], [question.labels for question in questions])
 
-        last = logits[:, -1]
-        chosen = last.gather(-1, torch.tensor(labels, device=self.device)).float()
-        table: np.ndarray = (chosen - _logsumexp(last)[:, None]).double().cpu().numpy()
-        return table
+    def _tell(self, answered: int) -> None:
+        self._answered += answered
+        if self.progress is not None:
+            self.progress(self._answered)
 
     @property
     def _pad(self) -> int:
@@ -347,45 +327,43 @@ class HFJudge:
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         # On the left, so that every prompt's last token and the tokens after it stand in the same columns.
-        import torch
-
         longest = max(map(len, rows))
         tokens = [[self._pad] * (longest - len(ids)) + list(ids) for ids in rows]
         mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in rows]
         return torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
 
 
+def prefixes(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, list[int]]]:
+    """Which rows share a prefix, as (its length, the rows' numbers); length 0 with one row where none is shared.
+
+    A prefix is computed once for its group, so a group of m saves (m - 1) x length tokens. Rows are cut into groups
+    so that most is saved: at each branching of their common beginnings, either all below it share what they have in
+    common there, or the branches are dealt with each by itself.
+    """
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    # The intervals of rows with a common beginning, innermost first: each is [length, first row, saved, groups].
+    opened: list[tuple[int, int, int, list[tuple[int, list[int]]]]] = [(-1, 0, 0, [])]
+    for n, row in enumerate(order):
+        length = _shared(rows[row], rows[order[n + 1]]) if n + 1 < len(order) else -1
+        first, saved, groups = n, 0, [(0, [row])]
+        while opened[-1][0] > length:
+            common, first, inner, parts = opened.pop()
+            saved, groups = inner + saved, parts + groups
+            together = (n - first) * common
+            if common >= SHORTEST and together > saved:
+                saved, groups = together, [(common, order[first : n + 1])]
+        if opened[-1][0] == length:
+            length, first, inner, parts = opened.pop()
+            saved, groups = inner + saved, parts + groups
+        opened.append((length, first, saved, groups))
+    return opened[-1][3]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def _logsumexp(logits: torch.Tensor) -> torch.Tensor:
-    """Over the vocabulary, in float32, a few rows at a time: a float32 copy of all logits would not stay in cache."""
-    import torch
-
-    flat = logits.reshape(-1, logits.shape[-1])
-    parts = [rows.float().logsumexp(-1) for rows in flat.split(16)]
-    return torch.cat(parts).reshape(logits.shape[:-1])
-
-
-class OfflineJudge:
-    """`offline:gemma`: Gemma 3 270M (base) from a package, converted once; see `encoders/offline.py`."""
-
-    @staticmethod
-    def from_checkpoint(
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        dtype: Precision = "auto",
-        passage_tokens: int = 384,
-    ) -> HFJudge:
-        """`InputError` listing the offline judges for an unknown one, or naming the package if it is missing."""
-        from ..encoders import offline
-
-        if checkpoint != "gemma":
-            raise nearest(checkpoint, ("gemma",), "offline judge")
-        where = str(offline.checkpoint(checkpoint))
-        judge = HFJudge.from_checkpoint(where, device=device, dtype=dtype, passage_tokens=passage_tokens)
-        judge.name = f"offline:{checkpoint}"
-        return judge

@@ -342,7 +342,7 @@ def test_documents_held_for_rerankers(make, monkeypatch):
     assert [item.text for item in held.get(["7", "3", "7"])] == ["text 7", "text 3", "text 7"]
     with pytest.raises(InputError, match="no documents with the ids 4"):
         held.get(["3", "4"])
-    with pytest.raises(InputError, match="has no documents with the ids 88, 99"):
+    with pytest.raises(InputError, match="2 of 3 documents are not in the collection .*: 88, 99"):
         documents(collection, ["3", "99", "88"])
     assert documents(collection, []).get([]) == []
 

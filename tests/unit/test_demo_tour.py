@@ -13,7 +13,7 @@ from crosslens.demo import Demo, photos, tour
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.items import Dense
 from crosslens.multilingual import prompts
-from crosslens.multilingual.prompts import Passage
+from crosslens.multilingual.messages import Passage
 from crosslens.multilingual.rerank import Rerank
 
 
@@ -34,13 +34,16 @@ class Trigrams:
 
 class LengthJudge:
     name, revision, fingerprint, modalities = "length", "1", "length", frozenset({"text"})
+    can, chats, appetite, progress = frozenset({"likelihood"}), False, 1024, None
 
     def __init__(self):
         self.usage = Counter()
 
     def likelihood(self, messages, targets):
         self.usage["calls"] += len(messages)
-        return np.array([-len(next(p.text for p in m if isinstance(p, Passage))) for m in messages], float)
+        return np.array(
+            [-len(next(p.text for p in m.parts if isinstance(p, Passage))) for m in messages], float
+        )
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,23 @@
-"""Judges against a plain loop over the model; the Rerank stage against a judge that knows the answer."""
+"""The Rerank stage against a judge that knows the answer; SPECs; the journal; `rank`."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
+from crosslens import rank
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts, rerank
-from crosslens.multilingual.judges import HFJudge
-from crosslens.multilingual.prompts import Passage, Prompt
+from crosslens.multilingual import rerank
+from crosslens.multilingual.judges import Completion
+from crosslens.multilingual.messages import Passage
+from crosslens.multilingual.prompts import Prompt
 from crosslens.multilingual.rerank import Rerank
-from crosslens.multilingual.sorters import SORTERS
+from crosslens.multilingual.sorters import Ask, Bubblesort, Full, Heapsort, Window
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,87 +48,53 @@ def first_stage(queries=QUERIES, ids=tuple(DOCS)):
     return Run(tuple(queries), hits, docs=Held())
 
 
-@pytest.fixture(scope="module")
-def judge(tiny_judge):
-    return HFJudge.from_checkpoint(str(tiny_judge), device="cpu", dtype="float32")
-
-
-@torch.inference_mode()
-def plain(judge, prompt: str, target: str) -> list[float]:
-    """Log-probabilities of the target's tokens, one prompt a forward pass, full logits."""
-    start = [judge.tokenizer.bos_token_id, *judge.tokenizer(prompt)["input_ids"]]
-    said = judge.tokenizer(target)["input_ids"]
-    logits = judge.model(torch.tensor([start + said])).logits[0].log_softmax(-1)
-    return [float(logits[len(start) - 1 + i, token]) for i, token in enumerate(said)]
-
-
-def test_likelihood_is_that_of_a_plain_loop_whatever_is_shared_and_batched(judge):
-    prompt = prompts.load("likelihood")
-    pairs = [(query, doc) for query in QUERIES for doc in DOCS.values() if doc.text]
-    messages = [prompt.word(prompt.template, *pair) for pair in pairs]
-    targets = [f" {query.text}" for query, _ in pairs]
-    expected = []
-    for message, target in zip(messages, targets, strict=True):
-        text = "".join(part.text if isinstance(part, Passage) else part for part in message)
-        expected.append(np.mean(plain(judge, text, target)))
-    np.testing.assert_allclose(judge.likelihood(messages, targets), expected, rtol=1e-4)
-    whole = judge.budget
-    judge.budget = 40  # many batches, many copies of the cache
-    np.testing.assert_allclose(judge.likelihood(messages, targets), expected, rtol=1e-4)
-    judge.budget = whole
-
-
-@pytest.mark.parametrize("labels", [(" Yes", " No"), (" Yes, very much", " No")])
-def test_choose_is_that_of_a_plain_loop_for_labels_of_one_and_many_tokens(judge, labels):
-    messages = [(Passage(doc.text), "\nIs it? Answer:") for doc in DOCS.values() if doc.text]
-    expected = [[sum(plain(judge, m[0].text + m[1], label)) for label in labels] for m in messages]
-    np.testing.assert_allclose(judge.choose(messages, labels), expected, rtol=1e-4)
-
-
-def test_a_shared_passage_is_computed_once(judge):
-    passage = Passage(DOCS["cat"].text)
-    alone, together = Counter(judge.usage), None
-    judge.likelihood([(passage, " question one:")], [" yes"])
-    alone = judge.usage - alone
-    before = Counter(judge.usage)
-    judge.likelihood([(passage, f" question {n}:") for n in ("one", "two", "three", "four")], [" yes"] * 4)
-    together = judge.usage - before
-    assert together["calls"] == 4
-    assert together["prompt_tokens"] < 2 * alone["prompt_tokens"]
-
-
-def test_a_long_passage_is_cut_and_the_query_is_not(judge):
-    judge_ = HFJudge(judge.model, judge.tokenizer, "tiny", "0", passage_tokens=5, device=judge.device)
-    text = judge_._text((Passage("The cat sleeps all day and hunts at night."), " the query"))
-    assert text.endswith(" the query")
-    assert len(judge.tokenizer(text.removesuffix(" the query"))["input_ids"]) == 5
-    with pytest.raises(InputError, match="exceeds the context"):
-        judge.likelihood([("cat " * 600,)], [" yes"])
-
-
-def test_generate_continues_every_prompt_as_it_does_alone(judge):
-    messages = [("The cat",), ("Le chat dort toute la journée et",), ("x",)]
-    together = judge.generate(messages, max_new_tokens=5)
-    alone = [judge.generate([message], max_new_tokens=5)[0] for message in messages]
-    assert [each.text for each in together] == [each.text for each in alone]
-    assert all(0 < each.tokens <= 5 for each in together)
-
-
 class Oracle:
     """Knows how relevant each document is."""
 
-    name, revision, fingerprint, modalities = "oracle", "1", "oracle", frozenset({"text"})
+    name, revision, fingerprint = "oracle", "1", "oracle"
+    modalities, can = frozenset({"text"}), frozenset({"likelihood", "choose", "generate"})
+    chats, appetite, progress = False, 1024, None
 
-    def __init__(self, truth, blind=()):
-        self.truth, self.usage = truth, Counter()
+    def __init__(self, truth, dies_after=None):
+        self.truth, self.usage, self.dies_after = truth, Counter(), dies_after
+
+    def said(self, prompts):
+        if self.dies_after is not None and self.usage["calls"] + len(prompts) > self.dies_after:
+            raise InputError("the server is dead")
+        self.usage["calls"] += len(prompts)
+        return [[self.truth[part.text] for part in m.parts if isinstance(part, Passage)] for m in prompts]
 
     def likelihood(self, prompts, targets):
-        self.usage["calls"] += len(prompts)
-        self.usage["rounds"] += 1
-        return np.array([self.truth[next(p.text for p in m if isinstance(p, Passage))] for m in prompts])
+        return np.array([values[0] for values in self.said(prompts)])
+
+    def choose(self, prompts, labels):
+        rows = np.full((len(prompts), len(labels)), -9.0)
+        for row, values in zip(rows, self.said(prompts), strict=True):
+            row[: len(values)] = values
+        return rows
+
+    def generate(self, prompts, **sampling):
+        orders = [np.argsort([-value for value in values]) for values in self.said(prompts)]
+        return [Completion(" > ".join(f"[{n + 1}]" for n in order), 5) for order in orders]
 
 
-PROMPT = Prompt("test", "likelihood", "{passage}", " {query}")
+PROMPT = Prompt("test", "likelihood", "{passage}", target=" {query}", chat="never")
+SETS = Prompt(
+    "sets",
+    "choose",
+    "{query}\n{passages}",
+    each="{label} {passage}\n",
+    labels=tuple("ABCDEFGHIJKLMNOPQRST"),
+    sort="heapsort",
+)
+LISTS = Prompt(
+    "lists",
+    "generate",
+    "{query}\n{passages}",
+    each="[{label}] {passage}\n",
+    labels=tuple(map(str, range(1, 21))),
+    sort="window",
+)
 TRUTH = {
     doc.text.strip(): score for doc, score in zip(list(DOCS.values())[:4], (0.1, 0.9, 0.4, 0.6), strict=True)
 }
@@ -139,7 +109,8 @@ def test_all_queries_are_judged_in_one_round_and_photos_keep_their_ranks():
         assert [round(hit.score, 6) for hit in hits] == [0.9, 0.9, 0.6, 0.4, 0.1]
         scores = [hit.score for hit in hits]
         assert scores == sorted(set(scores), reverse=True)
-    assert judge.usage == {"calls": 12, "rounds": 1}
+    assert judge.usage == {"calls": 12}
+    assert done.manifest.total("rounds") == 1
     assert done.manifest.total("unseen") == 3
     assert done.manifest.total("calls") == 12
     assert done.manifest.records[-1].models == {"oracle": "1"}
@@ -183,33 +154,198 @@ def test_a_judge_that_says_nan_or_always_the_same_is_an_error():
         Rerank(Oracle(dict.fromkeys(TRUTH, 0.5)), PROMPT, unseen="keep")(first_stage())
 
 
-@pytest.mark.parametrize("name", prompts.known())
-def test_every_built_in_prompt_words_query_and_passage_and_scores_with_a_real_model(judge, name):
-    prompt = prompts.load(name)
-    assert prompt.paper
-    scores = prompt.score(judge, [(QUERIES[0], [DOCS["cat"], DOCS["chat"]]), (QUERIES[1], [DOCS["mao"]])])
-    assert [len(each) for each in scores] == [2, 1]
-    assert np.isfinite(np.concatenate(scores)).all()
-    words = prompt.template + prompt.target
-    assert "{query}" in words
-    assert "{passage}" in words
+class Many:
+    """Sixty documents, and their truth."""
+
+    items: ClassVar = {f"d{n}": Item(f"d{n}", f"text number {n}") for n in range(60)}
+    truth: ClassVar = {item.text: float((n * 37) % 61) / 7 for n, item in enumerate(items.values())}
+
+    def get(self, ids):
+        return [self.items[each] for each in ids]
+
+    def best(self, n):
+        return sorted(self.items, key=lambda each: -self.truth[self.items[each].text])[:n]
 
 
-@pytest.mark.parametrize("sort", SORTERS.values(), ids=list(SORTERS))
-@pytest.mark.parametrize("n", [0, 1, 2, 17, 100])
-def test_every_sorter_finds_the_true_order_with_a_perfect_judge(sort, n):
-    truth = {f"d{i}": float((i * 37) % 101) for i in range(n)}
-    generator = sort([Hit(doc, 0.0) for doc in truth], 10)
-    answer = None
-    while True:
-        try:
-            ask = generator.send(answer)
-        except StopIteration as stop:
-            best = [hit.id for hit in stop.value]
-            break
-        answer = [np.array([truth[hit.id] for hit in group]) for group in ask.groups]
-    assert sorted(best) == sorted(truth)
-    assert best[:10] == sorted(truth, key=truth.__getitem__, reverse=True)[:10]
+def many(queries=5):
+    hits = {f"q{n}": tuple(Hit(f"d{(n + m) % 60}", -float(m)) for m in range(60)) for n in range(queries)}
+    return Run(tuple(Item(f"q{n}", f"query {n}") for n in range(queries)), hits, docs=Many())
+
+
+METHODS = [
+    (PROMPT, rerank.Pointwise()),
+    (SETS, Heapsort()),
+    (SETS, Bubblesort()),
+    (replace(SETS, orders="both"), Heapsort(arity=5)),
+    (SETS, Window()),
+    (LISTS, Window()),
+    (replace(SETS, labels=SETS.labels[:2], orders="both"), Heapsort(arity=2, shown=2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sort"), METHODS, ids=lambda each: getattr(each, "name", type(each).__name__)
+)
+def test_every_method_finds_the_best_of_all_queries_in_few_rounds(prompt, sort):
+    judge = Oracle(Many.truth)
+    done = Rerank(judge, prompt, sort, depth=60, k=10)(many())
+    for query, hits in done:
+        assert [hit.id for hit in hits][:10] == Many().best(10), query
+        assert sorted(hit.id for hit in hits) == sorted(Many.items)
+    alone = Oracle(Many.truth)
+    single = Rerank(alone, prompt, sort, depth=60, k=10)(many(1))
+    assert done["q0"] == single["q0"]
+    assert done.manifest.total("rounds") < 3 * single.manifest.total("rounds")
+    assert done.manifest.total("calls") > 4 * single.manifest.total("calls")
+
+
+def test_a_cascade_sorts_what_the_stage_before_kept():
+    judge = Oracle(Many.truth)
+    first, second = Rerank(judge, PROMPT, depth=60), Rerank(judge, SETS, Heapsort(), depth=20, k=5)
+    done = (first % 20 >> second)(many(2))
+    assert [hit.id for hit in done["q1"]][:5] == Many().best(5)
+    assert len(done["q1"]) == 20
+    assert [record.stage.partition("(")[0] for record in done.manifest.records] == [
+        "rerank",
+        "% 20",
+        "rerank",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fuse", "expected"),
+    [("rrf", ["d1", "d0", "d2"]), ("linear", ["d1", "d2", "d0"]), ("zscore", ["d1", "d0", "d2"])],
+)
+def test_each_way_of_fusing(fuse, expected):
+    truth = {"text number 0": -5.0, "text number 1": 10.0, "text number 2": 2.0}
+    run = Run((Item("q", "query"),), {"q": (Hit("d0", 3.0), Hit("d1", 2.0), Hit("d2", 0.0))}, docs=Many())
+    done = Rerank(Oracle(truth), PROMPT, depth=3, k=3, alpha=0.5, fuse=fuse)(run)
+    assert [hit.id for hit in done["q"]] == expected
+
+
+@pytest.mark.parametrize(("prompt", "sort"), METHODS[:3], ids=["pointwise", "heapsort", "bubblesort"])
+def test_a_killed_rerank_goes_on_with_the_queries_that_are_left(prompt, sort, tmp_path):
+    whole = Oracle(Many.truth)
+    expected = Rerank(whole, prompt, sort, depth=60)(many())
+    journal = tmp_path / "run.journal"
+    dying = Oracle(Many.truth, dies_after=int(whole.usage["calls"] * 0.7))
+    dying.appetite = 1  # one query after the other
+    with pytest.raises(InputError, match="the server is dead"):
+        Rerank(dying, prompt, sort, depth=60, journal=journal)(many())
+    kept = journal.read_text().splitlines()
+    assert 0 < len(kept) < 5
+    journal.write_text("\n".join(kept) + '\n{"key": "cut sho')  # as a kill in the middle of a write leaves it
+    again = Oracle(Many.truth)
+    done = Rerank(again, prompt, sort, depth=60, journal=journal)(many())
+    assert done.hits == expected.hits
+    assert done.manifest.total("resumed") == len(kept)
+    before = sum(json.loads(line)["counts"]["calls"] for line in kept)
+    assert again.usage["calls"] == whole.usage["calls"] - before
+    assert whole.usage["calls"] <= done.manifest.total("calls") <= whole.usage["calls"] * 1.5
+    third = Oracle(Many.truth)
+    assert Rerank(third, prompt, sort, depth=60, journal=journal)(many()).hits == expected.hits
+    assert not third.usage
+    other = Rerank(third, prompt, sort, depth=59, journal=journal)(many())  # another stage asks anew
+    assert other.manifest.total("resumed") == 0
+
+
+def test_garbage_answers_give_a_permutation_and_are_counted():
+    class Babbling(Oracle):
+        def generate(self, prompts, **sampling):
+            return [
+                Completion("", 0) if n % 2 else Completion("I'm sorry, I cannot", 5)
+                for n in range(len(prompts))
+            ]
+
+    done = Rerank(Babbling({}), LISTS, Window(), depth=60)(many(3))
+    for query, hits in done:
+        assert [hit.id for hit in hits] == [hit.id for hit in many(3)[query.id]]
+    assert done.manifest.total("refused") > 0
+    assert done.manifest.total("empty") > 0
+    assert any("could not be read" in line for line in rerank.remarks(done.manifest))
+
+
+def by_halves(hits, k):
+    middle = len(hits) // 2
+    (first, second) = yield Ask((tuple(hits[:middle]), tuple(hits[middle:])))
+    return [hits[n] for n in np.argsort(-np.concatenate([first, second]), kind="stable")]
+
+
+def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups():
+    done = Rerank(Oracle(Many.truth), SETS, by_halves, depth=20)(many(2))
+    assert sorted(hit.id for hit in done["q0"][:20]) == sorted(hit.id for hit in many()["q0"][:20])
+    with pytest.raises(
+        InputError, match="30 passages at once are more than the 20 labels of the prompt sets"
+    ):
+        Rerank(Oracle(Many.truth), SETS, by_halves, depth=60)(many(2))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sort", "message"),
+    [
+        (PROMPT, Heapsort(), "shows one passage at a time: sort it pointwise, not by heapsort"),
+        (SETS, rerank.Pointwise(), "compares passages: sort it by heapsort, not pointwise"),
+        (SETS, Window(window=30), "window shows 30 passages at once, and the prompt sets has 20 labels"),
+        (SETS, Heapsort(arity=20), "heapsort shows 21 passages"),
+        (
+            Prompt("p", "score", "{query}{seam}{passage}"),
+            rerank.Pointwise(),
+            "cannot answer `score` questions",
+        ),
+        (replace(PROMPT, chat="always"), rerank.Pointwise(), "no chat template"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_before_any_work(prompt, sort, message):
+    with pytest.raises(InputError, match=message):
+        Rerank(Oracle({}), prompt, sort)
+
+
+def test_too_many_passages_for_the_labels_of_a_full_list():
+    with pytest.raises(InputError, match="60 passages at once are more than the 20 labels"):
+        Rerank(Oracle(Many.truth), SETS, Full(), depth=60)(many(1))
+
+
+def test_rank_sorts_texts_without_an_index(tiny_judge):
+    texts = ["Le chat dort toute la journée.", "猫整天睡觉，晚上捕猎。", "The cat sleeps all day."]
+    spec = f"likelihood@hf:{tiny_judge}?dtype=float32&alpha=0.3"
+    hits = rank("how long do cats sleep", texts, spec, device="cpu")
+    assert sorted(hit.id for hit in hits) == ["0", "1", "2"]
+    again = rank(
+        "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], spec, device="cpu"
+    )
+    assert [f"d{hit.id}" for hit in hits] == [hit.id for hit in again]
+    stage = replace(rerank.load(spec, device="cpu"), alpha=1.0)
+    assert rank("how long do cats sleep", texts, stage) == hits
+    assert rank("nothing", [], spec, device="cpu") == []
+    with pytest.raises(InputError, match="the same id"):
+        rank("x", [Item("a", "b"), Item("a", "c")], spec, device="cpu")
+
+
+class Picky:
+    """A judge in a file of its own: it likes short passages."""
+
+    name = revision = fingerprint = "picky"
+    modalities, can = frozenset({"text"}), frozenset({"score"})
+    chats, appetite, progress = False, 10, None
+
+    def __init__(self, weight):
+        self.weight, self.usage = weight, Counter()
+
+    def score(self, prompts):
+        return np.array([-self.weight * len(prompt.plain()) for prompt in prompts])
+
+
+def load(checkpoint, *, device="auto", trust_remote_code=False, weight: float = 1.0):
+    return Picky(weight)
+
+
+def test_a_new_judge_costs_one_entry(monkeypatch):
+    from crosslens.multilingual import judges
+
+    monkeypatch.setattr(judges, "factory", lambda family: load)
+    stage = rerank.load("cross@picky:any?weight=2&depth=5")
+    assert stage.judge.weight == 2
+    assert [hit.id for hit in stage(first_stage(ids=("cat", "chat", "mao")))["q1"]] == ["mao", "chat", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -243,24 +379,6 @@ def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
         stage.fingerprint
         != rerank.load(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('asks = "likelihood"\ntemplate = "{passage}"', "lacks the placeholder {query}"),
-        ('asks = "likelihood"\ntemplate = "{passage} {qery}"', "unknown placeholder"),
-        ('asks = "likelihood"\ntemplate = "{passage} {query}"', "has no target"),
-        ('asks = "choose"\ntemplate = "{passage} {query}"\nlabels = [" A"]', "fewer than two labels"),
-        ('asks = "guess"\ntemplate = "{passage} {query}"', "unknown `asks`"),
-        ('template = "{passage} {query}"', "lacks asks"),
-        ('asks = "choose"\ntemplate = "{passage} {query}"\nlables = []', "did you mean labels"),
-        ("asks", "is not TOML"),
-    ],
-)
-def test_a_faulty_prompt_file_is_one_clear_line(text, message):
-    with pytest.raises(InputError, match=message):
-        prompts.parse(text, "mine")
 
 
 @pytest.mark.parametrize(

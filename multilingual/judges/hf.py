@@ -1,0 +1,170 @@
+"""`hf:CHECKPOINT`: a model through transformers, run by the class that its architecture asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...encoders.base import Precision
+from ...errors import InputError
+from . import Judge
+
+if TYPE_CHECKING:
+    from .adapters import Adapter
+
+Task = Literal["auto", "causal", "seq2seq", "classify", "vision"]
+
+AUTO = {
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "classify": "AutoModelForSequenceClassification",
+    "vision": "AutoModelForImageTextToText",
+}
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def load(
+    checkpoint: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    dtype: Precision = "auto",
+    passage_tokens: int = 384,
+    revision: str | None = None,
+    task: Task = "auto",
+    adapter: str | None = None,
+    base: str | None = None,
+    max_pixels: int | None = None,
+) -> Judge:
+    """Load from the hub or a directory, safetensors only; passages are cut to `passage_tokens`.
+
+    `task` says what the model is run as, by default what its configuration says: `causal`, `seq2seq`, `classify`
+    (cross-encoders, RankLLaMA) or `vision` (shows pictures of at most `max_pixels`, width times height). A
+    checkpoint that is an adapter of peft is merged into its base model, or into `base` (a path, where the name it
+    recorded is of no use here); `adapter` names one to be merged into the checkpoint. `InputError` in one line where
+    anything is missing or does not fit.
+    """
+    import transformers
+
+    from ...encoders.devices import resolve_device, resolve_dtype
+    from ...encoders.transformer import loaded, weights_hash
+
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    found, model_at, model_revision = _base(checkpoint, revision, adapter, base)
+    source: dict[str, Any] = {"revision": model_revision, "trust_remote_code": trust_remote_code}
+    config = loaded(transformers.AutoConfig, model_at, **source)
+    if task == "auto":
+        kind = (found and found.task) or _task(config, model_at, model_revision)
+    else:
+        kind = task
+    if max_pixels is not None and kind != "vision":
+        raise InputError(f"{checkpoint} sees no pictures (it is run as {kind}): leave max_pixels out")
+    if found and found.labels and kind == "classify":
+        config.num_labels = found.labels
+    options = {"config": config, "dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    model, report = loaded(getattr(transformers, AUTO[kind]), model_at, **options, **source)
+    held = found.keys if found else frozenset()
+    if missing := sorted(set(report["missing_keys"]) - held):
+        raise InputError(f"{model_at}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
+    known = getattr(model.config, "_commit_hash", None) or weights_hash(model_at)
+    name = f"hf:{checkpoint}+{adapter}" if adapter else f"hf:{checkpoint}"
+    if found:
+        model, known = found.merged(model), f"{known}+{found.revision}"
+    given: dict[str, Any] = {"passage_tokens": passage_tokens, "device": where}
+    if kind == "vision":
+        from .vision import MAX_PIXELS, VisionJudge
+
+        processor = loaded(transformers.AutoProcessor, model_at, **source)
+        given["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
+        return VisionJudge(model, processor, name, known, **given)
+    tokenizer = _tokenizer(found, model_at, model_revision, trust_remote_code)
+    if found and len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        raise InputError(
+            f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}; merge the "
+            f"adapter into its base model first"
+        )
+    if kind == "causal":
+        from .causal import CausalJudge
+
+        return CausalJudge(model, tokenizer, name, known, **given)
+    if kind == "seq2seq":
+        from .seq2seq import Seq2SeqJudge
+
+        return Seq2SeqJudge(model, tokenizer, name, known, **given)
+    from .classifier import ClassifierJudge
+
+    return ClassifierJudge(model, tokenizer, name, known, **given)
+
+
+def _base(
+    checkpoint: str, revision: str | None, adapter: str | None, base: str | None
+) -> tuple[Adapter | None, str, str | None]:
+    """The adapter, if there is one, and the model that it is merged into, or is loaded without one."""
+    from .adapters import Adapter
+
+    itself = Adapter.at(checkpoint, revision) if _may_be_there(checkpoint) else None
+    if adapter is not None:
+        if itself:
+            raise InputError(f"{checkpoint} is itself an adapter, and takes no other; leave adapter out")
+        if base is not None:
+            raise InputError(f"the adapter {adapter} goes into {checkpoint}; leave base out")
+        found = Adapter.at(adapter, None) if _may_be_there(adapter) else None
+        if found is None:
+            raise InputError(
+                f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)"
+            )
+        return found, checkpoint, revision
+    if itself is None:
+        if base is not None:
+            raise InputError(f"{checkpoint} is no adapter (it has no adapter_config.json); leave base out")
+        return None, checkpoint, revision
+    if base is None and itself.base is None:
+        raise InputError(f"the adapter {checkpoint} does not name its base model; give it as base=")
+    return (itself, base, None) if base else (itself, str(itself.base), itself.base_revision)
+
+
+def _may_be_there(checkpoint: str) -> bool:
+    return Path(checkpoint).is_dir() or not checkpoint.startswith(("/", ".", "~"))
+
+
+def _task(config: Any, checkpoint: str, revision: str | None) -> str:
+    """What the configuration says that the model is."""
+    from transformers.models.auto import modeling_auto
+
+    from ...encoders.sentence_files import fetch
+
+    names = tuple(config.architectures or ())
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return "classify"
+    unknown = not names or any(name.endswith("ForConditionalGeneration") for name in names)
+    if unknown and type(config) in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return "seq2seq"
+    sees = (
+        not config.is_encoder_decoder and type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    )
+    if sees and any(fetch(checkpoint, name, revision) for name in PROCESSOR_FILES):
+        return "vision"
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names) or (
+        unknown and type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    ):
+        return "causal"
+    if sees:
+        raise InputError(f"{checkpoint} has no processor (none of {', '.join(PROCESSOR_FILES)})")
+    what = " and ".join(names) or f"a model of type {config.model_type}"
+    raise InputError(
+        f"{checkpoint} is {what}, which answers no questions; take a language model, a cross-encoder or a "
+        f"vision-language model, or say task= causal, seq2seq, classify or vision"
+    )
+
+
+def _tokenizer(
+    adapter: Adapter | None, checkpoint: str, revision: str | None, trust_remote_code: bool
+) -> Any:
+    from ...encoders.sentence_files import fetch
+    from ...encoders.transformer import TOKENIZER_FILES, loaded_tokenizer
+
+    if adapter and any(fetch(adapter.checkpoint, name, adapter.asked_revision) for name in TOKENIZER_FILES):
+        return loaded_tokenizer(adapter.checkpoint, adapter.asked_revision, trust_remote_code)
+    return loaded_tokenizer(checkpoint, revision, trust_remote_code)

@@ -1,0 +1,310 @@
+"""A model behind an HTTP server that speaks OpenAI's protocol: sending, retrying, counting, and errors in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from ...errors import CrosslensError, InputError
+from .estimates import Estimate
+from .replies import spoken
+
+OFFICIAL = "https://api.openai.com/v1"
+TOPS = (20, 5, 0)  # next tokens whose log-probabilities are asked for: as many as the server allows
+# vLLM, llama.cpp, TGI, OpenAI, SGLang: each words it in its own way.
+CONTEXT = re.compile(
+    r"context.{0,20}(length|size|window)|context_length|maximum.{0,20}length|max_new_tokens`? must be|"
+    r"(prompt|input).{0,20}too long|too many tokens",
+    re.I | re.S,
+)
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+log = logging.getLogger("crosslens")
+
+
+class Server:
+    """One model on one server: sends requests side by side, learns what it takes, counts, words errors in one line.
+
+    All requests of a judge run in one event loop in a thread of its own, so that callers may have a running loop
+    (Jupyter), connections live on between calls, and Ctrl-C ends the requests under way.
+    """
+
+    def __init__(
+        self, model: str, url: str, *, concurrency: int, timeout: float, retries: int, budget: int
+    ) -> None:
+        self.model, self.url = model, url
+        self.name = f"openai:{model}"
+        self.here = f"{self.name} at {url}"
+        self.concurrency, self.timeout, self.retries, self.budget = concurrency, timeout, retries, budget
+        self.usage: Counter[str] = Counter()
+        self._revisions: set[str] = set()
+        self.top = TOPS[0]
+        self._limit = "max_tokens"
+        self._dropped: set[str] = set()
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._openai = _package()
+        self._key = _key(url)
+
+    @property
+    def revision(self) -> str:
+        """The model and fingerprint that the server names; `unknown` before it answers, and if it names several."""
+        return next(iter(self._revisions)) if len(self._revisions) == 1 else "unknown"
+
+    def each(
+        self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], tell: Callable[[], None]
+    ) -> list[A]:
+        """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others."""
+        answers: dict[int, A] = {}
+
+        async def work(places: Any) -> None:
+            for place in places:  # shared: each worker takes the next one
+                answers[place] = await ask(questions[place])
+                tell()
+
+        async def all_of_them() -> None:
+            places = iter(range(len(questions)))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.concurrency, len(questions))):
+                        group.create_task(work(places))
+            except BaseExceptionGroup as failed:
+                raise failed.exceptions[0] from None  # those of the others are as good
+
+        future = asyncio.run_coroutine_threadsafe(all_of_them(), self._running())
+        try:
+            future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        return [answers[place] for place in range(len(questions))]
+
+    async def send(
+        self,
+        path: str,
+        body: Callable[[], dict[str, Any] | None],
+        *,
+        mend: str = "look at the options in the SPEC",
+    ) -> dict[str, Any] | None:
+        """The first choice of the answer, with `generated`, its tokens; None where `body` gives up.
+
+        `body` is asked anew when the server has refused a parameter and something was learnt from it.
+        """
+        while True:
+            wanted = body()
+            if wanted is None:
+                return None
+            spent = self.usage["prompt_tokens"] + self.usage["generated_tokens"]
+            if self.budget and spent >= self.budget:
+                raise CrosslensError(
+                    f"{self.name}: the budget of {self.budget:,} tokens is spent ({spent:,}); "
+                    f"raise budget= in the SPEC to go on (0: no limit)"
+                )
+            sent = {key: value for key, value in wanted.items() if key not in self._dropped}
+            if "max_tokens" in sent:
+                sent[self._limit] = sent.pop("max_tokens")
+            try:
+                raw = await self._posted(path, sent)
+            except self._openai.APIStatusError as error:
+                if self._learnt(error, sent):
+                    continue
+                raise self._worded(error, mend) from None
+            except self._openai.OpenAIError as error:
+                raise self._worded(error, mend) from None
+            return self._choice(raw, wanted)
+
+    async def _posted(self, path: str, sent: dict[str, Any]) -> Any:
+        api = self._client.chat.completions if path.startswith("chat") else self._client.completions
+        key = "messages" if path.startswith("chat") else "prompt"
+        rest = {name: value for name, value in sent.items() if name != key}
+        raw = await api.with_raw_response.create(model=self.model, **{key: sent[key]}, extra_body=rest)
+        return raw.http_response
+
+    def _choice(self, raw: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+        try:
+            data = raw.json()
+            choice = data["choices"][0]
+            if not isinstance(choice.get("message", {}), dict):
+                raise TypeError
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            # Gateways answer 200 with an error inside, or with a page of their own.
+            quoted = self._cleaned(raw.text)
+            raise CrosslensError(
+                f"{self.here} answered with something else than the OpenAI protocol ({quoted}); is the url right?"
+            ) from None
+        named = [data.get("model") or self.model, data.get("system_fingerprint")]
+        self._revisions.add("/".join(str(each) for each in named if each))
+        prompt, generated = self._counted(data.get("usage"), choice, wanted)
+        self.usage["prompt_tokens"] += prompt
+        self.usage["generated_tokens"] += generated
+        return choice | {"generated": generated}
+
+    def _counted(self, usage: Any, choice: dict[str, Any], wanted: dict[str, Any]) -> tuple[int, int]:
+        """Tokens of prompt and answer, as the server counts them; estimated, and counted as such, if it does not."""
+        if isinstance(usage, dict):
+            prompt, generated = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            if isinstance(prompt, int) and isinstance(generated, int):
+                return prompt, generated
+        self.usage["tokens_estimated"] += 1
+        turns = wanted.get("messages") or [{"content": wanted["prompt"]}]
+        said = [
+            each["text"]
+            for turn in turns
+            if isinstance(turn["content"], list)
+            for each in turn["content"]
+            if "text" in each
+        ]
+        said += [turn["content"] for turn in turns if isinstance(turn["content"], str)]
+        estimate = Estimate()
+        return sum(map(estimate.count, said)), estimate.count("".join(spoken(choice)))
+
+    def _learnt(self, error: Any, sent: dict[str, Any]) -> bool:
+        """Whether the refusal names a parameter that can be left off or said otherwise."""
+        text = _reason(error)
+        if error.status_code not in (400, 403, 422, 501) or CONTEXT.search(text):
+            return False
+        asked = sent.get("top_logprobs", sent.get("logprobs"))
+        if re.search("log_?probs|top_n_tokens", text, re.I) and asked in TOPS[:2]:
+            self.top = min(self.top, TOPS[TOPS.index(asked) + 1])
+            return True
+        if "max_completion_tokens" in text and "max_tokens" in sent:
+            self._limit = "max_completion_tokens"
+            return True
+        for key in ("temperature", "seed", "stop", "chat_template_kwargs"):
+            if key in sent and (error.param == key or re.search(rf"\b{key}\b", text)):
+                self._dropped.add(key)
+                self.warn(f"it does not take {key}, which is left off")
+                return True
+        return False
+
+    def warn(self, what: str) -> None:
+        """Say something of the server once."""
+        if what not in self._warned:
+            self._warned.add(what)
+            log.warning("%s: %s", self.here, what)
+
+    def _worded(self, error: Exception, mend: str) -> CrosslensError:
+        tried = f" (tried {self.retries + 1} times)" if self.retries else ""
+        if isinstance(error, self._openai.APITimeoutError):
+            return CrosslensError(
+                f"{self.here} gave no answer within {self.timeout:g} s{tried}; raise timeout= or lower concurrency="
+            )
+        status = getattr(error, "status_code", 0)
+        reason = self._cleaned(_reason(error))
+        if not status:
+            return CrosslensError(
+                f"{self.here} cannot be reached{tried}: {reason}; start the server or mend the url"
+            )
+        refusal = f"{self.here} refuses: {status} {reason}"
+        if status in (401, 403):  # servers quote parts of the key: nothing of theirs is repeated
+            return InputError(
+                f"{self.here} refuses access ({status}); set OPENAI_API_KEY to a key for this model"
+            )
+        if CONTEXT.search(reason):
+            return InputError(f"{refusal}; set context= to the model's length, or lower passage_tokens=")
+        if status == 404:
+            return InputError(
+                f"{refusal}; is the model's name right, and does the url end as it should, as in /v1?"
+            )
+        if status == 429:
+            return CrosslensError(f"{refusal}{tried}; lower concurrency= or raise retries=")
+        if status >= 500 or status in (408, 409):
+            return CrosslensError(f"{self.here} fails: {status} {reason}{tried}; look at the server's log")
+        return InputError(f"{refusal}; {mend}")
+
+    def _cleaned(self, text: str) -> str:
+        """A server's words as part of one line, short, and without the key."""
+        if len(self._key) > 4:  # shorter ones, like "none", are no secrets but words
+            text = text.replace(self._key, "...")
+        line = "".join(each if each.isprintable() else " " for each in " ".join(text[:10_000].split()))
+        return line[:200].strip() or "no reason given"
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            # Not alive: not yet started, or in a process forked since.
+            if self._thread is None or not self._thread.is_alive():
+                usage = self.usage
+
+                async def count(request: Any) -> None:
+                    if request.headers.get("x-stainless-retry-count", "0") != "0":
+                        usage["retries"] += 1
+
+                self._client = self._openai.AsyncOpenAI(
+                    api_key=self._key or "none",
+                    base_url=self.url,
+                    timeout=self.timeout,
+                    max_retries=self.retries,
+                    http_client=self._openai.DefaultAsyncHttpxClient(event_hooks={"request": [count]}),
+                )
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_spin, args=(self._loop, self._client), name=self.name, daemon=True
+                )
+                self._thread.start()
+                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        return self._loop
+
+
+def _spin(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    loop.run_forever()
+    loop.run_until_complete(client.close())
+    loop.close()
+
+
+def _package() -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise InputError("openai: judges need the package openai; pip install 'crosslens[openai]'") from None
+    return openai
+
+
+def _key(url: str) -> str:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise InputError("OPENAI_API_KEY holds characters that no key has; copy it anew")
+    if not key and url == OFFICIAL:
+        raise InputError(
+            f"openai: judges ask {OFFICIAL} unless told otherwise; set OPENAI_API_KEY, or name your server with "
+            f"?url=http://HOST:PORT/v1"
+        )
+    return key
+
+
+def checked_url(url: str, source: str) -> str:
+    """The address without a last slash; `InputError` naming its source if it is none, or holds more than one."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or any(each.isspace() for each in url):
+        raise InputError(f"{source}={url.partition('@')[2] or url} is no address; write http://HOST:PORT/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise InputError(
+            f"{source} is to hold an address only, http://HOST:PORT/v1; keys come from OPENAI_API_KEY"
+        )
+    return url.rstrip("/")
+
+
+def _reason(error: Exception) -> str:
+    """What the server said, or why it was not reached."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        for key in ("message", "detail", "error"):
+            if body.get(key):
+                return body[key] if isinstance(body[key], str) else json.dumps(body[key])
+    if not hasattr(error, "status_code"):
+        return str(error.__cause__ or error)
+    return str(body or "") or str(error)
