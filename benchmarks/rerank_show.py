@@ -1,0 +1,216 @@
+"""How the reranking benchmarks show what they found: tables for people, and quality drawn against cost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crosslens.errors import InputError
+from crosslens.experiment import Table
+
+MEASURE = "nDCG@10"
+FIRST = "first stage"
+COSTS = {"seconds": "seconds a query", "prompt_tokens": "prompt tokens computed a query"}
+Point = tuple[float, float, str]  # cost, quality, name
+SIZE = 8  # of the labels, in points
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines: the first column to the left, numbers to the right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    ]
+
+
+def speed_table(report: Mapping[str, Any]) -> str:
+    """What `speed` found."""
+    parts = report["parts"]
+    dtypes = list(next(iter(parts.values()))["loops"])
+    factors = list(next(iter(parts.values()))["factors"])
+    rows = [["part", "queries", "prompts", "rounds", "ours s"]]
+    rows[0] += [f"loop {dtype} s" for dtype in dtypes] + [f"x {dtype}" for dtype in dtypes]
+    rows[0] += [*factors, "largest difference", "rank correlation"]
+    for part, found in parts.items():
+        row = [part, *(str(found[count]) for count in ("queries", "prompts", "rounds"))]
+        row.append(f"{found['seconds']:.1f}")
+        for loop in found["loops"].values():
+            error = loop["standard_error"]
+            row.append(f"{loop['seconds']:.0f}" + ("" if error is None else f" ±{error:.0f}"))
+        row += [f"{loop['ratio']:.1f}" for loop in found["loops"].values()]
+        row += [f"{factor:.2f} x" for factor in found["factors"].values()]
+        row.append(f"{found['agreement']['float32']['max_difference']:.1g}")
+        row.append(str(found["agreement"]["as_run"]["spearman"]))
+        rows.append(row)
+    timed = sorted({loop["timed_on"] for found in parts.values() for loop in found["loops"].values()})
+    return "\n".join(
+        [
+            *aligned(rows),
+            f"{report['judge']} in {report['dtype']} on {report['device']}, {report['threads']} threads; "
+            f"{report['fraction']:.0%} of the queries.",
+            f"Ours is timed over all prompts; the loops over random samples of these ({', '.join(map(str, timed))} "
+            f"prompts), extrapolated by their number, ± one standard error.",
+            "The factors lead from the float32 loop to ours, one after the other: the judge's precision; length-sorted "
+            "padded batches;",
+            "the language-model head on needed positions and labels only; shared prefixes computed once.",
+            "distinct is likelihood where every query has passages of its own, so that no prefix is shared.",
+            "Largest difference of log-probabilities: both in float32. Rank correlation: ours as run, the loop in float32.",
+            *(f"{'ok    ' if passed else 'MISSED'} {check}" for check, passed in report["checks"].items()),
+        ]
+    )
+
+
+def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compared: Table) -> str:
+    """Costs a query and the difference to the first stage, then means by group."""
+    rows = [["method", "calls", "rounds", "prompt tokens", "generated", "seconds", "unreadable"]]
+    rows[0] += [MEASURE, "change", "p"]
+    rows.append([FIRST, *[""] * 6, f"{compared.mean(FIRST, MEASURE):.4f}", "", ""])
+    for name, found in records.items():
+        assert compared.comparisons is not None
+        against = compared.comparisons[name, MEASURE]
+        count = found["queries"]
+        row = [name, f"{found['calls'] / count:.1f}", str(found["rounds"])]
+        row += [f"{found[tokens] / count:.0f}" for tokens in ("prompt_tokens", "generated_tokens")]
+        row += [f"{found['seconds'] / count:.2f}", str(found["unreadable"])]
+        row += [f"{compared.mean(name, MEASURE):.4f}", f"{against.difference:+.4f}"]
+        rows.append([*row, f"{against.corrected:.3f}"])
+    lines = aligned(rows)
+    lines.append("Calls, tokens and seconds are for a query; rounds and unreadable answers in all.")
+    lines.append(
+        "p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods."
+    )
+    lines += [f"{name} failed: {why}" for name, why in failed.items()]
+    remarks: dict[str, list[str]] = {}
+    for name, found in records.items():
+        for remark in found["remarks"]:
+            remarks.setdefault(remark, []).append(label(name))
+    lines += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items()]
+    return "\n".join(lines) + "\n\n" + str(compared)
+
+
+def tune_table(found: Mapping[str, Any], compared: Table) -> str:
+    """The curves over the weight, what was chosen, and what it does on the other set."""
+    shown = range(0, len(found["alphas"]), 2)
+    rows = [["alpha", *(f"{found['alphas'][n]:g}" for n in shown)]]
+    rows += [[name, *(f"{curve[n]:.4f}" for n in shown)] for name, curve in found["curves"].items()]
+    chosen = found["chosen"]
+    lines = aligned(rows)
+    lines.append(
+        f"chosen on {found['tuned_on']['collection']} ({found['tuned_on']['queries']} queries): {chosen['spec']}, "
+        f"fuse={chosen['fuse']}, alpha={chosen['alpha']:g}: {MEASURE} {chosen[MEASURE]:.4f}, "
+        f"first stage {found['first_stage_tuned_on']:.4f}"
+    )
+    lines.append(f"on {found['reported_on']['collection']} ({found['reported_on']['queries']} queries):")
+    assert compared.comparisons is not None
+    for system in compared.systems[1:]:
+        against = compared.comparisons[system, MEASURE]
+        lines.append(
+            f"  {system}: {against.difference:+.4f} over the first stage, p = {against.corrected:.3f} "
+            f"(randomisation, Holm); better on {against.better} and worse on {against.worse} queries"
+        )
+    return "\n".join(lines) + "\n\n" + str(compared)
+
+
+def draw(results: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG, SVG or PDF, by the ending of `path`: a row of panels for each task among the results.
+
+    `InputError` if there is nothing to draw, if matplotlib is missing, or if it does not know the ending.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise InputError("a plot needs matplotlib: pip install 'crosslens[benchmark]'") from None
+    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    for found in results:
+        tasks.setdefault(json.dumps(found["task"], sort_keys=True), []).append(found)
+    if not tasks:
+        raise InputError("there are no results to draw")
+    figure, axes = plt.subplots(len(tasks), 2, figsize=(13, 5.2 * len(tasks)), sharey="row", squeeze=False)
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".") not in known:
+        raise InputError(f"{path}: a plot is written as {', '.join(sorted(known))}")
+    labels = []
+    for row, found in zip(axes, tasks.values(), strict=True):
+        for axis, (cost, title) in zip(row, COSTS.items(), strict=True):
+            labels.append((axis, *_panel(axis, found, cost)))
+            axis.set_xlabel(title)
+        setting = found[0]["task"]
+        row[0].set_ylabel(MEASURE)
+        row[0].set_title(
+            f"{setting['collection']}: {setting['queries']} queries, {setting['first_stage']} first stage, "
+            f"depth {setting['depth']}",
+            loc="left",
+            fontsize=10,
+        )
+        row[1].set_title(
+            ", ".join(sorted({name for each in found for name in each["judge"]})), loc="right", fontsize=10
+        )
+    figure.tight_layout()
+    for axis, points, before in labels:
+        _label(axis, points, before)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        figure.savefig(partial, dpi=150)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+        plt.close(figure)
+
+
+def _panel(axis: Any, found: Sequence[Mapping[str, Any]], cost: str) -> tuple[list[Point], float]:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    before = found[0][f"{MEASURE} before"]
+    points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"])) for each in found]
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.axhline(before, color="0.5", linestyle="--", linewidth=1)
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color="tab:blue", markersize=5)
+    # Room at the right for the label of the rightmost point.
+    least, most = min(x for x, _, _ in points), max(x for x, _, _ in points)
+    axis.set_xlim(least / 1.6, most * max(4.0, (most / least) ** 0.4))
+    axis.margins(y=0.12)
+    axis.annotate(
+        FIRST, (1, before), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
+        ha="right", fontsize=SIZE, color="0.4",
+    )  # fmt: skip
+    axis.grid(True, which="major", linewidth=0.4, alpha=0.6)
+    return points, before
+
+
+def _label(axis: Any, points: Sequence[Point], before: float) -> None:
+    """A name right of each point, moved up or down until it covers no other name, point or line."""
+    axis.figure.canvas.draw()
+    scale = 72 / axis.figure.dpi  # from pixels to points of type
+    spots = [tuple(float(value) * scale for value in axis.transData.transform(each[:2])) for each in points]
+    line = float(axis.transData.transform((1, before))[1]) * scale
+    # Left, right, bottom and top of what is taken.
+    taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in spots] + [(-1e9, 1e9, line - 1, line + 1)]
+    for (x, y), (at, value, name) in sorted(zip(spots, points, strict=True), key=lambda each: each[0][1]):
+        width, height = 0.6 * SIZE * len(name), SIZE
+        for move in sorted(range(-90, 91, 2), key=abs):
+            box = (x + 8, x + 8 + width, y + move - height / 2, y + move + height / 2)
+            if not any(box[0] < r and left < box[1] and box[2] < t and b < box[3] for left, r, b, t in taken):
+                break
+        taken.append(box)
+        axis.annotate(
+            name, (at, value), xytext=(8, move), textcoords="offset points", va="center_baseline", fontsize=SIZE,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "0.5"} if abs(move) > 6 else None,
+        )  # fmt: skip
+
+
+def label(spec: str) -> str:
+    """A SPEC without its model and the sizes that all share: `setwise:heapsort, alpha=0.5`."""
+    method, _, rest = spec.partition("@")
+    options = [each for each in rest.partition("?")[2].split("&") if each and not each.startswith("depth=")]
+    return ", ".join([method, *options])
