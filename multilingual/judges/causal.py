@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...encoders.base import Precision
 from ...encoders.batching import batches, halving
-from ...errors import InputError
-from ...items import Modality
-from ..messages import Message, fitted
-from . import Ask, Completion, refuse
-from .chats import rendered, templated
+from ..messages import Message
+from . import Ask, Completion
+from .chats import target_begins, texts, token_ids
 from .heads import CausalHead
+from .local import LocalJudge
 from .saying import completion, end_tokens, sampling
-from .tokens import SEAM, Tokens
+from .tokens import SEAM, chosen, tails
 
 SHORTEST = 8  # tokens of a prefix below which sharing it is not worth a pass of its own
 
@@ -35,7 +32,7 @@ class _Question:
     labels: tuple[tuple[int, ...], ...] = ()
 
 
-class CausalJudge:
+class CausalJudge(LocalJudge):
     """A causal language model (RankGPT's, UPR's, setwise and pairwise prompting's) through transformers.
 
     Questions that begin with the same tokens share the computation of them (a passage under many queries, the
@@ -44,106 +41,35 @@ class CausalJudge:
     rows where a label is chosen.
     """
 
-    modalities: frozenset[Modality] = frozenset({"text"})
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
+    budgets = (2048, 32768)
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        name: str,
-        revision: str,
-        *,
-        passage_tokens: int,
-        device: torch.device,
-    ) -> None:
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
-        self.name = name
-        self.revision = revision
-        self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, name)
-        self.device = device
-        self.passage_tokens = passage_tokens
-        self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None  # told how many questions were answered in all
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
-        self.budget = 2048 if device.type == "cpu" else 32768
-        self.appetite = 1024 if device.type == "cpu" else 16384
+    def __init__(self, *model: Any, **limits: Any) -> None:
+        super().__init__(*model, **limits)
         # transformers renames the argument and the output in the course of 5.x.
-        self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20)
+        names = inspect.signature(self.model.forward).parameters
+        self._cache = "cache" if "cache" in names else "past_key_values"
         self._head: CausalHead | None = None
-        self._answered = 0
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        dtype: Precision = "auto",
-        passage_tokens: int = 384,
-        revision: str | None = None,
-    ) -> CausalJudge:
-        """Load from the hub or a directory, safetensors only; passages are cut to `passage_tokens`."""
-        import transformers
-
-        from ...encoders.devices import resolve_device, resolve_dtype
-        from ...encoders.transformer import loaded, loaded_tokenizer, weights_hash
-
-        where = resolve_device(device)
-        precision = resolve_dtype(dtype, where)
-        source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
-        model = loaded(
-            transformers.AutoModelForCausalLM, checkpoint, dtype=precision, use_safetensors=True, **source
-        )
-        found = getattr(model.config, "_commit_hash", None) or weights_hash(checkpoint)
-        return cls(model, tokenizer, f"hf:{checkpoint}", found, passage_tokens=passage_tokens, device=where)
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        texts = self._texts(prompts, 8)
-        plans = [self.tokens.labels(text[-SEAM:], tuple(labels)) for text in texts]
-        starts = self._ids(texts, prompts)
-        if all(plan.single for plan in plans):
-            questions = [
-                _Question((*start, *plan.lead), labels=plan.ids)
-                for start, plan in zip(starts, plans, strict=True)
-            ]
-            table = np.stack(self._answers(questions)) if questions else np.empty((0, len(labels)))
-        else:
-            # A label's probability is that of all its tokens: the sum, not the mean.
-            questions = [
-                _Question((*start, *sequence), len(sequence))
-                for start, plan in zip(starts, plans, strict=True)
-                for sequence in plan.sequences
-            ]
-            sums = [row.sum() for row in self._answers(questions)]
-            table = np.array(sums).reshape(len(prompts), len(labels))
+        read = texts(self, prompts, max((self.tokens.count(f" {label}") for label in labels), default=0))
+        asked = tails([self.tokens.labels(text[-SEAM:], tuple(labels)) for text in read])
+        questions = [
+            _Question((*start, *tail.tokens), tail.scored, tail.labels)
+            for start, row in zip(token_ids(self, read, prompts), asked, strict=True)
+            for tail in row
+        ]
         self.usage["calls"] += len(prompts)
-        normalised: np.ndarray = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
-        return normalised
+        return chosen(asked, self._answers(questions), len(labels))
 
     def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         longest = max((self.tokens.count(target) for target in set(targets)), default=0)
-        texts = self._texts(prompts, longest)
-        starts = self._ids(texts, prompts)
-        wholes = self._ids([text + target for text, target in zip(texts, targets, strict=True)], prompts)
+        read = texts(self, prompts, longest)
+        starts = token_ids(self, read, prompts)
+        wholes = token_ids(self, [text + target for text, target in zip(read, targets, strict=True)], prompts)
         questions = []
         for start, whole, target in zip(starts, wholes, targets, strict=True):
-            # Where target and prompt merge into one token, that token is the target's.
-            begins = next(
-                (n for n, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), len(start)
-            )
-            if not 0 < begins < len(whole):
-                raise InputError(f"{self.name}: the target {target!r} has no tokens")
+            begins = target_begins(start, whole, self.name, target)
             questions.append(_Question(whole, len(whole) - begins))
         self.usage["calls"] += len(prompts)
         return np.array([row.mean() for row in self._answers(questions)])
@@ -158,7 +84,7 @@ class CausalJudge:
         seed: int = 0,
     ) -> list[Completion]:
         """Greedy at temperature 0; ends at one of `stop`, which the text then ends with."""
-        starts = self._ids(self._texts(prompts, max_new_tokens), prompts)
+        starts = token_ids(self, texts(self, prompts, max_new_tokens), prompts)
         options = sampling(self.tokenizer, stop, temperature, seed)
         ends = end_tokens(self.model, self.tokenizer)
         done: list[Completion] = [Completion("", 0)] * len(starts)
@@ -179,46 +105,6 @@ class CausalJudge:
             self._tell(len(batch))
         self.usage["calls"] += len(prompts)
         return done
-
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
-
-    def _texts(self, prompts: Sequence[Message], reserve: int) -> list[str]:
-        """Each prompt as one text, its passages cut so that `reserve` tokens more still fit."""
-        texts = []
-        for prompt in prompts:
-            chats = templated(self, prompt)
-            frame = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name)) if chats else 1
-            fit, cut = fitted(
-                prompt,
-                self.tokens,
-                passage_tokens=self.passage_tokens,
-                room=self.context - reserve - frame,
-                name=self.name,
-            )
-            self.usage["cut_passages"] += cut
-            texts.append(
-                rendered(self.tokenizer, fit, fit.user(), self.name) + fit.answer if chats else fit.plain()
-            )
-        return texts
-
-    def _ids(self, texts: Sequence[str], prompts: Sequence[Message]) -> list[tuple[int, ...]]:
-        if not texts:
-            return []
-        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        bos = self.tokenizer.bos_token_id
-        # Chat templates bring the BOS. Elsewhere some checkpoints' tokenizers do not add the one that the model was
-        # trained with; Gemma needs it.
-        rows = [
-            tuple(row) if bos is None or row[:1] == [bos] or templated(self, prompt) else (bos, *row)
-            for row, prompt in zip(ids, prompts, strict=True)
-        ]
-        if (longest := max(map(len, rows))) > self.context:
-            raise InputError(
-                f"{self.name}: a prompt of {longest} tokens exceeds the context of {self.context}; "
-                f"shorten the query or the instruction"
-            )
-        return rows
 
     def _answers(self, questions: Sequence[_Question]) -> list[np.ndarray]:
         """The log-probabilities of each question's scored tokens, or the scores of its labels, float64."""
@@ -315,15 +201,6 @@ class CausalJudge:
         """The score of each label after the last token: the log of the sum of what its token ids have."""
         assert self._head is not None
         return self._head.said(states[:, -1], [question.labels for question in questions])
-
-    def _tell(self, answered: int) -> None:
-        self._answered += answered
-        if self.progress is not None:
-            self.progress(self._answered)
-
-    @property
-    def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         # On the left, so that every prompt's last token and the tokens after it stand in the same columns.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +13,13 @@ import torch
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from ...items import Modality
-from ..messages import Message, Part, Seam, fitted
-from . import Ask, Completion, refuse
-from .chats import rendered, templated
-from .tokens import Tokens
+from ..messages import Message, Part, Seam
+from . import Ask
+from .chats import check_length, fit, rendered, templated
+from .local import LocalJudge
 
 
-class ClassifierJudge:
+class ClassifierJudge(LocalJudge):
     """A sequence classifier as cross-encoder (Nogueira and Cho 2019) or RankLLaMA (Ma et al. 2023).
 
     The message is parted by its seam into the two inputs of a pair, put together by the model's own tokenizer with
@@ -31,40 +29,13 @@ class ClassifierJudge:
     (`LABEL_0`, `3`, `2 stars`).
     """
 
-    modalities: frozenset[Modality] = frozenset({"text"})
     can: frozenset[Ask] = frozenset({"score"})
+    budgets = (4096, 65536)
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        name: str,
-        revision: str,
-        *,
-        passage_tokens: int,
-        device: torch.device,
-    ) -> None:
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
-        self.name = name
-        self.revision = revision
-        self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, name)
-        self.device = device
-        self.passage_tokens = passage_tokens
-        self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
-        self.budget = 4096 if device.type == "cpu" else 65536
-        self.appetite = 1024 if device.type == "cpu" else 16384
-        self.context = _longest(model, tokenizer)
-        self.grades = _grades(model.config, name)
-        self._answered = 0
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
+    def __init__(self, *model: Any, **limits: Any) -> None:
+        super().__init__(*model, **limits)
+        self.context = _longest(self.model, self.tokenizer)
+        self.grades = _grades(self.model.config, self.name)
 
     def score(self, prompts: Sequence[Message]) -> np.ndarray:
         inputs = [self._encoded(prompt) for prompt in prompts]
@@ -75,20 +46,9 @@ class ClassifierJudge:
 
         for batch in batches([len(each["input_ids"]) for each in inputs], self.budget):
             scores[batch] = halving(forward, batch, [f"prompt {row}" for row in batch])
-            self._answered += len(batch)
-            if self.progress is not None:
-                self.progress(self._answered)
+            self._tell(len(batch))
         self.usage["calls"] += len(prompts)
         return scores
-
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        raise refuse(self, "choose")
-
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        raise refuse(self, "likelihood")
-
-    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
-        raise refuse(self, "generate")
 
     def _encoded(self, prompt: Message) -> dict[str, list[int]]:
         """The tokenizer's output for one message, cut to fit."""
@@ -98,29 +58,18 @@ class ClassifierJudge:
             special = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name))
         else:
             special = self.tokenizer.num_special_tokens_to_add(pair=paired)
-        fit, cut = fitted(
-            prompt,
-            self.tokens,
-            passage_tokens=self.passage_tokens,
-            room=self.context - special,
-            name=self.name,
-        )
-        self.usage["cut_passages"] += cut
+        whole = fit(self, prompt, self.context - special)
         if chats:
-            text = rendered(self.tokenizer, fit, fit.user(), self.name) + fit.answer
+            text = rendered(self.tokenizer, whole, whole.user(), self.name) + whole.answer
             encoded = self.tokenizer(text, add_special_tokens=False, verbose=False)
         else:
-            encoded = self.tokenizer(*_inputs(fit, self.name), verbose=False)
-        if (length := len(encoded["input_ids"])) > self.context:
-            raise InputError(
-                f"{self.name}: a prompt of {length} tokens exceeds the context of {self.context}; "
-                f"shorten the query or the instruction"
-            )
+            encoded = self.tokenizer(*_inputs(whole, self.name), verbose=False)
+        check_length(self, len(encoded["input_ids"]))
         return dict(encoded)
 
     def _scored(self, inputs: Sequence[dict[str, list[int]]]) -> np.ndarray:
         # On the right whatever the tokenizer's side: there padding moves no position, and causal models never see it.
-        pad = self._pad([each["input_ids"] for each in inputs])
+        pad = self._unused([each["input_ids"] for each in inputs])
         longest = max(len(each["input_ids"]) for each in inputs)
         fill = {"input_ids": pad, "attention_mask": 0, "token_type_ids": self.tokenizer.pad_token_type_id}
         tensors = {
@@ -154,7 +103,7 @@ class ClassifierJudge:
         expected: np.ndarray = shares @ self.grades
         return expected
 
-    def _pad(self, rows: Sequence[Sequence[int]]) -> int:
+    def _unused(self, rows: Sequence[Sequence[int]]) -> int:
         """The model's padding token; Llama has none, and takes one that none of the rows contains."""
         config = self.model.config.get_text_config()
         if config.pad_token_id is not None:

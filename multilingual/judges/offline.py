@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...encoders.base import Precision
 from ...errors import nearest
-from .causal import CausalJudge
+from . import Judge
 
 
 def load(
@@ -14,13 +14,14 @@ def load(
     trust_remote_code: bool = False,
     dtype: Precision = "auto",
     passage_tokens: int = 384,
-) -> CausalJudge:
+) -> Judge:
     """`InputError` listing the offline judges for an unknown one, or naming the package if it is missing."""
     from ...encoders import offline
+    from . import hf
 
     if checkpoint != "gemma":
         raise nearest(checkpoint, ("gemma",), "offline judge")
     where = str(offline.checkpoint(checkpoint))
-    judge = CausalJudge.from_checkpoint(where, device=device, dtype=dtype, passage_tokens=passage_tokens)
+    judge = hf.load(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"
     return judge

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from ...items import Modality
-from ..messages import Message, fitted
-from . import Ask, Completion, refuse
-from .chats import rendered, templated
+from ..messages import Message
+from . import Ask, Completion
+from .chats import check_length, fit, rendered, target_begins, templated
 from .heads import Head
+from .local import UNBOUNDED, LocalJudge
 from .saying import completion, end_tokens, sampling
-from .tokens import SEAM, Tail, Tokens, chosen, tails
-
-UNBOUNDED = 1 << 20  # tokens that models with relative positions (T5) read; they have no limit of their own
+from .tokens import SEAM, Tail, chosen, tails
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class _Question:
         return whole[:-1] if self.tail.scored else whole
 
 
-class Seq2SeqJudge:
+class Seq2SeqJudge(LocalJudge):
     """An encoder-decoder: monoT5 (Nogueira et al. 2020), mT5 on mMARCO (Bonifacio et al. 2021), UPR (Sachan et al.
     2022), setwise prompting of FLAN-T5 (Zhuang et al. 2024).
 
@@ -50,42 +47,14 @@ class Seq2SeqJudge:
     prompts of any length (FLAN-T5 in setwise prompting reads more than the 512 tokens that its tokenizer names).
     """
 
-    modalities: frozenset[Modality] = frozenset({"text"})
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        name: str,
-        revision: str,
-        *,
-        passage_tokens: int,
-        device: torch.device,
-    ) -> None:
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
-        self.name = name
-        self.revision = revision
-        self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, name)
-        self.device = device
-        self.passage_tokens = passage_tokens
-        self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
-        self.budget = 4096 if device.type == "cpu" else 32768
-        self.appetite = 1024 if device.type == "cpu" else 16384
-        self.context = _longest(model.config, "encoder")
-        self.answers = _longest(model.config, "decoder")  # tokens that the decoder has positions for
-        self._start = _start(model, name)
+    def __init__(self, *model: Any, **limits: Any) -> None:
+        super().__init__(*model, **limits)
+        self.context = _longest(self.model.config, "encoder")
+        self.answers = _longest(self.model.config, "decoder")  # tokens that the decoder has positions for
+        self._start = _start(self.model, self.name)
         self._head: Head | None = None
-        self._answered = 0
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
         encoders = self._read(prompts)
@@ -103,11 +72,7 @@ class Seq2SeqJudge:
         for encoder, prompt, target in zip(self._read(prompts), prompts, targets, strict=True):
             start = self.tokens.ids(prompt.answer)
             whole = self.tokens.ids(prompt.answer + target)
-            # Where target and answer merge into one token, that token is the target's.
-            both = zip(start, whole, strict=False)
-            begins = next((n for n, (one, other) in enumerate(both) if one != other), len(start))
-            if begins >= len(whole):
-                raise InputError(f"{self.name}: the target {target!r} has no tokens")
+            begins = target_begins(start, whole, self.name, target)
             tail = Tail(whole[begins:], len(whole) - begins)
             questions.append(_Question(encoder, (*self._start, *whole[:begins]), tail))
         self.usage["calls"] += len(prompts)
@@ -161,9 +126,6 @@ class Seq2SeqJudge:
         self.usage["calls"] += len(prompts)
         return [done[row] for row in range(len(prompts))]
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
-
     def _read(self, prompts: Sequence[Message]) -> list[tuple[int, ...]]:
         """Each message as the encoder reads it, its passages cut so that it fits."""
         rows = []
@@ -172,24 +134,13 @@ class Seq2SeqJudge:
             chats = templated(self, prompt)
             frame = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name)) if chats else special
             bare = Message(prompt.parts, prompt.system)  # the answer is the decoder's
-            fit, cut = fitted(
-                bare,
-                self.tokens,
-                passage_tokens=self.passage_tokens,
-                room=self.context - frame,
-                name=self.name,
-            )
-            self.usage["cut_passages"] += cut
+            whole = fit(self, bare, self.context - frame)
             if chats:
-                text = rendered(self.tokenizer, prompt, fit.user(), self.name)
+                text = rendered(self.tokenizer, prompt, whole.user(), self.name)
             else:
-                text = fit.plain()
+                text = whole.plain()
             ids = self.tokenizer(text, add_special_tokens=not chats, verbose=False)["input_ids"]
-            if len(ids) > self.context:
-                raise InputError(
-                    f"{self.name}: a prompt of {len(ids)} tokens exceeds the context of {self.context}; "
-                    f"shorten the query or the instruction"
-                )
+            check_length(self, len(ids))
             rows.append(tuple(ids))
         return rows
 
@@ -292,15 +243,6 @@ class Seq2SeqJudge:
         wanted = torch.tensor(targets, device=self.device)
         values = self._head.log_probs(states[rows, places], wanted).double().cpu().numpy()
         return np.split(values, np.cumsum([count for _, count in spans])[:-1])
-
-    def _tell(self, answered: int) -> None:
-        self._answered += answered
-        if self.progress is not None and answered:
-            self.progress(self._answered)
-
-    @property
-    def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         longest = max(map(len, rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,12 +17,13 @@ from ...encoders.batching import batches, halving
 from ...errors import InputError
 from ...items import Modality
 from ...multimodal.images import MAX_PIXELS, check_max_pixels, open_image
-from ..messages import Message, Part, Picture, fitted, written
-from . import Ask, Completion, refuse
-from .chats import rendered, templated
+from ..messages import Message, Part, Picture, written
+from . import Ask, Completion
+from .chats import check_length, fit, rendered, templated
 from .heads import CausalHead
+from .local import LocalJudge
 from .saying import completion, end_tokens, sampling
-from .tokens import SEAM, Tail, Tokens, chosen, tails
+from .tokens import SEAM, Tail, chosen, tails
 
 __all__ = ["MAX_PIXELS", "VisionJudge"]
 
@@ -41,7 +41,7 @@ class _Shown:
     cost: int
 
 
-class VisionJudge:
+class VisionJudge(LocalJudge):
     """A chat model that sees pictures, through `AutoModelForImageTextToText`.
 
     Pictures stand in the user's turn where the message has them. Each is decoded within limits and scaled down to at
@@ -52,6 +52,7 @@ class VisionJudge:
 
     modalities: frozenset[Modality] = frozenset({"text", "image"})
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
+    appetites = (256, 2048)
 
     def __init__(
         self,
@@ -60,33 +61,19 @@ class VisionJudge:
         name: str,
         revision: str,
         *,
-        passage_tokens: int,
-        device: torch.device,
         max_pixels: int = MAX_PIXELS,
+        **limits: Any,
     ) -> None:
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
         check_max_pixels(max_pixels)
         if not getattr(processor, "chat_template", None):
             raise InputError(
                 f"{name}: its processor has no chat template, which says where pictures go; take a checkpoint tuned "
                 f"for chat"
             )
-        self.name = name
-        self.revision = revision
-        self.model = model.to(device).eval()
+        super().__init__(model, processor.tokenizer, name, revision, **limits)
         self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.tokens = Tokens(self.tokenizer, name)
-        self.device = device
-        self.passage_tokens = passage_tokens
         self.max_pixels = max_pixels
-        self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None
         self.chats = True
-        self.budget = 4096 if device.type == "cpu" else 32768
-        self.appetite = 256 if device.type == "cpu" else 2048
-        self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20)
         self._size = _within(processor.image_processor, max_pixels)
         kinds = ("image_token", "video_token", "audio_token")
         self._placeholders = [
@@ -95,11 +82,10 @@ class VisionJudge:
         self._opened = lru_cache(maxsize=PICTURES)(self._decoded)
         self._weight = lru_cache(maxsize=1 << 12)(self._weighed)
         self._head: CausalHead | None = None
-        self._answered = 0
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}/{self.max_pixels}"
+        return f"{super().fingerprint}/{self.max_pixels}"
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
         ends = [self._frame(prompt)[-SEAM:] for prompt in prompts]
@@ -145,9 +131,6 @@ class VisionJudge:
         self._in_batches(prompts, [max_new_tokens] * len(prompts), forward)
         return [done[row] for row in range(len(prompts))]
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
-
     def _answers(self, prompts: Sequence[Message], asked: Sequence[Sequence[Tail]]) -> list[np.ndarray]:
         """For each prompt's tails in turn the log-probabilities of the scored tokens, or the scores of the labels."""
         results: dict[tuple[int, int], np.ndarray] = {}
@@ -177,9 +160,7 @@ class VisionJudge:
             for part in ([s for s in shown if s[1].pictures], [s for s in shown if not s[1].pictures]):
                 for batch in batches([each.cost for _, each in part], self.budget):
                     halving(forward, [part[n] for n in batch], [f"prompt {part[n][0]}" for n in batch])
-                    self._answered += len(batch)
-                    if self.progress is not None:
-                        self.progress(self._answered)
+                    self._tell(len(batch))
         self.usage["calls"] += len(prompts)
 
     def _frame(self, prompt: Message) -> str:
@@ -226,21 +207,10 @@ class VisionJudge:
         weights = [self._weight(picture.size) for picture in pictures]
         tokens, pixels = sum(each for each, _ in weights), sum(each for _, each in weights)
         frame = tokens + self.tokens.count(self._text(replace(prompt, parts=(), system="", answer="")))
-        fit, cut = fitted(
-            prompt,
-            self.tokens,
-            passage_tokens=self.passage_tokens,
-            room=self.context - room - frame,
-            name=self.name,
-        )
-        self.usage["cut_passages"] += cut
-        length = self.tokens.count(self._frame(fit)) + tokens
-        if length + room > self.context:
-            raise InputError(
-                f"{self.name}: a prompt of {length} tokens exceeds the context of {self.context}; shorten the query "
-                f"or the instruction, or lower max_pixels"
-            )
-        return _Shown(self._text(fit), pictures, length + room + pixels // PATCH)
+        whole = fit(self, prompt, self.context - room - frame)
+        length = self.tokens.count(self._frame(whole)) + tokens
+        check_length(self, length + room, ", or lower max_pixels")
+        return _Shown(self._text(whole), pictures, length + room + pixels // PATCH)
 
     def _open(self, image: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
         # PIL images have no hash.
@@ -300,10 +270,6 @@ class VisionJudge:
             targets = torch.tensor([token for tail in asked for token in tail.tokens], device=self.device)
             values = self._head.log_probs(states[rows, places], targets).double().cpu().numpy()
         return np.split(values, np.cumsum([tail.scored for tail in asked])[:-1])
-
-    @property
-    def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
 
 
 def _as_parts(text: str) -> list[dict[str, object]]:

@@ -12,9 +12,9 @@ import numpy as np
 from ...encoders.base import Precision
 from ...errors import InputError
 from ...items import Modality
-from ..messages import Message, fitted
+from ..messages import Message
 from . import Ask, Completion, refuse
-from .chats import rendered, templated
+from .chats import target_begins, texts, token_ids
 from .tokens import SEAM, Tail, Tokens, chosen, tails
 
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms
@@ -97,7 +97,7 @@ class VLLMJudge:
         self.engine = engine
         self.tokenizer = engine.get_tokenizer()
         self.tokens = Tokens(self.tokenizer, self.name)
-        self.context = int(config.max_model_len)
+        self.context = int(config.max_model_len) - 1  # it always makes one token
         self.passage_tokens, self.seed = passage_tokens, seed
         self.chats = bool(getattr(self.tokenizer, "chat_template", None))
         self.usage: Counter[str] = Counter()
@@ -110,25 +110,23 @@ class VLLMJudge:
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
         # The step itself makes one token; the tokens of long labels need room in the prompt.
-        texts = self._texts(prompts, 1 + max((self.tokens.count(f" {label}") for label in labels), default=0))
-        asked = tails([self.tokens.labels(text[-SEAM:], tuple(labels)) for text in texts])
+        read = texts(self, prompts, 1 + max((self.tokens.count(f" {label}") for label in labels), default=0))
+        asked = tails([self.tokens.labels(text[-SEAM:], tuple(labels)) for text in read])
         questions = [
-            (start, tail) for start, row in zip(self._ids(texts, prompts), asked, strict=True) for tail in row
+            (start, tail)
+            for start, row in zip(token_ids(self, read, prompts), asked, strict=True)
+            for tail in row
         ]
         return chosen(asked, self._answers(questions, len(prompts)), len(labels))
 
     def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         longest = max((self.tokens.count(target) for target in set(targets)), default=0)
-        texts = self._texts(prompts, longest + 1)
-        starts = self._ids(texts, prompts)
-        wholes = self._ids([text + target for text, target in zip(texts, targets, strict=True)], prompts)
+        read = texts(self, prompts, longest + 1)
+        starts = token_ids(self, read, prompts)
+        wholes = token_ids(self, [text + target for text, target in zip(read, targets, strict=True)], prompts)
         questions = []
         for start, whole, target in zip(starts, wholes, targets, strict=True):
-            # Where target and prompt merge into one token, that token is the target's.
-            both = zip(start, whole, strict=False)
-            begins = next((n for n, (one, other) in enumerate(both) if one != other), len(start))
-            if not 0 < begins < len(whole):
-                raise InputError(f"{self.name}: the target {target!r} has no tokens")
+            begins = target_begins(start, whole, self.name, target)
             questions.append((whole[:begins], Tail(whole[begins:], len(whole) - begins)))
         return np.array([row.mean() for row in self._answers(questions, len(prompts))], dtype=np.float64)
 
@@ -151,7 +149,7 @@ class VLLMJudge:
             stop=list(stop) or None,
             include_stop_str_in_output=True,
         )
-        rows = self._ids(self._texts(prompts, max_new_tokens), prompts)
+        rows = token_ids(self, texts(self, prompts, max_new_tokens), prompts)
         said = [output.outputs[0] for output in self._run(rows, [sampling] * len(rows))]
         self._answered(len(prompts))
         self.usage["generated_tokens"] += sum(len(each.token_ids) for each in said)
@@ -204,40 +202,6 @@ class VLLMJudge:
         self.usage["calls"] += many
         if self.progress is not None:
             self.progress(self.usage["calls"])
-
-    def _texts(self, prompts: Sequence[Message], reserve: int) -> list[str]:
-        """Each prompt as one text, its passages cut so that `reserve` tokens more still fit."""
-        texts = []
-        for prompt in prompts:
-            chats = templated(self, prompt)
-            frame = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name)) if chats else 1
-            fit, cut = fitted(
-                prompt,
-                self.tokens,
-                passage_tokens=self.passage_tokens,
-                room=self.context - reserve - frame,
-                name=self.name,
-            )
-            self.usage["cut_passages"] += cut
-            texts.append(
-                rendered(self.tokenizer, fit, fit.user(), self.name) + fit.answer if chats else fit.plain()
-            )
-        return texts
-
-    def _ids(self, texts: Sequence[str], prompts: Sequence[Message]) -> list[tuple[int, ...]]:
-        bos = self.tokenizer.bos_token_id
-        rows = []
-        for text, prompt in zip(texts, prompts, strict=True):
-            row = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-            # Chat templates bring the BOS; elsewhere it is put there, as models were trained with it.
-            own = bos is None or row[:1] == (bos,) or templated(self, prompt)
-            rows.append(row if own else (bos, *row))
-        if (longest := max(map(len, rows), default=0)) >= self.context:
-            raise InputError(
-                f"{self.name}: a prompt of {longest} tokens leaves no room in the context of {self.context}; "
-                f"shorten the query or the instruction"
-            )
-        return rows
 
 
 def _revision(config: Any, checkpoint: str) -> str:

@@ -10,7 +10,9 @@ import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import prompts
+from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge, prefixes
+from crosslens.multilingual.judges.chats import texts
 from crosslens.multilingual.messages import Message, Passage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{%
 
 @pytest.fixture(scope="module")
 def judge(tiny_judge):
-    return CausalJudge.from_checkpoint(str(tiny_judge), device="cpu", dtype="float32")
+    return hf.load(str(tiny_judge), device="cpu", dtype="float32")
 
 
 def copied(judge, passage_tokens=384):
@@ -131,8 +133,8 @@ def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
 
 def test_a_long_passage_is_cut_and_the_query_is_not(judge):
     short = copied(judge, passage_tokens=5)
-    (text,) = short._texts(
-        [Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1
+    (text,) = texts(
+        short, [Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1
     )
     assert text.endswith(" the query")
     assert short.tokens.count(text.removesuffix(" the query")) == 5
@@ -145,8 +147,8 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     small = copied(judge)
     small.context = 120
     long, tiny = "The cat sleeps all day and hunts at night. " * 9, "Le chat"
-    (text,) = small._texts(
-        [Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1
+    (text,) = texts(
+        small, [Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1
     )
     assert small.tokens.count(text) < 120
     first, second, third = text.removesuffix(" the query").split("|")
@@ -154,9 +156,9 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     assert first == third
     assert small.tokens.count(first) > 30
     with pytest.raises(InputError, match="too short for 20 passages"):
-        small._texts([Message((*[Passage(long)] * 20, " the query"))], 1)
+        texts(small, [Message((*[Passage(long)] * 20, " the query"))], 1)
     with pytest.raises(InputError, match="too short for one passage"):
-        small._texts([Message((Passage(long), "cat " * 118))], 1)
+        texts(small, [Message((Passage(long), "cat " * 118))], 1)
 
 
 def test_generate_continues_every_prompt_as_it_does_alone(judge):
@@ -182,16 +184,16 @@ def test_a_chat_template_goes_around_where_it_is_wanted(judge):
     chat.tokenizer = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
     chat.tokenizer.chat_template, chat.chats = TEMPLATE, True
     message = Message(("Is ", Passage("water"), " wet?"), system="Be brief.", answer="It", chat="auto")
-    assert chat._texts([message], 1) == ["<system>Be brief.\n<user>Is water wet?\n<model>It"]
-    assert judge._texts([message], 1) == ["Be brief.\n\nIs water wet?It"]
+    assert texts(chat, [message], 1) == ["<system>Be brief.\n<user>Is water wet?\n<model>It"]
+    assert texts(judge, [message], 1) == ["Be brief.\n\nIs water wet?It"]
     never = Message(("Is it?",), chat="never")
-    assert chat._texts([never], 1) == ["Is it?"]
+    assert texts(chat, [never], 1) == ["Is it?"]
     chat.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
     )
-    assert chat._texts([message], 1) == ["<user>Be brief.\n\nIs water wet?\n<model>It"]
+    assert texts(chat, [message], 1) == ["<user>Be brief.\n\nIs water wet?\n<model>It"]
     with pytest.raises(InputError, match="has no chat template"):
-        judge._texts([Message(("Is it?",), chat="always")], 1)
+        texts(judge, [Message(("Is it?",), chat="always")], 1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gemma2", "gpt2", "neox", "cohere"])
@@ -222,7 +224,7 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    judge = CausalJudge.from_checkpoint(str(tmp_path), device="cpu", dtype="float32")
+    judge = hf.load(str(tmp_path), device="cpu", dtype="float32")
     messages = [Message((Passage(doc.text), "\nA question about cats. Is it? Answer:")) for doc in DOCS]
     expected = [
         [np.logaddexp.reduce([plain(judge, m.plain(), judge.tokenizer.decode([t]))[0] for t in ids])

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
-from crosslens.multilingual.judges import factory
-from crosslens.multilingual.judges.causal import CausalJudge
+from crosslens.multilingual.judges import factory, hf
+from crosslens.multilingual.judges.chats import texts, token_ids
 from crosslens.multilingual.messages import Message, Passage
 
 TEMPLATE = (
@@ -169,7 +169,7 @@ def both(request, stand_in, tiny_judge, talker):
     """The judge on the stand-in, and the one on transformers."""
     where = str(tiny_judge if request.param == "plain" else talker)
     ours = factory("vllm")(where, passage_tokens=6)
-    return ours, CausalJudge.from_checkpoint(where, device="cpu", dtype="float32", passage_tokens=6)
+    return ours, hf.load(where, device="cpu", dtype="float32", passage_tokens=6)
 
 
 PROMPTS = [
@@ -233,7 +233,7 @@ def test_usage_leaves_out_what_came_from_the_prefix_cache_and_progress_is_told(b
     ours.generate(PROMPTS, max_new_tokens=1)
     ours.choose(PROMPTS[:2], ["A", "B"])
     assert told == [3, 5]
-    ids = ours._ids(ours._texts(PROMPTS, 1), PROMPTS)
+    ids = token_ids(ours, texts(ours, PROMPTS, 1), PROMPTS)
     assert ours.usage["prompt_tokens"] >= sum(map(len, ids)) - len(ids)
 
 
@@ -247,7 +247,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
     }  # fmt: skip
     assert {key: args[key] for key in wanted} == wanted
     assert judge.name == f"vllm:{tiny_judge}"
-    assert judge.context == 64
+    assert judge.context == 63  # one token is always made
     assert judge.fingerprint != factory("vllm")(str(tiny_judge), passage_tokens=9).fingerprint
     with pytest.raises(InputError, match="context is too short|leaves no room"):
         judge.choose([Message(("cat " * 100, Passage("x" * 50)))], ["A", "B"])
