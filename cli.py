@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import emit, guarded, progress, say
+from .console import emit, guarded, progress, say, shown, summary
 from .errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -449,41 +449,6 @@ def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any]
             raise InputError(f"--where {pair!r} is not KEY=VALUE")
         found.setdefault(key, []).append(value)
     return found or None
-
-
-def shown(item: Item) -> dict[str, Any]:
-    """What a person sees of a hit: the start of its text, or where its picture is."""
-    text = (item.text or "").strip()
-    picture = (
-        str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
-    )
-    return {"text": text[:100] if text else f"[{picture}]", "image": picture}
-
-
-def summary(run: Run, output: Path, json: bool) -> None:
-    """What `run` and `rerank` say about the file they wrote."""
-    empty = [query.id for query, hits in run if not hits]
-    report = {
-        "run": str(output),
-        "topics": len(run),
-        "hits": sum(map(len, run.hits.values())),
-        "topics_without_hits": empty,
-        "stages": run.manifest.to_json(),
-    }
-    if json:
-        emit(report)
-        return
-    print(f"{output}: {report['hits']} hits for {len(run)} topics")
-    for record in run.manifest.records:
-        counts = ", ".join(f"{int(v)} {k}" for k, v in record.counts.items())
-        print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
-    if empty:
-        say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
-    if any(record.models for record in run.manifest.records):
-        from .multilingual.rerank import remarks
-
-        for line in remarks(run.manifest):
-            say(line)
 
 
 def main() -> None:

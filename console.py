@@ -7,9 +7,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import CrosslensError, InputError
+
+if TYPE_CHECKING:
+    from .items import Item
+    from .runs import Run
 
 
 def emit(value: Mapping[str, Any]) -> None:
@@ -64,6 +69,41 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def shown(item: Item) -> dict[str, Any]:
+    """What a person sees of a hit: the start of its text, or where its picture is."""
+    text = (item.text or "").strip()
+    picture = (
+        str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
+    )
+    return {"text": text[:100] if text else f"[{picture}]", "image": picture}
+
+
+def summary(run: Run, output: Path, json: bool) -> None:
+    """What `run` and `rerank` say about the file they wrote."""
+    empty = [query.id for query, hits in run if not hits]
+    report = {
+        "run": str(output),
+        "topics": len(run),
+        "hits": sum(map(len, run.hits.values())),
+        "topics_without_hits": empty,
+        "stages": run.manifest.to_json(),
+    }
+    if json:
+        emit(report)
+        return
+    print(f"{output}: {report['hits']} hits for {len(run)} topics")
+    for record in run.manifest.records:
+        counts = ", ".join(f"{int(v)} {k}" for k, v in record.counts.items())
+        print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
+    if empty:
+        say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
+    if any(record.models for record in run.manifest.records):
+        from .multilingual.rerank import remarks
+
+        for line in remarks(run.manifest):
+            say(line)
 
 
 def guarded(program: Callable[[], Any]) -> int:

@@ -21,6 +21,10 @@ HUB = (
     ("hf:sentence-transformers/LaBSE", "1.9 GB", "Apache-2.0", "text", "109"),
     ("clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "1.5 GB", "MIT", "text, image", "100"),
     ("clip:ViT-B-16-SigLIP2/webli", "1.5 GB", "Apache-2.0", "text, image", "100+"),
+    ("cross@hf:BAAI/bge-reranker-v2-m3", "2.3 GB", "Apache-2.0", "text", "100+"),
+    ("setwise@hf:Qwen/Qwen3-0.6B", "1.5 GB", "Apache-2.0", "text", "100+"),
+    ("qwen3-reranker@hf:Qwen/Qwen3-Reranker-0.6B", "1.2 GB", "Apache-2.0", "text", "100+"),
+    ("setwise@hf:Qwen/Qwen3-VL-2B-Instruct", "4.3 GB", "Apache-2.0", "text, image", "30+"),
 )
 
 OPTIONAL = {  # import name -> distribution, what to install
@@ -51,6 +55,7 @@ def catalogue() -> dict[str, Any]:
     from .encoders.registry import FAMILIES, OFFLINE
     from .multilingual.judges import JUDGES
     from .multilingual.prompts import known
+    from .multilingual.sorters import SORTERS
 
     carried = []
     for model in offline.MODELS.values():
@@ -76,6 +81,7 @@ def catalogue() -> dict[str, Any]:
         "encoder_families": [*FAMILIES, *(f"offline:{name}" for name in OFFLINE)],
         "judge_families": list(JUDGES),
         "prompts": known(),
+        "sorters": list(SORTERS),
     }
 
 
@@ -97,10 +103,12 @@ def show_catalogue(found: dict[str, Any]) -> None:
         table.add_row(
             row["spec"], row["size"], row["licence"], row["modalities"], row["languages"], "needs a network"
         )
-    console = Console(soft_wrap=True)
+    # Names are long: a narrow terminal wraps the lines, which reads better than folded cells.
+    console = Console(soft_wrap=True, width=max(Console().width, 130))
     console.print(table)
     console.print(
-        f"\nreranking prompts: {', '.join(found['prompts'])}; any hf: or clip: checkpoint or directory loads too"
+        f"\nreranking prompts: {', '.join(found['prompts'])}\nsorters: {', '.join(found['sorters'])}\n"
+        "any hf: or clip: checkpoint or directory loads too"
     )
 
 

@@ -54,7 +54,7 @@ class Rerank(Stage):
     are an `InputError` before any work with `"refuse"`; either way they are counted in the manifest.
 
     With a `journal`, finished queries are kept in that file and not judged again by a later run; who writes the run
-    removes it. `InputError` on scores that are not finite, and on a judge that gives all candidates the same score.
+    removes it. `InputError` on scores that are not finite, and on a judge whose probabilities are all the same.
     """
 
     judge: Judge
@@ -182,6 +182,9 @@ class Rerank(Stage):
         every = np.concatenate(answers)
         texts = {document.text for _, group in comparisons for document in group}
         if len(every) > 2 and len(texts) > 2 and np.ptp(every) == 0:
+            if self.prompt.asks == "generate":  # grades in words are few, and answers may all be unreadable
+                count["all_alike"] += len(every)
+                return answers
             raise InputError(
                 f"{self.judge.name} gave all {len(every)} candidates the score {every[0]:g}: "
                 f"it does not follow the prompt {self.prompt.name}"
@@ -337,6 +340,10 @@ def remarks(manifest: Manifest) -> list[str]:
             lines.append(
                 f"{name} took the first passage shown in {int(counts['first_won'])} of {int(counts['compared'])} "
                 f"comparisons: if the order was not right before, it does not compare; try orders=both, or another prompt or model"
+            )
+        if counts.get("all_alike"):
+            lines.append(
+                f"{name} gave {int(counts['all_alike'])} candidates one and the same score: they kept their order"
             )
         if counts.get("thoughts_cut"):
             lines.append(f"{name}: {int(counts['thoughts_cut'])} thoughts found no end; raise thinking=")

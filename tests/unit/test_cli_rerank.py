@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,66 @@ def test_a_directory_that_is_not_there_is_known_before_the_work(rerank, tmp_path
     status, _, err = rerank(f"likelihood@hf:{tiny_judge}", output=tmp_path / "none" / "run.trec")
     assert status == 2
     assert "there is no directory" in err
+
+
+class Dying(ThreadingHTTPServer):
+    """Speaks the chat protocol with log-probabilities, and refuses to after a number of answers."""
+
+    daemon_threads = True
+
+    def __init__(self, lives: int):
+        self.lives = lives
+        super().__init__(("127.0.0.1", 0), DyingHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class DyingHandler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.lives -= 1
+        if self.server.lives < 0:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        sure = -0.001 * len(said["messages"][-1]["content"])
+        top = [{"token": "Yes", "logprob": sure}, {"token": "No", "logprob": -1.5}]
+        choice = {
+            "index": 0,
+            "finish_reason": "length",
+            "message": {"role": "assistant", "content": "Yes"},
+            "logprobs": {"content": [{"token": "Yes", "logprob": sure, "top_logprobs": top}]},
+        }
+        body = json.dumps(
+            {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+             "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}}
+        ).encode()  # fmt: skip
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_dead_server_is_one_line_and_the_finished_queries_are_kept(rerank, files):
+    _, run = files
+    server = Dying(lives=70)
+    spec = f"yesno@openai:m?url=http://127.0.0.1:{server.server_port}/v1&depth=24&retries=0&concurrency=2"
+    status, _, err = rerank(spec)
+    assert status == 1, err
+    (line,) = [line for line in err.splitlines() if line.startswith("crosslens: ")]
+    assert "503" in line
+    assert str(server.server_port) in line
+    kept = run.with_name("second.trec.journal").read_text().count("\n")
+    assert 1 <= kept <= 2  # of 24 questions each, asked for one or a few queries at a time
+    assert not run.with_name("second.trec").exists()
+    server.lives = 1000
+    status, out, err = rerank(spec, more=("--json",))
+    assert status == 0, err
+    (stage,) = json.loads(out)["stages"]
+    assert stage["counts"]["resumed"] == kept
+    assert 1000 - server.lives == (6 - kept) * 24
+    server.shutdown()

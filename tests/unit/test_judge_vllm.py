@@ -251,7 +251,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
     assert judge.fingerprint != factory("vllm")(str(tiny_judge), passage_tokens=9).fingerprint
     with pytest.raises(InputError, match="context is too short|leaves no room"):
         judge.choose([Message(("cat " * 100, Passage("x" * 50)))], ["A", "B"])
-    with pytest.raises(InputError, match="leaves no room in the context of 64"):
+    with pytest.raises(InputError, match="exceeds the context of 63"):
         judge.choose([Message(("cat " * 100,))], ["A", "B"])
     with pytest.raises(InputError, match="cannot answer `score`"):
         judge.score([])
