@@ -12,7 +12,7 @@ through AutoModelForCausalLM with the logits of all positions, in float32 and in
 is timed on random samples of the very same prompts, in between the judge's batches, and extrapolated by their number;
 the answers to these are compared. Exit status 1 if a goal is missed.
 
-`quality` reranks a first stage with each method and reports calls, rounds, tokens, seconds, unreadable answers and
+`quality` reranks a first stage with each method and reports calls, rounds, tokens, seconds, faults in the answers and
 nDCG@10, over all queries and by language of the documents (the demo: by kind of query), with Holm-corrected paired
 randomisation tests against the first stage. Finished methods are kept in `--out` and skipped by the next run.
 

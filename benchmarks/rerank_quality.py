@@ -104,7 +104,7 @@ def judged(name: str, stage: Rerank, work: Task) -> dict[str, Any]:
         "queries": len(run),
         **{cost: int(record.counts.get(cost, 0)) for cost in COSTS},
         "seconds": record.seconds,
-        "unreadable": sum(faults.values()),
+        "faults_in_all": sum(faults.values()),
         "faults": faults,
         "remarks": rerank.remarks(run.manifest),
         MEASURE: measured.mean(name, MEASURE),

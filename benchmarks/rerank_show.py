@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def speed_table(report: Mapping[str, Any]) -> str:
 
 def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compared: Table) -> str:
     """Costs a query and the difference to the first stage, then means by group."""
-    rows = [["method", "calls", "rounds", "prompt tokens", "generated", "seconds", "unreadable"]]
+    rows = [["method", "calls", "rounds", "prompt tokens", "generated", "seconds", "faults"]]
     rows[0] += [MEASURE, "change", "p"]
     rows.append([FIRST, *[""] * 6, f"{compared.mean(FIRST, MEASURE):.4f}", "", ""])
     for name, found in records.items():
@@ -74,11 +74,11 @@ def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compare
         count = found["queries"]
         row = [name, f"{found['calls'] / count:.1f}", str(found["rounds"])]
         row += [f"{found[tokens] / count:.0f}" for tokens in ("prompt_tokens", "generated_tokens")]
-        row += [f"{found['seconds'] / count:.2f}", str(found["unreadable"])]
+        row += [f"{found['seconds'] / count:.2f}", str(found["faults_in_all"])]
         row += [f"{compared.mean(name, MEASURE):.4f}", f"{against.difference:+.4f}"]
         rows.append([*row, f"{against.corrected:.3f}"])
     lines = aligned(rows)
-    lines.append("Calls, tokens and seconds are for a query; rounds and unreadable answers in all.")
+    lines.append("Calls, tokens and seconds are for a query; rounds and faults in the answers in all.")
     lines.append(
         "p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods."
     )
@@ -169,7 +169,9 @@ def _panel(axis: Any, found: Sequence[Mapping[str, Any]], cost: str) -> tuple[li
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     before = found[0][f"{MEASURE} before"]
-    points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"])) for each in found]
+    options = [set(each["spec"].partition("?")[2].split("&")) for each in found]
+    shared = set.intersection(*options) if len(found) > 1 else set()
+    points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"], shared)) for each in found]
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -209,8 +211,8 @@ def _label(axis: Any, points: Sequence[Point], before: float) -> None:
         )  # fmt: skip
 
 
-def label(spec: str) -> str:
-    """A SPEC without its model and the sizes that all share: `setwise:heapsort, alpha=0.5`."""
+def label(spec: str, shared: Collection[str] = ()) -> str:
+    """A SPEC without its model and the options that all share: `setwise:heapsort, alpha=0.5`."""
     method, _, rest = spec.partition("@")
-    options = [each for each in rest.partition("?")[2].split("&") if each and not each.startswith("depth=")]
-    return ", ".join([method, *options])
+    own = [each for each in rest.partition("?")[2].split("&") if each and not each.startswith("depth=")]
+    return ", ".join([method, *(each for each in own if each not in shared)])

@@ -334,8 +334,8 @@ def remarks(manifest: Manifest) -> list[str]:
         if unread:
             told = ", ".join(f"{kind.replace('_', ' ')} {times}" for kind, times in unread.items())
             lines.append(
-                f"{name}: {sum(unread.values())} of {int(counts.get('calls', 0))} answers could not be read in full ({told}); "
-                f"what they left out kept its order"
+                f"{name}: among {int(counts.get('calls', 0))} answers there were faults ({told}); what they left out kept "
+                f"its order"
             )
         if counts.get("compared", 0) >= 20 and counts["first_won"] > 0.95 * counts["compared"]:
             lines.append(
