@@ -7,15 +7,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, get_args, runtime_checkable
 
 from ..errors import InputError, nearest
 from ..items import Item
 from ..runs import Documents, Qrels, read_qrels, some
 from .languages import iso, with_languages
-from .records import Seen, json_lines, lang_of, needed_text, read_id, read_record, read_text
+from .records import (
+    Reader,
+    lang_of,
+    located,
+    needed_text,
+    read_id,
+    read_image,
+    read_record,
+    read_text,
+    titled,
+)
 from .topics import Source, parsed_fields, topic_query
 
+# What of ir_datasets (0.6.3) does not work and is read here from the organisers' files: 2023's topics of one
+# language come back empty, 2024's are not there, and documents that say `date` for `time` cannot be read.
+_OURS = {"neuclir": "neuclir:DIR?year=2023&lang=zho", "hc4": "hc4:DIR?lang=zho"}
 _NOT_META = frozenset(["id", "text", "image", "lang"])
 
 
@@ -32,13 +46,17 @@ class Counts:
     skipped: int = 0
 
 
+class Lacking(InputError):
+    """The collection has no topics, or no judgements."""
+
+
 @runtime_checkable
 class Collection(Protocol):
     """Documents, queries and judgements that belong together.
 
     `queries` takes what NeuCLIR topics offer: `fields` ("title+description"), `lang` (of the query) and
-    `source`; None means the collection's own choice. `qrels` and `queries` raise `InputError` where there are
-    none.
+    `source`; None means the collection's own choice. `qrels` and `queries` raise `Lacking`, an `InputError`,
+    where there are none.
     """
 
     @property
@@ -61,18 +79,24 @@ class Collection(Protocol):
 
 
 def load(name: str | Path, *, skip_bad: bool = False) -> Collection:
-    """The collection `demo`, `irds:<ir_datasets id>`, or a directory.
+    """The collection `demo`, `irds:<ir_datasets id>`, a directory, or publishers' files: `family:WHERE[?key=value]`.
 
-    With `skip_bad` malformed lines of a directory are counted in `skipped` and left out, instead of being
-    errors.
+    A directory holds docs.jsonl, or BEIR's corpus.jsonl. The families (`neuclir:DIR?year=2023&lang=zho`) are
+    those of `adapters`. With `skip_bad` malformed lines are counted in `skipped` and left out, instead of
+    being errors.
     """
+    from . import adapters
+
     if name == "demo":
         from ..demo import Demo
 
         return Demo()
     if isinstance(name, str) and name.startswith("irds:"):
         return IRDatasets(name.removeprefix("irds:"))
-    return Directory(Path(name), skip_bad=skip_bad)
+    root = Path(name)
+    if isinstance(name, str) and not root.exists() and adapters.is_spec(name):
+        return adapters.load(name, skip_bad=skip_bad)
+    return adapters.beir_at(root, skip_bad=skip_bad) or Directory(root, skip_bad=skip_bad)
 
 
 class Directory:
@@ -95,8 +119,7 @@ class Directory:
         self.root = root.resolve()
         self.name = self.root.name
         self.skip_bad = skip_bad
-        self.problems: list[str] = []
-        self._skipped: Counter[Path] = Counter()
+        self._reader = Reader(skip_bad)
         self._docs = self._file("docs")
         if self._docs is None:
             raise InputError(
@@ -106,7 +129,12 @@ class Directory:
     @property
     def skipped(self) -> int:
         """How many bad lines the latest passes over documents and topics left out."""
-        return self._skipped.total()
+        return self._reader.skipped
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the first of them."""
+        return self._reader.problems
 
     @cached_property
     def langs(self) -> frozenset[str]:
@@ -116,7 +144,7 @@ class Directory:
     def docs(self) -> Iterator[Item]:
         """The documents in the order of the file; `lang` stays None where the file has none."""
         assert self._docs is not None
-        return self._unique(self._docs, self._document)
+        return self._items(self._docs, self._document)
 
     def queries(
         self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
@@ -137,19 +165,14 @@ class Directory:
         code = None if lang is None else iso(lang)
         path = self._file("topics")
         if path is None:
-            raise InputError(f"the collection {self.root} has no topics.jsonl or topics.jsonl.gz")
+            raise Lacking(f"the collection {self.root} has no topics.jsonl or topics.jsonl.gz")
 
         def query(record: dict[str, Any]) -> Item | None:
             if "topics" in record:
                 return topic_query(record, wanted, code, source)
             return self._flat(record, wanted, source)
 
-        found = list(in_language(self._unique(path, query), code))
-        if not found:
-            raise InputError(
-                f"{path}: no topics" + (f" in {code}" if code else "") + (f" ({source})" if source else "")
-            )
-        return found
+        return topics_in(code, self._items(path, query), f"{path}: no topics", source)
 
     def qrels(self) -> Qrels:
         """The judgements of `qrels.txt`: query id -> document id -> grade."""
@@ -169,7 +192,7 @@ class Directory:
     def _qrels(self) -> Path:
         path = self.root / "qrels.txt"
         if not path.exists():
-            raise InputError(f"the collection {self.root} has no qrels.txt")
+            raise Lacking(f"the collection {self.root} has no qrels.txt")
         return path
 
     def _file(self, stem: str) -> Path | None:
@@ -180,34 +203,17 @@ class Directory:
             raise InputError(f"{self.root} has both {stem}.jsonl and {stem}.jsonl.gz; keep one")
         return found[0] if found else None
 
-    def _unique(self, path: Path, read: Callable[[dict[str, Any]], Item | None]) -> Iterator[Item]:
-        """Items of a file, its line in front of every complaint; None from `read` leaves a record out."""
-        self._skipped[path] = 0
-        self.problems = [problem for problem in self.problems if not problem.startswith(f"{path}:")]
-        seen = Seen()
-        for number, line in json_lines(path):
-            try:
-                item = read(read_record(line))
-                if item is not None and seen.add(item.id):
-                    raise InputError(f"the id {item.id!r} occurs a second time")
-            except InputError as error:
-                complaint = f"{path}:{number}: {error}"
-                if not self.skip_bad:
-                    raise InputError(complaint) from None
-                self._skipped[path] += 1
-                if len(self.problems) < 10:
-                    self.problems.append(complaint)
-                continue
-            if item is not None:
-                yield item
+    def _items(self, path: Path, read: Callable[[dict[str, Any]], Item | None]) -> Iterator[Item]:
+        return self._reader.items(str(path), located(path), lambda line: read(read_record(line)))
 
     def _document(self, record: dict[str, Any]) -> Item:
-        title = read_text(record, "title")
-        text = "\n".join(part for part in (title, read_text(record, "text")) if part and part.strip())
+        text = titled(read_text(record, "title"), read_text(record, "text"))
         meta = {key: value for key, value in record.items() if key not in _NOT_META and value is not None}
         if "time" not in meta and "date" in meta:
             meta["time"] = meta.pop("date")
-        item = Item(read_id(record, "id"), text or None, self._image(record), lang_of(record), meta)
+        item = Item(
+            read_id(record, "id"), text, read_image(record, "image", self.root), lang_of(record), meta
+        )
         if not item.modalities:
             raise InputError(f"document {item.id!r} has neither text nor an image")
         return item
@@ -220,24 +226,10 @@ class Directory:
         parts = parts or [read_text(record, "text")]
         meta = {key: value for key, value in record.items() if key not in _NOT_META and value is not None}
         text = "\n".join(part for part in parts if part) or None
-        item = Item(id, text, self._image(record), lang_of(record), meta)
+        item = Item(id, text, read_image(record, "image", self.root), lang_of(record), meta)
         if not item.modalities:
             raise InputError(f"topic {id!r} has neither text nor an image")
         return item
-
-    def _image(self, record: dict[str, Any]) -> Path | None:
-        given = read_text(record, "image")
-        if not given:
-            return None
-        # An absolute path or a link could show any file of this machine to whoever sees the results.
-        if Path(given).is_absolute() or "\0" in given:
-            raise InputError(f"the image {given!r} must be a path relative to the collection's directory")
-        path = (self.root / given).resolve()
-        if not path.is_relative_to(self.root):
-            raise InputError(f"the image {given!r} lies outside the collection's directory {self.root}")
-        if not path.is_file():
-            raise InputError(f"the image {given!r} does not exist in {self.root}")
-        return path
 
 
 class IRDatasets:
@@ -266,7 +258,7 @@ class IRDatasets:
         """The documents, in ir_datasets' order; the first call may download."""
         self._needs("docs")
         lang = self._lang("docs_lang")
-        for doc in self._dataset.docs_iter():
+        for doc in self._read_docs():
             meta = {
                 key: value for key, value in _scalars(doc).items() if key not in ("doc_id", "text", "lang")
             }
@@ -290,10 +282,9 @@ class IRDatasets:
             own = translated if prefix else "eng" if translated else self._lang("queries_lang")
             text = "\n".join(parts) if wanted else _default_text(query)
             queries.append(Item(query.query_id, text, None, iso(own) if own else None))
-        found = list(in_language(queries, lang))
-        if not found:
-            raise InputError(f"{self.name} has no queries" + (f" in {iso(lang)}" if lang else ""))
-        return found
+        if not queries and self._ours:
+            raise InputError(f"{self.name} has no queries: ir_datasets loses them{self._ours}")
+        return topics_in(lang, queries, f"{self.name} has no queries", source)
 
     def qrels(self) -> Qrels:
         self._needs("qrels")
@@ -312,13 +303,26 @@ class IRDatasets:
             raise InputError(f"{self.name} has {counts.documents} documents, but {expected} were expected")
         return counts
 
+    @property
+    def _ours(self) -> str:
+        family = self._id.partition("/")[0]
+        return f"; read the organisers' files instead: {_OURS[family]}" if family in _OURS else ""
+
+    def _read_docs(self) -> Iterator[Any]:
+        try:
+            yield from self._dataset.docs_iter()
+        except TypeError as error:  # its records take exactly the fields that it knows
+            if not self._ours:
+                raise
+            raise InputError(f"ir_datasets cannot read {self.name} ({error}){self._ours}") from None
+
     def _lang(self, which: str) -> str | None:
         lang = getattr(self._dataset, which, lambda: None)()
         return iso(lang) if lang else None
 
     def _needs(self, what: str) -> None:
         if not getattr(self._dataset, f"has_{what}")():
-            raise InputError(f"{self.name} has no {what}")
+            raise Lacking(f"{self.name} has no {what}")
 
 
 @dataclass(frozen=True)
@@ -350,6 +354,24 @@ def documents(collection: Collection, ids: Iterable[str]) -> Documents:
     return Held(held)
 
 
+def topics_in(lang: str | None, queries: Iterable[Item], none: str, source: str | None = None) -> list[Item]:
+    """The queries in a language (None: all); if there are none, `InputError` that begins with `none`.
+
+    It names the languages that there are.
+    """
+    listed = list(queries)
+    found = list(in_language(listed, lang))
+    if not found:
+        others = sorted({query.lang for query in with_languages(listed) if query.lang})
+        raise InputError(
+            none
+            + (f" in {iso(lang)}" if lang else "")
+            + (f" ({source})" if source else "")
+            + (f", only in {some(others, 8)}" if others else "")
+        )
+    return found
+
+
 def in_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
     """The queries whose language, given or identified, is `lang` (see `iso`); all of them for None."""
     if lang is None:
@@ -359,8 +381,19 @@ def in_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
         yield from (query for query in with_languages(queries) if query.lang == code)
 
 
-def checked(docs: Iterable[Item], topics: Iterable[Item], qrels: Qrels, where: str) -> Counts:
-    """Counts of a collection; `InputError` on no documents, or judgements of unknown topics or documents."""
+def checked(
+    docs: Iterable[Item],
+    topics: Iterable[Item],
+    qrels: Qrels,
+    where: str,
+    published: Mapping[str, int] = MappingProxyType({}),
+) -> Counts:
+    """Counts of a collection; `InputError` on no documents, or judgements of unknown topics or documents.
+
+    Also on another number of documents in a language than was `published` (both are named), and where all
+    documents have a language and no topic is meant for any of them.
+    """
+    topics = list(topics)
     known = {topic.id for topic in topics}
     judged = {doc for grades in qrels.values() for doc in grades}
     unknown = set(judged)
@@ -372,6 +405,18 @@ def checked(docs: Iterable[Item], topics: Iterable[Item], qrels: Qrels, where: s
         unknown.discard(doc.id)
     if not langs:
         raise InputError(f"{where} has no documents")
+    for lang, expected in published.items():
+        if langs[lang] != expected:
+            raise InputError(
+                f"{where} has {langs[lang]:,} documents{' in ' * bool(lang)}{lang}, but {expected:,} were published: "
+                "complete the files, or add sample=true to use what is there"
+            )
+    meant = {lang for topic in topics for lang in _meant(topic)}
+    if meant and "" not in langs and not meant & langs.keys():
+        raise InputError(
+            f"the topics of {where} are meant for documents in {some(sorted(meant), 8)}, "
+            f"but its documents are in {some(sorted(langs), 8)}"
+        )
     if strangers := [topic for topic in qrels if topic not in known]:
         raise InputError(f"the qrels of {where} judge topics that it does not have: {some(strangers)}")
     if unknown:
@@ -386,6 +431,11 @@ def checked(docs: Iterable[Item], topics: Iterable[Item], qrels: Qrels, where: s
         judged=sum(len(grades) for grades in qrels.values()),
         relevant=sum(grade > 0 for grades in qrels.values() for grade in grades.values()),
     )
+
+
+def _meant(topic: Item) -> list[str]:
+    langs = topic.meta.get("languages_with_qrels")
+    return langs if isinstance(langs, list) else []
 
 
 def _scalars(record: Any) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""JSON lines files of documents and topics: numbered lines, checked fields, ids seen before."""
+"""Files of documents and topics: numbered lines, checked fields, ids seen before, bad lines named or skipped."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InputError
+from ..items import Item
 from .languages import iso
+
+T = TypeVar("T")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -79,6 +82,76 @@ def needed_text(record: Mapping[str, Any], key: str, shown: str, id: str) -> str
     if not text or not text.strip():
         raise InputError(f"topic {id!r} has no {shown}")
     return text
+
+
+def read_image(record: Mapping[str, Any], key: str, root: Path) -> Path | None:
+    """The picture that a record names relative to `root` (resolved), which it may not leave."""
+    given = read_text(record, key)
+    if not given:
+        return None
+    # An absolute path or a link could show any file of this machine to whoever sees the results.
+    if Path(given).is_absolute() or "\0" in given:
+        raise InputError(f"the image {given!r} must be a path relative to the collection's directory")
+    path = (root / given).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"the image {given!r} lies outside the collection's directory {root}")
+    if not path.is_file():
+        raise InputError(f"the image {given!r} does not exist in {root}")
+    return path
+
+
+def titled(title: str | None, text: str | None) -> str | None:
+    """Title, newline, text; whichever is not blank, None if both are."""
+    return "\n".join(part for part in (title, text) if part and part.strip()) or None
+
+
+def located(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of `json_lines`, each with its file and number as an error names them."""
+    return ((f"{path}:{number}", line) for number, line in json_lines(path))
+
+
+class Reader:
+    """Turns rows into items: every complaint names its place, an id occurs once, and `skip_bad` leaves bad rows out.
+
+    What was wrong is kept by what was read (documents, topics), so a second pass does not count twice.
+    """
+
+    def __init__(self, skip_bad: bool = False) -> None:
+        self.skip_bad = skip_bad
+        self._skipped: dict[str, int] = {}
+        self._problems: dict[str, list[str]] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many bad rows the latest passes left out."""
+        return sum(self._skipped.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the first of them, at most ten."""
+        return [problem for problems in self._problems.values() for problem in problems][:10]
+
+    def items(
+        self, what: str, rows: Iterable[tuple[str, T]], read: Callable[[T], Item | None]
+    ) -> Iterator[Item]:
+        """The items of `rows`, which come with their places; None from `read` leaves a row out."""
+        self._skipped[what], self._problems[what] = 0, []
+        seen = Seen()
+        for place, row in rows:
+            try:
+                item = read(row)
+                if item is not None and seen.add(item.id):
+                    raise InputError(f"the id {item.id!r} occurs a second time")
+            except InputError as error:
+                complaint = f"{place}: {error}"
+                if not self.skip_bad:
+                    raise InputError(complaint) from None
+                self._skipped[what] += 1
+                if len(self._problems[what]) < 10:
+                    self._problems[what].append(complaint)
+                continue
+            if item is not None:
+                yield item
 
 
 class Seen:

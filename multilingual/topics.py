@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ..errors import InputError, nearest
@@ -27,9 +27,17 @@ def parsed_fields(fields: str | None) -> tuple[str, ...]:
 
 
 def topic_query(
-    record: dict[str, Any], wanted: tuple[str, ...], lang: str | None, source: Source | None
+    record: dict[str, Any],
+    wanted: tuple[str, ...],
+    lang: str | None,
+    source: Source | None,
+    doc_langs: Container[str] = (),
 ) -> Item | None:
-    """The query of a topic; None where it has no wording in `lang` and is not meant to have one."""
+    """The query of a topic; None where it has no wording in `lang` and is not meant to have one.
+
+    A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
+    language, else all of them.
+    """
     id = read_id(record, "topic_id")
     wordings = record["topics"]
     if not isinstance(wordings, list) or not all(isinstance(wording, dict) for wording in wordings):
@@ -61,7 +69,7 @@ def topic_query(
     parts = []
     for key in wanted or ("title", "description"):
         if key == "narrative" and not wording.get("topic_narrative"):
-            parts.append(_narrative(record.get("narratives"), own, id))
+            parts.append(_narrative(record.get("narratives"), own, doc_langs, id))
         else:
             parts.append(needed_text(wording, f"topic_{key}", key, id))
     meta = {"source": _source(wording), "languages_with_qrels": [iso(each) for each in meant]}
@@ -74,10 +82,12 @@ def _source(wording: Mapping[str, Any]) -> Source:
     return "original" if source == "original" else "human" if source.startswith("human") else "machine"
 
 
-def _narrative(narratives: object, lang: str | None, id: str) -> str:
+def _narrative(narratives: object, lang: str | None, doc_langs: Container[str], id: str) -> str:
     if not isinstance(narratives, dict) or not narratives:
         raise InputError(f"topic {id!r} has no narrative")
-    chosen = [narratives[lang]] if lang in narratives else list(narratives.values())
+    chosen = [narrative for each, narrative in narratives.items() if each in doc_langs]
+    if not chosen:
+        chosen = [narratives[lang]] if lang in narratives else list(narratives.values())
     parts: list[str] = []
     for narrative in chosen:
         if isinstance(narrative, dict):
@@ -86,7 +96,7 @@ def _narrative(narratives: object, lang: str | None, id: str) -> str:
             parts.append(narrative)
         else:
             raise InputError(f"topic {id!r}: a narrative must be text, not {type(narrative).__name__}")
-    kept = list(dict.fromkeys(part.strip() for part in parts if part.strip() and part.strip() != "N/A"))
+    kept = list(dict.fromkeys(part.strip() for part in parts if part.strip() not in ("", "N/A", "NA")))
     if not kept:
         raise InputError(f"topic {id!r} has no narrative")
     return "\n".join(kept)

@@ -14,7 +14,14 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import collections as module
-from crosslens.multilingual.collections import Collection, Directory, documents, in_language, load
+from crosslens.multilingual.collections import (
+    Collection,
+    Directory,
+    Lacking,
+    documents,
+    in_language,
+    load,
+)
 from crosslens.multilingual.records import Seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -253,6 +260,8 @@ def test_neuclir_topics(make):
 def test_hc4_topics_have_their_narratives_apart(make):
     assert query(make, HC4_TOPIC).text == "T\nD"
     assert query(make, HC4_TOPIC, fields="title+narrative").text == "T\nVZ\nVR\nSR"
+    hc3 = HC4_TOPIC | {"narratives": {"fas": {"very_valuable": "VF", "somewhat_valuable": "NA"}}}
+    assert query(make, hc3, fields="narrative").text == "VF"
     plain = HC4_TOPIC | {"narratives": {"eng": "En", "rus": "Ru"}}
     assert query(make, plain, fields="narrative").text == "En"
 
@@ -334,6 +343,46 @@ def test_check_names_judgements_of_nothing(make):
         make(topics=[NEUCLIR_TOPIC], qrels="999 0 2b1c3e8f-0001 1\n").check()
     with pytest.raises(InputError, match="judge documents that it does not have: gone, lost"):
         make(topics=[NEUCLIR_TOPIC], qrels="101 0 lost 1\n101 0 gone 0\n101 0 2b1c3e8f-0001 1\n").check()
+
+
+def test_check_names_topics_for_languages_that_the_documents_are_not_in(make):
+    french = NEUCLIR_DOC | {"lang": "fr"}
+    with pytest.raises(InputError, match="meant for documents in fas, zho, but its documents are in fra"):
+        make([french], [NEUCLIR_TOPIC]).check()
+    mixed = [french, NEUCLIR_DOC | {"id": "z", "lang": "zh"}]
+    assert make(mixed, [NEUCLIR_TOPIC]).check().documents == 2
+
+
+def test_languages_that_topics_have_are_named(make):
+    collection = make(
+        topics=[{"id": "1", "text": "x", "lang": "eng"}, {"id": "2", "text": "y", "lang": "de"}]
+    )
+    with pytest.raises(InputError, match="no topics in rus, only in deu, eng"):
+        collection.queries(lang="ru")
+
+
+def test_what_a_collection_lacks_is_an_error_of_its_own(make):
+    collection = make()
+    for ask in (collection.queries, collection.qrels):
+        with pytest.raises(Lacking):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["bier:somewhere", "irdz:x", "neuclri?year=2022"])
+def test_an_unknown_kind_of_collection_is_named(name):
+    kind = name.partition(":")[0].partition("?")[0]
+    with pytest.raises(InputError, match=f"unknown kind of collection '{kind}'; did you mean"):
+        load(name)
+
+
+def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("beir", "neuclir:2023"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "docs.jsonl").write_text(lines(GOOD))
+        assert load(name).name == name
+    with pytest.raises(InputError, match="does not exist"):
+        load("C")
 
 
 def test_documents_held_for_rerankers(make, monkeypatch):
@@ -427,6 +476,19 @@ def test_a_collection_of_ir_datasets(ir_datasets):
         collection.check()
     with pytest.raises(InputError, match="ir_datasets has no collection 'nope'"):
         load("irds:nope")
+
+
+def test_where_ir_datasets_fails_the_way_around_is_named(ir_datasets, monkeypatch):
+    monkeypatch.setattr(ir_datasets, "queries_iter", lambda: iter(()))
+    with pytest.raises(InputError, match=r"has no queries: ir_datasets loses them; .*neuclir:DIR\?year=2023"):
+        load("irds:neuclir/1/zh").queries()
+
+    def docs_iter():
+        yield ir_datasets.Doc(doc_id="d1", title="T", text="x", date="2020")
+
+    monkeypatch.setattr(ir_datasets, "docs_iter", docs_iter)
+    with pytest.raises(InputError, match=r"cannot read irds:neuclir/1/zh \(.*date.*\); .*neuclir:DIR"):
+        list(load("irds:neuclir/1/zh").docs())
 
 
 def test_without_ir_datasets_the_package_is_named(monkeypatch):
