@@ -99,7 +99,7 @@ def demo(
 
 @app.command()
 def index(
-    collection: Annotated[str, typer.Argument(help="A directory, `demo`, or irds:ID.")],
+    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the index goes; a rerun resumes.")],
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
     lexical: Annotated[
@@ -338,26 +338,75 @@ def evaluate(
     qrels: Annotated[Path, typer.Argument(metavar="QRELS")],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...")],
     measure: Annotated[
-        list[str] | None, typer.Option("-m", help="As ir_measures writes it: nDCG@20; repeatable.")
+        list[str] | None,
+        typer.Option("-m", help="As ir_measures writes it: nDCG@20, alpha_nDCG@20, PEER@20; repeatable."),
     ] = None,
     per_language: Annotated[
-        bool, typer.Option("--per-language", help="Also by the documents' language.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--per-language/--no-per-language",
+            help="Also by the documents' language (default: where relevant documents have several).",
+        ),
+    ] = None,
+    langs: Annotated[
+        str | None,
+        typer.Option(
+            help="The documents' languages where column 2 of QRELS does not tell: a file of lines "
+            "`document language`, or a collection."
+        ),
+    ] = None,
+    per_topic: Annotated[bool, typer.Option("--per-topic", help="Also every topic's values.")] = False,
     baseline: Annotated[
         int | None, typer.Option(help="Test every run against this one (0: the first).")
     ] = None,
+    test: Annotated[str, typer.Option(help="The paired test: t or randomisation.")] = "t",
+    correction: Annotated[str, typer.Option(help="For many runs: holm or bonferroni.")] = "holm",
+    interval: Annotated[
+        float | None, typer.Option(help="Bootstrap intervals of the means at this confidence: 0.95.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the randomisation test and the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
-    """Measures of runs, with paired tests against a baseline."""
-    from .experiment import MEASURES, evaluate_files
+    """Measures of runs, by language and topic, with paired tests against a baseline and intervals."""
+    from .experiment import evaluate_files
 
     table = evaluate_files(
-        qrels, runs, measures=tuple(measure or MEASURES), per_language=per_language, baseline=baseline
-    )
+        qrels, runs, measures=measure or None, per_language=per_language, langs=langs, baseline=baseline,
+        test=test, correction=correction, interval=interval, seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip
     if json:
-        emit(table.to_json())
+        emit(table.to_json(per_query=per_topic))
     else:
-        table.show()
+        table.show(per_topic=per_topic)
+
+
+@app.command()
+def export(
+    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
+    format: Annotated[str, typer.Option(help="directory or beir.")] = "directory",
+    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    query_lang: QueryLang = None,
+    source: Annotated[
+        str | None, typer.Option(help="original, human or machine (translation of the topics).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a collection as files: documents, topics, judgements, and copies of its pictures."""
+    from .multilingual.adapters.export import export
+    from .multilingual.collections import load
+
+    with progress("exporting") as bar:
+        done = export(
+            load(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
+        )  # fmt: skip
+    if json:
+        emit({"directory": str(directory), "format": format, **vars(done)})
+    else:
+        print(
+            f"{directory}: {done.documents} documents, {done.queries} topics, {done.judged} judgements, "
+            f"{done.images} pictures"
+        )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError, nearest
 from ..items import Item
-from ..measures import parse_measure
+from ..measures import is_multilingual, parse_measure
 from ..pipeline import fingerprint
 from ..runs import Manifest, Qrels, Record, Run, read_qrels, some, written
 from ..specs import Spec, distributed
@@ -363,7 +363,8 @@ def task(
     _check_output(output, [*runs, *(own if qrels == OWN else [Path(qrels)] if qrels else [])])
     if depth < 1:
         raise InputError(f"depth must be at least 1, not {depth}")
-    parse_measure(measure)
+    if is_multilingual(parse_measure(measure)):
+        raise InputError(f"{measure} compares languages; systems are ranked here by one like nDCG@20")
     _skips(unseen)
     if not runs and qrels is None:
         raise InputError(

@@ -1,0 +1,114 @@
+"""How far to believe a difference: paired tests, corrections for many comparisons, bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+LEVEL = 0.05  # a corrected p below this is marked
+RESAMPLES = 10_000
+
+Test = Literal["t", "randomisation"]
+Correction = Literal["holm", "bonferroni"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A system against the baseline on one measure, over all queries.
+
+    `difference` is system minus baseline; `p` is two-sided; `corrected` is corrected (Holm 1979, or
+    Bonferroni) for all systems compared on this measure. Both are nan for fewer than two queries.
+    """
+
+    difference: float
+    p: float
+    corrected: float
+    better: int
+    worse: int
+
+    @property
+    def significant(self) -> bool:
+        return self.corrected < LEVEL
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down correction of p-values for their number; nan stays nan and does not count."""
+    real = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
+    corrected = [math.nan] * len(ps)
+    highest = 0.0
+    for rank, (p, i) in enumerate(real):
+        highest = max(highest, min(1.0, (len(real) - rank) * p))
+        corrected[i] = highest
+    return corrected
+
+
+def bonferroni(ps: Sequence[float]) -> list[float]:
+    """Bonferroni's correction: p times the number of p-values; nan stays nan and does not count."""
+    real = sum(not math.isnan(p) for p in ps)
+    return [p if math.isnan(p) else min(1.0, real * p) for p in ps]
+
+
+CORRECTIONS = {"holm": holm, "bonferroni": bonferroni}
+
+
+def compared(
+    values: Mapping[str, np.ndarray], baseline: str, test: Test, correction: Correction, seed: int
+) -> dict[str, Comparison]:
+    """Every other system against the baseline; `values` are one measure's, float64 [queries] a system."""
+    differences = {system: array - values[baseline] for system, array in values.items() if system != baseline}
+    ps = [p_value(difference, test, seed) for difference in differences.values()]
+    return {
+        system: Comparison(float(d.mean()), p, corrected, int((d > 0).sum()), int((d < 0).sum()))
+        for (system, d), p, corrected in zip(
+            differences.items(), ps, CORRECTIONS[correction](ps), strict=True
+        )
+    }
+
+
+def p_value(differences: np.ndarray, test: Test, seed: int = 0) -> float:
+    """Two-sided p-value of paired differences, float64 [queries]: nan for fewer than two, 1 where all are 0."""
+    import scipy.stats
+
+    if len(differences) < 2:
+        return math.nan
+    if not differences.any():
+        return 1.0
+    if test == "t":
+        if np.ptp(differences) == 0:
+            return 0.0  # the same difference on every query: the statistic is infinite
+        return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+    result = scipy.stats.permutation_test(
+        (differences,),
+        lambda sample, axis: sample.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=10_000,
+        batch=1_000,
+        rng=seed,
+    )
+    return float(result.pvalue)
+
+
+def bootstrap(
+    values: np.ndarray, level: float = 0.95, *, seed: int = 0, resamples: int = RESAMPLES
+) -> np.ndarray:
+    """Percentile intervals (Efron and Tibshirani 1993) of the means of columns, float64 [2, columns].
+
+    `values` is [queries, columns]; whole rows are drawn, so that all columns see the same queries. nan for
+    fewer than two queries.
+    """
+    queries, columns = values.shape
+    if queries < 2:
+        return np.full((2, columns), math.nan)
+    chance = np.random.default_rng(seed)
+    means = np.empty((resamples, columns))
+    for start in range(0, resamples, 500):  # in blocks, so that many queries do not need much memory
+        block = min(500, resamples - start)
+        drawn = chance.integers(0, queries, (block, queries)) + np.arange(block)[:, None] * queries
+        times = np.bincount(drawn.ravel(), minlength=block * queries).reshape(block, queries)
+        means[start : start + block] = times @ values / queries
+    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
