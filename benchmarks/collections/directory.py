@@ -28,14 +28,19 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of the flat form, and its judgements."""
+    """A topic of the flat form, and its judgements; topics of one `split_by` (else: of one id) share a half."""
 
     record: Mapping[str, Any]
     judgements: Sequence[Judgement]
+    split_by: str = ""
 
     @property
     def id(self) -> str:
         return str(self.record["id"])
+
+    @property
+    def half(self) -> str:
+        return half_of(self.split_by or self.id)
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def write_topics(root: Path, topics: Sequence[Topic]) -> None:
     """
     parts = {
         root: list(topics),
-        **{root / half: [t for t in topics if half_of(t.id) == half] for half in HALVES},
+        **{root / half: [t for t in topics if t.half == half] for half in HALVES},
     }
     for place, chosen in parts.items():
         place.mkdir(exist_ok=True)
@@ -105,7 +110,7 @@ def half_of(id: str) -> str:
 def sampled(topics: Sequence[Topic], most: int | None) -> list[Topic]:
     """At most `most` topics of each half, in the order of their ids; a smaller sample is part of a larger."""
     ordered = sorted(topics, key=lambda topic: place_of(topic.id))
-    halves = [[topic for topic in ordered if half_of(topic.id) == half][:most] for half in HALVES]
+    halves = [[topic for topic in ordered if topic.half == half][:most] for half in HALVES]
     return sorted((topic for half in halves for topic in half), key=lambda topic: topic.id)
 
 
