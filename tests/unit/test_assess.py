@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
-from crosslens import cli
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import assess, judges, prompts
@@ -305,20 +303,6 @@ def test_specs_that_name_no_assessor(spec, match, tmp_path):
     (tmp_path / "graded.toml").write_text(GRADED)
     with pytest.raises(InputError, match=match):
         assess.method(spec.format(graded=tmp_path / "graded.toml"))
-
-
-@pytest.fixture
-def crosslens(monkeypatch, capsys):
-    """Runs the console script in this process: exit status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["crosslens", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return call
 
 
 @pytest.fixture

@@ -24,20 +24,6 @@ TEXTS = {
 
 
 @pytest.fixture
-def crosslens(monkeypatch, capsys):
-    """Runs the console script in this process: exit status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["crosslens", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return call
-
-
-@pytest.fixture
 def refused(crosslens):
     """Asserts that a call ends with status 2 and one line on stderr that holds all the `parts`."""
 

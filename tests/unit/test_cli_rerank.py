@@ -12,23 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from crosslens import cli
 
 WORDS = ("cat", "chat", "train", "night", "coffee", "moon", "river", "horse")
-
-
-@pytest.fixture
-def crosslens(monkeypatch, capsys):
-    """Runs the console script in this process: exit status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["crosslens", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return call
 
 
 @pytest.fixture
