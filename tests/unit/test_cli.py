@@ -257,6 +257,8 @@ def test_qrels_and_run_without_common_topics_name_both_sides(refused, tmp_path):
 def started(*arguments: object, **options) -> subprocess.Popen:
     program = [sys.executable, "-c", "from crosslens.cli import main; main()", *map(str, arguments)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    # A job in the background of a shell, as these tests may be, is started with Ctrl-C ignored.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )

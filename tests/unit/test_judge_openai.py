@@ -247,14 +247,19 @@ def test_it_works_inside_a_running_loop(serve):
 
 
 def test_ctrl_c_ends_the_requests_under_way(serve):
-    served, judge = serve(lambda *_: time.sleep(1.5) or said("A", [{"A": 1.0}]))
-    timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    served, judge = serve(lambda *_: time.sleep(6) or said("A", [{"A": 1.0}]))
+    timer = threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    # A job in the background of a shell is started with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        judge.choose([ask()] * 20, LABELS)
-    assert time.monotonic() - began < 1.2
-    assert len(served.bodies) == 8
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            judge.choose([ask()] * 20, LABELS)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 5
+    assert len(served.bodies) <= 8
 
 
 @pytest.mark.parametrize(
