@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .multilingual.rerank import Rerank, rank
     from .multilingual.rerank import load as reranker
     from .multilingual.sorters import Ask
-    from .pipeline import Stage, rrf, zscore
+    from .pipeline import Stage, roundrobin, rrf, zscore
     from .runs import Hit, Manifest, Run, read_qrels
 
 _WHERE = {
@@ -35,7 +35,7 @@ _WHERE = {
     "multilingual.judges": ("Judge",),
     "multilingual.sorters": ("Ask",),
     "multilingual.rerank": ("Rerank", "rank", "reranker=load"),
-    "pipeline": ("Stage", "rrf", "zscore"),
+    "pipeline": ("Stage", "roundrobin", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Run", "read_qrels"),
 }
 _NAMES = {
@@ -76,6 +76,7 @@ __all__ = [
     "rank",
     "read_qrels",
     "reranker",
+    "roundrobin",
     "rrf",
     "zscore",
 ]

@@ -1,4 +1,4 @@
-"""Stages map `Run -> Run` and compose: `a >> b`, `a % k`, `a + b`, `w * a`, `rrf(a, b)`, `zscore(a)`."""
+"""Stages map `Run -> Run` and compose: `a >> b`, `a % k`, `a + b`, `w * a`, `rrf(a, b)`, `roundrobin(a, b)`, `zscore(a)`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,36 @@ class RRF(Stage):
 
     def __str__(self) -> str:
         return "rrf(" + ", ".join(map(str, self.branches)) + ")"
+
+
+@dataclass(frozen=True)
+class RoundRobin(Stage):
+    """The first hit of each branch in turn, then the second of each, and so on; a document counts once.
+
+    What merges rankings of several collections or languages when their scores cannot be compared. Scores are
+    1 / rank.
+    """
+
+    branches: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise InputError("roundrobin needs at least one stage")
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        def deal(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+            turns = (hit.id for round_ in zip_longest(*rankings) for hit in round_ if hit is not None)
+            return {doc: 1.0 / rank for rank, doc in enumerate(dict.fromkeys(turns), 1)}
+
+        return _fused(self, self.branches, run, deal)
+
+    def __str__(self) -> str:
+        return "roundrobin(" + ", ".join(map(str, self.branches)) + ")"
+
+
+def roundrobin(*stages: Stage) -> Stage:
+    """Merge stages by taking turns, the first stage first."""
+    return RoundRobin(stages)
 
 
 def rrf(*stages: Stage, k: int = 60) -> Stage:

@@ -23,6 +23,7 @@ from crosslens.pipeline import (
     ZScore,
     fingerprint,
     reciprocal_ranks,
+    roundrobin,
     rrf,
     standardised,
     zscore,
@@ -66,6 +67,15 @@ def test_rrf_by_hand():
         {"x": 1 + 1 / 3, "y": 1 / 2 + 1, "w": 1 / 2, "z": 1 / 3}
     )
     assert found["2"] == found["1"]
+
+
+def test_roundrobin_by_hand():
+    # A: x y z; B: y w x. In turn: x y, (y) w, z (x).
+    found = roundrobin(A, B)(TWO)
+    assert [hit.id for hit in found["1"]] == ["x", "y", "w", "z"]
+    assert [hit.id for hit in roundrobin(B, A)(TWO)["1"]] == ["y", "x", "w", "z"]
+    assert found["2"] == found["1"]
+    assert str(roundrobin(A, B)) == "roundrobin(fixed, fixed)"
 
 
 def test_sum_by_hand_gives_an_absent_document_the_lowest_score():
@@ -147,6 +157,7 @@ def test_reciprocal_ranks_of_nothing():
         (lambda: math.nan * A, "0 or more"),
         (lambda: math.inf * A, "0 or more"),
         (lambda: rrf(), "at least one stage"),
+        (lambda: roundrobin(), "at least one stage"),
         (lambda: RRF((A,), -1), "0 or more, not -1"),
     ],
 )
