@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,17 @@ class Journal:
         self.found: dict[str, tuple[Any, Mapping[str, int]]] = {}
         self.counted: Counter[str] = Counter()
         try:
-            torn = False
-            if path.exists():
-                for line in path.read_text("utf-8").splitlines():
-                    try:
-                        entry = json.loads(line)
-                        self.found[entry["key"]] = entry["value"], entry["counts"]
-                        torn = False
-                    except (ValueError, KeyError, TypeError):
-                        torn = True
+            # A kill may cut the last line anywhere, in the middle of a character and just before its end, too.
+            kept = path.read_text("utf-8", errors="replace") if path.exists() else ""
+            for line in kept.split("\n"):
+                with suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    self.found[entry["key"]] = entry["value"], entry["counts"]
             self._out = path.open("a", encoding="utf-8")
-            if torn:
+            if not kept.endswith("\n") and kept:
                 self._out.write("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot use the journal {path}: {getattr(error, 'strerror', error)}") from None
+        except OSError as error:
+            raise InputError(f"cannot use the journal {path}: {error.strerror}") from None
 
     def get(self, key: str) -> Any | None:
         """The value of finished work, or None."""
@@ -57,10 +55,5 @@ class Journal:
         os.fsync(self._out.fileno())
 
     def close(self) -> None:
-        """Close the file and leave it, for the next run to go on."""
+        """Close the file and leave it, for the next run to go on; who writes the result takes it away."""
         self._out.close()
-
-    def remove(self) -> None:
-        """Close the file and take it away: the work is done and written elsewhere."""
-        self.close()
-        self.path.unlink(missing_ok=True)

@@ -69,16 +69,7 @@ class Rerank(Stage):
     journal: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError(f"k must be at least 1, not {self.k}")
-        if self.depth < self.k:
-            raise InputError(f"depth {self.depth} is below k {self.k}: fewer candidates than results")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha must be in 0..1, not {self.alpha}")
-        if self.unseen not in ("refuse", "keep"):
-            raise nearest(self.unseen, ("refuse", "keep"), "value of unseen")
-        if self.fuse not in get_args(Fuse):
-            raise nearest(self.fuse, get_args(Fuse), "value of fuse")
+        _check(self.depth, self.k, self.alpha, self.unseen, self.fuse)
         together(self.prompt, self.sort)
         self.prompt.fits(self.judge)
 
@@ -226,6 +217,19 @@ class Rerank(Stage):
         )
 
 
+def _check(depth: int, k: int, alpha: float, unseen: str, fuse: str) -> None:
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}")
+    if depth < k:
+        raise InputError(f"depth {depth} is below k {k}: fewer candidates than results")
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be in 0..1, not {alpha}")
+    if unseen not in ("refuse", "keep"):
+        raise nearest(unseen, ("refuse", "keep"), "value of unseen")
+    if fuse not in get_args(Fuse):
+        raise nearest(fuse, get_args(Fuse), "value of fuse")
+
+
 def together(prompt: Prompt, sort: Sorter) -> None:
     """`InputError` where the sorter shows the prompt more documents than it takes, or one where it compares."""
     most = getattr(sort, "most", None)
@@ -277,6 +281,7 @@ def load(
         *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
     ) -> Callable[[Judge, Prompt, Sorter], Rerank]:
         cut = k or min(10, depth)
+        _check(depth, cut, alpha, unseen, fuse)
         return lambda judge, prompt, sort: Rerank(
             judge, prompt, sort, depth, cut, alpha, unseen, fuse, journal
         )
@@ -285,14 +290,13 @@ def load(
     made, sort, wording, asked = distributed(
         spec, written.partition("?")[0], [(stage, {}), (kind, {}), (prompts.configured, {}), (build, given)]
     )
-    if "depth" in made and "k" in made and int(made["k"]) > int(made["depth"]):  # type: ignore[call-overload]
-        raise InputError(f"depth {made['depth']} is below k {made['k']}: fewer candidates than results")
+    settled = stage(**made)  # type: ignore[arg-type]  # what is wrong is said before the model is loaded
     prompt = prompts.configured(prompt, **wording)  # type: ignore[arg-type]
     sorter = kind(**_paired(kind, prompt) | sort)
     together(prompt, sorter)
     judge = _judge(build, spec.checkpoint, asked)
     judge.progress = progress
-    return stage(**made)(judge, prompt, sorter)  # type: ignore[arg-type]
+    return settled(judge, prompt, sorter)
 
 
 def rank(
@@ -308,6 +312,7 @@ def rank(
     Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
     no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` as `load`.
     """
+    from .collections import Held
     from .languages import with_languages
 
     stage = _loaded(spec, device, trust_remote_code) if isinstance(spec, str) else spec
@@ -318,7 +323,7 @@ def rank(
     if len(held) < len(items):
         raise InputError("two of the documents have the same id")
     first = Run.of([asked]).ranking(
-        {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, _Given(held)
+        {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, Held(held)
     )
     everything = max(len(items), 1)
     stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None)
@@ -357,14 +362,6 @@ def remarks(manifest: Manifest) -> list[str]:
         if counts.get("unseen"):
             lines.append(f"{int(counts['unseen'])} candidates kept their ranks: {name} cannot see them")
     return lines
-
-
-@dataclass(frozen=True)
-class _Given:
-    items: Mapping[str, Item]
-
-    def get(self, ids: Sequence[str]) -> list[Item]:
-        return [self.items[each] for each in ids]
 
 
 @lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from crosslens import rank
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import rerank
+from crosslens.multilingual.journal import Journal
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.messages import Passage
 from crosslens.multilingual.prompts import Prompt
@@ -247,6 +248,23 @@ def test_a_killed_rerank_goes_on_with_the_queries_that_are_left(prompt, sort, tm
     assert not third.usage
     other = Rerank(third, prompt, sort, depth=59, journal=journal)(many())  # another stage asks anew
     assert other.manifest.total("resumed") == 0
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30])
+def test_a_journal_survives_a_kill_at_any_byte(tmp_path, cut):
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.put("one", [["猫\u2028x", 1.0]], {"calls": 1})
+    journal.put("two", [["猫", 1.0]], {"calls": 1})
+    journal.close()
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Journal(path)
+    assert again.get("one") == [["猫\u2028x", 1.0]]
+    assert (again.get("two") is None) == (cut > 1)  # without its end of line alone it is whole
+    again.put("three", [], {})
+    again.close()
+    assert Journal(path).get("three") == []
+    assert Journal(path).get("one") is not None
 
 
 def test_garbage_answers_give_a_permutation_and_are_counted():
