@@ -98,23 +98,27 @@ def build(table: Any) -> list[str]:
     return groups
 
 
-def search(table: Any, query: Item, groups: Sequence[str], k: int, where: str | None) -> tuple[Hit, ...]:
+def search(
+    table: Any, query: Item, groups: Sequence[str], k: int, where: str | None, *, own_language: bool = False
+) -> tuple[Hit, ...]:
     """The k best documents for the query's text, among `groups`, by weighted reciprocal rank.
 
     The query is asked of its own language's column in full, and of the others for the names and numbers that
     languages share. In `ngram`, whose fragments match anything in the same script, other languages' documents
     must hold one of the query's words whole. The lists have no document in common; those of other languages
     weigh half, or the same where the query's language is not known. No hits if no word is left after
-    analysis.
+    analysis. With `own_language`, only documents in the query's language are found, and those of none, if it is
+    known.
     """
+    if own_language and query.lang is not None:
+        where = _both(where, _spoken(query.lang))
     text = query.text or ""
     own = group_of(query.lang)
     others = [group for group in groups if group not in (own, "ngram")]
     mine, foreign = where, where
     if own == "ngram" and query.lang is not None:
-        lang = "'" + query.lang.replace("'", "''") + "'"
-        mine = _both(where, f"(lang = {lang} OR lang IS NULL)")
-        foreign = _both(where, f"lang != {lang}")  # which null does not satisfy
+        mine = _both(where, _spoken(query.lang))
+        foreign = _both(where, f"lang != {_quoted(query.lang)}")  # which null does not satisfy
     weight = FOREIGN if query.lang is not None else 1.0
     lists = []
     if own in groups:
@@ -134,6 +138,14 @@ def search(table: Any, query: Item, groups: Sequence[str], k: int, where: str | 
 def _asked(text: str, group: str) -> MatchQuery:
     """The words of a text, any of which may match; nothing in it is an operator."""
     return MatchQuery(analysed(text, group), column(group))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _spoken(lang: str) -> str:
+    return f"(lang = {_quoted(lang)} OR lang IS NULL)"
 
 
 def _both(where: str | None, condition: str) -> str:

@@ -10,20 +10,15 @@ from ..pipeline import reciprocal_ranks
 from ..runs import Hit
 
 
-def hybrid(
-    dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable], own: Hashable = None
-) -> list[Hit]:
+def hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable]) -> list[Hit]:
     """Fuse two rankings by reciprocal rank within each group (language) of documents.
 
     Full text sees little but the query's own language. Plain reciprocal rank fusion takes that for relevance and
     lifts the query's language over all others; here the dense ranking decides which group stands at which rank, and
-    within a group both decide together. Of documents in other languages than the query's (`own`, if it is known),
-    full text finds stray names and loanwords only: they stay as dense search has them. In a collection of the
-    query's language this is plain reciprocal rank fusion. Scores are the dense scores of the ranks; documents beyond
-    the dense ranking follow below its last one.
+    within a group both decide together; a group that full text does not answer for stays as dense search has it. In a
+    collection of one language this is plain reciprocal rank fusion. Scores are the dense scores of the ranks;
+    documents beyond the dense ranking follow below its last one.
     """
-    if own is not None:
-        lexical = [hit for hit in lexical if group(hit.id) in (own, None)]
     queues: dict[Hashable, list[str]] = {}
     lists: dict[Hashable, tuple[list[Hit], list[Hit]]] = {}
     for place, hits in enumerate((dense, lexical)):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -264,13 +265,10 @@ class LanceIndex:
             }
             # Full text would answer half of a query that holds a picture, and not know it.
             texts = [query for query in run.queries if query.image is None]
-            lexical = self._lexical(texts, depth, where)
+            lexical = self._lexical(texts, depth, where, own_language=True)
             ids = found_by(dense, lexical)
             langs = dict(zip(ids, self._tables.column("lang", ids), strict=True))
-            hits = {
-                query.id: hybrid(dense[query.id], lexical.get(query.id, ()), langs.get, query.lang)
-                for query in run.queries
-            }
+            hits = {query: hybrid(found, lexical.get(query, ()), langs.get) for query, found in dense.items()}
         return run.ranking(hits, self).cut(k)
 
     def _check(self, queries: Sequence[Item], mode: Mode) -> None:
@@ -294,11 +292,14 @@ class LanceIndex:
                     f"{self.path} reads ({some(space.spec.name for space in self.card.spaces)})"
                 )
 
-    def _lexical(self, queries: Sequence[Item], k: int, where: Where | None) -> dict[str, tuple[Hit, ...]]:
+    def _lexical(
+        self, queries: Sequence[Item], k: int, where: Where | None, *, own_language: bool = False
+    ) -> dict[str, tuple[Hit, ...]]:
         condition = where_sql(where, self.card.keys)
         table = self._tables.documents
         with failing("read", self.path), ThreadPoolExecutor(THREADS) as threads:
-            hits = threads.map(lambda q: fulltext.search(table, q, self.card.groups, k, condition), queries)
+            search = partial(fulltext.search, k=k, where=condition, own_language=own_language)
+            hits = threads.map(lambda query: search(table, query, self.card.groups), queries)
             return {query.id: found for query, found in zip(queries, hits, strict=True)}
 
     def _dense(

@@ -393,6 +393,23 @@ def test_documents_come_back_in_the_order_asked_for(kind: str, tmp_path: Path) -
         index.get(["a", "x", "y"])
 
 
+def test_full_text_moves_only_documents_in_the_language_of_the_query(kind: str) -> None:
+    items = collection(photos=0)
+    spoken = {item.id: item.lang for item in items}
+    index = create_index("memory://", kind=kind)
+    index.add(items, Hashing())
+    dense, _, hybrid = (
+        [hit.id for hit in index.search(QUERIES[:1], 100, mode=mode)["words"]] for mode in MODES
+    )
+    assert [spoken[doc] for doc in hybrid] == [spoken[doc] for doc in dense]
+    assert [doc for doc in hybrid if spoken[doc] != "eng"] == [doc for doc in dense if spoken[doc] != "eng"]
+    assert hybrid != dense
+    stranger = [replace(QUERIES[0], lang="nld")]
+    assert [hit.id for hit in index.search(stranger, 100, mode="hybrid")["words"]] == [
+        hit.id for hit in index.search(stranger, 100)["words"]
+    ]
+
+
 def test_hybrid_holds_what_both_find_and_needs_full_text(kind: str) -> None:
     index = create_index("memory://", kind=kind)
     index.add(collection(), Hashing())
