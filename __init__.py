@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .errors import CrosslensError, InputError, SpecMismatch
     from .experiment import Table, evaluate
     from .indexes.base import Index, Recall
+    from .indexes.card import Windows
     from .indexes.registry import create_index, open_index
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
     from .multilingual.collections import Collection
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .multilingual.rerank import Rerank, rank
     from .multilingual.rerank import load as reranker
     from .multilingual.sorters import Ask
-    from .pipeline import Stage, roundrobin, rrf, zscore
+    from .pipeline import Stage, merge, roundrobin, rrf, zscore
     from .runs import Hit, Manifest, Run, read_qrels
 
 _WHERE = {
@@ -29,13 +30,14 @@ _WHERE = {
     "errors": ("CrosslensError", "InputError", "SpecMismatch"),
     "experiment": ("Table", "evaluate"),
     "indexes.base": ("Index", "Recall"),
+    "indexes.card": ("Windows",),
     "indexes.registry": ("create_index", "open_index"),
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
     "multilingual.collections": ("Collection", "collection=load"),
     "multilingual.judges": ("Judge",),
     "multilingual.sorters": ("Ask",),
     "multilingual.rerank": ("Rerank", "rank", "reranker=load"),
-    "pipeline": ("Stage", "roundrobin", "rrf", "zscore"),
+    "pipeline": ("Stage", "merge", "roundrobin", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Run", "read_qrels"),
 }
 _NAMES = {
@@ -68,10 +70,12 @@ __all__ = [
     "SpecMismatch",
     "Stage",
     "Table",
+    "Windows",
     "collection",
     "create_index",
     "encoder",
     "evaluate",
+    "merge",
     "open_index",
     "rank",
     "read_qrels",

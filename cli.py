@@ -101,6 +101,13 @@ def index(
     ] = True,
     kind: Annotated[str, typer.Option("--index", help="lance, flat or faiss:FACTORY.")] = "lance",
     ann: Annotated[str, typer.Option(help="auto, none, IVF_FLAT, IVF_RQ, IVF_PQ or IVF_HNSW_SQ.")] = "auto",
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Split documents; the best passage counts (MaxP).")
+    ] = False,
+    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180).")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
     device: Device = "auto",
     trust_remote_code: Trust = False,
@@ -108,10 +115,15 @@ def index(
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
     from .encoders import registry
+    from .indexes.card import Windows
     from .indexes.registry import create_index, index_class
     from .multilingual.collections import load
     from .multilingual.languages import with_languages
 
+    split = None
+    if passages or window is not None or stride is not None:
+        window = Windows.window if window is None else window
+        split = Windows(window, max(1, window // 2) if stride is None else stride)
     documents = load(collection, skip_bad=skip_bad)
     counts = documents.check()
     specs = encoder or default_encoders(counts.images)
@@ -119,7 +131,13 @@ def index(
         kind
     )  # an unknown kind is known before models are loaded, and models before anything is written
     encoders = [registry.load(spec, device=device, trust_remote_code=trust_remote_code) for spec in specs]
-    made = create_index(directory, kind=kind, name=documents.name, lexical=lexical, device=device)
+    if split is not None:
+        from .indexes.passages import counting
+
+        counting(split, encoders)
+    made = create_index(
+        directory, kind=kind, name=documents.name, lexical=lexical, passages=split, device=device
+    )
     with progress("encoding", counts.documents) as bar:
         added = made.add(with_languages(documents.docs()), encoders, progress=bar)
     recall = made.build(ann)
@@ -127,6 +145,8 @@ def index(
         "index": str(directory),
         "kind": made.card.kind,
         "documents": len(made),
+        "passages": made.card.passages
+        and {"count": made.card.passages.count, **vars(made.card.passages.windows)},
         "added": added,
         "skipped": counts.skipped,
         "languages": dict(made.langs),
@@ -140,7 +160,8 @@ def index(
     if json:
         emit(report)
         return
-    print(f"{directory}: {len(made)} documents ({added} new or changed), {', '.join(specs)}")
+    parts = f" in {made.card.passages.count} passages" if made.card.passages else ""
+    print(f"{directory}: {len(made)} documents{parts} ({added} new or changed), {', '.join(specs)}")
     print("languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in made.langs.items()))
     if recall.at:
         print(f"{recall.kind}: " + ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.at.items()))
@@ -375,6 +396,50 @@ def evaluate(
 
 
 @app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="Collections, systems, measures.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where all of it goes (default: FILE.results).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done: documents, tokens, judge calls.")
+    ] = False,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Many systems on some collections: runs, manifests, tables and a report; a rerun does only what is not done."""
+    from .experiments.plan import Plan
+
+    plan = Plan.read(file)
+    out = output or file.with_suffix(".results")
+    if dry_run:
+        from dataclasses import asdict
+
+        from .experiments.survey import shown as outlook
+        from .experiments.survey import survey
+
+        found = survey(plan, out)
+        if json:
+            emit({"plan": plan.to_json(), "collections": [asdict(each) for each in found]})
+        else:
+            print(outlook(found))
+        return
+    from .experiments.conduct import conduct
+    from .experiments.files import leave
+
+    results = conduct(plan, out, device=device, trust_remote_code=trust_remote_code)
+    leave(results, out)
+    if json:
+        emit(results.to_json())
+        return
+    for part in results.parts:
+        print(part.collection)
+        part.table.show()
+    print(f"{out}: report.html, results.json, tables.md, tables.tex, and a folder for every run")
+
+
+@app.command()
 def export(
     collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
@@ -401,6 +466,39 @@ def export(
             f"{directory}: {done.documents} documents, {done.queries} topics, {done.judged} judgements, "
             f"{done.images} pictures"
         )
+
+
+@app.command()
+def translate(
+    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON lines to write; a rerun resumes.")],
+    to: Annotated[str, typer.Option(help="The language to translate into.")],
+    spec: Annotated[
+        str, typer.Option("--with", help="The model: hf:facebook/nllb-200-distilled-600M, openai:MODEL, ...")
+    ],
+    what: Annotated[str, typer.Option(help="documents or queries.")] = "documents",
+    fields: Annotated[
+        str | None, typer.Option(help="Of queries: title, description, or a + of them.")
+    ] = None,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Translate a collection's documents or topics into a file; killed, the same command goes on where it was."""
+    from .multilingual import collections, translation
+    from .multilingual.translation_files import translate_collection
+
+    source = collections.load(collection)
+    total = source.check().documents if what == "documents" else None
+    stage = translation.load(spec, to=to, device=device, trust_remote_code=trust_remote_code)
+    with progress("translating", total) as bar:
+        report = translate_collection(source, output, stage, what=what, fields=fields, progress=bar)  # type: ignore[arg-type]
+    if json:
+        emit(report.to_json())
+        return
+    print(report)
+    for note in report.notes:
+        say(note)
 
 
 @app.command()

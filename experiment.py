@@ -51,10 +51,10 @@ def evaluate(
     and the languages' shares of the top 20. Documents' languages come from `doc_langs`, else from the runs'
     `docs`; a document without one stays in every language's ranking. `baseline` is a system or its position;
     `test` a paired t-test, or a randomisation test over 10,000 samples drawn with `seed` (exact where there
-    are fewer), with Holm's or Bonferroni's `correction`. `interval` adds bootstrap intervals of the means at
-    that confidence (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys
-    or baselines, on two runs of one name, on a run that has no query in common with the qrels, and on
-    measures of languages that nobody tells.
+    are fewer), over all queries and over those of each group, with Holm's or Bonferroni's `correction` over
+    systems. `interval` adds bootstrap intervals of the means at that confidence (0.95), drawn with `seed`.
+    Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, on two runs of one name, on
+    a run that has no query in common with the qrels, and on measures of languages that nobody tells.
     """
     runs = _named(runs)
     if not runs:
@@ -106,6 +106,7 @@ def evaluate(
         for system in runs
         for measure in parsed
     }
+    tested = {} if base is None else _comparisons(groups, names, base, test, correction, seed)
     return Table(
         systems=tuple(runs),
         measures=names,
@@ -118,15 +119,14 @@ def evaluate(
         unjudged=unjudged,
         baseline=base,
         test=test,
-        comparisons=None
-        if base is None
-        else _comparisons(values, names, topics, base, test, correction, seed),
+        comparisons=None if base is None else tested.pop(ALL),
         correction=correction,
         intervals=None if interval is None else _intervals(groups, tuple(runs), parsed, interval, seed),
         level=interval,
         seed=seed,
         shares=shares,
         deep={name: tuple(t for t in topics if len(run[t]) > DEEPEST) for name, run in runs.items()},
+        group_comparisons={(*key, group): told for group, of in tested.items() for key, told in of.items()},
     )
 
 
@@ -303,19 +303,24 @@ def _baseline(baseline: str | int | None, systems: tuple[str, ...]) -> str | Non
 
 
 def _comparisons(
-    values: Values,
+    groups: Mapping[str, tuple[Sequence[str], Values]],
     measures: Sequence[str],
-    topics: Sequence[str],
     baseline: str,
     test: Test,
     correction: Correction,
     seed: int,
-) -> dict[tuple[str, str], Comparison]:
-    found: dict[tuple[str, str], Comparison] = {}
-    for measure in measures:
-        arrays = {system: np.array([of[measure][topic] for topic in topics]) for system, of in values.items()}
-        for system, comparison in compared(arrays, baseline, test, correction, seed).items():
-            found[system, measure] = comparison
+) -> dict[str, dict[tuple[str, str], Comparison]]:
+    """Group -> (system, measure) -> its test over the group's queries; none where the group lacks the measure."""
+    found: dict[str, dict[tuple[str, str], Comparison]] = {group: {} for group in groups}
+    for group, (members, values) in groups.items():
+        for measure in measures:
+            if measure not in values[baseline]:
+                continue
+            arrays = {
+                system: np.array([of[measure][topic] for topic in members]) for system, of in values.items()
+            }
+            for system, comparison in compared(arrays, baseline, test, correction, seed).items():
+                found[group][system, measure] = comparison
     return found
 
 

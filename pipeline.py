@@ -1,4 +1,4 @@
-"""Stages map `Run -> Run` and compose: `a >> b`, `a % k`, `a + b`, `w * a`, `rrf(a, b)`, `roundrobin(a, b)`, `zscore(a)`."""
+"""Stages map `Run -> Run` and compose: `a >> b`, `a % k`, `a + b`, `w * a`, `rrf(a, b)`, `merge(a, b)`, `zscore(a)`."""
 
 from __future__ import annotations
 
@@ -193,6 +193,39 @@ class RoundRobin(Stage):
         return "roundrobin(" + ", ".join(map(str, self.branches)) + ")"
 
 
+@dataclass(frozen=True)
+class Merge(Stage):
+    """All hits of all branches by their scores as they are; a document that several have keeps its best score.
+
+    What merges rankings of collections or languages that have no document in common (`a + b` would add to each
+    document the other ranking's floor). Raw scores compare where one model gave them all; `merge(zscore(a),
+    zscore(b))` where not.
+    """
+
+    branches: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise InputError("merge needs at least one stage")
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        def best(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+            scores: dict[str, float] = {}
+            for hit in (hit for hits in rankings for hit in hits):
+                scores[hit.id] = max(hit.score, scores.get(hit.id, -math.inf))
+            return scores
+
+        return _fused(self, self.branches, run, best)
+
+    def __str__(self) -> str:
+        return "merge(" + ", ".join(map(str, self.branches)) + ")"
+
+
+def merge(*stages: Stage) -> Stage:
+    """Merge stages by their scores as they are."""
+    return Merge(stages)
+
+
 def roundrobin(*stages: Stage) -> Stage:
     """Merge stages by taking turns, the first stage first."""
     return RoundRobin(stages)
@@ -279,6 +312,8 @@ def described(value: object) -> object:
         return sorted(inner, key=repr) if isinstance(value, frozenset | set) else inner
     if not isinstance(value, Stage) and isinstance(own := getattr(value, "fingerprint", None), str):
         return own
+    if isinstance(value, Stage) and isinstance(meant := getattr(value, "stands_for", None), Stage):
+        return described(meant)  # a stage that keeps what another makes computes the same
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.compare}
         return {"type": type(value).__qualname__, **parts}

@@ -11,6 +11,8 @@ from .errors import InputError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .indexes.lance import LanceIndex
+    from .indexes.passages import PassageIndex
     from .items import Item
     from .multilingual.rerank import Rerank
     from .runs import Run
@@ -32,6 +34,8 @@ def searched(
     if mode not in ("dense", "lexical", "hybrid"):
         raise nearest(mode, ("dense", "lexical", "hybrid"), "mode")
     index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
+    queries = list(queries)
+    _check_languages(index, queries, where, str(directory))
     options: dict[str, Any] = {"where": where, "correct": correction, "exact": exact}
     if not rerank:
         return index.retriever(mode, k, **options)(queries)  # type: ignore[arg-type]
@@ -41,6 +45,20 @@ def searched(
         for stage in stages:
             done = stage(done)
         return done.cut(k)
+
+
+def _check_languages(
+    index: LanceIndex | PassageIndex, queries: list[Item], where: dict[str, Any] | None, name: str
+) -> None:
+    """`InputError` for a language asked for, or meant by all topics, that no document of the index is in."""
+    from .multilingual.collections import check_meant
+    from .runs import some
+
+    langs = index.langs
+    if lacking := [lang for lang in (where or {}).get("lang", ()) if lang not in langs]:
+        raise InputError(f"{name} has no documents in {', '.join(lacking)}, only in {some(langs, 8)}")
+    if sum(langs.values()) == len(index):  # every document has one
+        check_meant(queries, langs, name)
 
 
 def rerankers(

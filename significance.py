@@ -18,7 +18,7 @@ Correction = Literal["holm", "bonferroni"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A system against the baseline on one measure, over all queries.
+    """A system against the baseline on one measure, over all queries or those of a group.
 
     `difference` is system minus baseline; `p` is two-sided; `corrected` is corrected (Holm 1979, or
     Bonferroni) for all systems compared on this measure. Both are nan for fewer than two queries.

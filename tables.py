@@ -1,4 +1,4 @@
-"""What an evaluation found: a frozen `Table`, as plain text, in colour, in Markdown and as JSON."""
+"""What an evaluation found: a frozen `Table`, as plain text, in colour, in Markdown, in LaTeX and as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from . import grids
 from .errors import InputError, nearest
+from .grids import Cell, Grid
 from .measures import parse_measure
 from .multilingual.fairness import UNKNOWN, Shares
 from .runs import some
@@ -31,9 +33,11 @@ class Table:
     `means` maps (system, measure, group) to the mean over the group's queries, the group `all` holding every
     query of the qrels. `values` maps system, measure and query to the value. `lacking` names, by system, the
     judged queries without a hit, which count as zero; `unjudged` those that the qrels do not have and that do
-    not count; `deep` those with more than 1,000 hits. `intervals` maps (system, measure, group) to the ends
-    of the mean's bootstrap interval at the confidence `level`. `shares` tells each language's share of the
-    top where the table is per document language.
+    not count; `deep` those with more than 1,000 hits. `comparisons` maps (system, measure) to the test against
+    the `baseline` over all queries, `group_comparisons` (system, measure, group) to that over the queries of a
+    group. `intervals` maps (system, measure, group) to the ends of the mean's bootstrap interval at the
+    confidence `level`. `shares` tells each language's share of the top where the table is per document
+    language.
     """
 
     systems: tuple[str, ...]
@@ -54,6 +58,7 @@ class Table:
     seed: int = 0
     shares: Shares | None = None
     deep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group_comparisons: Mapping[tuple[str, str, str], Comparison] = field(default_factory=dict)
 
     def mean(self, system: str, measure: object, group: str = ALL) -> float:
         """`InputError` on an unknown system, measure or group; a measure may go by another name (`MAP`)."""
@@ -69,6 +74,12 @@ class Table:
             if given not in known:
                 raise nearest(given, known, what)
         return self.means[system, measure, group]
+
+    def comparison(self, system: str, measure: str, group: str = ALL) -> Comparison | None:
+        """The test against the baseline; None for the baseline itself, and where there is none or no value."""
+        if group == ALL:
+            return (self.comparisons or {}).get((system, measure))
+        return self.group_comparisons.get((system, measure, group))
 
     def to_json(self, *, per_query: bool = False) -> dict[str, object]:
         """A dict for JSON; nan becomes None. `per_query` adds every query's value."""
@@ -89,10 +100,7 @@ class Table:
                     for m in self.measures
                 }
             if self.comparisons is not None and system != self.baseline:
-                entry["against_baseline"] = {
-                    m: {key: _number(value) for key, value in asdict(self.comparisons[system, m]).items()}
-                    for m in self.measures
-                }
+                entry["against_baseline"] = {m: self._against(system, m) for m in self.measures}
             if per_query:
                 entry["values"] = {m: dict(self.values[system][m]) for m in self.measures}
             systems.append(entry)
@@ -113,32 +121,22 @@ class Table:
 
         `per_topic` adds one of every topic for each measure.
         """
-        parts = []
-        for title, head, rows in self._tables(per_topic):
-            lines = [f"**{_cell(title)}**", ""] if title else []
-            lines += ["| " + " | ".join(_cell(h) for h in head) + " |"]
-            lines += ["|---" + "|---:" * (len(head) - 1) + "|"]
-            for row in rows:
-                cells = [_cell(row[0][0]), *(f"**{text}**" if best else text for text, best in row[1:])]
-                lines.append("| " + " | ".join(cells) + " |")
-            parts.append("\n".join(lines))
-        parts += [_cell(note) for note in self.notes()]
+        parts = [grids.markdown(grid) for grid in self.grids(per_topic=per_topic)]
+        parts += [grids.escaped_markdown(note) for note in self.notes()]
         return "\n\n".join(parts) + "\n"
+
+    def latex(self, *, caption: str = "", label: str = "") -> str:
+        """The same tables in LaTeX (booktabs), to `\\input`: see `grids.latex`."""
+        return grids.PREAMBLE + grids.latex(self.grids(), caption=caption, label=label)
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, one sentence a line."""
+        grouped = self._marks(grouped=True) if self.group_comparisons else []
+        return [*self._marks(), *grouped, *self._ends(), *self._remarks()]
+
+    def _remarks(self) -> list[str]:
+        """What is odd about measures, documents and runs."""
         notes = []
-        if self.comparisons:
-            name = {"t": "paired t-test", "randomisation": "paired randomisation test"}[self.test]
-            correction = self.correction.capitalize()
-            notes.append(
-                f"† differs from {self.baseline} (two-sided {name}, {correction}-corrected over systems, p < {LEVEL})"
-            )
-        if self.intervals is not None:
-            notes.append(
-                f"[low, high] is the {self.level:.0%} interval of the mean: percentile bootstrap, "
-                f"{RESAMPLES:,} resamples of the queries, seed {self.seed}"
-            )
         for measure in self.measures:
             if measure.startswith("PEER"):
                 notes.append(f"{measure} is 1 where languages are ranked alike, however badly")
@@ -161,30 +159,15 @@ class Table:
         return notes
 
     def __rich__(self) -> rich.console.Group:
-        return self._rich(per_topic=False)
-
-    def _rich(self, *, per_topic: bool) -> rich.console.Group:
-        import rich.console
-        import rich.table
-        from rich.text import Text
-
-        parts: list[Any] = []
-        for title, head, rows in self._tables(per_topic):
-            table = rich.table.Table(title=Text(title) if title else None, title_justify="left")
-            table.add_column(Text(head[0]), overflow="fold")
-            for column in head[1:]:
-                table.add_column(Text(column), justify="right")
-            for row in rows:
-                table.add_row(*(Text(text, style="bold" if best else "") for text, best in row))
-            parts.append(table)
-        return rich.console.Group(*parts, *map(Text, self.notes()))
+        return grids.terminal(self.grids(), self.notes())
 
     def show(self, *, per_topic: bool = False) -> None:
         """Print the tables on stdout: bold where that is a terminal, plain where it is not."""
         import rich.console
 
-        width = None if sys.stdout.isatty() else self._width(per_topic)
-        rich.console.Console(width=width).print(self._rich(per_topic=per_topic))
+        shown, notes = list(self.grids(per_topic=per_topic)), self.notes()
+        width = None if sys.stdout.isatty() else grids.width(shown, notes)
+        rich.console.Console(width=width).print(grids.terminal(shown, notes))
 
     def __str__(self) -> str:
         """The tables as plain text, without colour codes."""
@@ -193,83 +176,115 @@ class Table:
         import rich.console
 
         out = io.StringIO()
-        rich.console.Console(file=out, width=self._width(), color_system=None, force_terminal=False).print(
-            self
-        )
+        width = grids.width(self.grids(), self.notes())
+        rich.console.Console(file=out, width=width, color_system=None, force_terminal=False).print(self)
         return out.getvalue()
 
-    def _width(self, per_topic: bool = False) -> int:
-        """Columns enough for every table and note on lines of their own."""
-        lines = [len(note) for note in self.notes()]
-        for title, head, rows in self._tables(per_topic):
-            cells = [head, *([text for text, _ in row] for row in rows)]
-            columns = zip(*cells, strict=True)
-            lines += [len(title), 1 + sum(max(map(len, column)) + 3 for column in columns)]
-        return max(110, *lines)
-
-    def _tables(
-        self, per_topic: bool = False
-    ) -> Iterator[tuple[str, list[str], list[list[tuple[str, bool]]]]]:
-        """Title, head, and rows of cells; a cell is its text and whether it is the best of its column."""
-        queries = f"{self.counts[ALL]} queries"
-        yield (
+    def grids(self, *, per_topic: bool = False) -> Iterator[Grid]:
+        """What is shown: all queries, the groups of each measure, languages' shares, and on demand every topic."""
+        yield Grid(
             "",
-            [f"system ({queries})", *self.measures],
+            (f"system ({self.counts[ALL]} queries)", *self.measures),
             self._rows([(measure, ALL) for measure in self.measures]),
+            (*self._marks(), *self._ends(), *self._remarks()),
         )
-        if len(self.groups) > 1:
-            head = [f"{group} ({self.counts[group]})" for group in self.groups]
-            for measure in self.measures:
-                # One language alone has no value of a measure that compares languages.
-                if not all(math.isnan(self.means[self.systems[0], measure, g]) for g in self.groups[1:]):
-                    rows = self._rows([(measure, group) for group in self.groups])
-                    yield f"{measure} per {self.per}", ["system", *head], rows
+        for measure in self.measures if len(self.groups) > 1 else ():
+            if self.has_groups(measure):
+                yield Grid(
+                    f"{measure} per {self.per}",
+                    ("system", *(f"{group} ({self.counts[group]})" for group in self.groups)),
+                    self._rows([(measure, group) for group in self.groups]),
+                    (*self._marks(), *self._marks(grouped=True), *self._ends()),
+                )
         if self.shares is not None:
             yield self._shares(self.shares)
         if per_topic and len(self.systems) == 1:
             columns = [(self.systems[0], measure) for measure in self.measures]
-            yield f"{self.systems[0]} per topic", ["topic", *self.measures], self._topics(columns)
+            yield Grid(f"{self.systems[0]} per topic", ("topic", *self.measures), self._topics(columns))
         elif per_topic:
             for measure in self.measures:
                 columns = [(system, measure) for system in self.systems]
-                yield f"{measure} per topic", ["topic", *self.systems], self._topics(columns, compare=True)
+                yield Grid(
+                    f"{measure} per topic", ("topic", *self.systems), self._topics(columns, compare=True)
+                )
 
-    def _rows(self, columns: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool]]]:
+    def has_groups(self, measure: str) -> bool:
+        """Whether groups have means: one language alone has none of a measure that compares languages."""
+        return not all(math.isnan(self.means[self.systems[0], measure, g]) for g in self.groups[1:])
+
+    def _against(self, system: str, measure: str) -> dict[str, object]:
+        """A comparison for JSON, with those within groups where there are groups."""
+        told = _comparison(self.comparison(system, measure))
+        if len(self.groups) > 1:
+            told["groups"] = {
+                group: _comparison(found)
+                for group in self.groups[1:]
+                if (found := self.comparison(system, measure, group)) is not None
+            }
+        return told
+
+    def _marks(self, *, grouped: bool = False) -> list[str]:
+        """What † says in the table over all queries, and what else it says in one of groups."""
+        if not self.comparisons:
+            return []
+        if not grouped:
+            name = {"t": "paired t-test", "randomisation": "paired randomisation test"}[self.test]
+            correction = self.correction.capitalize()
+            return [
+                f"† differs from {self.baseline} (two-sided {name}, {correction}-corrected over systems, p < {LEVEL})"
+            ]
+        notes = [
+            f"† per {self.per}: tested over the queries of the group alone, and corrected over systems within it, "
+            f"not over groups"
+        ]
+        if few := [group for group in self.groups[1:] if self.counts[group] < 2]:
+            notes.append(f"one query allows no test: {some(few)}")
+        return notes
+
+    def _ends(self) -> list[str]:
+        """What [low, high] says."""
+        if self.intervals is None:
+            return []
+        return [
+            f"[low, high] is the {self.level:.0%} interval of the mean: percentile bootstrap, "
+            f"{RESAMPLES:,} resamples of the queries, seed {self.seed}"
+        ]
+
+    def _rows(self, columns: Sequence[tuple[str, str]]) -> tuple[tuple[Cell, ...], ...]:
         best = {c: max(self.means[system, *c] for system in self.systems) for c in columns}
         rows = []
         for system in self.systems:
-            row = [(system, False)]
+            row = [Cell(system)]
             for measure, group in columns:
                 mean = self.means[system, measure, group]
-                compared = (self.comparisons or {}).get((system, measure)) if group == ALL else None
+                compared = self.comparison(system, measure, group)
                 mark = "†" if compared is not None and compared.significant else ""
                 ends = "" if self.intervals is None else _interval(*self.intervals[system, measure, group])
                 row.append(
-                    (f"{mean:.4f}{mark}{ends}", len(self.systems) > 1 and mean == best[measure, group])
+                    Cell(f"{mean:.4f}{mark}{ends}", len(self.systems) > 1 and mean == best[measure, group])
                 )
-            rows.append(row)
-        return rows
+            rows.append(tuple(row))
+        return tuple(rows)
 
     def _topics(
         self, columns: Sequence[tuple[str, str]], *, compare: bool = False
-    ) -> list[list[tuple[str, bool]]]:
+    ) -> tuple[tuple[Cell, ...], ...]:
         rows = []
         for topic in self.values[self.systems[0]][self.measures[0]]:
             values = [self.values[system][measure][topic] for system, measure in columns]
             best = max(values) if compare and min(values) < max(values) else None
-            rows.append([(topic, False), *((f"{value:.4f}", value == best) for value in values)])
-        return rows
+            rows.append((Cell(topic), *(Cell(f"{value:.4f}", value == best) for value in values)))
+        return tuple(rows)
 
-    def _shares(self, shares: Shares) -> tuple[str, list[str], list[list[tuple[str, bool]]]]:
-        title = f"languages among the first {shares.cutoff} hits, mean share over {shares.topics} queries"
+    def _shares(self, shares: Shares) -> Grid:
         rows = [("relevant documents", shares.relevant), *shares.top.items()]
-        return (
-            title,
-            ["", *shares.languages],
-            [
-                [(name, False), *((f"{of.get(lang, 0.0):.4f}", False) for lang in shares.languages)]
+        return Grid(
+            f"languages among the first {shares.cutoff} hits, mean share over {shares.topics} queries",
+            ("", *shares.languages),
+            tuple(
+                (Cell(name), *(Cell(f"{of.get(lang, 0.0):.4f}") for lang in shares.languages))
                 for name, of in rows
-            ],
+            ),
         )
 
 
@@ -277,9 +292,9 @@ def _interval(low: float, high: float) -> str:
     return "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
 
 
+def _comparison(comparison: Comparison | None) -> dict[str, object]:
+    return {} if comparison is None else {key: _number(value) for key, value in asdict(comparison).items()}
+
+
 def _number(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

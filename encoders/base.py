@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -98,6 +98,25 @@ class Encoder(Protocol):
     spec: EncoderSpec
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """What an encoder of text has, too, if it can say where its tokens are: documents are split by them."""
+
+    spec: EncoderSpec
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, int64 [tokens, 2]: first character, and the one after the last.
+
+        In the order of the text, all of it, without the special tokens and the prompt. Tokens that are parts of
+        one character share its span. `InputError` if the tokenizer cannot tell.
+        """
+        ...
+
+    def room(self, role: Role = "document") -> int:
+        """How many tokens of a text `max_tokens` leaves, beside the special tokens and the prompt of `role`."""
+        ...
 
 
 class NotFinite(InputError):

@@ -14,7 +14,13 @@ from .base import Encoder
 # whose keyword-only parameters are the options that a SPEC may set.
 FAMILIES = {
     "hf": "encoders.transformer:TransformerEncoder",
+    "llm": "encoders.llm:LLMEncoder",
+    "st": "encoders.sbert:SentenceTransformersEncoder",
     "clip": "multimodal.clip:ClipEncoder",
+    "vlm": "multimodal.vlm:VisionLanguageEncoder",
+    "ensemble": "encoders.ensemble:Ensemble",
+    "late": "encoders.late:Late",
+    "splade": "encoders.splade:SpladeEncoder",
 }
 
 # `offline:NAME` -> the same, for models that packages carry.
@@ -40,6 +46,13 @@ def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) ->
         raise nearest(spec.family, (*FAMILIES, "offline"), "encoder family")
     if Path(spec.checkpoint).is_dir() and spec.family != "offline":
         spec = replace(spec, checkpoint=str(Path(spec.checkpoint).resolve()))
+    paths = {key: spec.options[key] for key in ("adapter", "base") if spec.options.get(key)}
+    paths = {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).is_dir()}
+    spec = replace(spec, options={**spec.options, **paths})
+    if spec.family == "ensemble":
+        from .ensemble import resolved
+
+        spec = replace(spec, checkpoint=resolved(spec.checkpoint))
     module, _, name = where.partition(":")
     factory = getattr(import_module(f"..{module}", __package__), name).from_checkpoint
     arguments = bound(spec, factory, device=device, trust_remote_code=trust_remote_code)

@@ -193,6 +193,31 @@ class TransformerEncoder:
         ]
         return ids
 
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
+        if not self.tokenizer.is_fast:
+            raise InputError(f"{self.spec.name} has a slow tokenizer, which cannot tell where its tokens are")
+        if not texts:
+            return []
+        if self.lowercase:
+            # The one character that becomes two when it is lowered; the others keep their places.
+            texts = [text.replace("\u0130", "i").lower() for text in texts]
+        found = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # of texts longer than the model takes
+        )
+        return [np.array(spans, np.int64).reshape(-1, 2) for spans in found["offset_mapping"]]
+
+    def room(self, role: Role = "document") -> int:
+        """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
+        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
+        return self.spec.max_tokens - len(self.token_ids([prompt])[0])
+
     @torch.inference_mode()
     def _forward(self, batch: Sequence[list[int]]) -> np.ndarray:
         lengths = torch.tensor([len(ids) for ids in batch])

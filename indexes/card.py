@@ -13,7 +13,7 @@ from typing import Any
 
 from ..encoders.base import EncoderSpec
 from ..errors import InputError, SpecMismatch
-from ..runs import written
+from ..runs import some, written
 
 FORMAT = 1
 FILE = "crosslens.json"
@@ -64,9 +64,50 @@ class Space:
         return f"c_{self.fingerprint}"
 
 
+@dataclass(frozen=True)
+class Windows:
+    """How documents are split into passages: `window` tokens each, a new one every `stride` tokens.
+
+    The defaults are those of ColBERT-X on the long news of NeuCLIR (Nair et al. 2022; Yang et al. 2024). Tokens are
+    those of the index's first encoder of text that can tell them, or of the encoder that the SPEC `tokenizer`
+    names, as an index without encoders needs. `InputError` unless 1 <= stride <= window.
+    """
+
+    window: int = 180
+    stride: int = 90
+    tokenizer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise InputError(f"the window of passages must have at least 1 token, not {self.window}")
+        if not 1 <= self.stride <= self.window:
+            raise InputError(
+                f"the stride of passages must be in 1..{self.window}, their window, not {self.stride}"
+            )
+
+    def __str__(self) -> str:
+        by = f" of {self.tokenizer}" if self.tokenizer else ""
+        return f"passages of {self.window} tokens{by} (stride {self.stride})"
+
+
+@dataclass
+class Passages:
+    """What the rows of an index of passages were made by, and how many there are.
+
+    `encoder` is the fingerprint of the encoder whose tokens were counted, where `windows` names none.
+    """
+
+    windows: Windows
+    encoder: str = ""
+    count: int = 0
+
+
 @dataclass
 class Card:
-    """The state of an index beside its tables; written whole under a temporary name and renamed."""
+    """The state of an index beside its tables; written whole under a temporary name and renamed.
+
+    With `passages` the rows are parts of documents; `documents` and `langs` count whole documents all the same.
+    """
 
     kind: str
     name: str = ""
@@ -78,22 +119,20 @@ class Card:
     groups: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     content: str = ""
+    passages: Passages | None = None
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits over documents, spaces and all else that decides what a search finds."""
-        text = json.dumps(
-            [
-                self.kind,
-                self.lexical,
-                self.content,
-                [
-                    (space.fingerprint, space.ann and asdict(space.ann) | {"seconds": 0})
-                    for space in self.spaces
-                ],
-            ]
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        parts: list[object] = [
+            self.kind,
+            self.lexical,
+            self.content,
+            [(space.fingerprint, space.ann and asdict(space.ann) | {"seconds": 0}) for space in self.spaces],
+        ]
+        if self.passages is not None:
+            parts.append(asdict(self.passages.windows))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def space(self, spec: EncoderSpec) -> Space:
         """The space that `spec` belongs to; `SpecMismatch` naming what differs from the likeliest one."""
@@ -119,7 +158,8 @@ class Card:
             }
             for space in self.spaces
         ]
-        return {"format": FORMAT, **{**self.__dict__, "spaces": spaces}}
+        passages = self.passages and asdict(self.passages)
+        return {"format": FORMAT, **{**self.__dict__, "spaces": spaces, "passages": passages}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Card:
@@ -133,7 +173,10 @@ class Card:
             if ann is not None:
                 ann = Ann(**{**ann, "recall": {int(k): v for k, v in ann["recall"].items()}})
             spaces.append(Space(spec, stored["counts"], stored["multilingual"], ann))
-        return cls(spaces=spaces, **fields)
+        passages = fields.pop("passages", None)  # indexes made before there were passages say nothing of them
+        if passages is not None:
+            passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
+        return cls(spaces=spaces, passages=passages, **fields)
 
     def write(self, folder: Path) -> None:
         """`InputError` if it cannot be written, a full disk included."""
@@ -164,6 +207,43 @@ class Card:
             return cls.from_json(data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged ({error}); make the index again") from None
+
+
+def begun(path: str | Path, wanted: Card) -> Card:
+    """`wanted`, written into `path`, a new or empty directory; or the card of the index that is there already.
+
+    In memory it is not written. `InputError` if the one there is of another kind or has other settings, or if the
+    directory holds other files.
+    """
+    if str(path) == MEMORY:
+        return wanted
+    folder = Path(path)
+    if (folder / FILE).exists():
+        card = Card.read(folder)
+        wished = {"kind": wanted.kind, "name": wanted.name or card.name, "lexical": wanted.lexical}
+        for setting, value in wished.items():
+            if getattr(card, setting) != value:
+                raise InputError(
+                    f"{path} is an index with {setting}={getattr(card, setting)!r}, not {value!r}; "
+                    "give another directory or the same settings"
+                )
+        there, asked = (
+            str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted)
+        )
+        if there != asked:
+            raise InputError(
+                f"{path} is an index of {there}, not of {asked}; give another directory or the same settings"
+            )
+        return card
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
+    if others:
+        raise InputError(f"{path} holds other files ({some(sorted(others))}); give a new directory")
+    wanted.write(folder)
+    return wanted
 
 
 @contextmanager

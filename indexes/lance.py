@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..encoders.registry import load
@@ -20,12 +20,13 @@ from ..pipeline import Stage
 from ..runs import Hit, Run, ranked, some
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
-from .card import FILE, MEMORY, Card, Space, locked
+from .card import MEMORY, Card, Passages, Space, Windows, begun, locked
+from .derived import renew, renew_spaces
 from .encoding import Made, encoded, listed
 from .hybrid import found_by, hybrid
 from .rescore import Asked, fused
 from .spaces import Moments
-from .table import Tables, as_read, digest, failing, key_of, modality, prepared, rows, where_sql
+from .table import Stored, Tables, as_read, digest, failing, modality, prepared, rows, where_sql
 
 WINDOW = 512  # items encoded and committed at a time: what a kill can lose
 CANDIDATES = 50  # at least so many from each space when scores are fused
@@ -42,6 +43,8 @@ class LanceIndex:
     Made by `create`, opened by `indexes.registry.open_index`. One process writes; readers open it again after
     a change. Subclasses search in another way: they override `_nearest`, `build` and, for speed, `_vectors`.
     """
+
+    holds = "dense"  # the kind of vectors
 
     def __init__(
         self,
@@ -71,36 +74,16 @@ class LanceIndex:
         kind: str = "lance",
         name: str = "",
         lexical: bool = True,
+        passages: Windows | None = None,
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Self:
         """An empty index in `path`, a new or empty directory or `memory://`; one already there is opened.
 
-        `InputError` if that one is of another kind or has other settings, or if the directory holds other
-        files.
+        With `passages` its rows are what a `PassageIndex` makes of documents. `InputError` if the one there is
+        of another kind or has other settings, or if the directory holds other files.
         """
-        card = Card(kind, name, lexical)
-        if str(path) != MEMORY:
-            folder = Path(path)
-            if (folder / FILE).exists():
-                card = Card.read(folder)
-                for setting, wanted in (("kind", kind), ("name", name or card.name), ("lexical", lexical)):
-                    if getattr(card, setting) != wanted:
-                        raise InputError(
-                            f"{path} is an index with {setting}={getattr(card, setting)!r}, not {wanted!r}; "
-                            "give another directory or the same settings"
-                        )
-            else:
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
-                except OSError as error:
-                    raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
-                if others:
-                    raise InputError(
-                        f"{path} holds other files ({some(sorted(others))}); give a new directory"
-                    )
-                card.write(folder)
+        card = begun(path, Card(kind, name, lexical, passages=Passages(passages) if passages else None))
         index = cls(path, card, device=device, trust_remote_code=trust_remote_code)
         index._tables.create(card.lexical)
         return index
@@ -165,43 +148,49 @@ class LanceIndex:
         encoder and without text for full text; what was stored before it stays. `SpecMismatch` if an encoder
         that made vectors here is missing; another encoder adds a space.
         """
-        given = listed(encoders)
-        for encoder in given:
-            if encoder.spec.kind != "dense":
-                raise InputError(
-                    f"{encoder.spec.name} makes {encoder.spec.kind} vectors; this index holds dense ones"
-                )
         changed = done = 0
-        seen: set[int] = set()
-        with self._writing():
-            spaces = self._adopt(given)
-            stored = self._tables.stored(spaces)
-            for window in windows(items, WINDOW):
-                states = [self._checked(item, seen) for item in window]
-                known, same = stored.look([item.id for item in window], [hash for _, hash in states])
-                if not same.all():
-                    fresh = np.flatnonzero(~same)
-                    kept = [window[row] for row in fresh]
-                    vectors = [
-                        (space, *encoded(encoder, kept)) for space, encoder in zip(spaces, given, strict=True)
-                    ]
-                    block = rows(
-                        kept,
-                        [states[row][0] for row in fresh],
-                        [states[row][1] for row in fresh],
-                        vectors,
-                        self._tables.documents.schema,
-                    )
-                    self._open_for_change()
-                    self._tables.write(block, new=not known.any())
-                    changed += len(kept)
+        checked = partial(self._checked, seen=set())
+        with closing(self._store(lambda stored: items, listed(encoders), checked)) as windows_:
+            for window, fresh in windows_:
+                changed += len(fresh)
                 done += len(window)
                 if progress is not None:
                     progress(done)
+        return changed
+
+    def _store(
+        self,
+        stream: Callable[[Stored], Iterable[Item]],
+        encoders: Sequence[Encoder],
+        checked: Callable[[Item], tuple[str, str]],
+    ) -> Generator[tuple[list[Item], list[Item]]]:
+        """Encode and store a stream; yields each window when it is stored, and those new or changed in it.
+
+        `stream` is told what is stored; `checked` gives an item's metadata and hash, or refuses it.
+        """
+        for encoder in encoders:
+            if encoder.spec.kind != self.holds:
+                raise InputError(
+                    f"{encoder.spec.name} makes {encoder.spec.kind} vectors; this index holds {self.holds} ones"
+                )
+        changed = False
+        with self._writing():
+            spaces = self._adopt(encoders)
+            stored = self._tables.stored(spaces)
+            for window in windows(stream(stored), WINDOW):
+                states = [checked(item) for item in window]
+                known, same = stored.look([item.id for item in window], [hash for _, hash in states])
+                fresh = np.flatnonzero(~same)
+                kept = [window[row] for row in fresh]
+                if kept:
+                    block = self._rows(kept, [states[row] for row in fresh], spaces, encoders)
+                    self._open_for_change()
+                    self._tables.write(block, new=not known.any())
+                    changed = True
+                yield window, kept
             if changed or not self.card.complete:
                 self._open_for_change()
                 self._refresh()
-        return changed
 
     def add_vectors(self, items: Sequence[Item], vectors: np.ndarray, spec: EncoderSpec) -> int:
         """`add` with vectors made elsewhere: float [n, dim], a row an item in the same order."""
@@ -351,6 +340,18 @@ class LanceIndex:
 
     # What subclasses replace
 
+    def _rows(
+        self,
+        items: Sequence[Item],
+        states: Sequence[tuple[str, str]],
+        spaces: Sequence[Space],
+        encoders: Sequence[Encoder],
+    ) -> pa.Table:
+        """A window of items as rows of the documents table; `states` holds the metadata and hash of each."""
+        vectors = [(space, *encoded(encoder, items)) for space, encoder in zip(spaces, encoders, strict=True)]
+        meta, hashes = [state[0] for state in states], [state[1] for state in states]
+        return rows(items, meta, hashes, vectors, self._tables.documents.schema)
+
     def _nearest(
         self,
         space: Space,
@@ -374,51 +375,17 @@ class LanceIndex:
 
     def _refresh(self) -> None:
         """All that follows from the stored rows, anew: full text, moments, corrected vectors, the card."""
-        self._tables.compact()
-        card = self.card
-        content = count = 0
-        keys: set[str] = set()
-        langs: Counter[str] = Counter()
-        for id, lang, facets, hash in self._tables.summaries():
-            count += 1
-            content = (content + digest(f"{id}\0{hash}")) % 2**64  # a sum, so that order does not matter
-            keys.update(map(key_of, facets))
-            if lang is not None:
-                langs[lang] += 1
-        with failing("write", self.path):
-            card.groups = fulltext.build(self._tables.documents) if card.lexical else []
-        for space in card.spaces:
-            space.ann = None
-            moments = self._moments[space.fingerprint] = self._measured(space)
-            space.multilingual = moments.is_multilingual
-            if self._folder is not None:
-                moments.save(self._moments_file(space))
-        self._tables.replace_corrected(
-            [space for space in card.spaces if space.multilingual],
-            lambda space, *block: self._moments[space.fingerprint].correct(*block),
-        )
-        self._tables.index_filters()
-        self._tables.compact()
-        card.documents = count
-        card.langs = dict(sorted(langs.items(), key=lambda pair: (-pair[1], pair[0])))
-        card.keys = sorted(keys)
-        card.content = f"{content:016x}"
-        card.complete = True
-        self._save()
+        renew(self)
+
+    def _refresh_spaces(self) -> None:
+        """What follows from the vectors: moments, corrected vectors, how many there are."""
+        renew_spaces(self)
+
+    def _add_space(self, space: Space) -> None:
+        """Room for the vectors of a new encoder."""
+        self._tables.add_space(space)
 
     # Inside
-
-    def _measured(self, space: Space) -> Moments:
-        """Its moments; counts what its encoder read on the way."""
-        moments = Moments(space.spec.dim)
-        counts: Counter[str] = Counter()
-        for _, langs, kinds, vectors in self._tables.blocks(space, False):
-            moments.update(vectors, langs, kinds)
-            counts.update(kinds)
-        space.counts = dict(counts)
-        for _, langs, kinds, vectors in self._tables.blocks(space, False):
-            moments.spread(vectors, langs, kinds)
-        return moments
 
     def _moment(self, space: Space) -> Moments:
         if space.fingerprint not in self._moments:
@@ -453,7 +420,7 @@ class LanceIndex:
         new = [encoder for encoder in encoders if encoder.spec.fingerprint not in by]
         for encoder in new:
             space = by[encoder.spec.fingerprint] = Space(encoder.spec)
-            self._tables.add_space(space)
+            self._add_space(space)
         if new:
             self.card.spaces += [by[encoder.spec.fingerprint] for encoder in new]
             self.card.complete = False

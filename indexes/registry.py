@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from ..encoders.base import Encoder
 from ..errors import InputError, nearest
-from .card import Card
+from .card import Card, Windows
 
 if TYPE_CHECKING:
     from .lance import LanceIndex
+    from .passages import PassageIndex
 
 # kind -> module and class, a `LanceIndex`; what follows a colon in the kind (`faiss:HNSW32`) is the class's
 # own.
@@ -20,6 +21,8 @@ INDEXES = {
     "lance": "indexes.lance:LanceIndex",
     "flat": "indexes.flat:FlatIndex",
     "faiss": "indexes.faiss:FaissIndex",
+    "sparse": "indexes.sparse:SparseIndex",
+    "late": "indexes.late:LateIndex",
 }
 
 
@@ -29,16 +32,25 @@ def create_index(
     kind: str = "lance",
     name: str = "",
     lexical: bool = True,
+    passages: Windows | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> LanceIndex:
+) -> LanceIndex | PassageIndex:
     """A new index in the directory `path`, or in memory for `memory://`; one already there is opened.
 
-    `InputError` if the directory holds an index of another kind or with other settings, or other files.
+    With `passages` documents are split into such windows, and found by the best of them. `InputError` if the
+    directory holds an index of another kind or with other settings, or other files.
     """
-    return index_class(kind).create(
-        path, kind=kind, name=name, lexical=lexical, device=device, trust_remote_code=trust_remote_code
+    made = index_class(kind).create(
+        path,
+        kind=kind,
+        name=name,
+        lexical=lexical,
+        passages=passages,
+        device=device,
+        trust_remote_code=trust_remote_code,
     )
+    return _whole(made)
 
 
 def open_index(
@@ -47,17 +59,18 @@ def open_index(
     encoders: Encoder | Sequence[Encoder] | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> LanceIndex:
-    """The index in the directory `path`.
+) -> LanceIndex | PassageIndex:
+    """The index in the directory `path`: a `PassageIndex` if it was made of passages.
 
     Given encoders must be those that made its vectors, else `SpecMismatch` names the difference; those not
     given are loaded by their SPEC at the first search that needs them. `InputError` if there is no index, or
     one of a newer format.
     """
     card = Card.read(path)
-    return index_class(card.kind)(
+    opened = index_class(card.kind)(
         path, card, encoders=encoders, device=device, trust_remote_code=trust_remote_code
     )
+    return _whole(opened)
 
 
 def index_class(kind: str) -> type[LanceIndex]:
@@ -70,3 +83,12 @@ def index_class(kind: str) -> type[LanceIndex]:
     module, _, name = INDEXES[family].partition(":")
     found: type[LanceIndex] = getattr(import_module(f"..{module}", __package__), name)
     return found
+
+
+def _whole(index: LanceIndex) -> LanceIndex | PassageIndex:
+    """The index as documents are seen in it."""
+    if index.card.passages is None:
+        return index
+    from .passages import PassageIndex
+
+    return PassageIndex(index)

@@ -32,6 +32,11 @@ class Retrieve(Stage):
         )
 
     @property
+    def docs(self) -> Index:
+        """Where the documents of its hits are found."""
+        return self.index
+
+    @property
     def models(self) -> Mapping[str, str]:
         return {} if self.mode == "lexical" else {spec.name: spec.revision for spec in self.index.specs}
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -111,6 +111,12 @@ class Tables:
         if self._commits % COMPACT_EVERY == 0:
             self.compact()
 
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take the documents of `ids` out; what is not stored is passed over."""
+        with failing("write", self.where):
+            for part in windows(ids, LOOKUP):
+                self.documents.delete(f"id IN ({_quoted(part)})")
+
     def compact(self) -> None:
         """Join small fragments, and remove what older versions and killed writers have left behind."""
         with failing("write", self.where), warnings.catch_warnings():
@@ -179,6 +185,10 @@ class Tables:
             ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
             yield ids, langs, [as_read(each, space) for each in modalities], dense(batch.column(name))[0]
 
+    def columns(self, names: Sequence[str], where: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Columns of the documents, a few thousand rows at a time."""
+        yield from self._scan(self.documents, list(names), where)
+
     def summaries(self) -> Iterator[tuple[str, str | None, list[str], str]]:
         """Id, language, facets and hash of every document."""
         for batch in self._scan(self.documents, ["id", "lang", "facets", "hash"]):
@@ -211,6 +221,17 @@ class Tables:
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
+        found = self.held(ids)
+        self.require(ids, found)
+        return [found[each] for each in ids]
+
+    def require(self, ids: Iterable[str], found: Container[str]) -> None:
+        """`InputError` naming the `ids` that are not `found`."""
+        if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
+            raise InputError(f"no documents with the ids {some(unknown)} in {self.where}")
+
+    def held(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The stored items of those of `ids` that are stored."""
         found: dict[str, Item] = {}
         columns = ["id", "text", "image", "image_path", "lang", "meta"]
         for batch in self._at(self.documents, columns, list(dict.fromkeys(ids))):
@@ -218,9 +239,7 @@ class Tables:
                 path = row["image_path"]
                 image = row["image"] if path is None else Path(path)
                 found[row["id"]] = Item(row["id"], row["text"], image, row["lang"], json.loads(row["meta"]))
-        if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
-            raise InputError(f"no documents with the ids {some(unknown)} in {self.where}")
-        return [found[each] for each in ids]
+        return found
 
     def _at(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for part in windows(ids, LOOKUP):

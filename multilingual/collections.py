@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from .topics import Source, parsed_fields, topic_query
 
 # What of ir_datasets (0.6.3) does not work and is read here from the organisers' files: 2023's topics of one
 # language come back empty, 2024's are not there, and documents that say `date` for `time` cannot be read.
-_OURS = {"neuclir": "neuclir:DIR?year=2023&lang=zho", "hc4": "hc4:DIR?lang=zho"}
+_OURS = {"neuclir": "neuclir:DIR?year={year}&lang=zho", "hc4": "hc4:DIR?lang=zho"}
 _NOT_META = frozenset(["id", "text", "image", "lang"])
 
 
@@ -244,10 +245,10 @@ class IRDatasets:
             self._dataset = ir_datasets.load(id)
         except KeyError:
             raise InputError(
-                f"ir_datasets has no collection {id!r}; `ir_datasets list` shows its names"
+                f"ir_datasets has no collection {id!r}{_ours(id) or '; `ir_datasets list` shows its names'}"
             ) from None
         self.name = f"irds:{id}"
-        self._id = id
+        self._ours = _ours(id)
 
     @property
     def langs(self) -> frozenset[str]:
@@ -274,6 +275,8 @@ class IRDatasets:
         prefix = {"human": "ht_", "machine": "mt_"}.get(source or "", "")
         if not wanted and {"title", "description"} <= set(self._dataset.queries_cls()._fields):
             wanted = ("title", "description")  # as NeuCLIR's own runs, and as `Directory` reads such topics
+        if prefix and not any(key.startswith(prefix) for key in self._dataset.queries_cls()._fields):
+            raise InputError(f"{self.name} has no {source} translations of its queries{self._ours}")
         queries = []
         for query in self._dataset.queries_iter():
             parts = [needed_text(query._asdict(), prefix + key, key, query.query_id) for key in wanted]
@@ -302,11 +305,6 @@ class IRDatasets:
         if expected is not None and expected != counts.documents:
             raise InputError(f"{self.name} has {counts.documents} documents, but {expected} were expected")
         return counts
-
-    @property
-    def _ours(self) -> str:
-        family = self._id.partition("/")[0]
-        return f"; read the organisers' files instead: {_OURS[family]}" if family in _OURS else ""
 
     def _read_docs(self) -> Iterator[Any]:
         try:
@@ -411,12 +409,8 @@ def checked(
                 f"{where} has {langs[lang]:,} documents{' in ' * bool(lang)}{lang}, but {expected:,} were published: "
                 "complete the files, or add sample=true to use what is there"
             )
-    meant = {lang for topic in topics for lang in _meant(topic)}
-    if meant and "" not in langs and not meant & langs.keys():
-        raise InputError(
-            f"the topics of {where} are meant for documents in {some(sorted(meant), 8)}, "
-            f"but its documents are in {some(sorted(langs), 8)}"
-        )
+    if "" not in langs:
+        check_meant(topics, langs, where)
     if strangers := [topic for topic in qrels if topic not in known]:
         raise InputError(f"the qrels of {where} judge topics that it does not have: {some(strangers)}")
     if unknown:
@@ -431,6 +425,25 @@ def checked(
         judged=sum(len(grades) for grades in qrels.values()),
         relevant=sum(grade > 0 for grades in qrels.values() for grade in grades.values()),
     )
+
+
+def check_meant(topics: Iterable[Item], langs: Iterable[str], where: str) -> None:
+    """`InputError` where topics say which languages they are meant for, and no document is in any of them."""
+    meant = {lang for topic in topics for lang in _meant(topic)}
+    if meant and meant.isdisjoint(langs):
+        raise InputError(
+            f"{where}: the topics are meant for documents in {some(sorted(meant), 8)}, "
+            f"but its documents are in {some(sorted(langs), 8)}"
+        )
+
+
+def _ours(id: str) -> str:
+    """What of ours to use in place of a collection of ir_datasets that fails: `; ...`, else nothing."""
+    family = id.partition("/")[0]
+    if family not in _OURS:
+        return ""
+    year = re.search(r"trec-(20\d\d)", id)
+    return f"; read the organisers' files instead: {_OURS[family].format(year=year[1] if year else 2023)}"
 
 
 def _meant(topic: Item) -> list[str]:

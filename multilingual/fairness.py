@@ -270,8 +270,9 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     """The languages of the `wanted` documents, ISO 639-3: from lines `document language`, or from a collection.
 
     A collection's name is what `collections.load` takes; a language that its documents do not give is
-    identified from their text. Documents that are not there, or whose language is not clear, are left out.
-    `InputError` names file and line of what is not such a line or no language, and a document with two.
+    identified from their text. Documents without a line, or whose language is not clear, are left out.
+    `InputError` counts and names documents that a collection does not have; it names file and line of what is
+    not such a line or no language, and a document with two.
     """
     from .collections import load
     from .languages import iso, with_languages
@@ -279,12 +280,19 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     ids = set(wanted)
     if not Path(where).is_file():
         found: dict[str, str] = {}
+        lacking = set(ids)
         there = (item for item in load(str(where)).docs() if item.id in ids)
         for item in with_languages(there):
+            lacking.discard(item.id)
             if item.lang:
                 found[item.id] = iso(item.lang)
             if len(found) == len(ids):
                 break
+        if lacking:
+            raise InputError(
+                f"{len(lacking)} of {len(ids)} documents that are judged or found are not in the collection {where}: "
+                f"{some(sorted(lacking))}"
+            )
         return found
     found = {}
     for number, line in enumerate(text_lines(Path(where)), 1):

@@ -249,19 +249,39 @@ def together(prompt: Prompt, sort: Sorter) -> None:
         )
 
 
-def load(
-    text: str,
-    *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    unseen: str = "refuse",
-    progress: Callable[[int], None] | None = None,
-    journal: Path | None = None,
-) -> Rerank:
+@dataclass(frozen=True)
+class Method:
+    """A reranker as a SPEC describes it, its model not loaded: what to ask, in what order, of how many."""
+
+    prompt: Prompt
+    sort: Sorter
+    depth: int
+    k: int
+    alpha: float
+    fuse: Fuse
+    options: Mapping[str, object]  # the judge's own
+    model: Callable[[], Judge] = field(repr=False)
+
+    def loaded(
+        self,
+        *,
+        unseen: str = "refuse",
+        progress: Callable[[int], None] | None = None,
+        journal: Path | None = None,
+    ) -> Rerank:
+        """The stage, its model loaded; `progress` is told how many questions it has answered."""
+        judge = self.model()
+        judge.progress = progress
+        return Rerank(
+            judge, self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal
+        )
+
+
+def read(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Method:
     """The reranker that a SPEC names: `PROMPT[:SORTER]@FAMILY:CHECKPOINT[?depth=&k=&alpha=&...]`, or `default`.
 
     Options of the stage, the sorter, the prompt and the judge stand side by side; without a sorter the prompt's own
-    is taken. `progress` is told how many questions the judge has answered.
+    is taken. `InputError` says what is wrong with it, before any model is loaded.
     """
     written = DEFAULT if text == "default" else text
     method, at, model = written.partition("@")
@@ -276,27 +296,40 @@ def load(
     if (order or prompt.sort) not in SORTERS:
         raise nearest(order or prompt.sort, tuple(SORTERS), "sorter")
     kind = SORTERS[order or prompt.sort]
-
-    def stage(
-        *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
-    ) -> Callable[[Judge, Prompt, Sorter], Rerank]:
-        cut = k or min(10, depth)
-        _check(depth, cut, alpha, unseen, fuse)
-        return lambda judge, prompt, sort: Rerank(
-            judge, prompt, sort, depth, cut, alpha, unseen, fuse, journal
-        )
-
     given = {"device": device, "trust_remote_code": trust_remote_code}
-    made, sort, wording, asked = distributed(
-        spec, written.partition("?")[0], [(stage, {}), (kind, {}), (prompts.configured, {}), (build, given)]
+    stage, sort, wording, asked = distributed(
+        spec,
+        written.partition("?")[0],
+        [(_settings, {}), (kind, {}), (prompts.configured, {}), (build, given)],
     )
-    settled = stage(**made)  # type: ignore[arg-type]  # what is wrong is said before the model is loaded
+    depth, k, alpha, fuse = _settings(**stage)  # type: ignore[arg-type]
+    _check(depth, k, alpha, "refuse", fuse)
     prompt = prompts.configured(prompt, **wording)  # type: ignore[arg-type]
     sorter = kind(**_paired(kind, prompt) | sort)
     together(prompt, sorter)
-    judge = _judge(build, spec.checkpoint, asked)
-    judge.progress = progress
-    return settled(judge, prompt, sorter)
+    return Method(prompt, sorter, depth, k, alpha, fuse, asked, lambda: _judge(build, spec.checkpoint, asked))
+
+
+def load(
+    text: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    unseen: str = "refuse",
+    progress: Callable[[int], None] | None = None,
+    journal: Path | None = None,
+) -> Rerank:
+    """The reranker that a SPEC names (see `read`), its model loaded."""
+    method = read(text, device=device, trust_remote_code=trust_remote_code)
+    if unseen not in ("refuse", "keep"):
+        raise nearest(unseen, ("refuse", "keep"), "value of unseen")
+    return method.loaded(unseen=unseen, progress=progress, journal=journal)
+
+
+def _settings(
+    *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
+) -> tuple[int, int, float, Fuse]:
+    return depth, k or min(10, depth), alpha, fuse
 
 
 def rank(

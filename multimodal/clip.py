@@ -8,7 +8,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..encoders.batching import batches, halving
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..errors import InputError, nearest
 from ..items import Role
+from .fusion import Fusion
 from .images import MAX_PIXELS, check_max_pixels
 from .towers import TwoTower, check_text_weight
 
@@ -44,6 +45,38 @@ IMAGE_BATCH = {"cpu": 16, "cuda": 128, "mps": 32}
 # text's length.
 CHARACTERS_PER_TOKEN = 64
 CONFIG = "open_clip_config.json"
+# `?template=photo`: how a caption of a photo begins, by the query's language. CLIP was trained on captions, and a bare
+# name is none (Radford et al. 2021, 3.1.4). Languages that inflect what follows have a colon there.
+PHOTO = {
+    "ara": "صورة {}",
+    "ben": "{}-এর ছবি",
+    "ces": "fotografie: {}",
+    "deu": "ein Foto von {}",
+    "ell": "φωτογραφία: {}",
+    "eng": "a photo of {}",
+    "fas": "عکسی از {}",
+    "fin": "valokuva: {}",
+    "fra": "une photo de {}",
+    "heb": "תמונה של {}",
+    "hin": "{} की तस्वीर",
+    "hun": "fénykép: {}",
+    "ind": "foto {}",
+    "ita": "una foto di {}",
+    "jpn": "{}の写真",
+    "kor": "{}의 사진",
+    "nld": "een foto van {}",
+    "pol": "zdjęcie: {}",
+    "por": "uma foto de {}",
+    "rus": "фотография: {}",
+    "spa": "una foto de {}",
+    "swa": "picha ya {}",
+    "swe": "ett foto av {}",
+    "tha": "ภาพถ่ายของ{}",
+    "tur": "{} fotoğrafı",
+    "ukr": "фотографія: {}",
+    "vie": "ảnh chụp {}",
+    "zho": "一张{}的照片",
+}
 
 
 class ClipEncoder(TwoTower):
@@ -52,6 +85,8 @@ class ClipEncoder(TwoTower):
     Tokenizer and transform are the model's own. NLLB text towers are told each text's language by
     `Item.lang`, English where it is unknown.
     """
+
+    templates: Mapping[str, str] = {}  # by language; that of "" for all
 
     def __init__(
         self,
@@ -85,14 +120,21 @@ class ClipEncoder(TwoTower):
         dtype: Precision = "auto",
         max_pixels: int = MAX_PIXELS,
         text_weight: float = 0.5,
+        fuse: Fusion = "feature",
+        template: str | None = None,
+        instruct: str | None = None,
     ) -> ClipEncoder:
         """Load `ARCH/PRETRAINED`, `ARCH//path/to/weights`, `hf-hub:OWNER/NAME` or a directory of open_clip's.
 
         Weights are safetensors where there are such, and else are read without unpickling code.
-        `max_pixels` bounds images before the model's own transform; `text_weight` in 0..1 is the share of
-        the text in items with both. `InputError` for an unknown architecture or tag, for weights that are
-        missing, unsafe or of another model.
+        `max_pixels` bounds images before the model's own transform. Of items with both the text has the share
+        `text_weight` in 0..1, and `fuse` says how (multimodal/fusion.py). Queries' texts are put into `template`: one
+        with {} where the text stands, for all languages, or `photo`, which says "a photo of" in the query's language
+        (English if it has none) and leaves texts in languages that it does not know bare. `instruct` opens them.
+        `InputError` for an unknown architecture or tag, for weights that are missing, unsafe or of another model, for
+        a template without {}.
         """
+        templates = _templates(template)
         check_text_weight(text_weight)
         check_max_pixels(max_pixels)
         where = resolve_device(device)
@@ -128,6 +170,9 @@ class ClipEncoder(TwoTower):
             "tokenizer": text.get("tokenizer_kwargs") or {},
             "text_weight": text_weight,
         }
+        # Only where they are asked for: vectors made without them stay what they were.
+        asked = {"fuse": fuse, "templates": templates, "instruct": instruct}
+        extra |= {key: value for key, value in asked.items() if value and value != "feature"}
         spec = EncoderSpec(
             name=f"clip:{checkpoint}",
             revision=revision,
@@ -137,12 +182,23 @@ class ClipEncoder(TwoTower):
             special_tokens=_special_tokens(tokenizer),
             max_tokens=tokenizer.context_length,
             max_pixels=max_pixels,
+            query_prompt=templates.get("", template or ""),
+            normalized=fuse == "feature",
+            metric="cosine" if fuse == "feature" else "dot",
             extra=json.loads(json.dumps(extra)),
             dtype=str(precision).removeprefix("torch."),
         )
         encoder = cls(model, tokenizer, transform, spec, device=where)
-        encoder.text_weight = text_weight
+        encoder.text_weight, encoder.fusion = text_weight, fuse
+        encoder.templates, encoder.instruction = templates, instruct or ""
         return encoder
+
+    def template(self, lang: str | None) -> str:
+        if not self.templates:
+            return "{}"
+        if "" in self.templates:
+            return self.templates[""]
+        return self.templates.get(_closest(lang or "eng", tuple(self.templates), 10), "{}")
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
         """The model's own transform: float32 [3, height, width]."""
@@ -175,7 +231,9 @@ class ClipEncoder(TwoTower):
             ids: torch.Tensor = self.tokenizer(texts)
             return ids
         ids = torch.empty((len(texts), self.tokenizer.context_length), dtype=torch.long)
-        codes = [_closest(lang or "eng", self.languages) for lang in langs or [None] * len(texts)]
+        codes = [
+            _closest(lang or "eng", self.languages) or "eng_Latn" for lang in langs or [None] * len(texts)
+        ]
         for code in sorted(set(codes)):
             rows = [row for row, each in enumerate(codes) if each == code]
             # Not `set_language`: transformers 5 returns to `src_lang` with every call.
@@ -201,6 +259,8 @@ def located(checkpoint: str) -> tuple[str, str | None]:
     config.
     """
     if checkpoint.startswith("hf-hub:"):
+        if "naflex" in checkpoint.lower():
+            raise _naflex(checkpoint)
         return checkpoint, None
     folder = Path(checkpoint.removeprefix("local-dir:"))
     if checkpoint.startswith("local-dir:") or folder.is_dir():
@@ -211,6 +271,8 @@ def located(checkpoint: str) -> tuple[str, str | None]:
         return f"local-dir:{folder}", None
     name, _, weights = checkpoint.partition("/")
     known = open_clip.list_models()
+    if name not in known and "naflex" in name.lower():
+        raise _naflex(name)
     if name not in known:
         raise _unknown(name, known, "open_clip architecture")
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -223,6 +285,14 @@ def located(checkpoint: str) -> tuple[str, str | None]:
     if "/" in weights or Path(weights).suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise InputError(f"{weights}: there is no such file of weights for {name}")
     raise nearest(weights, tuple(tags), f"weights of {name}")
+
+
+def _naflex(name: str) -> InputError:
+    # Looked up in open_clip 3.3: image towers of one size each, nothing for pictures of any aspect.
+    return InputError(
+        f"clip:{name}: open_clip {open_clip.__version__} has no NaFlex towers (SigLIP 2 at any aspect); take one of a "
+        "fixed size, as clip:ViT-B-16-SigLIP2-512/webli"
+    )
 
 
 def _unknown(name: str, known: Sequence[str], what: str) -> InputError:
@@ -306,10 +376,20 @@ def _languages(tokenizer: Any) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _closest(lang: str, languages: tuple[str, ...]) -> str:
-    """The model's code for an ISO 639-3 language; English's for one that it does not know."""
+def _closest(lang: str, languages: tuple[str, ...], distance: int = 20) -> str:
+    """Which of the languages an ISO 639-3 code means; empty if none of them."""
     try:
-        match, _ = langcodes.closest_match(lang, languages, max_distance=20)
+        match, _ = langcodes.closest_match(lang, languages, max_distance=distance)
     except langcodes.LanguageTagError:
-        match = "und"
-    return match if match in languages else "eng_Latn"
+        return ""
+    return match if match in languages else ""
+
+
+def _templates(template: str | None) -> Mapping[str, str]:
+    if template is None:
+        return {}
+    if template == "photo":
+        return PHOTO
+    if template.count("{}") != 1:
+        raise InputError(f"the template {template!r} must have one {{}} where the text stands, or be photo")
+    return {"": template}

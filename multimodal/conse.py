@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..encoders import offline
-from ..encoders.base import Encoder, EncoderSpec, Precision, matrix, unit
+from ..encoders.base import Encoder, EncoderSpec, Precision, Tokenizes, matrix, unit
 from ..encoders.devices import resolve_device
 from ..encoders.registry import load
 from ..errors import InputError
@@ -150,6 +150,22 @@ class ConSE(TwoTower):
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
         return unit(matrix(self.text, _items(texts), "query")) - self.centre
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The text encoder's tokens (`encoders.base.Tokenizes`)."""
+        return self._tokenizing.token_spans(texts)
+
+    def room(self, role: Role = "document") -> int:
+        """How many tokens of a text fit; documents are worded as queries are."""
+        return self._tokenizing.room("query")
+
+    @property
+    def _tokenizing(self) -> Tokenizes:
+        if not isinstance(self.text, Tokenizes):
+            raise InputError(
+                f"{self.text.spec.name}, inside {self.spec.name}, cannot tell where its tokens are"
+            )
+        return self.text
 
 
 def image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Module, Any]:

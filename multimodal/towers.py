@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ import PIL.Image
 
 from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
 from ..encoders.batching import halving
-from ..errors import InputError
 from ..items import Dense, Item, Role, windows
-from .fusion import fuse
+from .fusion import Fusion, check_text_weight, fuse
 from .images import open_image
+
+__all__ = ["DECODERS", "TwoTower", "ahead", "check_text_weight", "opened"]
 
 T = TypeVar("T")
 DECODERS = min(4, os.cpu_count() or 1)
@@ -26,15 +28,18 @@ DECODERS = min(4, os.cpu_count() or 1)
 class TwoTower:
     """An encoder of texts and images into one space: a subclass sets `spec` and writes `texts` and `images`.
 
-    Vectors are float32 of length 1. An item with both gets one fused vector. Images are decoded by a few
-    threads while the model works; at most `window` items are read ahead and `image_batch` images held per
-    model call.
+    Vectors are float32 of length 1. An item with both gets one vector: `fuse` of its two with `text_weight`, shorter
+    than 1 if `fusion` is `score`. An `instruction` opens every query's text, and is the text of one that has only an
+    image (as in UniIR; Wei et al. 2024). Images are decoded by a few threads while the model works; at most `window`
+    items are read ahead and `image_batch` images held per model call.
     """
 
     spec: EncoderSpec
     window: int = 256
     image_batch: int = 16
     text_weight: float = 0.5
+    fusion: Fusion = "feature"
+    instruction: str = ""
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
         """Vectors float32 [n, dim] of texts; `langs` are their ISO 639-3 codes where known."""
@@ -48,9 +53,15 @@ class TwoTower:
         """A model input from an RGB image of at most `spec.max_pixels`; runs in a thread."""
         return image
 
+    def template(self, lang: str | None) -> str:
+        """What goes around a query's text in an ISO 639-3 language, with {} where the text stands."""
+        return "{}"
+
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items."""
         for group in windows(items, self.window):
+            if role == "query":
+                group = [self._asked(item) for item in group]
             held = [check_modalities(item, self.spec) for item in group]
             worded = [row for row, what in enumerate(held) if "text" in what]
             pictured = [row for row, what in enumerate(held) if "image" in what]
@@ -63,10 +74,16 @@ class TwoTower:
             both = np.array([len(what) == 2 for what in held])
             alone = np.array(["image" not in what for what in held])
             vectors[alone] = words[alone]
-            vectors[both] = fuse(words[both], vectors[both], self.text_weight)
+            vectors[both] = fuse(words[both], vectors[both], self.text_weight, self.fusion)
             ids = [item.id for item in group]
             check_finite(ids, vectors, self.spec.name, self.spec.dtype)
             yield Dense(ids, vectors)
+
+    def _asked(self, item: Item) -> Item:
+        """A query as it is encoded: its text in the template, the instruction before it."""
+        held = check_modalities(item, self.spec)
+        text = self.template(item.lang).replace("{}", item.text or "") if "text" in held else ""
+        return replace(item, text=f"{self.instruction} {text}".strip() if self.instruction else text)
 
     def _pictures(self, items: Sequence[Item]) -> np.ndarray:
         blocks = [np.zeros((0, self.spec.dim), np.float32)]
@@ -76,10 +93,14 @@ class TwoTower:
         return np.concatenate(blocks)
 
     def _opened(self, item: Item) -> Any:
-        where = f" ({item.image})" if isinstance(item.image, os.PathLike) else ""
-        assert item.image is not None
-        image = open_image(item.image, max_pixels=self.spec.max_pixels, name=f"item {item.id!r}{where}")
-        return self.prepare(image)
+        return self.prepare(opened(item, self.spec.max_pixels))
+
+
+def opened(item: Item, max_pixels: int) -> PIL.Image.Image:
+    """An item's image within limits; the `InputError` of one that does not open names the item and its path."""
+    where = f" ({item.image})" if isinstance(item.image, os.PathLike) else ""
+    assert item.image is not None
+    return open_image(item.image, max_pixels=max_pixels, name=f"item {item.id!r}{where}")
 
 
 def ahead(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Iterator[T]:
@@ -97,9 +118,3 @@ def ahead(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Itera
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def check_text_weight(weight: float) -> None:
-    """`InputError` unless the weight is in 0..1."""
-    if not 0 <= weight <= 1:
-        raise InputError(f"text_weight must be in 0..1, not {weight}")

@@ -111,3 +111,12 @@ class Adapter:
 
     def _query(self, row: Any) -> Item | None:
         raise NotImplementedError
+
+
+def published(where: str, found: int, expected: int, what: str) -> None:
+    """`InputError` with both numbers unless as many were found as were published."""
+    if found != expected:
+        raise InputError(
+            f"{where} has {found:,} {what}, but {expected:,} were published: "
+            "complete the files, or add sample=true to use what is there"
+        )

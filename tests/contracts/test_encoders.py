@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +14,32 @@ from crosslens.encoders import offline
 from crosslens.encoders.base import Encoder, EncoderSpec, NotFinite
 from crosslens.encoders.registry import FAMILIES, OFFLINE, load
 from crosslens.errors import InputError
-from crosslens.items import Dense, Item, Role
+from crosslens.items import Dense, Item, Multi, Role, Sparse
 from PIL import Image
 
 # Registered name -> a SPEC, where {fixture} is a tiny checkpoint that a fixture of tests/conftest.py writes.
 SPECS = {
     "hf": "hf:{tiny_encoder}?dtype=float32",
+    "llm": "llm:{tiny_llm}?dtype=float32&instruct=Find+the+passage",
+    "llm padded on the left": "llm:{tiny_llm}?dtype=float32&padding=left&dim=16",
+    "llm both ways": "llm:{tiny_bidirectional_llm}?dtype=float32",
+    "llm both ways, on the left": "llm:{tiny_bidirectional_llm}?dtype=float32&padding=left",
+    "llm in int8": "llm:{tiny_llm}?dtype=int8&attention=bidirectional",
+    "st": "st:{tiny_encoder}?dtype=float32",
+    "st of a decoder": "st:{tiny_bidirectional_llm}?dtype=float32&batch_size=8",
     "clip": "clip:{tiny_clip}?dtype=float32",
     "clip with an XLM-R": "clip:{tiny_multilingual_clip}?dtype=float32",
+    "vlm": "vlm:{tiny_vlm}?dtype=float32&format=gme&max_pixels=4096",
+    "vlm as DSE": "vlm:{tiny_vlm}?dtype=float32&format=dse&max_pixels=4096&dim=16",
+    "ensemble": "ensemble:hf:{tiny_encoder}%3Fdtype=float32+clip:{tiny_clip}%3Fdtype=float32?weights=2,1",
+    "ensemble of two that see": "ensemble:clip:{tiny_clip}%3Fdtype=float32+"
+    "vlm:{tiny_vlm}%3Fdtype=float32%26format=gme%26max_pixels=4096",
+    "late": "late:{tiny_colbert}?dtype=float32",
+    "late pooled": "late:{tiny_colbert}?dtype=float32&pool=2&dim=8&query_tokens=20",
+    "late over pages": "late:{tiny_colpali}?dtype=float32",
+    "late over pages of any size": "late:{tiny_colqwen}?dtype=float32&max_pixels=4096",
+    "splade": "splade:{tiny_splade}?dtype=float32",
+    "splade of few terms": "splade:{tiny_splade}?dtype=float32&terms=40&pooling=sum&activation=log1p_relu",
     "offline:e5-small": "offline:e5-small?dtype=float32",
     "offline:use-m3": "offline:use-m3",
     "offline:conse": "offline:conse?dtype=float32",
@@ -64,8 +83,9 @@ def fill(request: pytest.FixtureRequest) -> Callable[[str], str]:
             if missing:
                 pytest.skip(f"needs crosslens[offline]: {', '.join(missing)}")
             return spec
-        fixture = spec[spec.index("{") + 1 : spec.index("}")]
-        return spec.replace(f"{{{fixture}}}", str(request.getfixturevalue(fixture)))
+        for fixture in re.findall(r"\{(\w+)\}", spec):
+            spec = spec.replace(f"{{{fixture}}}", str(request.getfixturevalue(fixture)))
+        return spec
 
     return filled
 
@@ -96,12 +116,31 @@ def mixed(encoder: Encoder, count: int) -> list[Item]:
     return listed
 
 
+WIDEST = 700  # token vectors of an item
+
+
 def vectors(encoder: Encoder, items: list[Item], role: Role = "document") -> tuple[list[str], np.ndarray]:
-    """Ids and vectors of a dense encoder, batches joined."""
+    """Ids and vectors of an encoder, batches joined; an item's token vectors lie end to end, zeros behind them."""
     batches = list(encoder.encode(iter(items), role))
-    assert all(isinstance(batch, Dense) and batch.vectors.dtype == np.float32 for batch in batches)
+    if encoder.spec.kind == "multi":
+        found = np.zeros((len(items), WIDEST, encoder.spec.dim), np.float32)
+        ids, each = [], [matrix for batch in batches for matrix in batch.vectors]
+        for batch in batches:
+            assert isinstance(batch, Multi)
+            ids += batch.ids
+        for row, matrix in zip(found, each, strict=True):
+            assert matrix.dtype == np.float32
+            assert matrix.ndim == 2
+            assert len(matrix) > 0
+            row[: len(matrix)] = matrix
+        return ids, found.reshape(len(items), -1)
+    kind = Sparse if encoder.spec.kind == "sparse" else Dense
+    assert all(isinstance(batch, kind) and batch.vectors.dtype == np.float32 for batch in batches)
     assert all(batch.vectors.shape == (len(batch.ids), encoder.spec.dim) for batch in batches)
     ids = [name for batch in batches for name in batch.ids]
+    if kind is Sparse:
+        assert all(batch.vectors.data.min(initial=1) > 0 for batch in batches)  # no zeros are stored
+        return ids, np.concatenate([batch.vectors.toarray() for batch in batches])
     return ids, np.concatenate([batch.vectors for batch in batches])
 
 
@@ -133,7 +172,9 @@ def test_vectors_have_unit_length_where_the_spec_says_so(encoder: Encoder) -> No
     found = vectors(encoder, mixed(encoder, 10))[1]
     assert np.isfinite(found).all()
     if encoder.spec.normalized:
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+        lengths = np.linalg.norm(found.reshape(-1, encoder.spec.dim), axis=1)
+        lengths = lengths[lengths > 0] if encoder.spec.kind == "multi" else lengths
+        np.testing.assert_allclose(lengths, 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -190,8 +231,12 @@ def test_text_with_image_differs_from_either(encoder: Encoder) -> None:
         pytest.skip("reads no images")
     items = [Item("t", ENGLISH), Item("i", image=noise(1)), Item("b", ENGLISH, noise(1))]
     text, image, both = vectors(encoder, items)[1]
-    assert both @ text > image @ text
-    assert both @ image > image @ text
+    assert cosines(both, np.stack([text, image])).max() < 0.999
+    if hasattr(
+        encoder, "text_weight"
+    ):  # two towers; where a model reads both at once, it says what becomes of them
+        assert both @ text > image @ text
+        assert both @ image > image @ text
 
 
 def test_nan_is_detected_and_named(fresh: Encoder) -> None:
@@ -203,7 +248,9 @@ def test_nan_is_detected_and_named(fresh: Encoder) -> None:
 def spoil(encoder: Encoder) -> None:
     """Put a NaN where a half-precision overflow would."""
     text = getattr(encoder, "text", None)
-    if text is not None:  # ConSE: its texts come from another encoder
+    if hasattr(encoder, "members"):
+        spoil(encoder.members[0])
+    elif text is not None:  # ConSE: its texts come from another encoder
         encoder.centre[0] = np.nan  # type: ignore[attr-defined]
     elif hasattr(encoder, "model"):
         import torch
@@ -219,7 +266,8 @@ def spoil(encoder: Encoder) -> None:
 
 def poisonable(name: str) -> bool:
     """Whether it is the weight of a norm that every text passes."""
-    return "visual" not in name and ("LayerNorm.weight" in name or "ln_final.weight" in name)
+    last = ("LayerNorm.weight", "ln_final.weight", "language_model.norm.weight")
+    return "visual" not in name and (name.endswith(("model.norm.weight", *last)) or name == "norm.weight")
 
 
 def test_spec_survives_json_and_loads_the_same_encoder(encoder: Encoder) -> None:
@@ -238,7 +286,7 @@ def test_spec_is_complete(encoder: Encoder) -> None:
     assert spec.revision
     assert spec.dim > 0
     assert spec.pooling
-    assert spec.kind == "dense"
+    assert spec.kind in ("dense", "multi", "sparse")  # `vectors` checks that it is so
     assert (spec.max_pixels > 0) == sees(encoder)
 
 

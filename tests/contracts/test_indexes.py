@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,13 +18,14 @@ import pytest
 from crosslens.encoders.base import EncoderSpec, NotFinite, unit
 from crosslens.errors import InputError, SpecMismatch
 from crosslens.indexes.base import check_k
-from crosslens.indexes.card import FILE
+from crosslens.indexes.card import FILE, Windows
 from crosslens.indexes.registry import INDEXES, create_index, open_index
 from crosslens.indexes.spaces import KAPPA
 from crosslens.items import Dense, Item
 from crosslens.runs import Run
 
 OWN = {"faiss": "faiss:Flat"}  # kinds that need a word after the colon
+SPARSE = {"sparse", "late"}  # kinds that hold no dense vectors: tests/unit/test_sparse.py, test_late_index.py
 MODES = ("dense", "lexical", "hybrid")
 LANGS = ("eng", "zho", "fas", "swa")
 
@@ -45,6 +48,13 @@ class Hashing:
             if "image" in self.spec.modalities and isinstance(item.image, bytes):
                 parts.append(item.image)
             yield Dense([item.id], unit(np.sum([self.direction(part) for part in parts], axis=0))[None])
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
+        return [np.array(each, np.int64).reshape(-1, 2) for each in spans]
+
+    def room(self, role: str = "document") -> int:
+        return 64
 
     def direction(self, part: bytes) -> np.ndarray:
         seed = int.from_bytes(hashlib.blake2b(part + self.spec.name.encode(), digest_size=8).digest(), "big")
@@ -81,8 +91,11 @@ QUERIES = [
 ]
 
 
-@pytest.fixture(params=sorted(INDEXES))
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=[*sorted(INDEXES.keys() - SPARSE), "passages"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "passages":  # documents that are one passage are found as if they were not split
+        monkeypatch.setitem(globals(), "create_index", partial(create_index, passages=Windows(8, 4)))
+        return "lance"
     module = INDEXES[request.param].partition(":")[0]
     if find_spec(f"crosslens.{module}") is None:
         pytest.skip(f"{module} is not there yet")
@@ -307,7 +320,7 @@ def test_vectors_that_are_not_finite_are_not_stored(kind: str) -> None:
     class Broken(Hashing):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
             for batch in super().encode(items, role):
-                yield Dense(batch.ids, batch.vectors * np.nan if batch.ids == ["t555"] else batch.vectors)
+                yield Dense(batch.ids, batch.vectors * np.nan if "t555" in batch.ids[0] else batch.vectors)
 
     index = create_index("memory://", kind=kind)
     with pytest.raises(NotFinite, match="t555"):

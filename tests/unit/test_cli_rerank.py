@@ -196,6 +196,7 @@ class Dying(ThreadingHTTPServer):
 
     def __init__(self, lives: int):
         self.lives = lives
+        self.counting = threading.Lock()
         super().__init__(("127.0.0.1", 0), DyingHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -206,8 +207,10 @@ class DyingHandler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.lives -= 1
-        if self.server.lives < 0:
+        with self.server.counting:
+            self.server.lives -= 1
+            spent = self.server.lives < 0
+        if spent:
             self.send_response(503)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import scipy.stats
 from crosslens.cli import app
 from crosslens.errors import InputError
 from crosslens.experiment import Table, bonferroni, bootstrap, evaluate, evaluate_files, holm
+from crosslens.grids import Cell, Grid
+from crosslens.grids import latex as latex_of
 from crosslens.items import Item
 from crosslens.measures import MEASURES, parse_measure
 from crosslens.runs import Run, read_qrels
@@ -310,6 +313,133 @@ def test_the_randomisation_test_agrees_and_is_repeatable_and_exact_when_small():
         {"w": worse, "b": run_of(dict.fromkeys("1234", "a"))}, qrels, ["RR"], baseline=0, test="randomisation"
     )
     assert small.comparisons["b", "RR"].p == pytest.approx(2 / 16)
+
+
+KINDS = [Item(str(n), meta={"kind": "alone" if n == 0 else "odd" if n % 2 else "even"}) for n in range(40)]
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_every_group_is_tested_over_its_own_queries(correction):
+    table = evaluate(
+        SYSTEMS, ONE, ["RR", "P@1"], per="kind", queries=KINDS, baseline="base", correction=correction
+    )
+    assert table.groups == ("all", "alone", "even", "odd")
+    plain = evaluate(SYSTEMS, ONE, ["RR", "P@1"], baseline="base", correction=correction)
+    assert table.comparisons == plain.comparisons  # groups change nothing over all queries
+    assert plain.group_comparisons == {}
+    for group in ("even", "odd"):
+        members = [item.id for item in KINDS if item.meta["kind"] == group]
+        ps = []
+        for system in ("same", "better", "alike"):
+            found = table.comparison(system, "RR", group)
+            ours, base = ([table.values[s]["RR"][q] for q in members] for s in (system, "base"))
+            if system != "same":
+                assert found.p == pytest.approx(scipy.stats.ttest_rel(ours, base).pvalue)
+            assert found.difference == pytest.approx(np.mean(ours) - np.mean(base))
+            assert found.better == sum(o > b for o, b in zip(ours, base, strict=True))
+            ps.append(found.p)
+        corrected = {"holm": holm, "bonferroni": bonferroni}[correction](ps)
+        assert [table.comparison(s, "RR", group).corrected for s in ("same", "better", "alike")] == corrected
+        assert table.comparison("better", "RR", group).significant
+    alone = table.comparison("better", "RR", "alone")
+    assert math.isnan(alone.p)
+    assert math.isnan(alone.corrected)
+    assert not alone.significant
+    assert table.comparison("base", "RR", "odd") is None
+    assert table.comparison("better", "RR") is table.comparisons["better", "RR"]
+
+
+def test_groups_are_marked_and_told():
+    table = evaluate(SYSTEMS, ONE, ["RR"], per="kind", queries=KINDS, baseline="base")
+    heads, better = table.markdown().split("**RR per kind**")[1].strip().splitlines()[0::4][:2]
+    assert heads == "| system | all (40) | alone (1) | even (19) | odd (20) |"
+    assert better.startswith("| better |")
+    assert ["†" in cell for cell in better.split("|")[2:-1]] == [True, False, True, True]
+    assert "† per kind: tested over the queries of the group alone" in table.markdown()
+    assert "one query allows no test: alone" in str(table)
+    marked = next(
+        line for line in table.latex().split("RR per kind")[1].splitlines() if line.startswith("better")
+    )
+    assert [r"$^\dagger$" in cell for cell in marked.split("&")[1:]] == [True, False, True, True]
+    told = json.loads(json.dumps(table.to_json(), allow_nan=False))["systems"][2]["against_baseline"]["RR"]
+    assert told["p"] == table.comparisons["better", "RR"].p
+    assert set(told["groups"]) == {"alone", "even", "odd"}
+    assert told["groups"]["odd"]["p"] == table.comparison("better", "RR", "odd").p
+    assert told["groups"]["alone"]["p"] is told["groups"]["alone"]["corrected"] is None
+    without = evaluate(SYSTEMS, ONE, ["RR"], baseline="base").to_json()["systems"][2]["against_baseline"][
+        "RR"
+    ]
+    assert "groups" not in without
+    assert without["p"] == told["p"]
+
+
+def test_document_languages_are_tested_on_their_own_rankings():
+    qrels = {q: {"c": 1, "p": 1} for q in "12345"}
+    langs = {"c": "zho", "x": "zho", "p": "fas"}
+    base = run_of({"1": "xcp", "2": "xcp", "3": "xcp", "4": "xcp", "5": "cxp"})
+    other = run_of({"1": "cxp", "2": "cxp", "3": "cxp", "4": "cxp", "5": "cxp"})
+    table = evaluate({"base": base, "other": other}, qrels, ["RR", "PEER@20"], per="doc_lang", doc_langs=langs,
+                     baseline="base")  # fmt: skip
+    chinese = table.comparison("other", "RR", "zho")
+    assert (chinese.difference, chinese.better, chinese.worse) == (pytest.approx(0.4), 4, 0)
+    assert chinese.p == pytest.approx(scipy.stats.ttest_1samp([0.5, 0.5, 0.5, 0.5, 0], 0).pvalue)
+    persian = table.comparison("other", "RR", "fas")
+    assert (persian.p, persian.difference) == (1, 0)
+    assert table.comparison("other", "PEER@20", "zho") is None  # one language has no PEER
+    assert "PEER@20" in table.to_json()["systems"][1]["against_baseline"]
+    assert table.to_json()["systems"][1]["against_baseline"]["PEER@20"]["groups"] == {}
+
+
+def tabulars(latex: str) -> list[list[str]]:
+    """The lines of every tabular; asserts that braces and environments are closed and cells are as many as columns."""
+    bare = latex.replace("\\\\", "").replace(r"\{", "").replace(r"\}", "")
+    depth = 0
+    for character in bare:
+        depth += (character == "{") - (character == "}")
+        assert depth >= 0
+    assert depth == 0
+    for environment in ("table", "tabular", "minipage"):
+        assert latex.count(f"\\begin{{{environment}}}") == latex.count(f"\\end{{{environment}}}")
+    found = []
+    for part in latex.split(r"\begin{tabular}{@{}")[1:]:
+        columns, body = part.split("@{}}\n", 1)
+        lines = [line for line in body.split(r"\end{tabular}")[0].splitlines() if line.endswith(r"\\")]
+        width = 1 + columns.count("r") if columns[0] == "l" else 1 + columns.split("}")[1].count("r")
+        assert all(len(re.split(r"(?<!\\)&", line)) == width for line in lines)
+        found.append(lines)
+    return found
+
+
+def test_latex():
+    awful = r"[x] \input{y} a & b_<c> 50% #1 $m$ ~^ a--b"
+    table = evaluate(SYSTEMS | {awful: many(7, 1), "* star": many(8, 1)}, ONE, ["RR", "P@1"], per="kind",
+                     queries=KINDS, baseline="base", interval=0.95)  # fmt: skip
+    latex = table.latex(caption="A_B", label="tab:x")
+    main, rr, p1 = tabulars(latex)
+    assert len(main) == len(rr) == len(p1) == 1 + len(table.systems)
+    assert main[0] == r"system (40 queries) & RR & P@1 \\"
+    assert main[3].count(r"\textbf{") == 2  # best of both columns
+    assert main[3].startswith(rf"\raggedright better & \textbf{{{table.mean('better', 'RR'):.4f}$^\dagger$ [")
+    assert main[5].startswith(
+        r"\raggedright {[}x] \textbackslash{}input\{y\} a \& b\_\textless{}c\textgreater{} 50\% \#1 \$m\$ "
+        r"\textasciitilde{}\textasciicircum{} a-{}-b &"
+    )
+    assert main[6].startswith(r"\raggedright {*} star &")
+    assert r"\caption{A\_B: RR per kind}" in latex
+    assert re.findall(r"\\label{(.*?)}", latex) == ["tab:x", "tab:x-2", "tab:x-3"]
+    assert r"\par $^\dagger$ differs from base (two-sided paired t-test, Holm-corrected" in latex
+    assert "xelatex" in latex.lower()
+    for command in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert latex.count(command) == 3
+
+
+def test_a_grid_too_wide_for_a_page_becomes_several():
+    grid = Grid("wide", ("system", *map(str, range(30))), ((Cell("one"), *[Cell("0.1234 [0.1, 0.2]")] * 30),))
+    parts = tabulars(latex_of([grid]))
+    assert len(parts) > 3
+    heads = [re.split(" & ", part[0].removesuffix(r" \\")) for part in parts]
+    assert [column for head in heads for column in head[1:]] == list(map(str, range(30)))
+    assert all(head[0] == "system" for head in heads)
 
 
 def test_holm_by_hand():

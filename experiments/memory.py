@@ -1,0 +1,48 @@
+"""The largest memory that this process held while something ran."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], int | None]]:
+    """Yields a callable that tells the largest resident memory, in bytes, since the block was entered.
+
+    None where the system cannot start the count anew (Linux can): a peak since the start of the process would blame
+    one system for what another needed.
+    """
+    told = False
+    with suppress(OSError):
+        _RESET.write_text("5")  # proc(5): resets the peak resident set size
+        told = True
+    yield lambda: _highest() if told else None
+
+
+def _highest() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def gpu_peak() -> int | None:
+    """The largest memory that torch held on a GPU since `reset_gpu_peak`, in bytes; None without one in use."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())
+
+
+def reset_gpu_peak() -> None:
+    """Start the count of `gpu_peak` anew."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,108 @@
+"""How families of vision-language embedders word their inputs: prompts, instructions, end tokens, limits."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ..errors import nearest
+from .images import MAX_PIXELS
+
+log = logging.getLogger("crosslens")
+Name = Literal["auto", "dse", "mcdse", "gme", "qwen3-vl", "omniembed", "plain"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a family words an input, within its processor's chat template: a user's turn with the picture, then text.
+
+    `query` and `document` hold the text at {}; `picture` is said of a picture alone. An instruction for queries takes
+    the place of `system`, or opens the text if `instruct` is `text`. `opened`: the template opens the assistant's
+    turn. `sentence`: instructions end with punctuation. `end` comes last; the vector is read off the last token. `blank`: texts alone come with a black picture of so
+    many pixels a side. `text_first`: the picture after the text. `max_pixels` and `max_tokens` as trained.
+    """
+
+    query: str = "{}"
+    document: str = "{}"
+    picture: str = ""
+    system: str = ""
+    instruct: Literal["system", "text"] = "text"
+    sentence: bool = False
+    opened: bool = True
+    end: str = ""
+    blank: int = 0
+    text_first: bool = False
+    max_pixels: int = MAX_PIXELS
+    max_tokens: int = 8192
+
+    def instruction(self, instruct: str) -> str:
+        """An instruction for queries as it is written into the input."""
+        instruct = instruct.strip()
+        if self.sentence and instruct and not unicodedata.category(instruct[-1]).startswith("P"):
+            return f"{instruct}."
+        return instruct
+
+
+_DSE = Format(
+    query="Query: {}",
+    document="Document: {}",
+    picture="What is shown in this image?",
+    end="<|endoftext|>",
+    blank=56,
+    max_pixels=2560 * 28 * 28,
+)
+# Each as in its authors' own inference code; `auto` finds one by its words in the checkpoint's name.
+FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
+    "mcdse": (
+        ("mcdse", "vdr-2b"),
+        Format(**{**asdict(_DSE), "opened": False, "max_pixels": 960 * 28 * 28}),
+    ),
+    "dse": (("dse-qwen",), _DSE),
+    "gme": (
+        ("gme-qwen",),
+        Format(
+            system="You are a helpful assistant.",
+            instruct="system",
+            end="<|endoftext|>",
+            max_pixels=1280 * 28 * 28,
+            max_tokens=1800,
+        ),
+    ),
+    "qwen3-vl": (
+        ("qwen3-vl-embedding",),
+        Format(
+            system="Represent the user's input.",
+            instruct="system",
+            sentence=True,
+            max_pixels=1800 * 32 * 32,
+        ),
+    ),
+    "omniembed": (
+        ("omniembed", "e5-omni"),
+        Format(query="Query: {}", end="<|endoftext|>", text_first=True, max_pixels=784 * 784),
+    ),
+    "plain": ((), Format()),
+}
+
+
+def format_of(checkpoint: str, adapter: str | None, asked: str) -> Format:
+    """The format of that name, or for `auto` that of the family that the checkpoint's (or adapter's) name tells.
+
+    A name that tells none is warned of, and its input is the plain chat template. `InputError` for an unknown format.
+    """
+    if asked != "auto":
+        if asked not in FORMATS:
+            raise nearest(asked, tuple(FORMATS), "format of vlm")
+        return FORMATS[asked][1]
+    named = f"{adapter or ''} {checkpoint}".lower()
+    for words, format in FORMATS.values():
+        if any(word in named for word in words):
+            return format
+    log.warning(
+        "%s is of no family known to vlm: its input is the plain chat template; set ?format= (%s)",
+        checkpoint,
+        ", ".join(FORMATS),
+    )
+    return FORMATS["plain"][1]
