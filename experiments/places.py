@@ -95,7 +95,8 @@ class Place:
             )
             wanted = next(like, wanted)
         if wanted.encoders is None:
-            wanted = replace(wanted, encoders=tuple(default_encoders(self.known.counts.images)))
+            pictures = self.known.counts.images + sum(query.image is not None for query in self.queries)
+            wanted = replace(wanted, encoders=tuple(default_encoders(pictures)))
         return wanted
 
     def folder(self, wanted: Wanted) -> Path:
