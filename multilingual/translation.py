@@ -196,7 +196,7 @@ def translations(
         parts = tuple(
             new or old for new, old in zip(answers, texts[spans[row]] if answers else [], strict=True)
         )
-        if any(answers):
+        if any(answers) and "" in answers:
             count["untranslated_parts"] += answers.count("")
         made.append(Translation(parts if any(answers) else (), lang))
     return made

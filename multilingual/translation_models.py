@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ import transformers
 
 from ..encoders.base import Precision
 from ..encoders.batching import batches, halving
+from ..encoders.decoders import require_safetensors
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.sentence_files import fetch
 from ..encoders.transformer import loaded, loaded_tokenizer, weights_hash
@@ -48,7 +50,7 @@ def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: 
         return False
     if kind not in _MARKS:
         return False
-    return kind == "marian" or bool(_codes(loaded_tokenizer(checkpoint, revision, trust_remote_code), kind))
+    return kind == "marian" or bool(_codes(_tokenizer(checkpoint, revision, trust_remote_code), kind))
 
 
 def load(
@@ -71,9 +73,13 @@ def load(
     precision = torch.float32 if dtype == "auto" and where.type == "cpu" else resolve_dtype(dtype, where)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = loaded(transformers.AutoConfig, checkpoint, **source)
-    tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
+    tokenizer = _tokenizer(checkpoint, revision, trust_remote_code)
     options = {"config": config, "dtype": precision, "use_safetensors": True, "output_loading_info": True}
-    model, report = loaded(transformers.AutoModelForSeq2SeqLM, checkpoint, **options, **source)
+    try:
+        model, report = loaded(transformers.AutoModelForSeq2SeqLM, checkpoint, **options, **source)
+    except InputError:
+        require_safetensors(checkpoint, revision, "AutoModelForSeq2SeqLM")
+        raise
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
     known = getattr(model.config, "_commit_hash", None) or weights_hash(checkpoint)
@@ -237,6 +243,17 @@ class TrainedTranslator:
         self.usage["prompt_tokens"] += sum(map(sum, mask))
         self.usage["calls"] += len(asked)
         return texts
+
+
+def _tokenizer(checkpoint: str, revision: str | None, trust_remote_code: bool) -> Any:
+    try:
+        return loaded_tokenizer(checkpoint, revision, trust_remote_code)
+    except InputError:
+        if importlib.util.find_spec("sentencepiece") is not None:
+            raise
+        raise InputError(
+            f"the tokenizer of {checkpoint} needs the package sentencepiece: pip install sentencepiece"
+        ) from None
 
 
 def _most(tokens: int) -> int:
