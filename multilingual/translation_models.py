@@ -249,10 +249,11 @@ def _tokenizer(checkpoint: str, revision: str | None, trust_remote_code: bool) -
     try:
         return loaded_tokenizer(checkpoint, revision, trust_remote_code)
     except InputError:
-        if importlib.util.find_spec("sentencepiece") is not None:
+        # Without them transformers takes a sentencepiece file for one of tiktoken, and says so.
+        if all(importlib.util.find_spec(each) for each in ("sentencepiece", "google")):
             raise
         raise InputError(
-            f"the tokenizer of {checkpoint} needs the package sentencepiece: pip install sentencepiece"
+            f"the tokenizer of {checkpoint} needs sentencepiece and protobuf: pip install 'crosslens[translate]'"
         ) from None
 
 

@@ -607,7 +607,7 @@ def test_pickled_weights_and_a_missing_package_are_named(checkpoints, tmp_path, 
     with pytest.raises(InputError, match="Check out"):  # it is installed here: something else is wrong
         stage(checkpoints("marian"))
     monkeypatch.setattr(translation_models.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install sentencepiece"):
+    with pytest.raises(InputError, match="needs sentencepiece and protobuf"):
         stage(checkpoints("marian"))
 
 
