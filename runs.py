@@ -259,16 +259,25 @@ def text_lines(path: Path) -> Iterator[str]:
 @contextmanager
 def written(path: str | Path) -> Iterator[IO[str]]:
     """A UTF-8 text file that appears under its name only when it is complete."""
+    with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
+        yield out
+
+
+@contextmanager
+def appearing(path: str | Path) -> Iterator[Path]:
+    """Where to write a file that takes the name `path` when the block ends; nothing is left of one that fails.
+
+    `InputError` where it cannot be written, a full disk included.
+    """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         with suppress(OSError):  # a path that could not be opened cannot be unlinked: that is no second error
             partial.unlink(missing_ok=True)

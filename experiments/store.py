@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from ..errors import InputError
 from ..items import Item
 from ..pipeline import Stage
-from ..runs import Documents, Hit, Manifest, Record, Run
+from ..runs import Documents, Hit, Manifest, Record, Run, appearing
 from .memory import peak
 
 FORMAT = "1"
@@ -97,17 +95,9 @@ class Store:
                 "score": pa.array(scores, pa.float64()),
             }
         ).replace_schema_metadata({"crosslens": json.dumps(told, ensure_ascii=False, default=str)})
-        path = self.path(key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with appearing(self.path(key)) as partial:
             self.folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, partial, compression="zstd")
-            os.replace(partial, path)
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from ..encoders.base import Encoder
 from ..errors import InputError
-from ..runs import written
+from ..runs import appearing, written
 from .ann import CUTOFFS, ENOUGH, FILTER_KEEPS, REFINE, TIE, perturbed, scan
 from .base import Recall, Where, check_k
 from .card import Ann, Card, Space
@@ -274,17 +273,8 @@ class FaissIndex(FlatIndex):
         """Write the index and its ids under temporary names, and rename; their names and sha256."""
         faiss = installed()
         name = f"faiss-{space.fingerprint}.index"
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        try:
-            with _failing(f"cannot write {folder / name}"):
-                faiss.write_index(index, str(partial))
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, folder / name)
-        except OSError as error:
-            raise InputError(f"cannot write {folder / name}: {error.strerror}") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        with appearing(folder / name) as partial, _failing(f"cannot write {folder / name}"):
+            faiss.write_index(index, str(partial))
         list_name = f"faiss-{space.fingerprint}.ids.json"
         with written(folder / list_name) as out:
             json.dump(ids, out, ensure_ascii=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
+from ..runs import appearing
 
 Key = TypeVar("Key")
 TEXT, IMAGE, BOTH = "text", "image", "text+image"
@@ -162,18 +162,12 @@ class Moments:
                 tensors[f"{kind}/{name}/count"] = np.array([spread.count], np.int64)
                 tensors[f"{kind}/{name}/mean"] = spread.mean
                 tensors[f"{kind}/{name}/covariance"] = spread.covariance
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         head = {"format": FORMAT, "moments": json.dumps({"dim": self.dim, "kappa": self.kappa})}
-        try:
-            save_file(tensors, partial, head)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot write {path}: {error}") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        with appearing(path) as partial:
+            try:
+                save_file(tensors, partial, head)
+            except SafetensorError as error:
+                raise InputError(f"cannot write {path}: {error}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:

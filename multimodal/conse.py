@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import runpy
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -25,6 +23,7 @@ from ..encoders.devices import resolve_device
 from ..encoders.registry import load
 from ..errors import InputError
 from ..items import Item, Role
+from ..runs import appearing
 from .images import MAX_PIXELS, check_max_pixels
 from .towers import TwoTower, check_text_weight
 
@@ -209,18 +208,12 @@ def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
         pass  # not there yet, or cut short by a full disk: made anew
     worded = _items([PROMPT.format(name) for name in class_names()])
     vectors = unit(matrix(text(), worded, "query"))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"names": vectors}, partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot write {path}: {error}; set CROSSLENS_CACHE to a directory with room"
-        ) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with appearing(path) as partial:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"names": vectors}, partial)
+    except (InputError, SafetensorError) as error:
+        raise InputError(f"{error}; set CROSSLENS_CACHE to a directory with room") from None
     return vectors
 
 
