@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import transformers
 
 from ..errors import InputError
 from . import sentence_files
+from .adapters import Adapter, based, tokenizer_of
 from .devices import resolve_dtype
 from .int8 import quantise
 from .transformer import loaded, weights_hash
-
-if TYPE_CHECKING:
-    from ..multilingual.judges.adapters import Adapter
 
 Attention = Literal["auto", "causal", "bidirectional"]
 LLMPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
@@ -43,14 +41,9 @@ class Source:
         trust_remote_code: bool,
     ) -> Source:
         """`InputError` where a checkpoint or adapter is missing, or the adapter was trained on another model."""
-        from ..multilingual.judges.hf import _base
-
-        found, model_at, model_revision = _base(checkpoint, revision, adapter, base)
-        if adapter and found and found.base and _name(found.base) != _name(model_at):
-            raise InputError(
-                f"the adapter {adapter} was trained on {found.base}, not on {model_at}; if these are the same "
-                f"weights, write llm:{adapter}?base={model_at}"
-            )
+        found, model_at, model_revision = based(checkpoint, revision, adapter, base)
+        if adapter and found:
+            found.require_base(model_at, "llm")
         source = {"revision": model_revision, "trust_remote_code": trust_remote_code}
         config = loaded(transformers.AutoConfig, model_at, **source)
         if config.is_encoder_decoder:
@@ -67,9 +60,7 @@ class Source:
 
     def tokenizer(self) -> Any:
         """The adapter's tokenizer if it has one, else the base's; `InputError` if there is none."""
-        from ..multilingual.judges.hf import _tokenizer
-
-        return _tokenizer(self.adapter, self.checkpoint, self.revision, self.trust_remote_code)
+        return tokenizer_of(self.adapter, self.checkpoint, self.revision, self.trust_remote_code)
 
     def model(
         self, attention: Attention, bidirectional: bool | None, precision: LLMPrecision, device: torch.device
@@ -194,7 +185,3 @@ def _dtype(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
     )
     return compute, {"quantization_config": bits, "device_map": {"": device}}
-
-
-def _name(checkpoint: str) -> str:
-    return checkpoint.rstrip("/").rpartition("/")[2].lower()

@@ -389,15 +389,12 @@ def _open(
     """The model without its language head, the processor, and the revision of both model and adapter."""
     from transformers.models.auto import modeling_auto
 
+    from ..encoders.adapters import based
     from ..encoders.sentence_files import fetch
-    from ..multilingual.judges.hf import _base
 
-    found, model_at, model_revision = _base(checkpoint, revision, adapter, base)
-    if adapter and found and found.base and _name(found.base) != _name(model_at):
-        raise InputError(
-            f"the adapter {adapter} was trained on {found.base}, not on {model_at}; if these are the same weights, "
-            f"write vlm:{adapter}?base={model_at}"
-        )
+    found, model_at, model_revision = based(checkpoint, revision, adapter, base)
+    if adapter and found:
+        found.require_base(model_at, "vlm")
     source: dict[str, Any] = {"revision": model_revision, "trust_remote_code": trust_remote_code}
     config = loaded(transformers.AutoConfig, model_at, **source)
     homes: list[tuple[str, str | None]] = [(processor, None)] if processor else [(model_at, model_revision)]
@@ -446,10 +443,6 @@ def _open(
             f"{model_at}: a {type(body).__name__} takes no pictures; vlm takes a vision-language model"
         )
     return body, made, str(version)
-
-
-def _name(checkpoint: str) -> str:
-    return checkpoint.rstrip("/").rpartition("/")[2].lower()
 
 
 def _renamed(model: torch.nn.Module) -> dict[str, str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ...encoders.base import Precision
 from ...errors import InputError
 from . import Judge
-
-if TYPE_CHECKING:
-    from .adapters import Adapter
 
 Task = Literal["auto", "causal", "seq2seq", "classify", "vision"]
 
@@ -47,12 +43,13 @@ def load(
     """
     import transformers
 
+    from ...encoders.adapters import based, tokenizer_of
     from ...encoders.devices import resolve_device, resolve_dtype
     from ...encoders.transformer import loaded, weights_hash
 
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    found, model_at, model_revision = _base(checkpoint, revision, adapter, base)
+    found, model_at, model_revision = based(checkpoint, revision, adapter, base)
     source: dict[str, Any] = {"revision": model_revision, "trust_remote_code": trust_remote_code}
     config = loaded(transformers.AutoConfig, model_at, **source)
     if task == "auto":
@@ -79,7 +76,7 @@ def load(
         processor = loaded(transformers.AutoProcessor, model_at, **source)
         given["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
         return VisionJudge(model, processor, name, known, **given)
-    tokenizer = _tokenizer(found, model_at, model_revision, trust_remote_code)
+    tokenizer = tokenizer_of(found, model_at, model_revision, trust_remote_code)
     if found and len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise InputError(
             f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}; merge the "
@@ -96,37 +93,6 @@ def load(
     from .classifier import ClassifierJudge
 
     return ClassifierJudge(model, tokenizer, name, known, **given)
-
-
-def _base(
-    checkpoint: str, revision: str | None, adapter: str | None, base: str | None
-) -> tuple[Adapter | None, str, str | None]:
-    """The adapter, if there is one, and the model that it is merged into, or is loaded without one."""
-    from .adapters import Adapter
-
-    itself = Adapter.at(checkpoint, revision) if _may_be_there(checkpoint) else None
-    if adapter is not None:
-        if itself:
-            raise InputError(f"{checkpoint} is itself an adapter, and takes no other; leave adapter out")
-        if base is not None:
-            raise InputError(f"the adapter {adapter} goes into {checkpoint}; leave base out")
-        found = Adapter.at(adapter, None) if _may_be_there(adapter) else None
-        if found is None:
-            raise InputError(
-                f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)"
-            )
-        return found, checkpoint, revision
-    if itself is None:
-        if base is not None:
-            raise InputError(f"{checkpoint} is no adapter (it has no adapter_config.json); leave base out")
-        return None, checkpoint, revision
-    if base is None and itself.base is None:
-        raise InputError(f"the adapter {checkpoint} does not name its base model; give it as base=")
-    return (itself, base, None) if base else (itself, str(itself.base), itself.base_revision)
-
-
-def _may_be_there(checkpoint: str) -> bool:
-    return Path(checkpoint).is_dir() or not checkpoint.startswith(("/", ".", "~"))
 
 
 def _task(config: Any, checkpoint: str, revision: str | None) -> str:
@@ -157,14 +123,3 @@ def _task(config: Any, checkpoint: str, revision: str | None) -> str:
         f"{checkpoint} is {what}, which answers no questions; take a language model, a cross-encoder or a "
         f"vision-language model, or say task= causal, seq2seq, classify or vision"
     )
-
-
-def _tokenizer(
-    adapter: Adapter | None, checkpoint: str, revision: str | None, trust_remote_code: bool
-) -> Any:
-    from ...encoders.sentence_files import fetch
-    from ...encoders.transformer import TOKENIZER_FILES, loaded_tokenizer
-
-    if adapter and any(fetch(adapter.checkpoint, name, adapter.asked_revision) for name in TOKENIZER_FILES):
-        return loaded_tokenizer(adapter.checkpoint, adapter.asked_revision, trust_remote_code)
-    return loaded_tokenizer(checkpoint, revision, trust_remote_code)

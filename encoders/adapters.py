@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ..errors import InputError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
@@ -38,8 +38,8 @@ class Adapter:
         from safetensors import safe_open
         from transformers.utils.hub import extract_commit_hash
 
-        from ...encoders.sentence_files import fetch
-        from ...encoders.transformer import weights_hash
+        from .sentence_files import fetch
+        from .transformer import weights_hash
 
         try:
             path = fetch(checkpoint, CONFIG, revision)
@@ -72,6 +72,14 @@ class Adapter:
             frozenset(key.removeprefix("base_model.model.") for key in shapes),
         )
 
+    def require_base(self, checkpoint: str, family: str) -> None:
+        """`InputError` unless it was trained on that checkpoint, as far as its name tells."""
+        if self.base and _name(self.base) != _name(checkpoint):
+            raise InputError(
+                f"the adapter {self.checkpoint} was trained on {self.base}, not on {checkpoint}; if these are the "
+                f"same weights, write {family}:{self.checkpoint}?base={checkpoint}"
+            )
+
     def merged(self, model: Any) -> Any:
         """The model with the adapter's weights added to its own; `InputError` where they do not belong together."""
         try:
@@ -92,3 +100,48 @@ class Adapter:
         if missing := [str(each.message) for each in said if "missing adapter keys" in str(each.message)]:
             raise InputError(f"the adapter {self.checkpoint} is incomplete: {missing[0][:200]}")
         return merged
+
+
+def based(
+    checkpoint: str, revision: str | None, adapter: str | None, base: str | None
+) -> tuple[Adapter | None, str, str | None]:
+    """The adapter, if there is one, and the model that it is merged into, or is loaded without one."""
+    itself = Adapter.at(checkpoint, revision) if _may_be_there(checkpoint) else None
+    if adapter is not None:
+        if itself:
+            raise InputError(f"{checkpoint} is itself an adapter, and takes no other; leave adapter out")
+        if base is not None:
+            raise InputError(f"the adapter {adapter} goes into {checkpoint}; leave base out")
+        found = Adapter.at(adapter, None) if _may_be_there(adapter) else None
+        if found is None:
+            raise InputError(
+                f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)"
+            )
+        return found, checkpoint, revision
+    if itself is None:
+        if base is not None:
+            raise InputError(f"{checkpoint} is no adapter (it has no adapter_config.json); leave base out")
+        return None, checkpoint, revision
+    if base is None and itself.base is None:
+        raise InputError(f"the adapter {checkpoint} does not name its base model; give it as base=")
+    return (itself, base, None) if base else (itself, str(itself.base), itself.base_revision)
+
+
+def _may_be_there(checkpoint: str) -> bool:
+    return Path(checkpoint).is_dir() or not checkpoint.startswith(("/", ".", "~"))
+
+
+def tokenizer_of(
+    adapter: Adapter | None, checkpoint: str, revision: str | None, trust_remote_code: bool
+) -> Any:
+    """The adapter's own tokenizer if it has one, else the model's; `InputError` if there is none."""
+    from .sentence_files import fetch
+    from .transformer import TOKENIZER_FILES, loaded_tokenizer
+
+    if adapter and any(fetch(adapter.checkpoint, name, adapter.asked_revision) for name in TOKENIZER_FILES):
+        return loaded_tokenizer(adapter.checkpoint, adapter.asked_revision, trust_remote_code)
+    return loaded_tokenizer(checkpoint, revision, trust_remote_code)
+
+
+def _name(checkpoint: str) -> str:
+    return checkpoint.rstrip("/").rpartition("/")[2].lower()
