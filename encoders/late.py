@@ -16,7 +16,8 @@ from . import late_files
 from .base import Encoder, EncoderSpec, Precision, check_finite, check_modalities, unit
 from .batching import batches, halving
 from .devices import resolve_device, resolve_dtype
-from .transformer import BUDGET, Opened, _longest, loaded, weights_hash
+from .spans import token_spans
+from .transformer import BUDGET, Opened, loaded, longest_input, weights_hash
 
 log = logging.getLogger("crosslens")
 P = TypeVar("P")
@@ -140,7 +141,7 @@ class LateEncoder:
             width = projection(torch.zeros(1, config.hidden_size)).shape[1]
         if dim is not None and not 1 <= dim <= width:
             raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
-        longest = _longest(opened.config, tokenizer, None)
+        longest = longest_input(opened.config, tokenizer, None)
         for name, tokens in (("max_tokens", max_tokens), ("query_tokens", query_tokens)):
             if tokens is not None and not SHORTEST <= tokens <= longest:
                 raise InputError(f"{checkpoint}: {name} must be in {SHORTEST}..{longest}, not {tokens}")
@@ -213,11 +214,7 @@ class LateEncoder:
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        if not self.tokenizer.is_fast:
-            raise InputError(f"{self.spec.name} has a slow tokenizer, which cannot tell where its tokens are")
-        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-        found = self.tokenizer(list(texts), **options)["offset_mapping"] if texts else []
-        return [np.array(spans, np.int64).reshape(-1, 2) for spans in found]
+        return token_spans(self.tokenizer, texts, self.spec.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside marker and special tokens (`encoders.base.Tokenizes`)."""

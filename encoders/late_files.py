@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from ..errors import InputError
 from .sentence_files import fetch
+from .transformer import first_given
 
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -150,8 +151,8 @@ def _from_modules(checkpoint: str, revision: str | None, modules: Sequence[Mappi
     skipped = settings.get("skiplist_words")
     return Published(
         **shared,
-        query_marker=_first(settings.get("query_prefix"), "[Q] "),
-        document_marker=_first(settings.get("document_prefix"), "[D] "),
+        query_marker=first_given(settings.get("query_prefix"), "[Q] "),
+        document_marker=first_given(settings.get("document_prefix"), "[D] "),
         query_tokens=settings.get("query_length") or QUERY_TOKENS,
         max_tokens=settings.get("document_length") or PYLATE_TOKENS,
         expansion=None if settings.get("do_query_expansion") is False else "",
@@ -189,10 +190,6 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
     linear.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}))
     return linear
-
-
-def _first(*values: str | None) -> str:
-    return next(value for value in values if value is not None)
 
 
 def _json(checkpoint: str, name: str, revision: str | None) -> Any:

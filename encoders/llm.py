@@ -16,26 +16,25 @@ What a checkpoint says in its sentence-transformers files is followed; what it d
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ..errors import InputError
-from ..items import Dense, Item, Role
+from ..items import Item
 from .base import EncoderSpec
-from .batching import stream
 from .decoders import Attention, LLMPrecision, Source, attends_ahead
 from .devices import resolve_device
 from .instructions import TASK, Style, instructed, known
-from .transformer import BUDGET, Pooling, TransformerEncoder, _dense_layers, _first, _longest
+from .transformer import Opened, Pooling, TransformerEncoder, dense_layers, first_given, longest_input
 
 log = logging.getLogger("crosslens")
 
 
-class LLMEncoder:
+class LLMEncoder(TransformerEncoder):
     """A decoder language model; one float32 vector [dim] a text.
 
     With last-token pooling the end-of-sequence token is appended where the tokenizer does not do it, and the vector
@@ -44,26 +43,18 @@ class LLMEncoder:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        opened: Opened,
         spec: EncoderSpec,
         *,
-        device: torch.device,
         append: int | None = None,
-        dense: torch.nn.Module | None = None,
         padding: Literal["right", "left"] = "right",
         truncate: bool = True,
-        lowercase: bool = False,
+        **settings: Any,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.spec = spec
-        self.device = device
+        super().__init__(opened, spec, **settings)
         self.append = append
-        self.dense = None if dense is None else dense.to(device).eval()
         self.padding = padding
         self.truncate = truncate
-        self.lowercase = lowercase
 
     @classmethod
     def from_checkpoint(
@@ -116,7 +107,7 @@ class LLMEncoder:
                 f"({model.config.model_type}) goes its own way; leave attention out"
             )
         config = model.config.get_text_config()
-        dense, width = _dense_layers(files_at, published.dense, files_revision, config.hidden_size)
+        dense, width = dense_layers(files_at, published.dense, files_revision, config.hidden_size)
         if dim is not None and not 1 <= dim <= width:
             raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
         known_ids = model.get_input_embeddings().num_embeddings
@@ -124,12 +115,12 @@ class LLMEncoder:
             raise InputError(
                 f"{checkpoint}: its tokenizer has a token {top}, its model embeddings for only {known_ids}"
             )
-        longest = _longest(config, tokenizer, published.max_tokens)
+        longest = longest_input(config, tokenizer, published.max_tokens)
         if max_tokens is not None and not 3 <= max_tokens <= longest:
             raise InputError(f"{checkpoint}: max_tokens must be in 3..{longest}, not {max_tokens}")
         pools = pooling or published.pooling or (is_known.pooling if is_known else "last")
-        asks = _first(query_prompt, published.query_prompt, is_known.query_prompt if is_known else "")
-        tells = _first(
+        asks = first_given(query_prompt, published.query_prompt, is_known.query_prompt if is_known else "")
+        tells = first_given(
             document_prompt, published.document_prompt, is_known.document_prompt if is_known else ""
         )
         if instruct is not None or style is not None:
@@ -158,8 +149,7 @@ class LLMEncoder:
             dtype=computes_in,
         )
         encoder = cls(
-            model,
-            tokenizer,
+            Opened(config, tokenizer, model),
             spec,
             device=where,
             append=_end(tokenizer, checkpoint) if eos else None,
@@ -171,28 +161,15 @@ class LLMEncoder:
         encoder._check_special_tokens()
         return encoder
 
-    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
-        """One `Dense` of float32 [n, dim] a window of items."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
-
-        def prepare(group: Sequence[Item]) -> list[list[int]]:
-            pieces = self.token_ids([prompt + (item.text or "") for item in group])
-            for item, ids in zip(group, pieces, strict=True):
-                if len(ids) > self.spec.max_tokens:
-                    raise InputError(
-                        f"item {item.id!r} has {len(ids)} tokens, and {self.spec.name} reads "
-                        f"{self.spec.max_tokens}; shorten it, or let it be cut with truncate=true"
-                    )
-            return pieces
-
-        return stream(
-            items,
-            self.spec,
-            prepare=prepare,
-            cost=len,
-            forward=self._forward,
-            budget=BUDGET[self.device.type],
-        )
+    def _prepared(self, items: Sequence[Item], prompt: str) -> list[list[int]]:
+        pieces = super()._prepared(items, prompt)
+        for item, ids in zip(items, pieces, strict=True):
+            if len(ids) > self.spec.max_tokens:
+                raise InputError(
+                    f"item {item.id!r} has {len(ids)} tokens, and {self.spec.name} reads "
+                    f"{self.spec.max_tokens}; shorten it, or let it be cut with truncate=true"
+                )
+        return pieces
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model will see, special tokens and truncation included."""
@@ -206,15 +183,6 @@ class LLMEncoder:
             return ids
         room = self.spec.max_tokens - 1 if self.truncate else None
         return [each if each[-1:] == [self.append] else [*each[:room], self.append] for each in ids]
-
-    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        return TransformerEncoder.token_spans(cast(Any, self), texts)
-
-    def room(self, role: Role = "document") -> int:
-        """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
-        return self.spec.max_tokens - len(self.token_ids([prompt])[0])
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[list[int]]) -> np.ndarray:
@@ -239,13 +207,7 @@ class LLMEncoder:
         else:
             at = starts if self.spec.pooling == "cls" else starts + lengths - 1
             pooled = states[rows, at.to(states.device)].float()
-        if self.dense is not None:
-            pooled = self.dense(pooled)
-        pooled = pooled[:, : self.spec.dim]
-        if self.spec.normalized:
-            pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        vectors: np.ndarray = pooled.cpu().numpy()
-        return vectors
+        return self._finished(pooled)
 
     def _check_special_tokens(self) -> None:
         """Put them into the spec; `InputError` if a prompt repeats one that the tokenizer puts first."""

@@ -18,7 +18,15 @@ from .decoders import require_safetensors
 from .devices import resolve_device, resolve_dtype
 from .splade_files import Activation, Pooling
 from .terms import Terms, stream_terms, strongest
-from .transformer import BUDGET, TOKENIZER_FILES, Opened, TransformerEncoder, _longest, loaded, weights_hash
+from .transformer import (
+    BUDGET,
+    TOKENIZER_FILES,
+    Opened,
+    TransformerEncoder,
+    loaded,
+    longest_input,
+    weights_hash,
+)
 
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
 
@@ -79,7 +87,7 @@ class SpladeEncoder(TransformerEncoder):
             raise InputError(f"{checkpoint} has no weights for queries (idf.json): leave lookup out")
         opened, decoder = _opened(checkpoint, published.folder, revision, trust_remote_code, precision, where)
         config, tokenizer = opened.config, opened.tokenizer
-        longest = _longest(config, tokenizer, published.max_tokens)
+        longest = longest_input(config, tokenizer, published.max_tokens)
         if max_tokens is not None and not 3 <= max_tokens <= longest:
             raise InputError(f"{checkpoint}: max_tokens must be in 3..{longest}, not {max_tokens}")
         known = published.lowercase or any(name in checkpoint.lower() for name in cls.LOWERCASED)

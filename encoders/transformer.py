@@ -21,6 +21,7 @@ from . import sentence_files
 from .base import EncoderSpec, Precision
 from .batching import stream
 from .devices import resolve_device, resolve_dtype
+from .spans import token_spans
 
 log = logging.getLogger("crosslens")
 Pooling = Literal["mean", "cls", "last"]
@@ -145,14 +146,14 @@ class TransformerEncoder:
         opened = Opened.of(checkpoint, revision, trust_remote_code, precision, where)
         config, tokenizer = opened.config, opened.tokenizer
         published = sentence_files.read(checkpoint, revision)
-        dense, width = _dense_layers(checkpoint, published.dense, revision, config.hidden_size)
+        dense, width = dense_layers(checkpoint, published.dense, revision, config.hidden_size)
         if pooling is None and published.pooling is None:
             log.warning(
                 "%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint
             )
         if dim is not None and not 1 <= dim <= width:
             raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
-        longest = _longest(config, tokenizer, published.max_tokens)
+        longest = longest_input(config, tokenizer, published.max_tokens)
         if max_tokens is not None and not 3 <= max_tokens <= longest:
             raise InputError(f"{checkpoint}: max_tokens must be in 3..{longest}, not {max_tokens}")
         known = next((p for name, p in KNOWN_PROMPTS.items() if name in checkpoint.lower()), ("", ""))
@@ -162,8 +163,8 @@ class TransformerEncoder:
             modalities=("text",),
             dim=dim or width,
             pooling=pooling or published.pooling or "mean",
-            query_prompt=_first(query_prompt, published.query_prompt, known[0]),
-            document_prompt=_first(document_prompt, published.document_prompt, known[1]),
+            query_prompt=first_given(query_prompt, published.query_prompt, known[0]),
+            document_prompt=first_given(document_prompt, published.document_prompt, known[1]),
             special_tokens=tokenizer.decode(tokenizer("")["input_ids"]),
             max_tokens=max_tokens or longest,
             normalized=normalize,
@@ -178,11 +179,14 @@ class TransformerEncoder:
         return stream(
             items,
             self.spec,
-            prepare=lambda group: self.token_ids([prompt + (item.text or "") for item in group]),
+            prepare=lambda group: self._prepared(group, prompt),
             cost=len,
             forward=self._forward,
             budget=BUDGET[self.device.type],
         )
+
+    def _prepared(self, items: Sequence[Item], prompt: str) -> list[list[int]]:
+        return self.token_ids([prompt + (item.text or "") for item in items])
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model will see, special tokens and truncation included."""
@@ -195,23 +199,10 @@ class TransformerEncoder:
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        if not self.tokenizer.is_fast:
-            raise InputError(f"{self.spec.name} has a slow tokenizer, which cannot tell where its tokens are")
-        if not texts:
-            return []
         if self.lowercase:
             # The one character that becomes two when it is lowered; the others keep their places.
             texts = [text.replace("\u0130", "i").lower() for text in texts]
-        found = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # of texts longer than the model takes
-        )
-        return [np.array(spans, np.int64).reshape(-1, 2) for spans in found["offset_mapping"]]
+        return token_spans(self.tokenizer, texts, self.spec.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
@@ -235,6 +226,10 @@ class TransformerEncoder:
         else:
             # A product with the mask sums without a float32 copy of all states.
             pooled = torch.bmm(mask.to(states.dtype)[:, None], states)[:, 0].float() / lengths[:, None]
+        return self._finished(pooled)
+
+    def _finished(self, pooled: torch.Tensor) -> np.ndarray:
+        """Pooled states float32 [n, hidden] as vectors: through the dense layers, cut to `dim`, of length 1."""
         if self.dense is not None:
             pooled = self.dense(pooled)
         pooled = pooled[:, : self.spec.dim]
@@ -319,9 +314,10 @@ def loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
             transformers.logging.enable_progress_bar()
 
 
-def _dense_layers(
+def dense_layers(
     checkpoint: str, layers: Sequence[sentence_files.DenseLayer], revision: str | None, width: int
 ) -> tuple[torch.nn.Module | None, int]:
+    """The published dense layers after pooling, if there are any, and the width of what comes out of them."""
     stack: list[torch.nn.Module] = []
     for layer in layers:
         path = sentence_files.fetch(checkpoint, f"{layer.folder}/model.safetensors", revision)
@@ -341,7 +337,8 @@ def _dense_layers(
     return (torch.nn.Sequential(*stack) if stack else None), width
 
 
-def _longest(config: Any, tokenizer: Any, published: int | None) -> int:
+def longest_input(config: Any, tokenizer: Any, published: int | None) -> int:
+    """The most tokens, special ones included, that model, tokenizer and published files all allow."""
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None), published]
     # RoBERTa keeps the first pad_token_id + 1 positions for itself.
     if config.model_type in ("xlm-roberta", "roberta", "camembert", "xlm-roberta-xl") and limits[1]:
@@ -349,5 +346,6 @@ def _longest(config: Any, tokenizer: Any, published: int | None) -> int:
     return int(min(limit for limit in limits if limit))
 
 
-def _first(*values: str | None) -> str:
+def first_given(*values: str | None) -> str:
+    """The first value that is not None."""
     return next(value for value in values if value is not None)

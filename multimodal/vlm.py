@@ -23,6 +23,7 @@ from ..encoders.base import EncoderSpec, Precision
 from ..encoders.batching import stream
 from ..encoders.decoders import require_safetensors
 from ..encoders.devices import resolve_device, resolve_dtype
+from ..encoders.spans import token_spans
 from ..encoders.transformer import BUDGET, loaded, weights_hash
 from ..errors import InputError
 from ..items import Dense, Item, Role
@@ -212,11 +213,7 @@ class VisionLanguageEncoder:
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        if not self.tokenizer.is_fast:
-            raise InputError(f"{self.name} has a slow tokenizer, which cannot tell where its tokens are")
-        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-        found = self.tokenizer(list(texts), **options)["offset_mapping"] if texts else []
-        return [np.array(spans, np.int64).reshape(-1, 2) for spans in found]
+        return token_spans(self.tokenizer, texts, self.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the format's words (`encoders.base.Tokenizes`)."""
