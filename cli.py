@@ -122,8 +122,7 @@ def index(
 
     split = None
     if passages or window is not None or stride is not None:
-        window = Windows.window if window is None else window
-        split = Windows(window, max(1, window // 2) if stride is None else stride)
+        split = Windows.of(window, stride)
     documents = load(collection, skip_bad=skip_bad)
     counts = documents.check()
     specs = encoder or default_encoders(counts.images)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import InputError
 from .items import Item
-from .runs import Hit, Manifest, Record, Run
+from .runs import Documents, Hit, Manifest, Record, Run
 
 
 class Stage:
@@ -39,6 +39,11 @@ class Stage:
         seconds = round(time.perf_counter() - started, 4)
         record = Record(str(self), self.fingerprint, seconds, dict(count), self.models)
         return replace(result, manifest=Manifest((*result.manifest.records, record)))
+
+    @property
+    def docs(self) -> Documents | None:
+        """Where the documents of its hits are found, if it brings them."""
+        return None
 
     @property
     def fingerprint(self) -> str:

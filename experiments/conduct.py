@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from ..pipeline import Stage
 from ..runs import Qrels, Run, written
 from ..tables import Table
 from . import leaves
+from .leaves import Leaf, Wanted
 from .pipelines import parse
 from .places import Place, slug
 from .plan import Plan
@@ -42,34 +43,50 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class System:
-    """A pipeline of the plan with its leaves."""
+    """A pipeline of the plan: its SPECs in the order in which they stand, and the leaf that each of them means."""
 
     name: str
     pipeline: str
-    leaves: tuple[leaves.Leaf, ...]
+    specs: tuple[str, ...]
+    leaves: Mapping[str, Leaf]
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """The indexes that it searches."""
+        return [leaf.wanted for leaf in self.leaves.values() if leaf.wanted is not None]
 
 
-def systems(plan: Plan) -> list[System]:
+def systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> list[System]:
     """The plan's pipelines, read; `InputError` names the system whose line is wrong. Loads no model."""
     found = []
     for name, text in plan.systems.items():
-        seen: list[leaves.Leaf] = []
+        seen: dict[str, Leaf] = {}
+        specs: list[str] = []
 
-        def leaf(spec: str, seen: list[leaves.Leaf] = seen) -> Stage:
-            seen.append(leaves.read(spec, plan))
-            return seen[-1]
+        def leaf(spec: str, seen: dict[str, Leaf] = seen, specs: list[str] = specs) -> Stage:
+            specs.append(spec)
+            if spec not in seen:
+                seen[spec] = leaves.read(spec, plan, device=device, trust_remote_code=trust_remote_code)
+            return seen[spec]
 
         try:
             parse(text, leaf)
         except InputError as error:
             raise InputError(f"the system {name!r}: {error}") from None
-        found.append(System(name, text, tuple(seen)))
+        found.append(System(name, text, tuple(specs), seen))
     return found
 
 
-def places(plan: Plan, out: Path, *, device: str = "auto", trust_remote_code: bool = False) -> list[Place]:
+def places(
+    plan: Plan,
+    compared: Sequence[System],
+    out: Path,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> list[Place]:
     """The plan's collections, opened; `InputError` where one cannot be read."""
-    wanted = [leaf.wanted for system in systems(plan) for leaf in system.leaves if leaf.wanted is not None]
+    wanted = [each for system in compared for each in system.wanted]
     return [
         Place(name, plan, out, wanted, device=device, trust_remote_code=trust_remote_code)
         for name in plan.collections
@@ -90,12 +107,13 @@ def conduct(plan: Plan, out: Path, *, device: str = "auto", trust_remote_code: b
         raise InputError(f"cannot make the directory {out}: {error.strerror}") from None
     with locked(out):
         about = provenance(device)
-        opened = places(plan, out, device=device, trust_remote_code=trust_remote_code)
+        compared = systems(plan, device=device, trust_remote_code=trust_remote_code)
+        opened = places(plan, compared, out, device=device, trust_remote_code=trust_remote_code)
         judged = [_judgements(place) for place in opened]
         return Results(
             plan.name,
             plan.to_json(),
-            tuple(_part(place, qrels, about) for place, qrels in zip(opened, judged, strict=True)),
+            tuple(_part(place, compared, qrels, about) for place, qrels in zip(opened, judged, strict=True)),
             about,
         )
 
@@ -131,17 +149,18 @@ def _judgements(place: Place) -> Qrels:
     return qrels
 
 
-def _part(place: Place, qrels: Qrels, about: Mapping[str, Any]) -> Part:
+def _part(place: Place, compared: Sequence[System], qrels: Qrels, about: Mapping[str, Any]) -> Part:
     plan = place.plan
     store = Store(place.out / "stages", place.content, about["versions"]["crosslens"])
     runs: dict[str, Run] = {}
     outcomes: dict[str, Outcome] = {}
     last: Stage | None = None  # kept until the next system is loaded, which then finds its models
-    for name, text in plan.systems.items():
+    for system in compared:
+        name, text = system.name, system.pipeline
         taken: list[str] = []
 
-        def leaf(spec: str, taken: list[str] = taken) -> Stage:
-            return Kept(leaves.read(spec, plan).at(place), store, taken)
+        def leaf(spec: str, system: System = system, taken: list[str] = taken) -> Stage:
+            return Kept(system.leaves[spec].at(place), store, taken)
 
         with progress(f"{place.slug}: {name}") as place.bar:
             last = parse(text, leaf)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import InputError, nearest
 from ..indexes.base import Mode
+from ..indexes.card import Windows
 from ..items import Item
 from ..multilingual import rerank, translation
 from ..multilingual.collections import documents
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from ..indexes.base import Index
     from ..multilingual.collections import Collection
 
-WINDOW = 180  # tokens of a passage where a pipeline asks for passages and does not say
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -42,8 +41,7 @@ class Wanted:
 
     encoders: tuple[str, ...] | None = None
     documents: str = ""
-    window: int = 0
-    stride: int = 0
+    windows: Windows | None = None
     kind: str = "lance"
 
 
@@ -52,8 +50,6 @@ class Site(Protocol):
 
     collection: Collection
     plan: Plan
-    device: str
-    trust_remote_code: bool
     bar: Callable[[int], None] | None  # told how much of the stage at work is done
 
     def index(self, wanted: Wanted) -> Index:
@@ -110,8 +106,8 @@ def _retrieval(
     correct: bool = True,
     index: str = "lance",
     passages: bool = False,
-    window: int = 0,
-    stride: int = 0,
+    window: int | None = None,
+    stride: int | None = None,
 ) -> Leaf:
     """`encoder` and `documents` are names of the plan's tables, an encoder also a SPEC; `lang` keeps documents."""
     encoders: tuple[str, ...] | None = () if mode == "lexical" else None
@@ -125,15 +121,9 @@ def _retrieval(
         encoders = tuple(plan.encoders.get(name, name) for name in names)
     if documents and documents not in plan.documents:
         raise nearest(documents, tuple(plan.documents), f"documents in {spec}:")
-    if window < 0 or stride < 0:
-        raise InputError(f"{spec}: window and stride are numbers of tokens, above 0")
-    if passages or stride:
-        window = window or WINDOW
-    if window:
-        stride = stride or max(1, window // 2)
-    if stride > window:
-        raise InputError(f"{spec}: a stride of {stride} would leave out tokens between windows of {window}")
-    wanted = Wanted(encoders, plan.documents.get(documents, ""), window, stride, index)
+    split = passages or window is not None or stride is not None
+    windows = Windows.of(window, stride) if split else None
+    wanted = Wanted(encoders, plan.documents.get(documents, ""), windows, index)
     langs = tuple(iso(each) for each in lang.split(",")) if lang else ()
     return Retrieval(spec, mode, wanted, plan.k, langs, correct)
 
@@ -146,8 +136,7 @@ class Reranking(Leaf):
     method: rerank.Method = field(compare=False)
 
     def at(self, site: Site) -> Stage:
-        method = rerank.read(self.spec, device=site.device, trust_remote_code=site.trust_remote_code)
-        return method.loaded(unseen=site.plan.unseen, progress=site.bar)
+        return self.method.loaded(unseen=site.plan.unseen, progress=site.bar)
 
     def __str__(self) -> str:
         return self.spec
@@ -158,9 +147,10 @@ class Translating(Leaf):
     """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
 
     spec: str
+    load: Callable[[], translation.Translate] = field(compare=False)
 
     def at(self, site: Site) -> Stage:
-        return translation.load(self.spec, device=site.device, trust_remote_code=site.trust_remote_code)
+        return self.load()
 
     def __str__(self) -> str:
         return self.spec
@@ -309,13 +299,13 @@ LEAVES: Mapping[str, Callable[..., Leaf]] = {
 }
 
 
-def read(text: str, plan: Plan) -> Leaf:
-    """The leaf that a SPEC names; `InputError` lists the known ones and their options."""
+def read(text: str, plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> Leaf:
+    """The leaf that a SPEC names; `InputError` lists the known ones and their options. No model is loaded."""
     if text.startswith("translate@"):
-        translation.read(text)
-        return Translating(text)
+        load = translation.read(text, device=device, trust_remote_code=trust_remote_code)
+        return Translating(text, load)
     if "@" in text or text == "default":
-        return Reranking(text, rerank.read(text))
+        return Reranking(text, rerank.read(text, device=device, trust_remote_code=trust_remote_code))
     spec = Spec.parse(text)
     if spec.family not in LEAVES:
         known = (*LEAVES, "translate@family:checkpoint", "prompt@family:checkpoint")

@@ -36,7 +36,7 @@ LOOKUP = 10_000  # documents fetched at a time
 
 @dataclass(frozen=True)
 class Known:
-    """What reading a collection once told: counts, a digest of documents, topics and judgements, and one of the ids."""
+    """What reading a collection once told: its counts, a digest of its documents, and one of their ids."""
 
     counts: Counts
     content: str
@@ -130,7 +130,6 @@ class Place:
 
     def _made(self, wanted: Wanted) -> tuple[Index, Mapping[str, Any]]:
         from ..encoders import registry
-        from ..indexes.passages import Windows
         from ..indexes.registry import create_index, open_index
 
         folder = self.folder(wanted)
@@ -156,7 +155,7 @@ class Place:
                 name=self.collection.name,
                 device=self.device,
                 trust_remote_code=self.trust_remote_code,
-                passages=Windows(wanted.window, wanted.stride) if wanted.window else None,
+                passages=wanted.windows,
             )
             made.add(with_languages(collection.docs()), encoders, progress=bar)
             made.build("none")
@@ -166,8 +165,7 @@ class Place:
                 "documents": known.counts.documents,
                 "version": wanted.documents,
                 "encoders": list(wanted.encoders or ()),
-                "window": wanted.window,
-                "stride": wanted.stride,
+                "windows": wanted.windows and asdict(wanted.windows),
                 "kind": wanted.kind,
                 "seconds": round(seconds, 1),
                 "loading_seconds": round(loaded - started, 1),

@@ -114,7 +114,7 @@ class Kept(Stage):
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         run = run if isinstance(run, Run) else Run.of(run)
         stage = self.stands_for
-        docs: Documents | None = getattr(stage, "docs", None) or run.docs
+        docs = stage.docs or run.docs
         key = self.store.key(stage, run)
         if (found := self.store.get(key, run, docs)) is not None:
             self.taken.append(str(stage))

@@ -17,7 +17,7 @@ from ..multilingual import collections
 from ..multilingual.judges.estimates import Estimate
 from ..multilingual.rerank import Method
 from ..runs import Hit
-from .conduct import places, systems
+from .conduct import System, places, systems
 from .leaves import Leaf, Reranking
 from .places import Place
 from .plan import Plan
@@ -64,7 +64,8 @@ def survey(plan: Plan, out: Path) -> list[Survey]:
 
     Tokens are those of `Estimate`, rather too many than too few; what stages have finished before is not taken off.
     """
-    return [_surveyed(place, plan) for place in places(plan, out)]
+    compared = systems(plan)
+    return [_surveyed(place, compared) for place in places(plan, compared, out)]
 
 
 def shown(surveys: Sequence[Survey]) -> str:
@@ -86,22 +87,22 @@ def shown(surveys: Sequence[Survey]) -> str:
     return "\n".join(lines)
 
 
-def _surveyed(place: Place, plan: Plan) -> Survey:
+def _surveyed(place: Place, compared: Sequence[System]) -> Survey:
     counts = place.known.counts
     sizes = _sizes(place.collection.docs())
     indexes: dict[str, Making] = {}
     running = []
-    for system in systems(plan):
-        for wanted in (leaf.wanted for leaf in system.leaves if leaf.wanted is not None):
+    for system in compared:
+        for wanted in system.wanted:
             settled = place.settled(wanted)
             folder = place.folder(wanted)
             own = sizes if not settled.documents else _sizes(collections.load(settled.documents).docs())
-            overlap = settled.window / settled.stride if settled.window else 1.0
+            overlap = settled.windows.window / settled.windows.stride if settled.windows else 1.0
             tokens = round(mean(own) * counts.documents * len(settled.encoders or ()) * overlap)
             indexes[folder.name] = Making(
                 folder.name, settled.encoders or (), counts.documents, tokens, _state(folder)
             )
-        calls, tokens = _judged(system.leaves, place.queries, mean(sizes))
+        calls, tokens = _judged([system.leaves[spec] for spec in system.specs], place.queries, mean(sizes))
         running.append(Running(system.name, system.pipeline, len(place.queries), calls, tokens))
     return Survey(place.name, counts.documents, len(place.queries), tuple(indexes.values()), tuple(running))
 

@@ -85,6 +85,12 @@ class Windows:
                 f"the stride of passages must be in 1..{self.window}, their window, not {self.stride}"
             )
 
+    @classmethod
+    def of(cls, window: int | None = None, stride: int | None = None) -> Windows:
+        """The windows that are meant where one number, or neither, is given: a stride is half its window."""
+        window = cls.window if window is None else window
+        return cls(window, max(1, window // 2) if stride is None else stride)
+
     def __str__(self) -> str:
         by = f" of {self.tokenizer}" if self.tokenizer else ""
         return f"passages of {self.window} tokens{by} (stride {self.stride})"

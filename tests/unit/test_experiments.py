@@ -129,7 +129,7 @@ def test_a_plan_says_what_is_wrong_with_it(told, said):
         ("dense?lnag=rus", "did you mean lang?"),
         ("dense?documents=english", "unknown documents"),
         ("lexical?encoder=e5", "lexical search has no encoder"),
-        ("dense?window=10&stride=20", "a stride of 20 would leave out tokens"),
+        ("dense?window=10&stride=20", "the stride of passages must be in 1..10, their window, not 20"),
         ("run?file=none.trec", "there is no run 'none.trec'"),
         ("translations?file=none.tsv", "there is no file 'none.tsv'"),
         ("dense >> likelihod@offline:gemma", "did you mean likelihood?"),
