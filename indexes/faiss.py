@@ -102,8 +102,10 @@ class FaissIndex(FlatIndex):
         self._approximate: dict[str, Held[FaissSearcher]] = {}
         self._said: set[str] = set()
 
+    takes_more = True
+
     @classmethod
-    def create(cls, path: str | Path, *, kind: str = "", **settings: Any) -> Self:
+    def create(cls, path: str | Path, *, kind: str, **settings: Any) -> Self:
         """As `LanceIndex.create`; `InputError` for a factory string that faiss does not understand."""
         factory = kind.partition(":")[2]
         if not factory:
@@ -115,7 +117,7 @@ class FaissIndex(FlatIndex):
             reason = str(error).partition(": ")[2]
             if not re.search(r"multiple of|%", reason):
                 raise InputError(f"no index kind {kind!r}: {reason}") from None
-        return super(FlatIndex, cls).create(path, kind=kind, **settings)
+        return super().create(path, kind=kind, **settings)
 
     @property
     def factory(self) -> str:

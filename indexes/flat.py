@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -202,13 +202,6 @@ class FlatIndex(LanceIndex):
         super().__init__(path, card, **settings)
         self._loaded: dict[tuple[str, bool], Held[FlatSearcher]] = {}
         self._masks: dict[tuple[str, str], np.ndarray] = {}
-
-    @classmethod
-    def create(cls, path: str | Path, *, kind: str = "flat", **settings: Any) -> Self:
-        """As `LanceIndex.create`; `InputError` if the kind says more than `flat`."""
-        if kind != "flat":
-            raise InputError(f"the index kind {kind!r}: flat takes nothing after it")
-        return super().create(path, kind=kind, **settings)
 
     def build(self, ann: str = "auto") -> Recall:
         """Load the vectors; `ann` is `auto` or `none`, as search is exact."""

@@ -39,6 +39,9 @@ SEGMENTED = ("cmn", "jpn", "khm", "lao", "mya", "tha", "yue", "zho")
 SAME = {"arb": "ara", "nob": "nor", "nno": "nor"}
 GROUPS = (*STEMMERS, "icu", "ngram")
 
+# LanceDB's BM25 (Robertson et al. 1994), which it lets nobody set; a test computes it by hand.
+K1, B = 1.2, 0.75
+
 # A hit in another language's column counts as much as one about 60 places further down in the query's own.
 FOREIGN = 0.5
 RRF = 60

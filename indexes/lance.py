@@ -45,6 +45,8 @@ class LanceIndex:
     """
 
     holds = "dense"  # the kind of vectors
+    several = True  # whether it holds those of several encoders
+    takes_more = False  # whether a kind says more after a colon
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class LanceIndex:
         cls,
         path: str | Path,
         *,
-        kind: str = "lance",
+        kind: str,
         name: str = "",
         lexical: bool = True,
         passages: Windows | None = None,
@@ -410,6 +412,14 @@ class LanceIndex:
             encoder.spec.name for encoder in encoders if fingerprints.count(encoder.spec.fingerprint) > 1
         ]:
             raise InputError(f"the encoder {twice[0]} is given twice")
+        if not self.several:
+            for space, encoder in zip(self.card.spaces, encoders, strict=False):
+                encoder.spec.require(space.spec)
+            if len(encoders) > 1:
+                raise InputError(
+                    f"an index of kind {self.card.kind} holds the {self.holds} vectors of one encoder: make one for "
+                    "each, and fuse their runs"
+                )
         for space in self.card.spaces:
             if space.fingerprint not in fingerprints:
                 if encoders:

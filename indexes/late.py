@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +45,7 @@ class LateIndex(LanceIndex):
     """
 
     holds = "multi"
-
-    @classmethod
-    def create(cls, path: str | Path, *, kind: str = "late", **settings: Any) -> Self:
-        """As `LanceIndex.create`; `InputError` if the kind says more than `late`."""
-        if kind != "late":
-            raise InputError(f"the index kind {kind!r}: late takes nothing after it")
-        return super().create(path, kind=kind, **settings)
+    several = False
 
     def add_vectors(self, items: Sequence[Item], vectors: Any, spec: EncoderSpec) -> int:
         """`add` with vectors made elsewhere: float [tokens_i, dim] for each item, in the same order."""
@@ -105,15 +98,6 @@ class LateIndex(LanceIndex):
                     found = [self._proposed(space, each, k, condition, plan) for each in vectors]
                 hits.update(zip(asked, found, strict=True))
         return hits
-
-    def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
-        for space, encoder in zip(self.card.spaces, encoders, strict=False):
-            encoder.spec.require(space.spec)
-        if len(encoders) > 1:
-            raise InputError(
-                "a late index holds the vectors of one encoder: make one for each, and fuse their runs"
-            )
-        return super()._adopt(encoders)
 
     def _add_space(self, space: Space) -> None:
         if space.column not in self._tables.documents.schema.names:

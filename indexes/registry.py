@@ -82,6 +82,8 @@ def index_class(kind: str) -> type[LanceIndex]:
         raise InputError(f"the index kind {kind!r} has nothing after the colon")
     module, _, name = INDEXES[family].partition(":")
     found: type[LanceIndex] = getattr(import_module(f"..{module}", __package__), name)
+    if rest and not found.takes_more:
+        raise InputError(f"the index kind {kind!r}: {family} takes nothing after it")
     return found
 
 

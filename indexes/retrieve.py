@@ -41,4 +41,8 @@ class Retrieve(Stage):
         return {} if self.mode == "lexical" else {spec.name: spec.revision for spec in self.index.specs}
 
     def __str__(self) -> str:
+        if self.mode == "lexical":
+            from .fulltext import K1, B
+
+            return f"lexical (BM25, k1={K1}, b={B})"
         return self.mode if self.correct else f"{self.mode} (uncorrected)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,18 +36,12 @@ class SparseIndex(LanceIndex):
     """
 
     holds = "sparse"
+    several = False
 
     def __init__(self, path: str | Path, card: Card, **settings: Any) -> None:
         super().__init__(path, card, **settings)
         self._opened: Postings | None = None
         self._masks: dict[str, np.ndarray] = {}
-
-    @classmethod
-    def create(cls, path: str | Path, *, kind: str = "sparse", **settings: Any) -> Self:
-        """As `LanceIndex.create`; `InputError` if the kind says more than `sparse`."""
-        if kind != "sparse":
-            raise InputError(f"the index kind {kind!r}: sparse takes nothing after it")
-        return super().create(path, kind=kind, **settings)
 
     def add_vectors(self, items: Sequence[Item], vectors: Any, spec: EncoderSpec) -> int:
         """`add` with weights made elsewhere: a sparse matrix [n, vocabulary], a row an item in the same order."""
@@ -79,20 +73,6 @@ class SparseIndex(LanceIndex):
                 asked = (query for query, mine in zip(part, held, strict=True) if mine)
                 hits.update((query.id, ranking) for query, ranking in zip(asked, found, strict=True))
         return hits
-
-    def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
-        known = {encoder.spec.fingerprint for encoder in encoders} | {
-            each.fingerprint for each in self.card.spaces
-        }
-        if len(encoders) > 1 or len(known) > 1:
-            for space, encoder in zip(self.card.spaces, encoders, strict=False):
-                encoder.spec.require(
-                    space.spec
-                )  # names the difference where there is one space and one encoder
-            raise InputError(
-                "a sparse index holds the weights of one encoder: make one for each, and fuse their runs"
-            )
-        return super()._adopt(encoders)
 
     def _add_space(self, space: Space) -> None:
         schema = self._tables.documents.schema

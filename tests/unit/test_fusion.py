@@ -130,7 +130,7 @@ def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
 @pytest.mark.parametrize("fused", ["feature", "score"])
 def test_an_index_scores_documents_by_what_was_fused(tiny_clip, tmp_path, fused):
     encoder = load(f"clip:{tiny_clip}?dtype=float32&fuse={fused}")
-    index = LanceIndex.create(tmp_path / "index", lexical=False)
+    index = LanceIndex.create(tmp_path / "index", kind="lance", lexical=False)
     # With texts or images alone beside them, the index makes z-scores of each group.
     both = MIXED[10:]
     index.add(both, encoder)

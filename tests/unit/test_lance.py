@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import resource
 import signal
 import subprocess
@@ -221,6 +222,29 @@ def test_full_text_queries_are_plain_words(texts: LanceIndex, query: str, lang: 
         assert found[0].id == "eng0"
     if query in ('"', "+-", "🎈"):
         assert found == ()
+
+
+def test_full_text_scores_are_bm25_with_the_constants_that_manifests_tell() -> None:
+    texts = {"a": "cat cat dog", "b": "cat bird", "c": "dog bird bird river stone", "d": "cat cat cat river"}
+    index = create_index("memory://")
+    index.add(Item(id, text, lang="eng") for id, text in texts.items())
+    words = {id: text.split() for id, text in texts.items()}
+    average = sum(map(len, words.values())) / len(words)
+
+    def bm25(word: str, document: list[str]) -> float:
+        holding = sum(word in each for each in words.values())
+        idf = math.log(1 + (len(words) - holding + 0.5) / (holding + 0.5))
+        times = document.count(word)
+        room = fulltext.K1 * (1 - fulltext.B + fulltext.B * len(document) / average)
+        return idf * times * (fulltext.K1 + 1) / (times + room)
+
+    run = index.retriever("lexical", 10)([Item("q", "cat river", lang="eng")])
+    assert {hit.id for hit in run["q"]} == set(texts)
+    for hit in run["q"]:
+        assert hit.score == pytest.approx(
+            sum(bm25(word, words[hit.id]) for word in ("cat", "river")), rel=1e-5
+        )
+    assert run.manifest.records[0].stage == "lexical (BM25, k1=1.2, b=0.75)"
 
 
 def test_stop_words_alone_find_nothing(texts: LanceIndex) -> None:
