@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -114,18 +113,6 @@ class Ensemble:
                 for member, weight in zip(self.members, self.weights, strict=True)
             ]
             yield Dense([item.id for item in group], np.concatenate(blocks, axis=1, dtype=np.float32))
-
-
-def resolved(checkpoint: str) -> str:
-    """The members' SPECs with relative directories made absolute, so that the name loads from anywhere."""
-    made = []
-    for each in checkpoint.split("+"):
-        family, colon, rest = unquote(each).partition(":")
-        where, mark, options = rest.partition("?")
-        if where and family not in ("offline", "ensemble") and Path(where).is_dir():
-            where = str(Path(where).resolve())
-        made.append(quote(f"{family}{colon}{where}{mark}{options}", safe="/:,@="))
-    return "+".join(made)
 
 
 def _space(spec: EncoderSpec) -> dict[str, object]:

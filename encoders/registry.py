@@ -49,14 +49,12 @@ def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) ->
     paths = {key: spec.options[key] for key in ("adapter", "base") if spec.options.get(key)}
     paths = {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).is_dir()}
     spec = replace(spec, options={**spec.options, **paths})
-    if spec.family == "ensemble":
-        from .ensemble import resolved
-
-        spec = replace(spec, checkpoint=resolved(spec.checkpoint))
     module, _, name = where.partition(":")
     factory = getattr(import_module(f"..{module}", __package__), name).from_checkpoint
     arguments = bound(spec, factory, device=device, trust_remote_code=trust_remote_code)
     encoder: Encoder = factory(spec.checkpoint, **arguments)
-    # The name that an index stores must load the same encoder again, its options included.
-    encoder.spec = replace(encoder.spec, name=str(spec))
+    # The name that an index stores must load the same encoder again from anywhere, its options included. An ensemble
+    # names its checkpoint anew, after its members.
+    checkpoint = Spec.parse(encoder.spec.name).checkpoint
+    encoder.spec = replace(encoder.spec, name=str(replace(spec, checkpoint=checkpoint)))
     return encoder
