@@ -12,6 +12,25 @@ import typer
 
 from .console import emit, guarded, progress, say, shown, summary
 from .errors import InputError
+from .options import (
+    Collection,
+    Correct,
+    Device,
+    Exact,
+    Fields,
+    Json,
+    Judged,
+    Langs,
+    Mode,
+    QueryLang,
+    Rerank,
+    Source,
+    Tag,
+    Trust,
+    Unseen,
+    Wheres,
+    Written,
+)  # fmt: skip
 from .search import default_encoders, filters, journal, rerankers, searched
 
 
@@ -26,33 +45,6 @@ def _version(wanted: bool) -> None:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
-]
-Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
-Correct = Annotated[
-    bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")
-]
-Rerank = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
-    ),
-]
-Langs = Annotated[
-    list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
-]
-Wheres = Annotated[
-    list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")
-]
-QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
-Unseen = Annotated[
-    str,
-    typer.Option(help="Candidates that the reranker cannot see, photos say: keep their ranks, or refuse."),
-]
 
 
 @app.callback()
@@ -93,7 +85,7 @@ def demo(
 
 @app.command()
 def index(
-    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
+    collection: Collection,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the index goes; a rerun resumes.")],
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
     lexical: Annotated[
@@ -114,56 +106,22 @@ def index(
     json: Json = False,
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
-    from .encoders import registry
     from .indexes.card import Windows
-    from .indexes.registry import create_index, index_class
+    from .indexing import indexed
     from .multilingual.collections import load
-    from .multilingual.languages import with_languages
 
-    split = None
-    if passages or window is not None or stride is not None:
-        split = Windows.of(window, stride)
-    documents = load(collection, skip_bad=skip_bad)
-    counts = documents.check()
-    specs = encoder or default_encoders(counts.images)
-    index_class(
-        kind
-    )  # an unknown kind is known before models are loaded, and models before anything is written
-    encoders = [registry.load(spec, device=device, trust_remote_code=trust_remote_code) for spec in specs]
-    if split is not None:
-        from .indexes.passages import counting
-
-        counting(split, encoders)
-    made = create_index(
-        directory, kind=kind, name=documents.name, lexical=lexical, passages=split, device=device
-    )
-    with progress("encoding", counts.documents) as bar:
-        added = made.add(with_languages(documents.docs()), encoders, progress=bar)
-    recall = made.build(ann)
-    report = {
-        "index": str(directory),
-        "kind": made.card.kind,
-        "documents": len(made),
-        "passages": made.card.passages
-        and {"count": made.card.passages.count, **vars(made.card.passages.windows)},
-        "added": added,
-        "skipped": counts.skipped,
-        "languages": dict(made.langs),
-        "encoders": [each.spec.name for each in encoders],
-        "ann": {
-            "kind": recall.kind,
-            "recall": {str(k): v for k, v in recall.at.items()},
-            "queries": recall.queries,
-        },
-    }
+    split = passages or window is not None or stride is not None
+    windows = Windows.of(window, stride) if split else None
+    source = load(collection, skip_bad=skip_bad)
+    counts = source.check()
+    made = indexed(
+        source, directory, encoder or default_encoders(counts.images), documents=counts.documents, kind=kind,
+        lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     if json:
-        emit(report)
+        emit({**made.to_json(), "skipped": counts.skipped})
         return
-    parts = f" in {made.card.passages.count} passages" if made.card.passages else ""
-    print(f"{directory}: {len(made)} documents{parts} ({added} new or changed), {', '.join(specs)}")
-    print("languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in made.langs.items()))
-    if recall.at:
-        print(f"{recall.kind}: " + ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.at.items()))
+    print(made)
     if counts.skipped:
         say(f"{counts.skipped} bad lines skipped")
 
@@ -183,7 +141,7 @@ def search(
     rerank: Rerank = None,
     unseen: Unseen = "keep",
     correction: Correct = True,
-    exact: Annotated[bool, typer.Option("--exact", help="No approximate search.")] = False,
+    exact: Exact = False,
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -224,21 +182,19 @@ def search(
 def run_(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     collection: Annotated[str, typer.Argument(help="Where the topics are.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")],
+    output: Written,
     k: Annotated[int, typer.Option("-k", help="Hits a topic.")] = 1000,
     mode: Mode = "hybrid",
-    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    fields: Fields = None,
     query_lang: QueryLang = None,
-    source: Annotated[
-        str | None, typer.Option(help="original, human or machine (translation of the topics).")
-    ] = None,
+    source: Source = None,
     lang: Langs = None,
     where: Wheres = None,
     rerank: Rerank = None,
     unseen: Unseen = "refuse",
     correction: Correct = True,
-    exact: Annotated[bool, typer.Option("--exact", help="No approximate search.")] = False,
-    tag: Annotated[str, typer.Option(help="The run's tag.")] = "crosslens",
+    exact: Exact = False,
+    tag: Tag = "crosslens",
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -264,18 +220,18 @@ def run_(
 @app.command()
 def rerank(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
-    collection: Annotated[str, typer.Argument(help="Where the documents and topics are.")],
+    collection: Judged,
     specs: Annotated[
         list[str],
         typer.Option(
             "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")],
-    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    output: Written,
+    fields: Fields = None,
     query_lang: QueryLang = None,
     unseen: Unseen = "refuse",
-    tag: Annotated[str, typer.Option(help="The run's tag.")] = "crosslens",
+    tag: Tag = "crosslens",
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -302,7 +258,7 @@ def rerank(
 
 @app.command()
 def judge(
-    collection: Annotated[str, typer.Argument(help="Where the documents and topics are.")],
+    collection: Judged,
     spec: Annotated[
         str, typer.Option("--judge", help="prompt@family:checkpoint, with a prompt that gives grades.")
     ],
@@ -318,7 +274,7 @@ def judge(
         ),
     ] = None,
     measure: Annotated[str, typer.Option("-m", "--measure", help="What ranks the runs.")] = "nDCG@20",
-    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    fields: Fields = None,
     query_lang: QueryLang = None,
     unseen: Annotated[
         str, typer.Option(help="Pairs that the judge cannot see, photos say: refuse, or skip.")
@@ -440,14 +396,12 @@ def experiment(
 
 @app.command()
 def export(
-    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
+    collection: Collection,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
     format: Annotated[str, typer.Option(help="directory or beir.")] = "directory",
-    fields: Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")] = None,
+    fields: Fields = None,
     query_lang: QueryLang = None,
-    source: Annotated[
-        str | None, typer.Option(help="original, human or machine (translation of the topics).")
-    ] = None,
+    source: Source = None,
     json: Json = False,
 ) -> None:
     """Write a collection as files: documents, topics, judgements, and copies of its pictures."""
@@ -469,16 +423,14 @@ def export(
 
 @app.command()
 def translate(
-    collection: Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")],
+    collection: Collection,
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON lines to write; a rerun resumes.")],
     to: Annotated[str, typer.Option(help="The language to translate into.")],
     spec: Annotated[
         str, typer.Option("--with", help="The model: hf:facebook/nllb-200-distilled-600M, openai:MODEL, ...")
     ],
     what: Annotated[str, typer.Option(help="documents or queries.")] = "documents",
-    fields: Annotated[
-        str | None, typer.Option(help="Of queries: title, description, or a + of them.")
-    ] = None,
+    fields: Fields = None,
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import progress
 from ..errors import InputError
+from ..indexing import indexed
 from ..items import Item, windows
 from ..multilingual import collections
 from ..multilingual.collections import Collection, Counts
@@ -129,8 +128,7 @@ class Place:
         self._open.clear()
 
     def _made(self, wanted: Wanted) -> tuple[Index, Mapping[str, Any]]:
-        from ..encoders import registry
-        from ..indexes.registry import create_index, open_index
+        from ..indexes.registry import open_index
 
         folder = self.folder(wanted)
         note = folder.with_name(folder.name + ".json")
@@ -139,43 +137,32 @@ class Place:
             return index, json.loads(note.read_text("utf-8"))
         collection, known = self._version(wanted.documents)
         resumed = folder.exists()
-        started = time.perf_counter()
-        encoders = [
-            registry.load(spec, device=self.device, trust_remote_code=self.trust_remote_code)
-            for spec in wanted.encoders or ()
-        ]
-        loaded = time.perf_counter()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            highest = stack.enter_context(peak())
-            bar = stack.enter_context(progress(f"indexing {self.slug}", known.counts.documents))
-            made = create_index(
+        with peak() as highest:
+            made = indexed(
+                collection,
                 folder,
+                wanted.encoders or (),
+                documents=known.counts.documents,
                 kind=wanted.kind,
-                name=self.collection.name,
+                windows=wanted.windows,
+                ann="none",
                 device=self.device,
                 trust_remote_code=self.trust_remote_code,
-                passages=wanted.windows,
             )
-            made.add(with_languages(collection.docs()), encoders, progress=bar)
-            made.build("none")
-            seconds = time.perf_counter() - loaded
-            told = {
-                "folder": str(folder.relative_to(self.out)),
-                "documents": known.counts.documents,
-                "version": wanted.documents,
-                "encoders": list(wanted.encoders or ()),
-                "windows": wanted.windows and asdict(wanted.windows),
-                "kind": wanted.kind,
-                "seconds": round(seconds, 1),
-                "loading_seconds": round(loaded - started, 1),
-                "resumed": resumed,
-                "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-                "peak_bytes": highest(),
-            }
+        told = {
+            **made.to_json(),
+            "index": str(folder.relative_to(self.out)),
+            "version": wanted.documents,
+            "seconds": made.seconds,
+            "loading_seconds": made.loading_seconds,
+            "resumed": resumed,
+            "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            "peak_bytes": highest(),
+        }
         with written(note) as file:
             json.dump(told, file, indent=2, ensure_ascii=False)
-        return made, told
+        return made.index, told
 
     def _version(self, documents: str) -> tuple[Collection, Known]:
         """The collection, or another version of its documents, which must have the same ids."""

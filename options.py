@@ -1,0 +1,42 @@
+"""Options and arguments that several commands of the command line share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
+]
+Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
+Correct = Annotated[
+    bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")
+]
+Rerank = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
+    ),
+]
+Langs = Annotated[
+    list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
+]
+Wheres = Annotated[
+    list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")
+]
+QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
+Unseen = Annotated[
+    str,
+    typer.Option(help="Candidates that the reranker cannot see, photos say: keep their ranks, or refuse."),
+]
+Collection = Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")]
+Judged = Annotated[str, typer.Argument(help="Where the documents and topics are.")]
+Fields = Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")]
+Source = Annotated[str | None, typer.Option(help="original, human or machine (translation of the topics).")]
+Exact = Annotated[bool, typer.Option("--exact", help="No approximate search.")]
+Tag = Annotated[str, typer.Option(help="The run's tag.")]
+Written = Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")]
