@@ -369,16 +369,13 @@ def experiment(
     plan = Plan.read(file)
     out = output or file.with_suffix(".results")
     if dry_run:
-        from dataclasses import asdict
-
-        from .experiments.survey import shown as outlook
         from .experiments.survey import survey
 
         found = survey(plan, out)
         if json:
-            emit({"plan": plan.to_json(), "collections": [asdict(each) for each in found]})
+            emit({"plan": plan.to_json(), "collections": [each.to_json() for each in found]})
         else:
-            print(outlook(found))
+            print(*found, sep="\n")
         return
     from .experiments.conduct import conduct
     from .experiments.files import leave
@@ -490,14 +487,7 @@ def main() -> None:
         if status:
             sys.exit(status)
 
-    try:
-        sys.exit(guarded(program))
-    except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-            usage = error.format_message()
-            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
-            sys.exit(2)
-        raise
+    sys.exit(guarded(program))
 
 
 def script() -> None:

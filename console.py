@@ -128,6 +128,12 @@ def guarded(program: Callable[[], Any]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            usage = error.format_message()
+            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
+            return 2
+        raise
 
 
 def _fail(text: str, status: int) -> int:

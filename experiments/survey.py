@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -58,6 +58,22 @@ class Survey:
     indexes: tuple[Making, ...]
     systems: tuple[Running, ...]
 
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.collection}: {self.documents:,} documents, {self.queries:,} queries"]
+        for index in self.indexes:
+            what = ", ".join(index.encoders) or "full text"
+            lines.append(
+                f"  index {index.folder} ({what}): {index.state}; {index.documents:,} documents"
+                + (f", about {index.tokens:,} tokens to encode" if index.tokens else "")
+            )
+        for system in self.systems:
+            judged = f"; about {system.calls:,} judge calls, {system.tokens:,} prompt tokens"
+            lines.append(f"  {system.system}: {system.pipeline}" + judged * bool(system.calls))
+        return "\n".join(lines)
+
 
 def survey(plan: Plan, out: Path) -> list[Survey]:
     """The plan's work, a survey a collection; loads no model and writes nothing but what was read of collections.
@@ -66,25 +82,6 @@ def survey(plan: Plan, out: Path) -> list[Survey]:
     """
     compared = systems(plan)
     return [_surveyed(place, compared) for place in places(plan, compared, out)]
-
-
-def shown(surveys: Sequence[Survey]) -> str:
-    """A survey for people, as plain text."""
-    lines = []
-    for each in surveys:
-        lines.append(f"{each.collection}: {each.documents:,} documents, {each.queries:,} queries")
-        for index in each.indexes:
-            what = ", ".join(index.encoders) or "full text"
-            lines.append(
-                f"  index {index.folder} ({what}): {index.state}; {index.documents:,} documents"
-                + (f", about {index.tokens:,} tokens to encode" if index.tokens else "")
-            )
-        for system in each.systems:
-            judged = f"; about {system.calls:,} judge calls, {system.tokens:,} prompt tokens" * bool(
-                system.calls
-            )
-            lines.append(f"  {system.system}: {system.pipeline}{judged}")
-    return "\n".join(lines)
 
 
 def _surveyed(place: Place, compared: Sequence[System]) -> Survey:
