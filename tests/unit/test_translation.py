@@ -355,6 +355,22 @@ def test_out_of_memory_halves_the_batch(checkpoints, monkeypatch):
     assert max(sizes) > 1
 
 
+def test_one_direction_is_checked(tmp_path):
+    where = marian(tmp_path, source="zho", target="eng")
+    with pytest.raises(InputError, match=r"does not translate into rus, only into eng"):
+        stage(where, "rus")
+    made = stage(where, "eng")
+    with pytest.raises(InputError, match=r"translates from zho only, and not q0 \(rus\)"):
+        made([Item("q0", "Кошка спит", lang="rus")])
+    # What was only identified is taken for unknown, and the model has but one language to read.
+    assert made([Item("q0", "Кошка спит весь день и всю ночь.")]).queries[0].lang == "eng"
+
+
+def test_groups_of_languages_leave_the_direction_open(tmp_path):
+    unknown = marian(tmp_path, source="ROMANCE", target="mul")
+    assert stage(unknown, "deu").translator.sources is None
+
+
 def test_languages_that_cannot_be_told_are_counted_where_they_must_be(checkpoints):
     made = stage(checkpoints("nllb"))
     odd = [
@@ -570,6 +586,7 @@ def test_a_causal_checkpoint_and_a_plain_t5_are_prompted(tiny_judge, tmp_path):
         ("translat@hf:{nllb}?to=rus", "unknown method .* did you mean translate"),
         ("translate@hf:{nllb}", "does not say into which language"),
         ("translate@hf:{nllb}?to=tlh", "does not translate into tlh"),
+        ("translate@hf:{nllb}?to=xx", "unknown language 'xx'"),
         ("translate@hf:{nllb}?to=rus&beems=3", r"unknown option .*'beems'; did you mean beams\? \(known: beams, dtype, revision, to\)"),
         ("translate@hf:{nllb}?to=rus&beams=0", "beams must be at least 1"),
         ("translate@hf:{causal}?to=rus&beams=2", "unknown option .*'beams'"),
@@ -863,6 +880,49 @@ def test_files_of_others_are_left_alone(collection, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="unknown kind of texts 'docs'"):
         translate_collection(source, tmp_path / "x.jsonl", made, what="docs")
     assert not list(tmp_path.glob("*x.jsonl*"))
+
+
+def test_topics_become_flat_topics(crosslens, collection, checkpoints, tmp_path):
+    output = tmp_path / "topics.jsonl"
+    status, out, err = crosslens("translate", collection, "-o", output, "--to", "zho", "--what", "queries", "--with", f"translate@hf:{checkpoints('nllb')}", "--device", "cpu")  # fmt: skip
+    assert status == 0, err
+    assert out.startswith(f"{output}: 1 queries (1 new, 1 translated into zho)")
+    (record,) = [json.loads(line) for line in output.read_text().splitlines()]
+    assert set(record) == {"id", "text", "lang", "source", "note"}
+    assert (record["id"], record["lang"], record["source"]) == ("t1", "zho", "eng")
+    # The file is also one of translations.
+    done = Translated(output)(collections.load(collection).queries())
+    assert done.queries[0].text == record["text"].strip()
+
+
+def test_pictures_and_what_is_odd_are_kept_or_counted(tmp_path):
+    from PIL import Image
+
+    where = tmp_path / "collection"
+    where.mkdir()
+    Image.new("RGB", (8, 8)).save(where / "a.png")
+    lines(
+        where / "docs.jsonl",
+        [
+            {"id": "a", "text": "cat", "image": "a.png", "lang": "eng", "source": "web"},
+            {"id": "b", "image": "a.png"},
+            {"id": "c", "title": "The cat", "lang": "eng"},
+        ],
+    )
+    made = Translate(PromptedTranslator(Saying(lambda _: "Кот")), "rus")
+    inside = translate_collection(collections.load(where), where / "russian.jsonl", made)
+    records = [json.loads(line) for line in inside.output.read_text().splitlines()]
+    assert records == [
+        {"id": "a", "text": "Кот", "image": "a.png", "lang": "rus", "source": "eng"},
+        {"id": "b", "image": "a.png"},
+        {"id": "c", "text": "Кот", "lang": "rus", "source": "eng"},
+    ]
+    assert inside.counts["source_replaced"] == 1
+    (tmp_path / "other").mkdir()
+    outside = translate_collection(collections.load(where), tmp_path / "other" / "russian.jsonl", made)
+    assert [json.loads(line)["id"] for line in outside.output.read_text().splitlines()] == ["a", "c"]
+    assert outside.counts["without_picture"] == outside.counts["left_out"] == 1
+    assert any("lost their picture" in note for note in outside.notes)
 
 
 def test_windows_hold_about_what_the_translator_likes():
