@@ -30,10 +30,14 @@ class Stage:
         """The stage itself; what it counts (tokens, judge calls, ...) goes to `count` and the manifest."""
         raise NotImplementedError
 
+    def ready(self) -> None:
+        """Load what it works with; not counted in its seconds, which would depend on what ran before."""
+
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         if not isinstance(run, Run):
             run = Run.of(run)
         count: Counter[str] = Counter()
+        self.ready()
         started = time.perf_counter()
         result = self.apply(run, count)
         seconds = round(time.perf_counter() - started, 4)

@@ -47,6 +47,10 @@ class Index(Protocol):
         """Make the search structures; recall is measured against exact search, never assumed."""
         ...
 
+    def ready(self) -> None:
+        """Load the encoders, so that the first search need not."""
+        ...
+
     def search(
         self,
         queries: Iterable[Item] | Run,

@@ -217,6 +217,11 @@ class LanceIndex:
 
     # Searching
 
+    def ready(self) -> None:
+        """Load the encoders, so that the first search need not."""
+        for space in self.card.spaces:
+            self._encoder(space)
+
     def search(
         self,
         queries: Iterable[Item | str] | Run,

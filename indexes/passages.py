@@ -250,6 +250,10 @@ class PassageIndex:
 
     # Reading
 
+    def ready(self) -> None:
+        """Load the encoders, so that the first search need not."""
+        self.passages.ready()
+
     def search(
         self,
         queries: Iterable[Item | str] | Run,

@@ -25,6 +25,10 @@ class Retrieve(Stage):
     def __post_init__(self) -> None:
         check_k(self.k)
 
+    def ready(self) -> None:
+        if self.mode != "lexical":
+            self.index.ready()
+
     def apply(self, run: Run, count: Counter[str]) -> Run:
         count["queries"] += len(run)
         return self.index.search(

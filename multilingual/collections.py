@@ -31,6 +31,7 @@ from .topics import Source, parsed_fields, topic_query
 # What of ir_datasets (0.6.3) does not work and is read here from the organisers' files: 2023's topics of one
 # language come back empty, 2024's are not there, and documents that say `date` for `time` cannot be read.
 _OURS = {"neuclir": "neuclir:DIR?year={year}&lang=zho", "hc4": "hc4:DIR?lang=zho"}
+DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
 _NOT_META = frozenset(["id", "text", "image", "lang"])
 
 
@@ -82,7 +83,7 @@ class Collection(Protocol):
 def load(name: str | Path, *, skip_bad: bool = False) -> Collection:
     """The collection `demo`, `irds:<ir_datasets id>`, a directory, or publishers' files: `family:WHERE[?key=value]`.
 
-    A directory holds docs.jsonl, or BEIR's corpus.jsonl. The families (`neuclir:DIR?year=2023&lang=zho`) are
+    A directory holds docs.jsonl, or BEIR's corpus.jsonl; a file of JSON lines is a collection of documents alone. The families (`neuclir:DIR?year=2023&lang=zho`) are
     those of `adapters`. With `skip_bad` malformed lines are counted in `skipped` and left out, instead of
     being errors.
     """
@@ -108,20 +109,25 @@ class Directory:
     text; all other keys go to `meta`, the title too. Topics are NeuCLIR's, HC4's, or flat: `{"id", "text",
     "image", "lang", ...}`. Files are streamed; of documents already read only a 64-bit hash of the id is
     kept. `InputError` names file and line; with `skip_bad` such lines are counted in `skipped`, and
-    `problems` says what was wrong with the first ten.
+    `problems` says what was wrong with the first ten. In place of the directory `root` may be a file of documents,
+    which then has no topics and no judgements; its pictures lie beside it.
     """
 
     def __init__(self, root: Path, *, skip_bad: bool = False) -> None:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
+        alone = root.is_file() and root.name.endswith(DOCUMENTS)
+        if not root.is_dir() and not alone:
+            what = (
+                f"is a file, and not one of {' or '.join(DOCUMENTS)}" if root.exists() else "does not exist"
+            )
             raise InputError(
                 f"the collection {root} {what}; give a directory with docs.jsonl, or `demo`, or `irds:ID`"
             )
-        self.root = root.resolve()
-        self.name = self.root.name
+        self.root = root.parent.resolve() if alone else root.resolve()
+        self.name = root.resolve().name
         self.skip_bad = skip_bad
+        self._alone = alone
         self._reader = Reader(skip_bad)
-        self._docs = self._file("docs")
+        self._docs = root.resolve() if alone else self._file("docs")
         if self._docs is None:
             raise InputError(
                 f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text"
@@ -166,7 +172,7 @@ class Directory:
         code = None if lang is None else iso(lang)
         path = self._file("topics")
         if path is None:
-            raise Lacking(f"the collection {self.root} has no topics.jsonl or topics.jsonl.gz")
+            raise Lacking(f"the collection {self._where} has no topics.jsonl or topics.jsonl.gz")
 
         def query(record: dict[str, Any]) -> Item | None:
             if "topics" in record:
@@ -186,17 +192,23 @@ class Directory:
     def check(self) -> Counts:
         """Read everything once and count it; `InputError` on no documents, or judgements of unknown ids."""
         topics = self.queries() if self._file("topics") else []
-        qrels = self.qrels() if (self.root / "qrels.txt").exists() else {}
-        counts = checked(self.docs(), topics, qrels, str(self.root))
+        qrels = self.qrels() if not self._alone and (self.root / "qrels.txt").exists() else {}
+        counts = checked(self.docs(), topics, qrels, str(self._where))
         return Counts(**{**vars(counts), "skipped": self.skipped})
 
     def _qrels(self) -> Path:
         path = self.root / "qrels.txt"
-        if not path.exists():
-            raise Lacking(f"the collection {self.root} has no qrels.txt")
+        if self._alone or not path.exists():
+            raise Lacking(f"the collection {self._where} has no qrels.txt")
         return path
 
+    @property
+    def _where(self) -> Path:
+        return self._docs if self._alone and self._docs else self.root
+
     def _file(self, stem: str) -> Path | None:
+        if self._alone:
+            return None
         found = [
             path for path in (self.root / f"{stem}.jsonl", self.root / f"{stem}.jsonl.gz") if path.exists()
         ]

@@ -215,6 +215,19 @@ def test_a_damaged_archive_is_an_error_even_when_skipping(tmp_path, damage):
         list(Directory(tmp_path, skip_bad=True).docs())
 
 
+def test_a_file_of_documents_is_a_collection_without_topics(tmp_path):
+    (tmp_path / "deu.jsonl").write_text(lines({"id": "a", "text": "Hund"}, {"id": "b", "text": "Katze"}))
+    (tmp_path / "topics.jsonl").write_text(lines({"id": "t", "text": "dog"}))
+    (tmp_path / "qrels.txt").write_text("t 0 other 1\n")
+    collection = load(tmp_path / "deu.jsonl")
+    assert collection.name == "deu.jsonl"
+    assert [item.text for item in collection.docs()] == ["Hund", "Katze"]
+    assert collection.check().documents == 2
+    for ask in (collection.queries, collection.qrels, collection.judged_langs):
+        with pytest.raises(Lacking, match=r"deu\.jsonl has no (topics|qrels)"):
+            ask()
+
+
 def test_where_there_is_no_collection(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load(tmp_path / "nowhere")

@@ -378,13 +378,15 @@ def test_estimated_questions_are_those_that_a_sorter_asks():
     assert asked * 2 <= shown <= asked * 4
 
 
-def test_other_versions_of_the_documents(crosslens, tmp_path, small, tiny_encoder):
+@pytest.mark.parametrize("alone", [False, True], ids=["a directory", "a file, as of `crosslens translate`"])
+def test_other_versions_of_the_documents(crosslens, tmp_path, small, tiny_encoder, alone):
     english = {id: ("eng", text) for id, text in zip(TEXTS, ["the cat sleeps", "the dog barks at night", "cats sleep",
                "dogs at night", "a cat sleeps", "a river"], strict=True)}  # fmt: skip
     other = collection(tmp_path / "english", english)
     file = experiment(tmp_path, small, tiny_encoder, {"translated": "lexical?documents=english"})
+    where = str(other / "docs.jsonl" if alone else other)
     file.write_text(
-        file.read_text().replace("[systems]", f"[documents]\nenglish = {json.dumps(str(other))}\n[systems]")
+        file.read_text().replace("[systems]", f"[documents]\nenglish = {json.dumps(where)}\n[systems]")
     )
     status, out, err = crosslens("experiment", file, "--json")
     assert status == 0, err
