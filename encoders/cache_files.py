@@ -1,0 +1,266 @@
+"""What the vector cache holds, and making it smaller."""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from .cache_store import about, connected, day, directory, transaction
+
+NAME = re.compile(r"([0-9a-f]{12})-(\w+)\.sqlite")
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+# What a file says that is none, is damaged, or lacks our tables; 0 is what `about` says itself.
+UNREADABLE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One encoder's file: `bytes` on disk, the `day` of the last use (from 1970); `error` says why it cannot be read."""
+
+    path: Path
+    name: str
+    fingerprint: str
+    dtype: str
+    vectors: int
+    bytes: int
+    day: int | None
+    error: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "encoder": self.name,
+            "fingerprint": self.fingerprint,
+            "dtype": self.dtype,
+            "vectors": self.vectors,
+            "bytes": self.bytes,
+            "last_used": _date(self.day),
+            "error": self.error or None,
+        }
+
+    def __str__(self) -> str:
+        state = f"{self.vectors:,} vectors, {_size(self.bytes)}, last used {_date(self.day) or 'never'}"
+        if self.error:
+            state = f"{_size(self.bytes)}, cannot be read ({self.error})"
+        return f"{self.fingerprint}  {self.name} in {self.dtype}: {state}"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The whole cache; `removed` vectors and `freed` bytes were taken out of it just now."""
+
+    directory: Path
+    kept: tuple[Kept, ...]
+    removed: int | None = None
+    freed: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        told: dict[str, object] = {
+            "directory": str(self.directory),
+            "encoders": [each.to_json() for each in self.kept],
+            "vectors": sum(each.vectors for each in self.kept),
+            "bytes": sum(each.bytes for each in self.kept),
+        }
+        if self.freed is not None:
+            told |= {"removed": self.removed, "freed": self.freed}
+        return told
+
+    def __str__(self) -> str:
+        lines = []
+        if self.freed is not None:
+            lines.append(f"{self.removed:,} vectors removed, {_size(self.freed)} freed")
+        lines += map(str, self.kept)
+        total = sum(each.vectors for each in self.kept)
+        size = sum(each.bytes for each in self.kept)
+        lines.append(f"{self.directory}: {total:,} vectors, {_size(size)}")
+        return "\n".join(lines)
+
+
+def survey() -> Survey:
+    """What the cache holds, the largest file first."""
+    where = directory()
+    found = [_kept(path) for path in sorted(where.glob("*.sqlite")) if NAME.fullmatch(path.name)]
+    return Survey(where, tuple(sorted(found, key=lambda each: -each.bytes)))
+
+
+def pruned(*, older_than: int | None = None, encoder: str | None = None, to: str | None = None) -> Survey:
+    """Take vectors out, and what is left of the cache.
+
+    Those last used more than `older_than` days ago (0: before today); then the longest unused until the files take
+    no more than `to` (`500MB`, `5GB`, `2GiB`); all, if neither is given. `encoder`, a fingerprint or a SPEC, keeps to
+    the files of that encoder. A file without vectors is removed where no process has it open, and one that cannot be read always.
+    `InputError` for an encoder that is not there, days below 0, a size that is none, or if another process keeps a
+    file locked.
+    """
+    if older_than is not None and older_than < 0:
+        raise InputError(f"--older-than counts days and must be 0 or more, not {older_than}")
+    most = None if to is None else size_of(to)
+    chosen = _chosen(survey().kept, encoder)
+    before = sum(each.bytes for each in chosen)
+    removed = 0
+    sound = []
+    for each in chosen:
+        if each.error:
+            _unlink(each.path)
+            continue
+        sound.append(each.path)
+        if older_than is not None:
+            removed += _removed(each.path, day() - older_than)
+        elif most is None:
+            removed += _removed(each.path, None)
+    if most is not None:
+        removed += _fitted(sound, most)
+    after = sum(_bytes(each.path) for each in chosen)
+    left = survey()
+    return Survey(left.directory, left.kept, removed, before - after)
+
+
+def size_of(text: str) -> int:
+    """Bytes of a size as people write it: `5GB` (10^9), `2GiB` (2^30), `0`; `InputError` if it is none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text.upper())
+    unit = match and (match[2] if match[2].endswith("B") else match[2] + "B")
+    if match is None or unit not in UNITS:
+        raise InputError(f"{text!r} is not a size: write 500MB, 5GB or 2GiB")
+    return int(float(match[1]) * UNITS[unit])
+
+
+def _chosen(kept: Sequence[Kept], encoder: str | None) -> list[Kept]:
+    if encoder is None:
+        return list(kept)
+    found = [each for each in kept if encoder in (each.fingerprint, each.name)]
+    if not found:
+        raise nearest(
+            encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder"
+        )
+    return found
+
+
+def _kept(path: Path) -> Kept:
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    try:
+        with closing(connected(path)) as db:
+            spec = about(db)
+            vectors, last = db.execute("SELECT count(*), max(day) FROM keys").fetchone()
+        return Kept(path, spec.name, match[1], spec.dtype, vectors, _bytes(path), last)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in UNREADABLE:
+            raise InputError(f"cannot read {path}: {error}") from None
+        return Kept(path, "?", match[1], match[2], 0, _bytes(path), None, str(error))
+
+
+def _fitted(paths: Sequence[Path], most: int) -> int:
+    """Remove the longest unused vectors of all files until these take `most` bytes; how many were removed."""
+    removed = 0
+    while (over := sum(map(_bytes, paths)) - most) > 0:
+        # What a vector takes is known on average only: so again until it fits.
+        days: list[tuple[int, int, float, Path]] = []
+        for path in paths:
+            if path.exists():
+                with closing(connected(path)) as db:
+                    counts = db.execute("SELECT day, count(*) FROM keys GROUP BY day").fetchall()
+                each = _bytes(path) / max(1, sum(count for _, count in counts))
+                days += [(used, count, each, path) for used, count in counts]
+        if not days:
+            break
+        quota: dict[Path, int] = {}
+        for _, count, each, path in sorted(days, key=lambda found: found[0]):
+            taken = min(count, math.ceil(over / each))
+            quota[path] = quota.get(path, 0) + taken
+            over -= math.ceil(taken * each)
+            if over <= 0:
+                break
+        for path, count in quota.items():
+            removed += _removed(path, None, count)
+    return removed
+
+
+def _removed(path: Path, before: int | None, most: int = -1) -> int:
+    """Remove the vectors last used before a day, the longest unused and oldest first and at most so many."""
+    try:
+        with closing(connected(path)) as db:
+            with transaction(db):
+                db.execute("CREATE TEMP TABLE gone AS SELECT key, row FROM keys LIMIT 0")
+                db.execute(
+                    "INSERT INTO gone SELECT key, row FROM keys WHERE day < ? ORDER BY day, row LIMIT ?",
+                    (math.inf if before is None else before, most),
+                )
+                (count,) = db.execute("SELECT count(*) FROM gone").fetchone()
+                db.execute("DELETE FROM vectors WHERE row IN (SELECT row FROM gone)")
+                db.execute("DELETE FROM keys WHERE key IN (SELECT key FROM gone)")
+                (left,) = db.execute("SELECT count(*) FROM keys").fetchone()
+            if count:
+                _shrink(db, path)
+            if not left:
+                _dropped(db, path)
+            return int(count)
+    except sqlite3.OperationalError as error:
+        raise InputError(f"cannot prune {path}: {error}; is another process using it?") from None
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"cannot prune {path}: {error}; remove it") from None
+
+
+def _shrink(db: sqlite3.Connection, path: Path) -> None:
+    """Give what deleted rows took back to the disk."""
+    try:
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+            raise
+        raise InputError(
+            f"{path}: vectors are removed, but to give their room back takes as much room as the others need, and the "
+            "disk is full; without --older-than and --to whole files go"
+        ) from None
+
+
+def _dropped(db: sqlite3.Connection, path: Path) -> None:
+    """Remove an empty file, unless another process has it open: that one would write on to nowhere."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        if db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
+            return
+        db.execute("BEGIN EXCLUSIVE")
+        if db.execute("SELECT count(*) FROM keys").fetchone()[0] == 0:
+            path.unlink()
+        db.execute("ROLLBACK")
+    except sqlite3.OperationalError:  # in use
+        return
+
+
+def _unlink(path: Path) -> None:
+    for each in _parts(path):
+        each.unlink(missing_ok=True)
+
+
+def _bytes(path: Path) -> int:
+    total = 0
+    for each in _parts(path):
+        try:
+            total += each.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _parts(path: Path) -> list[Path]:
+    """A database's file, and those that SQLite keeps beside it while it is open."""
+    return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+
+
+def _date(number: int | None) -> str | None:
+    return None if number is None else datetime.fromtimestamp(number * 86400, UTC).date().isoformat()
+
+
+def _size(count: int) -> str:
+    for unit in ("GB", "MB", "KB"):
+        if count >= UNITS[unit]:
+            return f"{count / UNITS[unit]:.1f} {unit}"
+    return f"{count} B"

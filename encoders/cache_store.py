@@ -1,0 +1,244 @@
+"""Where one encoder's vectors are kept between runs: a SQLite file, keyed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import InputError
+from .base import EncoderSpec
+
+log = logging.getLogger("crosslens")
+
+# Raised when rows are written in another way, or when encoders with the spec that they had make other vectors.
+FORMAT = 1
+PAGE = 16384  # bytes: vectors of 384 to 1,024 dimensions fill such pages to 76-96%
+WAIT = 20.0  # seconds for another process to finish what it writes
+TOGETHER = 500  # keys a statement: old SQLites take no more than 999
+
+# Days of use are not in the table of vectors: to note that a million were used again would write all of it anew.
+TABLES = """
+CREATE TABLE about (spec TEXT NOT NULL);
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, sum BLOB NOT NULL, vector BLOB NOT NULL);
+CREATE TABLE keys (key BLOB PRIMARY KEY, row INTEGER NOT NULL, day INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """Vectors as bytes, by 16-byte keys, on disk; a cache, so that nothing here is an error of the caller.
+
+    What cannot be read is not found; what cannot be written is not kept; either is one warning. Rows carry a checksum
+    over key and vector, and one that does not hold is not found and is written anew. `put` commits: a kill at any
+    moment leaves what was put before. Several processes and threads may use a file at once (SQLite's write-ahead log,
+    so on a local disk). `day` counts from 1970 and is that of the last use.
+    """
+
+    def __init__(self, path: Path, spec: EncoderSpec) -> None:
+        self.path = path
+        self.spec = spec
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._readable = self._writable = True
+        self._damaged: set[bytes] = set()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The vectors that are there; those used today for the first time are marked as used."""
+        found: dict[bytes, bytes] = {}
+        if not self._readable:
+            return found
+        today, stale = day(), []
+        with self._lock:
+            try:
+                db = self._opened()
+                for start in range(0, len(keys), TOGETHER):
+                    part = keys[start : start + TOGETHER]
+                    for key, used, sum, vector in db.execute(
+                        "SELECT k.key, k.day, v.sum, v.vector FROM keys k CROSS JOIN vectors v ON v.row = k.row "
+                        f"WHERE k.key IN ({_marks(part)})",
+                        part,
+                    ):
+                        if not isinstance(vector, bytes) or sum != checksum(key, vector):
+                            self._spoilt(key)
+                            continue
+                        found[key] = vector
+                        if used != today:
+                            stale.append((today, key))
+            except (sqlite3.Error, OSError) as error:
+                self._readable = self._writable = False
+                self._stopped("read", error)
+                return {}
+            if stale and self._writable:
+                self._write(lambda db: db.executemany("UPDATE keys SET day = ? WHERE key = ?", stale))
+        return found
+
+    def put(self, vectors: Mapping[bytes, bytes]) -> None:
+        """Keep vectors; those that another process has kept meanwhile stay as they are."""
+        if not vectors or not self._writable:
+            return
+        today = day()
+
+        def write(db: sqlite3.Connection) -> None:
+            for key in self._damaged & vectors.keys():
+                db.execute("DELETE FROM vectors WHERE row = (SELECT row FROM keys WHERE key = ?)", (key,))
+            keys = list(vectors)
+            there: set[bytes] = set()
+            for start in range(0, len(keys), TOGETHER):
+                part = keys[start : start + TOGETHER]
+                there.update(
+                    key
+                    for (key,) in db.execute(
+                        "SELECT k.key FROM keys k CROSS JOIN vectors v ON v.row = k.row "
+                        f"WHERE k.key IN ({_marks(part)})",
+                        part,
+                    )
+                )
+            new = [key for key in keys if key not in there]
+            (last,) = db.execute("SELECT coalesce(max(row), 0) FROM vectors").fetchone()
+            numbered = list(enumerate(new, last + 1))
+            db.executemany(
+                "INSERT INTO vectors VALUES (?, ?, ?)",
+                ((row, checksum(key, vectors[key]), vectors[key]) for row, key in numbered),
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", ((key, row, today) for row, key in numbered)
+            )
+
+        with self._lock:
+            if self._write(write):
+                self._damaged -= vectors.keys()
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        with self._lock:
+            if self._db is not None:
+                with suppress(sqlite3.Error):
+                    self._db.close()
+                self._db = None
+
+    def _write(self, write: Callable[[sqlite3.Connection], object]) -> bool:
+        """One transaction; whether it was committed."""
+        try:
+            with transaction(self._opened()) as db:
+                write(db)
+            return True
+        except (sqlite3.Error, OSError) as error:
+            self._writable = False
+            self._stopped("write", error)
+            return False
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = connected(self.path)
+            try:
+                self._prepare(self._db)
+            except BaseException:
+                self._db.close()
+                self._db = None
+                raise
+        return self._db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        if _format(db) == 0:
+            db.execute(f"PRAGMA page_size = {PAGE}")
+            with suppress(sqlite3.OperationalError):  # where another process is just doing it
+                db.execute("PRAGMA journal_mode = WAL")
+            with transaction(db):
+                if _format(db) == 0:
+                    for statement in TABLES.split(";"):
+                        db.execute(statement)
+                    db.execute("INSERT INTO about VALUES (?)", (json.dumps(self.spec.to_json()),))
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
+        if self.spec.difference(about(db)):
+            raise sqlite3.DatabaseError("it holds the vectors of another encoder")
+
+    def _spoilt(self, key: bytes) -> None:
+        if not self._damaged:
+            log.warning("the cache %s holds damaged vectors: they are encoded again", self.path)
+        self._damaged.add(key)
+
+    def _stopped(self, what: str, error: Exception) -> None:
+        mend = "set CROSSLENS_VECTORS to another directory, or say --no-cache"
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            mend = "another process keeps it locked"
+        elif code == sqlite3.SQLITE_FULL:
+            mend = "make room, by `crosslens cache --prune --to SIZE` say"
+        elif isinstance(error, sqlite3.Error) and code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            mend = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
+        said = error.strerror if isinstance(error, OSError) else error
+        log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, said, mend)
+
+
+def directory() -> Path:
+    """Where vectors are kept: `CROSSLENS_VECTORS`, else `vectors` beside the checkpoints; not created."""
+    if chosen := os.environ.get("CROSSLENS_VECTORS"):
+        return Path(chosen).expanduser()
+    from .offline import cache_dir
+
+    return cache_dir() / "vectors"
+
+
+def located(spec: EncoderSpec) -> Path:
+    """The file of an encoder: one for each space, and for each precision that vectors of it were computed in."""
+    dtype = "".join(each if each.isalnum() else "_" for each in spec.dtype)
+    return directory() / f"{spec.fingerprint}-{dtype}.sqlite"
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """The database in `path`, which is made if it is not there, without transactions of Python's own."""
+    db = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+    # In WAL mode a kill loses nothing so, and a power cut no more than the last commits.
+    db.execute("PRAGMA synchronous = NORMAL")
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """The right to write until the block ends: committed then, or undone if it fails."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # some errors, a full disk among them, have undone it already
+            db.execute("ROLLBACK")
+        raise
+
+
+def about(db: sqlite3.Connection) -> EncoderSpec:
+    """Whose vectors a file holds; `sqlite3.DatabaseError` if it is not a file of this format."""
+    if (found := _format(db)) != FORMAT:
+        raise sqlite3.DatabaseError(f"it is of format {found}, and this crosslens reads {FORMAT}")
+    row = db.execute("SELECT spec FROM about").fetchone()
+    try:
+        return EncoderSpec.from_json(json.loads(row[0]))
+    except (TypeError, ValueError, InputError):
+        raise sqlite3.DatabaseError("it does not tell whose vectors it holds") from None
+
+
+def day() -> int:
+    """Today, in days since 1970 (UTC)."""
+    return int(time.time() // 86400)
+
+
+def checksum(key: bytes, vector: bytes) -> bytes:
+    """8 bytes over a key and its vector."""
+    return hashlib.blake2b(vector, digest_size=8, key=key).digest()
+
+
+def _format(db: sqlite3.Connection) -> int:
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+def _marks(keys: Sequence[bytes]) -> str:
+    return ",".join("?" * len(keys))
