@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps. Several encode an index together, and "
+        "auto is all CUDA devices then; searches, rerankers and judges take the first."
+    ),
+]
+Location = Annotated[str, typer.Argument(metavar="DIR", help="A directory, s3://, gs://, az:// or db://.")]
+Ray = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Encode on a Ray cluster: local, auto or HOST:PORT.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
 ]

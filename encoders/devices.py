@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from functools import cache
+
 import torch
 
 from ..errors import InputError
 
+# oneDNN keeps the code that it compiles for each shape of a product, 1,024 of them, and batches of text hardly ever
+# repeat a shape: memory grew by 100 to 200 MB with each of the first thousands of texts. One batch needs a handful of
+# them. Read at the first product.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "32")
+
+log = logging.getLogger("crosslens")
+WRITE = "write auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps"
+
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the first of CUDA, MPS and CPU that is there; `InputError` for one that is not."""
+    """`auto` is the first of CUDA, MPS and CPU that is there; of several devices the first, and a message says so.
+
+    `InputError` for one that is not there.
+    """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}; write auto, cpu, cuda, cuda:N or mps") from None
-    if resolved.type == "cuda":
+    first, *more = _named(device)
+    if more:
+        _say_first(device, first)
+    return first
+
+
+def resolve_devices(device: str) -> list[str]:
+    """The devices that an index is encoded on, a process each; every one is a name that `resolve_device` takes.
+
+    `cuda:0,1` are two, `cpu:4` is the CPU four times, each with a part of the cores. `auto` is all CUDA devices where
+    there are several, else one device: on a CPU, several processes were not faster than one (`encoders.workers`).
+    `InputError` for one that is not there.
+    """
+    if device == "auto" and (count := torch.cuda.device_count()) > 1:
+        return [f"cuda:{number}" for number in range(count)]
+    return [str(each) for each in ([resolve_device(device)] if device == "auto" else _named(device))]
+
+
+def cores() -> list[int]:
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _named(device: str) -> list[torch.device]:
+    """One or more devices of a kind, all of them there."""
+    kind, colon, numbers = device.partition(":")
+    listed = numbers.split(",") if colon else []
+    if kind not in ("cpu", "cuda", "mps") or not all(each.isdecimal() for each in listed):
+        raise InputError(f"unknown device {device!r}; {WRITE}")
+    if kind == "cuda":
         count = torch.cuda.device_count()
-        if (resolved.index or 0) >= count:
-            raise InputError(f"there is no device {device!r} here ({count} CUDA devices); use --device auto")
-    elif resolved.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("there is no device 'mps' here; use --device auto")
-    elif resolved.type not in ("cpu", "mps"):
-        raise InputError(f"the device {device!r} is not supported; write auto, cpu, cuda, cuda:N or mps")
-    return resolved
+        found = [torch.device(kind, int(each)) for each in listed] or [torch.device(kind)]
+        if lacking := [each for each in found if (each.index or 0) >= count]:
+            raise InputError(
+                f"there is no device {str(lacking[0])!r} here ({count} CUDA devices); use --device auto"
+            )
+        if len(set(found)) < len(found):
+            raise InputError(f"the device {device!r} names one twice")
+        return found
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("there is no device 'mps' here; use --device auto")
+        if listed not in ([], ["0"]):
+            raise InputError(f"there is no device {device!r} here, only mps")
+        return [torch.device(kind)]
+    processes = int(listed[0]) if listed else 1
+    if len(listed) > 1 or processes < 1:
+        raise InputError(f"unknown device {device!r}; {WRITE}")
+    if processes > (held := len(cores())):
+        raise InputError(
+            f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}"
+        )
+    return [torch.device(kind)] * processes
+
+
+@cache
+def _say_first(device: str, first: torch.device) -> None:
+    log.info("--device %s: an index is encoded on all of it, the rest runs on %s", device, first)
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
