@@ -21,8 +21,10 @@ from .options import (
     Json,
     Judged,
     Langs,
+    Location,
     Mode,
     QueryLang,
+    Ray,
     Rerank,
     Source,
     Tag,
@@ -86,7 +88,7 @@ def demo(
 @app.command()
 def index(
     collection: Collection,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the index goes; a rerun resumes.")],
+    directory: Location,
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
     lexical: Annotated[
         bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")
@@ -101,6 +103,10 @@ def index(
         int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take vectors from the cache, and keep new ones there.")
+    ] = True,
+    ray: Ray = None,
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -116,7 +122,8 @@ def index(
     counts = source.check()
     made = indexed(
         source, directory, encoder or default_encoders(counts.images), documents=counts.documents, kind=kind,
-        lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code,
+        lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
+        cache=cache,
     )  # fmt: skip
     if json:
         emit({**made.to_json(), "skipped": counts.skipped})
@@ -128,7 +135,7 @@ def index(
 
 @app.command()
 def search(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: Location,
     text: Annotated[str | None, typer.Argument(metavar="TEXT")] = None,
     image: Annotated[
         Path | None, typer.Option(help="A picture to search with, alone or beside TEXT.")
@@ -180,7 +187,7 @@ def search(
 
 @app.command(name="run")
 def run_(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: Location,
     collection: Annotated[str, typer.Argument(help="Where the topics are.")],
     output: Written,
     k: Annotated[int, typer.Option("-k", help="Hits a topic.")] = 1000,
@@ -447,6 +454,34 @@ def translate(
     print(report)
     for note in report.notes:
         say(note)
+
+
+@app.command()
+def cache(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove vectors: all, or what the other options say.")
+    ] = False,
+    older_than: Annotated[
+        int | None, typer.Option(metavar="DAYS", help="Those last used more than so many days ago.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="FINGERPRINT|SPEC", help="Those of this encoder.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The longest unused, until no more is left: 5GB.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What the vector cache holds, where and for which encoders; --prune makes it smaller."""
+    from .encoders.cache_files import pruned, survey
+
+    if not prune and (older_than, encoder, to) != (None, None, None):
+        raise InputError("--older-than, --encoder and --to say what to remove: write --prune with them")
+    found = pruned(older_than=older_than, encoder=encoder, to=to) if prune else survey()
+    if json:
+        emit(found.to_json())
+    else:
+        print(found)
 
 
 @app.command()

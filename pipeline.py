@@ -262,12 +262,16 @@ def reciprocal_ranks(rankings: Sequence[Sequence[Hit]], constant: int = 60) -> d
 def standardised(scores: Sequence[float]) -> np.ndarray:
     """z-scores, float64 [n]; zeros where all scores are equal."""
     values = np.asarray(scores, dtype=np.float64)
-    spread = values.std() if len(values) else 0.0
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0:
+        return np.zeros(len(values))
+    values = values / largest  # whose squares are numbers, however small the scores
     # Scores that differ by rounding alone are equal: dividing by such a spread would make noise the signal.
     # It is relative, for probabilities of 1e-12 differ too.
-    if spread <= 1e-9 * float(np.abs(values).max(initial=0.0)):
+    if (spread := values.std()) <= 1e-9:
         return np.zeros(len(values))
-    return (values - values.mean()) / spread
+    standard: np.ndarray = (values - values.mean()) / spread
+    return standard
 
 
 def zscored(hits: Sequence[Hit]) -> list[tuple[str, float]]:

@@ -24,7 +24,7 @@ def default_encoders(images: int) -> list[str]:
 
 
 def searched(
-    directory: Path, queries: Iterable[Item], *, k: int, mode: str, where: dict[str, Any] | None,
+    directory: str | Path, queries: Iterable[Item], *, k: int, mode: str, where: dict[str, Any] | None,
     correction: bool, exact: bool, rerank: list[str] | None, unseen: str, device: str, trust_remote_code: bool,
     journal: Path | None = None,
 ) -> Run:  # fmt: skip

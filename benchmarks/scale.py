@@ -46,7 +46,9 @@ def indexed(collection: Path, index: Path, encoder: str) -> dict[str, float]:
     """Seconds and peak bytes of `crosslens index`, told by the system when the process ends."""
     command = [str(Path(sys.executable).with_name("crosslens")), "index", str(collection), str(index)]
     started = time.perf_counter()
-    process = subprocess.Popen([*command, "--encoder", encoder, "--json"], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--encoder", encoder, "--no-cache", "--json"], stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     told = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)

@@ -99,7 +99,7 @@ def conduct(plan: Plan, out: Path, *, device: str = "auto", trust_remote_code: b
     Each system on each collection leaves `COLLECTION/SYSTEM/run.trec`, `manifest.json` and `measures.jsonl`.
     `InputError` on what the plan asks for and cannot be, as early as it can be known.
     """
-    from ..indexes.card import locked
+    from ..indexes.places import locked
 
     try:
         out.mkdir(parents=True, exist_ok=True)

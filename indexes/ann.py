@@ -171,6 +171,7 @@ def _built(index: LanceIndex, space: Space, kind: str) -> Ann:
         tables.holding(name).create_index(
             name, config=KINDS[kind](distance_type=metric(space, corrected)), replace=True
         )
+    tables.settle()
     queries = perturbed(tables, space, corrected, count)
     # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
     steps = _doubled(PROBES, max(PROBES, int(np.sqrt(count)) + 1))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..encoders.base import EncoderSpec
 from ..errors import InputError, SpecMismatch
-from ..runs import some, written
+from ..runs import written
+from .places import Place, place_of
 
 FORMAT = 1
 FILE = "crosslens.json"
-MEMORY = "memory://"
 
 
 @dataclass
@@ -184,17 +182,20 @@ class Card:
             passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
         return cls(spaces=spaces, passages=passages, **fields)
 
-    def write(self, folder: Path) -> None:
+    def write(self, place: Place) -> None:
         """`InputError` if it cannot be written, a full disk included."""
-        with written(folder / FILE) as out:
+        with place.writing(FILE) as path, written(path) as out:
             json.dump(self.to_json(), out, ensure_ascii=False, indent=2)
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
         """The card of the index in `path`; `InputError` if it is missing, damaged or of a newer format."""
-        file = Path(path) / FILE
+        file = f"{path}/{FILE}"
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            if (place := place_of(path)) is None:
+                raise FileNotFoundError
+            with place.reading(FILE) as found:
+                data = json.loads(found.read_text(encoding="utf-8"))
             format = data["format"]
         except FileNotFoundError:
             raise InputError(
@@ -202,6 +203,8 @@ class Card:
             ) from None
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} is damaged ({error}); make the index again") from None
         if format != FORMAT:
@@ -221,11 +224,11 @@ def begun(path: str | Path, wanted: Card) -> Card:
     In memory it is not written. `InputError` if the one there is of another kind or has other settings, or if the
     directory holds other files.
     """
-    if str(path) == MEMORY:
+    place = place_of(path)
+    if place is None:
         return wanted
-    folder = Path(path)
-    if (folder / FILE).exists():
-        card = Card.read(folder)
+    if place.has(FILE):
+        card = Card.read(path)
         wished = {"kind": wanted.kind, "name": wanted.name or card.name, "lexical": wanted.lexical}
         for setting, value in wished.items():
             if getattr(card, setting) != value:
@@ -241,32 +244,6 @@ def begun(path: str | Path, wanted: Card) -> Card:
                 f"{path} is an index of {there}, not of {asked}; give another directory or the same settings"
             )
         return card
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
-    if others:
-        raise InputError(f"{path} holds other files ({some(sorted(others))}); give a new directory")
-    wanted.write(folder)
+    place.begin()
+    wanted.write(place)
     return wanted
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The right to write to an index, for one process; the system takes it back when that ends."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    try:
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is writing to {folder}: wait until it is done") from None
-        yield

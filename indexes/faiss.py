@@ -46,7 +46,7 @@ class FaissSearcher:
     def __init__(self, index: Any, effort: int, filtered: int, refine: int, device: str = "cpu") -> None:
         self._index = index
         self._effort, self._filtered, self._refine = effort, filtered, refine
-        self._gpu = None if device == "cpu" else _on_gpu(index, effort, refine)
+        self._gpu = None if device.startswith("cpu") else _on_gpu(index, effort, refine)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -103,6 +103,7 @@ class FaissIndex(FlatIndex):
         self._said: set[str] = set()
 
     takes_more = True
+    needs_folder = True
 
     @classmethod
     def create(cls, path: str | Path, *, kind: str, **settings: Any) -> Self:

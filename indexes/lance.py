@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +20,20 @@ from ..pipeline import Stage
 from ..runs import Hit, Run, ranked, some
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
-from .card import MEMORY, Card, Passages, Space, Windows, begun, locked
-from .derived import renew, renew_spaces
+from .card import Card, Passages, Space, Windows, begun
+from .derived import moments_file, renew, renew_spaces
 from .encoding import Made, encoded, listed
 from .hybrid import found_by, hybrid
+from .pace import paced
+from .places import place_of
 from .rescore import Asked, fused
 from .spaces import Moments
 from .table import Stored, Tables, as_read, digest, failing, modality, prepared, rows, where_sql
 
-WINDOW = 512  # items encoded and committed at a time: what a kill can lose
+if TYPE_CHECKING:
+    from .distributed import Cluster
+
+WINDOW = 512  # items encoded and committed at a time, for each process: what a kill can lose
 CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
 SCAN_FROM = 4  # queries from which one pass over all vectors beats LanceDB's search for each
@@ -47,6 +52,7 @@ class LanceIndex:
     holds = "dense"  # the kind of vectors
     several = True  # whether it holds those of several encoders
     takes_more = False  # whether a kind says more after a colon
+    needs_folder = False  # whether it has files beside its tables, to be mapped into memory
 
     def __init__(
         self,
@@ -59,7 +65,8 @@ class LanceIndex:
     ) -> None:
         self.path = str(path)
         self.card = card
-        self._folder = None if self.path == MEMORY else Path(path)
+        self._place = place_of(path)
+        self._folder = self._place.folder if self._place else None
         self._tables = Tables(path)
         self._device = device
         self._trust = trust_remote_code
@@ -141,18 +148,20 @@ class LanceIndex:
         encoders: Encoder | Sequence[Encoder] = (),
         *,
         progress: Callable[[int], None] | None = None,
+        cluster: Cluster | None = None,
     ) -> int:
-        """Encode and store items, a window at a time; returns how many were new or changed.
+        """Encode and store items, a window or a minute's work at a time; returns how many were new or changed.
 
         Each encoder gets the items that it can read. Items already stored as they are, with all their
         vectors, are passed over: after a kill a rerun goes on, and adding twice changes nothing. `progress`
-        gets the number of items done. `InputError` names an item that is empty, given twice, or read by no
-        encoder and without text for full text; what was stored before it stays. `SpecMismatch` if an encoder
-        that made vectors here is missing; another encoder adds a space.
+        gets the number of items done; the workers of `cluster` encode in place of this process.
+        `InputError` names an item that is empty, given twice, or read by no encoder and without text for full
+        text; what was stored before it stays. `SpecMismatch` if an encoder that made vectors here is missing;
+        another encoder adds a space.
         """
         changed = done = 0
         checked = partial(self._checked, seen=set())
-        with closing(self._store(lambda stored: items, listed(encoders), checked)) as windows_:
+        with closing(self._store(lambda stored: items, listed(encoders), checked, cluster)) as windows_:
             for window, fresh in windows_:
                 changed += len(fresh)
                 done += len(window)
@@ -165,8 +174,9 @@ class LanceIndex:
         stream: Callable[[Stored], Iterable[Item]],
         encoders: Sequence[Encoder],
         checked: Callable[[Item], tuple[str, str]],
+        cluster: Cluster | None,
     ) -> Generator[tuple[list[Item], list[Item]]]:
-        """Encode and store a stream; yields each window when it is stored, and those new or changed in it.
+        """Encode and store a stream; yields each part when it is stored, and those new or changed in it.
 
         `stream` is told what is stored; `checked` gives an item's metadata and hash, or refuses it.
         """
@@ -179,17 +189,15 @@ class LanceIndex:
         with self._writing():
             spaces = self._adopt(encoders)
             stored = self._tables.stored(spaces)
-            for window in windows(stream(stored), WINDOW):
-                states = [checked(item) for item in window]
-                known, same = stored.look([item.id for item in window], [hash for _, hash in states])
-                fresh = np.flatnonzero(~same)
-                kept = [window[row] for row in fresh]
-                if kept:
-                    block = self._rows(kept, [states[row] for row in fresh], spaces, encoders)
+            size = WINDOW * max((getattr(each, "processes", 1) for each in encoders), default=1)
+            parts = (stored.fresh(window, checked) for window in windows(stream(stored), size))
+            for part in cluster.store(self, parts) if cluster else paced(parts):
+                if part.items and not cluster:
+                    block = self._rows(part.items, part.states, spaces, encoders)
                     self._open_for_change()
-                    self._tables.write(block, new=not known.any())
-                    changed = True
-                yield window, kept
+                    self._tables.write(block, part.new)
+                changed = changed or bool(part.items)
+                yield part.window, part.items
             if changed or not self.card.complete:
                 self._open_for_change()
                 self._refresh()
@@ -325,7 +333,7 @@ class LanceIndex:
         vectors, _ = encoded(self._encoder(space), mine, "query")
         if corrected:
             kinds = [as_read(modality(query), space) for query in mine]
-            vectors = self._moment(space).correct(vectors, [query.lang for query in mine], kinds)
+            vectors = self._moment(space).correct(vectors, [query.lang for query in mine], kinds, "query")
         return Asked(space, rows, vectors, corrected)
 
     def _candidates(self, asked: Asked, k: int, where: Where | None, exact: bool) -> Found:
@@ -396,12 +404,10 @@ class LanceIndex:
 
     def _moment(self, space: Space) -> Moments:
         if space.fingerprint not in self._moments:
-            self._moments[space.fingerprint] = Moments.load(self._moments_file(space))
+            assert self._place is not None
+            with self._place.reading(moments_file(space)) as path:
+                self._moments[space.fingerprint] = Moments.load(path)
         return self._moments[space.fingerprint]
-
-    def _moments_file(self, space: Space) -> Path:
-        assert self._folder is not None
-        return self._folder / f"moments_{space.fingerprint}.safetensors"
 
     def _encoder(self, space: Space) -> Encoder:
         if space.fingerprint not in self._encoders:
@@ -474,14 +480,11 @@ class LanceIndex:
             )
 
     def _save(self) -> None:
-        if self._folder is not None:
-            self.card.write(self._folder)
+        if self._place is not None:
+            self.card.write(self._place)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """The right to write, for this process alone; the system takes it back when it ends or is killed."""
-        if self._folder is None:
+        with self._place.locked() if self._place else nullcontext():
             yield
-        else:
-            with locked(self._folder):
-                yield

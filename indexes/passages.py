@@ -11,7 +11,7 @@ from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from .derived import FIRST
 from .encoding import listed
 from .lance import LanceIndex
 from .table import Stored, prepared
+
+if TYPE_CHECKING:
+    from .distributed import Cluster
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
@@ -180,6 +183,7 @@ class PassageIndex:
         encoders: Encoder | Sequence[Encoder] = (),
         *,
         progress: Callable[[int], None] | None = None,
+        cluster: Cluster | None = None,
     ) -> int:
         """Split, encode and store documents as they come; returns how many were new or changed.
 
@@ -199,7 +203,7 @@ class PassageIndex:
         changed = done = 0
         last = ""
         stream = self._stream(items, tokenizer)
-        with closing(inner._store(stream, given, prepared)) as stored:
+        with closing(inner._store(stream, given, prepared, cluster)) as stored:
             for window, fresh in stored:
                 for passage in fresh:  # those of one document follow each other
                     changed += (doc := _document(passage.id)) != last

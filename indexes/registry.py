@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..encoders.base import Encoder
 from ..errors import InputError, nearest
 from .card import Card, Windows
+from .storage import is_remote
 
 if TYPE_CHECKING:
     from .lance import LanceIndex
@@ -38,10 +39,15 @@ def create_index(
 ) -> LanceIndex | PassageIndex:
     """A new index in the directory `path`, or in memory for `memory://`; one already there is opened.
 
-    With `passages` documents are split into such windows, and found by the best of them. `InputError` if the
-    directory holds an index of another kind or with other settings, or other files.
+    `path` may be in an object store (`s3://BUCKET/PREFIX`, `gs://`, `az://`) or a database that LanceDB serves
+    (`db://NAME`), too; keys come from the environment. With `passages` documents are split into such windows, and
+    found by the best of them. `InputError` if the directory holds an index of another kind or with other settings, or
+    other files, and on a kind that needs a directory elsewhere.
     """
-    made = index_class(kind).create(
+    found = index_class(kind)
+    if found.needs_folder and is_remote(path):
+        raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
+    made = found.create(
         path,
         kind=kind,
         name=name,

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
+from ..items import Role
 from ..runs import appearing
 
 Key = TypeVar("Key")
@@ -43,7 +44,9 @@ class Moments:
 
     The correction subtracts the mean of an item's group and scales to length 1, for documents and queries
     alike: multilingual encoders put each language into a cone of its own, and so rank documents in the
-    query's language too high. Sums are float64, everything handed out is float32.
+    query's language too high. Queries have means of their own, of texts that were encoded as queries (`ask`):
+    they are short and have another prompt, and what they have in common with each other is not what documents
+    have. Sums are float64, everything handed out is float32.
     """
 
     def __init__(self, dim: int, kappa: float = KAPPA) -> None:
@@ -51,6 +54,7 @@ class Moments:
         self.kappa = kappa
         self._languages: dict[str, _Sum] = {}
         self._modalities: dict[str, _Sum] = {}
+        self._asked: dict[str, _Sum] = {}
         self._raw: dict[str, _Spread] = {}
         self._corrected: dict[str, _Spread] = {}
         self._passed: Counter[str] = Counter()  # rows that `spread` has been given
@@ -91,6 +95,12 @@ class Moments:
                 self._raw.setdefault(modality, _Spread(self.dim)).add(raw)
                 self._corrected.setdefault(modality, _Spread(self.dim)).add(corrected)
 
+    def ask(self, vectors: np.ndarray, langs: Sequence[str | None]) -> None:
+        """Texts like those that will be asked for, encoded as queries: `vectors` float32 [n, dim]."""
+        vectors = self._checked(vectors, langs, [TEXT] * len(langs))
+        for lang, rows in _grouped([lang or "" for lang in langs]):
+            self._asked.setdefault(lang, _Sum(self.dim)).add(vectors[rows])
+
     @property
     def counts(self) -> dict[str, int]:
         """Texts of each language seen by `update`, most first; those without a language are left out."""
@@ -105,7 +115,7 @@ class Moments:
         return sum(total.count >= ENOUGH for total in self._languages.values()) >= 2
 
     def mean(self, lang: str | None, modality: str) -> np.ndarray:
-        """What `correct` subtracts, float32 [dim]; shrunk where documents are few.
+        """What `correct` subtracts from documents, float32 [dim]; shrunk where they are few.
 
         A language's mean is drawn towards that of all texts, (n mean + kappa all) / (n + kappa), which stands
         alone for an unknown language or one without documents. `text+image` is drawn likewise towards the
@@ -120,14 +130,33 @@ class Moments:
             return self._languages[lang].shrunk(root, self.kappa)
         return root
 
+    def asked(self, lang: str | None, modality: str) -> np.ndarray:
+        """What `correct` subtracts from queries, float32 [dim].
+
+        For texts as `mean`, with what `ask` was given in the documents' place; where it was given nothing, and for
+        pictures, it is that of documents.
+        """
+        if modality != TEXT or not self._asked:
+            return self.mean(lang, modality)
+        every = _Sum(self.dim)
+        every.count = sum(part.count for part in self._asked.values())
+        every.sum = np.sum([part.sum for part in self._asked.values()], axis=0)
+        root = every.shrunk(np.zeros(self.dim), 1.0)
+        return self._asked[lang].shrunk(root, self.kappa) if lang in self._asked and lang else root
+
     def correct(
-        self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]
+        self,
+        vectors: np.ndarray,
+        langs: Sequence[str | None],
+        modalities: Sequence[str],
+        role: Role = "document",
     ) -> np.ndarray:
         """`vectors` [n, dim] less the mean of each one's group, at length 1: float32 [n, dim], a copy."""
         vectors = self._checked(vectors, langs, modalities)
         corrected = np.empty_like(vectors)
+        mean = self.asked if role == "query" else self.mean
         for (lang, modality), rows in _grouped(list(zip(langs, modalities, strict=True))):
-            corrected[rows] = vectors[rows] - self.mean(lang, modality)
+            corrected[rows] = vectors[rows] - mean(lang, modality)
         return unit(corrected)
 
     def background(
@@ -153,7 +182,11 @@ class Moments:
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {}
-        for kind, sums in (("language", self._languages), ("modality", self._modalities)):
+        for kind, sums in (
+            ("language", self._languages),
+            ("modality", self._modalities),
+            ("asked", self._asked),
+        ):
             for name, total in sums.items():
                 tensors[f"{kind}/{name}/count"] = np.array([total.count], np.int64)
                 tensors[f"{kind}/{name}/sum"] = total.sum
@@ -192,8 +225,8 @@ class Moments:
     def _restore(self, name: str, tensor: np.ndarray) -> None:
         kind, _, rest = name.partition("/")
         group, _, field = rest.rpartition("/")
-        if kind in ("language", "modality"):
-            sums = self._languages if kind == "language" else self._modalities
+        sums = {"language": self._languages, "modality": self._modalities, "asked": self._asked}.get(kind)
+        if sums is not None:
             part: _Sum | _Spread = sums.setdefault(group, _Sum(self.dim))
         else:
             spreads = {"raw": self._raw, "corrected": self._corrected}[kind]

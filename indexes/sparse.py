@@ -37,6 +37,7 @@ class SparseIndex(LanceIndex):
 
     holds = "sparse"
     several = False
+    needs_folder = True
 
     def __init__(self, path: str | Path, card: Card, **settings: Any) -> None:
         super().__init__(path, card, **settings)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import Bitmap, BTree, LabelList
@@ -24,6 +21,7 @@ from ..runs import some
 from .base import Where
 from .card import Space
 from .fulltext import COLUMNS, analysed, column, group_of
+from .storage import DATABASE, connected, failing
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 MODALITIES = ("text", "image", "text+image")
@@ -31,6 +29,7 @@ READ = 8192  # rows a block when a whole table is read
 LOOKUP = 2000  # ids in one `IN` list
 COMPACT_EVERY = 256  # commits; each one rewrites the list of all fragments
 INDEX_FILTERS_FROM = 10_000  # rows; below, a scan is as fast
+PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: the longest it takes
 LONGEST_FACET = 200  # characters; longer values are stored as their digest
 
 FIELDS = [
@@ -58,7 +57,7 @@ class Tables:
     def __init__(self, where: str | Path) -> None:
         self.where = str(where)
         with failing("open", self.where):
-            self._database = lancedb.connect(self.where)
+            self._database = connected(self.where)
             names = set(self._database.list_tables().tables)
             self._open = {name: self._database.open_table(name) for name in names & {DOCUMENTS, CORRECTED}}
         self._commits = 0
@@ -98,7 +97,7 @@ class Tables:
         wanted = {"id": "id", "hash": "hash", "missing": " OR ".join(missing) or "false"}
         return Stored(self._scan(self.documents, wanted))
 
-    def write(self, rows: pa.Table, new: bool) -> None:
+    def write(self, rows: pa.Table, new: bool, compacting: bool = True) -> None:
         """Commit a window of rows: appended if all are `new`, else replacing those of the same ids."""
         with failing("write", self.where):
             if new:
@@ -108,7 +107,7 @@ class Tables:
                 upsert = upsert.when_matched_update_all().when_not_matched_insert_all()
                 upsert.execute(rows, on_bad_vectors="null")
         self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
+        if compacting and self._commits % COMPACT_EVERY == 0:
             self.compact()
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -125,6 +124,14 @@ class Tables:
             warnings.simplefilter("ignore", UserWarning)
             for table in self._open.values():
                 table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+    def settle(self) -> None:
+        """Wait until all indexes are built: a served database does it when it likes."""
+        if self.where.startswith(DATABASE):
+            with failing("write", self.where):
+                for table in self._open.values():
+                    if names := [index.name for index in table.list_indices()]:
+                        table.wait_for_index(names, timeout=PATIENCE)
 
     def index_filters(self) -> None:
         """Scalar indexes on what `where` and `get` look up."""
@@ -251,6 +258,15 @@ class Tables:
             yield from (query.where(where) if where else query).to_batches(batch_size=READ)
 
 
+class Fresh(NamedTuple):
+    """A window of items, and those of it to be stored, with their metadata and hashes; `new` if none of them is."""
+
+    window: list[Item]
+    items: list[Item]
+    states: list[tuple[str, str]]
+    new: bool
+
+
 class Stored:
     """Ids and states of the stored rows as sorted 64-bit digests: 16 bytes a document."""
 
@@ -276,6 +292,15 @@ class Stored:
         places = np.searchsorted(self._ids, wanted).clip(max=len(self._ids) - 1)
         known = self._ids[places] == wanted
         return known, known & (self._states[places] == np.array([state(each) for each in hashes], np.uint64))
+
+    def fresh(self, window: list[Item], checked: Callable[[Item], tuple[str, str]]) -> Fresh:
+        """What of a window is not stored as it is; `checked` gives an item's metadata and hash, or refuses it."""
+        states = [checked(item) for item in window]
+        known, same = self.look([item.id for item in window], [hash for _, hash in states])
+        rows = np.flatnonzero(~same)
+        return Fresh(
+            window, [window[row] for row in rows], [states[row] for row in rows], not known[rows].any()
+        )
 
 
 def digest(text: str) -> int:
@@ -443,32 +468,6 @@ def halves(vectors: np.ndarray, held: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(
         pa.array(filled.reshape(-1)), vectors.shape[1], mask=pa.array(~held)
     )
-
-
-@contextmanager
-def failing(what: str, where: str) -> Iterator[None]:
-    """`InputError` in place of what LanceDB raises when a file cannot be read or written."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        if re.search(r"no space left|StorageFull|os error 28", text, re.IGNORECASE):
-            raise InputError(
-                f"cannot {what} {where}: the disk is full; make room and rerun `crosslens index`, "
-                "which goes on where it stopped"
-            ) from None
-        if what != "write" and "not found" not in text.lower() and "os error" not in text.lower():
-            raise
-        raise InputError(
-            f"cannot {what} {where}: {_cause(text)}; nothing stored is lost, mend it and rerun"
-        ) from None
-
-
-def _cause(text: str) -> str:
-    found = re.search(r"([A-Z][\w ,]*\(os error \d+\))", text)
-    return found.group(1) if found else text[:200]
 
 
 def _readable(modalities: Sequence[str]) -> list[str]:

@@ -25,6 +25,20 @@ SENTENCES = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The vector cache of the tests: never the user's."""
+    where = tmp_path_factory.mktemp("vectors")
+    os.environ["CROSSLENS_VECTORS"] = str(where)
+    return where
+
+
+@pytest.fixture(autouse=True)
+def _fresh_vectors(_vectors: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test encodes what it indexes, and does not find it in the cache of another test."""
+    monkeypatch.setenv("CROSSLENS_VECTORS", str(_vectors / f"{abs(hash(request.node.nodeid)):x}"))
+
+
 def tiny_tokenizer(**special: str):  # type: ignore[no-untyped-def]
     """A byte-level BPE tokenizer that can write any text; the values of `special` are its special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

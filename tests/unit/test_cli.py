@@ -326,7 +326,8 @@ def test_a_full_disk_is_one_line_and_the_rerun_goes_on(crosslens, large, spec, t
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
     index = tmp_path / "index"
-    process = started("index", large, index, "--encoder", spec, preexec_fn=little)
+    # The cache cannot be written either, which is a warning and tested with it.
+    process = started("index", large, index, "--encoder", spec, "--no-cache", preexec_fn=little)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
     assert "Traceback" not in err

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
-from crosslens.indexes import ann, fulltext
+from crosslens.indexes import ann, derived, fulltext
 from crosslens.indexes.lance import LanceIndex
 from crosslens.indexes.registry import create_index, index_class, open_index
 from crosslens.indexes.table import facet, facets, failing, key_of, where_sql
@@ -423,7 +424,12 @@ def test_progress_counts_stored_items_too() -> None:
     index.add(documents(600), Cheap())
     seen: list[int] = []
     index.add(documents(1100), Cheap(), progress=seen.append)
-    assert seen == [512, 1024, 1100]
+    assert seen == [
+        512,
+        601,
+        1024,
+        1100,
+    ]  # the first that is new goes alone, and tells how fast the encoder is
 
 
 def test_vectors_made_elsewhere() -> None:
@@ -539,6 +545,57 @@ def test_language_correction_is_applied_and_can_be_left_out() -> None:
 
     assert topical(correct=True) > 0.95
     assert topical(correct=False) < 0.5
+
+
+def test_openings_of_documents_tell_what_queries_have_in_common(tmp_path: Path) -> None:
+    """Queries in a cone that no document is in, as short texts are: the index learns it from its documents' openings."""
+    random = np.random.default_rng(0)
+    topics = unit(random.standard_normal((20, 32)))
+    cones = dict(zip(("zho", "fas"), 3 * unit(random.standard_normal((2, 32))), strict=True))
+    common = 3 * unit(cones["zho"] + 6 * topics[0])[None]  # it draws queries to one document
+
+    class Opening(Cheap):
+        asked: ClassVar[list[str]] = []
+
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+            for item in items:
+                text = item.text or ""
+                if role == "query":
+                    self.asked.append(text)
+                cone = common if role == "query" else cones[item.lang or ""]
+                yield Dense([item.id], unit(topics[int(text.split()[0])] + cone).reshape(1, -1))
+
+    items = [Item(f"{lang}{t}", f"{t} {'x' * 300}\nand more", lang=lang) for lang in cones for t in range(20)]
+    index = create_index(tmp_path / "index")
+    index.add(items, Opening(32))
+    assert len(Opening.asked) == 40
+    assert {len(text) for text in Opening.asked} == {200}
+
+    queries = [Item(f"q{t}", str(t), lang="eng") for t in range(20)]
+    run = open_index(tmp_path / "index", encoders=Opening(32)).search(queries, 2)
+    assert np.mean([hit.id[3:] == query.text for query, hits in run for hit in hits]) > 0.95
+    index._moments[index.card.spaces[0].fingerprint]._asked.clear()  # as of documents
+    run = index.search(queries, 2)
+    assert np.mean([hit.id[3:] == query.text for query, hits in run for hit in hits]) < 0.8
+
+
+def test_few_openings_stand_for_many_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derived, "OPENINGS", 8)
+    asked: list[str] = []
+
+    class Asked(Cheap):
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+            items = list(items)
+            asked.extend(item.id for item in items if role == "query")
+            yield from super().encode(items, role)
+
+    chosen = []
+    for order in (documents(90), documents(90)[::-1]):
+        create_index("memory://").add(order, Asked())
+        chosen.append(sorted(asked))
+        asked.clear()
+    assert chosen[0] == chosen[1]  # whatever the order in which they came
+    assert len(chosen[0]) == 3 * 8
 
 
 def test_unknown_kinds_of_index_are_named() -> None:

@@ -71,6 +71,32 @@ def test_correction_makes_languages_equal(moments: Moments) -> None:
     assert abs((query @ corrected[zho].T).mean() - (query @ corrected[eng].T).mean()) < 0.02
 
 
+def test_queries_are_corrected_by_what_was_asked(tmp_path: Path) -> None:
+    moments = Moments.of(DIM, blocks)
+    random = np.random.default_rng(6)
+    english = unit(random.normal(size=(40, DIM)) + 3 * random.normal(size=DIM))
+    # Nothing asked: as documents.
+    np.testing.assert_array_equal(moments.asked("eng", TEXT), moments.mean("eng", TEXT))
+    moments.ask(english[:30], ["eng"] * 30)
+    moments.ask(english[30:], [None] * 10)
+    moments.save(tmp_path / "moments")
+    for each in (moments, Moments.load(tmp_path / "moments")):
+        every = english.sum(axis=0) / 41
+        eng = (english[:30].sum(axis=0) + 3 * every) / 33
+        np.testing.assert_allclose(each.asked("eng", TEXT), eng, atol=1e-5)
+        # A language that was not asked in, and none, have the mean of all.
+        for lang in ("zho", None):
+            np.testing.assert_allclose(each.asked(lang, TEXT), every, atol=1e-5)
+        np.testing.assert_array_equal(each.asked(None, IMAGE), moments.mean(None, IMAGE))
+        corrected = each.correct(english[:2], ["eng"] * 2, [TEXT] * 2, "query")
+        np.testing.assert_allclose(corrected, unit(english[:2] - eng), atol=1e-5)
+        np.testing.assert_allclose(
+            each.correct(english[:2], ["eng"] * 2, [TEXT] * 2),
+            unit(english[:2] - moments.mean("eng", TEXT)),
+            atol=1e-5,
+        )
+
+
 def test_the_input_is_left_alone_and_blocks_do_not_matter(moments: Moments) -> None:
     before = VECTORS.copy()
     other = Moments.of(DIM, lambda: blocks(7))

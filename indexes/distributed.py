@@ -1,0 +1,382 @@
+"""Indexing on a Ray cluster: workers encode shards and write them as Lance fragments, this process commits them.
+
+lance-ray commits all of a write at its end, so that a killed run would lose it whole. Here the fragments of each shard
+are committed as they come, by Lance's own operation, and a rerun encodes only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from ..encoders.base import Encoder, EncoderSpec, Tokenizes
+from ..encoders.registry import load
+from ..errors import CrosslensError, InputError
+from ..items import Batch, Item, Role
+from .card import Card
+from .registry import index_class
+from .storage import DATABASE, MEMORY, failing
+from .table import DOCUMENTS, Fresh
+
+if TYPE_CHECKING:
+    from .lance import LanceIndex
+
+AHEAD = 2  # shards that a worker has before it, so that it never waits
+BEHIND = 4  # times as many may be done and wait for an earlier one, which a retry holds up
+FREED = 50  # tenths of a second to wait for resources
+RETRIES = 3  # times that Ray starts a worker anew, and a shard, before it gives up
+log = logging.getLogger("crosslens")
+
+
+class Cluster:
+    """Encoders in the processes of a Ray cluster: one a GPU or, without GPUs (or with `device` `cpu`), one a CPU.
+
+    `address` is `local` (a cluster on this machine for as long as the block lasts), `auto`, `HOST:PORT` or
+    `ray://HOST:PORT`. Workers need the same crosslens, and read index and pictures at the same places as this process;
+    what they need of the environment (keys of an object store) is that of the cluster. Give it to `add` as `cluster`,
+    with its `encoders`. At most as many are started as `documents` have shards. `InputError` where ray is
+    not installed, the cluster cannot be reached or has nothing free, and on a SPEC that a worker cannot load.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        specs: Sequence[str],
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        documents: int | None = None,
+    ) -> None:
+        self._address = address
+        self._specs = list(specs)
+        self._device = device
+        self._trust = trust_remote_code
+        self._documents = documents
+        self._actors: list[Any] = []
+        self._mine = False
+
+    def __enter__(self) -> Self:
+        self._ray = _ray()
+        try:
+            self._connect()
+            device, count = self._slots()
+            gpus = 1 if device == "cuda" else 0
+            actor = self._ray.remote(Worker).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
+            )
+            self._actors = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
+            specs = self._got(self._actors[0].specs.remote())
+            self.encoders = [_Away(self, number, spec) for number, spec in enumerate(specs)]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        if self._mine:
+            self._ray.shutdown()
+            self._mine = False
+
+    def store(self, index: LanceIndex, parts: Iterable[Fresh]) -> Iterator[Fresh]:
+        """Encode and commit what is fresh in each part; yields the parts, in their order, once they are stored.
+
+        Shards are committed as they are done, in any order. What is new is appended as fragments, all that are ready
+        in one commit; what replaces stored rows comes here as rows. A shard whose worker dies is done again.
+        """
+        if index.path == MEMORY:
+            raise InputError("workers cannot write to an index in memory: give a directory")
+        shards = _Shards(self._ray, list(self._actors), index)
+        try:
+            most = AHEAD * len(self._actors)
+            for part in parts:
+                shards.start(part)
+                while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
+                    shards.collect()
+                yield from shards.done()
+            while shards.running:
+                shards.collect()
+                yield from shards.done()
+            yield from shards.done()
+        finally:
+            self._actors = shards.actors
+
+    def ask(self, number: int, items: Sequence[Item], role: Role) -> list[Batch]:
+        """What the encoder of that number makes of a few items."""
+        if not self._actors:
+            raise InputError("the workers of this index are gone: open it again to search it")
+        batches: list[Batch] = self._got(self._actors[0].encode.remote(number, items, role))
+        return batches
+
+    def _got(self, reference: Any) -> Any:
+        return _got(self._ray, reference)
+
+    def _connect(self) -> None:
+        ray = self._ray
+        if ray.is_initialized():
+            return
+        # A cluster of our own is gone in a moment: it tells nobody of itself.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray prints what workers say on stdout, which is for results.
+        options = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self._address == "local":
+            options |= {"include_dashboard": False}
+        try:
+            _reached(self._address)
+            ray.init(address=self._address, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
+            cause = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"cannot reach a Ray cluster at {self._address!r} ({cause}); give `local`, `auto`, HOST:PORT or "
+                "ray://HOST:PORT"
+            ) from None
+        self._mine = True
+
+    def _slots(self) -> tuple[str, int]:
+        """The workers' device, and how many there can be."""
+        if self._device not in ("auto", "cpu", "cuda"):
+            raise InputError(
+                f"Ray gives the workers their devices: with it the device is auto, cpu or cuda, not {self._device!r}"
+            )
+        has_gpus = self._ray.cluster_resources().get("GPU", 0) >= 1
+        device = "cuda" if self._device == "cuda" or (self._device == "auto" and has_gpus) else "cpu"
+        needed = ("CPU", "GPU") if device == "cuda" else ("CPU",)
+        for _ in range(FREED):  # what just ended may still be held
+            free = self._ray.available_resources()
+            slots = min(int(free.get(each, 0)) for each in needed)
+            if slots or (device == "cuda" and not has_gpus):
+                break
+            time.sleep(0.1)
+        else:
+            raise InputError(f"the Ray cluster at {self._address!r} has no free {' or '.join(needed)}")
+        if not slots:
+            raise InputError(f"the Ray cluster at {self._address!r} has no GPU; give --device cpu")
+        if self._documents is not None:
+            from .lance import WINDOW
+
+            slots = max(1, min(slots, math.ceil(self._documents / WINDOW)))
+        return device, slots
+
+
+class Worker:
+    """What runs in a process of the cluster: the encoders, loaded once, and the index that they write to."""
+
+    def __init__(self, specs: Sequence[str], device: str, trust_remote_code: bool, folder: str) -> None:
+        with suppress(OSError):  # so that relative paths are those of the process that gave them
+            os.chdir(folder)
+        self._specs, self._device, self._trust = specs, device, trust_remote_code
+        self._target: object = None
+
+    # Not in `__init__`: Ray tells of an error there only that the worker died.
+    @cached_property
+    def _encoders(self) -> list[Encoder]:
+        return [load(spec, device=self._device, trust_remote_code=self._trust) for spec in self._specs]
+
+    def specs(self) -> list[EncoderSpec]:
+        return [encoder.spec for encoder in self._encoders]
+
+    def encode(self, number: int, items: Sequence[Item], role: Role) -> list[Batch]:
+        return list(self._encoders[number].encode(items, role))
+
+    def rows(
+        self, path: str, card: Card, items: Sequence[Item], states: Sequence[tuple[str, str]], write: bool
+    ) -> list[str] | pa.Table:
+        """The rows of `items`, encoded; with `write` they are in the storage, and what comes are their fragments."""
+        spaces = [card.space(encoder.spec) for encoder in self._encoders]
+        target = (path, [space.column for space in card.spaces])
+        if self._target != target:
+            self._index = index_class(card.kind)(path, card)
+            self._target = target
+        block = self._index._rows(items, states, spaces, self._encoders)
+        if not write:
+            return block
+        lance = _lance()
+        with failing("write", path):
+            data = lance.dataset(_uri(path))
+            made = lance.fragment.write_fragments(
+                block, data, schema=block.schema, data_storage_version=data.data_storage_version
+            )
+        return [json.dumps(each.to_json()) for each in made]
+
+
+@dataclass
+class _Shard:
+    part: Fresh
+    stored: bool = False
+
+
+@dataclass
+class _Shards:
+    """The shards of one run: under way, and done but not yet told."""
+
+    ray: Any
+    actors: list[Any]
+    index: LanceIndex
+    queue: deque[_Shard] = field(default_factory=deque)  # in the order of the parts
+    running: dict[Any, tuple[_Shard, Any]] = field(default_factory=dict)
+
+    def start(self, part: Fresh) -> None:
+        shard = _Shard(part, stored=not part.items)
+        self.queue.append(shard)
+        if not shard.stored:
+            self._send(shard)
+
+    def done(self) -> Iterator[Fresh]:
+        while self.queue and self.queue[0].stored:
+            yield self.queue.popleft().part
+
+    def collect(self) -> None:
+        """Wait for a shard, and commit all that are done by then."""
+        self.ray.wait(list(self.running), num_returns=1)
+        ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        finished: list[_Shard] = []
+        fragments: list[str] = []
+        blocks: list[pa.Table] = []
+        failed: Exception | None = None
+        for reference in ready:
+            shard, actor = self.running.pop(reference)
+            try:
+                made = _got(self.ray, reference)
+            except self.ray.exceptions.RayActorError:
+                self._lost(shard, actor)
+            except Exception as error:  # what the others have made is stored first
+                failed = failed or error
+            else:
+                finished.append(shard)
+                if isinstance(made, list):
+                    fragments += made
+                else:
+                    blocks.append(made)
+        if fragments or blocks:
+            self.index._open_for_change()
+        if fragments:
+            _commit(self.index, fragments)
+        for block in blocks:
+            # No compaction: it removes files that no version names yet, those of the shards under way among them.
+            self.index._tables.write(block, new=False, compacting=False)
+        for shard in finished:
+            shard.stored = True
+        if failed is not None:
+            raise failed
+
+    def _send(self, shard: _Shard) -> None:
+        loads = {id(actor): 0 for actor in self.actors}
+        for _, actor in self.running.values():
+            if id(actor) in loads:
+                loads[id(actor)] += 1
+        actor = min(self.actors, key=lambda each: loads[id(each)])
+        part, index = shard.part, self.index
+        write = part.new and not index.path.startswith(DATABASE)  # a database gives nobody its files
+        reference = actor.rows.remote(_path(index.path), index.card, part.items, part.states, write)
+        self.running[reference] = (shard, actor)
+
+    def _lost(self, shard: _Shard, actor: Any) -> None:
+        """Give the shard of a worker that Ray has given up to another one."""
+        self.actors = [each for each in self.actors if each is not actor]
+        first, last = shard.part.items[0].id, shard.part.items[-1].id
+        if not self.actors:
+            raise CrosslensError(
+                f"the last worker died {RETRIES + 1} times, the last time over the items {first!r} to {last!r}; is "
+                "there too little memory? What is stored is kept: rerun `crosslens index` to go on"
+            )
+        log.warning(
+            "a worker is lost, over the items %r to %r: going on with %d", first, last, len(self.actors)
+        )
+        self._send(shard)
+
+
+class _Away:
+    """An encoder that workers hold, while they do; loaded here, on the CPU, only where tokens must be counted."""
+
+    def __init__(self, cluster: Cluster, number: int, spec: EncoderSpec) -> None:
+        self.spec = spec
+        self._cluster = cluster
+        self._number = number
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
+        """What the index itself encodes, openings of documents as queries: one worker does it."""
+        yield from self._cluster.ask(self._number, list(items), role)
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self._tokenizer.token_spans(texts)
+
+    def room(self, role: Role = "document") -> int:
+        return self._tokenizer.room(role)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizes:
+        encoder = load(self.spec.name, device="cpu")
+        if not isinstance(encoder, Tokenizes):
+            raise InputError(f"{self.spec.name} cannot tell where its tokens are")
+        return encoder
+
+
+def _commit(index: LanceIndex, fragments: Sequence[str]) -> None:
+    """Append fragments to the documents, all or none."""
+    lance = _lance()
+    made = [lance.fragment.FragmentMetadata.from_json(each) for each in fragments]
+    with failing("write", index.path):
+        uri = _uri(_path(index.path))
+        version = lance.dataset(uri).version
+        lance.LanceDataset.commit(uri, lance.LanceOperation.Append(made), read_version=version)
+        index._tables.documents.checkout_latest()
+
+
+def _reached(address: str) -> None:
+    """`OSError` where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _got(ray: Any, reference: Any) -> Any:
+    """What a worker gave back; an error of crosslens there is raised as itself."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CrosslensError):
+            raise error.cause from None
+        raise
+
+
+def _path(path: str) -> str:
+    """Where workers find the index: their working directory is another."""
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _uri(path: str) -> str:
+    return f"{path}/{DOCUMENTS}.lance"
+
+
+def _ray() -> Any:
+    try:
+        import lance  # noqa: F401
+        import ray
+    except ImportError as error:
+        raise InputError(
+            f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'"
+        ) from None
+    return ray
+
+
+def _lance() -> Any:
+    import lance
+    import lance.fragment
+
+    return lance

@@ -1,0 +1,244 @@
+"""Where an index keeps what is not in its tables (the card, moments): a folder, or rows in the same database.
+
+Object stores and LanceDB's `db://` have no folder to put files in, or to lock. Both keep tables, so there small files
+are rows of one more table, and each change is one commit; the lock is one of its rows.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from ..errors import InputError
+from ..runs import some
+from .storage import DATABASE, MEMORY, connected, failing, is_remote
+
+FILES = "crosslens"  # the table of small files
+LOCK = ".lock"  # the row that says who writes, and until when
+LEASE = 120  # seconds that a writer which is gone still holds the lock
+RENEWED = 20  # seconds between two signs of life
+
+
+class Place(Protocol):
+    """Small files by name, each written whole or not at all, and the right to write."""
+
+    folder: Path | None  # where files of any size may lie, to be mapped into memory
+
+    def begin(self) -> None:
+        """Make it, unless it is there; `InputError` if it cannot be, or holds what is not an index."""
+        ...
+
+    def has(self, name: str) -> bool: ...
+
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
+        ...
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """Where to write it, as a whole file; it is there when the block ends."""
+        ...
+
+    def locked(self) -> AbstractContextManager[None]:
+        """A context manager: the right to write, for one process; `InputError` if another one has it."""
+        ...
+
+
+def place_of(path: str | Path) -> Place | None:
+    """Where the index at `path` keeps its files; None in memory, where there are none to keep."""
+    if str(path) == MEMORY:
+        return None
+    return Rows(str(path)) if is_remote(path) else Folder(Path(path))
+
+
+class Folder:
+    """A directory of this machine; the system takes the lock back when its holder ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder: Path | None = path
+        self._path = path
+
+    def begin(self) -> None:
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            others = [each.name for each in self._path.iterdir() if not each.name.startswith(".")]
+        except OSError as error:
+            raise InputError(f"cannot make the directory {self._path}: {error.strerror}") from None
+        if others:
+            raise InputError(f"{self._path} holds other files ({some(sorted(others))}); give a new directory")
+
+    def has(self, name: str) -> bool:
+        return (self._path / name).exists()
+
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        return nullcontext(self._path / name)
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        return nullcontext(self._path / name)
+
+    def locked(self) -> AbstractContextManager[None]:
+        return locked(self._path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The right to write to a directory, for one process; the system takes it back when that ends."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing to {folder}: wait until it is done") from None
+        yield
+
+
+class Rows:
+    """Rows `name`, `data`, `until` of a table beside the others.
+
+    Who writes says so in the row of the lock every 20 seconds; one that has been silent for 120 seconds by the clock
+    has lost it, and so has one of this machine that runs no more. Two that ask at once are told apart by the
+    database, where two changes of one row conflict.
+    """
+
+    SCHEMA = pa.schema([("name", pa.string()), ("data", pa.binary()), ("until", pa.float64())])
+
+    folder: Path | None = None
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lost = False
+
+    @cached_property
+    def _table(self) -> Any:
+        with failing("open", self.path):
+            database = connected(self.path)
+            return database.open_table(FILES) if FILES in database.list_tables().tables else None
+
+    def begin(self) -> None:
+        with failing("write", self.path):
+            database = connected(self.path)
+            names = set(database.list_tables().tables)
+            if FILES in names:  # one that was killed before there was a card
+                return
+            if others := sorted(names):
+                raise InputError(f"{self.path} holds other tables ({some(others)}); give a new location")
+            rows = pa.table([[LOCK], [b""], [0.0]], schema=self.SCHEMA)
+            self.__dict__["_table"] = database.create_table(FILES, rows)
+
+    def has(self, name: str) -> bool:
+        try:
+            self._row(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        data, _ = self._row(name)
+        with TemporaryDirectory(prefix="crosslens-") as folder:
+            (Path(folder) / name).write_bytes(data)
+            yield Path(folder) / name
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        with TemporaryDirectory(prefix="crosslens-") as folder:
+            yield Path(folder) / name
+            data = (Path(folder) / name).read_bytes()
+        if self._lost:
+            raise InputError(f"another process has taken {self.path} over: rerun when it is done")
+        row = pa.table([[name], [data], [0.0]], schema=self.SCHEMA)
+        with failing("write", self.path):
+            upsert = self._table.merge_insert("name")
+            upsert.when_matched_update_all().when_not_matched_insert_all().execute(row)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        until = time.time() + LEASE
+        holder, _ = self._holder()
+        free = f"until < {time.time()}"
+        if _gone(holder):
+            free = f"({free} OR data = {_hex(holder)})"
+        with failing("write", self.path):
+            values = {"data": me.encode(), "until": until}
+            self._table.update(where=f"name = '{LOCK}' AND {free}", values=values)
+        holder, held = self._holder()
+        if holder != me:
+            raise InputError(
+                f"another process ({holder.rpartition(':')[0]}) is writing to {self.path}: wait until it is done, or, "
+                f"if it is no more, {max(1, round(held - time.time()))} seconds"
+            )
+        ended = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(me, ended), daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            renewing.join()
+            with failing("write", self.path):
+                mine = f"name = '{LOCK}' AND data = {_hex(me)}"
+                self._table.update(where=mine, values={"data": b"", "until": 0.0})
+                if not self.path.startswith(DATABASE):  # which clears up by itself
+                    self._table.optimize(cleanup_older_than=timedelta(minutes=10))
+
+    def _renew(self, me: str, ended: threading.Event) -> None:
+        while not ended.wait(RENEWED):
+            with suppress(
+                Exception
+            ):  # a network that fails for a moment; if it is longer, another may take over
+                mine = f"name = '{LOCK}' AND data = {_hex(me)}"
+                self._table.update(where=mine, values={"until": time.time() + LEASE})
+                self._lost = self._holder()[0] != me
+
+    def _holder(self) -> tuple[str, float]:
+        data, until = self._row(LOCK)
+        return data.decode(), until
+
+    def _row(self, name: str) -> tuple[bytes, float]:
+        if self._table is None:
+            raise FileNotFoundError(name)
+        with failing("read", self.path):
+            self._table.checkout_latest()
+            found = self._table.search().where(f"name = '{name}'").limit(1).to_arrow().to_pylist()
+        if not found:
+            raise FileNotFoundError(name)
+        return found[0]["data"], found[0]["until"]
+
+
+def _hex(text: str) -> str:
+    return f"X'{text.encode().hex()}'"
+
+
+def _gone(holder: str) -> bool:
+    """Whether the holder of a lock was a process of this machine that runs no more."""
+    host, _, rest = holder.partition(":")
+    pid = rest.partition(":")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
