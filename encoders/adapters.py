@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 TASKS = {"SEQ_CLS": "classify", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
 
@@ -40,6 +40,7 @@ class Adapter:
 
         from .sentence_files import fetch
         from .transformer import weights_hash
+        from .weights import TENSORS, pickled_only
 
         try:
             path = fetch(checkpoint, CONFIG, revision)
@@ -53,10 +54,9 @@ class Adapter:
             raise InputError(f"{path}: not JSON ({error})") from None
         weights = fetch(checkpoint, WEIGHTS, revision)
         if weights is None:
-            raise InputError(
-                f"the adapter {checkpoint} has no {WEIGHTS} (pickled weights are not read); convert it with peft: "
-                f"load it and save_pretrained(..., safe_serialization=True)"
-            )
+            if fetch(checkpoint, PICKLED, revision):
+                raise pickled_only(checkpoint, revision, PICKLED, TENSORS.format(old=PICKLED, new=WEIGHTS))
+            raise InputError(f"the adapter {checkpoint} has no weights ({WEIGHTS})")
         with safe_open(weights, "pt") as tensors:
             shapes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118 - no mapping
         labels = [shape[0] for key, shape in shapes.items() if key.endswith(HEADS)]
@@ -135,12 +135,19 @@ def tokenizer_of(
     adapter: Adapter | None, checkpoint: str, revision: str | None, trust_remote_code: bool
 ) -> Any:
     """The adapter's own tokenizer if it has one, else the model's; `InputError` if there is none."""
+    from .transformer import loaded_tokenizer
+
+    return loaded_tokenizer(*tokenizer_home(adapter, checkpoint, revision), trust_remote_code)
+
+
+def tokenizer_home(adapter: Adapter | None, checkpoint: str, revision: str | None) -> tuple[str, str | None]:
+    """The checkpoint and revision whose tokenizer is used: the adapter's if it has one, else the model's."""
     from .sentence_files import fetch
-    from .transformer import TOKENIZER_FILES, loaded_tokenizer
+    from .transformer import TOKENIZER_FILES
 
     if adapter and any(fetch(adapter.checkpoint, name, adapter.asked_revision) for name in TOKENIZER_FILES):
-        return loaded_tokenizer(adapter.checkpoint, adapter.asked_revision, trust_remote_code)
-    return loaded_tokenizer(checkpoint, revision, trust_remote_code)
+        return adapter.checkpoint, adapter.asked_revision
+    return checkpoint, revision
 
 
 def _name(checkpoint: str) -> str:

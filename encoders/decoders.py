@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,10 +12,11 @@ import transformers
 
 from ..errors import InputError
 from . import sentence_files
-from .adapters import Adapter, based, tokenizer_of
+from .adapters import Adapter, based, tokenizer_home, tokenizer_of
 from .devices import resolve_dtype
 from .int8 import quantise
 from .transformer import loaded, weights_hash
+from .weights import complete
 
 Attention = Literal["auto", "causal", "bidirectional"]
 LLMPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
@@ -39,15 +40,16 @@ class Source:
         adapter: str | None,
         base: str | None,
         trust_remote_code: bool,
+        family: str = "llm",
     ) -> Source:
         """`InputError` where a checkpoint or adapter is missing, or the adapter was trained on another model."""
         found, model_at, model_revision = based(checkpoint, revision, adapter, base)
         if adapter and found:
-            found.require_base(model_at, "llm")
+            found.require_base(model_at, family)
         source = {"revision": model_revision, "trust_remote_code": trust_remote_code}
         config = loaded(transformers.AutoConfig, model_at, **source)
         if config.is_encoder_decoder:
-            raise InputError(f"{model_at} is no decoder ({config.model_type}); write hf: for llm:")
+            raise InputError(f"{model_at} is no decoder ({config.model_type}); write hf: for {family}:")
         return cls(model_at, model_revision, found, trust_remote_code, config)
 
     def published(self) -> tuple[sentence_files.Published, str, str | None]:
@@ -62,41 +64,51 @@ class Source:
         """The adapter's tokenizer if it has one, else the base's; `InputError` if there is none."""
         return tokenizer_of(self.adapter, self.checkpoint, self.revision, self.trust_remote_code)
 
+    def asks_for_end(self) -> bool:
+        """Whether the tokenizer's configuration says that texts end with its eos_token.
+
+        Up to version 4 transformers saw to it; from 5 on it goes by tokenizer.json alone, in which that of E5-Mistral
+        and its kin (SFR, Linq) do not have it.
+        """
+        home, revision = tokenizer_home(self.adapter, self.checkpoint, self.revision)
+        path = sentence_files.fetch(home, "tokenizer_config.json", revision)
+        return path is not None and json.loads(path.read_text("utf-8")).get("add_eos_token") is True
+
     def model(
-        self, attention: Attention, bidirectional: bool | None, precision: LLMPrecision, device: torch.device
+        self,
+        attention: Attention,
+        bidirectional: bool | None,
+        precision: LLMPrecision,
+        device: torch.device,
+        head: bool = False,
     ) -> tuple[Any, str, str]:
         """The model on its device, what its weights are known by, and the name of the dtype it computes in.
 
-        `bidirectional` is what is known of the checkpoint, and None if nothing is. `InputError` for weights that are
-        pickled or missing, an adapter that does not fit, and attention that cannot be had.
+        `bidirectional` is what is known of the checkpoint, and None if nothing is; `head` asks for the language
+        model with its head. `InputError` for weights that are pickled or missing, an adapter that does not fit, and
+        attention that cannot be had.
         """
         _set_attention(self.config, self.checkpoint, attention, bidirectional, self.trust_remote_code)
         dtype, more = _dtype(precision, device, self.adapter)
         # An adapter names the layers of the class that it was trained on: with a language model's head, or without.
-        headed = self.adapter is not None and any(key.startswith("model.") for key in self.adapter.keys)
-        auto = transformers.AutoModelForCausalLM if headed else transformers.AutoModel
-        options = {
-            "config": self.config,
-            "dtype": dtype,
-            "use_safetensors": True,
-            "output_loading_info": True,
-            "revision": self.revision,
-            "trust_remote_code": self.trust_remote_code,
-        }
-        try:
-            model, report = loaded(auto, self.checkpoint, **options, **more)
-        except InputError:
-            require_safetensors(self.checkpoint, self.revision)
-            raise
+        headed = head or (
+            self.adapter is not None and any(key.startswith("model.") for key in self.adapter.keys)
+        )
         held = self.adapter.keys if self.adapter else frozenset()
-        if missing := [k for k in report["missing_keys"] if k not in held and not k.startswith("lm_head")]:
-            raise InputError(
-                f"{self.checkpoint}: weights are missing from the checkpoint: {', '.join(sorted(missing)[:3])}"
-            )
+        model = complete(
+            transformers.AutoModelForCausalLM if headed else transformers.AutoModel,
+            self.checkpoint,
+            self.revision,
+            lambda key: key in held or (not head and key.startswith("lm_head")),
+            config=self.config,
+            dtype=dtype,
+            trust_remote_code=self.trust_remote_code,
+            **more,
+        )
         revision = getattr(model.config, "_commit_hash", None) or weights_hash(self.checkpoint)
         if self.adapter:
             model = self.adapter.merged(model)
-        if headed:
+        if headed and not head:
             model = getattr(model, model.base_model_prefix)
         if precision == "int8":
             model = quantise(model)
@@ -115,35 +127,6 @@ def attends_ahead(model: Any) -> bool:
     ]
     one, other = (state.float() for state in states)
     return bool((one - other).norm() > 0.01 * one.norm())
-
-
-def require_safetensors(checkpoint: str, revision: str | None, auto: str = "AutoModel") -> None:
-    """`InputError` that says how to convert with the class `auto`, if the checkpoint's weights are pickled only."""
-    from transformers.utils import hub
-
-    if Path(checkpoint).is_dir():
-        if any(Path(checkpoint).glob("*.safetensors")):
-            return
-        pickled = [path.name for path in sorted(Path(checkpoint).glob("pytorch_model*.bin"))]
-        copy = f"from shutil import copytree as f; d = f({checkpoint!r}, 'converted')"
-    else:
-        names = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-        try:
-            pickled = [name for name in names if hub.has_file(checkpoint, name, revision=revision)]
-        except (
-            OSError,
-            ValueError,
-            hub.httpx.HTTPError,
-        ):  # no network, no such name: what was said first stands
-            return
-        which = f", revision={revision!r}" if revision else ""
-        copy = f"from huggingface_hub import snapshot_download as f; d = f({checkpoint!r}, local_dir='converted'{which})"
-    if pickled:
-        code = f"{copy}; from transformers import {auto} as M; M.from_pretrained(d).save_pretrained(d)"
-        raise InputError(
-            f"{checkpoint} has pickled weights only ({pickled[0]}), which are not read, since they may hold code; "
-            f'if you trust them, convert them once: python -c "{code}"'
-        )
 
 
 def _set_attention(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..items import Dense, Item, Modality, Role, windows
-from .base import Encoder, EncoderSpec, check_modalities, matrix, unit
+from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, matrix, unit
 from .batching import WINDOW
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -113,6 +113,58 @@ class Ensemble:
                 for member, weight in zip(self.members, self.weights, strict=True)
             ]
             yield Dense([item.id for item in group], np.concatenate(blocks, axis=1, dtype=np.float32))
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`).
+
+        What lies between places where all members' tokens begin has the tokens of the member that has most there, all
+        with that span: what is cut by them fits into each. Members that cannot tell (and read any length) are left
+        out; `InputError` if none can.
+        """
+        found = [member.token_spans(texts) for member in self._tokenizing()]
+        return [common(text, spans) for text, *spans in zip(texts, *found, strict=True)]
+
+    def room(self, role: Role = "document") -> int:
+        """How many tokens of a text fit into every member (`encoders.base.Tokenizes`)."""
+        return min(member.room(role) for member in self._tokenizing())
+
+    def _tokenizing(self) -> list[Tokenizes]:
+        able: list[Tokenizes] = [
+            member for member in self.members if isinstance(member, Tokenizes) and _tells(member)
+        ]
+        if not able:
+            raise InputError(f"none of {self.spec.name} can tell where its tokens are")
+        return able
+
+
+def common(text: str, members: Sequence[np.ndarray]) -> np.ndarray:
+    """Tokens that stand for those of several tokenizers, int64 [tokens, 2] from each one's [tokens, 2]."""
+    # Some tokenizers count the space before a word to its token, some do not.
+    solid = np.array([not letter.isspace() for letter in text], bool)
+    after = np.append(np.where(solid, np.arange(len(text)), len(text)), len(text))
+    after = np.minimum.accumulate(after[::-1])[::-1]
+    starts = [after[spans[:, 0]] for spans in members]
+    cuts: np.ndarray | None = None
+    for mine, spans in zip(starts, members, strict=True):
+        reached = np.maximum.accumulate(np.append(0, spans[:, 1]))[:-1]
+        free = np.unique(mine[(mine >= reached) & (mine < len(text))])
+        cuts = free if cuts is None else np.intersect1d(cuts, free)
+    if cuts is None or not len(cuts):
+        return np.zeros((0, 2), np.int64)
+    counts = np.zeros(len(cuts), np.int64)
+    for mine in starts:
+        places = np.maximum(np.searchsorted(cuts, mine, side="right") - 1, 0)
+        counts = np.maximum(counts, np.bincount(places, minlength=len(cuts)))
+    spans = np.stack([cuts, np.append(cuts[1:], len(text.rstrip()))], axis=1)
+    return np.repeat(spans, counts, axis=0)
+
+
+def _tells(encoder: Tokenizes) -> bool:
+    try:
+        encoder.token_spans(["a"])
+    except InputError:
+        return False
+    return True
 
 
 def _space(spec: EncoderSpec) -> dict[str, object]:

@@ -25,20 +25,25 @@ _TASKED = (re.compile(r"(Instruct: ).*?(\nQuery: ?)", re.DOTALL), re.compile(r"(
 
 @dataclass(frozen=True)
 class Known:
-    """A retriever whose files do not say it all: prompts, pooling, and whether attention goes both ways."""
+    """A retriever whose files do not say it all: prompts, pooling, whether attention goes both ways.
+
+    `end` is the token that texts end with where the tokenizer does not put it; empty for its eos_token.
+    """
 
     query_prompt: str
     document_prompt: str = ""
     pooling: Literal["last", "mean"] = "last"
     bidirectional: bool = False
+    end: str = ""
 
 
 # By a part of the checkpoint's name, in lower case.
 KNOWN = {
     "repllama": Known("query: ", "passage: "),
     "e5-mistral": Known(STYLES["e5"].format(task=TASK)),
-    "qwen3-embedding": Known(STYLES["e5"].format(task=TASK).rstrip()),  # no space after "Query:"
-    "gte-qwen": Known(STYLES["e5"].format(task=TASK), bidirectional=True),
+    # No space after "Query:", and an end that is not its eos_token, <|im_end|>.
+    "qwen3-embedding": Known(STYLES["e5"].format(task=TASK).rstrip(), end="<|endoftext|>"),
+    "gte-qwen": Known(STYLES["e5"].format(task=TASK), bidirectional=True, end="<|endoftext|>"),
     "drama-": Known("Query: ", pooling="mean", bidirectional=True),
     "embeddinggemma": Known("task: search result | query: ", "title: none | text: ", "mean"),
 }

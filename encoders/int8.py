@@ -9,7 +9,11 @@ float32 is 0.999; with one int8 number for each activation it was 0.98, and 0.99
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+
+from ..errors import InputError
 
 FINE = 254  # steps of the fine part in one of the coarse: its rounding leaves at most half a step, 127 of 254
 
@@ -46,9 +50,24 @@ class Int8Linear(torch.nn.Module):
 
 
 def quantise(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with its linear layers in int8 and all else in float32; changed in place, a layer at a time."""
+    """The model with its linear layers in int8 and all else in float32; changed in place, a layer at a time.
+
+    `InputError` if the CPU does not multiply int8 exactly.
+    """
+    require_exact()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(parent, name, Int8Linear(child))
     return model.float()  # leaves integers alone
+
+
+@cache
+def require_exact() -> None:
+    """`InputError` if int8 products are not exact here: without VNNI oneDNN adds pairs of them in 16 bits, which overflow."""
+    rows, weight = (torch.full((16, 128), value, dtype=torch.int8) for value in (127, 127))
+    rows[1::2] = -128
+    if not torch.equal(torch._int_mm(rows, weight.t()), rows.int() @ weight.int().t()):
+        raise InputError(
+            "dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32"
+        )

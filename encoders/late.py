@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 import transformers
 
 from ..errors import InputError
-from ..items import Item, Multi, Role, windows
+from ..items import Item, Multi, Role
 from . import late_files
-from .base import Encoder, EncoderSpec, Precision, check_finite, check_modalities, unit
-from .batching import batches, halving
+from .base import Encoder, EncoderSpec, Precision, check_finite, unit
+from .batching import Budget, computed, prepared
 from .devices import resolve_device, resolve_dtype
 from .spans import token_spans
 from .transformer import BUDGET, Opened, loaded, longest_input, weights_hash
@@ -265,30 +266,33 @@ def stream(
     pool: int,
     protected: int = 1,
     window: int = WINDOW,
+    weight: Callable[[Item], int] | None = None,
 ) -> Iterator[Multi]:
     """Encode items window by window; one `Multi` a window, in the order of the input.
 
     `prepare` makes of each item one or more model inputs, whose vectors are put together; `cost` says how many tokens
-    one has; `forward` encodes a batch of at most `budget` padded tokens to an object array of float32 [tokens, dim].
+    one has; `forward` encodes a batch of at most `budget` padded tokens to an object array of float32 [tokens, dim];
+    `weight` is as in `batching.prepared`.
     """
-    for group in windows(items, window):
-        for item in group:
-            check_modalities(item, spec)
-        prepared = prepare(group)
-        pieces = [piece for each in prepared for piece in each]
-        names = [item.id for item, each in zip(group, prepared, strict=True) for _ in each]
-        found = np.empty(len(pieces), object)
-        for rows in batches([cost(piece) for piece in pieces], budget):
-            found[rows] = halving(forward, [pieces[row] for row in rows], [names[row] for row in rows])
-        vectors: list[np.ndarray] = []
-        start = 0
-        for each in prepared:
-            vectors.append(np.concatenate(found[start : start + len(each)]).astype(np.float32, copy=False))
-            start += len(each)
-        ids = [item.id for item in group]
-        for name, block in zip(ids, vectors, strict=True):
-            check_finite([name] * len(block), block, spec.name, spec.dtype)
-        yield Multi(ids, [pooled(each, pool, protected) for each in vectors] if pool > 1 else vectors)
+    limit = Budget(budget)
+    with closing(prepared(items, spec, prepare, window, weight)) as ready:
+        for group, made in ready:
+            pieces = [piece for each in made for piece in each]
+            names = [item.id for item, each in zip(group, made, strict=True) for _ in each]
+            found = np.empty(len(pieces), object)
+            for rows, blocks in computed(pieces, [cost(piece) for piece in pieces], names, forward, limit):
+                found[rows] = blocks
+            vectors: list[np.ndarray] = []
+            start = 0
+            for each in made:
+                vectors.append(
+                    np.concatenate(found[start : start + len(each)]).astype(np.float32, copy=False)
+                )
+                start += len(each)
+            ids = [item.id for item in group]
+            for name, block in zip(ids, vectors, strict=True):
+                check_finite([name] * len(block), block, spec.name, spec.dtype)
+            yield Multi(ids, [pooled(each, pool, protected) for each in vectors] if pool > 1 else vectors)
 
 
 def pooled(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 What a checkpoint says in its sentence-transformers files is followed; what it does not say is known for these:
 
-- RepLLaMA (Ma et al. 2023): `llm:castorini/repllama-v1-7b-lora-passage`, an adapter of Llama 2; `query: `,
-  `passage: `, and the state of an appended `</s>`.
+- RepLLaMA (Ma et al. 2023): `llm:castorini/repllama-v1-7b-lora-passage`, an adapter of Llama 2 (in
+  safetensors: samaya-ai/RepLLaMA-reproduced); `query: `, `passage: ` and the title before the text, and the state of
+  an appended `</s>`.
 - E5-Mistral (Wang et al. 2023): `llm:intfloat/e5-mistral-7b-instruct`; `Instruct: TASK\\nQuery: `, appended `</s>`.
 - Qwen3-Embedding (Zhang et al. 2025): `llm:Qwen/Qwen3-Embedding-0.6B?dim=512`; its tokenizer appends
   `<|endoftext|>`, which is not its eos_token.
@@ -83,10 +84,11 @@ class LLMEncoder(TransformerEncoder):
         """Load from the hub or a directory, safetensors only.
 
         `instruct` is the task that queries are told, put into the checkpoint's own query prompt or that of a `style`.
-        `eos` appends the end-of-sequence token, or leaves it to the tokenizer; by default it is there with last-token
-        pooling, unless the checkpoint's sentence-transformers files are followed. `attention` makes a causal model
-        look both ways or the reverse. A checkpoint that is an adapter of peft is merged into its base model, or into
-        `base`; `adapter` names one to be merged into the checkpoint. `dim` keeps the first components (Matryoshka).
+        `eos` appends the end-of-sequence token, or leaves it to the tokenizer; by default it is there where the
+        tokenizer's configuration asks for it, and with last-token pooling, unless the checkpoint's
+        sentence-transformers files are followed. `attention` makes a causal model look both ways or the reverse. A
+        checkpoint that is an adapter of peft is merged into its base model, or into `base`; `adapter` names one to be
+        merged into the checkpoint. `dim` keeps the first components (Matryoshka).
         `dtype` is also `int8` (CPU) and `4bit` (CUDA, needs bitsandbytes). With `truncate=false` a text longer than
         `max_tokens` is an error. `padding` changes no vector; `left` is for models whose own code supposes it.
         `InputError` where anything is missing, does not fit or is out of range.
@@ -130,7 +132,8 @@ class LLMEncoder(TransformerEncoder):
                 )
             asks = instructed(asks, TASK if instruct is None else instruct, style, checkpoint)
         if eos is None:
-            eos = pools == "last" and (is_known is not None or published.pooling is None)
+            unsaid = is_known is not None or published.pooling is None
+            eos = (pools == "last" and unsaid) or source.asks_for_end()
         extra: dict[str, object] = {"attention": "bidirectional" if ahead else "causal"}
         if source.adapter:
             extra["adapter"] = source.adapter.revision
@@ -152,7 +155,7 @@ class LLMEncoder(TransformerEncoder):
             Opened(config, tokenizer, model),
             spec,
             device=where,
-            append=_end(tokenizer, checkpoint) if eos else None,
+            append=_end(tokenizer, checkpoint, is_known.end if is_known else "") if eos else None,
             dense=dense,
             padding=padding,
             truncate=truncate,
@@ -220,15 +223,18 @@ class LLMEncoder(TransformerEncoder):
                     f"{self.spec.name}: the prompt {prompt!r} begins with {self.tokenizer.decode(first[:1])}, which "
                     f"the tokenizer puts there itself; leave it out of the prompt"
                 )
-        if self.spec.pooling == "last" and not bare:
+        word = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        if self.spec.pooling == "last" and self.token_ids(["a"])[0][-1] == word[-1]:
             log.warning("%s: the vector is the state of a text's last word; see ?eos=true", self.spec.name)
 
 
-def _end(tokenizer: Any, checkpoint: str) -> int | None:
-    """The token to append; None where the tokenizer already ends texts with a special token."""
+def _end(tokenizer: Any, checkpoint: str, named: str) -> int | None:
+    """The token to append, `named` or eos_token; None where the tokenizer already ends texts with a special token."""
     word = tokenizer("a", add_special_tokens=False)["input_ids"]
     if tokenizer("a")["input_ids"][-len(word) :] != word:
         return None
+    if named and named in (vocabulary := tokenizer.get_vocab()):
+        return int(vocabulary[named])
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"{checkpoint}: its tokenizer names no eos_token to append; say eos=false to go without"

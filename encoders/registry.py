@@ -15,6 +15,7 @@ from .base import Encoder
 FAMILIES = {
     "hf": "encoders.transformer:TransformerEncoder",
     "llm": "encoders.llm:LLMEncoder",
+    "promptreps": "encoders.promptreps:PromptReps",
     "st": "encoders.sbert:SentenceTransformersEncoder",
     "clip": "multimodal.clip:ClipEncoder",
     "vlm": "multimodal.vlm:VisionLanguageEncoder",

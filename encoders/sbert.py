@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, nearest
-from ..items import Dense, Item, Role, windows
-from .base import EncoderSpec, Precision, check_finite, check_modalities
-from .batching import WINDOW, halving
-from .decoders import require_safetensors
+from ..items import Dense, Item, Role
+from .base import EncoderSpec, Precision, check_finite
+from .batching import halving, prepared
 from .devices import resolve_device, resolve_dtype
-from .transformer import loaded
+from .sentence_files import fetch
+from .transformer import TOKENIZER_FILES, loaded
+from .weights import require_safetensors
 
 
 class SentenceTransformersEncoder:
@@ -76,6 +79,7 @@ class SentenceTransformersEncoder:
         except InputError:
             require_safetensors(checkpoint, revision)
             raise
+        _require_tokenizer(checkpoint, revision)
         if not model.supports("text"):
             raise InputError(f"{checkpoint} encodes {' and '.join(map(str, model.modalities))}, not text")
         width = model.get_embedding_dimension()
@@ -120,13 +124,26 @@ class SentenceTransformersEncoder:
             )
             return np.asarray(found, np.float32)
 
-        for group in windows(items, WINDOW):
-            for item in group:
-                check_modalities(item, self.spec)
-            ids = [item.id for item in group]
-            vectors = halving(forward, [item.text or "" for item in group], ids)
-            check_finite(ids, vectors, self.spec.name, self.spec.dtype)
-            yield Dense(ids, vectors)
+        def texts(group: Sequence[Item]) -> list[str]:
+            return [item.text or "" for item in group]
+
+        with closing(prepared(items, self.spec, texts)) as ready:
+            for group, given in ready:
+                ids = [item.id for item in group]
+                vectors = halving(forward, given, ids)
+                check_finite(ids, vectors, self.spec.name, self.spec.dtype)
+                yield Dense(ids, vectors)
+
+
+def _require_tokenizer(checkpoint: str, revision: str | None) -> None:
+    """`InputError` unless the checkpoint or the folder of a module has one: transformers would make an empty one up."""
+    modules = fetch(checkpoint, "modules.json", revision)
+    folders = (
+        [] if modules is None else [str(each.get("path", "")) for each in json.loads(modules.read_text())]
+    )
+    places = [f"{folder}/{name}".lstrip("/") for folder in {"", *folders} for name in TOKENIZER_FILES]
+    if not any(fetch(checkpoint, place, revision) for place in places):
+        raise InputError(f"{checkpoint} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
 
 
 def _prompt(model: Any, checkpoint: str, name: str | None, *usual: str) -> str:

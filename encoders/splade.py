@@ -14,7 +14,6 @@ from ..errors import InputError
 from ..items import Item, Role, Sparse
 from . import splade_files
 from .base import EncoderSpec, Precision
-from .decoders import require_safetensors
 from .devices import resolve_device, resolve_dtype
 from .splade_files import Activation, Pooling
 from .terms import Terms, stream_terms, strongest
@@ -27,6 +26,7 @@ from .transformer import (
     longest_input,
     weights_hash,
 )
+from .weights import require_safetensors
 
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
 

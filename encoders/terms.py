@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
 
-from ..items import Item, Sparse, windows
-from .base import EncoderSpec, NotFinite, check_modalities
-from .batching import WINDOW, batches, halving
+from ..items import Item, Sparse
+from .base import EncoderSpec, NotFinite
+from .batching import WINDOW, Budget, computed, prepared
 
 P = TypeVar("P")
 Terms = tuple[
@@ -33,31 +34,23 @@ def stream_terms(
     """
     import scipy.sparse
 
-    for group in windows(items, window):
-        for item in group:
-            check_modalities(item, spec)
-        pieces = prepare(group)
-        found: dict[int, Terms] = {}
-
-        def run(
-            rows: Sequence[int], pieces: Sequence[P] = pieces, found: dict[int, Terms] = found
-        ) -> np.ndarray:
-            found.update(zip(rows, forward([pieces[row] for row in rows]), strict=True))
-            return np.empty(len(rows))
-
-        for rows in batches([cost(piece) for piece in pieces], budget):
-            halving(run, rows, [group[row].id for row in rows])
-        ids = [item.id for item in group]
-        terms = [found[row][0] for row in range(len(group))]
-        weights = [found[row][1] for row in range(len(group))]
-        if bad := [name for name, each in zip(ids, weights, strict=True) if not np.isfinite(each).all()]:
-            shown = ", ".join(bad[:5]) + (f", ... ({len(bad)} in all)" if len(bad) > 5 else "")
-            raise NotFinite(
-                f"{spec.name} in {spec.dtype} gave weights that are not finite for {shown}; try ?dtype=float32"
-            )
-        starts = np.cumsum([0, *map(len, terms)])
-        data = (np.concatenate(weights), np.concatenate(terms), starts)
-        yield Sparse(ids, scipy.sparse.csr_matrix(data, (len(group), spec.dim), dtype=np.float32))
+    limit = Budget(budget)
+    with closing(prepared(items, spec, prepare, window)) as ready:
+        for group, pieces in ready:
+            ids = [item.id for item in group]
+            found: dict[int, Terms] = {}
+            for rows, made in computed(pieces, [cost(piece) for piece in pieces], ids, forward, limit):
+                found.update(zip(rows, made, strict=True))
+            terms = [found[row][0] for row in range(len(group))]
+            weights = [found[row][1] for row in range(len(group))]
+            if bad := [name for name, each in zip(ids, weights, strict=True) if not np.isfinite(each).all()]:
+                shown = ", ".join(bad[:5]) + (f", ... ({len(bad)} in all)" if len(bad) > 5 else "")
+                raise NotFinite(
+                    f"{spec.name} in {spec.dtype} gave weights that are not finite for {shown}; try ?dtype=float32"
+                )
+            starts = np.cumsum([0, *map(len, terms)])
+            data = (np.concatenate(weights), np.concatenate(terms), starts)
+            yield Sparse(ids, scipy.sparse.csr_matrix(data, (len(group), spec.dim), dtype=np.float32))
 
 
 def strongest(weights: np.ndarray, most: int = 0) -> Terms:

@@ -18,13 +18,15 @@ from safetensors.torch import load_file
 from ..errors import InputError
 from ..items import Dense, Item, Role
 from . import sentence_files
-from .base import EncoderSpec, Precision
+from .base import EncoderSpec
 from .batching import stream
 from .devices import resolve_device, resolve_dtype
+from .sharing import shareable
 from .spans import token_spans
 
 log = logging.getLogger("crosslens")
 Pooling = Literal["mean", "cls", "last"]
+TextPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 # Prompts of well-known checkpoints whose sentence-transformers files do not state them: query, document.
 KNOWN_PROMPTS = {
@@ -41,7 +43,9 @@ KNOWN_PROMPTS = {
     "bge-base-en": ("Represent this sentence for searching relevant passages: ", ""),
     "bge-large-en": ("Represent this sentence for searching relevant passages: ", ""),
     "mxbai-embed": ("Represent this sentence for searching relevant passages: ", ""),
-    "snowflake-arctic-embed": ("query: ", ""),
+    "snowflake-arctic-embed-m-v2": ("query: ", ""),
+    "snowflake-arctic-embed-l-v2": ("query: ", ""),
+    "snowflake-arctic-embed": ("Represent this sentence for searching relevant passages: ", ""),
     "nomic-embed-text": ("search_query: ", "search_document: "),
 }
 
@@ -55,7 +59,7 @@ TOKENIZER_FILES = (
 )
 
 # Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
-BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,12 @@ class Opened:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Opened:
-        """`InputError` if the checkpoint cannot be found, or lacks a tokenizer or weights."""
+        """`InputError` if the checkpoint cannot be found, or lacks a tokenizer or weights.
+
+        With `torch.int8` linear layers and embeddings are quantised (`encoders.int8_text`).
+        """
+        from .weights import complete  # here, since it imports this module
+
         key = (checkpoint, revision, trust_remote_code, dtype, device)
         if (live := _LIVE.get(key)) is not None:
             return live
@@ -83,12 +92,26 @@ class Opened:
         config = loaded(transformers.AutoConfig, checkpoint, **source)
         tokenizer = loaded_tokenizer(checkpoint, revision, trust_remote_code)
         auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
-        options = {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        model, report = loaded(auto, checkpoint, **options, **source)
-        if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
-            raise InputError(
-                f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}"
+
+        def read(dtype: torch.dtype) -> Any:
+            return complete(
+                auto, checkpoint, revision, lambda key: "pooler" in key,
+                config=config, dtype=dtype, trust_remote_code=trust_remote_code,
+            )  # fmt: skip
+
+        if dtype == torch.int8:
+            from . import int8_text
+
+            model = int8_text.opened(
+                config,
+                weights_revision(config, checkpoint),
+                load=lambda: read(torch.float32),
+                empty=lambda: auto.from_config(
+                    config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                ),
             )
+        else:
+            model = read(dtype)
         made = _LIVE[key] = cls(config, tokenizer, model.to(device).eval())
         return made
 
@@ -133,16 +156,19 @@ class TransformerEncoder:
         max_tokens: int | None = None,
         dim: int | None = None,
         normalize: bool = True,
-        dtype: Precision = "auto",
+        dtype: TextPrecision = "auto",
         revision: str | None = None,
     ) -> TransformerEncoder:
         """Load from the hub or a directory, safetensors only.
 
-        `dim` keeps the first components (Matryoshka; Kusupati et al. 2022). `InputError` if the checkpoint cannot be
+        `dim` keeps the first components (Matryoshka; Kusupati et al. 2022). `dtype=int8` is for CPUs: the checkpoint is
+        quantised once and kept in the cache (`encoders.int8_text`). `InputError` if the checkpoint cannot be
         found, lacks a tokenizer or weights, or if `dim` or `max_tokens` exceed what it has.
         """
         where = resolve_device(device)
-        precision = resolve_dtype(dtype, where)
+        if dtype == "int8" and where.type != "cpu":
+            raise InputError(f"dtype=int8 is for CPUs, not {where.type}; there take bfloat16 or float16")
+        precision = torch.int8 if dtype == "int8" else resolve_dtype(dtype, where)
         opened = Opened.of(checkpoint, revision, trust_remote_code, precision, where)
         config, tokenizer = opened.config, opened.tokenizer
         published = sentence_files.read(checkpoint, revision)
@@ -159,7 +185,7 @@ class TransformerEncoder:
         known = next((p for name, p in KNOWN_PROMPTS.items() if name in checkpoint.lower()), ("", ""))
         spec = EncoderSpec(
             name=f"hf:{checkpoint}",
-            revision=getattr(config, "_commit_hash", None) or weights_hash(checkpoint),
+            revision=weights_revision(config, checkpoint),
             modalities=("text",),
             dim=dim or width,
             pooling=pooling or published.pooling or "mean",
@@ -171,6 +197,11 @@ class TransformerEncoder:
             metric="cosine" if normalize else "dot",
             dtype=str(precision).removeprefix("torch."),
         )
+        if (
+            spec.pooling == "last"
+            and tokenizer("a")["input_ids"][-1:] == tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+        ):
+            log.warning("%s: the vector is the state of a text's last word; llm: appends an end", checkpoint)
         return cls(opened, spec, device=where, lowercase=published.lowercase, dense=dense)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
@@ -251,7 +282,7 @@ class OfflineE5:
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         max_tokens: int | None = None,
-        dtype: Precision = "auto",
+        dtype: TextPrecision = "auto",
     ) -> TransformerEncoder:
         """Convert the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed."""
         from . import offline
@@ -268,17 +299,24 @@ class OfflineE5:
         return encoder
 
 
+def weights_revision(config: Any, checkpoint: str) -> str:
+    """The hub's commit, or the hash of a directory's weights."""
+    return getattr(config, "_commit_hash", None) or weights_hash(checkpoint)
+
+
 def weights_hash(checkpoint: str) -> str:
-    """What a directory's weights are known by: sha256 over its safetensors files, 16 hex digits."""
+    """What a directory's weights are known by: sha256 over its safetensors and tokenizer files, 16 hex digits."""
     from . import offline
 
     where = Path(checkpoint)
     if where.parent == offline.cache_dir() / "offline":
         return where.name  # made by us from a file of known sha256, which the name holds
     digest = hashlib.sha256()
-    for path in sorted(where.glob("*.safetensors")):
-        with path.open("rb") as weights:
-            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    tokenizer = [path for name in TOKENIZER_FILES if (path := where / name).is_file()]
+    # Dense layers lie in folders of their own.
+    for path in [*sorted(where.rglob("*.safetensors")), *tokenizer]:
+        with path.open("rb") as part:
+            digest.update(hashlib.file_digest(part, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -299,7 +337,7 @@ def loaded(auto: Any, checkpoint: str, **options: Any) -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        return auto.from_pretrained(checkpoint, **options)
+        return shareable(auto.from_pretrained(checkpoint, **options))
     except (OSError, ValueError, KeyError, ImportError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__

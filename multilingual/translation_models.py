@@ -16,10 +16,10 @@ import transformers
 
 from ..encoders.base import Precision
 from ..encoders.batching import batches, halving
-from ..encoders.decoders import require_safetensors
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.sentence_files import fetch
 from ..encoders.transformer import loaded, loaded_tokenizer, weights_hash
+from ..encoders.weights import require_safetensors
 from ..errors import InputError
 from .judges.saying import completion, end_tokens
 from .languages import iso, name

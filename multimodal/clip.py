@@ -25,8 +25,10 @@ from ..encoders.batching import batches, halving
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..errors import InputError, nearest
 from ..items import Role
+from . import clip_spans
 from .fusion import Fusion
 from .images import MAX_PIXELS, check_max_pixels
+from .pixels import Pixels
 from .towers import TwoTower, check_text_weight
 
 # open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
@@ -40,7 +42,9 @@ else:
     os.environ["TOKENIZERS_PARALLELISM"] = _parallelism
 
 TEXT_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}  # padded tokens a batch
-IMAGE_BATCH = {"cpu": 16, "cuda": 128, "mps": 32}
+# Pixels a batch of pictures. On a CPU 64 of 224 x 224: its threads wait for each other at every layer of a batch, which
+# costs the more, the smaller it is (on busy cores 136 ms of processor a picture by 16, 79 by 64; ViT-B-32, bfloat16).
+IMAGE_BUDGET = {"cpu": 64 * 224**2, "cuda": 256 * 224**2, "mps": 32 * 224**2}
 # No tokenizer makes fewer tokens of more characters; byte-pair merging in Python takes the square of a
 # text's length.
 CHARACTERS_PER_TOKEN = 64
@@ -99,11 +103,13 @@ class ClipEncoder(TwoTower):
     ) -> None:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.transform = transform
+        self.pixels = Pixels(transform)
+        self.transform = self.pixels.one
+        self.held, self.shortest = self.pixels.held, self.pixels.shortest
+        self.image_batch = max(1, IMAGE_BUDGET[device.type] // (self.pixels.side or 224) ** 2)
         self.spec = spec
         self.device = device
         self.dtype: torch.dtype = getattr(torch, spec.dtype)
-        self.image_batch = IMAGE_BATCH[device.type]
         # A Hugging Face tower masks its padding, so that the padding may be left off: short texts get much
         # faster.
         tower = getattr(model, "text", None)
@@ -164,6 +170,9 @@ class ClipEncoder(TwoTower):
             # run.
             trust = {"trust_remote_code": trust_remote_code} if text.get("hf_tokenizer_name") else {}
             tokenizer = open_clip.get_tokenizer(name, **trust)
+            if (inner := getattr(tokenizer, "tokenizer", None)) is not None:
+                # As all of them were trained; transformers 5 pads those of Gemma's class (SigLIP 2) on the left.
+                inner.padding_side = "right"
             revision = _revision(name, pretrained)
         extra = {
             "preprocess": model.visual.preprocess_cfg,
@@ -201,13 +210,12 @@ class ClipEncoder(TwoTower):
         return self.templates.get(_closest(lang or "eng", tuple(self.templates), 10), "{}")
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
-        """The model's own transform: float32 [3, height, width]."""
-        tensor: torch.Tensor = self.transform(image)
-        return tensor
+        """The picture in the model's size, as `Pixels.one` has it: [3, height, width]."""
+        return self.transform(image)
 
     @torch.inference_mode()
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
-        pixels = torch.stack(list(images)).to(self.device, self.dtype)
+        pixels = self.pixels.batch(images, self.device).to(self.dtype)
         vectors: np.ndarray = self.model.encode_image(pixels).float().cpu().numpy()
         return vectors
 
@@ -240,6 +248,20 @@ class ClipEncoder(TwoTower):
             self.tokenizer.tokenizer.src_lang = code
             ids[rows] = self.tokenizer([texts[row] for row in rows])
         return ids
+
+    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
+        return clip_spans.token_spans(self.tokenizer, texts, self.spec.name)
+
+    def room(self, role: Role = "document") -> int:
+        """How many tokens of a text fit, beside special tokens and the longest template (`encoders.base.Tokenizes`)."""
+        frames = [""]
+        if role == "query":
+            frames = [
+                f"{self.instruction} {each}".replace("{}", "") for each in self.templates.values() or [""]
+            ]
+        longest = max(len(spans) for spans in self.token_spans(frames))
+        return self.spec.max_tokens - clip_spans.special_tokens(self.tokenizer) - longest
 
     @torch.inference_mode()
     def _texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:

@@ -11,6 +11,7 @@ from ..errors import nearest
 from .images import MAX_PIXELS
 
 log = logging.getLogger("crosslens")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 Name = Literal["auto", "dse", "mcdse", "gme", "qwen3-vl", "omniembed", "plain"]
 
 
@@ -21,7 +22,8 @@ class Format:
     `query` and `document` hold the text at {}; `picture` is said of a picture alone. An instruction for queries takes
     the place of `system`, or opens the text if `instruct` is `text`. `opened`: the template opens the assistant's
     turn. `sentence`: instructions end with punctuation. `end` comes last; the vector is read off the last token. `blank`: texts alone come with a black picture of so
-    many pixels a side. `text_first`: the picture after the text. `max_pixels` and `max_tokens` as trained.
+    many pixels a side. `text_first`: the picture after the text. Smaller pictures are enlarged to `min_pixels` (0: as
+    the processor has it). `max_pixels` and `max_tokens` as trained.
     """
 
     query: str = "{}"
@@ -34,6 +36,7 @@ class Format:
     end: str = ""
     blank: int = 0
     text_first: bool = False
+    min_pixels: int = 0
     max_pixels: int = MAX_PIXELS
     max_tokens: int = 8192
 
@@ -66,6 +69,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
             system="You are a helpful assistant.",
             instruct="system",
             end="<|endoftext|>",
+            min_pixels=4 * 28 * 28,
             max_pixels=1280 * 28 * 28,
             max_tokens=1800,
         ),
@@ -76,6 +80,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
             system="Represent the user's input.",
             instruct="system",
             sentence=True,
+            min_pixels=4 * 32 * 32,
             max_pixels=1800 * 32 * 32,
         ),
     ),

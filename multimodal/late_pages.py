@@ -13,15 +13,19 @@ import transformers
 from ..encoders.base import EncoderSpec, Precision
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.late import pooling_name, stream
+from ..encoders.sentence_files import fetch
 from ..encoders.transformer import BUDGET, loaded, weights_hash
+from ..encoders.weights import complete
 from ..errors import InputError
 from ..items import Item, Multi, Role
+from .formats import PROCESSOR_FILES
 from .images import MAX_PIXELS, check_max_pixels
-from .towers import DECODERS, ahead, opened
+from .towers import in_threads, opened, picture_weight
 
 # The model types of transformers whose `forward` gives `embeddings` [n, tokens, dim] of text and of pages.
 MODELS = ("colpali", "colqwen2", "colmodernvbert")
-WINDOW = 32  # items read ahead: their pages lie in memory as pixels
+WINDOW = 256  # items a window; fewer pages, which lie in memory as pixels
+PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 MAX_TOKENS = 512  # of a text; queries are short
 CHARACTERS_PER_TOKEN = 64  # no tokenizer makes fewer tokens of more characters
 
@@ -78,16 +82,22 @@ class PageEncoder:
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        if not any(fetch(checkpoint, name, revision) for name in PROCESSOR_FILES):
+            raise InputError(
+                f"{checkpoint} has no processor (none of {', '.join(PROCESSOR_FILES)}) that takes images of pages"
+            )
         processor = loaded(transformers.AutoProcessor, checkpoint, **source)
         if getattr(processor, "image_processor", None) is None or not hasattr(processor, "process_images"):
             raise InputError(f"{checkpoint}: its processor ({type(processor).__name__}) lacks images")
-        options = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
         # transformers has no Auto class for retrieval; its mapping for pretraining holds these models.
-        model, report = loaded(transformers.AutoModelForPreTraining, checkpoint, **options, **source)
-        if missing := [key for key in report["missing_keys"] if "lm_head" not in key]:
-            raise InputError(
-                f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}"
-            )
+        model = complete(
+            transformers.AutoModelForPreTraining,
+            checkpoint,
+            revision,
+            lambda key: "lm_head" in key,
+            dtype=precision,
+            trust_remote_code=trust_remote_code,
+        )
         width = int(model.config.embedding_dim)
         if dim is not None and not 1 <= dim <= width:
             raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
@@ -121,7 +131,7 @@ class PageEncoder:
 
         def prepare(group: Sequence[Item]) -> list[list[Inputs]]:
             pictured = [item for item in group if item.image is not None]
-            pages = iter(list(ahead(self._page, pictured, DECODERS)))
+            pages = in_threads(self._page, pictured, len(pictured))
             made: list[list[Inputs]] = []
             for item in group:
                 held: list[Inputs] = []
@@ -136,12 +146,14 @@ class PageEncoder:
             items,
             self.spec,
             prepare=prepare,
-            cost=lambda inputs: inputs["input_ids"].shape[1],
+            cost=_cost,
             forward=self._forward,
             budget=BUDGET[self.device.type],
             pool=self.pool if role == "document" else 1,
             protected=0,
             window=WINDOW,
+            # A pixel is three numbers, and Qwen-VL's processors hold each twice.
+            weight=picture_weight(6 * self.model.dtype.itemsize * self.spec.max_pixels, WINDOW),
         )
 
     def page(self, image: PIL.Image.Image) -> Inputs:
@@ -149,7 +161,8 @@ class PageEncoder:
         return _plain(self.processor.process_images(images=[image]))
 
     def _page(self, item: Item) -> Inputs:
-        return self.page(opened(item, self.spec.max_pixels))
+        made = self.page(opened(item, self.spec.max_pixels))
+        return {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in made.items()}
 
     def _worded(self, text: str, role: Role) -> Inputs:
         suffix = {} if role == "query" else {"suffix": ""}
@@ -192,6 +205,12 @@ class PageEncoder:
         ]
         whole = torch.cat(padded).to(self.device)
         return whole.to(self.model.dtype) if whole.is_floating_point() else whole
+
+
+def _cost(inputs: Inputs) -> int:
+    """Tokens, and what the pixels of a page cost the vision tower, in tokens."""
+    pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else 0
+    return inputs["input_ids"].shape[1] + pixels // PATCH
 
 
 def _plain(made: Mapping[str, torch.Tensor]) -> Inputs:

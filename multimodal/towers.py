@@ -6,23 +6,24 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
 
 from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
-from ..encoders.batching import halving
-from ..items import Dense, Item, Role, windows
+from ..encoders.batching import Budget, computed, prepared
+from ..items import Dense, Item, Role
 from .fusion import Fusion, check_text_weight, fuse
 from .images import open_image
 
-__all__ = ["DECODERS", "TwoTower", "ahead", "check_text_weight", "opened"]
+__all__ = ["DECODERS", "TwoTower", "check_text_weight", "in_threads", "opened", "picture_weight"]
 
 T = TypeVar("T")
-DECODERS = min(4, os.cpu_count() or 1)
+DECODERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+HELD = 256 << 20  # bytes of pictures that a window may hold; another window is made ahead
 
 
 class TwoTower:
@@ -30,13 +31,16 @@ class TwoTower:
 
     Vectors are float32 of length 1. An item with both gets one vector: `fuse` of its two with `text_weight`, shorter
     than 1 if `fusion` is `score`. An `instruction` opens every query's text, and is the text of one that has only an
-    image (as in UniIR; Wei et al. 2024). Images are decoded by a few threads while the model works; at most `window`
-    items are read ahead and `image_batch` images held per model call.
+    image (as in UniIR; Wei et al. 2024). Images are decoded by a few threads while the model works, JPEGs as coarsely
+    as leaves `shortest` pixels of the shorter side; a window of at most `window` items is made ahead, less where
+    pictures of `held` bytes would fill the memory, and `image_batch` images go into a model call.
     """
 
     spec: EncoderSpec
     window: int = 256
     image_batch: int = 16
+    held: int = 1 << 20
+    shortest: int = 0
     text_weight: float = 0.5
     fusion: Fusion = "feature"
     instruction: str = ""
@@ -59,25 +63,36 @@ class TwoTower:
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items."""
-        for group in windows(items, self.window):
-            if role == "query":
-                group = [self._asked(item) for item in group]
-            held = [check_modalities(item, self.spec) for item in group]
-            worded = [row for row, what in enumerate(held) if "text" in what]
-            pictured = [row for row, what in enumerate(held) if "image" in what]
-            vectors = np.zeros((len(group), self.spec.dim), np.float32)
-            vectors[pictured] = unit(self._pictures([group[row] for row in pictured]))
-            words = np.zeros_like(vectors)
-            if worded:
-                texts = [group[row].text or "" for row in worded]
-                words[worded] = unit(self.texts(texts, role, [group[row].lang for row in worded]))
-            both = np.array([len(what) == 2 for what in held])
-            alone = np.array(["image" not in what for what in held])
-            vectors[alone] = words[alone]
-            vectors[both] = fuse(words[both], vectors[both], self.text_weight, self.fusion)
-            ids = [item.id for item in group]
-            check_finite(ids, vectors, self.spec.name, self.spec.dtype)
-            yield Dense(ids, vectors)
+
+        def prepare(group: Sequence[Item]) -> list[Any]:
+            pictured = [item for item in group if item.image is not None]
+            return list(in_threads(self._opened, pictured, len(pictured)))
+
+        limit = Budget(self.image_batch)
+        with closing(
+            prepared(items, self.spec, prepare, self.window, picture_weight(self.held, self.window))
+        ) as ready:
+            for group, pictures in ready:
+                if role == "query":
+                    group = [self._asked(item) for item in group]
+                ids = [item.id for item in group]
+                held = [check_modalities(item, self.spec) for item in group]
+                worded = [row for row, what in enumerate(held) if "text" in what]
+                pictured = np.array([row for row, what in enumerate(held) if "image" in what], np.intp)
+                vectors = np.zeros((len(group), self.spec.dim), np.float32)
+                names = [ids[row] for row in pictured]
+                for rows, found in computed(pictures, [1] * len(pictures), names, self.images, limit):
+                    vectors[pictured[rows]] = unit(found)
+                words = np.zeros_like(vectors)
+                if worded:
+                    texts = [group[row].text or "" for row in worded]
+                    words[worded] = unit(self.texts(texts, role, [group[row].lang for row in worded]))
+                both = np.array([len(what) == 2 for what in held])
+                alone = np.array(["image" not in what for what in held])
+                vectors[alone] = words[alone]
+                vectors[both] = fuse(words[both], vectors[both], self.text_weight, self.fusion)
+                check_finite(ids, vectors, self.spec.name, self.spec.dtype)
+                yield Dense(ids, vectors)
 
     def _asked(self, item: Item) -> Item:
         """A query as it is encoded: its text in the template, the instruction before it."""
@@ -85,29 +100,31 @@ class TwoTower:
         text = self.template(item.lang).replace("{}", item.text or "") if "text" in held else ""
         return replace(item, text=f"{self.instruction} {text}".strip() if self.instruction else text)
 
-    def _pictures(self, items: Sequence[Item]) -> np.ndarray:
-        blocks = [np.zeros((0, self.spec.dim), np.float32)]
-        stream = zip(items, ahead(self._opened, items, self.image_batch + DECODERS), strict=True)
-        while batch := list(islice(stream, self.image_batch)):
-            blocks.append(halving(self.images, [each for _, each in batch], [item.id for item, _ in batch]))
-        return np.concatenate(blocks)
-
     def _opened(self, item: Item) -> Any:
-        return self.prepare(opened(item, self.spec.max_pixels))
+        return self.prepare(opened(item, self.spec.max_pixels, self.shortest))
 
 
-def opened(item: Item, max_pixels: int) -> PIL.Image.Image:
-    """An item's image within limits; the `InputError` of one that does not open names the item and its path."""
+def opened(item: Item, max_pixels: int, shortest: int | None = None) -> PIL.Image.Image:
+    """An item's image within limits, as `open_image` has them; `InputError` names the item and its path."""
     where = f" ({item.image})" if isinstance(item.image, os.PathLike) else ""
     assert item.image is not None
-    return open_image(item.image, max_pixels=max_pixels, name=f"item {item.id!r}{where}")
+    return open_image(item.image, max_pixels=max_pixels, shortest=shortest, name=f"item {item.id!r}{where}")
 
 
-def ahead(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Iterator[T]:
+def picture_weight(held: int, window: int) -> Callable[[Item], int]:
+    """How much of a window an item fills, where a picture holds `held` bytes: `HELD` bytes, or all items, fill it."""
+    share = max(1, min(window, -(-window * held // HELD)))
+    return lambda item: 1 if item.image is None else share
+
+
+def in_threads(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Iterator[T]:
     """`map(work, items)` by threads, in order, with at most `depth` results waiting."""
     if not items:
         return
-    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="crosslens-decode")
+    if len(items) == 1:
+        yield work(items[0])
+        return
+    pool = ThreadPoolExecutor(min(DECODERS, len(items)), thread_name_prefix="crosslens-decode")
     try:
         waiting: deque[Future[T]] = deque()
         for item in items:

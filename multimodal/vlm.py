@@ -21,19 +21,18 @@ import transformers
 
 from ..encoders.base import EncoderSpec, Precision
 from ..encoders.batching import stream
-from ..encoders.decoders import require_safetensors
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.spans import token_spans
-from ..encoders.transformer import BUDGET, loaded, weights_hash
+from ..encoders.transformer import BUDGET, TOKENIZER_FILES, loaded, weights_hash
+from ..encoders.weights import complete
 from ..errors import InputError
 from ..items import Dense, Item, Role
-from .formats import Format, Name, format_of
+from .formats import PROCESSOR_FILES, Format, Name, format_of
 from .images import check_max_pixels
-from .towers import DECODERS, ahead, opened
+from .towers import in_threads, opened, picture_weight
 
 PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
-WINDOW = 64  # items read ahead: their pictures are held decoded
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+WINDOW = 512  # items a window; fewer pictures, which are held decoded
 # No tokenizer makes fewer tokens of more characters; the rest of a long text need not be read to be cut off.
 CHARACTERS_PER_TOKEN = 64
 
@@ -84,7 +83,7 @@ class VisionLanguageEncoder:
         ]
         self._rendered = lru_cache(maxsize=64)(self._render)
         self._bos = self._added_bos()
-        self.size = _size(processor.image_processor, max_pixels)
+        self.size = _size(processor.image_processor, format.min_pixels, max_pixels)
         self._largest = self._measured(max_pixels)
 
     spec: EncoderSpec
@@ -176,6 +175,8 @@ class VisionLanguageEncoder:
             forward=self._forward,
             budget=self.budget,
             window=WINDOW,
+            weight=picture_weight(3 * self.spec.max_pixels, WINDOW),
+            collate=self._collated,
         )
 
     def worded(self, role: Role, text: str, pictured: bool) -> str:
@@ -187,7 +188,7 @@ class VisionLanguageEncoder:
         """Items as the processor takes them, pictures opened by threads, texts cut."""
         held = [item.modalities for item in items]
         pictured = [item for item, what in zip(items, held, strict=True) if "image" in what]
-        pictures = ahead(lambda item: opened(item, self.spec.max_pixels), pictured, WINDOW + DECODERS)
+        pictures = in_threads(lambda item: opened(item, self.spec.max_pixels), pictured, len(pictured))
         seen = [self._squashed(next(pictures)) if "image" in what else None for what in held]
         longest = CHARACTERS_PER_TOKEN * self.spec.max_tokens
         texts = [
@@ -249,20 +250,26 @@ class VisionLanguageEncoder:
             for key, value in made.items()
         }
 
-    def _forward(self, batch: Sequence[Shown]) -> np.ndarray:
-        vectors = np.empty((len(batch), self.spec.dim), np.float32)
+    def _collated(self, batch: Sequence[Shown]) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
+        """The inputs of those with pictures and of those without, each with their places in the batch."""
+        made = []
         for sees in (True, False):
             if rows := [row for row, each in enumerate(batch) if (each.picture is not None) == sees]:
-                vectors[rows] = self._pooled([batch[row] for row in rows])
+                made.append((rows, self.inputs([batch[row] for row in rows])))
+        return made
+
+    def _forward(self, parts: Sequence[tuple[list[int], dict[str, torch.Tensor]]]) -> np.ndarray:
+        vectors = np.empty((sum(len(rows) for rows, _ in parts), self.spec.dim), np.float32)
+        for rows, inputs in parts:
+            vectors[rows] = self._pooled(inputs)
         return vectors
 
     @torch.inference_mode()
-    def _pooled(self, shown: Sequence[Shown]) -> np.ndarray:
-        inputs = self.inputs(shown)
+    def _pooled(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         states = self.model(**inputs, use_cache=False).last_hidden_state
         mask = inputs["attention_mask"]
         last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-        pooled = states[torch.arange(len(shown), device=self.device), last, : self.spec.dim].float()
+        pooled = states[torch.arange(len(mask), device=self.device), last, : self.spec.dim].float()
         vectors: np.ndarray = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return vectors
 
@@ -403,6 +410,8 @@ def _open(
             f"{homes[-1][0]} has no processor (none of {', '.join(PROCESSOR_FILES)}); vlm takes a vision-language "
             "model, or processor= names a checkpoint that has its processor"
         )
+    if not any(fetch(home[0], name, home[1]) for name in TOKENIZER_FILES):
+        raise InputError(f"{home[0]} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
     made = loaded(transformers.AutoProcessor, home[0], revision=home[1], trust_remote_code=trust_remote_code)
     if getattr(made, "image_processor", None) is None or getattr(made, "tokenizer", None) is None:
         raise InputError(
@@ -412,17 +421,17 @@ def _open(
         raise InputError(f"{home[0]}: its processor has no chat template, which says where pictures go")
     whole = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = transformers.AutoModelForImageTextToText if whole else transformers.AutoModel
-    options = {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    try:
-        model, report = loaded(auto, model_at, **options, **source)
-    except InputError:
-        require_safetensors(model_at, model_revision)
-        raise
     held = found.keys if found else frozenset()
     # Embedding checkpoints may be saved without the language head, which is not used.
-    missing = [key for key in sorted(set(report["missing_keys"]) - held) if not key.startswith("lm_head")]
-    if missing:
-        raise InputError(f"{model_at}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
+    model = complete(
+        auto,
+        model_at,
+        model_revision,
+        lambda key: key in held or key.startswith("lm_head"),
+        config=config,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
     version = getattr(model.config, "_commit_hash", None) or weights_hash(model_at)
     body = model.base_model
     if found:
@@ -452,12 +461,17 @@ def _renamed(model: torch.nn.Module) -> dict[str, str]:
     return {each.source_patterns[0]: each.target_patterns[0] for each in renames}
 
 
-def _size(image_processor: Any, max_pixels: int) -> dict[str, int] | None:
-    """What tells a processor to make at most `max_pixels` of a picture, and no fewer than it has; None if nothing does."""
+def _size(image_processor: Any, min_pixels: int, max_pixels: int) -> dict[str, int] | None:
+    """What tells a processor to make at least and at most so many pixels of a picture; None if nothing does.
+
+    `min_pixels` is the processor's own where it is 0.
+    """
     size = {key: value for key, value in dict(image_processor.size).items() if value}
     if set(size) == {"shortest_edge", "longest_edge"} and hasattr(image_processor, "merge_size"):
         # Qwen-VL and its kin: both are areas.
-        return {"shortest_edge": min(size["shortest_edge"], max_pixels), "longest_edge": max_pixels}
+        # Sides are rounded up to whole squares: what is enlarged to nearly the limit would pass it.
+        least = min(min_pixels or size["shortest_edge"], max_pixels // 4)
+        return {"shortest_edge": least, "longest_edge": max_pixels}
     if set(size) == {"longest_edge"}:
         # Idefics3, SmolVLM: pictures are enlarged to this edge and cut into tiles; a view of the whole comes beside
         # them, where there are several.

@@ -20,11 +20,14 @@ from PIL import Image
 # Registered name -> a SPEC, where {fixture} is a tiny checkpoint that a fixture of tests/conftest.py writes.
 SPECS = {
     "hf": "hf:{tiny_encoder}?dtype=float32",
+    "hf in int8": "hf:{tiny_encoder}?dtype=int8",
     "llm": "llm:{tiny_llm}?dtype=float32&instruct=Find+the+passage",
     "llm padded on the left": "llm:{tiny_llm}?dtype=float32&padding=left&dim=16",
     "llm both ways": "llm:{tiny_bidirectional_llm}?dtype=float32",
     "llm both ways, on the left": "llm:{tiny_bidirectional_llm}?dtype=float32&padding=left",
     "llm in int8": "llm:{tiny_llm}?dtype=int8&attention=bidirectional",
+    "promptreps": "promptreps:{tiny_llm}?dtype=float32&prompt=own",
+    "promptreps sparse": "promptreps:{tiny_judge}?dtype=float32&rep=sparse",
     "st": "st:{tiny_encoder}?dtype=float32",
     "st of a decoder": "st:{tiny_bidirectional_llm}?dtype=float32&batch_size=8",
     "clip": "clip:{tiny_clip}?dtype=float32",

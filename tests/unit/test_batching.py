@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
+import torch
 from crosslens.encoders.base import EncoderSpec, NotFinite
 from crosslens.encoders.batching import batches, halving, stream
 from crosslens.errors import InputError
@@ -24,7 +27,7 @@ def test_every_piece_is_in_one_batch_within_the_budget(costs, budget):
     assert longest == sorted(longest, reverse=True)
 
 
-def encoded(items, *, forward=None, window=4, budget=20):
+def encoded(items, *, forward=None, window=4, budget=20, **options):
     def lengths(texts):
         return np.array([[len(text)] for text in texts], np.float32)
 
@@ -36,6 +39,7 @@ def encoded(items, *, forward=None, window=4, budget=20):
         forward=forward or lengths,
         budget=budget,
         window=window,
+        **options,
     )
 
 
@@ -50,7 +54,7 @@ def test_order_and_ids_are_kept(texts, window):
     assert found == [(str(n), len(text)) for n, text in enumerate(texts)]
 
 
-def test_no_more_than_a_window_is_read_ahead():
+def test_no_more_than_a_window_is_read_beyond_the_one_at_work():
     read = 0
 
     def source():
@@ -59,8 +63,10 @@ def test_no_more_than_a_window_is_read_ahead():
             read += 1
             yield Item(str(n), "text")
 
-    next(encoded(source(), window=8))
-    assert read == 8
+    with closing(encoded(source(), window=8)) as stream:
+        for given in range(1, 4):
+            next(stream)
+            assert 8 * given <= read <= 8 * (given + 1)
 
 
 def test_out_of_memory_halves_the_batch_and_names_what_never_fits():
@@ -78,6 +84,53 @@ def test_out_of_memory_halves_the_batch_and_names_what_never_fits():
     assert max(size for size in sizes if size <= 3) > 1
     with pytest.raises(InputError, match="'d2' alone does not fit"):
         halving(forward, ["a", "huge"], ["d1", "d2"])
+
+
+def test_a_budget_that_was_too_much_is_lower_for_the_rest_of_the_stream():
+    tried = []
+
+    def forward(texts):
+        tried.append(len(texts) * max(map(len, texts)))  # padded
+        if tried[-1] > 12:
+            raise torch.OutOfMemoryError("out of memory")
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    items = [Item(str(n), "x" * (n % 4 + 1)) for n in range(64)]
+    found = list(encoded(items, forward=forward, window=16, budget=32))
+    assert [row for batch in found for row in batch.vectors[:, 0]] == [n % 4 + 1 for n in range(64)]
+    failed = [place for place, size in enumerate(tried) if size > 12]
+    assert [tried[place] for place in failed] == [32, 16]  # found out once, and remembered
+    assert failed == [0, 1]
+    tried.clear()
+    list(encoded(items, forward=forward, window=16, budget=32))
+    assert tried[0] == 32  # another stream finds its own budget
+
+
+def test_what_was_collated_for_a_larger_budget_is_collated_again():
+    made, tried = [], []
+
+    def collate(texts):
+        made.append(len(texts))
+        return texts
+
+    def forward(texts):
+        tried.append(len(texts))
+        if len(texts) > 2:
+            raise MemoryError
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    items = [Item(str(n), "xx") for n in range(40)]
+    found = list(encoded(items, forward=forward, window=40, budget=16, collate=collate))
+    assert [row for batch in found for row in batch.vectors[:, 0]] == [2] * 40
+    assert tried[:2] == [8, 4]
+    assert set(tried[2:]) == {2}
+    assert max(made[3:], default=0) <= 8
+
+
+def test_windows_end_where_their_weight_is_full():
+    items = [Item(str(n), "x" * n) for n in (1, 2, 5, 1, 1, 1, 1, 9)]
+    found = list(encoded(items, window=5, weight=lambda item: len(item.text)))
+    assert [list(batch.ids) for batch in found] == [["1", "2", "5"], ["1", "1", "1", "1", "9"]]
 
 
 def test_other_errors_pass_through():

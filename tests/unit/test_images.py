@@ -1,5 +1,6 @@
 """Opening images: every mode and format ends as upright RGB, everything else as one `InputError`."""
 
+import importlib
 import io
 import os
 import struct
@@ -329,3 +330,70 @@ def test_image_bytes(tmp_path: Path) -> None:
         again = open_image(image_bytes(scene().convert(mode)), max_pixels=None)
         assert again.size == (96, 64)
     assert np.array_equal(np.asarray(open_image(image_bytes(scene()))), np.asarray(scene()))
+
+
+@pytest.mark.parametrize(
+    ("shortest", "size"), [(None, (800, 640)), (320, (400, 320)), (321, (800, 640)), (80, (100, 80))]
+)
+def test_a_jpeg_may_be_decoded_at_a_fraction(shortest: int | None, size: tuple[int, int]) -> None:
+    whole = scene(800, 640)
+    found = open_image(encoded(whole, "JPEG"), shortest=shortest)
+    assert found.size == size  # at least `shortest`, however small
+    assert open_image(encoded(whole), shortest=shortest).size == (800, 640)  # PNG has no such thing
+    # The pixel limit holds whatever is asked for, and an upright picture's shorter side is its own.
+    assert open_image(encoded(whole, "JPEG"), shortest=320, max_pixels=1000).size == (35, 28)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_image(encoded(whole, "JPEG", exif=exif), shortest=320).size == (320, 400)
+
+
+def test_the_benchmarks_pictures_are_the_same_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    benchmark = importlib.import_module("images")
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made.append([path.read_bytes() for path in benchmark.pictures(tmp_path / name, 3)])
+    assert made[0] == made[1]
+    assert len(set(made[0])) == 3
+    for data in made[0]:
+        with Image.open(io.BytesIO(data)) as image:
+            assert sorted(image.size, reverse=True) in [list(size) for size in benchmark.SIZES]
+
+
+def transforms() -> list[object]:
+    import open_clip.transform
+    import timm.data
+
+    shapes = [("shortest", 32), ("longest", 32), ("squash", (32, 32))]
+    theirs = [
+        open_clip.transform.image_transform(size, is_train=False, resize_mode=mode) for mode, size in shapes
+    ]
+    return [*theirs, timm.data.create_transform((3, 32, 32), crop_pct=0.9)]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_transform_in_two_parts_gives_the_same_floats(number: int) -> None:
+    import torch
+    from crosslens.multimodal.pixels import Pixels
+
+    transform = transforms()[number]
+    pixels = Pixels(transform)
+    images = [scene(96, 64), scene(50, 90)]
+    made = [pixels.one(image) for image in images]
+    assert {each.dtype for each in made} == {torch.uint8}
+    assert pixels.side >= 32
+    assert pixels.held == 3 * pixels.side**2
+    expected = torch.stack([transform(image) for image in images])  # type: ignore[operator]
+    assert torch.equal(pixels.batch(made, torch.device("cpu")), expected)
+
+
+def test_a_transform_of_another_kind_is_left_whole() -> None:
+    import torch
+    from crosslens.multimodal.pixels import Pixels
+
+    pixels = Pixels(lambda image: torch.full((3, 4, 5), float(image.width)))
+    assert (pixels.side, pixels.shortest) == (0, 0)
+    assert pixels.batch([pixels.one(scene())], torch.device("cpu")).shape == (1, 3, 4, 5)

@@ -369,7 +369,7 @@ def test_faulty_adapters_are_one_clear_line(llama, folder, tmp_path, monkeypatch
     monkeypatch.undo()
     torch.save({}, where / "adapter_model.bin")
     (where / "adapter_model.safetensors").unlink()
-    with pytest.raises(InputError, match="pickled weights are not read"):
+    with pytest.raises(InputError, match="pickled weights only"):
         load(str(where))
 
 

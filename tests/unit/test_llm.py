@@ -81,6 +81,53 @@ def test_sentence_transformers_files_are_followed_but_for_checkpoints_known_to_n
     assert mistral.spec.query_prompt == f"{E5} "
 
 
+def test_the_end_that_a_checkpoint_is_known_by_is_not_its_eos_token(llm_folder):
+    where = llm_folder("Qwen3-Embedding-tiny", "Qwen3", "$A")
+    for path in where.glob("tokenizer*.json"):
+        path.write_text(path.read_text().replace('"<end>"', '"<|endoftext|>"'))
+    encoder = load(where)
+    assert encoder.tokenizer.eos_token == "</s>"
+    assert tokens(encoder, "cats") == "cats<|endoftext|>"
+
+
+def test_an_end_that_only_the_tokenizers_configuration_asks_for_is_put(llm_folder, publish, caplog):
+    """SFR-Embedding-Mistral: `add_eos_token`, which transformers 5 ignores where there is a tokenizer.json."""
+    where = publish(llm_folder("sfr-tiny"), "lasttoken")
+    assert tokens(load(where), "cats") == "<s>cats"
+    assert "the vector is the state of a text's last word" in caplog.text
+    config = json.loads((where / "tokenizer_config.json").read_text())
+    caplog.clear()
+    for asked, expected in ((False, "<s>cats"), (True, "<s>cats</s>")):
+        (where / "tokenizer_config.json").write_text(json.dumps({**config, "add_eos_token": asked}))
+        assert tokens(load(where), "cats") == expected
+    assert tokens(load(where, "eos=false"), "cats") == "<s>cats"
+    ids = load(where, "max_tokens=8").token_ids(["cats sleep " * 50])[0]
+    assert (len(ids), ids[-1]) == (8, load(where).tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "shown"),
+    [
+        ("LlamaTokenizer", "<s> $A", "<s>{}</s>"),  # RepLLaMA's: no end, which we append
+        ("LlamaTokenizer", "<s> $A </s>", "<s>{}</s>"),
+        ("Qwen2Tokenizer", "$A <pad>", "{}<pad>"),  # Qwen3-Embedding's
+        ("GemmaTokenizer", "<s> $A </s>", "<s>{}</s>"),  # EmbeddingGemma's
+    ],
+)
+def test_tokenizers_of_the_published_classes_keep_their_special_tokens(llm_folder, kind, template, shown):
+    """transformers 5 builds most of these anew from vocabulary and merges."""
+    where = llm_folder("tiny", "Llama", template)
+    path = where / "tokenizer_config.json"
+    more = {"tokenizer_class": kind, "add_bos_token": False, "add_eos_token": False, "mask_token": "<end>"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    encoder = load(where)
+    ids = encoder.token_ids(["cats"])[0]
+    word = encoder.tokenizer("cats", add_special_tokens=False)["input_ids"]
+    before, after = shown.split("{}")
+    named = [encoder.tokenizer.convert_tokens_to_ids(each) for each in (before, after) if each]
+    assert ids == [*named[: bool(before)], *word, named[-1]]
+
+
 def test_the_end_is_as_wanted(tiny_llm):
     assert tokens(load(tiny_llm), "cats") == "<s>cats</s>"
     assert tokens(load(tiny_llm, "eos=false"), "cats") == "<s>cats"
@@ -371,6 +418,25 @@ def test_an_adapter_beside_is_found_again_from_elsewhere(tiny_llm, tmp_path, mon
     again = registry.load(spec.name, device="cpu")
     again.spec.require(spec)
     assert str(where) in spec.name
+
+
+def test_a_pickled_adapter_is_refused_with_a_command_that_converts_it(tiny_llm, tmp_path, monkeypatch):
+    """As castorini's RepLLaMA was published."""
+    where = adapter(tiny_llm, tmp_path / "adapter", True)
+    expected = matrix(load(where), ITEMS, "document")
+    torch.save(load_file(where / "adapter_model.safetensors"), where / "adapter_model.bin")
+    (where / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"pickled weights only \(adapter_model.bin\)") as refused:
+        load(where)
+    command = shlex.split(str(refused.value).partition("convert them once: ")[2])
+    assert command[:2] == ["python", "-c"]
+    monkeypatch.chdir(tmp_path)
+    exec(command[2], {})
+    np.testing.assert_array_equal(matrix(load(tmp_path / "converted"), ITEMS, "document"), expected)
+    (tmp_path / "converted/adapter_model.safetensors").unlink()
+    (tmp_path / "converted/adapter_model.bin").unlink()
+    with pytest.raises(InputError, match=r"the adapter .* has no weights \(adapter_model.safetensors\)"):
+        load(tmp_path / "converted")
 
 
 def test_an_adapter_has_its_own_pooling_and_prompts(tiny_llm, tmp_path, publish):

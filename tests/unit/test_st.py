@@ -85,6 +85,35 @@ def test_ours_equals_the_library(kind, checkpoint, publish, llm_folder):
         assert np.median(expected @ expected.T) < 0.99
 
 
+# The pooling of sparse encoders: strategy, activation.
+SPLADE = {
+    "SPLADE-v3": ("max", "relu"),
+    "opensearch v3": ("max", "log1p_relu"),
+    "SPLADE of 2021": ("sum", "relu"),
+}
+
+
+@pytest.mark.parametrize("kind", SPLADE)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_ours_equals_the_librarys_sparse_encoder(kind, tiny_splade, tmp_path):
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    modules = [Transformer(str(tiny_splade), transformer_task="fill-mask"), SpladePooling(*SPLADE[kind])]
+    SparseEncoder(modules=modules, device="cpu", prompts=PROMPTS).save_pretrained(str(tmp_path))
+    theirs, ours = SparseEncoder(str(tmp_path), device="cpu"), load(tmp_path, family="splade")
+    assert (ours.spec.pooling, ours.spec.extra["activation"]) == SPLADE[kind]
+    assert (ours.spec.query_prompt, ours.spec.document_prompt) == tuple(PROMPTS.values())
+    for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
+        expected = encode(TEXTS, convert_to_tensor=True).to_dense().float().numpy()
+        expected[:, ours.tokenizer.all_special_ids] = 0  # which trained models leave at 0 themselves
+        found = np.concatenate([batch.vectors.toarray() for batch in ours.encode(ITEMS, role)])
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        assert ((found * expected).sum(1) / lengths).min() > 0.9999
+        assert np.median(found @ found.T / np.outer(*[np.linalg.norm(found, axis=1)] * 2)) < 0.999
+
+
 def test_it_is_the_library(checkpoint, publish):
     from sentence_transformers import SentenceTransformer
 
@@ -140,3 +169,22 @@ def test_what_cannot_be_loaded(checkpoint, tmp_path, monkeypatch, publish):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(InputError, match=r"pip install 'crosslens\[st\]'"):
         load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("snowflake-arctic-embed-m-v1.5", "Represent this sentence for searching relevant passages: "),
+        ("snowflake-arctic-embed-l-v2.0", "query: "),
+    ],
+)
+def test_the_two_generations_of_arctic_embed_have_prompts_of_their_own(tiny_encoder, tmp_path, name, prompt):
+    where = Path(shutil.copytree(tiny_encoder, tmp_path / name))
+    assert registry.load(f"hf:{where}?pooling=cls", device="cpu").spec.query_prompt == prompt
+
+
+def test_a_last_token_that_ends_nothing_is_warned_of(tiny_llm, tiny_encoder, caplog):
+    registry.load(f"hf:{tiny_encoder}?pooling=last", device="cpu")
+    assert "last word" not in caplog.text
+    registry.load(f"hf:{tiny_llm}?pooling=last", device="cpu")
+    assert "the vector is the state of a text's last word; llm: appends an end" in caplog.text

@@ -12,6 +12,7 @@ import torch
 from crosslens.encoders import registry, sentence_files
 from crosslens.encoders.base import matrix
 from crosslens.encoders.devices import resolve_device, resolve_dtype
+from crosslens.encoders.transformer import weights_hash
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
@@ -188,7 +189,7 @@ def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
         load(checkpoint)
     (checkpoint / "model.safetensors").unlink()
     torch.save(weights, checkpoint / "pytorch_model.bin")
-    with pytest.raises(InputError, match="cannot load"):
+    with pytest.raises(InputError, match="pickled weights only .*convert them once"):
         load(checkpoint)
     with pytest.raises(InputError, match="there is no directory"):
         load(tmp_path / "nowhere")
@@ -206,3 +207,14 @@ def test_devices_and_precisions():
             resolve_device(name)
     with pytest.raises(InputError, match="unknown dtype"):
         resolve_dtype("int3", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("part", ["tokenizer.json", "2_Dense/model.safetensors", "model.safetensors"])
+def test_all_that_makes_vectors_is_in_the_revision(tmp_path, tiny_encoder, part):
+    copy = shutil.copytree(tiny_encoder, tmp_path / "copy")
+    (copy / "2_Dense").mkdir(exist_ok=True)
+    if not (copy / part).exists():
+        shutil.copy(copy / "model.safetensors", copy / part)
+    before = weights_hash(str(copy))
+    (copy / part).write_bytes((copy / part).read_bytes() + b" ")
+    assert weights_hash(str(copy)) != before

@@ -334,7 +334,7 @@ def test_alone_equals_in_a_mixed_batch_padded_on_either_side(folder, items, kind
     encoder.padding_side = side
     batches = []
     pooled = encoder._pooled
-    encoder._pooled = lambda shown: (batches.append(len(shown)), pooled(shown))[1]
+    encoder._pooled = lambda inputs: (batches.append(len(inputs["input_ids"])), pooled(inputs))[1]
     together = matrix(encoder, items, "document")
     assert batches == [5, 2]  # with pictures and without
     assert (alone * together).sum(axis=1).min() > 0.9999
@@ -412,6 +412,19 @@ def test_the_default_limits_are_the_familys(folder):
     assert (encoder.spec.max_pixels, encoder.spec.max_tokens) == (1280 * 28 * 28, 512)
     assert encoder.spec.pooling == "last"
     assert encoder.spec.query_prompt == f"{HELP}{{}}{OPENED}<|endoftext|>"
+    # Qwen3-VL-Embedding's authors enlarge small pictures to 4096 pixels, whatever its processor's own least is.
+    assert encoder.size["shortest_edge"] == 4 * 28 * 28
+    third = load(f"vlm:{folder('qwen3-vl')}?format=qwen3-vl")
+    assert third.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 1800 * 32 * 32}
+    assert visual_tokens(third, picture(30, 30)) == 4096 / 64
+
+
+def test_a_small_picture_is_not_squashed_where_the_limit_is_low(folder):
+    """Enlarged to the processor's least, 3136 pixels, it would pass the limit of 4096, and lose its shape."""
+    encoder = opened(folder("qwen2-vl"), format="gme")
+    (shown,) = encoder.shown([Item("a", image=picture(40, 30))], "document")
+    assert shown.picture.size == (40, 30)
+    assert visual_tokens(encoder, picture(40, 30)) <= LIMIT / 64
 
 
 @pytest.mark.parametrize("format", ["gme", "dse"])
@@ -461,11 +474,11 @@ def test_out_of_memory_halves_the_batch(folder, items, monkeypatch):
     expected = matrix(encoder, items, "query")
     genuine, sizes = encoder._forward, []
 
-    def scarce(shown):
-        sizes.append(len(shown))
-        if len(shown) > 1:
+    def scarce(parts):
+        sizes.append(sum(len(rows) for rows, _ in parts))
+        if sizes[-1] > 1:
             raise torch.OutOfMemoryError("out of memory")
-        return genuine(shown)
+        return genuine(parts)
 
     monkeypatch.setattr(encoder, "_forward", scarce)
     np.testing.assert_allclose(matrix(encoder, items, "query"), expected, atol=1e-4)
