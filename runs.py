@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,14 +82,33 @@ class Manifest:
 
 def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     """Hits by falling score, document id breaking ties; `InputError` on nan and on a repeated document."""
-    listed = [Hit(doc, float(score)) for doc, score in hits]
-    for hit in listed:
-        if math.isnan(hit.score):
-            raise InputError(f"document {hit.id!r} has the score nan")
-    if len(listed) > 1 and len({hit.id for hit in listed}) < len(listed):
-        repeated, times = Counter(hit.id for hit in listed).most_common(1)[0]
+    # A thousand queries have a million hits, so this is done a whole list at a time.
+    pairs = list(hits)
+    docs = [doc for doc, _ in pairs]
+    scores = [float(score) for _, score in pairs]
+    if any(map(math.isnan, scores)):
+        raise InputError(
+            f"document {docs[next(n for n, s in enumerate(scores) if s != s)]!r} has the score nan"
+        )
+    if len(set(docs)) < len(docs):
+        repeated, times = Counter(docs).most_common(1)[0]
         raise InputError(f"document {repeated!r} occurs {times} times among the hits of one query")
-    return tuple(sorted(listed, key=lambda hit: (-hit.score, hit.id)))
+    listed = list(map(Hit._make, zip(docs, scores, strict=True)))
+    if not all(map(operator.gt, scores, scores[1:])):
+        listed.sort(key=lambda hit: (-hit.score, hit.id))
+    return tuple(listed)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look through a million hits, all of which stay, over and over."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -128,9 +149,9 @@ class Run:
 
     def ranking(self, hits: Mapping[str, Iterable[tuple[str, float]]], docs: Documents | None = None) -> Run:
         """The same queries with other hits, put in order."""
-        return replace(
-            self, hits={query: ranked(found) for query, found in hits.items()}, docs=docs or self.docs
-        )
+        with uncollected():
+            placed = {query: ranked(found) for query, found in hits.items()}
+        return replace(self, hits=placed, docs=docs or self.docs)
 
     def cut(self, k: int) -> Run:
         """The first `k` hits of each query."""

@@ -114,21 +114,27 @@ def metric(space: Space, corrected: bool) -> str:
 
 
 def scan(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int) -> Found:
-    """Exact search of many queries in one pass over the vectors: one matrix product a block."""
+    """Exact search of many queries in one pass over the vectors: one matrix product a block; best first."""
     best = np.full((len(vectors), 0), -np.inf, np.float32)
     ids = np.zeros((len(vectors), 0), dtype=object)
     for names, _, _, block in blocks:
-        scores = np.concatenate([best, vectors @ block.T], axis=1)
-        listed = np.concatenate(
-            [ids, np.broadcast_to(np.array(names, object), (len(vectors), len(names)))], axis=1
-        )
-        if scores.shape[1] > k:
-            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            scores, listed = np.take_along_axis(scores, top, 1), np.take_along_axis(listed, top, 1)
-        best, ids = scores, listed
-    return [
-        list(zip(names, row.tolist(), strict=True)) for names, row in zip(ids.tolist(), best, strict=True)
-    ]
+        scores = vectors @ block.T
+        # Of a later block hardly any document is better than the k-th before it: only those are looked at again.
+        full = best.shape[1] == k
+        rows, columns = np.nonzero(scores > best.min(axis=1)[:, None] if full else np.ones_like(scores, bool))
+        counts = np.bincount(rows, minlength=len(vectors))
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        better = np.full((len(vectors), counts.max(initial=0)), -np.inf, np.float32)
+        better[rows, places] = scores[rows, columns]
+        named = np.full(better.shape, None, dtype=object)
+        named[rows, places] = np.array(names, object)[columns]
+        best, ids = np.concatenate([best, better], axis=1), np.concatenate([ids, named], axis=1)
+        if best.shape[1] > k:
+            top = np.argpartition(-best, k - 1, axis=1)[:, :k]
+            best, ids = np.take_along_axis(best, top, 1), np.take_along_axis(ids, top, 1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
+    return [list(zip(*each, strict=True)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
 
 
 def perturbed(tables: Tables, space: Space, corrected: bool, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..encoders.registry import load
 from ..errors import InputError, SpecMismatch
 from ..items import Item, windows
 from ..pipeline import Stage
-from ..runs import Hit, Run, ranked, some
+from ..runs import Hit, Run, ranked, some, uncollected
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
 from .card import Card, Passages, Space, Windows, begun
@@ -230,6 +230,7 @@ class LanceIndex:
         for space in self.card.spaces:
             self._encoder(space)
 
+    @uncollected()
     def search(
         self,
         queries: Iterable[Item | str] | Run,
@@ -346,12 +347,10 @@ class LanceIndex:
             wanted = (where or {}).get("modality", kinds)
             wanted = [wanted] if isinstance(wanted, str) else list(wanted)  # type: ignore[arg-type]
             filters = [{**(where or {}), "modality": kind} for kind in kinds if kind in wanted]
-        lists: Found = [[] for _ in asked.rows]
-        for each in filters:
-            nearest = self._nearest(space, asked.vectors, k, each, exact, asked.corrected)
-            for collected, more in zip(lists, nearest, strict=True):
-                collected += more
-        return lists
+        parts = [self._nearest(space, asked.vectors, k, each, exact, asked.corrected) for each in filters]
+        if len(parts) == 1:
+            return parts[0]
+        return [[hit for part in parts for hit in part[row]] for row in range(len(asked.rows))]
 
     # What subclasses replace
 
