@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -80,12 +81,19 @@ class Manifest:
             raise InputError(f"{beside} is not a manifest of crosslens: mend it, or take it away") from None
 
 
+def hits_of(docs: Sequence[str], scores: Sequence[float]) -> list[Hit]:
+    """Hits of documents and their scores, which are Python's floats."""
+    return list(map(partial(tuple.__new__, Hit), zip(docs, scores, strict=True)))
+
+
 def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     """Hits by falling score, document id breaking ties; `InputError` on nan and on a repeated document."""
     # A thousand queries have a million hits, so this is done a whole list at a time.
-    pairs = list(hits)
-    docs = [doc for doc, _ in pairs]
-    scores = [float(score) for _, score in pairs]
+    listed: list[Any] = list(hits)
+    docs = [doc for doc, _ in listed]
+    scores = [float(score) for _, score in listed]
+    if not all(type(each) is Hit and type(each[1]) is float for each in listed):
+        listed = hits_of(docs, scores)
     if any(map(math.isnan, scores)):
         raise InputError(
             f"document {docs[next(n for n, s in enumerate(scores) if s != s)]!r} has the score nan"
@@ -93,7 +101,6 @@ def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     if len(set(docs)) < len(docs):
         repeated, times = Counter(docs).most_common(1)[0]
         raise InputError(f"document {repeated!r} occurs {times} times among the hits of one query")
-    listed = list(map(Hit._make, zip(docs, scores, strict=True)))
     if not all(map(operator.gt, scores, scores[1:])):
         listed.sort(key=lambda hit: (-hit.score, hit.id))
     return tuple(listed)

@@ -10,6 +10,7 @@ import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
 from ..errors import InputError, nearest
+from ..runs import hits_of
 from .base import Recall
 from .card import Ann, Space
 from .table import Tables, failing, where_sql
@@ -119,22 +120,24 @@ def scan(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.n
     ids = np.zeros((len(vectors), 0), dtype=object)
     for names, _, _, block in blocks:
         scores = vectors @ block.T
-        # Of a later block hardly any document is better than the k-th before it: only those are looked at again.
-        full = best.shape[1] == k
-        rows, columns = np.nonzero(scores > best.min(axis=1)[:, None] if full else np.ones_like(scores, bool))
-        counts = np.bincount(rows, minlength=len(vectors))
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        better = np.full((len(vectors), counts.max(initial=0)), -np.inf, np.float32)
-        better[rows, places] = scores[rows, columns]
-        named = np.full(better.shape, None, dtype=object)
-        named[rows, places] = np.array(names, object)[columns]
+        listed = np.array(names, object)
+        better, named = scores, np.broadcast_to(listed, scores.shape)
+        if best.shape[1] == k:
+            # Hardly any document of a later block is better than the k-th before it: only those are looked at.
+            rows, columns = np.nonzero(scores > best.min(axis=1)[:, None])
+            counts = np.bincount(rows, minlength=len(vectors))
+            places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            better = np.full((len(vectors), counts.max(initial=0)), -np.inf, np.float32)
+            better[rows, places] = scores[rows, columns]
+            named = np.full(better.shape, None, dtype=object)
+            named[rows, places] = listed[columns]
         best, ids = np.concatenate([best, better], axis=1), np.concatenate([ids, named], axis=1)
         if best.shape[1] > k:
             top = np.argpartition(-best, k - 1, axis=1)[:, :k]
             best, ids = np.take_along_axis(best, top, 1), np.take_along_axis(ids, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
     best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
-    return [list(zip(*each, strict=True)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
+    return [list[tuple[str, float]](hits_of(*each)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
 
 
 def perturbed(tables: Tables, space: Space, corrected: bool, count: int) -> np.ndarray:
