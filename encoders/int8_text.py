@@ -51,7 +51,7 @@ class Latest:
             step = torch.maximum((high - low).div_(255), finest)
             zero = low.add_(step, alpha=128)
             # int8 and not uint8, to which torch converts ten times more slowly.
-            whole = rows.sub(zero).div_(step).round_().to(torch.int8)
+            whole = rows.sub(zero).mul_(step.reciprocal()).round_().to(torch.int8)
             held = self._held = (states, whole, step, torch.cat([zero, torch.ones_like(zero)], 1))
         return held[1:]  # type: ignore[return-value]
 

@@ -59,7 +59,10 @@ TOKENIZER_FILES = (
 )
 
 # Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
-BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+# The same for each thread: what one layer holds of so many tokens stays in a core's own cache. With e5-small on an
+# EPYC 4,096 tokens took a third more time than 512, in int8 and in bfloat16.
+A_THREAD = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +143,7 @@ class TransformerEncoder:
         self.model = opened.model
         self.tokenizer = opened.tokenizer
         self.device = device
+        self.budget = A_THREAD * torch.get_num_threads() if device.type == "cpu" else BUDGET[device.type]
         self.lowercase = lowercase
         self.dense = None if dense is None else dense.to(device).eval()
 
@@ -213,7 +217,7 @@ class TransformerEncoder:
             prepare=lambda group: self._prepared(group, prompt),
             cost=len,
             forward=self._forward,
-            budget=BUDGET[self.device.type],
+            budget=self.budget,
         )
 
     def _prepared(self, items: Sequence[Item], prompt: str) -> list[list[int]]:
