@@ -251,5 +251,6 @@ def test_a_dead_server_is_one_line_and_the_finished_queries_are_kept(rerank, fil
     assert status == 0, err
     (stage,) = json.loads(out)["stages"]
     assert stage["counts"]["resumed"] == kept
-    assert 1000 - server.lives == (6 - kept) * 24
+    # A question that was under way when the first run gave up may be answered after the server has come back.
+    assert (6 - kept) * 24 <= 1000 - server.lives <= (6 - kept) * 24 + 1
     server.shutdown()
