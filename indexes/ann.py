@@ -10,7 +10,7 @@ import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
 from ..errors import InputError, nearest
-from ..runs import hits_of
+from ..runs import hits_of, uncollected
 from .base import Recall
 from .card import Ann, Space
 from .table import Tables, failing, where_sql
@@ -114,6 +114,7 @@ def metric(space: Space, corrected: bool) -> str:
     return "cosine" if corrected or space.spec.normalized else "dot"
 
 
+@uncollected()
 def scan(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int) -> Found:
     """Exact search of many queries in one pass over the vectors: one matrix product a block; best first."""
     best = np.full((len(vectors), 0), -np.inf, np.float32)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..encoders.base import Encoder
+from ..errors import InputError
 from ..items import Item
 from . import fulltext
 from .card import Space
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from .lance import LanceIndex
 
 # Openings of documents encoded as queries, a language, so that the mean of queries is known; and in all languages.
-# Measured with e5-small on LibreOffice's help (dev half, English titles), nDCG@20 by openings a language: none 0.399, 16 0.457, 64 0.471,
-# 256 0.478, all 0.477; the mean of the queries themselves 0.511.
+# Measured with e5-small on LibreOffice's help (dev half, English titles; benchmarks/correction.py), nDCG@20 by openings a
+# language: none 0.399, 16 0.457, 64 0.471, 256 0.478.
 OPENINGS, ALL_OPENINGS = 256, 4096
 LONGEST_OPENING = 200  # characters
 
@@ -99,13 +100,31 @@ def _measured(index: LanceIndex, space: Space) -> Moments:
     if moments.is_multilingual and encoder is not None and not isinstance(encoder, Made):
         per = max(1, ALL_OPENINGS // len(openings))
         chosen = [id for held in openings.values() for _, id in sorted(held, reverse=True)[:per]]
-        _ask(moments, encoder, index._tables.items(chosen))
+        _ask(moments, _earlier(index, space), encoder, index._tables.items(chosen))
     return moments
 
 
-def _ask(moments: Moments, encoder: Encoder, documents: Sequence[Item]) -> None:
-    """Encode the documents' openings as queries, which are as short as they are."""
-    lines = [(item.text or "").strip().partition("\n")[0][:LONGEST_OPENING] for item in documents]
-    asked = [Item(item.id, line, lang=item.lang) for item, line in zip(documents, lines, strict=True) if line]
+def _ask(moments: Moments, earlier: Moments | None, encoder: Encoder, documents: Sequence[Item]) -> None:
+    """Encode the documents' openings as queries, which are as short as they are; not those that were `earlier`."""
+    lines: dict[str | None, list[str]] = {}
+    for item in documents:
+        if line := (item.text or "").strip().partition("\n")[0][:LONGEST_OPENING]:
+            lines.setdefault(item.lang, []).append(line)
+    about = {lang: f"{digest(chr(0).join(texts)):016x}" for lang, texts in lines.items()}
+    new = [lang for lang in lines if earlier is None or not moments.ask_again(earlier, lang, about[lang])]
+    asked = [Item(f"{lang} {n}", line, lang=lang) for lang in new for n, line in enumerate(lines[lang])]
     vectors, _ = encoded(encoder, asked, "query")
-    moments.ask(vectors, [item.lang for item in asked])
+    for lang in new:
+        mine, vectors = vectors[: len(lines[lang])], vectors[len(lines[lang]) :]
+        moments.ask(lang, mine, about[lang])
+
+
+def _earlier(index: LanceIndex, space: Space) -> Moments | None:
+    """The moments that are about to be replaced, if there are any to be read."""
+    place = index._place
+    if space.fingerprint not in index._moments and (place is None or not place.has(moments_file(space))):
+        return None
+    try:
+        return index._moment(space)
+    except InputError:  # damaged: they are made anew here
+        return None

@@ -17,7 +17,7 @@ from ..encoders.registry import load
 from ..errors import InputError, SpecMismatch
 from ..items import Item, windows
 from ..pipeline import Stage
-from ..runs import Hit, Run, ranked, some, uncollected
+from ..runs import Hit, Run, ranked, some
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
 from .card import Card, Passages, Space, Windows, begun
@@ -230,7 +230,6 @@ class LanceIndex:
         for space in self.card.spaces:
             self._encoder(space)
 
-    @uncollected()
     def search(
         self,
         queries: Iterable[Item | str] | Run,

@@ -54,7 +54,8 @@ class Moments:
         self.kappa = kappa
         self._languages: dict[str, _Sum] = {}
         self._modalities: dict[str, _Sum] = {}
-        self._asked: dict[str, _Sum] = {}
+        self._asked: dict[str, _Sum] = {}  # by language, that of texts without one under ""
+        self._about: dict[str, str] = {}
         self._raw: dict[str, _Spread] = {}
         self._corrected: dict[str, _Spread] = {}
         self._passed: Counter[str] = Counter()  # rows that `spread` has been given
@@ -95,11 +96,23 @@ class Moments:
                 self._raw.setdefault(modality, _Spread(self.dim)).add(raw)
                 self._corrected.setdefault(modality, _Spread(self.dim)).add(corrected)
 
-    def ask(self, vectors: np.ndarray, langs: Sequence[str | None]) -> None:
-        """Texts like those that will be asked for, encoded as queries: `vectors` float32 [n, dim]."""
-        vectors = self._checked(vectors, langs, [TEXT] * len(langs))
-        for lang, rows in _grouped([lang or "" for lang in langs]):
-            self._asked.setdefault(lang, _Sum(self.dim)).add(vectors[rows])
+    def ask(self, lang: str | None, vectors: np.ndarray, about: str) -> None:
+        """Texts of a language like those that will be asked for, encoded as queries: `vectors` float32 [n, dim].
+
+        `about` tells which texts they are, so that `ask_again` need not have them encoded again.
+        """
+        vectors = self._checked(vectors, [lang] * len(vectors), [TEXT] * len(vectors))
+        self._asked[lang or ""] = total = _Sum(self.dim)
+        total.add(vectors)
+        self._about[lang or ""] = about
+
+    def ask_again(self, earlier: Moments, lang: str | None, about: str) -> bool:
+        """Take over what `earlier` was asked in a language; False if it was not asked these texts."""
+        if earlier._about.get(lang or "") != about:
+            return False
+        self._asked[lang or ""] = earlier._asked[lang or ""]
+        self._about[lang or ""] = about
+        return True
 
     @property
     def counts(self) -> dict[str, int]:
@@ -142,7 +155,7 @@ class Moments:
         every.count = sum(part.count for part in self._asked.values())
         every.sum = np.sum([part.sum for part in self._asked.values()], axis=0)
         root = every.shrunk(np.zeros(self.dim), 1.0)
-        return self._asked[lang].shrunk(root, self.kappa) if lang in self._asked and lang else root
+        return self._asked[lang].shrunk(root, self.kappa) if lang and lang in self._asked else root
 
     def correct(
         self,
@@ -195,7 +208,11 @@ class Moments:
                 tensors[f"{kind}/{name}/count"] = np.array([spread.count], np.int64)
                 tensors[f"{kind}/{name}/mean"] = spread.mean
                 tensors[f"{kind}/{name}/covariance"] = spread.covariance
-        head = {"format": FORMAT, "moments": json.dumps({"dim": self.dim, "kappa": self.kappa})}
+        head = {
+            "format": FORMAT,
+            "moments": json.dumps({"dim": self.dim, "kappa": self.kappa}),
+            "asked": json.dumps(self._about),
+        }
         with appearing(path) as partial:
             try:
                 save_file(tensors, partial, head)
@@ -214,6 +231,7 @@ class Moments:
                 if head.get("format") != FORMAT:
                     raise InputError(f"{path}: moments of format {head.get('format')}, not {FORMAT}; {mend}")
                 moments = cls(**json.loads(head["moments"]))
+                moments._about = dict(json.loads(head.get("asked", "{}")))
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     moments._restore(name, file.get_tensor(name))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -586,7 +586,7 @@ def test_few_openings_stand_for_many_documents(monkeypatch: pytest.MonkeyPatch) 
     class Asked(Cheap):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
             items = list(items)
-            asked.extend(item.id for item in items if role == "query")
+            asked.extend(item.text or "" for item in items if role == "query")
             yield from super().encode(items, role)
 
     chosen = []
@@ -596,6 +596,31 @@ def test_few_openings_stand_for_many_documents(monkeypatch: pytest.MonkeyPatch) 
         asked.clear()
     assert chosen[0] == chosen[1]  # whatever the order in which they came
     assert len(chosen[0]) == 3 * 8
+
+
+def test_openings_are_encoded_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Asked(Cheap):
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+            items = list(items)
+            asked.extend(item.text or "" for item in items if role == "query")
+            yield from super().encode(items, role)
+
+    create_index(tmp_path / "index").add(documents(30), Asked())
+    assert len(asked) == 30
+    asked.clear()
+    more = [*documents(30), Item("new", "another text", lang="zho")]
+    grown = create_index(tmp_path / "index")
+    assert grown.add(more, Asked()) == 1
+    assert sorted(asked) == sorted(
+        item.text or "" for item in more if item.lang == "zho"
+    )  # the others are known
+    whole = create_index("memory://")
+    whole.add(more, Asked())
+    for lang in ("eng", "zho", "fas"):
+        mine, theirs = (each._moment(each.card.spaces[0]).asked(lang, "text") for each in (grown, whole))
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_unknown_kinds_of_index_are_named() -> None:

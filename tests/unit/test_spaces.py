@@ -77,8 +77,8 @@ def test_queries_are_corrected_by_what_was_asked(tmp_path: Path) -> None:
     english = unit(random.normal(size=(40, DIM)) + 3 * random.normal(size=DIM))
     # Nothing asked: as documents.
     np.testing.assert_array_equal(moments.asked("eng", TEXT), moments.mean("eng", TEXT))
-    moments.ask(english[:30], ["eng"] * 30)
-    moments.ask(english[30:], [None] * 10)
+    moments.ask("eng", english[:30], "thirty")
+    moments.ask(None, english[30:], "ten")
     moments.save(tmp_path / "moments")
     for each in (moments, Moments.load(tmp_path / "moments")):
         every = english.sum(axis=0) / 41
@@ -95,6 +95,16 @@ def test_queries_are_corrected_by_what_was_asked(tmp_path: Path) -> None:
             unit(english[:2] - moments.mean("eng", TEXT)),
             atol=1e-5,
         )
+
+
+def test_what_was_asked_is_taken_over_if_the_texts_are_the_same(tmp_path: Path) -> None:
+    before, after = Moments.of(DIM, blocks), Moments.of(DIM, blocks)
+    before.ask("eng", VECTORS[:20], "these")
+    before.save(tmp_path / "moments")
+    assert not after.ask_again(Moments.load(tmp_path / "moments"), "eng", "others")
+    assert not after.ask_again(Moments.load(tmp_path / "moments"), "zho", "these")
+    assert after.ask_again(Moments.load(tmp_path / "moments"), "eng", "these")
+    np.testing.assert_array_equal(after.asked("eng", TEXT), before.asked("eng", TEXT))
 
 
 def test_the_input_is_left_alone_and_blocks_do_not_matter(moments: Moments) -> None:
