@@ -106,6 +106,17 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if any(can.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
 
 
+def token_budget(device: torch.device) -> int:
+    """Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
+
+    On a CPU 512 a thread: what one layer holds of them stays in a core's own cache. With e5-small on an EPYC one thread
+    took a quarter more time with 4,096, in int8 and in bfloat16.
+    """
+    if device.type == "cpu":
+        return 512 * torch.get_num_threads()
+    return {"cuda": 65536, "mps": 16384}[device.type]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device or the machine ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

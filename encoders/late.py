@@ -16,9 +16,9 @@ from ..items import Item, Multi, Role
 from . import late_files
 from .base import Encoder, EncoderSpec, Precision, check_finite, unit
 from .batching import Budget, computed, prepared
-from .devices import resolve_device, resolve_dtype
+from .devices import resolve_device, resolve_dtype, token_budget
 from .spans import token_spans
-from .transformer import BUDGET, Opened, loaded, longest_input, weights_hash
+from .transformer import Opened, loaded, longest_input, weights_hash
 
 log = logging.getLogger("crosslens")
 P = TypeVar("P")
@@ -194,7 +194,7 @@ class LateEncoder:
             prepare=prepare,
             cost=lambda piece: len(piece[0]),
             forward=forward,
-            budget=BUDGET[self.device.type],
+            budget=token_budget(self.device),
             pool=self.pool if role == "document" else 1,
         )
 

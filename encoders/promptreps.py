@@ -33,9 +33,9 @@ from . import offline
 from .base import EncoderSpec
 from .batching import stream
 from .decoders import LLMPrecision, Source, attends_ahead
-from .devices import resolve_device
+from .devices import resolve_device, token_budget
 from .terms import Terms, stream_terms, strongest
-from .transformer import BUDGET, Opened, TransformerEncoder
+from .transformer import Opened, TransformerEncoder
 
 Rep = Literal["dense", "sparse"]
 TEXT = "{text}"
@@ -199,7 +199,7 @@ class PromptReps(TransformerEncoder):
         given: dict[str, Any] = {
             "prepare": lambda group: self._pieces(group, role),
             "cost": lambda piece: len(piece.tokens),
-            "budget": BUDGET[self.device.type],
+            "budget": token_budget(self.device),
         }
         if self.rep == "dense":
             return stream(items, self.spec, forward=self._states, **given)

@@ -14,11 +14,10 @@ from ..errors import InputError
 from ..items import Item, Role, Sparse
 from . import splade_files
 from .base import EncoderSpec, Precision
-from .devices import resolve_device, resolve_dtype
+from .devices import resolve_device, resolve_dtype, token_budget
 from .splade_files import Activation, Pooling
 from .terms import Terms, stream_terms, strongest
 from .transformer import (
-    BUDGET,
     TOKENIZER_FILES,
     Opened,
     TransformerEncoder,
@@ -134,7 +133,7 @@ class SpladeEncoder(TransformerEncoder):
             prepare=lambda group: self.token_ids([prompt + (item.text or "") for item in group]),
             cost=len,
             forward=self._looked_up if looks_up else self._terms,
-            budget=BUDGET[self.device.type],
+            budget=token_budget(self.device),
         )
 
     def _looked_up(self, batch: Sequence[list[int]]) -> list[Terms]:

@@ -20,7 +20,7 @@ from ..items import Dense, Item, Role
 from . import sentence_files
 from .base import EncoderSpec
 from .batching import stream
-from .devices import resolve_device, resolve_dtype
+from .devices import resolve_device, resolve_dtype, token_budget
 from .sharing import shareable
 from .spans import token_spans
 
@@ -57,12 +57,6 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
 )
-
-# Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
-BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
-# The same for each thread: what one layer holds of so many tokens stays in a core's own cache. With e5-small on an
-# EPYC one thread took a quarter more time with 4,096 tokens than with 512, in int8 and in bfloat16.
-A_THREAD = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +137,7 @@ class TransformerEncoder:
         self.model = opened.model
         self.tokenizer = opened.tokenizer
         self.device = device
-        self.budget = A_THREAD * torch.get_num_threads() if device.type == "cpu" else BUDGET[device.type]
+        self.budget = token_budget(device)
         self.lowercase = lowercase
         self.dense = None if dense is None else dense.to(device).eval()
 

@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError
 
 from ..encoders.base import EncoderSpec, Precision
-from ..encoders.batching import batches, halving
-from ..encoders.devices import resolve_device, resolve_dtype
+from ..encoders.batching import Budget, computed
+from ..encoders.devices import resolve_device, resolve_dtype, token_budget
 from ..errors import InputError, nearest
 from ..items import Role
 from . import clip_spans
@@ -41,7 +41,6 @@ if _parallelism is None:
 else:
     os.environ["TOKENIZERS_PARALLELISM"] = _parallelism
 
-TEXT_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}  # padded tokens a batch
 # Pixels a batch of pictures. On a CPU 64 of 224 x 224: its threads wait for each other at every layer of a batch, which
 # costs the more, the smaller it is (on busy cores 136 ms of processor a picture by 16, 79 by 64; ViT-B-32, bfloat16).
 IMAGE_BUDGET = {"cpu": 64 * 224**2, "cuda": 256 * 224**2, "mps": 32 * 224**2}
@@ -106,6 +105,7 @@ class ClipEncoder(TwoTower):
         self.pixels = Pixels(transform)
         self.transform = self.pixels.one
         self.held, self.shortest = self.pixels.held, self.pixels.shortest
+        self.text_budget = Budget(token_budget(device))
         self.image_batch = max(1, IMAGE_BUDGET[device.type] // (self.pixels.side or 224) ** 2)
         self.spec = spec
         self.device = device
@@ -225,10 +225,11 @@ class ClipEncoder(TwoTower):
             lengths = np.full(len(ids), ids.shape[1])
         else:
             lengths = (ids != self.padding).sum(dim=1).numpy()
+        pieces = [row[:length] for row, length in zip(ids, lengths.tolist(), strict=True)]
+        names = [repr(text[:40]) for text in texts]
         vectors = np.empty((len(texts), self.spec.dim), np.float32)
-        for rows in batches(lengths.tolist(), TEXT_BUDGET[self.device.type]):
-            batch = ids[rows, : int(lengths[rows].max())]
-            vectors[rows] = halving(self._texts, list(batch), [repr(texts[row][:40]) for row in rows])
+        for rows, found in computed(pieces, lengths.tolist(), names, self._texts, self.text_budget):
+            vectors[rows] = found
         return vectors
 
     def token_ids(self, texts: Sequence[str], langs: Sequence[str | None] | None = None) -> torch.Tensor:
@@ -265,9 +266,8 @@ class ClipEncoder(TwoTower):
 
     @torch.inference_mode()
     def _texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:
-        vectors: np.ndarray = (
-            self.model.encode_text(torch.stack(list(ids)).to(self.device)).float().cpu().numpy()
-        )
+        padded = torch.nn.utils.rnn.pad_sequence(list(ids), True, self.padding or 0).to(self.device)
+        vectors: np.ndarray = self.model.encode_text(padded).float().cpu().numpy()
         return vectors
 
 

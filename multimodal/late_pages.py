@@ -14,18 +14,17 @@ from ..encoders.base import EncoderSpec, Precision
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.late import pooling_name, stream
 from ..encoders.sentence_files import fetch
-from ..encoders.transformer import BUDGET, loaded, weights_hash
+from ..encoders.transformer import loaded, weights_hash
 from ..encoders.weights import complete
 from ..errors import InputError
 from ..items import Item, Multi, Role
 from .formats import PROCESSOR_FILES
 from .images import MAX_PIXELS, check_max_pixels
-from .towers import in_threads, opened, picture_weight
+from .towers import BUDGET, PATCH, in_threads, opened, picture_weight
 
 # The model types of transformers whose `forward` gives `embeddings` [n, tokens, dim] of text and of pages.
 MODELS = ("colpali", "colqwen2", "colmodernvbert")
 WINDOW = 256  # items a window; fewer pages, which lie in memory as pixels
-PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 MAX_TOKENS = 512  # of a text; queries are short
 CHARACTERS_PER_TOKEN = 64  # no tokenizer makes fewer tokens of more characters
 

@@ -23,6 +23,12 @@ __all__ = ["DECODERS", "TwoTower", "check_text_weight", "in_threads", "opened", 
 
 T = TypeVar("T")
 DECODERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
+BUDGET = {
+    "cpu": 4096,
+    "cuda": 65536,
+    "mps": 16384,
+}  # tokens a batch of a vision-language model, patches included
 HELD = 256 << 20  # bytes of pictures that a window may hold; another window is made ahead
 
 

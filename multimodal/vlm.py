@@ -23,15 +23,14 @@ from ..encoders.base import EncoderSpec, Precision
 from ..encoders.batching import stream
 from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.spans import token_spans
-from ..encoders.transformer import BUDGET, TOKENIZER_FILES, loaded, weights_hash
+from ..encoders.transformer import TOKENIZER_FILES, loaded, weights_hash
 from ..encoders.weights import complete
 from ..errors import InputError
 from ..items import Dense, Item, Role
 from .formats import PROCESSOR_FILES, Format, Name, format_of
 from .images import check_max_pixels
-from .towers import in_threads, opened, picture_weight
+from .towers import BUDGET, PATCH, in_threads, opened, picture_weight
 
-PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 WINDOW = 512  # items a window; fewer pictures, which are held decoded
 # No tokenizer makes fewer tokens of more characters; the rest of a long text need not be read to be cut off.
 CHARACTERS_PER_TOKEN = 64
