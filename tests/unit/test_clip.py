@@ -74,6 +74,19 @@ def test_multilingual_tower_without_its_padding_is_open_clips(tiny_multilingual_
     np.testing.assert_allclose(short[0], expected[0], atol=1e-5)
 
 
+def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(tiny_multilingual_clip, tmp_path) -> None:
+    """As SigLIP 2's were in training: its tokenizer is of Gemma's class, which transformers 5 pads on the left."""
+    expected = load(f"clip:{tiny_multilingual_clip}?dtype=float32").token_ids(TEXTS)  # type: ignore[attr-defined]
+    left = shutil.copytree(tiny_multilingual_clip, tmp_path / "left")
+    config = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
+    encoder = load(f"clip:{left}?dtype=float32")
+    assert isinstance(encoder, ClipEncoder)
+    assert torch.equal(encoder.token_ids(TEXTS), expected)
+    assert expected[0, -1] == encoder.padding
+    assert expected[0, 0] != encoder.padding
+
+
 def test_spec_says_what_the_model_does(tiny_clip: Path) -> None:
     spec = load(f"clip:{tiny_clip}").spec
     assert (spec.dim, spec.max_tokens, spec.modalities) == (16, 24, ("text", "image"))
