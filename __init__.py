@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from .encoders.base import Encoder, EncoderSpec
     from .encoders.registry import load as encoder
     from .errors import CrosslensError, InputError, SpecMismatch
-    from .experiment import Table, evaluate
+    from .evaluation.evaluate import evaluate
+    from .evaluation.table import Table
     from .indexes.base import Index, Recall
     from .indexes.card import Windows
     from .indexes.registry import create_index, open_index
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
-    from .multilingual.collections import Collection
-    from .multilingual.collections import load as collection
+    from .multilingual.collections.base import Collection
+    from .multilingual.collections.base import load as collection
     from .multilingual.judges import Judge
-    from .multilingual.rerank import Rerank, rank
-    from .multilingual.rerank import load as reranker
-    from .multilingual.sorters import Ask
+    from .multilingual.reranking.rerank import Rerank, rank
+    from .multilingual.reranking.rerank import load as reranker
+    from .multilingual.reranking.sorters import Ask
     from .pipeline import Stage, merge, roundrobin, rrf, zscore
     from .runs import Hit, Manifest, Run, read_qrels
 
@@ -28,15 +29,16 @@ _WHERE = {
     "encoders.base": ("Encoder", "EncoderSpec"),
     "encoders.registry": ("encoder=load",),
     "errors": ("CrosslensError", "InputError", "SpecMismatch"),
-    "experiment": ("Table", "evaluate"),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.table": ("Table",),
     "indexes.base": ("Index", "Recall"),
     "indexes.card": ("Windows",),
     "indexes.registry": ("create_index", "open_index"),
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
-    "multilingual.collections": ("Collection", "collection=load"),
+    "multilingual.collections.base": ("Collection", "collection=load"),
     "multilingual.judges": ("Judge",),
-    "multilingual.sorters": ("Ask",),
-    "multilingual.rerank": ("Rerank", "rank", "reranker=load"),
+    "multilingual.reranking.sorters": ("Ask",),
+    "multilingual.reranking.rerank": ("Rerank", "rank", "reranker=load"),
     "pipeline": ("Stage", "merge", "roundrobin", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Run", "read_qrels"),
 }

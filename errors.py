@@ -1,4 +1,9 @@
-"""The errors that users meet: each is one clear line that says what is wrong, where, and the mend."""
+"""The errors that users meet: each is one clear line that says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class CrosslensError(Exception):
@@ -13,10 +18,23 @@ class SpecMismatch(InputError):
     """Vectors and encoder, or index and program, do not belong together; the text names the difference."""
 
 
-def nearest(name: str, known: "list[str] | tuple[str, ...]", what: str) -> InputError:
-    """An error for an unknown `name` that lists the known ones and, where one is close, suggests it."""
-    import difflib
+def check_known(name: str, known: Iterable[str], what: str) -> None:
+    """`InputError` unless `name` is one of the `known`; it lists them and, where one is close, suggests it."""
+    names = tuple(known)
+    if name not in names:
+        raise unknown_name(name, names, what)
 
-    close = difflib.get_close_matches(name, known, n=1)
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
+    """The error for a `name` that is none of the `known`."""
+    names = tuple(known)
+    close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return InputError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})")
+    return InputError(f"unknown {what} {name!r}{hint} (known: {list_few(sorted(names), len(names))})")
+
+
+def list_few(names: Iterable[str], limit: int = 3) -> str:
+    """A few of many names, for an error line: `a, b, c, ... (12 in all)`."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit]) or "none"
+    return shown if len(listed) <= limit else f"{shown}, ... ({len(listed)} in all)"

@@ -1,4 +1,4 @@
-"""What flows in: one `Item` for queries and documents, text and image; encoders turn items into batches."""
+"""What flows in: one `Item` for queries and documents, whatever they hold; encoders turn items into batches."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from .errors import check_known
+from .media.modalities import MEDIA, join_modalities, update_hash
+
 if TYPE_CHECKING:
     import PIL.Image
     import scipy.sparse
 
-Modality = Literal["text", "image"]
+Modality = str  # "text", or a name in `media.modalities.MEDIA`: "image"
 Role = Literal["query", "document"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A query or a document: text, an image, or both; `lang` is an ISO 639-3 code as NeuCLIR writes it.
+    """A query or a document: text, an image, other media, or several of them; `lang` is an ISO 639-3 code.
 
-    `image` is a path, encoded bytes or a PIL image, and is opened when it is encoded, never before.
+    `image` is a path, encoded bytes or a PIL image, and is opened when it is encoded, never before. `media` holds what
+    else there is, by the names of registered modalities (`media.modalities`), in the same ways. `InputError` for a
+    name that is not registered.
     """
 
     id: str
@@ -31,31 +36,39 @@ class Item:
     image: Path | bytes | PIL.Image.Image | None = None
     lang: str | None = None
     meta: Mapping[str, object] = field(default_factory=dict)
+    media: Mapping[Modality, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.media:
+            check_known(name, MEDIA.keys() - {"image"}, f"medium of item {self.id!r}:")
 
     @property
     def modalities(self) -> frozenset[Modality]:
         """What the item holds; blank text does not count."""
-        held: list[Modality] = []
-        if self.text is not None and self.text.strip():
-            held.append("text")
-        if self.image is not None:
-            held.append("image")
-        return frozenset(held)
+        held = [name for name, value in self.contents.items() if value is not None]
+        return frozenset(("text", *held) if self.text and not self.text.isspace() else held)
+
+    @property
+    def modality(self) -> str:
+        """What the item holds, as one name: `text`, `image`, `text+image`; empty if nothing."""
+        return join_modalities(self.modalities)
+
+    @property
+    def contents(self) -> Mapping[Modality, object]:
+        """Its media by name, the image among them; None for an image that is not there."""
+        return {"image": self.image, **self.media}
 
     def content_hash(self) -> str:
-        """32 hex digits over text, image and language: equal content gives equal vectors."""
-        digest = hashlib.blake2b(digest_size=16)
+        """32 hex digits over text, media and language: equal content gives equal vectors."""
+        hashing = hashlib.blake2b(digest_size=16)
         for part in (self.text, self.lang):
-            digest.update(b"\0" if part is None else b"\1" + part.encode("utf-8", "surrogatepass"))
-        if isinstance(self.image, Path):
-            # A path stands for its content until the file changes; reading a million photos would not be a resume.
-            stat = self.image.stat() if self.image.exists() else None
-            digest.update(f"{self.image}|{stat and (stat.st_size, stat.st_mtime_ns)}".encode())
-        elif isinstance(self.image, bytes):
-            digest.update(self.image)
-        elif self.image is not None:
-            digest.update(f"{self.image.mode}{self.image.size}".encode() + self.image.tobytes())
-        return digest.hexdigest()
+            hashing.update(b"\0" if part is None else b"\1" + part.encode("utf-8", "surrogatepass"))
+        for name, value in self.contents.items():
+            if name != "image":
+                hashing.update(f"\2{name}\0".encode())
+            if value is not None:
+                update_hash(hashing, name, value)
+        return hashing.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

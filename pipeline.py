@@ -7,7 +7,9 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -17,6 +19,41 @@ import numpy as np
 from .errors import InputError
 from .items import Item
 from .runs import Documents, Hit, Manifest, Record, Run
+
+Watcher = Callable[[int], None]  # told how much is done in all
+# What shows how far long work is: `with progress("encoding", total) as watcher`.
+Progress = Callable[[str, int | None], AbstractContextManager[Watcher]]
+
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watch(watcher: Watcher) -> Iterator[None]:
+    """While the block runs, `watcher` is told how many questions the stages in it have answered in all."""
+    total = 0
+
+    def add(done: int) -> None:
+        nonlocal total
+        total += done
+        watcher(total)
+
+    token = _WATCHER.set(add)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def advance(done: int = 1) -> None:
+    """Tell whoever watches that so much more is done; to be called in the thread of the stage."""
+    if (watcher := _WATCHER.get()) is not None and done:
+        watcher(done)
+
+
+@contextmanager
+def show_nothing(what: str, total: int | None = None) -> Iterator[Watcher]:
+    """A `Progress` that shows nothing."""
+    yield lambda done: None
 
 
 class Stage:

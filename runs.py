@@ -6,19 +6,19 @@ import gc
 import json
 import math
 import operator
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .errors import InputError
-from .items import Item
+from .errors import InputError, list_few
+from .files import read_lines, write_atomically
+from .items import Item, Role
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 
@@ -75,7 +75,7 @@ class Manifest:
         if not beside.is_file():
             return cls()
         try:
-            told = json.loads("".join(text_lines(beside)))
+            told = json.loads("".join(read_lines(beside)))
             return cls(tuple(Record(**stage) for stage in told["stages"]))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{beside} is not a manifest of crosslens: mend it, or take it away") from None
@@ -122,13 +122,16 @@ def uncollected() -> Iterator[None]:
 class Run:
     """Queries and their hits, best first; queries without hits are a `Run` too.
 
-    `hits` maps a query id to hits ordered by `ranked`; `docs` is where later stages look documents up.
+    `hits` maps a query id to hits ordered by `ranked`; `docs` is where later stages look documents up. `probes` maps
+    the id of a query that was rewritten to what dense search encodes and averages in its place, each in the role it
+    was written for (a hypothetical document as a document), and whose words full text searches together.
     """
 
     queries: tuple[Item, ...]
     hits: Mapping[str, tuple[Hit, ...]] = field(default_factory=dict)
     manifest: Manifest = field(default=Manifest(), compare=False)
     docs: Documents | None = field(default=None, compare=False, repr=False)
+    probes: Mapping[str, tuple[tuple[Item, Role], ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queries: Iterable[Item | str]) -> Run:
@@ -184,7 +187,7 @@ class Run:
         path = Path(path)
         if not tag or any(character.isspace() for character in tag):
             raise InputError(f"a run tag may not be empty or hold white space: {tag!r}")
-        with written(path) as out:
+        with write_atomically(path) as out:
             for query, hits in self:
                 bad = next((name for name in (query.id, *(h.id for h in hits)) if not _is_word(name)), None)
                 if bad is not None:
@@ -193,7 +196,7 @@ class Run:
                     )
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
-        with written(_manifest_path(path)) as out:
+        with write_atomically(_manifest_path(path)) as out:
             json.dump({"tag": tag, "stages": self.manifest.to_json()}, out, indent=2, ensure_ascii=False)
 
     @classmethod
@@ -207,7 +210,7 @@ class Run:
         """
         path = Path(path)
         found: dict[str, dict[str, float]] = {}
-        for number, line in enumerate(text_lines(path), 1):
+        for number, line in enumerate(read_lines(path), 1):
             fields = line.split()
             if not fields:
                 continue
@@ -231,8 +234,8 @@ class Run:
             common = {item.id for item in listed} & found.keys()
             if found and not common:
                 raise InputError(
-                    f"{path} and the topics have no query in common: the run has {some(found)}, "
-                    f"the topics have {some(item.id for item in listed)}"
+                    f"{path} and the topics have no query in common: the run has {list_few(found)}, "
+                    f"the topics have {list_few(item.id for item in listed)}"
                 )
         return cls(listed, manifest=Manifest.of_run(path)).ranking(
             {item.id: _as_trec_eval(found[item.id]) for item in listed if item.id in found}
@@ -251,7 +254,7 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
     langs: dict[str, str] = {}
-    for number, line in enumerate(text_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         fields = line.split()
         if not fields:
             continue
@@ -269,53 +272,6 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
     if not qrels:
         raise InputError(f"{path}: no judgements in it")
     return qrels, langs
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, without a byte order mark; `InputError` if it is missing or not UTF-8."""
-    number = 0
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-
-
-@contextmanager
-def written(path: str | Path) -> Iterator[IO[str]]:
-    """A UTF-8 text file that appears under its name only when it is complete."""
-    with appearing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
-        yield out
-
-
-@contextmanager
-def appearing(path: str | Path) -> Iterator[Path]:
-    """Where to write a file that takes the name `path` when the block ends; nothing is left of one that fails.
-
-    `InputError` where it cannot be written, a full disk included.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # a path that could not be opened cannot be unlinked: that is no second error
-            partial.unlink(missing_ok=True)
-
-
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """A few of many names, for an error line: `a, b, c, ... (12 in all)`."""
-    listed = list(names)
-    shown = ", ".join(listed[:limit]) or "none"
-    return shown if len(listed) <= limit else f"{shown}, ... ({len(listed)} in all)"
 
 
 def _is_word(name: str) -> bool:

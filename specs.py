@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, get_args
 from urllib.parse import parse_qsl, quote
 
-from .errors import InputError, nearest
+from .errors import InputError, check_known, unknown_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,43 @@ class Spec:
         return f"{head}?{options}" if options else head
 
 
+def find_factory(
+    spec: Spec, group: str, builtin: Mapping[str, str], what: str, *, more: Sequence[str] = ()
+) -> tuple[Any, Spec]:
+    """What the family of `spec` stands for, and the SPEC as it is meant for it.
+
+    `builtin` maps families to `module:Name` inside crosslens. Other packages add families by entry points of the
+    group `crosslens.GROUP` (`my-family = "my_package.module:Name"`); without one, `py:MODULE:NAME[:CHECKPOINT]` names
+    any object that can be imported. `InputError` lists the known families, `more` among them, or says what could not
+    be imported.
+    """
+    if spec.family == "py":
+        module, _, rest = spec.checkpoint.partition(":")
+        name, _, checkpoint = rest.partition(":")
+        if not module or not name:
+            raise InputError(f"{spec}: write py:MODULE:NAME, as in py:my_module:MyEncoder")
+        return _import_object(f"{module}:{name}", str(spec)), replace(spec, checkpoint=checkpoint)
+    if spec.family in builtin:
+        module, _, name = builtin[spec.family].partition(":")
+        return getattr(import_module(f".{module}", __package__), name), spec
+    added = {each.name: each.value for each in entry_points(group=f"crosslens.{group}")}
+    check_known(spec.family, (*builtin, *added, *more, "py"), what)
+    return _import_object(added[spec.family], f"{spec.family} (of an installed package)"), spec
+
+
+def _import_object(reference: str, named: str) -> Any:
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{named}: cannot import {reference} ({error}); is it installed, or on PYTHONPATH?"
+        ) from None
+    return found
+
+
 def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:
     """The options of `spec` as keyword arguments for `target`, converted by its annotations.
 
@@ -52,8 +91,7 @@ def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, 
     parameters = {name: each for name, each in known_options(target).items() if name not in given}
     arguments: dict[str, object] = dict(given)
     for key, value in spec.options.items():
-        if key not in parameters:
-            raise nearest(key, tuple(parameters), f"option of {spec.family}")
+        check_known(key, parameters, f"option of {spec.family}")
         arguments[key] = _converted(key, value, parameters[key].annotation, spec)
     return arguments
 
@@ -69,8 +107,7 @@ def distributed(
     owned = [[key for key in known_options(target) if key not in given] for target, given in targets]
     known = list(dict.fromkeys(key for keys in owned for key in keys))
     for key in spec.options:
-        if key not in known:
-            raise nearest(key, known, f"option of {what}")
+        check_known(key, known, f"option of {what}")
     taken: set[str] = set()
     made = []
     for (target, given), keys in zip(targets, owned, strict=True):
@@ -90,7 +127,7 @@ def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
     kinds = get_args(annotation) or (annotation,)
     if all(isinstance(kind, str) for kind in kinds):  # a Literal
         if text not in kinds:
-            raise nearest(text, tuple(str(kind) for kind in kinds), f"value of {key} in {spec}")
+            raise unknown_name(text, tuple(str(kind) for kind in kinds), f"value of {key} in {spec}")
         return text
     if bool in kinds:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):

@@ -20,7 +20,7 @@ from crosslens import create_index, evaluate
 from crosslens.encoders import registry
 from crosslens.encoders.cache import cached
 from crosslens.indexes import derived
-from crosslens.multilingual.collections import load
+from crosslens.multilingual.collections.base import load
 from crosslens.multilingual.languages import with_languages
 
 

@@ -86,9 +86,10 @@ def gemm_peak(dtype: str) -> float:
 def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[str]]:
     """Seconds of each system in each round, and the goals missed."""
     import torch
-    from crosslens.encoders import offline, registry
+    from crosslens.checkpoints.devices import resolve_device
+    from crosslens.checkpoints.offline import packages as offline
+    from crosslens.encoders import registry
     from crosslens.encoders.base import Encoder, matrix
-    from crosslens.encoders.devices import resolve_device
     from crosslens.items import Item
     from sentence_transformers import SentenceTransformer
 
@@ -169,8 +170,8 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     """nDCG@20 of float32 and of int8, and their vectors' cosines."""
     from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
-    from crosslens.measures import measured, parse_measure
-    from crosslens.multilingual import collections
+    from crosslens.evaluation.measures import measured, parse_measure
+    from crosslens.multilingual.collections import base as collections
 
     source = collections.load(collection)
     draw = random.Random(0)

@@ -36,7 +36,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
     Without noise, what is enlarged would hold fewer bits a pixel than a photo does, and be decoded faster.
     """
     from crosslens.demo import photos
-    from crosslens.multimodal.images import open_image
+    from crosslens.media.images import open_image
 
     draw = random.Random(0)
     sources = [open_image(photo.path(), max_pixels=None) for photo in photos()]
@@ -141,9 +141,9 @@ def main() -> int:
     options = parser.parse_args()
 
     import torch
+    from crosslens.checkpoints.devices import resolve_device, resolve_dtype
     from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
-    from crosslens.encoders.devices import resolve_device, resolve_dtype
     from crosslens.items import Item
 
     device = resolve_device(options.device)

@@ -18,7 +18,7 @@ from typing import Any
 
 from crosslens.encoders.base import Encoder
 from crosslens.encoders.registry import load
-from crosslens.experiment import Table, evaluate
+from crosslens.evaluation.evaluate import Table, evaluate
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.pipeline import Stage, zscore

@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crosslens.console import guarded
+from crosslens.commands.console import guarded
 from rerank_quality import METHODS
 
 PARTS = ("likelihood", "yesno", "distinct", "setwise")

@@ -16,8 +16,8 @@ from crosslens.encoders.batching import batches
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import causal
 from crosslens.multilingual.judges.causal import CausalJudge
+from crosslens.multilingual.judges.messages import Message, fitted
 from crosslens.multilingual.judges.tokens import SEAM, Tokens
-from crosslens.multilingual.messages import Message, fitted
 
 
 @dataclass(frozen=True)

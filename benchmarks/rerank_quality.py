@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crosslens.console import progress
+from crosslens.commands.console import progress
 from crosslens.errors import InputError
-from crosslens.experiment import evaluate
-from crosslens.multilingual import rerank
-from crosslens.multilingual.journal import Journal
+from crosslens.evaluation.evaluate import evaluate
 from crosslens.multilingual.judges import Completion, Judge
-from crosslens.multilingual.messages import Message
-from crosslens.multilingual.rerank import Rerank
+from crosslens.multilingual.judges.messages import Message
+from crosslens.multilingual.reranking import rerank
+from crosslens.multilingual.reranking.journal import Journal
+from crosslens.multilingual.reranking.rerank import Rerank
 from rerank_show import FIRST, MEASURE, quality_table, tune_table
 from rerank_task import Task, task
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from crosslens.encoders import offline
+from crosslens.checkpoints.offline import packages as offline
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts, rerank
-from crosslens.multilingual.collections import Held
-from crosslens.multilingual.driver import Group, drive
+from crosslens.multilingual import prompts
+from crosslens.multilingual.collections.base import Held
 from crosslens.multilingual.judges.causal import CausalJudge
-from crosslens.multilingual.messages import Message
-from crosslens.multilingual.sorters import Heapsort, Pointwise, Sorter
+from crosslens.multilingual.judges.messages import Message
+from crosslens.multilingual.reranking import rerank
+from crosslens.multilingual.reranking.driver import Group, drive
+from crosslens.multilingual.reranking.sorters import Heapsort, Pointwise, Sorter
 from crosslens.runs import Run
 from crosslens.specs import Spec
 from rerank_loop import Interleaved, Loop, Peer, Question, another, answered, unshared, worded

@@ -11,7 +11,7 @@ from typing import Any
 from crosslens.errors import InputError
 from crosslens.indexes.base import Mode
 from crosslens.items import Item
-from crosslens.multilingual import collections
+from crosslens.multilingual.collections import base as collections
 from crosslens.pipeline import Stage
 from crosslens.runs import Qrels, Run
 

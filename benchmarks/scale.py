@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crosslens.multilingual.collections import load
+from crosslens.multilingual.collections.base import load
 
 TOPICS = 1000
 DEEP = 1000

@@ -20,7 +20,7 @@ import json, sys, time
 marks = [("start", time.perf_counter())]
 def mark(name): marks.append((name, time.perf_counter()))
 from crosslens import cli
-mark("import crosslens.cli")
+mark("import crosslens.commands.app")
 from crosslens.indexes.registry import open_index
 index = open_index(sys.argv[1])
 mark("import lancedb, open the index")
@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as where:
         index = Path(where) / "index"
         encoders = [part for spec in options.encoder or [] for part in ("--encoder", spec)]
-        program = [sys.executable, "-c", "from crosslens.cli import script; script()"]
+        program = [sys.executable, "-c", "from crosslens.commands.app import script; script()"]
         subprocess.run(
             [*program, "index", "demo", str(index), *encoders], check=True, stdout=subprocess.DEVNULL
         )

@@ -20,8 +20,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..items import Item
-from ..multilingual.collections import Counts, in_language
-from ..multilingual.topics import Source
+from ..multilingual.collections.base import Counts, in_language
+from ..multilingual.collections.topics import Source
 
 HERE = Path(__file__).parent
 MEND = "mend: pip install 'crosslens[offline]'"

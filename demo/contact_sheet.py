@@ -9,10 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from ..files import write_atomically
 from ..items import Item
+from ..media.images import thumbnail
 from ..multilingual.languages import direction, name
-from ..multimodal.images import thumbnail
-from ..runs import Hit, written
+from ..runs import Hit
 from . import photos
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write(path: Path, report: Report) -> None:
         f'<h2 id="{_anchor(kind)}">{escape(kind)} <small>{len(queries)} queries</small></h2>{"".join(queries)}'
         for kind, queries in kinds.items()
     )
-    with written(path) as out:
+    with write_atomically(path) as out:
         out.write(
             PAGE.substitute(
                 system=escape(system),

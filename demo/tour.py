@@ -15,12 +15,12 @@ from rich import box
 from rich.console import Console
 from rich.text import Text
 
-from ..console import progress, say
+from ..commands.console import progress, say
 from ..encoders.registry import load
-from ..experiment import Table, evaluate
+from ..evaluation.evaluate import Table, evaluate
 from ..indexes.registry import create_index
 from ..items import Item
-from ..multilingual import rerank
+from ..multilingual.reranking import rerank
 from ..pipeline import Stage
 from ..runs import Qrels, Run
 from . import Demo

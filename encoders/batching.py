@@ -233,7 +233,7 @@ def halving(
 
 def _must_halve(error: BaseException, names: Sequence[str]) -> None:
     """Returns if the items ran out of memory together; `InputError` if one did alone; another error is raised again."""
-    from .devices import is_out_of_memory  # here, since contracts do not import torch
+    from ..checkpoints.devices import is_out_of_memory  # here, since contracts do not import torch
 
     if not is_out_of_memory(error):
         raise error

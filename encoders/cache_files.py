@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, unknown_name
 from .cache_store import about, connected, day, directory, transaction
 
 NAME = re.compile(r"([0-9a-f]{12})-(\w+)\.sqlite")
@@ -136,7 +136,7 @@ def _chosen(kept: Sequence[Kept], encoder: str | None) -> list[Kept]:
         return list(kept)
     found = [each for each in kept if encoder in (each.fingerprint, each.name)]
     if not found:
-        raise nearest(
+        raise unknown_name(
             encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder"
         )
     return found

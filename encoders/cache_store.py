@@ -182,7 +182,7 @@ def directory() -> Path:
     """Where vectors are kept: `CROSSLENS_VECTORS`, else `vectors` beside the checkpoints; not created."""
     if chosen := os.environ.get("CROSSLENS_VECTORS"):
         return Path(chosen).expanduser()
-    from .offline import cache_dir
+    from ..checkpoints.offline.packages import cache_dir
 
     return cache_dir() / "vectors"
 

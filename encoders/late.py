@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import transformers
 
+from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
 from ..errors import InputError
 from ..items import Item, Multi, Role
 from . import late_files
 from .base import Encoder, EncoderSpec, Precision, check_finite, unit
 from .batching import Budget, computed, prepared
-from .devices import resolve_device, resolve_dtype, token_budget
 from .spans import token_spans
 from .transformer import Opened, loaded, longest_input, weights_hash
 
@@ -65,7 +65,7 @@ class Late:
             "dtype": dtype,
             "revision": revision,
         }
-        from ..multimodal import late_pages
+        from ..multimodal import pages as late_pages
 
         if config.model_type in late_pages.MODELS:
             if query_tokens is not None:

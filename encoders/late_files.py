@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from ..checkpoints.sentence_files import fetch
 from ..errors import InputError
-from .sentence_files import fetch
 from .transformer import first_given
 
 WEIGHTS = "model.safetensors"

@@ -24,11 +24,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..checkpoints.decoders import Attention, LLMPrecision, Source, attends_ahead
+from ..checkpoints.devices import resolve_device
 from ..errors import InputError
 from ..items import Item
 from .base import EncoderSpec
-from .decoders import Attention, LLMPrecision, Source, attends_ahead
-from .devices import resolve_device
 from .instructions import TASK, Style, instructed, known
 from .transformer import Opened, Pooling, TransformerEncoder, dense_layers, first_given, longest_input
 

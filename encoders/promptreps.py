@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from transformers.models.auto import modeling_auto
 
-from ..errors import InputError, nearest
+from ..checkpoints.decoders import LLMPrecision, Source, attends_ahead
+from ..checkpoints.devices import resolve_device, token_budget
+from ..checkpoints.offline import packages as offline
+from ..errors import InputError, check_known, unknown_name
 from ..items import Batch, Item, Role
-from . import offline
 from .base import EncoderSpec
 from .batching import stream
-from .decoders import LLMPrecision, Source, attends_ahead
-from .devices import resolve_device, token_budget
 from .terms import Terms, stream_terms, strongest
 from .transformer import Opened, TransformerEncoder
 
@@ -146,7 +146,7 @@ class PromptReps(TransformerEncoder):
         anything is missing, does not fit or is out of range.
         """
         if prompt != OWN and prompt not in wordings():
-            raise nearest(prompt, (OWN, *wordings()), "prompt of promptreps")
+            raise unknown_name(prompt, (OWN, *wordings()), "prompt of promptreps")
         if terms < 0:
             raise InputError(f"{checkpoint}: terms must be 0 or more, not {terms}")
         where = resolve_device(device)
@@ -337,8 +337,7 @@ def _opened(
     at = checkpoint
     if checkpoint.startswith("offline:"):
         name = checkpoint.removeprefix("offline:")
-        if name not in OFFLINE:
-            raise nearest(name, OFFLINE, "offline language model")
+        check_known(name, OFFLINE, "offline language model")
         if revision is not None:
             raise InputError(f"{checkpoint} has one revision, that of its package: leave revision out")
         at = str(offline.checkpoint(name))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, check_known, unknown_name
 from ..specs import Spec, bound
 from .base import Encoder
 
@@ -36,15 +36,14 @@ def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) ->
     """The encoder that a SPEC names; `InputError` lists the known families and options."""
     spec = Spec.parse(text)
     if spec.family == "offline":
-        if spec.checkpoint not in OFFLINE:
-            raise nearest(spec.checkpoint, tuple(OFFLINE), "offline encoder")
+        check_known(spec.checkpoint, OFFLINE, "offline encoder")
         where = OFFLINE[spec.checkpoint]
     elif spec.family in FAMILIES:
         if not spec.checkpoint:
             raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
         where = FAMILIES[spec.family]
     else:
-        raise nearest(spec.family, (*FAMILIES, "offline"), "encoder family")
+        raise unknown_name(spec.family, (*FAMILIES, "offline"), "encoder family")
     if Path(spec.checkpoint).is_dir() and spec.family != "offline":
         spec = replace(spec, checkpoint=str(Path(spec.checkpoint).resolve()))
     paths = {key: spec.options[key] for key in ("adapter", "base") if spec.options.get(key)}

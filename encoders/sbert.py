@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, nearest
+from ..checkpoints.devices import resolve_device, resolve_dtype
+from ..checkpoints.sentence_files import fetch
+from ..checkpoints.weights import require_safetensors
+from ..errors import InputError, unknown_name
 from ..items import Dense, Item, Role
 from .base import EncoderSpec, Precision, check_finite
 from .batching import halving, prepared
-from .devices import resolve_device, resolve_dtype
-from .sentence_files import fetch
 from .transformer import TOKENIZER_FILES, loaded
-from .weights import require_safetensors
 
 
 class SentenceTransformersEncoder:
@@ -149,7 +149,7 @@ def _require_tokenizer(checkpoint: str, revision: str | None) -> None:
 def _prompt(model: Any, checkpoint: str, name: str | None, *usual: str) -> str:
     held = {key: text for key, text in model.prompts.items() if text is not None}
     if name is not None and name not in held:
-        raise nearest(name, tuple(held), f"prompt of {checkpoint}")
+        raise unknown_name(name, tuple(held), f"prompt of {checkpoint}")
     chosen = next((each for each in (name, *usual, model.default_prompt_name) if each in held), None)
     return held[chosen] if chosen else ""
 

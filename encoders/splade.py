@@ -10,11 +10,12 @@ import numpy as np
 import torch
 import transformers
 
+from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
+from ..checkpoints.weights import require_safetensors
 from ..errors import InputError
 from ..items import Item, Role, Sparse
 from . import splade_files
 from .base import EncoderSpec, Precision
-from .devices import resolve_device, resolve_dtype, token_budget
 from .splade_files import Activation, Pooling
 from .terms import Terms, stream_terms, strongest
 from .transformer import (
@@ -25,7 +26,6 @@ from .transformer import (
     longest_input,
     weights_hash,
 )
-from .weights import require_safetensors
 
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..checkpoints.sentence_files import fetch
 from ..errors import InputError
-from .sentence_files import fetch
 
 Pooling = Literal["max", "sum"]
 Activation = Literal["relu", "log1p_relu"]

@@ -15,13 +15,13 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from ..checkpoints import sentence_files
+from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
+from ..checkpoints.sharing import shareable
 from ..errors import InputError
 from ..items import Dense, Item, Role
-from . import sentence_files
 from .base import EncoderSpec
 from .batching import stream
-from .devices import resolve_device, resolve_dtype, token_budget
-from .sharing import shareable
 from .spans import token_spans
 
 log = logging.getLogger("crosslens")
@@ -78,9 +78,9 @@ class Opened:
     ) -> Opened:
         """`InputError` if the checkpoint cannot be found, or lacks a tokenizer or weights.
 
-        With `torch.int8` linear layers and embeddings are quantised (`encoders.int8_text`).
+        With `torch.int8` linear layers and embeddings are quantised (`checkpoints.int8_text`).
         """
-        from .weights import complete  # here, since it imports this module
+        from ..checkpoints.weights import complete  # here, since it imports this module
 
         key = (checkpoint, revision, trust_remote_code, dtype, device)
         if (live := _LIVE.get(key)) is not None:
@@ -97,7 +97,7 @@ class Opened:
             )  # fmt: skip
 
         if dtype == torch.int8:
-            from . import int8_text
+            from ..checkpoints import int8_text
 
             model = int8_text.opened(
                 config,
@@ -160,7 +160,7 @@ class TransformerEncoder:
         """Load from the hub or a directory, safetensors only.
 
         `dim` keeps the first components (Matryoshka; Kusupati et al. 2022). `dtype=int8` is for CPUs: the checkpoint is
-        quantised once and kept in the cache (`encoders.int8_text`). `InputError` if the checkpoint cannot be
+        quantised once and kept in the cache (`checkpoints.int8_text`). `InputError` if the checkpoint cannot be
         found, lacks a tokenizer or weights, or if `dim` or `max_tokens` exceed what it has.
         """
         where = resolve_device(device)
@@ -283,7 +283,7 @@ class OfflineE5:
         dtype: TextPrecision = "auto",
     ) -> TransformerEncoder:
         """Convert the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed."""
-        from . import offline
+        from ..checkpoints.offline import packages as offline
 
         encoder = TransformerEncoder.from_checkpoint(
             str(offline.checkpoint(checkpoint)),
@@ -304,7 +304,7 @@ def weights_revision(config: Any, checkpoint: str) -> str:
 
 def weights_hash(checkpoint: str) -> str:
     """What a directory's weights are known by: sha256 over its safetensors and tokenizer files, 16 hex digits."""
-    from . import offline
+    from ..checkpoints.offline import packages as offline
 
     where = Path(checkpoint)
     if where.parent == offline.cache_dir() / "offline":

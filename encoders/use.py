@@ -28,7 +28,7 @@ class UniversalSentenceEncoder:
         cls, checkpoint: str, *, device: str = "auto", trust_remote_code: bool = False
     ) -> UniversalSentenceEncoder:
         """The installed package's engine; `InputError` if it is missing or its files are other ones."""
-        from . import offline
+        from ..checkpoints.offline import packages as offline
 
         engine = offline.universal_sentence_encoder()
         weights = offline.model(checkpoint).files

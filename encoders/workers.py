@@ -44,7 +44,7 @@ def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) ->
 
     `InputError` as there, and for a device that is not there.
     """
-    from .devices import resolve_devices
+    from ..checkpoints.devices import resolve_devices
 
     devices = resolve_devices(device)
     if len(devices) > 1:
@@ -322,7 +322,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _shares(processes: int) -> list[list[int]]:
     """The cores of this process dealt out: neighbours, which share caches, go together."""
-    from .devices import cores
+    from ..checkpoints.devices import cores
 
     held = cores()
     if processes > len(held):  # several GPUs on a small machine

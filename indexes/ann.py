@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
-from ..errors import InputError, nearest
+from ..errors import InputError, unknown_name
 from ..runs import hits_of, uncollected
 from .base import Recall
 from .card import Ann, Space
@@ -39,7 +39,7 @@ def build(index: LanceIndex, kind: str) -> Recall:
     """Index each space of a Lance index, note the plan on its card, and return the lowest recall of them."""
     started = time.perf_counter()
     if kind not in ("auto", "none", *KINDS):
-        raise nearest(kind, ("auto", "none", *KINDS), "kind of approximate index")
+        raise unknown_name(kind, ("auto", "none", *KINDS), "kind of approximate index")
     for space in index.card.spaces:
         space.ann = None
         count = sum(space.counts.values())

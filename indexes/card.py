@@ -11,7 +11,7 @@ from typing import Any
 
 from ..encoders.base import EncoderSpec
 from ..errors import InputError, SpecMismatch
-from ..runs import written
+from ..files import write_atomically
 from .places import Place, place_of
 
 FORMAT = 1
@@ -184,7 +184,7 @@ class Card:
 
     def write(self, place: Place) -> None:
         """`InputError` if it cannot be written, a full disk included."""
-        with place.writing(FILE) as path, written(path) as out:
+        with place.writing(FILE) as path, write_atomically(path) as out:
             json.dump(self.to_json(), out, ensure_ascii=False, indent=2)
 
     @classmethod

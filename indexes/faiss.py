@@ -16,7 +16,7 @@ import numpy as np
 
 from ..encoders.base import Encoder
 from ..errors import InputError
-from ..runs import appearing, written
+from ..files import place_atomically, write_atomically
 from .ann import CUTOFFS, ENOUGH, FILTER_KEEPS, REFINE, TIE, perturbed, scan
 from .base import Recall, Where, check_k
 from .card import Ann, Card, Space
@@ -276,10 +276,10 @@ class FaissIndex(FlatIndex):
         """Write the index and its ids under temporary names, and rename; their names and sha256."""
         faiss = installed()
         name = f"faiss-{space.fingerprint}.index"
-        with appearing(folder / name) as partial, _failing(f"cannot write {folder / name}"):
+        with place_atomically(folder / name) as partial, _failing(f"cannot write {folder / name}"):
             faiss.write_index(index, str(partial))
         list_name = f"faiss-{space.fingerprint}.ids.json"
-        with written(folder / list_name) as out:
+        with write_atomically(folder / list_name) as out:
             json.dump(ids, out, ensure_ascii=False)
         return {each: sha256(folder / each) for each in (name, list_name)}
 

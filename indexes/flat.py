@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from ..encoders.devices import is_out_of_memory, resolve_device
+from ..checkpoints.devices import is_out_of_memory, resolve_device
 from ..errors import InputError
 from .ann import CUTOFFS
 from .base import Recall, Searcher, Where, check_k

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..encoders.registry import load
-from ..errors import InputError, SpecMismatch
+from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, windows
 from ..pipeline import Stage
-from ..runs import Hit, Run, ranked, some
+from ..runs import Hit, Run, ranked
 from . import ann, fulltext
 from .base import Mode, Recall, Where, check_k
 from .card import Card, Passages, Space, Windows, begun
@@ -293,7 +293,7 @@ class LanceIndex:
             if mode != "lexical" and (unread := query.modalities - readable):
                 raise InputError(
                     f"query {query.id!r} holds {' and '.join(sorted(unread))}, which no encoder of "
-                    f"{self.path} reads ({some(space.spec.name for space in self.card.spaces)})"
+                    f"{self.path} reads ({list_few(space.spec.name for space in self.card.spaces)})"
                 )
 
     def _lexical(
@@ -458,7 +458,7 @@ class LanceIndex:
         if self.card.lexical:
             readable.add("text")
         if not item.modalities & readable:
-            names = some(space.spec.name for space in self.card.spaces)
+            names = list_few(space.spec.name for space in self.card.spaces)
             raise InputError(
                 f"item {item.id!r} holds {' and '.join(sorted(item.modalities))}, which none of the encoders "
                 f"reads ({names})"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..errors import InputError, nearest
+from ..errors import InputError, unknown_name
 from ..items import Batch, Item, Multi, Role
 from . import ann
 from .base import Recall, Where
@@ -62,7 +62,7 @@ class LateIndex(LanceIndex):
         """
         started = time.perf_counter()
         if ann not in ("auto", "none", *KINDS):
-            raise nearest(ann, ("auto", "none", *KINDS), "kind of approximate index")
+            raise unknown_name(ann, ("auto", "none", *KINDS), "kind of approximate index")
         self._require_complete()
         plan = None
         with self._writing():

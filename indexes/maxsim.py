@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from ..checkpoints.devices import resolve_device
 from ..encoders.base import Encoder, check_finite
-from ..encoders.devices import resolve_device
 from ..errors import InputError
 from ..items import Item, Multi, Role
 from ..pipeline import Stage

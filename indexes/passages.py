@@ -17,10 +17,10 @@ import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes
 from ..encoders.registry import load
-from ..errors import InputError
+from ..errors import InputError, list_few
 from ..items import Batch, Item, Role, windows
 from ..pipeline import Stage
-from ..runs import Hit, Run, some
+from ..runs import Hit, Run
 from .base import Mode, Recall, Where, check_k
 from .card import Card, Passages, Space, Windows
 from .derived import FIRST
@@ -91,7 +91,7 @@ def counting(
                 )
             return tokenizer
     lacking = (
-        some(each.spec.name for each in candidates) + " cannot tell its own"
+        list_few(each.spec.name for each in candidates) + " cannot tell its own"
         if candidates
         else "none is given"
     )

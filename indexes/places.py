@@ -21,8 +21,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ..errors import InputError
-from ..runs import some
+from ..errors import InputError, list_few
 from .storage import DATABASE, MEMORY, connected, failing, is_remote
 
 FILES = "crosslens"  # the table of small files
@@ -76,7 +75,9 @@ class Folder:
         except OSError as error:
             raise InputError(f"cannot make the directory {self._path}: {error.strerror}") from None
         if others:
-            raise InputError(f"{self._path} holds other files ({some(sorted(others))}); give a new directory")
+            raise InputError(
+                f"{self._path} holds other files ({list_few(sorted(others))}); give a new directory"
+            )
 
     def has(self, name: str) -> bool:
         return (self._path / name).exists()
@@ -140,7 +141,7 @@ class Rows:
             if FILES in names:  # one that was killed before there was a card
                 return
             if others := sorted(names):
-                raise InputError(f"{self.path} holds other tables ({some(others)}); give a new location")
+                raise InputError(f"{self.path} holds other tables ({list_few(others)}); give a new location")
             rows = pa.table([[LOCK], [b""], [0.0]], schema=self.SCHEMA)
             self.__dict__["_table"] = database.create_table(FILES, rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders.base import Encoder
-from ..errors import InputError, nearest
+from ..errors import InputError, check_known
 from .card import Card, Windows
 from .storage import is_remote
 
@@ -82,8 +82,7 @@ def open_index(
 def index_class(kind: str) -> type[LanceIndex]:
     """The class of an index kind; `InputError` lists the known ones."""
     family, colon, rest = kind.partition(":")
-    if family not in INDEXES:
-        raise nearest(family, tuple(INDEXES), "index kind")
+    check_known(family, INDEXES, "index kind")
     if colon and not rest:
         raise InputError(f"the index kind {kind!r} has nothing after the colon")
     module, _, name = INDEXES[family].partition(":")

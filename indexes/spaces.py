@@ -12,8 +12,8 @@ import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
+from ..files import place_atomically
 from ..items import Role
-from ..runs import appearing
 
 Key = TypeVar("Key")
 TEXT, IMAGE, BOTH = "text", "image", "text+image"
@@ -213,7 +213,7 @@ class Moments:
             "moments": json.dumps({"dim": self.dim, "kappa": self.kappa}),
             "asked": json.dumps(self._about),
         }
-        with appearing(path) as partial:
+        with place_atomically(path) as partial:
             try:
                 save_file(tensors, partial, head)
             except SafetensorError as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError, unknown_name
 
 MEMORY = "memory://"
 DATABASE = "db://"  # a database that LanceDB serves
@@ -23,7 +23,7 @@ def is_remote(path: str | Path) -> bool:
         return False
     known = (DATABASE, *STORES)
     if (start := scheme + colons) not in known:
-        raise nearest(start, (MEMORY, *known), "kind of location")
+        raise unknown_name(start, (MEMORY, *known), "kind of location")
     return True
 
 

@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 from lancedb.index import Bitmap, BTree, LabelList
 
-from ..errors import InputError, nearest
+from ..errors import InputError, list_few, unknown_name
 from ..items import Item, windows
-from ..runs import some
 from .base import Where
 from .card import Space
 from .fulltext import COLUMNS, analysed, column, group_of
@@ -235,7 +234,7 @@ class Tables:
     def require(self, ids: Iterable[str], found: Container[str]) -> None:
         """`InputError` naming the `ids` that are not `found`."""
         if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
-            raise InputError(f"no documents with the ids {some(unknown)} in {self.where}")
+            raise InputError(f"no documents with the ids {list_few(unknown)} in {self.where}")
 
     def held(self, ids: Sequence[str]) -> dict[str, Item]:
         """The stored items of those of `ids` that are stored."""
@@ -441,13 +440,13 @@ def where_sql(where: Where | None, keys: Sequence[str]) -> str | None:
         if not values or not all(isinstance(each, str | int | float) for each in values):
             raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {value!r}")
         if key == "modality" and (unknown := [each for each in values if each not in MODALITIES]):
-            raise nearest(str(unknown[0]), MODALITIES, "modality")
+            raise unknown_name(str(unknown[0]), MODALITIES, "modality")
         if key in ("lang", "modality"):
             parts.append(f"{key} IN ({_quoted(map(str, values))})")
         elif key in keys:
             parts.append(f"array_has_any(facets, make_array({_quoted(facet(key, each) for each in values)}))")
         else:
-            raise nearest(key, ("lang", "modality", *keys), "field to filter by")
+            raise unknown_name(key, ("lang", "modality", *keys), "field to filter by")
     return " AND ".join(parts) or None
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InputError
-from ..runs import Qrels, some, text_lines
+from ..errors import InputError, list_few
+from ..files import read_lines
+from ..runs import Qrels
 
 Ranking = Sequence[tuple[str, float]]
 Weights = tuple[tuple[int, float], ...]
@@ -86,7 +87,7 @@ class Peer:
         weights = {grade: weight for grade, weight in self.weights if weight}
         if not grades & weights.keys():
             raise InputError(
-                f"{self} weighs the grades {some(map(str, weights))}, and the qrels have {some(map(str, sorted(grades)))}"
+                f"{self} weighs the grades {list_few(map(str, weights))}, and the qrels have {list_few(map(str, sorted(grades)))}"
             )
         return weights
 
@@ -202,7 +203,7 @@ def check_languages(measure: object, qrels: Qrels, langs: Mapping[str, str] | No
     if lacking:
         raise InputError(
             f"{measure} needs the documents' languages, and {len(lacking)} of {len(relevant)} relevant documents "
-            f"have none ({some(lacking)}); {mend}"
+            f"have none ({list_few(lacking)}); {mend}"
         )
 
 
@@ -274,7 +275,7 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     `InputError` counts and names documents that a collection does not have; it names file and line of what is
     not such a line or no language, and a document with two.
     """
-    from .collections import load
+    from .collections.base import load
     from .languages import iso, with_languages
 
     ids = set(wanted)
@@ -291,11 +292,11 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
         if lacking:
             raise InputError(
                 f"{len(lacking)} of {len(ids)} documents that are judged or found are not in the collection {where}: "
-                f"{some(sorted(lacking))}"
+                f"{list_few(sorted(lacking))}"
             )
         return found
     found = {}
-    for number, line in enumerate(text_lines(Path(where)), 1):
+    for number, line in enumerate(read_lines(Path(where)), 1):
         fields = line.split()
         if not fields:
             continue

@@ -20,14 +20,14 @@ import PIL.Image
 import torch
 from safetensors import SafetensorError
 
+from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
 from ..encoders.base import EncoderSpec, Precision
 from ..encoders.batching import Budget, computed
-from ..encoders.devices import resolve_device, resolve_dtype, token_budget
-from ..errors import InputError, nearest
+from ..errors import InputError, unknown_name
 from ..items import Role
+from ..media.images import MAX_PIXELS, check_max_pixels
 from . import clip_spans
 from .fusion import Fusion
-from .images import MAX_PIXELS, check_max_pixels
 from .pixels import Pixels
 from .towers import TwoTower, check_text_weight
 
@@ -306,7 +306,7 @@ def located(checkpoint: str) -> tuple[str, str | None]:
         return name, weights
     if "/" in weights or Path(weights).suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise InputError(f"{weights}: there is no such file of weights for {name}")
-    raise nearest(weights, tuple(tags), f"weights of {name}")
+    raise unknown_name(weights, tuple(tags), f"weights of {name}")
 
 
 def _naflex(name: str) -> InputError:

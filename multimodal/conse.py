@@ -18,14 +18,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..encoders import offline
+from ..checkpoints.devices import resolve_device
+from ..checkpoints.offline import packages as offline
 from ..encoders.base import Encoder, EncoderSpec, Precision, Tokenizes, matrix, unit
-from ..encoders.devices import resolve_device
 from ..encoders.registry import load
 from ..errors import InputError
+from ..files import place_atomically
 from ..items import Item, Role
-from ..runs import appearing
-from .images import MAX_PIXELS, check_max_pixels
+from ..media.images import MAX_PIXELS, check_max_pixels
 from .pixels import Pixels
 from .towers import TwoTower, check_text_weight
 
@@ -215,7 +215,7 @@ def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     worded = _items([PROMPT.format(name) for name in class_names()])
     vectors = unit(matrix(text(), worded, "query"))
     try:
-        with appearing(path) as partial:
+        with place_atomically(path) as partial:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({"names": vectors}, partial)
     except (InputError, SafetensorError) as error:

@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from ..errors import nearest
-from .images import MAX_PIXELS
+from ..errors import check_known
+from ..media.images import MAX_PIXELS
 
 log = logging.getLogger("crosslens")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -98,8 +98,7 @@ def format_of(checkpoint: str, adapter: str | None, asked: str) -> Format:
     A name that tells none is warned of, and its input is the plain chat template. `InputError` for an unknown format.
     """
     if asked != "auto":
-        if asked not in FORMATS:
-            raise nearest(asked, tuple(FORMATS), "format of vlm")
+        check_known(asked, FORMATS, "format of vlm")
         return FORMATS[asked][1]
     named = f"{adapter or ''} {checkpoint}".lower()
     for words, format in FORMATS.values():

@@ -16,8 +16,8 @@ import PIL.Image
 from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
 from ..encoders.batching import Budget, computed, prepared
 from ..items import Dense, Item, Role
+from ..media.images import open_image
 from .fusion import Fusion, check_text_weight, fuse
-from .images import open_image
 
 __all__ = ["DECODERS", "TwoTower", "check_text_weight", "in_threads", "opened", "picture_weight"]
 

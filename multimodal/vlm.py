@@ -19,16 +19,16 @@ import PIL.Image
 import torch
 import transformers
 
+from ..checkpoints.devices import resolve_device, resolve_dtype
+from ..checkpoints.weights import complete
 from ..encoders.base import EncoderSpec, Precision
 from ..encoders.batching import stream
-from ..encoders.devices import resolve_device, resolve_dtype
 from ..encoders.spans import token_spans
 from ..encoders.transformer import TOKENIZER_FILES, loaded, weights_hash
-from ..encoders.weights import complete
 from ..errors import InputError
 from ..items import Dense, Item, Role
+from ..media.images import check_max_pixels
 from .formats import PROCESSOR_FILES, Format, Name, format_of
-from .images import check_max_pixels
 from .towers import BUDGET, PATCH, in_threads, opened, picture_weight
 
 WINDOW = 512  # items a window; fewer pictures, which are held decoded
@@ -392,8 +392,8 @@ def _open(
     """The model without its language head, the processor, and the revision of both model and adapter."""
     from transformers.models.auto import modeling_auto
 
-    from ..encoders.adapters import based
-    from ..encoders.sentence_files import fetch
+    from ..checkpoints.lora import based
+    from ..checkpoints.sentence_files import fetch
 
     found, model_at, model_revision = based(checkpoint, revision, adapter, base)
     if adapter and found:

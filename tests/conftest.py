@@ -491,7 +491,7 @@ def crosslens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the console script in this process: exit status, stdout, stderr."""
-    from crosslens import cli
+    from crosslens.commands import app as cli
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["crosslens", *map(str, arguments)])

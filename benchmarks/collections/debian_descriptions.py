@@ -37,9 +37,8 @@ from typing import Any
 
 from apt_indexes import Index, Release, release
 from cards import counted, readme, sampled_by_language, write_card
-from crosslens.console import guarded
-from crosslens.errors import InputError
-from crosslens.runs import some
+from crosslens.commands.console import guarded
+from crosslens.errors import InputError, list_few
 from descriptions import Description, read_descriptions
 from directory import Judgement, Topic, new_directory, write_docs, write_topics
 from locales import chosen
@@ -191,7 +190,7 @@ def build(target: Path, langs: str, query: str, most: int | None, codename: str 
 
         write_docs(root, docs())
         if empty := [lang for lang in locales if not held.get(lang)]:
-            raise InputError(f"no translated description in {some(empty)}: nothing to search in")
+            raise InputError(f"no translated description in {list_few(empty)}: nothing to search in")
         asked = sampled_by_language(list(topics(english, held, query, count)), most)
         write_topics(root, asked)
         card = {

@@ -29,10 +29,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crosslens.console import guarded
-from crosslens.errors import InputError
+from crosslens.commands.console import guarded
+from crosslens.errors import InputError, list_few
 from crosslens.multilingual.languages import identify, iso, name
-from crosslens.runs import some
 from debian_packages import Package, download, unpack
 from directory import HALVES, Judgement, Topic, half_of, new_directory, sampled, write_docs, write_topics
 from help_pages import WORD, Page, read_page
@@ -242,7 +241,7 @@ def build(target: Path, langs: Mapping[str, str], query: str, most: int | None) 
 
         write_docs(root, docs())
         if empty := [lang for lang in langs if not held.get(lang)]:
-            raise InputError(f"no translated page in {some(empty)}: nothing to search in")
+            raise InputError(f"no translated page in {list_few(empty)}: nothing to search in")
         asked = sampled(list(topics(english, held, query, count)), most)
         write_topics(root, asked)
         card = described(named, packages, query, held, asked, count)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
-from crosslens.multimodal.images import open_image
+from crosslens.media.images import open_image
 from directory import HALVES
 
 FOLDER = "images"

@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from cards import NO_LANGUAGE, counted, readme, sampled_by_language, write_card
-from crosslens.console import guarded
-from crosslens.errors import InputError
-from crosslens.runs import some
+from crosslens.commands.console import guarded
+from crosslens.errors import InputError, list_few
 from debian_packages import Package, download, unpack
 from directory import Judgement, Topic, new_directory, write_docs, write_topics
 from locales import chosen
@@ -196,7 +195,7 @@ def build(target: Path, langs: str, most: int | None) -> dict[str, Any]:
             for lang, locale in locales.items()
         }
         if empty := [lang for lang, those in captions.items() if not those]:
-            raise InputError(f"no translated caption in {some(empty)}: choose other languages")
+            raise InputError(f"no translated caption in {list_few(empty)}: choose other languages")
         pictures, sentences = (root / part for part in PARTS)
         for stamp in stamps:
             copy = pictures / picture(stamp.id)

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ...errors import InputError, nearest
+from ...errors import InputError, check_known
 from ...items import Modality
-from ..messages import Message
+from .messages import Message
 
 # family -> module and factory: `factory(checkpoint, *, device, trust_remote_code, OPTIONS) -> Judge`; its
 # keyword-only parameters are the options that a SPEC may set.
@@ -86,8 +86,7 @@ class Judge(Protocol):
 
 def factory(family: str) -> Callable[..., Judge]:
     """The loader of a family; `InputError` lists the known ones."""
-    if family not in JUDGES:
-        raise nearest(family, tuple(JUDGES), "judge family")
+    check_known(family, JUDGES, "judge family")
     module, _, name = JUDGES[family].partition(":")
     loader: Callable[..., Judge] = getattr(import_module(f".{module}", __name__), name)
     return loader

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from ...encoders.batching import batches, halving
-from ..messages import Message
 from . import Ask, Completion
 from .chats import target_begins, texts, token_ids
 from .heads import CausalHead
 from .local import LocalJudge
+from .messages import Message
 from .saying import completion, end_tokens, sampling
 from .tokens import SEAM, chosen, tails
 

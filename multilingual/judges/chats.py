@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ...errors import InputError
-from ..messages import Message, fitted
+from .messages import Message, fitted
 from .tokens import Tokens
 
 Content = str | Sequence[dict[str, object]]  # text, or parts of text and pictures as processors take them

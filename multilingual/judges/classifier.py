@@ -13,10 +13,10 @@ import torch
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from ..messages import Message, Part, Seam
 from . import Ask
 from .chats import check_length, fit, rendered, templated
 from .local import LocalJudge
+from .messages import Message, Part, Seam
 
 
 class ClassifierJudge(LocalJudge):

@@ -43,8 +43,8 @@ def load(
     """
     import transformers
 
-    from ...encoders.adapters import based, tokenizer_of
-    from ...encoders.devices import resolve_device, resolve_dtype
+    from ...checkpoints.devices import resolve_device, resolve_dtype
+    from ...checkpoints.lora import based, tokenizer_of
     from ...encoders.transformer import loaded, weights_hash
 
     where = resolve_device(device)
@@ -99,7 +99,7 @@ def _task(config: Any, checkpoint: str, revision: str | None) -> str:
     """What the configuration says that the model is."""
     from transformers.models.auto import modeling_auto
 
-    from ...encoders.sentence_files import fetch
+    from ...checkpoints.sentence_files import fetch
 
     names = tuple(config.architectures or ())
     if any(name.endswith("ForSequenceClassification") for name in names):

@@ -11,8 +11,8 @@ import torch
 
 from ...errors import InputError
 from ...items import Modality
-from ..messages import Message
 from . import Ask, Completion, refuse
+from .messages import Message
 from .tokens import Tokens
 
 UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read

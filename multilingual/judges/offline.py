@@ -1,9 +1,9 @@
-"""`offline:gemma`: Gemma 3 270M (base) from a package, converted once; see `encoders/offline.py`."""
+"""`offline:gemma`: Gemma 3 270M (base) from a package, converted once; see `checkpoints/offline/packages.py`."""
 
 from __future__ import annotations
 
 from ...encoders.base import Precision
-from ...errors import nearest
+from ...errors import unknown_name
 from . import Judge
 
 
@@ -16,11 +16,11 @@ def load(
     passage_tokens: int = 384,
 ) -> Judge:
     """`InputError` listing the offline judges for an unknown one, or naming the package if it is missing."""
-    from ...encoders import offline
+    from ...checkpoints.offline import packages as offline
     from . import hf
 
     if checkpoint != "gemma":
-        raise nearest(checkpoint, ("gemma",), "offline judge")
+        raise unknown_name(checkpoint, ("gemma",), "offline judge")
     where = str(offline.checkpoint(checkpoint))
     judge = hf.load(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"

@@ -18,10 +18,10 @@ import numpy as np
 
 from ...errors import InputError
 from ...items import Modality
-from ..answers import label_in
-from ..messages import Message, Picture, fitted, written
 from . import Ask, Completion, refuse
+from .answers import label_in
 from .estimates import Estimate
+from .messages import Message, Picture, fitted, written
 from .replies import Labels, shown_tokens, spoken, tail
 from .servers import OFFICIAL, A, Q, Server, checked_url
 
@@ -401,8 +401,8 @@ def _thinking(message: Message) -> bool:
 
 
 def data_url(picture: Picture) -> str:
-    """The picture as a JPEG in a `data:` URL, decoded and bounded by `multimodal.images`."""
-    from ...multimodal.images import open_image
+    """The picture as a JPEG in a `data:` URL, decoded and bounded by `media.images`."""
+    from ...media.images import open_image
 
     out = io.BytesIO()
     open_image(picture.image).save(out, "JPEG", quality=90)

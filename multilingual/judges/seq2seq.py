@@ -12,11 +12,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from ..messages import Message
 from . import Ask, Completion
 from .chats import check_length, fit, rendered, target_begins, templated
 from .heads import Head
 from .local import UNBOUNDED, LocalJudge
+from .messages import Message
 from .saying import completion, end_tokens, sampling
 from .tokens import SEAM, Tail, chosen, tails
 

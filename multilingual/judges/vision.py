@@ -16,12 +16,12 @@ import torch
 from ...encoders.batching import batches, halving
 from ...errors import InputError
 from ...items import Modality
-from ...multimodal.images import MAX_PIXELS, check_max_pixels, open_image
-from ..messages import Message, Part, Picture, written
+from ...media.images import MAX_PIXELS, check_max_pixels, open_image
 from . import Ask, Completion
 from .chats import check_length, fit, rendered, templated
 from .heads import CausalHead
 from .local import LocalJudge
+from .messages import Message, Part, Picture, written
 from .saying import completion, end_tokens, sampling
 from .tokens import SEAM, Tail, chosen, tails
 

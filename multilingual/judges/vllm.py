@@ -12,9 +12,9 @@ import numpy as np
 from ...encoders.base import Precision
 from ...errors import InputError
 from ...items import Modality
-from ..messages import Message
 from . import Ask, Completion, refuse
 from .chats import target_begins, texts, token_ids
+from .messages import Message
 from .tokens import SEAM, Tail, Tokens, chosen, tails
 
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms

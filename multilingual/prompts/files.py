@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, nearest
+from ...errors import InputError, check_known
 from ..languages import iso
 from .prompt import Prompt
 
@@ -58,8 +58,7 @@ def load(name: str) -> Prompt:
             return parse(path.read_text("utf-8"), path.stem)
         except UnicodeDecodeError:
             raise InputError(f"the prompt file {name} is not UTF-8 text") from None
-    if name not in known():
-        raise nearest(name, known(), "prompt")
+    check_known(name, known(), "prompt")
     return parse((files(__package__) / f"{name}.toml").read_text("utf-8"), name)
 
 
@@ -107,8 +106,7 @@ def parse(text: str, name: str) -> Prompt:
 def _check(said: Mapping[str, Any], keys: Sequence[str], name: str) -> None:
     """`InputError` for a key that is not known, or a value that is not of its type."""
     for key, value in said.items():
-        if key not in keys:
-            raise nearest(key, tuple(keys), f"key in the prompt {name}:")
+        check_known(key, keys, f"key in the prompt {name}:")
         if key == "thinking":
             sound, wanted = type(value) is int, "a whole number"
         elif key == "values":

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ...errors import InputError, nearest
+from ...errors import InputError, check_known, unknown_name
 from ...items import Item, Modality
-from ..answers import label_in, ranking_in
+from ..judges.answers import label_in, ranking_in
+from ..judges.messages import Chat, Message, Part, Passage, Picture, Seam
 from ..languages import name as language_name
-from ..messages import Chat, Message, Part, Passage, Picture, Seam
 
 if TYPE_CHECKING:
     from ..judges import Judge
@@ -78,7 +78,9 @@ class Prompt:
         """`InputError` naming the prompt and its fault."""
         for key, allowed in (("asks", Asks), ("orders", Orders), ("chat", Chat)):
             if getattr(self, key) not in get_args(allowed):
-                raise nearest(getattr(self, key), get_args(allowed), f"`{key}` in the prompt {self.name}:")
+                raise unknown_name(
+                    getattr(self, key), get_args(allowed), f"`{key}` in the prompt {self.name}:"
+                )
         used = self._placeholders()
         if "query" not in used["template"] + used["target"]:
             raise self._fault("lacks the placeholder {query}")
@@ -110,7 +112,7 @@ class Prompt:
         if self.thinking < 1:
             raise self._fault(f"thinks for at least 1 token, not {self.thinking}")
         if self.language not in ("eng", "query", "document") and self.language not in self.words:
-            raise nearest(
+            raise unknown_name(
                 self.language,
                 ("eng", "query", "document", *self.words),
                 f"language of the prompt {self.name}:",
@@ -327,8 +329,7 @@ class Prompt:
             except ValueError as error:
                 raise self._fault(f"has a faulty `{key}`: {error}") from None
             for name in found[key]:
-                if name not in allowed:
-                    raise nearest(name, allowed, f"placeholder in `{key}` of the prompt {self._title}:")
+                check_known(name, allowed, f"placeholder in `{key}` of the prompt {self._title}:")
         return found
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crosslens.encoders import offline
+from crosslens.checkpoints.offline import packages as offline
 from crosslens.encoders.base import Encoder, EncoderSpec, NotFinite
 from crosslens.encoders.registry import FAMILIES, OFFLINE, load
 from crosslens.errors import InputError
@@ -48,7 +48,7 @@ SPECS = {
     "offline:conse": "offline:conse?dtype=float32",
     "offline:conse with USE": "offline:conse?text=use-m3&top=7",
 }
-# The packages whose models an encoder needs, by their names in encoders/offline.py.
+# The packages whose models an encoder needs, by their names in checkpoints/offline/packages.py.
 NEEDS = {
     "e5-small": ["e5-small"],
     "use-m3": ["use-m3"],

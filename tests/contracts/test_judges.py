@@ -11,10 +11,10 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import prompts
-from crosslens.multilingual.collections import Held
+from crosslens.multilingual.collections.base import Held
 from crosslens.multilingual.judges import Ask, hf
-from crosslens.multilingual.messages import Message, Passage, Seam
-from crosslens.multilingual.rerank import load
+from crosslens.multilingual.judges.messages import Message, Passage, Seam
+from crosslens.multilingual.reranking.rerank import load
 from crosslens.runs import Run, ranked
 
 TEXTS = (

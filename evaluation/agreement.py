@@ -1,0 +1,241 @@
+"""Agreement of a judge's grades with human ones: kappa, confusion, and rank correlation of the systems they order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..runs import Qrels, Run
+from .evaluate import ALL, UNKNOWN, evaluate
+
+FEWEST = 3  # systems: two have only two orders, and either is right by chance half the time
+THRESHOLDS = (1, 2)  # from these grades on a document counts as relevant in binary kappa
+
+
+def kappa(confusion: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Agreement beyond chance of two raters (Cohen 1960), or, with `weights`, weighted kappa (Cohen 1968).
+
+    `confusion` [grades, grades] counts pairs, one rater's grades in the rows and the other's in the columns;
+    `weights`, of its shape, say how bad each disagreement is (unweighted: 1 off the diagonal, else 0). At most 1;
+    0 is chance; nan for no pairs, or where both raters gave one and the same grade to all.
+    """
+    weights = 1.0 - np.eye(len(confusion)) if weights is None else weights
+    total = confusion.sum()
+    expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / max(total, 1)
+    by_chance = float((weights * expected).sum())
+    return 1.0 - float((weights * confusion).sum()) / by_chance if by_chance else math.nan
+
+
+def tau_b(x: Sequence[float], y: Sequence[float]) -> float:
+    """Kendall's rank correlation with correction for ties (Kendall 1945), in -1..1; nan where all are tied."""
+    import scipy.stats
+
+    return float(scipy.stats.kendalltau(x, y).statistic)
+
+
+def tau_ap(truth: Sequence[float], estimate: Sequence[float]) -> float:
+    """AP rank correlation (Yilmaz, Aslam and Robertson 2008), in -1..1: as Kendall's tau, but the top counts most.
+
+    For each system below the first of the estimated ranking, the share of those above it that are above it in truth
+    too; the mean of these, scaled as tau is. nan with ties in either, for which it is not defined, or below two.
+    """
+    if len(truth) < 2 or len(set(truth)) < len(truth) or len(set(estimate)) < len(estimate):
+        return math.nan
+    ordered = np.asarray(truth)[np.argsort(-np.asarray(estimate))]
+    shares = [float((ordered[:place] > ordered[place]).mean()) for place in range(1, len(ordered))]
+    return 2 * float(np.mean(shares)) - 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Grades of the pairs that both judged: `confusion[h][j]` counts those of human grade `grades[h]` and judge's
+    `grades[j]`.
+
+    `lacking` counts pairs that only humans judged, `extra` those that only the judge did.
+    """
+
+    grades: tuple[int, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    lacking: int = 0
+    extra: int = 0
+
+    @property
+    def pairs(self) -> int:
+        return sum(map(sum, self.confusion))
+
+    @property
+    def exact(self) -> float:
+        """Share of pairs with the same grade, in 0..1; nan without pairs."""
+        return float(np.trace(self._counts)) / self.pairs if self.pairs else math.nan
+
+    @property
+    def mean_absolute_error(self) -> float:
+        """Mean distance of the grades, in grades; nan without pairs."""
+        return float((self._counts * abs(self._apart)).sum()) / self.pairs if self.pairs else math.nan
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's (1960) kappa over the grades as names: a miss by one counts as one by three."""
+        return kappa(self._counts)
+
+    @property
+    def quadratic(self) -> float:
+        """Cohen's (1968) weighted kappa; a disagreement weighs the square of the grades' distance."""
+        return kappa(self._counts, self._apart**2.0)
+
+    def binary(self, threshold: int) -> float:
+        """Cohen's kappa of relevant (a grade of `threshold` or more) against not."""
+        relevant = np.array([grade >= threshold for grade in self.grades], dtype=bool)
+        sides = np.stack([~relevant, relevant]).astype(np.int64)
+        return kappa(sides @ self._counts @ sides.T)
+
+    @property
+    def _counts(self) -> np.ndarray:
+        return np.array(self.confusion, dtype=np.int64).reshape(len(self.grades), len(self.grades))
+
+    @property
+    def _apart(self) -> np.ndarray:
+        return np.subtract.outer(self.grades, self.grades)
+
+    def to_json(self) -> dict[str, object]:
+        """A dict for JSON; what is not defined is None."""
+        return {
+            "pairs": self.pairs,
+            "lacking": self.lacking,
+            "extra": self.extra,
+            "exact": _number(self.exact),
+            "mean_absolute_error": _number(self.mean_absolute_error),
+            "kappa": _number(self.kappa),
+            "kappa_quadratic": _number(self.quadratic),
+            "kappa_binary": {str(least): _number(self.binary(least)) for least in THRESHOLDS},
+            "grades": list(self.grades),
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+def agreement(human: Qrels, judged: Qrels, langs: Mapping[str, str] | None = None) -> dict[str, Agreement]:
+    """Agreement over all pairs, under `all`, and for each language of the documents where `langs` tells any.
+
+    Human grades below 0 mark what nobody judged. A document whose language is not known is `unknown`.
+    """
+    known = {(q, doc): grade for q, grades in human.items() for doc, grade in grades.items() if grade >= 0}
+    said = {(q, doc): grade for q, grades in judged.items() for doc, grade in grades.items()}
+    groups = {ALL: known.keys() | said.keys()}
+    if langs:
+        for pair in sorted(groups[ALL]):
+            groups.setdefault(langs.get(pair[1], UNKNOWN), set()).add(pair)
+    found = {}
+    for group in sorted(groups, key=lambda group: (group != ALL, group == UNKNOWN, group)):
+        pairs = groups[group]
+        both = [pair for pair in pairs if pair in known and pair in said]
+        grades = tuple(sorted({known[pair] for pair in both} | {said[pair] for pair in both}))
+        place = {grade: n for n, grade in enumerate(grades)}
+        counts = np.zeros((len(grades), len(grades)), dtype=np.int64)
+        for pair in both:
+            counts[place[known[pair]], place[said[pair]]] += 1
+        found[group] = Agreement(
+            grades,
+            tuple(map(tuple, counts.tolist())),
+            lacking=sum(pair not in said for pair in pairs if pair in known),
+            extra=sum(pair not in known for pair in pairs if pair in said),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Systems under two sets of judgements: by name the mean of `measure` under the human and the judge's qrels.
+
+    Both means are over the `topics` that both judged. `tau` is `tau_b`, `tau_ap` takes the human order as the truth.
+    """
+
+    measure: str
+    topics: int
+    scores: Mapping[str, tuple[float, float]]
+    tau: float
+    tau_ap: float
+
+    def to_json(self) -> dict[str, object]:
+        """A dict for JSON; what is not defined is None."""
+        return {
+            "measure": self.measure,
+            "topics": self.topics,
+            "scores": {
+                name: {"human": human, "judge": judge} for name, (human, judge) in self.scores.items()
+            },
+            "kendall_tau": _number(self.tau),
+            "tau_ap": _number(self.tau_ap),
+        }
+
+
+def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measure: str) -> Systems:
+    """How alike two sets of judgements order the systems; `InputError` below three, or without a common topic."""
+    if len(runs) < FEWEST:
+        raise InputError(f"a ranking of systems needs {FEWEST} runs or more, not {len(runs)}")
+    topics = human.keys() & judged.keys()
+    if not topics:
+        raise InputError("the two sets of judgements have no topic in common")
+    columns = []
+    for qrels in (human, judged):
+        table = evaluate(runs, {topic: qrels[topic] for topic in topics}, (measure,))
+        columns.append([table.mean(system, table.measures[0]) for system in runs])
+    scores = dict(zip(runs, zip(*columns, strict=True), strict=True))
+    return Systems(table.measures[0], len(topics), scores, tau_b(*columns), tau_ap(*columns))
+
+
+def tables(groups: Mapping[str, Agreement], systems: Systems | None = None) -> Iterator[str]:
+    """Lines for people: measures of each group, the confusion of the first (`all`), and the systems."""
+    yield from _table(
+        [
+            "",
+            "pairs",
+            "no grade",
+            "no human",
+            "exact",
+            "MAE",
+            "κ",
+            "quadratic κ",
+            *(f"κ of ≥{n}" for n in THRESHOLDS),
+        ],
+        [
+            [
+                group,
+                *map(str, (each.pairs, each.lacking, each.extra)),
+                *map(_shown, (each.exact, each.mean_absolute_error, each.kappa, each.quadratic)),
+                *(_shown(each.binary(least)) for least in THRESHOLDS),
+            ]
+            for group, each in groups.items()
+        ],
+    )
+    whole = next(iter(groups.values()))
+    counted = zip(whole.grades, whole.confusion, strict=True)
+    yield ""
+    yield "pairs by human grade (rows) and the judge's (columns)"
+    yield from _table(["", *map(str, whole.grades)], [[str(grade), *map(str, row)] for grade, row in counted])
+    if systems is not None:
+        yield ""
+        yield f"systems by {systems.measure} over {systems.topics} topics"
+        scores = [[name, *map(_shown, pair)] for name, pair in systems.scores.items()]
+        yield from _table(["", "human", "judge"], scores)
+        yield f"Kendall's τ {_shown(systems.tau)}, τ_AP {_shown(systems.tau_ap)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Aligned lines: the first column to the left, numbers to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for first, *rest in lines:
+        numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        yield "  ".join(["", first.ljust(widths[0]), *numbers]).rstrip()
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

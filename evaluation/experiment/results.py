@@ -1,0 +1,82 @@
+"""What an experiment found: for each collection a table of measures, and for each system what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...multilingual.collections.base import Counts
+from ..table import Table
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a system took for all queries of a collection, as its stages told when they were computed.
+
+    `seconds` is wall time of its stages, search and reranking, without the making of indexes; `tokens` are those that
+    its judges and translators read and wrote, `calls` the questions they answered; `peak_bytes` is the largest
+    resident memory of the process while it ran, None where the system does not tell or nothing was computed.
+    """
+
+    seconds: float
+    tokens: int = 0
+    calls: int = 0
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One system on one collection: where its run lies (relative to the results), and which stages were reused."""
+
+    system: str
+    pipeline: str
+    folder: str
+    cost: Cost
+    queries: int
+    reused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One collection: its counts, the table over its systems, and an outcome for each of them, in that order.
+
+    `counts.langs` maps languages to documents; `query_langs` to queries. `indexes` holds what was said of each index:
+    its directory, documents, encoders, seconds, bytes.
+    """
+
+    collection: str
+    counts: Counts
+    query_langs: Mapping[str, int]
+    table: Table
+    outcomes: Mapping[str, Outcome]
+    indexes: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of it; `plan` is the experiment as it was understood, `provenance` versions, commit, machine and date."""
+
+    name: str
+    plan: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """A dict for JSON: every mean, p-value, interval and query's value, and what each system cost."""
+        return {
+            "name": self.name,
+            "plan": dict(self.plan),
+            "provenance": dict(self.provenance),
+            "collections": [
+                {
+                    "name": part.collection,
+                    "counts": asdict(part.counts) | {"langs": dict(part.counts.langs)},
+                    "query_langs": dict(part.query_langs),
+                    "indexes": [dict(index) for index in part.indexes],
+                    "systems": {name: asdict(outcome) for name, outcome in part.outcomes.items()},
+                    "table": part.table.to_json(per_query=True),
+                }
+                for part in self.parts
+            ],
+        }

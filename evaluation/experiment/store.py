@@ -1,0 +1,145 @@
+"""What stages made, kept on disk: the same stage on the same input is computed once, now and at every rerun.
+
+One Parquet file a result, with the hits as columns and queries and records in its metadata. It gets its name when it
+is complete, so nothing unfinished is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...files import place_atomically
+from ...items import Item
+from ...pipeline import Stage
+from ...runs import Documents, Hit, Manifest, Record, Run
+from .memory import peak
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results of stages below one directory; `content` tells the collection's documents, `version` the program."""
+
+    folder: Path
+    content: str
+    version: str
+
+    def key(self, stage: Stage, run: Run) -> str:
+        """32 hex digits over all that a stage's result depends on."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (FORMAT, self.version, self.content, stage.fingerprint):
+            digest.update(part.encode() + b"\0")
+        for query, hits in run:
+            told = [query.id, query.content_hash(), json.dumps(dict(query.meta), sort_keys=True, default=str)]
+            told += [f"{hit.id} {hit.score!r}" for hit in hits]
+            digest.update("\n".join(told).encode("utf-8", "surrogatepass") + b"\0")
+        return digest.hexdigest()
+
+    def path(self, key: str) -> Path:
+        """Where a result lies, or will."""
+        return self.folder / f"{key}.parquet"
+
+    def get(self, key: str, run: Run, docs: Documents | None) -> Run | None:
+        """The result under a key, given the input that it was made of; None if there is none."""
+        import pyarrow.parquet as pq
+
+        path = self.path(key)
+        if not path.exists():
+            return None
+        try:
+            table = pq.read_table(path)
+            told = json.loads(table.schema.metadata[b"crosslens"])
+            columns = [table.column(name).to_pylist() for name in ("query", "doc", "score")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error}); delete it, and it is made again") from None
+        given = {query.id: query for query in run.queries}
+        queries = tuple(_query(each, given) for each in told["queries"])
+        hits: dict[str, list[Hit]] = {id: [] for id in told["ranked"]}
+        for query, doc, score in zip(*columns, strict=True):
+            hits[query].append(Hit(doc, score))
+        records = tuple(Record(**each) for each in told["records"])
+        return Run(
+            queries,
+            {id: tuple(found) for id, found in hits.items()},
+            Manifest((*run.manifest.records, *records)),
+            docs,
+        )
+
+    def put(self, key: str, run: Run, records: Iterable[Record]) -> None:
+        """Keep a result; `records` are those of the stage itself."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        told = {
+            "queries": [
+                {"id": query.id, "text": query.text, "lang": query.lang, "meta": dict(query.meta)}
+                for query in run.queries
+            ],
+            "ranked": list(run.hits),
+            "records": [
+                {**asdict(each), "counts": dict(each.counts), "models": dict(each.models)} for each in records
+            ],
+        }
+        rows = [(query, *hit) for query, hits in run.hits.items() for hit in hits]
+        names, docs, scores = zip(*rows, strict=True) if rows else ((), (), ())
+        table = pa.table(
+            {
+                "query": pa.array(names, pa.string()).dictionary_encode(),
+                "doc": pa.array(docs, pa.string()),
+                "score": pa.array(scores, pa.float64()),
+            }
+        ).replace_schema_metadata({"crosslens": json.dumps(told, ensure_ascii=False, default=str)})
+        with place_atomically(self.path(key)) as partial:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, partial, compression="zstd")
+
+
+@dataclass(frozen=True)
+class Kept(Stage):
+    """A stage whose results are kept in a store, and taken from there where they are.
+
+    `taken` is told the name of every stage whose result was.
+    """
+
+    stands_for: Stage
+    store: Store = field(compare=False, repr=False)
+    taken: list[str] = field(compare=False, repr=False)
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        run = run if isinstance(run, Run) else Run.of(run)
+        stage = self.stands_for
+        docs = stage.docs or run.docs
+        key = self.store.key(stage, run)
+        if (found := self.store.get(key, run, docs)) is not None:
+            self.taken.append(str(stage))
+            return found
+        journal = self.store.folder / f"{key}.journal"
+        if hasattr(stage, "journal"):  # what takes long keeps each query that is done
+            self.store.folder.mkdir(parents=True, exist_ok=True)
+            stage = replace(stage, journal=journal)  # type: ignore[type-var]
+        with peak() as highest:
+            made = stage(run)
+        (*earlier, own) = made.manifest.records
+        if (most := highest()) is not None:
+            own = replace(own, counts={**own.counts, "peak_bytes": most})
+        made = replace(made, manifest=Manifest((*earlier, own)))
+        self.store.put(key, made, made.manifest.records[len(run.manifest.records) :])
+        journal.unlink(missing_ok=True)
+        return made
+
+    def __str__(self) -> str:
+        return str(self.stands_for)
+
+
+def _query(told: Mapping[str, Any], given: Mapping[str, Item]) -> Item:
+    """A query as it was kept; pictures come from the query that was given, and an equal one is that one."""
+    before = given.get(told["id"])
+    image = before.image if before is not None else None
+    return Item(told["id"], told["text"], image, told["lang"], told["meta"])

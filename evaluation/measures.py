@@ -1,0 +1,185 @@
+"""Measures: names that ir_measures reads, checked before C code sees them, and their values on a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError
+from ..multilingual.fairness import Peer, alpha_ndcg, check_languages, parse_peer
+from ..runs import Qrels
+
+# The official measures of NeuCLIR's tracks; the first decides.
+MEASURES = ("nDCG@20", "AP", "RBP(rel=1)", "R@100", "R@1000")
+# What is added where one ranking holds several languages (MLIR).
+MLIR = ("alpha_nDCG@20", "PEER@20")
+EXAMPLES = "for example nDCG@20, AP, RBP(rel=1), R@100, RR, P@10, Judged@20, alpha_nDCG@20, PEER@20"
+
+# ir_measures computes these with pyndeval, from qrels that name an aspect; without it warns and is wrong.
+_ASPECTS = frozenset(
+    ["ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP", "AP_IA", "P_IA", "StRecall"]
+)
+
+
+def is_multilingual(measure: Any) -> bool:
+    """Whether a measure compares languages within one ranking, and so needs those of the documents."""
+    return measure.NAME in ("alpha_nDCG", "PEER")
+
+
+def parse_measure(name: Any) -> Any:
+    """A measure by its name (or itself): ir_measures', with alpha_nDCG over languages, or `Peer`.
+
+    `InputError` on one that is unknown, senseless or not computable here.
+    """
+    import ir_measures
+
+    name = str(name)
+    if (peer := parse_peer(name)) is not None:
+        return peer
+    try:
+        measure = ir_measures.parse_measure(name)
+        measure.validate_params()
+    except NameError:
+        raise _unknown_measure(name) from None
+    except (ValueError, TypeError, AssertionError) as error:
+        if "invalid param cutoff=<object" in str(error):
+            raise InputError(f"the measure {name!r} needs a cutoff: write {name}@100") from None
+        raise InputError(f"cannot read the measure {name!r}: {error} ({EXAMPLES})") from None
+    # trec_eval's C code crashes the interpreter on a cutoff below 1 or above what its integers hold.
+    for key, most in (("cutoff", 10**9), ("rel", 10**6)):
+        if key in measure.params and not 1 <= measure.params[key] <= most:
+            raise InputError(
+                f"the measure {name!r} has the {key} {measure.params[key]}: from 1 to {most}, please"
+            )
+    if measure.NAME == "RBP":
+        if "rel" not in measure.params:
+            raise InputError(f"the measure {name!r} needs the least relevant grade: write RBP(rel=1)")
+        if not 0 < measure["p"] < 1:
+            raise InputError(f"the measure {name!r} has the p {measure['p']}; it must lie between 0 and 1")
+    elif measure.NAME == "alpha_nDCG":
+        if not 0 <= measure["alpha"] <= 1:
+            raise InputError(
+                f"the measure {name!r} has the alpha {measure['alpha']}; it must lie from 0 to 1"
+            )
+    elif measure.NAME in _ASPECTS:
+        raise InputError(
+            f"the measure {name!r} is not computed here: of those over aspects alpha_nDCG is, with languages"
+        )
+    elif not ir_measures.DefaultPipeline.supports(measure):
+        lacking = [p for p in ir_measures.DefaultPipeline.providers if p.supports(measure)]
+        mend = lacking[0].install_instructions() if lacking else f"use another, {EXAMPLES}"
+        raise InputError(f"the measure {name!r} cannot be computed here: {mend}")
+    return measure
+
+
+def _unknown_measure(name: str) -> InputError:
+    import difflib
+
+    import ir_measures
+
+    names = {measure.NAME for measure in ir_measures.measures.registry.values()}
+    known = {alias.casefold(): measure.NAME for alias, measure in ir_measures.measures.registry.items()}
+    known |= {name.casefold(): name for name in names} | {
+        "peer": "PEER",
+        "map": "AP",
+        "mrr": "RR",
+        "recall": "R",
+        "precision": "P",
+    }
+    head, at, cutoff = name.partition("@")
+    close = difflib.get_close_matches(head.casefold(), known, n=1)
+    hint = f"; did you mean {known[close[0]]}{at}{cutoff}?" if close else ""
+    return InputError(f"unknown measure {name!r}{hint} ({EXAMPLES})")
+
+
+def measured(
+    measures: Sequence[Any],
+    qrels: Qrels,
+    hits: Mapping[str, Sequence[tuple[str, float]]],
+    langs: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measure -> query -> value, with a value for every query of the qrels.
+
+    `langs` are the documents' languages; `InputError` where a measure needs them and they are lacking.
+    """
+    import ir_measures
+
+    plain = {topic: dict(grades) for topic, grades in qrels.items()}
+    # Ranks as scores: no tie and no rounding to float32 can change the order that the run has. A query
+    # without hits is left out, for the providers count it in different ways; it gets the measure's default
+    # below.
+    deepest = max(map(len, hits.values()), default=0)
+    falling = [float(score) for score in range(deepest, 0, -1)]
+    ranks = {
+        topic: dict(zip([doc for doc, _ in hits[topic]], falling[-len(hits[topic]) :], strict=True))
+        for topic in plain
+        if hits.get(topic)
+    }
+    found = {str(measure): dict.fromkeys(plain, float(measure.DEFAULT)) for measure in measures}
+    judged = [measure for measure in measures if measure.NAME == "Judged"]
+    theirs = [measure for measure in measures if measure.NAME not in ("RBP", "alpha_nDCG", "PEER", "Judged")]
+    for measure in measures:
+        if measure.NAME == "RBP":
+            for topic, ranking in ranks.items():
+                found[str(measure)][topic] = _rbp(measure, plain[topic], ranking)
+        elif is_multilingual(measure):
+            found[str(measure)] |= _multilingual(measure, qrels, {t: hits[t] for t in ranks}, langs)
+    # A negative grade marks a document that nobody judged, and trec_eval's C code writes out of bounds for it.
+    known = {
+        topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()
+    }
+    known = {topic: grades for topic, grades in known.items() if grades}
+    for asked, grades in ((judged, plain), (theirs, known)):
+        if asked and ranks and grades:
+            for metric in ir_measures.evaluator(asked, grades).iter_calc(ranks):
+                found[str(metric.measure)][metric.query_id] = float(metric.value)
+    return found
+
+
+def _multilingual(
+    measure: Any,
+    qrels: Qrels,
+    hits: Mapping[str, Sequence[tuple[str, float]]],
+    langs: Mapping[str, str] | None,
+) -> dict[str, float]:
+    rel = 1 if isinstance(measure, Peer) else measure["rel"]
+    check_languages(measure, qrels, langs, rel)
+    known = langs or {}
+    if isinstance(measure, Peer):
+        weights = measure.weighing(qrels)
+        spoken = {known[doc] for of in qrels.values() for doc, grade in of.items() if weights.get(grade)}
+        if len(spoken) == 1:
+            raise InputError(f"{measure} compares languages, and all relevant documents are {spoken.pop()}")
+        return {topic: measure.value(of, qrels[topic], known, weights) for topic, of in hits.items()}
+    options = {
+        "cutoff": measure.params.get("cutoff"),
+        **{key: measure[key] for key in ("alpha", "rel", "judged_only")},
+    }
+    return {topic: alpha_ndcg(of, qrels[topic], known, **options) for topic, of in hits.items()}
+
+
+def _rbp(measure: Any, grades: Mapping[str, int], ranks: Mapping[str, float]) -> float:
+    """Rank-biased precision (Moffat and Zobel 2008), binary gain: (1 - p) times the sum of p^(rank - 1).
+
+    `ranks` are scores that fall by one from the number of documents to 1.
+    """
+    persistence, least = measure["p"], measure["rel"]
+    depth = measure.params.get("cutoff", len(ranks))
+    places = (len(ranks) - ranks[doc] for doc, grade in grades.items() if grade >= least and doc in ranks)
+    return (1 - persistence) * math.fsum(persistence**place for place in places if place < depth)
+
+
+def is_total(measure: Any) -> bool:
+    """Whether a measure is summed over queries (NumRel, NumRet, NumQ), and not averaged."""
+    from ir_measures.measures import SumAgg
+
+    return isinstance(measure.aggregator(), SumAgg)
+
+
+def aggregated(measure: Any, values: Mapping[str, float], members: Iterable[str]) -> float:
+    # A few measures of ir_measures are totals (NumRel), so it says how to aggregate.
+    aggregator = measure.aggregator()
+    for member in members:
+        aggregator.add(values[member])
+    return float(aggregator.result())

@@ -1,0 +1,282 @@
+"""One safe way to open an image: limits before decoding, no interpreter formats, always upright RGB."""
+
+from __future__ import annotations
+
+import io
+import math
+import stat
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ..errors import InputError
+
+MAX_PIXELS = 1 << 20
+MAX_BYTES = 100 << 20
+# A strip of one by a million pixels, scaled until its short side is 224, would fill the memory of any
+# machine.
+MAX_ASPECT = 100
+
+# Formats that are pictures and nothing else. Left out: EPS and PDF (interpreters), WMF (system renderer),
+# ICO and ICNS (other formats inside), TGA (no signature: noise passes for it), JPEG 2000 and the scientific
+# containers (large, rarely fuzzed decoders). MPO files open as JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "QOI")
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(
+    source: Path | bytes | Image.Image,
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    shortest: int | None = None,
+    name: str = "",
+) -> Image.Image:
+    """A picture as upright 8-bit RGB of at most `max_pixels` (width times height; None: as it is).
+
+    `shortest` is for who will scale it down anyway: a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, as
+    long as its shorter side keeps so many pixels.
+
+    Files and bytes above `max_bytes` are refused unread, pictures above `PIL.Image.MAX_IMAGE_PIXELS`
+    undecoded. EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on
+    white; 16-bit, 32-bit and float pictures are scaled to 8 bits; larger pictures are scaled down with
+    their aspect kept, and beyond 100 : 1 cut to their middle. Colour profiles are not applied. A PIL image
+    given is not changed. `InputError`, which begins with `name` (by default the path), for anything that is
+    not a whole picture of a known format.
+    """
+    check_max_pixels(max_pixels)
+    name = name or _described(source)
+    try:
+        if isinstance(source, Image.Image):
+            if source.format is not None and source.format not in (*FORMATS, "MPO", "DIB"):
+                raise InputError(
+                    f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG"
+                )
+            _check_size(source.size, name)
+            return _rgb(source, max_pixels)
+        with Image.open(
+            io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name)), formats=FORMATS
+        ) as image:
+            _check_size(image.size, name)
+            # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size wanted.
+            if (drafted := _drafted(image.size, max_pixels, shortest)) is not None:
+                image.draft(None, drafted)
+            return _rgb(image, max_pixels)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise InputError(f"{name}: not a picture in a known format; convert it to one of {known}") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name}: too many pixels, perhaps a decompression bomb; scale it down first"
+        ) from None
+    # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and
+    # more.
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"{name}: the picture is truncated or damaged ({reason[0] if reason else type(error).__name__}); "
+            "replace it"
+        ) from None
+
+
+def check_max_pixels(max_pixels: int | None) -> None:
+    """`InputError` unless the limit is None or at least 1."""
+    if max_pixels is not None and max_pixels < 1:
+        raise InputError(f"max_pixels must be at least 1, not {max_pixels}")
+
+
+def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") -> bytes:
+    """A small JPEG for a page: neither side longer than `side` pixels."""
+    image = open_image(source, max_pixels=4 * side * side, name=name)
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=82, optimize=True)
+    return out.getvalue()
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """A PIL image as PNG, which loses nothing that encoders look at."""
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
+        image = image.convert("RGB")
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
+    """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
+
+    Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too
+    large.
+    """
+    name = name or _described(source)
+    if isinstance(source, Image.Image):
+        if source.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            source = open_image(source, max_pixels=None, name=name)
+        out = io.BytesIO()
+        source.save(out, "PNG")
+        return out.getvalue()
+    if isinstance(source, bytes):
+        size = len(source)
+    elif isinstance(source, Path):
+        size = _file_size(source, name)
+    else:
+        raise InputError(f"{name}: an image is a Path, bytes or a PIL image, not {type(source).__name__}")
+    if size == 0:
+        raise InputError(f"{name}: empty, there is no picture in it")
+    if size > max_bytes:
+        raise InputError(
+            f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down"
+        )
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from None
+
+
+def _file_size(path: Path, name: str) -> int:
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{name}: the image cannot be opened ({reason})") from None
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+        raise InputError(f"{name}: not a regular file, so no picture")
+    return status.st_size
+
+
+def _described(source: object) -> str:
+    if isinstance(source, Path):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"image of {len(source):,} bytes"
+    return str(getattr(source, "filename", "") or "image")
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise InputError(f"{name}: {width} x {height} pixels, there is no picture in it")
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise InputError(
+            f"{name}: {width} x {height} pixels are more than {limit:,} and may be a decompression bomb; "
+            "scale it down first"
+        )
+
+
+def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """The largest size of the same aspect that holds at most `max_pixels`; no side falls below 1."""
+    width, height = size
+    if width * height <= max_pixels:
+        return size
+    scale = math.sqrt(max_pixels / (width * height))
+    width, height = max(1, int(width * scale)), max(1, int(height * scale))
+    return min(width, max_pixels // height or 1), min(height, max_pixels // width or 1)
+
+
+def _drafted(size: tuple[int, int], max_pixels: int | None, shortest: int | None) -> tuple[int, int] | None:
+    """The size that a JPEG must keep when it is decoded; None if that is its own."""
+    kept: list[tuple[int, int]] = []
+    if max_pixels is not None:
+        width, height = _within(size, max_pixels)
+        kept.append((2 * width, 2 * height))
+    if shortest:
+        scale = shortest / min(size)
+        kept.append((math.ceil(scale * size[0]), math.ceil(scale * size[1])))
+    return min(kept, default=None)
+
+
+def _rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    if isinstance(image, ImageFile.ImageFile):
+        image.load()  # raises on a truncated file; TIFF turns itself upright here
+    orientation = _orientation(image)
+    plain = _opaque(image)
+    width, height = plain.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        plain = _middle(plain)
+    if max_pixels is not None and (size := _within(plain.size, max_pixels)) != plain.size:
+        plain = plain.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if orientation in _UPRIGHT:
+        plain = plain.transpose(_UPRIGHT[orientation])
+    if plain is image:
+        plain = image.copy()
+    plain.info = {}
+    return plain
+
+
+def _orientation(image: Image.Image) -> object:
+    # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as
+    # upright.
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:
+        return None
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    wide, high = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+    left, top = (width - wide) // 2, (height - high) // 2
+    return image.crop((left, top, left + wide, top + high))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The picture in RGB, whatever its mode, with what is transparent white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey levels scaled to 0..255 where PIL would clip them.
+
+    16-bit pictures and PGM span 0..65535. 32-bit integers and floats have no agreed white: they are taken
+    to span 0..1 (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched
+    from least to most.
+    """
+    values = np.asarray(image).astype(np.float32)
+    values = np.nan_to_num(values)  # nan as 0, infinities as the largest float32
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        black, white = 0.0, 65535.0
+    elif low >= 0 and high <= 1 and image.mode == "F":
+        black, white = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        black, white = 0.0, 255.0
+    elif low >= 0 and high <= 65535 and image.mode == "I":
+        black, white = 0.0, 65535.0
+    else:
+        black, white = low, high
+    scale = 255 / ((white - black) or 1.0)
+    # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much
+    # memory.
+    blocks = np.array_split(values, min(len(values), 1 + values.size // MAX_PIXELS))
+    grey = np.concatenate(
+        [
+            np.rint((block.astype(np.float64) - black) * scale).clip(0, 255).astype(np.uint8)
+            for block in blocks
+        ]
+    )
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey)

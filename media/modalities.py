@@ -1,0 +1,91 @@
+"""One table of what an item can hold beside text: how each kind of content is opened, hashed and stored.
+
+A new modality is one file that calls `register`; items hold it as `Item(media={name: value})`, records of collections
+under a key of its name, indexes in columns of its name. A value is a path, encoded bytes, or an object in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One modality: `name` is that of the modality, of the key in records, and of the columns of an index.
+
+    `open` decodes a path or bytes for a model, within limits, and raises `InputError` for what it cannot read.
+    `encode` and `digest` are for objects in memory: as bytes that are stored, and as bytes that stand for the content.
+    `suffixes` are the endings of its files, as `.png`.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: Callable[[Any], Any]
+    encode: Callable[[Any], bytes]
+    digest: Callable[[Any], bytes]
+
+
+MEDIA: dict[str, Medium] = {}  # in the order in which joined names (`text+image`) are written
+
+
+def register(medium: Medium) -> None:
+    """Add a modality; `InputError` if its name is taken or cannot be that of a column."""
+    if medium.name in MEDIA or medium.name in ("text", "id", "lang", "meta"):
+        raise InputError(f"the modality {medium.name!r} is there already")
+    if not medium.name.isidentifier() or not medium.name.islower():
+        raise InputError(f"{medium.name!r} cannot be the name of a modality: use small letters")
+    MEDIA[medium.name] = medium
+
+
+def join_modalities(held: Iterable[str]) -> str:
+    """Names of modalities as one, `text+image`, always in the same order."""
+    names = set(held)
+    return "+".join(each for each in ("text", *MEDIA) if each in names)
+
+
+def update_hash(hashing: hashlib.blake2b, name: str, value: object) -> None:
+    """Feed the content of one medium to a hash.
+
+    A path stands for its content until the file changes: to read a million photos would be no way to resume.
+    """
+    if isinstance(value, Path):
+        stat = value.stat() if value.exists() else None
+        hashing.update(f"{value}|{stat and (stat.st_size, stat.st_mtime_ns)}".encode())
+    elif isinstance(value, bytes):
+        hashing.update(value)
+    else:
+        hashing.update(MEDIA[name].digest(value))
+
+
+def to_bytes(name: str, value: object) -> bytes:
+    """A medium as it is stored: bytes as they are, an object in memory encoded."""
+    return value if isinstance(value, bytes) else MEDIA[name].encode(value)
+
+
+def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+    from .images import open_image
+
+    return open_image(source)
+
+
+def _encode_image(image: PIL.Image.Image) -> bytes:
+    from .images import encode_png
+
+    return encode_png(image)
+
+
+def _digest_image(image: PIL.Image.Image) -> bytes:
+    return f"{image.mode}{image.size}".encode() + image.tobytes()
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".qoi")
+register(Medium("image", IMAGE_SUFFIXES, _open_image, _encode_image, _digest_image))

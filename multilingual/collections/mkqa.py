@@ -1,0 +1,270 @@
+"""MKQA (Longpre, Lu and Daiber, TACL 2021): 10,000 questions in 26 languages, judged by their answers in passages."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import sys
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, unknown_name
+from ...items import Item
+from ...runs import Qrels
+from ..languages import iso
+from .base import Counts
+from .files import Files, json_rows
+from .published import Adapter, published
+from .records import read_id, read_record, read_text, titled
+
+LANGUAGES = (
+    "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
+    "ru", "sv", "th", "tr", "vi", "zh_cn", "zh_hk", "zh_tw",
+)  # fmt: skip
+UNSPACED = frozenset(["ja", "km", "th", "zh_cn", "zh_hk", "zh_tw"])  # MKQA's own list
+# How Unicode's names of the letters begin that are written without spaces in them.
+SIGNS = ("CJK ", "HIRAGANA ", "IDEOGRAPHIC ", "KATAKANA", "KHMER ", "THAI ")
+QUESTIONS = 10_000
+
+# Answers that a passage can hold. The others are judgements about the question (unanswerable), yes or no, or the
+# mark that only a paragraph would do.
+TEXTUAL = frozenset(["date", "entity", "number", "number_with_unit", "short_phrase"])
+OTHER = frozenset(["binary", "long_answer", "unanswerable"])
+
+
+class Mkqa(Adapter):
+    """`mkqa:DIR?lang=zh_cn[&docs=PATH][&docs_lang=en]`: the questions of mkqa.jsonl[.gz] in a language.
+
+    MKQA has no passages: `docs` names some (relative to DIR, or to where you are): JSON lines `id, title, text`
+    (BEIR's `_id` and MIRACL's `docid` are taken too), a directory of such files, or DPR's psgs_w100.tsv (`id TAB
+    text TAB title`), plain or gz. As in the evaluations of mContriever and BGE-M3, a passage is relevant (grade 1)
+    when it holds one of the answers, or aliases, in the language of the passages (`docs_lang`), and questions are
+    left out that have none but long, binary or no answers. `Answers` tells what holding is; it looks in the text,
+    as DPR and mContriever do, with `titles` in title and text, as BGE-M3's does.
+
+    A question that no passage answers has no judgement. The literature's Recall@k is Success@k over all
+    questions, those too; over the judged ones it is higher by queries / judged queries.
+    """
+
+    usage = (
+        "write mkqa:DIR?lang=zh_cn&docs=PATH, where DIR holds mkqa.jsonl.gz and PATH is a file of passages"
+    )
+
+    def __init__(
+        self, where: str, *, lang: str, docs: str | None = None, docs_lang: str = "en", titles: bool = False,
+        sample: bool = False, skip_bad: bool = False,
+    ) -> None:  # fmt: skip
+        self._lang, self._docs_lang = _language(lang), _language(docs_lang)
+        self._docs, self._titles = docs, titles
+        self._code = iso(self._docs_lang)
+        name = f"mkqa-{self._lang}" + ("" if self._docs_lang == "en" else f"-{self._docs_lang}")
+        files = Files(where, usage=self.usage)
+        super().__init__(name, files, frozenset([self._code]), sample=sample, skip_bad=skip_bad)
+
+    def qrels(self) -> Qrels:
+        """Passages that hold an answer; the passages are read through once for it, and only once."""
+        return self._found
+
+    def check(self) -> Counts:
+        """As `Adapter.check`; also `InputError` on another number of questions than 10,000."""
+        if not self.sample:
+            published(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions in its file")
+        return super().check()
+
+    def _query_rows(self) -> Iterator[tuple[str, bytes]]:
+        return json_rows([self.files.one("mkqa.jsonl.gz", "mkqa.jsonl")])
+
+    def _query(self, row: Any) -> Item | None:
+        record = read_record(row)
+        id, answers = read_id(record, "example_id"), self._strings(record)
+        if not answers:
+            return None
+        queries = record.get("queries")
+        text = read_text(queries, self._lang) if isinstance(queries, dict) else None
+        if not text or not text.strip():
+            raise InputError(f"question {id!r} has no wording in {self._lang}")
+        return Item(id, text, None, iso(self._lang), {"answers": answers})
+
+    def _strings(self, record: dict[str, Any]) -> list[str]:
+        """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
+        answers = record.get("answers")
+        given = answers.get(self._docs_lang) if isinstance(answers, dict) else None
+        if not isinstance(given, list) or not all(isinstance(answer, dict) for answer in given):
+            raise InputError(
+                f"question {record.get('example_id')!r} has no list of answers in {self._docs_lang}"
+            )
+        found: list[str] = []
+        for answer in given:
+            if (kind := answer.get("type")) in OTHER:
+                continue
+            if kind not in TEXTUAL:
+                raise unknown_name(str(kind), (*TEXTUAL, *OTHER), "type of answer")
+            aliases = answer.get("aliases") or []
+            if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+                raise InputError(f"question {record.get('example_id')!r}: aliases must be a list of texts")
+            found += [text for text in (read_text(answer, "text"), *aliases) if text and text.strip()]
+        return list(dict.fromkeys(found))
+
+    def _doc_rows(self) -> Iterator[tuple[str, Any]]:
+        if self._docs is None:
+            raise InputError(
+                f"{self.name} has questions and no passages of its own: name some, docs=PATH "
+                "(JSON lines `id, title, text`, or DPR's psgs_w100.tsv, plain or gz)"
+            )
+        places = [root / self._docs for root in (self.files.root, Path()) if root is not None]
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
+            raise InputError(f"there is no file docs={self._docs}, neither in {self.files} nor from here")
+        if path.is_dir():
+            return json_rows(Files(str(path), usage=self.usage).all("*.jsonl.gz", "*.jsonl"))
+        return _tsv(path) if path.name.removesuffix(".gz").endswith(".tsv") else json_rows([path])
+
+    def _document(self, row: Any) -> Item:
+        record = row if isinstance(row, dict) else read_record(row)
+        id = read_id(record, next((key for key in ("id", "_id", "docid") if key in record), "id"))
+        title, text = read_text(record, "title"), read_text(record, "text")
+        if not text or not text.strip():
+            raise InputError(f"passage {id!r} has no text")
+        meta = {"title": title} if title and title.strip() else {}
+        return Item(id, titled(title, text), None, self._code, meta)
+
+    @cached_property
+    def _found(self) -> dict[str, dict[str, int]]:
+        strings = {item.id: item.meta["answers"] for item in self.queries()}
+        answers = Answers(strings, unspaced=self._docs_lang in UNSPACED)  # type: ignore[arg-type]
+        judged: dict[str, dict[str, int]] = {}
+        for item in self.docs():
+            text = item.text or ""
+            if not self._titles and (title := item.meta.get("title")):
+                text = text.removeprefix(f"{title}\n")
+            for question in answers.within(text):
+                judged.setdefault(question, {})[item.id] = 1
+        return judged
+
+
+class Answers:
+    """Which questions a text answers: those one of whose answers stands in it as consecutive tokens.
+
+    The rule is DPR's (Karpukhin et al., EMNLP 2020): text and answers in Unicode's form NFD and lower case; a
+    token is a run of letters, digits and marks, or one character of any other kind but space and control. In
+    languages `unspaced` a letter of a script without spaces (Chinese, Japanese, Thai, Khmer) with its marks is a
+    token, as MKQA's own evaluation has it: a run would be a whole clause. An answer without tokens is in no text.
+
+    All answers are one tree of tokens, so a text costs its length and hardly more with more answers.
+    """
+
+    def __init__(self, answers: dict[str, Iterable[str]], *, unspaced: bool = False) -> None:
+        self._tokens = _tokens(unspaced).findall
+        self._root: dict[str, Any] = {}
+        for question, strings in answers.items():
+            for string in strings:
+                node = self._root
+                for token in (tokens := self.tokens(string)):
+                    node = node.setdefault(token, {})
+                if tokens:  # white space is no token, so this key is none either
+                    node.setdefault(" ", set()).add(question)
+
+    def tokens(self, text: str) -> list[str]:
+        """What is compared, in the order of the text."""
+        return self._tokens(unicodedata.normalize("NFD", text).lower())
+
+    def within(self, text: str) -> set[str]:
+        """The questions that have an answer in the text."""
+        tokens = self.tokens(text)
+        found: set[str] = set()
+        for start, token in enumerate(tokens, 1):
+            node = self._root.get(token)
+            for following in count(start):
+                if node is None:
+                    break
+                if answered := node.get(" "):
+                    found |= answered
+                node = node.get(tokens[following]) if following < len(tokens) else None
+        return found
+
+
+@cache
+def _tokens(unspaced: bool) -> re.Pattern[str]:
+    """What a token is, see `Answers`; made from Unicode's tables, as `re` knows neither marks nor scripts."""
+    word, sign, mark, blank = _Ranges(), _Ranges(), _Ranges(), _Ranges()
+    for code in range(sys.maxunicode + 1):
+        category = unicodedata.category(character := chr(code))
+        if category[0] in "ZC":
+            blank.add(code)
+        elif category[0] == "M":
+            mark.add(code)
+        elif unspaced and category[0] == "L" and unicodedata.name(character, "").startswith(SIGNS):
+            sign.add(code)
+        elif category[0] in "LN":
+            word.add(code)
+    other = f"[^{word}{sign}{mark}{blank}]"
+    if unspaced:
+        return re.compile(f"[{sign}][{mark}]*|[{word}][{word}{mark}]*|[{mark}]+|{other}")
+    return re.compile(f"[{word}{mark}]+|{other}")
+
+
+class _Ranges:
+    """Characters, added in their order, as they stand between the brackets of a regular expression."""
+
+    def __init__(self) -> None:
+        self._ends: list[list[int]] = []
+
+    def add(self, code: int) -> None:
+        if self._ends and self._ends[-1][1] == code - 1:
+            self._ends[-1][1] = code
+        else:
+            self._ends.append([code, code])
+
+    def __str__(self) -> str:
+        return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in self._ends)
+
+
+def _language(given: str) -> str:
+    """MKQA's code of a language; `InputError` for others, and for Chinese without its country."""
+    code = given.strip().lower().replace("-", "_")
+    if code in LANGUAGES:
+        return code
+    try:
+        found = [each for each in LANGUAGES if iso(each) == iso(given)]
+    except InputError:
+        found = []
+    if len(found) > 1:
+        raise InputError(f"{given!r} could be {', '.join(found)} of MKQA: say which")
+    if not found:
+        raise unknown_name(given, LANGUAGES, "language of MKQA")
+    return found[0]
+
+
+def _tsv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of DPR's file of passages: id, text, title by tabs, quoted as in CSV; a first line may name them."""
+    columns = ["id", "text", "title"]
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
+            encoding="utf-8-sig", newline=""
+        ) as lines:  # fmt: skip
+            rows = csv.reader(lines, delimiter="\t")
+            for row in rows:
+                first, number = number + 1, rows.line_num
+                if number > first:
+                    raise InputError(f"{path}:{first}: a quotation mark is not closed in its line")
+                if first == 1 and sorted(row) == sorted(columns):
+                    columns = row
+                elif row and len(row) != len(columns):
+                    raise InputError(f"{path}:{first}: not `{' TAB '.join(columns)}` but {len(row)} columns")
+                elif row:
+                    yield f"{path}:{first}", dict(zip(columns, row, strict=True))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text after line {number} ({error.reason})") from None
+    except csv.Error as error:
+        raise InputError(f"{path}:{number + 1}: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -1,0 +1,130 @@
+"""What a judge is shown: a `Message` made of literal text, passages that may be cut, pictures, and a seam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ...errors import InputError
+from ...items import Modality
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import PIL.Image
+
+Chat = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The part of a message that a judge may cut to make it fit."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, as `Item.image` holds it; opened when the judge looks at it, never before."""
+
+    image: Path | bytes | PIL.Image.Image
+
+
+class Seam(Enum):
+    """Where a cross-encoder's first input ends and its second begins; other judges read nothing there."""
+
+    SEAM = "seam"
+
+
+Part = str | Passage | Picture | Seam
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`parts` is what the user says, in order; `answer` is how the model's answer begins, put there for it.
+
+    `chat` tells whether the model's chat template goes around it: `always` needs one, `auto` uses it where there is
+    one, `never` leaves it off. Without a template, `system`, `parts` and `answer` follow each other as plain text.
+    """
+
+    parts: tuple[Part, ...]
+    system: str = ""
+    answer: str = ""
+    chat: Chat = "never"
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a judge must be able to see."""
+        pictures = any(isinstance(part, Picture) for part in self.parts)
+        return frozenset({"text", "image"} if pictures else {"text"})
+
+    def plain(self) -> str:
+        """System, parts and answer as one text, without a chat template; pictures and seams say nothing."""
+        opening = f"{self.system}\n\n" if self.system else ""
+        return opening + self.user() + self.answer
+
+    def user(self) -> str:
+        """The parts as one text."""
+        return "".join(written(part) for part in self.parts)
+
+
+def written(part: Part) -> str:
+    """A part's text; nothing for pictures and seams."""
+    if isinstance(part, Passage):
+        return part.text
+    return part if isinstance(part, str) else ""
+
+
+class Counts(Protocol):
+    """How many tokens a text has, and the text cut to so many."""
+
+    def count(self, text: str) -> int: ...
+
+    def cut(self, text: str, tokens: int) -> str: ...
+
+
+LEAST = 8  # tokens of a passage below which there is nothing to judge
+
+
+def fitted(
+    message: Message, tokens: Counts, *, passage_tokens: int, room: int, name: str
+) -> tuple[Message, int]:
+    """The message with its passages cut to `passage_tokens`, and further until all of it has at most `room` tokens.
+
+    Only passages are cut, all to the same length and no shorter than needed; query and instructions never are.
+    Returns also how many passages were cut. `InputError` where the context is too short for the passages.
+    """
+    passages = [part for part in message.parts if isinstance(part, Passage)]
+    if not passages:
+        return message, 0
+    bare = replace(message, parts=tuple("" if isinstance(part, Passage) else part for part in message.parts))
+    # A token may be lost or won where a passage meets its neighbours.
+    left = room - tokens.count(bare.plain()) - 2 * len(passages)
+    lengths = [tokens.count(each.text) for each in passages]
+    limit = _share([min(length, passage_tokens) for length in lengths], left)
+    if limit < min(LEAST, *([passage_tokens, *lengths])):
+        many = "one passage" if len(passages) == 1 else f"{len(passages)} passages"
+        raise InputError(
+            f"{name}: its context is too short for {many}: {max(left, 0)} tokens are left beside query and "
+            f"instructions; show fewer passages at once, or take a model with a longer context"
+        )
+    limit = min(limit, passage_tokens)
+    parts = tuple(
+        Passage(tokens.cut(part.text, limit)) if isinstance(part, Passage) else part for part in message.parts
+    )
+    return replace(message, parts=parts), sum(length > limit for length in lengths)
+
+
+def _share(lengths: Sequence[int], room: int) -> int:
+    """The largest length to which all may be cut so that they fit into `room` together."""
+    if sum(lengths) <= room:
+        return max(lengths, default=0)
+    left, remaining = room, len(lengths)
+    for length in sorted(lengths):
+        if length * remaining > left:
+            break
+        left -= length
+        remaining -= 1
+    return max(left, 0) // max(remaining, 1)

@@ -1,0 +1,312 @@
+"""Translation of queries: the stage that translates, the stage that reads translations from a file, and translators."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+from ...errors import InputError, list_few, unknown_name
+from ...items import Item
+from ...pipeline import Stage
+from ...runs import Run
+from ...specs import Spec, distributed
+from .. import judges
+from ..collections.records import located, read_id, read_record, read_text
+from ..languages import iso, with_languages
+
+EXAMPLE = "translate@hf:facebook/nllb-200-distilled-600M?to=rus"
+
+
+class Translator(Protocol):
+    """A model that translates.
+
+    `sources` and `targets` are the languages (ISO 639-3) that it knows, None where they cannot be told: any may be
+    tried. `usage` counts prompt_tokens, generated_tokens and whatever went wrong by kind (`cut_answers`, `empty`,
+    ...); it only grows. `appetite` is how many characters it likes to be handed at once.
+    """
+
+    name: str
+    revision: str
+    sources: frozenset[str] | None
+    targets: frozenset[str] | None
+    appetite: int
+
+    @property
+    def usage(self) -> Counter[str]: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that changes the translations: model, revision, precision, beams, prompt."""
+        ...
+
+    def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
+        """Each text in the language `to`; empty where there is no translation.
+
+        `sources` are the texts' languages, None where not known. Languages are among `sources` and `targets`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Translate(Stage):
+    """Queries in the language `to`, translated by a model; ids, images, meta and hits are kept.
+
+    A query whose language is not given is identified. Queries in `to` already, those without text, and those for
+    which the translator has no words stay as they are, and are counted (`already`, `without_text`, `untranslated`).
+    `InputError` for a language that the translator does not know.
+    """
+
+    translator: Translator
+    to: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", iso(self.to))
+        known = self.translator.targets
+        if known is not None and self.to not in known:
+            raise InputError(
+                f"{self.translator.name} does not translate into {self.to}, only into {list_few(sorted(known), 12)}"
+            )
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        answers = translations(run.queries, self.translator, self.to, count)
+        queries = [
+            replace(query, text=answer.parts[0], lang=self.to) if answer.parts else query
+            for query, answer in zip(run.queries, answers, strict=True)
+        ]
+        return replace(run, queries=tuple(queries))
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        return {self.translator.name: self.translator.revision}
+
+    def __str__(self) -> str:
+        return f"translate({self.translator.name}, to={self.to})"
+
+
+@dataclass(frozen=True)
+class Translated(Stage):
+    """Queries in the words that a file has for them: JSON lines `id, text, lang`, or `.tsv` lines `id<TAB>text`.
+
+    Either may be `.gz`. `to` is the language of the translations; it may be left out where every line tells one
+    `lang`, and chooses where a file has several. Queries without text, or in that language already, may be missing
+    from the file; another that is missing is an `InputError`, as are lines that cannot be read. What counts is the
+    file's content, not where it lies.
+    """
+
+    path: Path = field(compare=False)
+    to: str | None = None
+    sha256: str = field(init=False)
+    texts: Mapping[str, str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        path = Path(self.path)
+        wanted = None if self.to is None else iso(self.to)
+        try:
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.suffix == ".gz" else content
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f"cannot read the translations {path}: {error}") from None
+        to, texts = _from_file(path, wanted)
+        settled = {"path": path, "to": to, "sha256": hashlib.sha256(content).hexdigest(), "texts": texts}
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        lacking = []
+        queries = []
+        for query, found in zip(run.queries, with_languages(run.queries), strict=True):
+            if (text := self.texts.get(query.id)) is not None:
+                count["translated"] += 1
+                query = replace(query, text=text, lang=self.to)
+            elif "text" not in query.modalities:
+                count["without_text"] += 1
+            elif found.lang == self.to:
+                count["already"] += 1
+            else:
+                lacking.append(query.id)
+            queries.append(query)
+        if lacking:
+            raise InputError(
+                f"{self.path} lacks the translations of {len(lacking)} of {len(queries)} queries: {list_few(lacking)}"
+            )
+        return replace(run, queries=tuple(queries))
+
+    def __str__(self) -> str:
+        return f"translated({self.path.name}, to={self.to})"
+
+
+class Translation(NamedTuple):
+    """What became of an item's text: its parts in the new language (none: it stays as it is), and the old language."""
+
+    parts: tuple[str, ...]
+    source: str | None
+
+
+def translations(
+    items: Sequence[Item],
+    translator: Translator,
+    to: str,
+    count: Counter[str],
+    split: Callable[[Item], tuple[str, ...]] = lambda item: (item.text or "",),
+) -> list[Translation]:
+    """The texts of items in the language `to`, as `split` cuts them up (a title apart from its text).
+
+    `InputError` for an item that declares a language which the translator does not know; where it was only
+    identified, it is taken for not known.
+    """
+    readable = translator.sources
+    declared = [item.lang and iso(item.lang) for item in items]
+    strange = [
+        f"{item.id} ({lang})"
+        for item, lang in zip(items, declared, strict=True)
+        if readable is not None and lang and lang not in readable | {to} and "text" in item.modalities
+    ]
+    if strange:
+        raise InputError(
+            f"{translator.name} translates from {list_few(sorted(readable or ()), 12)} only, and not {list_few(strange)}"
+        )
+    found = [item.lang and iso(item.lang) for item in with_languages(items)]
+    texts: list[str] = []
+    sources: list[str | None] = []
+    spans: dict[int, slice] = {}
+    for row, (item, lang) in enumerate(zip(items, found, strict=True)):
+        if "text" not in item.modalities:
+            count["without_text"] += 1
+        elif lang == to:
+            count["already"] += 1
+        else:
+            parts = split(item)
+            spans[row] = slice(len(texts), len(texts) + len(parts))
+            texts += parts
+            sources += [lang if readable is None or lang in readable else None] * len(parts)
+    before = Counter(translator.usage)
+    said = translator.translate(texts, sources, to)
+    count.update(translator.usage - before)
+    made = []
+    for row, lang in enumerate(found):
+        answers = said[spans[row]] if row in spans else []
+        if row in spans:
+            count["translated" if any(answers) else "untranslated"] += 1
+        parts = tuple(
+            new or old for new, old in zip(answers, texts[spans[row]] if answers else [], strict=True)
+        )
+        if any(answers) and "" in answers:
+            count["untranslated_parts"] += answers.count("")
+        made.append(Translation(parts if any(answers) else (), lang))
+    return made
+
+
+def load(
+    text: str, *, to: str | None = None, device: str = "auto", trust_remote_code: bool = False
+) -> Translate:
+    """The stage that a SPEC names (see `read`), its model loaded."""
+    return read(text, to=to, device=device, trust_remote_code=trust_remote_code)()
+
+
+def read(
+    text: str, *, to: str | None = None, device: str = "auto", trust_remote_code: bool = False
+) -> Callable[[], Translate]:
+    """What loads the stage that a SPEC names: `translate@FAMILY:CHECKPOINT?to=rus[&key=value&...]`.
+
+    `hf:` checkpoints that were trained to translate (OPUS-MT, NLLB, M2M100, mBART-50, MADLAD) do so; any other, and
+    those of the other families of judges, are prompted. `to` may be given here instead. `InputError` for what is
+    wrong or lacking, unknown options before any weights are loaded.
+    """
+    method, model = text.split("@", 1) if "@" in text.partition("?")[0] else ("translate", text)
+    if method != "translate":
+        raise unknown_name(method, ("translate",), f"method in {text!r}; as in {EXAMPLE}:")
+    spec = Spec.parse(model)
+    build = _builder(spec, trust_remote_code)
+    given = {"device": device, "trust_remote_code": trust_remote_code}
+    stage, asked = distributed(spec, text.partition("?")[0], [(_into, {}), (build, given)])
+    named = _into(**stage)  # type: ignore[arg-type]
+    if named and to and iso(named) != iso(to):
+        raise InputError(f"{text} translates into {iso(named)}, and {iso(to)} was asked for: name one")
+    if not (named or to):
+        raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
+    code = iso(named or to or "")
+    return lambda: Translate(_loaded(build, spec.checkpoint, asked), code)
+
+
+def _into(*, to: str = "") -> str:
+    return to
+
+
+def _builder(spec: Spec, trust_remote_code: bool) -> Callable[..., Translator]:
+    """What loads the translator: a trained one, or a judge to be prompted."""
+    judge = judges.factory(spec.family)
+    if spec.family == "hf":
+        from . import translation_models
+
+        if translation_models.is_trained(spec.checkpoint, spec.options.get("revision"), trust_remote_code):
+            return translation_models.load
+    from .translation_prompt import prompting
+
+    return prompting(judge)
+
+
+_LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+def _loaded(build: Callable[..., Translator], checkpoint: str, options: Mapping[str, object]) -> Translator:
+    """A translator by its loader and options; stages into several languages share theirs."""
+    name = f"{build.__module__}.{build.__qualname__} {checkpoint} {sorted(options.items())}"
+    found = _LOADED.get(name)
+    if found is None:
+        found = _LOADED[name] = build(checkpoint, **options)
+    translator: Translator = found
+    return translator
+
+
+def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
+    """The language of a file's translations, and the texts by id; `InputError` names file and line."""
+    texts: dict[str, dict[str, str]] = {}
+    for place, id, text, lang in _lines(path):
+        lang = lang or to
+        if lang is None:
+            raise InputError(
+                f"{place}: the translation of {id!r} tells no language; say which it is with to="
+            )
+        held = texts.setdefault(lang, {})
+        if id in held:
+            raise InputError(f"{place}: a second translation of {id!r} into {lang}")
+        held[id] = text
+    if to is None:
+        if len(texts) > 1:
+            raise InputError(f"{path} has translations into {list_few(sorted(texts), 8)}: say which with to=")
+        to = next(iter(texts), "")
+    if to not in texts:
+        raise InputError(
+            f"{path} has no translations"
+            + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
+        )
+    return to, texts[to]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
+    """Place, id, text and language of each line."""
+    tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
+    for place, line in located(path):
+        try:
+            if tabbed:
+                id, tab, text = line.decode("utf-8").rstrip("\r\n").partition("\t")
+                if not tab:
+                    raise InputError("not a line `id<TAB>text`")
+                record: dict[str, Any] = {"id": id, "text": text}
+            else:
+                record = read_record(line)
+            id, said = read_id(record, "id"), read_text(record, "text")
+            if not said or not said.strip():
+                raise InputError(f"the translation of {id!r} has no text")
+            lang = read_text(record, "lang")
+            yield place, id, said.strip(), iso(lang) if lang else None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{place}: not UTF-8 text ({error.reason})") from None
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None

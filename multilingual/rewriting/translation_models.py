@@ -1,0 +1,305 @@
+"""Models that were trained to translate, through transformers: OPUS-MT (Marian), NLLB, M2M100, mBART-50, MADLAD."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from ...checkpoints.devices import resolve_device, resolve_dtype
+from ...checkpoints.sentence_files import fetch
+from ...checkpoints.weights import require_safetensors
+from ...encoders.base import Precision
+from ...encoders.batching import batches, halving
+from ...encoders.transformer import loaded, loaded_tokenizer, weights_hash
+from ...errors import InputError
+from ..judges.saying import completion, end_tokens
+from ..languages import iso, name
+from .pieces import Piece, parted, piecewise, sentences
+
+LONGEST = 256  # tokens of a piece; these models were trained on sentences, and drop what comes after a few
+BUDGETS = (4096, 32768)  # padded tokens a batch, question and answer, on a CPU and on an accelerator
+APPETITES = (16_384, 262_144)  # characters
+
+# How a checkpoint of each type writes a language in its vocabulary.
+_UNDERSCORED = re.compile(r"(?P<base>[a-z]{2,3})_(?:(?P<script>[A-Z][a-z]{3})|[A-Z]{2})")  # zho_Hans, zh_CN
+_BARE = re.compile(r"(?P<base>[a-z]{2,3})(?:[_-](?P<script>[A-Z][a-z]{3}))?(?:[_-][A-Z]{2})?")
+_MARKS = {
+    "marian": re.compile(rf">>{_BARE.pattern}<<"),
+    "m2m_100": _UNDERSCORED,
+    "nllb-moe": _UNDERSCORED,
+    "mbart": _UNDERSCORED,
+    "t5": re.compile(rf"<2{_BARE.pattern}>"),
+}
+
+
+def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: bool = False) -> bool:
+    """Whether a checkpoint's type and vocabulary say that it was trained to translate."""
+    try:
+        path = fetch(checkpoint, "config.json", revision) if checkpoint else None
+        kind = json.loads(path.read_text("utf-8")).get("model_type") if path else None
+    except (ValueError, AttributeError, OSError):
+        return False
+    if kind not in _MARKS:
+        return False
+    return kind == "marian" or bool(_codes(_tokenizer(checkpoint, revision, trust_remote_code), kind))
+
+
+def load(
+    checkpoint: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    dtype: Precision = "auto",
+    beams: int = 1,
+    revision: str | None = None,
+) -> TrainedTranslator:
+    """Load from the hub or a directory, safetensors only.
+
+    `dtype` is float32 on a CPU unless it is said, `beams` the width of the search (1: greedy). `InputError` in one
+    line where anything is missing or does not fit.
+    """
+    if beams < 1:
+        raise InputError(f"beams must be at least 1, not {beams}")
+    where = resolve_device(device)
+    precision = torch.float32 if dtype == "auto" and where.type == "cpu" else resolve_dtype(dtype, where)
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = loaded(transformers.AutoConfig, checkpoint, **source)
+    tokenizer = _tokenizer(checkpoint, revision, trust_remote_code)
+    options = {"config": config, "dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, report = loaded(transformers.AutoModelForSeq2SeqLM, checkpoint, **options, **source)
+    except InputError:
+        require_safetensors(checkpoint, revision, "AutoModelForSeq2SeqLM")
+        raise
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
+    known = getattr(model.config, "_commit_hash", None) or weights_hash(checkpoint)
+    return TrainedTranslator(model, tokenizer, f"hf:{checkpoint}", known, device=where, beams=beams)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A piece as the encoder reads it, and how many tokens its translation may have."""
+
+    ids: tuple[int, ...]
+    most: int
+
+
+class TrainedTranslator:
+    """An encoder-decoder that translates sentence by sentence, with beams or greedily; the same text, the same words.
+
+    OPUS-MT (Tiedemann and Thottingal 2020; Helsinki-NLP/opus-mt-zh-en) has one source and one target language, or
+    several that it is told by `>>rus<<`; NLLB (NLLB Team 2022; facebook/nllb-200-distilled-600M), M2M100 (Fan et al.
+    2021; facebook/m2m100_418M) and mBART-50 (Tang et al. 2020; facebook/mbart-large-50-many-to-many-mmt) read the
+    source language's token and begin with the target's; MADLAD (Kudugunta et al. 2023; google/madlad400-3b-mt) reads
+    `<2ru>` before the text. Which languages there are is read off the vocabulary.
+
+    Texts are cut at the ends of sentences and lines. A sentence of more than 256 tokens is cut further (counted as
+    `split_sentences`), and a translation that finds no end, at a limit that depends on the sentence's length alone
+    (`cut_answers`). Texts in no known language are not translated where the model must be told
+    (`unknown_language`).
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str, revision: str, *, device: torch.device, beams: int = 1
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.model = model.to(device).eval()
+        self.tokenizer = tokenizer
+        self.device = device
+        self.beams = beams
+        self.usage: Counter[str] = Counter()
+        self.budget = BUDGETS[device.type != "cpu"]
+        self.appetite = APPETITES[device.type != "cpu"]
+        self._kind = model.config.model_type
+        self._codes = _codes(tokenizer, self._kind)
+        self.sources, self.targets = self._direction()
+        positions = getattr(model.config, "max_position_embeddings", None)
+        self._room = int(positions) if positions else 1 << 20
+        self._ends = end_tokens(model, tokenizer)
+        # How long answers may be is said with each; an end forced there could not be told from a real one.
+        model.generation_config.max_length = None
+        model.generation_config.forced_eos_token_id = None
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.revision}/{self.model.dtype}/{self.beams}/{LONGEST}"
+
+    def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
+        def cut(text: str, source: str | None) -> list[str]:
+            return [part for sentence in sentences(text) for part in self._fitting(sentence)]
+
+        return piecewise(texts, sources, to, cut, lambda pieces: self._said(pieces, to), self.usage)
+
+    @property
+    def _told(self) -> bool:
+        """Whether the model reads the source language's token, and begins its answer with the target's."""
+        return self._kind not in ("marian", "t5")
+
+    def _direction(self) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+        """The languages that the model reads and writes, None where that cannot be told."""
+        known = frozenset(self._codes)
+        if self._told:
+            return known, known
+        if self._kind == "t5":
+            return None, known
+        one, other = (_single(getattr(self.tokenizer, side, None)) for side in ("source_lang", "target_lang"))
+        written = known | {other} if other else known
+        return frozenset([one]) if one else None, written or None
+
+    def _fitting(self, sentence: str) -> list[str]:
+        special = self.tokenizer.num_special_tokens_to_add() + 2  # MADLAD's and OPUS-MT's mark of the target
+        most = min(LONGEST, self._room) - special
+
+        def fits(text: str) -> bool:
+            return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) <= most
+
+        # A token has at least one byte: short sentences need not be counted.
+        parts = [sentence] if len(sentence.encode()) < most else parted(sentence, fits)
+        self.usage["split_sentences"] += len(parts) > 1
+        return parts
+
+    def _said(self, pieces: Sequence[Piece], to: str) -> list[str]:
+        """Each piece in the language `to`; empty where its language would have to be told and is not known."""
+        said = [""] * len(pieces)
+        asked: dict[int, _Asked] = {}
+        for source in dict.fromkeys(source for _, source in pieces):
+            rows = [row for row, piece in enumerate(pieces) if piece[1] == source]
+            if self._told and source is None:
+                self.usage["unknown_language"] += len(rows)
+                continue
+            for row, ids in zip(rows, self._read([pieces[row][0] for row in rows], source, to), strict=True):
+                asked[row] = _Asked(ids, min(_most(len(ids)), self._room - 2))
+        first = self._id(self._codes[to]) if self._told else None
+
+        def forward(rows: Sequence[int]) -> np.ndarray:
+            for row, text in zip(rows, self._generated([asked[row] for row in rows], first), strict=True):
+                said[row] = text
+            return np.empty(len(rows))
+
+        # Answers of one limit go together: a search with beams depends on it.
+        for most in sorted({each.most for each in asked.values()}, reverse=True):
+            rows = [row for row, each in asked.items() if each.most == most]
+            for batch in batches([self.beams * (len(asked[row].ids) + most) for row in rows], self.budget):
+                chosen = [rows[place] for place in batch]
+                halving(forward, chosen, [pieces[row][0][:40] for row in chosen])
+        return said
+
+    def _read(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
+        """The tokens that the encoder reads, special ones and those that tell the languages included."""
+        if self._told:
+            self.tokenizer.src_lang = self._codes[source or ""]
+            rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
+            mark, where = self._id(self._codes[source or ""]), "source"
+        elif code := self._codes.get(to):
+            written = f">>{code}<<" if self._kind == "marian" else f"<2{code}>"
+            rows = self.tokenizer([f"{written} {text}" for text in texts], verbose=False)["input_ids"]
+            mark, where = self._id(code), "target"
+        else:
+            return [tuple(row) for row in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+        if any(mark not in row for row in rows):
+            raise InputError(f"{self.name}: its tokenizer leaves out the token of the {where} language")
+        return [tuple(row) for row in rows]
+
+    def _id(self, code: str) -> int:
+        """The token of a language as the model writes it."""
+        if hasattr(self.tokenizer, "get_lang_id"):  # M2M100 keeps its languages apart from the vocabulary
+            return int(self.tokenizer.get_lang_id(code))
+        written = {"marian": f">>{code}<<", "t5": f"<2{code}>"}.get(self._kind, code)
+        return int(self.tokenizer.convert_tokens_to_ids(written))
+
+    def _generated(self, asked: Sequence[_Asked], first: int | None) -> list[str]:
+        pad = int(self.tokenizer.pad_token_id or 0)
+        longest = max(len(each.ids) for each in asked)
+        tokens = [[*each.ids, *[pad] * (longest - len(each.ids))] for each in asked]
+        mask = [[1] * len(each.ids) + [0] * (longest - len(each.ids)) for each in asked]
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=torch.tensor(tokens, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                max_new_tokens=asked[0].most,
+                num_beams=self.beams,
+                do_sample=False,
+                forced_bos_token_id=first,
+            )
+        begins = 1 + (first is not None)
+        texts = []
+        for row in out[:, begins:].tolist():
+            answer = completion(row, self.tokenizer, self._ends, pad, ())
+            self.usage["generated_tokens"] += answer.tokens
+            self.usage["cut_answers"] += not answer.ended
+            self.usage["empty"] += not answer.text.strip()
+            texts.append(" ".join(answer.text.split()))
+        self.usage["prompt_tokens"] += sum(map(sum, mask))
+        self.usage["calls"] += len(asked)
+        return texts
+
+
+def _tokenizer(checkpoint: str, revision: str | None, trust_remote_code: bool) -> Any:
+    try:
+        return loaded_tokenizer(checkpoint, revision, trust_remote_code)
+    except InputError:
+        # Without them transformers takes a sentencepiece file for one of tiktoken, and says so.
+        if all(importlib.util.find_spec(each) for each in ("sentencepiece", "google")):
+            raise
+        raise InputError(
+            f"the tokenizer of {checkpoint} needs sentencepiece and protobuf: pip install 'crosslens[translate]'"
+        ) from None
+
+
+def _most(tokens: int) -> int:
+    """How many tokens a translation of so many may have: twice as many and some, up to a power of two."""
+    return 1 << (2 * tokens + 15).bit_length()
+
+
+def _codes(tokenizer: Any, kind: str) -> dict[str, str]:
+    """The model's code of each language (ISO 639-3) that its vocabulary has."""
+    if hasattr(tokenizer, "lang_code_to_id") and kind == "m2m_100" and hasattr(tokenizer, "get_lang_id"):
+        return _preferred(tokenizer.lang_code_to_id, _BARE)
+    order: Mapping[str, int] = tokenizer.get_vocab()
+    return _preferred(sorted(order, key=order.__getitem__), _MARKS[kind])
+
+
+def _preferred(written: Iterable[str], mark: re.Pattern[str]) -> dict[str, str]:
+    """Codes by ISO 639-3: of several the one in the usual script, of the usual country, without a detour.
+
+    NLLB has zho_Hans and zho_Hant, pes_Arab and prs_Arab (Dari, filed under Persian), aka_Latn and twi_Latn.
+    """
+    import langcodes
+
+    found: dict[str, list[tuple[int, bool, bool, int, str]]] = {}
+    for place, text in enumerate(written):
+        if not (match := mark.fullmatch(text)):
+            continue
+        try:
+            code = iso(match["base"])
+        except InputError:  # M2M100's ns is no code
+            continue
+        script = match["script"]
+        usual = langcodes.Language.get(code).maximize().script
+        strange = 0 if script == usual else 1 if script is None else 2
+        elsewhere = langcodes.Language.get(match["base"]).prefer_macrolanguage().territory is not None
+        inner = text[2:-2] if text.startswith(">>") else text[2:-1] if text.startswith("<2") else text
+        found.setdefault(code, []).append((strange, elsewhere, match["base"] != code, place, inner))
+    return {code: min(ways)[-1] for code, ways in found.items()}
+
+
+def _single(written: object) -> str | None:
+    """The one language that a tokenizer's `source_lang` names; None for groups of them (ROMANCE, mul, sla)."""
+    if not isinstance(written, str) or not (match := _BARE.fullmatch(written)):
+        return None
+    try:
+        code = iso(match["base"])
+    except InputError:
+        return None
+    return None if name(code).endswith("languages") else code

@@ -1,0 +1,157 @@
+"""Translation by language models that were not trained for it alone: a prompt, and the answer made clean."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from hashlib import sha256
+
+from ...errors import InputError
+from ..judges import Judge
+from ..judges.messages import Message
+from ..languages import name
+from .pieces import Piece, packed, parted, piecewise, sentences, spaced
+
+# For models that follow instructions and for those that only go on from where a text ends.
+PROMPT = "Translate from {source} to {target}. Write only the translation.\n\n{source}: {text}\n{target}:"
+UNKNOWN = "Translate into {target}. Write only the translation.\n\nText: {text}\n{target}:"
+
+CHUNK = 1200  # characters that a model is shown at once
+APPETITE = 64_000  # characters
+
+_THOUGHT = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+_FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
+# What models say before a translation. Only with a word of translating in it, or in a line of its own: "Here is the list:"
+# may be what the text says.
+_OPENINGS = (
+    r"[^\n:：]{0,60}\btranslat(?:ion|ed|es|e)\b[^\n:：]{0,40}[:：]",
+    r"(?:sure|certainly|of course|here)\b[^\n:：]{0,80}[:：](?=\W{0,3}\n)",
+    r"(?:译文|翻译|翻譯|перевод|traduction|traducción|übersetzung|tradução|ترجمه|الترجمة)\s{0,2}[:：]",
+)
+_QUOTES = (
+    ('"', '"'),
+    ("“", "”"),
+    ("„", "“"),
+    ("«", "»"),
+    ("'", "'"),
+    ("‘", "’"),
+    ("「", "」"),
+    ("『", "』"),
+    ("`", "`"),
+)
+
+
+def prompting(judge: Callable[..., Judge]) -> Callable[..., PromptedTranslator]:
+    """A loader of translators from a loader of judges, with its options."""
+
+    @wraps(judge)
+    def load(checkpoint: str, **options: object) -> PromptedTranslator:
+        return PromptedTranslator(judge(checkpoint, **options))
+
+    return load
+
+
+class PromptedTranslator:
+    """A judge that is asked for translations; greedy, in pieces of at most 1,200 characters of whole sentences.
+
+    A model without a chat template is asked line by line, and reads on from `Russian:`. What goes wrong is counted:
+    `empty` answers, `unreadable` ones (not one letter in them), `cut_answers` that found no end.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        if "generate" not in judge.can:
+            able = ", ".join(sorted(judge.can))
+            raise InputError(f"{judge.name} writes no text and cannot translate (it can: {able})")
+        self.judge = judge
+        self.name = judge.name
+        self.revision = judge.revision
+        self.sources: frozenset[str] | None = None
+        self.targets: frozenset[str] | None = None
+        self.appetite = APPETITE
+        self._own: Counter[str] = Counter()
+
+    @property
+    def usage(self) -> Counter[str]:
+        return self.judge.usage + self._own
+
+    @property
+    def fingerprint(self) -> str:
+        prompt = sha256(f"{PROMPT}{UNKNOWN}{CHUNK}".encode()).hexdigest()[:8]
+        return f"{self.judge.fingerprint}/{prompt}"
+
+    def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
+        def cut(text: str, source: str | None) -> list[str]:
+            parts = [
+                part for each in sentences(text) for part in parted(each, lambda part: len(part) <= CHUNK)
+            ]
+            return list(packed(parts, CHUNK, lines=self.judge.chats))
+
+        return piecewise(texts, sources, to, cut, lambda pieces: self._said(pieces, to), self._own)
+
+    def _said(self, pieces: Sequence[Piece], to: str) -> list[str]:
+        said = [""] * len(pieces)
+        limits = [_most(text, source) for text, source in pieces]
+        stop = () if self.judge.chats else ("\n",)
+        for most in sorted(set(limits), reverse=True):
+            rows = [row for row, limit in enumerate(limits) if limit == most]
+            prompts = [prompt(*pieces[row], to) for row in rows]
+            answers = self.judge.generate(prompts, max_new_tokens=most, stop=stop)
+            for row, answer in zip(rows, answers, strict=True):
+                said[row] = text = cleaned(answer.text, pieces[row][0], name(to))
+                self._own["cut_answers"] += not answer.ended
+                self._own["empty"] += not text
+                if text and not any(map(str.isalpha, text)):
+                    self._own["unreadable"] += 1
+                    said[row] = ""
+        return said
+
+
+def prompt(text: str, source: str | None, to: str) -> Message:
+    """The question, with the languages by their English names; in a chat template where the model has one."""
+    template = UNKNOWN if source is None else PROMPT
+    words = template.format(source=name(source or to), target=name(to), text=text)
+    return Message((words,), chat="auto")
+
+
+def cleaned(answer: str, text: str, target: str) -> str:
+    """What an answer says as the translation of `text` into the language named `target`.
+
+    Without thoughts, a fence, an opening (`Translation:`, `Here is the translation:`), quotes that the text did not
+    have, and, for a text of one line, all but the first paragraph. Never empty unless there is nothing but a thought.
+    """
+    said = _thoughtless(answer).strip()
+    if fenced := _FENCE.search(said):
+        said = fenced[1].strip() or said
+    opening = _opening(target).match(said)
+    if opening and not _opening(target).match(text.strip()):
+        said = said[opening.end() :].strip() or said
+    if "\n" not in text.strip():
+        said = " ".join(said.partition("\n\n" if "\n\n" in said else "\n")[0].split()) or said
+    for begins, ends in _QUOTES:
+        quoted = len(said) > 2 and said.startswith(begins) and said.endswith(ends)
+        if quoted and begins not in said[1:-1] and not text.strip().startswith(tuple(q[0] for q in _QUOTES)):
+            said = said[1:-1].strip() or said
+            break
+    return said
+
+
+@lru_cache(maxsize=256)
+def _opening(target: str) -> re.Pattern[str]:
+    ways = "|".join((*_OPENINGS, rf"{re.escape(target)}\s{{0,2}}[:：]"))
+    return re.compile(rf"[*_#\s]{{0,4}}(?:{ways})[*_\s]{{0,8}}", re.IGNORECASE)
+
+
+def _thoughtless(answer: str) -> str:
+    """What follows the last thought; nothing if that finds no end."""
+    tags = list(_THOUGHT.finditer(answer))
+    if not tags:
+        return answer
+    return answer[tags[-1].end() :] if tags[-1][1] else ""
+
+
+def _most(text: str, source: str | None) -> int:
+    """How many tokens a translation may have: one a character, more from scripts with a word in two characters."""
+    weight = 1 if source is None or spaced(source) else 2
+    return 1 << (64 + weight * len(text) - 1).bit_length()

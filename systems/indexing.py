@@ -1,0 +1,137 @@
+"""From a collection and SPECs to a finished index, as `crosslens index` and experiments make it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..commands.console import progress
+from ..multilingual.languages import with_languages
+
+if TYPE_CHECKING:
+    from ..indexes.base import Recall
+    from ..indexes.card import Windows
+    from ..indexes.distributed import Cluster
+    from ..indexes.lance import LanceIndex
+    from ..indexes.passages import PassageIndex
+    from ..multilingual.collections.base import Collection
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A finished index, and what making it took: `added` documents were new or changed; seconds of wall time."""
+
+    index: LanceIndex | PassageIndex
+    added: int
+    recall: Recall
+    loading_seconds: float
+    seconds: float
+    cached: int = 0  # vectors that were not encoded, since the cache had them
+
+    def to_json(self) -> dict[str, object]:
+        card, recall = self.index.card, self.recall
+        return {
+            "index": self.index.path,
+            "kind": card.kind,
+            "documents": len(self.index),
+            "passages": card.passages and {"count": card.passages.count, **vars(card.passages.windows)},
+            "added": self.added,
+            "cached": self.cached,
+            "languages": dict(self.index.langs),
+            "encoders": [spec.name for spec in self.index.specs],
+            "ann": {
+                "kind": recall.kind,
+                "recall": {str(k): value for k, value in recall.at.items()},
+                "queries": recall.queries,
+            },
+        }
+
+    def __str__(self) -> str:
+        passages = self.index.card.passages
+        parts = f" in {passages.count} passages" if passages else ""
+        lines = [
+            f"{self.index.path}: {len(self.index)} documents{parts} ({self.added} new or changed), "
+            + (", ".join(spec.name for spec in self.index.specs) or "full text")
+            + (f", {self.cached} vectors from the cache" if self.cached else ""),
+            "languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in self.index.langs.items()),
+        ]
+        if self.recall.at:
+            found = ", ".join(f"recall@{k} {value:.3f}" for k, value in self.recall.at.items())
+            lines.append(f"{self.recall.kind}: {found}")
+        return "\n".join(lines)
+
+
+def indexed(
+    collection: Collection,
+    directory: str | Path,
+    specs: Sequence[str],
+    *,
+    documents: int,
+    kind: str = "lance",
+    lexical: bool = True,
+    windows: Windows | None = None,
+    ann: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    ray: str | None = None,
+    cache: bool = True,
+) -> Indexed:
+    """Encode a collection's `documents` documents into an index, or go on with one that is begun.
+
+    Where `device` means several, they encode together until all is encoded; the index goes on with the first.
+    With `ray`, the address of a Ray cluster, its workers encode and write (`indexes.distributed`). What is wrong with
+    kind, SPECs or windows is an `InputError` before anything is written.
+    """
+    from ..checkpoints.devices import resolve_devices
+    from ..encoders.cache import cached, settled
+    from ..encoders.workers import loaded as loading
+    from ..indexes.passages import counting
+    from ..indexes.registry import create_index, index_class, open_index
+
+    started = time.perf_counter()
+    index_class(kind)
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
+    with _cluster(ray, specs, documents, options) as cluster, loading(() if ray else specs, **options) as own:
+        encoders = cluster.encoders if cluster else own
+        if cache and cluster is None:  # Ray's workers are on other machines
+            encoders = cached(encoders)
+        if windows is not None:
+            counting(windows, encoders)
+        loaded = time.perf_counter()
+        made = create_index(
+            directory,
+            kind=kind,
+            name=collection.name,
+            lexical=lexical,
+            passages=windows,
+            device=devices[0],
+            trust_remote_code=trust_remote_code,
+        )
+        with progress("encoding", documents) as bar:
+            added = made.add(with_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
+    found = settled(encoders)
+    if ray or len(devices) > 1:  # what has encoded is gone: searches load an encoder of their own
+        made = open_index(directory, device=devices[0], trust_remote_code=trust_remote_code)
+    recall = made.build(ann)
+    ended = time.perf_counter()
+    return Indexed(made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found)
+
+
+@contextmanager
+def _cluster(
+    ray: str | None, specs: Sequence[str], documents: int, options: Mapping[str, Any]
+) -> Iterator[Cluster | None]:
+    if ray is None:
+        yield None
+        return
+    from ..indexes.distributed import Cluster
+
+    # Ray tells on stdout of workers that die; stdout is for results.
+    with redirect_stdout(sys.stderr), Cluster(ray, specs, documents=documents, **options) as cluster:
+        yield cluster

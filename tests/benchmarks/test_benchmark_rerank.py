@@ -1,0 +1,198 @@
+"""`benchmarks/rerank.py` on a tiny random model: it runs, its peers agree, and results are kept and drawn."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from crosslens.encoders.registry import load as load_encoder
+from crosslens.errors import InputError
+from crosslens.indexes.registry import create_index
+from crosslens.multilingual.collections.base import load as load_collection
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MODULES = ("rerank", "rerank_loop", "rerank_quality", "rerank_show", "rerank_speed", "rerank_task")
+TEXTS = {
+    "eng": ("The cat sleeps all day.", "Trains run at night.", "Bread needs flour and water.", "Snow fell."),
+    "fra": ("Le chat dort toute la journée.", "Les trains de nuit.", "Le pain, la farine.", "La neige."),
+    "spa": ("El gato duerme todo el día.", "Trenes nocturnos.", "El pan y la harina.", "La nieve cae."),
+}
+QUERIES = ("sleeping cat", "night train", "what bread is made of", "did it snow")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The main function of the script, imported as it is when run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("rerank").main
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, tiny_encoder, tiny_judge):
+    """Arguments that name a judge, a collection with two halves, and its index."""
+    where = tmp_path_factory.mktemp("benchmark")
+    root = where / "collection"
+    for folder in (root, root / "dev", root / "test"):
+        folder.mkdir()
+        docs = [
+            {"id": f"{lang}{n}", "text": text, "lang": lang}
+            for lang, texts in TEXTS.items()
+            for n, text in enumerate(texts)
+        ]
+        topics = [{"id": f"q{n}", "text": text, "lang": "eng"} for n, text in enumerate(QUERIES)]
+        for name, rows in (("docs", docs), ("topics", topics)):
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "qrels.txt").write_text(
+            "".join(f"q{n} 0 {lang}{n} 3\n" for n in range(len(QUERIES)) for lang in TEXTS)
+        )
+    index = create_index(where / "index", device="cpu")
+    index.add(
+        load_collection(root).docs(),
+        load_encoder(f"hf:{tiny_encoder}?pooling=mean&dtype=float32", device="cpu"),
+    )
+    index.build()
+    return [
+        *("--judge", f"hf:{tiny_judge}?dtype=float32", "--collection", str(root)),
+        *("--index", str(where / "index"), "--device", "cpu", "--json"),
+    ]
+
+
+@pytest.fixture
+def run(benchmark, given, capsys):
+    def call(verb, *arguments):
+        status = benchmark([verb, *given, *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return status, json.loads(out), err
+
+    return call
+
+
+def test_speed_the_loop_agrees_and_every_step_is_timed_on_the_same_prompts(run):
+    _, report, table = run("speed", "--fraction", 0.08, "--sample", 5)
+    parts = report["parts"]
+    assert list(parts) == ["likelihood", "yesno", "distinct", "setwise"]
+    for name, part in parts.items():
+        assert part["agreement"]["float32"]["max_difference"] <= 1e-3
+        assert part["agreement"]["float32"]["spearman"] > 0.99
+        assert report["checks"][f"{name}: in float32 the loop's answers within 0.001"]
+        assert part["seconds"] > 0
+        assert set(part["factors"]) == {"precision", "batching", "head", "sharing"}
+        assert min(part["factors"].values()) > 0
+        assert part["loops"]["float32"]["timed_on"] >= 3
+        assert part["steps"]["unshared"]["timed_on"] >= part["loops"]["float32"]["timed_on"]
+        assert name in table
+    for name in ("likelihood", "yesno", "distinct"):
+        assert parts[name]["prompts"] == 2 * 12  # queries x documents
+        assert parts[name]["rounds"] == 1
+    # Prefixes are shared where two queries see the same passages, and nowhere else.
+    assert parts["likelihood"]["tokens_computed"] < parts["likelihood"]["tokens_in_prompts"]
+    assert parts["distinct"]["tokens_computed"] >= parts["distinct"]["tokens_in_prompts"]
+    setwise = parts["setwise"]
+    assert setwise["rounds"] < setwise["prompts"]
+    assert setwise["without_model"]["rounds"] <= 90
+
+
+def test_speed_notices_answers_that_differ(run, monkeypatch):
+    import rerank_loop
+
+    plain = rerank_loop.Loop.read
+    monkeypatch.setattr(rerank_loop.Loop, "read", staticmethod(lambda *given: plain(*given) * 1.01))
+    status, report, table = run("speed", "--parts", "likelihood", "--fraction", 0.08, "--sample", 5)
+    assert status == 1
+    assert not report["checks"]["likelihood: in float32 the loop's answers within 0.001"]
+    assert "MISSED likelihood: in float32" in table
+
+
+def test_quality_keeps_finished_methods_and_draws_them(run, tmp_path, benchmark):
+    out, plot = tmp_path / "results.jsonl", tmp_path / "plot.png"
+    common = ("--depth", 6, "--out", out, "--plot", plot)
+    status, report, table = run("quality", "--methods", "likelihood,setwise:heapsort", *common)
+    assert status == 0
+    assert not report["failed"]
+    names = list(report["methods"])
+    assert [name.partition("@")[0] for name in names] == ["likelihood", "setwise:heapsort"]
+    likelihood = report["methods"][names[0]]
+    assert likelihood["calls"] == 4 * 6
+    assert likelihood["rounds"] == 1
+    assert likelihood["prompt_tokens"] > 0
+    assert likelihood["generated_tokens"] == 0
+    systems = {system["name"]: system for system in report["quality"]["systems"]}
+    assert set(systems) == {"first stage", *names}
+    assert set(systems[names[0]]["means"]["nDCG@10"]) == {"all", "eng", "fra", "spa"}
+    assert systems[names[0]]["means"]["nDCG@10"]["all"] == pytest.approx(likelihood["nDCG@10"])
+    assert 0 <= systems[names[0]]["against_baseline"]["nDCG@10"]["corrected"] <= 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert all(name in table for name in names)
+
+    # A line that a kill cut short, and a method more: only what is not there yet is judged.
+    lines = out.read_text().splitlines()
+    out.write_text(f'{lines[0]}\n{{"key": "cut sho')
+    _, again, said = run("quality", "--methods", "likelihood,setwise:heapsort,yesno", *common)
+    assert again["methods"][names[0]] == likelihood
+    assert "reranking with likelihood" not in said
+    assert said.count("reranking with") == 2
+    _, kept, said = run("quality", "--methods", "likelihood,setwise:heapsort,yesno", *common)
+    assert kept == again
+    assert "reranking with" not in said
+    _, _, said = run("quality", "--methods", "likelihood", "--depth", 5, "--out", out)
+    assert said.count("reranking with") == 1
+
+    benchmark(["plot", str(out), str(tmp_path / "again.svg")])
+    assert "<svg" in (tmp_path / "again.svg").read_text()
+    with pytest.raises(InputError, match="a plot is written as"):
+        benchmark(["plot", str(out), str(tmp_path / "again.xyz")])
+    with pytest.raises(InputError, match="no results to draw"):
+        benchmark(["plot", str(tmp_path / "none.jsonl"), str(plot)])
+
+
+def test_quality_with_an_unknown_method_ends_before_any_work(run, tmp_path):
+    with pytest.raises(InputError, match="likelihoood"):
+        run("quality", "--methods", "likelihood,likelihoood", "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_tune_asks_the_judge_once_and_reports_on_the_other_half(run, tmp_path):
+    out = tmp_path / "said"
+    arguments = ("--methods", "likelihood,yesno", "--depth", 6, "--out", out)
+    status, report, table = run("tune", *arguments)
+    assert status == 0
+    assert report["tuned_on"]["collection"] == "collection/dev"
+    assert report["reported_on"]["collection"] == "collection/test"
+    assert report["alphas"] == [round(n / 20, 2) for n in range(21)]
+    assert len(report["curves"]) == 4
+    for curve in report["curves"].values():
+        assert curve[0] == report["first_stage_tuned_on"]
+        assert len(curve) == 21
+    best = max(max(curve) for curve in report["curves"].values())
+    chosen = report["chosen"]
+    assert chosen["nDCG@10"] == best
+    curve = report["curves"][f"{chosen['spec']} {chosen['fuse']}"]
+    assert curve[report["alphas"].index(chosen["alpha"])] == best
+    assert [each["name"] for each in report["quality"]["systems"]] == [
+        "first stage", "chosen", "judge alone", "equal weights",
+    ]  # fmt: skip
+    assert f"alpha={chosen['alpha']:g}" in table
+
+    # Both halves have the same queries here: two prompts x 4 queries x 6 documents in all, each asked once.
+    kept = out.read_text()
+    assert len(kept.splitlines()) == 2 * 4 * 6
+    assert run("tune", *arguments)[1] == report
+    assert out.read_text() == kept
+
+
+def test_tuned_weights_are_what_the_stage_itself_gives(run):
+    from crosslens.multilingual.reranking import rerank
+
+    _, report, _ = run("tune", "--methods", "likelihood", "--depth", 6)
+    name = report["chosen"]["spec"]
+    _, single, _ = run("quality", "--methods", f"{name}&alpha=0.6&fuse=rrf")
+    found = next(iter(single["methods"].values()))
+    assert rerank.load(found["spec"]).alpha == 0.6
+    expected = report["curves"][f"{name} rrf"][report["alphas"].index(0.6)]
+    assert found["nDCG@10"] == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,220 @@
+"""What does not fit together is said in one clear line with exit status 2, as a user of the command line meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def put(path: Path, *rows: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return path
+
+
+def collection(where: Path) -> Path:
+    put(
+        where / "docs.jsonl",
+        {"id": "cat", "lang": "eng", "text": "The cat sleeps all day."},
+        {"id": "chat", "lang": "fra", "text": "Le chat dort toute la journée."},
+    )
+    put(
+        where / "topics.jsonl",
+        {"id": "t1", "text": "sleeping cat", "lang": "eng"},
+        {"id": "t2", "text": "chat qui dort", "lang": "fra"},
+    )
+    put(where / "qrels.txt", "t1 0 cat 3", "t2 0 chat 1")
+    return where
+
+
+def meant_for(*langs: str) -> dict:
+    wording = {"lang": "eng", "source": "original", "topic_title": "a cat", "topic_description": "any cat"}
+    return {"topic_id": "t1", "languages_with_qrels": list(langs), "topics": [wording]}
+
+
+@pytest.fixture
+def refused(crosslens):
+    """Asserts that a call ends with status 2 and one line on stderr that holds all the `parts`."""
+
+    def call(*arguments: object, parts: tuple[str, ...]) -> None:
+        status, out, err = crosslens(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("crosslens: ")]
+        assert (status, len(lines), out) == (2, 1, ""), (status, out, err)
+        assert "Traceback" not in err
+        for part in parts:
+            assert part in lines[0]
+
+    return call
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return collection(tmp_path / "source")
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_encoder) -> str:
+    return f"hf:{tiny_encoder}?pooling=mean&dtype=float32"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, spec) -> Path:
+    """An index of the collection, made once."""
+    from crosslens.encoders import registry
+    from crosslens.indexes.registry import create_index
+    from crosslens.multilingual.collections.base import load
+
+    where = tmp_path_factory.mktemp("bad-input")
+    made = create_index(where / "index", lexical=False)
+    made.add(load(str(collection(where / "source"))).docs(), [registry.load(spec)])
+    made.build("none")
+    return where / "index"
+
+
+# Languages
+
+
+@pytest.mark.parametrize("command", ["run", "export", "rerank"])
+def test_topics_in_a_language_that_the_collection_lacks(refused, source, index, tmp_path, command):
+    out = tmp_path / "out"
+    run = put(tmp_path / "some.trec", "t1 Q0 cat 1 1.0 x")
+    arguments: dict[str, tuple[object, ...]] = {
+        "run": (index, source, "-o", out),
+        "export": (source, out),
+        "rerank": (run, source, "--rerank", "likelihood@hf:nowhere", "-o", out),
+    }
+    refused(
+        command, *arguments[command], "--query-lang", "rus", parts=("no topics in rus, only in eng, fra",)
+    )
+    assert not out.exists()
+    refused(command, *arguments[command], "--query-lang", "xx-nope", parts=("xx-nope",))
+
+
+def test_topics_that_are_meant_for_languages_that_no_document_is_in(refused, source, index, spec, tmp_path):
+    put(source / "topics.jsonl", meant_for("zho", "rus"))
+    put(source / "qrels.txt", "t1 0 cat 1")
+    parts = ("the topics are meant for documents in rus, zho, but its documents are in eng, fra",)
+    refused("index", source, tmp_path / "new", "--encoder", spec, parts=(str(source), *parts))
+    assert not (tmp_path / "new").exists()
+    refused("run", index, source, "-o", tmp_path / "out", "--mode", "dense", parts=(str(index), *parts))
+    assert not (tmp_path / "out").exists()
+
+
+def test_topics_of_which_some_are_meant_for_a_language_that_is_there_are_run(
+    crosslens, source, index, tmp_path
+):
+    put(source / "topics.jsonl", meant_for("zho", "fra"))
+    status, _, err = crosslens("run", index, source, "-o", tmp_path / "out", "--mode", "dense")
+    assert (status, err) == (0, "")
+
+
+def test_documents_in_a_language_that_the_index_lacks(refused, crosslens, source, index, tmp_path):
+    parts = (str(index), "no documents in rus, only in eng, fra")
+    for asked in (["--lang", "rus"], ["--lang", "eng", "--lang", "Russian"], ["--where", "lang=rus"]):
+        refused("search", index, "cat", "--mode", "dense", *asked, parts=parts)
+        refused("run", index, source, "-o", tmp_path / "out", "--mode", "dense", *asked, parts=parts)
+    assert not (tmp_path / "out").exists()
+    status, out, _ = crosslens("search", index, "cat", "--mode", "dense", "--lang", "fra", "--json")
+    assert (status, [hit["id"] for hit in json.loads(out)["hits"]]) == (0, ["chat"])
+
+
+# Judgements
+
+
+def test_judgements_of_documents_and_topics_that_the_collection_lacks(refused, source, spec, tmp_path):
+    put(source / "qrels.txt", "t1 0 cat 1", *(f"t1 0 gone{n} 1" for n in range(12)))
+    arguments = ("index", source, tmp_path / "new", "--encoder", spec)
+    refused(
+        *arguments, parts=("judge documents that it does not have: gone0, gone1, gone10, ... (12 in all)",)
+    )
+    put(source / "qrels.txt", "t1 0 cat 1", *(f"t{n} 0 cat 1" for n in range(5, 10)))
+    refused(*arguments, parts=("judge topics that it does not have: t5, t6, t7, ... (5 in all)",))
+    assert not (tmp_path / "new").exists()
+
+
+def test_judgements_that_the_collection_of_evaluate_does_not_know(refused, crosslens, source, tmp_path):
+    run = put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x", "t2 Q0 chat 1 1.0 x")
+    qrels = put(tmp_path / "qrels", "t1 0 cat 1", *(f"t1 0 gone{n} 1" for n in range(12)))
+    refused(
+        "evaluate", qrels, run, "--langs", source,
+        parts=("12 of 13 documents", str(source), "gone0, gone1, gone10, ... (12 in all)"),
+    )  # fmt: skip
+    # A document of the run alone tells as much: the run is of other documents.
+    put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x", "t1 Q0 elsewhere 2 1.0 x")
+    refused("evaluate", source / "qrels.txt", run, "--langs", source, parts=("1 of 3 documents", "elsewhere"))
+    put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x", "t2 Q0 chat 1 1.0 x")
+    status, out, err = crosslens("evaluate", source / "qrels.txt", run, "--langs", source, "--json")
+    assert (status, err, json.loads(out)["per"]) == (0, "", "doc_lang")
+
+
+# Runs
+
+
+def test_a_run_deeper_than_the_tracks_allow_is_measured_with_a_warning(crosslens, source, tmp_path):
+    lines = [f"t1 Q0 d{n} {n} {2000 - n} x" for n in range(1000)]
+    run = put(tmp_path / "deep.trec", *lines, "t2 Q0 chat 1 1.0 x")
+    status, out, _ = crosslens("evaluate", source / "qrels.txt", run)
+    assert status == 0
+    assert "more than 1,000" not in out
+    put(run, *lines, "t1 Q0 cat 1001 1.0 x", "t2 Q0 chat 1 1.0 x")
+    status, out, err = crosslens("evaluate", source / "qrels.txt", run)
+    assert (status, err) == (0, "")
+    assert "deep has more than 1,000 hits for 1 queries" in " ".join(out.split())
+    status, out, _ = crosslens("evaluate", source / "qrels.txt", run, "--json")
+    assert (status, json.loads(out)["systems"][0]["deep"]) == (0, ["t1"])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("t1 Q0 chat", "not a run line `qid Q0 docid rank score tag`: 't1 Q0 chat'"),
+        ("t1 Q0 chat 2 high x", "not a run line"),
+        ("t1 Q0 chat 2 nan x", "the score is nan"),
+        ("t1 Q0 cat 2 1.0 x", "document 'cat' occurs twice for query 't1'"),
+    ],
+)
+def test_a_malformed_line_of_a_run_is_named_by_file_and_line(refused, source, tmp_path, line, said):
+    run = put(tmp_path / "bad.trec", "t1 Q0 cat 1 2.0 x", "", line)
+    refused("evaluate", source / "qrels.txt", run, parts=(f"{run}:3: ", said))
+    refused(
+        "rerank", run, source, "--rerank", "likelihood@hf:nowhere", "-o", tmp_path / "out",
+        parts=(f"{run}:3: ", said),
+    )  # fmt: skip
+
+
+def test_a_malformed_line_of_judgements_is_named_by_file_and_line(refused, tmp_path):
+    run = put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x")
+    qrels = put(tmp_path / "qrels", "t1 0 cat 1", "t1 0 chat high")
+    refused("evaluate", qrels, run, parts=(f"{qrels}:2: not a qrels line `topic 0 doc grade`",))
+
+
+def test_two_systems_of_one_name(refused, crosslens, source, tmp_path):
+    run = put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x")
+    refused("evaluate", source / "qrels.txt", run, run, parts=(str(run), "given twice"))
+    # Files of one name in two directories are two systems, told apart by their paths.
+    other = put(tmp_path / "other" / "a.trec", "t2 Q0 chat 1 2.0 x")
+    status, out, _ = crosslens("evaluate", source / "qrels.txt", run, other, "--json")
+    assert (status, [system["name"] for system in json.loads(out)["systems"]]) == (0, [str(run), str(other)])
+
+
+# Counts
+
+
+def test_a_collection_of_another_size_than_was_published_names_both_numbers(refused, tmp_path, spec):
+    where = tmp_path / "neuclir"
+    put(where / "zho" / "docs.jsonl", {"id": "z1", "title": "t", "text": "x", "url": "u", "time": "2020"})
+    put(where / "topics.0720.utf8.jsonl", meant_for("zho"))
+    put(where / "2022-qrels.zho", "t1 0 z1 1")
+    name = f"neuclir:{where}?year=2022&lang=zho"
+    refused(
+        "index", name, tmp_path / "new", "--encoder", spec,
+        parts=("neuclir-2022-zho has 1 documents in zho, but 3,179,209 were published", "sample=true"),
+    )  # fmt: skip
+    put(where / "eclektic_main.jsonl")
+    refused(
+        "index", f"eclektic:{where}", tmp_path / "new", "--encoder", spec,
+        parts=("eclektic has 0 questions, but 384 were published",),
+    )  # fmt: skip
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,111 @@
+"""The demo's way through all parts, with a cheap encoder and judge; `make demo` is the same on real models."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from crosslens.demo import Demo, photos, tour
+from crosslens.encoders.base import EncoderSpec, unit
+from crosslens.items import Dense
+from crosslens.multilingual import prompts
+from crosslens.multilingual.judges.messages import Passage
+from crosslens.multilingual.reranking.rerank import Rerank
+
+
+class Trigrams:
+    """Texts by their letters, pictures by their file name."""
+
+    def __init__(self, name: str, modalities: tuple[str, ...]):
+        self.spec = EncoderSpec(name, name, modalities, 64)
+
+    def encode(self, items, role):
+        for item in items:
+            words = item.text if item.text and "text" in self.spec.modalities else str(item.image)
+            row = np.zeros(64, np.float32)
+            for i in range(len(words) - 2):
+                row[zlib.crc32(words[i : i + 3].encode()) % 64] += 1
+            yield Dense([item.id], unit(row[None] + 0.01))
+
+
+class LengthJudge:
+    name, revision, fingerprint, modalities = "length", "1", "length", frozenset({"text"})
+    can, chats, appetite, progress = frozenset({"likelihood"}), False, 1024, None
+
+    def __init__(self):
+        self.usage = Counter()
+
+    def likelihood(self, messages, targets):
+        self.usage["calls"] += len(messages)
+        return np.array(
+            [-len(next(p.text for p in m.parts if isinstance(p, Passage))) for m in messages], float
+        )
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory):
+    where = tmp_path_factory.mktemp("tour")
+    encoders = {
+        "offline:e5-small": Trigrams("fake:texts", ("text",)),
+        "offline:conse": Trigrams("fake:both", ("text", "image")),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tour, "load", lambda spec, device: encoders[spec])
+        judge = Rerank(LengthJudge(), prompts.load("likelihood"), depth=10, alpha=0.5, unseen="keep")
+        patch.setattr(tour.rerank, "load", lambda *_, **__: judge)
+        patch.setattr("crosslens.indexes.lance.load", lambda spec, **_: encoders[spec])
+        report = tour.tour(where / "index", where / "demo.html", device="cpu")
+    return report, (where / "demo.html").read_text("utf-8")
+
+
+def test_every_system_and_kind_is_measured(toured, capsys):
+    report, _ = toured
+    assert report.table.systems == (tour.LEXICAL, tour.DENSE, tour.CORRECTED, tour.HYBRID, tour.RERANKED)
+    assert report.table.measures == ("nDCG@10", "R@10")
+    assert set(report.table.groups) == {
+        "all",
+        "text to text",
+        "text to photo",
+        "photo to text",
+        "text + photo",
+    }
+    assert report.table.counts["all"] == len(Demo().queries())
+    assert [(step.system, step.over) for step in report.steps] == list(tour.STEPS)
+    assert json.loads(json.dumps(report.to_json()))["table"]["systems"]
+    tour.show(report)
+    out = capsys.readouterr().out
+    for part in ("nDCG@10", "What each stage adds", "text + photo:", "kept their ranks"):
+        assert part in out
+
+
+def test_a_querys_own_photo_is_never_among_its_results(toured):
+    report, _ = toured
+    for run in report.runs.values():
+        for query, hits in run:
+            assert query.meta.get("photo") not in {hit.id for hit in hits}
+
+
+def test_the_reranker_sees_texts_under_text_queries_only(toured):
+    report, _ = toured
+    judged, before = report.runs[tour.RERANKED], report.runs[tour.HYBRID]
+    assert judged.manifest.total("calls") > 0
+    for query, hits in judged:
+        assert {hit.id for hit in hits} == {hit.id for hit in before[query.id]}
+        if query.image is not None:
+            assert [hit.id for hit in hits] == [hit.id for hit in before[query.id]]
+
+
+def test_the_page_holds_everything_and_fetches_nothing(toured):
+    report, page = toured
+    for query in report.runs[tour.RERANKED].queries:
+        assert f">{query.id}" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/jpeg;base64,|#)", page)
+    assert page.count('src="data:image/jpeg;base64,') >= 29  # the queries' photos alone
+    assert re.search(r'<q lang="fas" dir="rtl">[^<]*[\u0600-\u06ff]', page)
+    assert re.search(r'<q lang="eng" dir="ltr">', page)
+    for photo in photos():
+        assert f"<b>{photo.id}</b>" in page

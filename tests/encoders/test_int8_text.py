@@ -1,0 +1,256 @@
+"""hf: in int8: the layers against plain arithmetic, the export that is kept, and who is told what."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from crosslens.checkpoints import int8_text
+from crosslens.checkpoints.int8_text import Latest, RowEmbedding, RowLinear
+from crosslens.encoders import registry, transformer
+from crosslens.encoders.base import NotFinite, matrix
+from crosslens.errors import InputError
+from crosslens.items import Item
+from safetensors.torch import load_file, save_file
+
+TEXTS = [
+    "The cat sleeps all day.",
+    "猫",
+    "گربه تمام روز می‌خوابد.",
+    "Кошка спит весь день. " * 8,
+    "😀 e\u0301 x",
+]
+ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache, and no model left alive from another test."""
+    monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
+    return tmp_path / "cache" / "int8"
+
+
+def load(checkpoint: Path, options: str = "dtype=int8"):
+    return registry.load(f"hf:{checkpoint}?{options}", device="cpu")
+
+
+def test_a_layer_is_what_its_integers_say():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(48, 24)
+    layer = RowLinear(linear, Latest())
+    states = torch.randn(2, 5, 48) + 3
+    # In float64, by the definition: least and greatest value of a row are 0 and 255 steps above its least.
+    rows = states.double().reshape(10, 48)
+    low, step = rows.amin(1, keepdim=True), (rows.amax(1, keepdim=True) - rows.amin(1, keepdim=True)) / 255
+    inputs = ((rows - low) / step).round() * step + low
+    scale = linear.weight.detach().double().abs().amax(1, keepdim=True) / 127
+    weight = (linear.weight.detach().double() / scale).round() * scale
+    expected = (inputs @ weight.T + linear.bias.detach().double()).reshape(2, 5, 24)
+    found = layer(states)
+    assert found.dtype == torch.float32
+    assert layer.weight.dtype == torch.int8
+    # A value on the edge of two steps may fall to either side: a step in one input is 0.01 of a weight of 0.14.
+    torch.testing.assert_close(found.double(), expected, atol=4e-3, rtol=0)
+    assert (found - linear(states)).abs().max() > 1e-4  # it does round
+
+
+def test_a_row_does_not_depend_on_the_others():
+    torch.manual_seed(0)
+    layer = RowLinear(torch.nn.Linear(32, 16), Latest())
+    rows = torch.randn(40, 32) * torch.logspace(-6, 6, 40)[:, None]
+    together = layer(rows)
+    for row in (0, 7, 39):
+        size = max(
+            1.0, float(rows[row].abs().max())
+        )  # the last bits of a sum in float32 depend on its blocks
+        torch.testing.assert_close(
+            layer(rows[row : row + 1].clone())[0] / size, together[row] / size, rtol=0, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "row", [[0.0] * 32, [5.0] * 32, [5.0] * 31 + [5.0000005], [1e-38] * 32, [-3e38, 3e37] * 16]
+)
+def test_rows_of_no_range_or_much(row):
+    linear = torch.nn.Linear(32, 16)
+    found = RowLinear(linear, Latest())(torch.tensor([row]))
+    scale = max(1.0, max(map(abs, row)))
+    torch.testing.assert_close(found / scale, linear(torch.tensor([row])) / scale, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_stays_so_in_its_row_alone(bad):
+    rows = torch.randn(3, 32)
+    rows[1, 7] = bad
+    finite = RowLinear(torch.nn.Linear(32, 16), Latest())(rows).isfinite()
+    assert finite.all(1).tolist() == [True, False, True]
+    assert not finite[1].any()
+
+
+def test_layers_of_one_parent_quantise_the_same_states_once():
+    latest = Latest()
+    one, other = (RowLinear(torch.nn.Linear(32, 8), latest) for _ in range(2))
+    states = torch.randn(4, 32)
+    one(states)
+    kept = latest.rows(states)[0]
+    other(states)
+    assert latest.rows(states)[0] is kept
+    assert not torch.equal(one(states + 1), one(states))
+
+
+def test_an_embedding_is_near():
+    embedding = torch.nn.Embedding(50, 16)
+    found = RowEmbedding(embedding)(torch.tensor([[3, 49], [0, 3]]))
+    expected = embedding(torch.tensor([[3, 49], [0, 3]]))
+    step = embedding.weight.abs().amax(1)[[3, 49, 0, 3]].reshape(2, 2, 1) / 127
+    assert ((found - expected).abs() <= step / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_near_to_float32_and_in_its_space(tiny_encoder, cache, pooling):
+    exact, ours = (load(tiny_encoder, f"dtype={d}&pooling={pooling}") for d in ("float32", "int8"))
+    ours.spec.require(exact.spec)
+    assert ours.spec.dtype == "int8"
+    for role in ("query", "document"):
+        cosines = (matrix(ours, ITEMS, role) * matrix(exact, ITEMS, role)).sum(axis=1)
+        assert 0.998 < cosines.min() < 1
+
+
+def test_every_layer_and_embedding_is_in_eight_bits(tiny_encoder, cache):
+    model = load(tiny_encoder).model
+    kinds = [type(module) for module in model.modules()]
+    assert torch.nn.Linear not in kinds
+    assert torch.nn.Embedding not in kinds
+    assert kinds.count(RowLinear) >= 12
+    assert all(not tensor.is_meta for table in (model.parameters(), model.buffers()) for tensor in table)
+
+
+def test_exported_once_and_read_from_there(tiny_encoder, cache, monkeypatch):
+    first = matrix(load(tiny_encoder), ITEMS, "document")
+    [export] = cache.iterdir()  # and nothing half-written beside it
+    assert export.suffix == ".safetensors"
+    assert export.stat().st_mode & 0o044
+    written = export.stat().st_mtime_ns
+    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
+    monkeypatch.setattr(int8_text, "write", lambda *_: pytest.fail("quantised again"))
+    again = load(tiny_encoder)
+    np.testing.assert_array_equal(matrix(again, ITEMS, "document"), first)
+    assert export.stat().st_mtime_ns == written
+    # The file is what is read: a weight changed in it changes the vectors.
+    held = load_file(export)
+    held["encoder.layer.1.output.LayerNorm.weight"][:16] *= 2
+    save_file(held, export)
+    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
+    assert (matrix(load(tiny_encoder), ITEMS, "document") * first).sum(axis=1).max() < 0.9999
+
+
+def test_other_weights_or_another_configuration_are_another_export(tiny_encoder, cache, tmp_path):
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "copy"))
+    load(tiny_encoder), load(copy)
+    assert len(list(cache.iterdir())) == 1  # the same weights elsewhere
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    relu = matrix(load(copy), ITEMS, "document")
+    assert len(list(cache.iterdir())) == 2
+    exact = matrix(load(copy, "dtype=float32"), ITEMS, "document")
+    assert (relu * exact).sum(axis=1).min() > 0.998
+    weights = load_file(copy / "model.safetensors")
+    save_file(
+        {key: value * 0.9 for key, value in weights.items()}, copy / "model.safetensors", {"format": "pt"}
+    )
+    load(copy)
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_damaged_export_is_made_again_and_said(tiny_encoder, cache, caplog, monkeypatch):
+    first = matrix(load(tiny_encoder), ITEMS, "document")
+    [export] = cache.iterdir()
+    for damage in (lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[100:]):
+        export.write_bytes(damage(export.read_bytes()))
+        monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
+        with caplog.at_level(logging.WARNING, "crosslens"):
+            caplog.clear()
+            np.testing.assert_array_equal(matrix(load(tiny_encoder), ITEMS, "document"), first)
+        assert "is damaged" in caplog.text
+
+
+def test_tied_embeddings_stay_one(tmp_path, cache):
+    from transformers import T5Config, T5EncoderModel
+
+    size = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    config = T5Config(vocab_size=90, feed_forward_proj="gated-gelu", **size)
+    model = T5EncoderModel(config).eval()
+    ids, mask = torch.randint(0, 90, (2, 7)), torch.ones(2, 7, dtype=torch.long)
+    with torch.inference_mode():
+        expected = model(ids, mask).last_hidden_state
+        made = int8_text.opened(config, "tied", lambda: model, lambda: T5EncoderModel(config)).eval()
+        found = made(ids, mask).last_hidden_state
+    assert made.shared is made.encoder.embed_tokens
+    cosines = torch.nn.functional.cosine_similarity(found, expected, dim=-1)
+    assert 0.995 < cosines.min() < 1
+
+
+def test_nan_in_the_weights_is_named(tiny_encoder, cache, tmp_path):
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    weights["encoder.layer.0.intermediate.dense.bias"][3] = float("nan")
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NotFinite, match="in int8 gave vectors that are not finite for 0, 1"):
+        matrix(load(copy), ITEMS, "document")
+
+
+def test_a_cache_that_cannot_be_written(tiny_encoder, cache, tmp_path):
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    with pytest.raises(
+        InputError, match=r"the int8 form of the checkpoint takes \d+ MB; set CROSSLENS_CACHE"
+    ):
+        load(tiny_encoder)
+
+
+def test_only_on_a_cpu_that_multiplies_exactly(tiny_encoder, cache, monkeypatch):
+    monkeypatch.setattr(transformer, "resolve_device", lambda device: torch.device("cuda"))
+    with pytest.raises(InputError, match="dtype=int8 is for CPUs, not cuda; there take bfloat16 or float16"):
+        load(tiny_encoder)
+    monkeypatch.undo()
+    genuine = torch._int_mm
+
+    def saturating(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return genuine(left, right).clamp(max=127 * 127 * 100)
+
+    int8_text.require_exact.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    with pytest.raises(InputError, match="dtype=int8 needs a CPU with VNNI"):
+        load(tiny_encoder)
+    monkeypatch.undo()
+    int8_text.require_exact()
+
+
+def test_an_unknown_precision_lists_the_known(tiny_encoder):
+    with pytest.raises(InputError, match=r"dtype.*int4.*int8"):
+        load(tiny_encoder, "dtype=int4")
+
+
+CODE = """
+import sys
+from crosslens.encoders import registry
+from crosslens.encoders.base import matrix
+from crosslens.items import Item
+encoder = registry.load(f"hf:{sys.argv[1]}?dtype=int8", device="cpu")
+print(matrix(encoder, [Item("a", "The cat")], "query").tobytes().hex())
+"""
+
+
+def test_two_processes_at_once(tiny_encoder, cache):
+    command = [sys.executable, "-c", CODE, str(tiny_encoder)]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [job.communicate()[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert answers[0] == answers[1] != ""
+    assert len(list(cache.iterdir())) == 1

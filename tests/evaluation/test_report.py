@@ -1,0 +1,404 @@
+"""The report of an experiment: from real tables over synthetic runs, looked at as a reader and a parser see it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import scipy.stats
+from crosslens.evaluation.evaluate import evaluate
+from crosslens.evaluation.experiment.results import Cost, Outcome, Part, Results
+from crosslens.evaluation.report import contents, labels, plots, svg
+from crosslens.evaluation.report import render as report
+from crosslens.items import Item
+from crosslens.multilingual.collections.base import Counts
+from crosslens.runs import Run
+
+AWFUL = "a & b_<x>"
+SYSTEMS = ("lexical", AWFUL, "混合检索（密集与词汇）", "جستجوی ترکیبی $x$")
+LANGS = ("eng", "zho", "fas")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def part(
+    name: str = "news <1>",
+    systems: tuple[str, ...] = SYSTEMS,
+    n: int = 28,
+    baseline: str | None = "lexical",
+    per: str | None = "lang",
+    interval: float | None = 0.95,
+    langs: tuple[str, ...] = LANGS,
+) -> Part:
+    """Later systems put the one relevant document nearer to the top, and take ten times as long."""
+    chance = np.random.default_rng(3)
+    queries = [Item(f"q{i}", lang=langs[i % len(langs)]) for i in range(n)]
+    runs = {}
+    for place, system in enumerate(systems):
+        hits = {}
+        for query in queries:
+            above = min(19, int(chance.exponential(8 / (1 + place))))
+            docs = [f"d{i}" for i in range(above)] + ["relevant"] + [f"e{i}" for i in range(3)]
+            hits[query.id] = [(doc, -float(rank)) for rank, doc in enumerate(docs)]
+        runs[system] = Run.of(queries).ranking(hits)
+    qrels = {query.id: {"relevant": 1} for query in queries}
+    table = evaluate(runs, qrels, ["nDCG@20", "RR"], per=per, baseline=baseline, interval=interval)
+    outcomes = {
+        system: Outcome(
+            system,
+            f"retrieve % {place} >> <rerank>",
+            f"news/{place} x",
+            Cost(n * 0.01 * 10**place, 1000 * place, 7 * place, 2**30 if place else None),
+            n,
+            ("lexical<1>",) if place == 1 else (),
+        )
+        for place, system in enumerate(systems)
+    }
+    counts = Counts(1234, {"zho": 1000, "fas": 233, "": 1}, 2, n, 3 * n, n)
+    index = {"directory": "news/<index>", "documents": 1234, "encoders": ["e5 <small>"], "seconds": 1.5}
+    return Part(name, counts, {"eng": n}, table, outcomes, (index,))
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    plan = {"systems": {AWFUL: "</pre><script>alert(1)</script>"}, "fence": "````"}
+    return Results("Test <b> & co", plan, (part(), part("ニュース", SYSTEMS[:2])), {"date": "2026-01-02", "versions": {"crosslens": "0.1"}})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(results: Results) -> str:
+    return report.html(results)
+
+
+class Page(HTMLParser):
+    """Ids, links, text and tags of a page; asserts that elements are closed in order."""
+
+    EMPTY = frozenset(["meta", "br", "img", "link"])
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.cells: list[list[str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        assert not any(name.startswith("on") for name in given)
+        self.tags.append(tag)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given[name] for name in ("href", "src", "xlink:href") if name in given]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+        if tag == "tr":
+            self.cells.append([])
+        elif tag in ("td", "th"):
+            self.cells[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.EMPTY:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.cells[-1][-1] += data
+
+
+def test_the_page_is_whole_escaped_and_needs_nothing_else(page, results):
+    read = Page(page)
+    assert {"script", "b", "x", "rerank"} & set(read.tags) == {"b"}  # the b of the list of systems alone
+    assert page.count("<b>") == page.count("<li id=") == 6
+    assert "a &amp; b_&lt;x&gt;" in page
+    assert "<title>Test &lt;b&gt; &amp; co</title>" in page
+    assert "&lt;/pre&gt;&lt;script&gt;alert(1)" in page
+    assert len(read.ids) == len(set(read.ids))
+    inside = [link[1:] for link in read.links if link.startswith("#")]
+    assert set(inside) <= set(read.ids)
+    assert {"news-1", "ニュース", "news-1--a-b_-x", "news-1--lexical", "plan", "versions"} <= set(inside)
+    others = {link for link in read.links if not link.startswith("#")}
+    assert others == {f"news/{n}%20x/" for n in range(4)}
+    assert "http" not in re.sub(r"xmlns=\"[^\"]*\"", "", page)
+    assert "url(" not in page
+
+
+def test_the_page_has_every_number(page, results):
+    rows = {tuple(cells) for cells in Page(page).cells}
+    for each in results.parts:
+        table = each.table
+        for system in table.systems:
+            for measure in table.measures:
+                mean = f"{table.mean(system, measure):.4f}"
+                assert any(
+                    row[0] == system and any(cell.startswith(mean) for cell in row[1:]) for row in rows
+                )
+            found = table.comparison(system, "RR")
+            if found is not None:
+                numbers = (
+                    f"{found.difference:+.4f}",
+                    contents.p_value(found.p),
+                    contents.p_value(found.corrected),
+                )
+                same = str(28 - found.better - found.worse)
+                assert (system, *numbers, str(found.better), str(found.worse), same) in rows
+    assert (AWFUL, "2.8", "0.1000", "7", "1,000", "1,024", "1") in rows
+    assert ("lexical", "0.3", "0.0100", "0", "0", "–", "0") in rows
+    summary = next(cells for cells in Page(page).cells if cells[0] == SYSTEMS[2])
+    assert summary[1].startswith(f"{results.parts[0].table.mean(SYSTEMS[2], 'nDCG@20'):.4f}")
+    assert summary[2] == "–"  # the second collection was not searched by it
+    for said in ("1,234 documents: 1,000 zho, 233 fas, 1 of unknown language; 2 images", "84 judgements, 28 relevant",
+                 "Index: directory news/&lt;index&gt;, documents 1,234, encoders e5 &lt;small&gt;, seconds 1.50",
+                 "reused: lexical&lt;1&gt;", "retrieve % 1 &gt;&gt; &lt;rerank&gt;", "4 systems on 2 collections, 2026-01-02"):  # fmt: skip
+        assert said in page
+
+
+def test_p_values_of_groups_are_scipys(results):
+    table = results.parts[0].table
+    grid = contents.comparisons(table, "nDCG@20")[1]
+    assert grid.head == ("system", "eng (10)", "fas (9)", "zho (9)")
+    for column, lang in enumerate(("eng", "fas", "zho"), 1):
+        members = [q for q in table.values["lexical"]["nDCG@20"] if LANGS[int(q[1:]) % 3] == lang]
+        values = {s: np.array([table.values[s]["nDCG@20"][q] for q in members]) for s in SYSTEMS}
+        ps = [scipy.stats.ttest_rel(values[s], values["lexical"]).pvalue for s in SYSTEMS[1:]]
+        corrected = np.empty(3)
+        highest = 0.0
+        for rank, place in enumerate(np.argsort(ps)):  # Holm's, by hand
+            highest = max(highest, min(1, (3 - rank) * ps[place]))
+            corrected[place] = highest
+        for row, system, p in zip(grid.rows, SYSTEMS[1:], corrected, strict=True):
+            difference = (values[system] - values["lexical"]).mean()
+            assert row[column].text == f"{difference:+.4f} ({contents.p_value(p)})"
+
+
+def test_the_same_results_give_the_same_bytes(page, results):
+    assert report.html(results) == page
+    assert report.markdown(results) == report.markdown(results)
+    assert report.latex(results) == report.latex(results)
+    script = (
+        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); import test_report as t;"
+        "from crosslens.evaluation.report import render as report; from crosslens.evaluation.experiment.results import Results;"
+        "print(hashlib.sha256(report.html(Results('x', {}, (t.part(),), {})).encode()).hexdigest())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script, str(__file__).rpartition("/")[0]],
+            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(told) == 1
+
+
+def titles(drawn: str) -> list[str]:
+    """The tooltips of an SVG; asserts that it is XML, on its own, and holds nothing that reaches out of it."""
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == f"{SVG}svg"
+    assert root.get("role") == "img"
+    assert root.get("aria-label")
+    allowed = {f"{SVG}{tag}" for tag in ("svg", "g", "path", "text", "rect", "circle", "title")}
+    assert {element.tag for element in root.iter()} <= allowed
+    assert not any("id" in element.attrib or "clip-path" in element.attrib for element in root.iter())
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    for text in root.iter(f"{SVG}text"):
+        if "rotate" not in text.get("transform", ""):
+            x, y = float(text.attrib["x"]), float(text.attrib["y"])
+            long = svg.extent(text.text or "")
+            anchor = next(
+                (a for a in ("middle", "end") if f"text-anchor: {a}" in text.attrib["style"]), "start"
+            )
+            left = x - {"start": 0, "middle": long / 2, "end": long}[anchor]
+            assert left >= -1, text.text
+            assert left + long <= width + 1, text.text
+            assert 0 < y <= height, text.text
+    for shape in (*root.iter(f"{SVG}rect"), *root.iter(f"{SVG}circle")):
+        assert shape.find(f"{SVG}title") is not None
+    assert "#010203" not in drawn
+    return [element.text or "" for element in root.iter(f"{SVG}title")]
+
+
+def test_a_bar_for_every_query(results):
+    table = results.parts[0].table
+    drawn = plots.by_query(table)
+    assert [panel.title for panel in drawn.panels] == list(SYSTEMS[1:])
+    base = table.values["lexical"]["nDCG@20"]
+    for panel in drawn.panels:
+        ours = table.values[panel.title]["nDCG@20"]
+        told = titles(panel.svg)
+        assert sorted(told) == sorted(f"{q}: {ours[q]:.4f}, baseline {base[q]:.4f}" for q in base)
+        better, worse = sum(ours[q] > base[q] for q in base), sum(ours[q] < base[q] for q in base)
+        assert panel.remark == f"{better} better, {worse} worse, {28 - better - worse} the same"
+        bars = [bar.attrib for bar in ElementTree.fromstring(panel.svg).iter(f"{SVG}rect")]
+        assert len(bars) == 28
+        lefts = [float(bar["x"]) for bar in bars]
+        assert len(set(lefts)) == 28
+        # On one scale: the height of a bar is its difference.
+        heights = {
+            bar.find(f"{SVG}title").text.partition(":")[0]: float(bar.get("height"))
+            for bar in ElementTree.fromstring(panel.svg).iter(f"{SVG}rect")
+        }
+        most = max(abs(table.values[s]["nDCG@20"][q] - base[q]) for s in SYSTEMS[1:] for q in base)
+        for query, height in heights.items():
+            if ours[query] != base[query]:
+                assert height == pytest.approx(abs(ours[query] - base[query]) / (2.1 * most) * 166, abs=0.01)
+
+
+def test_a_dot_for_every_system_in_every_group(results):
+    table = results.parts[0].table
+    drawn = plots.by_group(table)
+    assert [(p.title, p.remark) for p in drawn.panels] == [("eng", "10 queries"), ("fas", "9 queries"), ("zho", "9 queries")]  # fmt: skip
+    for panel in drawn.panels:
+        told = titles(panel.svg)
+        assert len(told) == 4
+        for system in SYSTEMS:
+            line = next(title for title in told if title.startswith(f"{panel.title}, {system}: "))
+            assert f"{table.mean(system, 'nDCG@20', panel.title):.4f}" in line
+    one = plots.by_group(part(systems=("lexical",), baseline=None).table)
+    assert [panel.title for panel in one.panels] == ["lexical"]
+    assert [title.split(",")[0] for title in titles(one.panels[0].svg)] == ["eng", "fas", "zho"]
+    many = part(n=60, langs=tuple(f"l{n:02}" for n in range(30)))
+    drawn = plots.by_group(many.table)
+    assert len(drawn.panels) == plots.MOST_GROUPS
+    assert "24 groups with the most queries of 30" in drawn.said
+
+
+def test_quality_against_cost_and_its_front():
+    drawn = plots.quality_against_cost(part())
+    (panel,) = drawn.panels
+    told = titles(panel.svg)
+    assert sorted(title.partition(": nDCG")[0] for title in told) == sorted(SYSTEMS)
+    assert any(title.endswith("0.01 seconds a query") for title in told)
+    points = {"a": (1.0, 0.5), "slow": (2.0, 0.5), "b": (3.0, 0.7), "worse": (3.0, 0.6), "c": (9.0, 0.9)}
+    assert plots._front(points) == ["a", "b", "c"]
+    text = panel.svg
+    for system in SYSTEMS:
+        assert report.escape(system, quote=False) in text
+
+
+@pytest.mark.parametrize("count", [2, 9, 25])
+def test_labels_hide_nothing(count):
+    chance = np.random.default_rng(count)
+    points = [(float(x), float(y)) for x, y in chance.uniform((60, 30), (600, 350), (count, 2))]
+    points[1] = points[0]  # two systems of equal quality and cost
+    sizes = [(float(width), 12.0) for width in chance.uniform(30, 200, count)]
+    within = labels.Box(50, 20, 630, 360)
+    boxes = labels.placed(points, sizes, within, 5)
+    assert all(box.overlap(within) == pytest.approx(w * h) for box, (w, h) in zip(boxes, sizes, strict=True))
+    assert all(one.overlap(other) < 1e-6 for one, other in itertools.combinations(boxes, 2))
+    marks = [labels.Box(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+    assert all(box.overlap(mark) < 1e-6 for box in boxes for mark in marks)
+
+
+def test_what_cannot_be_drawn_is_said():
+    alone = part(systems=("lexical",), baseline=None, per=None, interval=None)
+    page = report.html(Results("one", {}, (alone,)))
+    assert "No plot of quality against cost: there is one system." in page
+    assert "No plot by group: the queries were not evaluated in groups." in page
+    assert "No plot of differences by query: there is one system." in page
+    assert "<svg" not in page
+    assert "first measure" not in page.lower()  # one collection needs no summary
+    two = part(systems=SYSTEMS[:2], baseline=None)
+    assert "no baseline" in plots.by_query(two.table).said
+    assert contents.comparisons(two.table, "RR") == []
+    free = {system: replace(of, cost=Cost(0.0)) for system, of in two.outcomes.items()}
+    assert "fewer than two systems have measured seconds" in plots.quality_against_cost(replace(two, outcomes=free)).said  # fmt: skip
+    three = part(systems=SYSTEMS[:3])
+    partly = {**three.outcomes, "lexical": replace(three.outcomes["lexical"], cost=Cost(0.0))}
+    drawn = plots.quality_against_cost(replace(three, outcomes=partly))
+    assert "Without measured seconds, and so not drawn: lexical." in drawn.said
+    assert len(titles(drawn.panels[0].svg)) == 2
+    none = evaluate(
+        {name: Run.of([Item("1"), Item("2")]).ranking({"1": [("a", 1.0)]}) for name in ("x", "y")},
+        {"1": {"a": 1}, "2": {"a": 1}}, ["RR"], baseline="x",
+    )  # fmt: skip
+    (panel,) = plots.by_query(none).panels
+    assert panel.remark == "0 better, 0 worse, 2 the same"
+    assert len(titles(panel.svg)) == 2
+
+
+def test_markdown(results):
+    text = report.markdown(results)
+    assert text.startswith("# Test \\<b> & co\n")
+    assert "| a & b\\_\\<x> |" in text
+    assert "| system | news <1> | ニュース |" in text
+    assert results.parts[0].table.markdown().rstrip() in text
+    assert "- 28 queries: 28 eng" in text
+    assert "**RR against lexical**" in text
+    assert "reused: lexical<1>" in text
+    for block in re.split(r"\n\n", text):
+        lines = block.splitlines()
+        if lines and lines[0].startswith("| "):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    # The plan comes back whole, whatever it holds.
+    plan = re.search(r"## Plan\n\n(`+)json\n(.*?)\n\1\n", text, re.DOTALL)
+    assert json.loads(plan[2]) == results.plan
+
+
+def test_latex(results):
+    text = report.latex(results)
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    bare = re.sub(r"\\[{}]", "", code.replace("\\\\", ""))
+    assert bare.count("{") == bare.count("}")
+    for environment in ("table", "tabular"):
+        assert code.count(f"\\begin{{{environment}}}") == code.count(f"\\end{{{environment}}}")
+    assert r"a \& b\_\textless{}x\textgreater{} &" in code
+    found = re.findall(r"\\label{(.*?)}", code)
+    assert len(found) == len(set(found))
+    assert {"tab:summary", "tab:news-1", "tab:news-1-p", "tab:news-1-costs", "tab:collection"} <= set(found)
+    assert r"\caption{news \textless{}1\textgreater{}: Costs}" in code
+    assert "% 28 queries: 28 eng" in text
+    assert text.count(r"needs \usepackage") == 1
+
+
+def test_results_as_json(results):
+    told = json.loads(json.dumps(results.to_json(), allow_nan=False))
+    table = results.parts[0].table
+    system = told["collections"][0]["table"]["systems"][1]
+    assert system["name"] == AWFUL
+    for lang in LANGS:
+        found = table.comparison(AWFUL, "RR", lang)
+        assert system["against_baseline"]["RR"]["groups"][lang] == {
+            "difference": found.difference, "p": found.p, "corrected": found.corrected,
+            "better": found.better, "worse": found.worse,
+        }  # fmt: skip
+    assert told["collections"][0]["systems"][AWFUL]["cost"]["calls"] == 7
+    assert told["plan"] == results.plan
+
+
+def test_matplotlib_is_imported_for_a_plot_and_no_sooner():
+    script = (
+        "import sys; from crosslens.evaluation.report import render as report, plots;"
+        "print(sorted({'matplotlib', 'torch', 'lancedb', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_anchors_are_distinct_and_readable():
+    names = ("a & b", "a_b", "A b", "...", "混合", "<>")
+    assert report.anchors(names) == ["a-b", "a_b", "a-b-2", "x", "混合", "x-2"]
+
+
+def test_long_names_keep_both_ends():
+    name = "hybrid of e5-small and lexical, reranked setwise with arity 4"
+    short = svg.shortened(name, 150)
+    assert svg.extent(short) <= 150
+    head, tail = short.split("…")
+    assert name.startswith(head)
+    assert name.endswith(tail)
+    assert min(len(head), len(tail)) >= 8
+    assert svg.shortened("short", 150) == "short"
+    assert svg.extent("混合检索") == 40

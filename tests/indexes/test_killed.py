@@ -1,0 +1,201 @@
+"""`crosslens index`, killed with SIGKILL again and again: every rerun goes on, and the table is the same in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crosslens.indexes.lance import WINDOW
+from crosslens.indexes.pace import paced
+from crosslens.indexes.registry import open_index
+from crosslens.indexes.spaces import Moments
+from crosslens.indexes.table import Fresh
+from crosslens.items import Item
+
+DOCUMENTS = 2000
+LANGS = ("eng", "zho", "fas", "rus")
+
+# Runs the command in forks of a process that has torch loaded, which takes seconds. Not lancedb: no fork survives its
+# threads. Each run writes down what it has encoded; it is killed once it has got so far, or once nothing is left to
+# encode, and then after a moment more.
+PROGRAM = """
+import json, os, random, signal, sys, time
+import torch, transformers
+from crosslens.encoders.transformer import TransformerEncoder
+
+source, spec, folder = sys.argv[1:]
+real = TransformerEncoder.encode
+
+def encode(self, items, role):
+    for batch in real(self, items, role):
+        if role == "document":
+            os.write(log, "".join(f"{id}\\n" for id in batch.ids).encode())
+        yield batch
+
+def begun(index, name):
+    global log
+    pid = os.fork()
+    if pid == 0:
+        out = os.open(f"{folder}/{name}.json", os.O_CREAT | os.O_WRONLY)
+        os.dup2(out, 1)
+        log = os.open(f"{folder}/{name}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        TransformerEncoder.encode = encode
+        torch.set_num_threads(1)
+        sys.argv = ["crosslens", "index", source, index, "--encoder", spec, "--no-cache", "--device", "cpu", "--json"]
+        from crosslens.commands.app import script
+        script()
+    return pid
+
+def encoded(name):
+    try:
+        return open(f"{folder}/{name}.log").read().count("\\n")
+    except FileNotFoundError:
+        return 0
+
+started = time.monotonic()
+pid = begun(f"{folder}/whole", "whole")
+assert os.waitpid(pid, 0)[1] == 0
+took = time.monotonic() - started
+
+draw = random.Random(int.from_bytes(os.urandom(4), "big"))
+kills = 0
+for wanted in (1, 600, 1, None):
+    name = f"run{kills}"
+    pid = begun(f"{folder}/index", name)
+    moment = time.monotonic() + (draw.uniform(0, took) if wanted is None else 1e9)
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended or time.monotonic() > moment:
+            break
+        if wanted is not None and encoded(name) >= wanted:
+            moment, wanted = time.monotonic() + draw.uniform(0, 0.1), None
+        time.sleep(0.002)
+    if ended:
+        assert status == 0, status
+        break
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    kills += 1
+else:
+    pid = begun(f"{folder}/index", f"run{kills}")
+    assert os.waitpid(pid, 0)[1] == 0
+print(json.dumps({"kills": kills}))
+"""
+
+
+def test_a_kill_at_any_moment_loses_a_window_at_most(tmp_path: Path, tiny_encoder: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = (
+        {"id": f"d{n}", "lang": LANGS[n % 4], "text": f"document {n} about the cat " * (n * 7 % 11 + 1)}
+        for n in range(DOCUMENTS)
+    )
+    (source / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = f"hf:{tiny_encoder}?pooling=mean&dtype=float32"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(source), spec, str(tmp_path)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout)["kills"]
+    assert kills >= 3
+
+    before: set[str] = set()
+    for run in range(kills + 1):
+        log = tmp_path / f"run{run}.log"
+        ids = log.read_text().split() if log.exists() else []  # killed before it had encoded anything
+        assert len(ids) == len(set(ids))
+        assert len(before & set(ids)) <= WINDOW, "a kill has lost more than a window"
+        before |= set(ids)
+    assert before == {f"d{n}" for n in range(DOCUMENTS)}
+
+    killed, whole = open_index(tmp_path / "index"), open_index(tmp_path / "whole")
+    assert killed.card.content == whole.card.content
+    assert killed.langs == whole.langs
+    [space] = killed.card.spaces
+    for corrected in (False, True):
+        ids, vectors = zip(
+            *(table(index._tables.blocks(space, corrected)) for index in (killed, whole)),  # type: ignore[union-attr]
+            strict=True,
+        )
+        assert ids[0] == ids[1]
+        np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-3)  # float16
+    file = f"moments_{space.fingerprint}.safetensors"
+    moments = [Moments.load(tmp_path / name / file) for name in ("index", "whole")]
+    assert moments[0].counts == moments[1].counts
+    for lang in LANGS:
+        np.testing.assert_allclose(*(each.mean(lang, "text") for each in moments), atol=1e-4)
+    for part in zip(*(each.background(vectors[0][:5], "text", True) for each in moments), strict=True):
+        np.testing.assert_allclose(*part, atol=1e-4)
+    queries = ["cat", "document 7"]
+    for mode in ("dense", "lexical"):
+        found = [index.search(queries, 10, mode=mode).hits for index in (killed, whole)]
+        assert [[hit.id for hit in hits] for hits in found[0].values()] == [
+            [hit.id for hit in hits] for hits in found[1].values()
+        ]
+
+
+def table(blocks: object) -> tuple[list[str], np.ndarray]:
+    parts = list(blocks)  # type: ignore[call-overload]
+    return [id for part in parts for id in part[0]], np.concatenate([part[3] for part in parts])
+
+
+# What a slow encoder loses
+
+
+class Clock:
+    """Time as `paced` sees it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("crosslens.indexes.pace.time.monotonic", lambda: self.now)
+
+
+def fresh(count: int, stored: int = 0) -> Fresh:
+    """A window that begins with items that are stored."""
+    window = [Item(str(n), text="a") for n in range(stored + count)]
+    return Fresh(window, window[stored:], [("{}", item.id) for item in window[stored:]], True)
+
+
+def parts(clock: Clock, windows: list[Fresh], each: float) -> list[Fresh]:
+    """What `paced` makes of windows for an encoder that takes `each` seconds an item."""
+    made = []
+    for part in paced(iter(windows)):
+        made.append(part)
+        clock.now += each * len(part.items)
+    return made
+
+
+@pytest.mark.parametrize("each", [0.001, 0.1, 0.5, 3.0, 90.0])
+def test_a_part_takes_a_minute_at_most_and_holds_its_window(
+    monkeypatch: pytest.MonkeyPatch, each: float
+) -> None:
+    windows = [fresh(512), fresh(100, stored=412), fresh(0, stored=512), fresh(512)]
+    made = parts(Clock(monkeypatch), windows, each)
+    assert all(len(part.items) * each <= 60 or len(part.items) == 1 for part in made)
+    for name in ("window", "items", "states"):
+        joined = [one for part in made for one in getattr(part, name)]
+        assert joined == [one for window in windows for one in getattr(window, name)]
+    assert all(part.states[-1][1] == part.items[-1].id == part.window[-1].id for part in made if part.items)
+
+
+def test_windows_of_a_fast_encoder_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parts(Clock(monkeypatch), [fresh(512)] * 3, 0.07)  # e5-small on two cores
+    assert [len(part.items) for part in made] == [1, 511, 512, 512]
+
+
+def test_an_encoder_that_becomes_slow_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    sizes = []
+    for part in paced([fresh(512) for _ in range(4)]):
+        sizes.append(len(part.items))
+        clock.now += len(part.items) * (0.01 if len(sizes) < 3 else 1.0)
+    assert sizes == [1, 511, 512, *[32] * 32]

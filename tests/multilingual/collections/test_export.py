@@ -1,0 +1,279 @@
+"""Export: the directory format and BEIR's, out and in again, without a loss; and what cannot be written."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crosslens.commands import app as cli
+from crosslens.errors import InputError
+from crosslens.items import Item
+from crosslens.multilingual.collections.base import Counts, Directory, Lacking, load
+from crosslens.multilingual.collections.beir import Beir
+from crosslens.multilingual.collections.export import Exported, export
+from PIL import Image
+
+
+def picture(kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (3, 5), "green").save(out, kind)
+    return out.getvalue()
+
+
+class Held:
+    """A collection held in memory: only what the protocol asks for."""
+
+    name = "held"
+
+    def __init__(self, docs: list[Item], topics: list[Item] = (), qrels: dict | None = None) -> None:  # type: ignore[assignment]
+        self.held, self.topics, self.judged = docs, list(topics), qrels
+        self.langs = frozenset(doc.lang for doc in docs if doc.lang)
+
+    def docs(self) -> Iterator[Item]:
+        return iter(self.held)
+
+    def queries(self, *, fields=None, lang=None, source=None) -> list[Item]:
+        if not self.topics:
+            raise Lacking("no topics")
+        return [topic for topic in self.topics if lang in (None, topic.lang)]
+
+    def qrels(self) -> dict:
+        if self.judged is None:
+            raise Lacking("no qrels")
+        return self.judged
+
+    def check(self) -> Counts:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Held:
+    photo = tmp_path / "a photo.jpeg"
+    photo.write_bytes(picture("JPEG"))
+    docs = [
+        Item(
+            "../../etc/passwd", "Title\nText\nmore", None, "zho", {"title": "Title", "time": "2020", "n": 3}
+        ),
+        Item("title-only", "Только", None, "rus", {"title": "Только"}),
+        Item("other-title", "no such start", None, None, {"title": "Elsewhere"}),
+        Item("photo", None, photo, None, {"tags": ["x", "y"]}),
+        Item("bytes", "a caption", picture("WEBP"), "eng"),
+        Item("opened", None, Image.new("RGB", (2, 2))),
+    ]
+    topics = [
+        Item("q1", "what\nis it", None, "eng", {"kind": "text"}),
+        Item("q2", None, picture()),
+        Item("q3", "никто", None, "rus"),
+    ]
+    return Held(docs, topics, {"q1": {"../../etc/passwd": 3, "photo": 0}, "q2": {"bytes": 1}})
+
+
+def content(item: Item) -> tuple:
+    image = item.image.read_bytes() if isinstance(item.image, Path) else item.image
+    return item.id, item.text, item.lang, dict(item.meta), image
+
+
+@pytest.mark.parametrize(("format", "kind"), [("directory", Directory), ("beir", Beir)])
+def test_out_and_in_again(tmp_path, mixed, format, kind):
+    target = tmp_path / "out"
+    assert export(mixed, target, format) == Exported(documents=6, images=4, queries=3, judged=3)
+    again = load(target)
+    assert isinstance(again, kind)
+    expected = [content(item) for item in mixed.docs()]
+    expected[2] = (*expected[2][:3], {}, None)  # a title that is not in the text would change the text
+    expected[5] = (*expected[5][:4], expected[5][4])
+    found = [content(item) for item in again.docs()]
+    assert found[:5] == expected[:5]
+    assert Image.open(io.BytesIO(found[5][4])).size == (2, 2)
+    # BEIR keeps only the queries that a split judges.
+    topics = mixed.topics if format == "directory" else mixed.topics[:2]
+    assert [content(query) for query in again.queries()] == [content(query) for query in topics]
+    assert again.qrels() == mixed.qrels()
+    counts = again.check()
+    assert (counts.documents, counts.images, counts.judged, counts.relevant) == (6, 3, 3, 2)
+    for path in target.rglob("*"):
+        assert path.resolve().is_relative_to(target.resolve())
+    suffixes = sorted(path.suffix for path in (target / "images").rglob("*.*"))
+    assert suffixes == [".jpg", ".png", ".png", ".webp"]
+    # And from what was read to the other format and back: nothing is left to lose.
+    there = tmp_path / "there"
+    export(again, there, "beir" if format == "directory" else "directory")
+    back = tmp_path / "back"
+    export(load(there), back, format)
+    assert [content(item) for item in load(back).docs()] == found
+
+
+def test_beir_files_are_as_beir_has_them(tmp_path, mixed):
+    export(mixed, tmp_path / "out", "beir", split="dev")
+    rows = [json.loads(line) for line in (tmp_path / "out/corpus.jsonl").read_text("utf-8").splitlines()]
+    assert rows[0] == {
+        "_id": "../../etc/passwd", "title": "Title", "text": "Text\nmore",
+        "metadata": {"lang": "zho", "time": "2020", "n": 3},
+    }  # fmt: skip
+    assert rows[3] == {
+        "_id": "photo", "title": "", "text": "", "metadata": {"image": "images/000/000000.jpg", "tags": ["x", "y"]}
+    }  # fmt: skip
+    assert (tmp_path / "out/qrels/dev.tsv").read_text() == (
+        "query-id\tcorpus-id\tscore\nq1\t../../etc/passwd\t3\nq1\tphoto\t0\nq2\tbytes\t1\n"
+    )
+
+
+def test_qrels_keep_the_languages_of_documents(tmp_path, mixed):
+    export(mixed, tmp_path / "out")
+    assert (tmp_path / "out/qrels.txt").read_text().splitlines() == [
+        "q1 zho ../../etc/passwd 3", "q1 0 photo 0", "q2 eng bytes 1"
+    ]  # fmt: skip
+    again = load(tmp_path / "out")
+    assert isinstance(again, Directory)
+    assert again.judged_langs() == {"../../etc/passwd": "zho", "bytes": "eng"}
+
+
+def test_what_a_collection_lacks_is_not_made_up(tmp_path, mixed):
+    assert export(Held(mixed.held), tmp_path / "docs").queries == 0
+    assert not {"topics.jsonl", "qrels.txt"} & {path.name for path in (tmp_path / "docs").iterdir()}
+    some = export(mixed, tmp_path / "rus", lang="rus")
+    assert (some.queries, some.judged) == (1, 0)  # judgements of the other topics would be of nothing
+    assert not (tmp_path / "rus/qrels.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("doc", "told"),
+    [
+        (Item("a", "b", None, None, {"x": b"bytes"}), "'a' cannot be written as JSON"),
+        (Item("a", "b", None, None, {"x": float("nan")}), "'a' cannot be written as JSON"),
+        (Item("a", "half \ud800"), "'a' cannot be written as JSON"),
+        (Item("a", None, b"no picture"), "document 'a': not a picture in a known format"),
+        (Item("a", None, Path("/dev/zero")), "document 'a': not a regular file"),
+        (Item("a", None, Path("/nowhere.jpg")), "document 'a': the image cannot be opened"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, doc, told):
+    with pytest.raises(InputError) as error:
+        export(Held([Item("first", "text"), doc]), tmp_path / "out")
+    assert told in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_it_cannot_go(tmp_path, mixed):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").write_text("keep me")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="there already and not an empty directory"):
+        export(mixed, tmp_path / "full")
+    assert (tmp_path / "full/x").read_text() == "keep me"
+    with pytest.raises(InputError, match="no directory .*no to make"):
+        export(mixed, tmp_path / "no/out")
+    with pytest.raises(InputError, match="unknown export format 'bier'; did you mean beir"):
+        export(mixed, tmp_path / "empty", "bier")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has no documents to export"):
+        export(Held([]), tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert export(mixed, tmp_path / "empty").documents == 6
+
+
+def test_documents_are_streamed(tmp_path):
+    taken = 0
+
+    class Endless(Held):
+        def docs(self) -> Iterator[Item]:
+            nonlocal taken
+            for taken in range(1, 1000):
+                yield Item(str(taken), "text")
+                if taken == 500:
+                    (partial,) = tmp_path.iterdir()
+                    assert (partial / "docs.jsonl").stat().st_size > 0
+                    raise InputError("the 500th is broken")
+
+    reports: list[int] = []
+    with pytest.raises(InputError, match="500th"):
+        export(Endless([]), tmp_path / "out", progress=reports.append)
+    assert (taken, reports) == (500, [100, 200, 300, 400, 500])
+
+
+# BEIR's own files
+
+
+def beir(root: Path, corpus: list[dict], queries: list[dict] = (), **splits: str) -> Path:  # type: ignore[assignment]
+    (root / "qrels").mkdir(parents=True, exist_ok=True)
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    for split, judged in splits.items():
+        (root / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return root
+
+
+DOC = {"_id": "4983", "title": "Microstructural development", "text": "Alterations", "metadata": {}}
+QUERIES = [{"_id": id, "text": f"question {id}", "metadata": {"url": "u"}} for id in ("0", "2", "4")]
+
+
+def test_beir_as_published(tmp_path):
+    root = beir(tmp_path / "scifact", [DOC], QUERIES, train="0\t4983\t1\n", test="2\t4983\t1\n")
+    collection = load(root)
+    assert isinstance(collection, Beir)
+    assert collection.name == "scifact"
+    title = "Microstructural development"
+    assert list(collection.docs()) == [Item("4983", f"{title}\nAlterations", None, None, {"title": title})]
+    assert collection.queries() == [Item("2", "question 2", None, None, {"url": "u"})]
+    train = load(f"beir:{root}?split=train&lang=en")
+    assert [query.id for query in train.queries()] == ["0"]
+    assert (next(train.docs()).lang, train.check().judged) == ("eng", 1)
+    bare = beir(tmp_path / "bare", [DOC], QUERIES)
+    assert len(list(load(bare).queries())) == 3
+    assert load(bare).check().judged == 0
+
+
+def test_what_is_wrong_with_beir_files_is_said(tmp_path):
+    root = beir(tmp_path / "c", [DOC], QUERIES, dev="2\tgone\t1\n", train="9\t4983\t1\n")
+    with pytest.raises(InputError, match=r"has the splits dev, train: say which, beir:.*\?split=dev"):
+        load(root)
+    with pytest.raises(InputError, match="unknown split of .* 'tset'"):
+        load(f"beir:{root}?split=tset")
+    with pytest.raises(InputError, match="judge documents that it does not have: gone"):
+        load(f"beir:{root}?split=dev").check()
+    with pytest.raises(InputError, match="has no queries"):
+        load(f"beir:{root}?split=train").check()
+    beir(
+        root, [DOC | {"metadata": {"image": "../secret.png"}}, DOC | {"metadata": []}], [], test="0 4983 1\n"
+    )
+    with pytest.raises(InputError, match=r"test\.tsv:2: not `query-id TAB corpus-id TAB score`"):
+        load(root).qrels()
+    with pytest.raises(InputError, match=r"corpus\.jsonl:1: the image .* lies outside the collection"):
+        list(load(root).docs())
+    lenient = load(root, skip_bad=True)
+    assert isinstance(lenient, Beir)
+    assert list(lenient.docs()) == []
+    assert [problem.partition(": ")[2][:8] for problem in lenient.problems] == ["the imag", "metadata"]
+    beir(root, [DOC], QUERIES, test="0\t4983\thalf\n")
+    with pytest.raises(InputError, match=r"test\.tsv:2: the score 'half' is not a whole number"):
+        load(root).qrels()
+
+
+# The command
+
+
+def test_the_command(tmp_path, monkeypatch, capsys, mixed):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["crosslens", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out = capsys.readouterr()
+        return int(stop.value.code or 0), out.out, out.err
+
+    export(mixed, tmp_path / "one")
+    status, out, err = call("export", tmp_path / "one", tmp_path / "two", "--format", "beir", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {
+        "directory": str(tmp_path / "two"), "format": "beir", "documents": 6, "images": 4, "queries": 3, "judged": 3
+    }  # fmt: skip
+    status, out, _ = call("export", tmp_path / "two", tmp_path / "three")
+    assert (status, out) == (
+        0,
+        f"{tmp_path / 'three'}: 6 documents, 2 topics, 3 judgements, 4 pictures\n",
+    )
+    status, out, err = call("export", tmp_path / "two", tmp_path / "three")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "there already" in err

@@ -1,0 +1,287 @@
+"""The vLLM judge on a stand-in for vLLM's Python API that runs the tiny model: it must say what `hf:` says.
+
+vLLM itself needs an accelerator; the stand-in takes only parameters that vLLM's own classes have, refuses what they
+refuse, and answers in their shapes. It cannot show that vLLM keeps to them.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from crosslens.errors import InputError
+from crosslens.multilingual.judges import factory, hf
+from crosslens.multilingual.judges.chats import texts, token_ids
+from crosslens.multilingual.judges.messages import Message, Passage
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<model>{% endif %}"
+)
+ENGINE = {  # of EngineArgs, those that a judge may set
+    "model": "", "tokenizer": None, "revision": None, "tokenizer_revision": None, "trust_remote_code": False,
+    "dtype": "auto", "seed": 0, "max_model_len": None, "gpu_memory_utilization": 0.9, "tensor_parallel_size": 1,
+    "load_format": "auto", "enable_prefix_caching": None, "max_logprobs": 20, "logprobs_mode": "raw_logprobs",
+}  # fmt: skip
+
+
+@dataclass
+class SamplingParams:
+    """The fields that vLLM's has, with its defaults and checks."""
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    max_tokens: int | None = 16
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    allowed_token_ids: list[int] | None = None
+
+    def __post_init__(self):
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise ValueError("allowed_token_ids is not None and empty!")
+
+
+@dataclass
+class Logprob:
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass
+class RequestOutput:
+    prompt_token_ids: list[int]
+    prompt_logprobs: list[dict[int, Logprob] | None] | None
+    outputs: list[SimpleNamespace] = field(default_factory=list)
+    num_cached_tokens: int | None = None
+
+
+class LLM:
+    made: list[LLM] = []  # noqa: RUF012
+
+    def __init__(self, **given):
+        import transformers
+
+        assert given.keys() <= ENGINE.keys()
+        self.args = ENGINE | given
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(given["model"])
+        model = transformers.AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32)
+        self.model = model.eval()
+        config = SimpleNamespace(
+            hf_config=model.config, dtype=torch.float32, max_model_len=given["max_model_len"] or 512
+        )
+        self.llm_engine = SimpleNamespace(model_config=config)
+        self.seen = []
+        LLM.made.append(self)
+
+    def get_tokenizer(self):
+        return self.tokenizer
+
+    def generate(self, prompts, sampling_params=None, *, use_tqdm=True):
+        assert not use_tqdm
+        assert len(prompts) == len(sampling_params)
+        self.seen += sampling_params
+        return [
+            self._one(each["prompt_token_ids"], p) for each, p in zip(prompts, sampling_params, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _one(self, ids, params):
+        for asked in (params.logprobs, params.prompt_logprobs):
+            assert asked is None or asked <= self.args["max_logprobs"]
+        assert len(ids) < self.args["max_model_len"] if self.args["max_model_len"] else len(ids) < 512
+        logits = self.model(torch.tensor([ids])).logits[0]
+        before = None
+        if params.prompt_logprobs is not None:
+            rows = logits.log_softmax(-1)
+            before = [None]
+            for row, token in zip(rows, ids[1:], strict=False):
+                tops = [*row.topk(params.prompt_logprobs).indices.tolist(), token]
+                before.append({each: Logprob(float(row[each])) for each in tops})
+        said, shown, reason, text = [], [], "length", ""
+        while len(said) < params.max_tokens:
+            row = self.model(torch.tensor([ids + said])).logits[0, -1]
+            raw = row.log_softmax(-1)
+            if params.allowed_token_ids is not None:
+                mask = torch.full_like(row, -torch.inf)
+                mask[params.allowed_token_ids] = 0
+                row = row + mask
+            token = int(row.argmax())
+            if params.logprobs is not None:
+                chosen = row.log_softmax(-1) if self.args["logprobs_mode"] == "processed_logprobs" else raw
+                tops = [*chosen.topk(params.logprobs).indices.tolist(), token]
+                shown.append({each: Logprob(float(chosen[each])) for each in tops})
+            said.append(token)
+            if token == self.tokenizer.eos_token_id:
+                reason = "stop"
+                break
+            text = self.tokenizer.decode(said, skip_special_tokens=True) if params.detokenize else ""
+            if params.stop and any(each in text for each in params.stop):
+                reason = "stop"
+                break
+        output = SimpleNamespace(
+            text=text,
+            token_ids=said,
+            logprobs=shown if params.logprobs is not None else None,
+            finish_reason=reason,
+        )
+        return RequestOutput(ids, before, [output], num_cached_tokens=1)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    module = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, SamplingParams
+    LLM.made.clear()
+    monkeypatch.setitem(sys.modules, "vllm", module)
+
+
+@pytest.fixture(scope="module")
+def talker(tiny_judge, tmp_path_factory):
+    """The tiny model with a chat template."""
+    import shutil
+
+    import transformers
+
+    where = tmp_path_factory.mktemp("talker") / "model"
+    shutil.copytree(tiny_judge, where)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(where)
+    return where
+
+
+@pytest.fixture(params=["plain", "chat"])
+def both(request, stand_in, tiny_judge, talker):
+    """The judge on the stand-in, and the one on transformers."""
+    where = str(tiny_judge if request.param == "plain" else talker)
+    ours = factory("vllm")(where, passage_tokens=6)
+    return ours, hf.load(where, device="cpu", dtype="float32", passage_tokens=6)
+
+
+PROMPTS = [
+    Message(
+        (Passage("The cat sleeps all day and hunts at night."), "\nIs it so?"), "Be brief.", "Answer:", "auto"
+    ),
+    Message((Passage("Le chat dort toute la journée."), "\nIs it so?"), answer="[", chat="auto"),
+    Message((Passage("猫整天睡觉"), "\nIs it so?"), chat="never"),
+]
+
+
+@pytest.mark.parametrize("labels", [["A", "B", "C"], ["Yes", "No"], ["1]", "2]", "10]"]], ids=str)
+def test_choose_says_what_hf_says(both, labels):
+    ours, theirs = both
+    found = ours.choose(PROMPTS, labels)
+    np.testing.assert_allclose(found, theirs.choose(PROMPTS, labels), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
+    assert ours.usage["calls"] == 3
+    assert ours.usage["cut_passages"] == theirs.usage["cut_passages"] > 0
+    assert ours.choose([], labels).shape == (0, len(labels))
+
+
+def test_labels_of_one_token_take_one_step_each_and_only_they_are_allowed(both):
+    ours, _ = both
+    ours.choose(PROMPTS, ["A", "B"])
+    asked = LLM.made[0].seen
+    assert [each.max_tokens for each in asked] == [1, 1, 1]
+    assert all(each.logprobs == len(each.allowed_token_ids) for each in asked)
+
+
+def test_likelihood_says_what_hf_says(both):
+    ours, theirs = both
+    targets = [" a long question", " 猫?", " x"]
+    np.testing.assert_allclose(
+        ours.likelihood(PROMPTS, targets), theirs.likelihood(PROMPTS, targets), rtol=1e-4
+    )
+    with pytest.raises(InputError, match="has no tokens"):
+        ours.likelihood(PROMPTS[:1], [""])
+
+
+def test_generate_says_what_hf_says(both):
+    ours, theirs = both
+    found = ours.generate(PROMPTS, max_new_tokens=6)
+    expected = theirs.generate(PROMPTS, max_new_tokens=6)
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert [each.ended for each in found] == [each.ended for each in expected]
+    letter = next(each for each in found[0].text if each.strip())
+    [stopped] = ours.generate(PROMPTS[:1], max_new_tokens=6, stop=[letter])
+    assert stopped.ended
+    assert letter in stopped.text
+    ours.generate(PROMPTS[:1], temperature=0.5, seed=7)
+    assert (LLM.made[0].seen[-1].temperature, LLM.made[0].seen[-1].seed) == (0.5, 7)
+    assert LLM.made[0].seen[0].seed is None
+    assert ours.usage["generated_tokens"] == sum(each.tokens for each in [*found, stopped]) + 64
+
+
+def test_usage_leaves_out_what_came_from_the_prefix_cache_and_progress_is_told(both):
+    ours, _ = both
+    told = []
+    ours.progress = told.append
+    ours.generate(PROMPTS, max_new_tokens=1)
+    ours.choose(PROMPTS[:2], ["A", "B"])
+    assert told == [3, 5]
+    ids = token_ids(ours, texts(ours, PROMPTS, 1), PROMPTS)
+    assert ours.usage["prompt_tokens"] >= sum(map(len, ids)) - len(ids)
+
+
+def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
+    judge = factory("vllm")(str(tiny_judge), dtype="bfloat16", context=64, memory=0.5, parallel=2, seed=5)
+    args = LLM.made[0].args
+    wanted = {
+        "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs", "load_format": "safetensors",
+        "trust_remote_code": False, "dtype": "bfloat16", "max_model_len": 64, "gpu_memory_utilization": 0.5,
+        "tensor_parallel_size": 2, "seed": 5,
+    }  # fmt: skip
+    assert {key: args[key] for key in wanted} == wanted
+    assert judge.name == f"vllm:{tiny_judge}"
+    assert judge.context == 63  # one token is always made
+    assert judge.fingerprint != factory("vllm")(str(tiny_judge), passage_tokens=9).fingerprint
+    with pytest.raises(InputError, match="context is too short|leaves no room"):
+        judge.choose([Message(("cat " * 100, Passage("x" * 50)))], ["A", "B"])
+    with pytest.raises(InputError, match="exceeds the context of 63"):
+        judge.choose([Message(("cat " * 100,))], ["A", "B"])
+    with pytest.raises(InputError, match="cannot answer `score`"):
+        judge.score([])
+    with pytest.raises(InputError, match="has no chat template"):
+        judge.choose([Message(("x",), chat="always")], ["A", "B"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpu"}, "runs on the accelerator that vLLM is built for, not on cpu"),
+        ({"memory": 0.0}, "memory is a share above 0"),
+        ({"parallel": 0}, "parallel must be at least 1"),
+        ({"passage_tokens": 0}, "passage_tokens must be at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(stand_in, options, message):
+    with pytest.raises(InputError, match=message):
+        factory("vllm")("some/model", **options)
+    assert not LLM.made
+
+
+def test_a_model_that_does_not_load_and_a_missing_vllm_are_one_line(monkeypatch, stand_in):
+    def broken(**_):
+        raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
+
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", broken)
+    with pytest.raises(InputError) as caught:
+        factory("vllm")("some/model")
+    assert str(caught.value) == "vllm:some/model cannot be loaded: Engine core initialization failed."
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(InputError, match=r"pip install 'crosslens\[vllm\]'"):
+        factory("vllm")("some/model")

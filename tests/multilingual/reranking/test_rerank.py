@@ -1,0 +1,412 @@
+"""The Rerank stage against a judge that knows the answer; SPECs; the journal; `rank`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from crosslens import rank
+from crosslens.errors import InputError
+from crosslens.items import Item
+from crosslens.multilingual.judges import Completion
+from crosslens.multilingual.judges.messages import Passage
+from crosslens.multilingual.prompts import Prompt
+from crosslens.multilingual.reranking import rerank
+from crosslens.multilingual.reranking.journal import Journal
+from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Window
+from crosslens.runs import Hit, Run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DOCS = {
+    "cat": Item("cat", "The cat sleeps all day and hunts at night. " * 3, lang="eng"),
+    "chat": Item("chat", "Le chat dort toute la journée.", lang="fra"),
+    "mao": Item("mao", "猫整天睡觉，晚上捕猎。", lang="zho"),
+    "gorbe": Item("gorbe", "گربه تمام روز می‌خوابد.", lang="fas"),
+    "photo": Item("photo", image=b"a picture"),
+}
+QUERIES = (
+    Item("q1", "how long do cats sleep", lang="eng"),
+    Item("q2", "кошка ночью", lang="rus"),
+    Item("q3", "x", lang="deu"),
+)
+
+
+class Held:
+    def get(self, ids):
+        return [DOCS[each] for each in ids]
+
+
+def first_stage(queries=QUERIES, ids=tuple(DOCS)):
+    hits = {
+        query.id: tuple(Hit(each, 1.0 - 0.1 * rank) for rank, each in enumerate(ids)) for query in queries
+    }
+    return Run(tuple(queries), hits, docs=Held())
+
+
+class Oracle:
+    """Knows how relevant each document is."""
+
+    name, revision, fingerprint = "oracle", "1", "oracle"
+    modalities, can = frozenset({"text"}), frozenset({"likelihood", "choose", "generate"})
+    chats, appetite, progress = False, 1024, None
+
+    def __init__(self, truth, dies_after=None):
+        self.truth, self.usage, self.dies_after = truth, Counter(), dies_after
+
+    def said(self, prompts):
+        if self.dies_after is not None and self.usage["calls"] + len(prompts) > self.dies_after:
+            raise InputError("the server is dead")
+        self.usage["calls"] += len(prompts)
+        return [[self.truth[part.text] for part in m.parts if isinstance(part, Passage)] for m in prompts]
+
+    def likelihood(self, prompts, targets):
+        return np.array([values[0] for values in self.said(prompts)])
+
+    def choose(self, prompts, labels):
+        rows = np.full((len(prompts), len(labels)), -9.0)
+        for row, values in zip(rows, self.said(prompts), strict=True):
+            row[: len(values)] = values
+        return rows
+
+    def generate(self, prompts, **sampling):
+        orders = [np.argsort([-value for value in values]) for values in self.said(prompts)]
+        return [Completion(" > ".join(f"[{n + 1}]" for n in order), 5) for order in orders]
+
+
+PROMPT = Prompt("test", "likelihood", "{passage}", target=" {query}", chat="never")
+SETS = Prompt(
+    "sets",
+    "choose",
+    "{query}\n{passages}",
+    each="{label} {passage}\n",
+    labels=tuple("ABCDEFGHIJKLMNOPQRST"),
+    sort="heapsort",
+)
+LISTS = Prompt(
+    "lists",
+    "generate",
+    "{query}\n{passages}",
+    each="[{label}] {passage}\n",
+    labels=tuple(map(str, range(1, 21))),
+    sort="window",
+)
+TRUTH = {
+    doc.text.strip(): score for doc, score in zip(list(DOCS.values())[:4], (0.1, 0.9, 0.4, 0.6), strict=True)
+}
+
+
+def test_all_queries_are_judged_in_one_round_and_photos_keep_their_ranks():
+    judge = Oracle(TRUTH)
+    run = first_stage(ids=("cat", "photo", "chat", "mao", "gorbe"))
+    done = Rerank(judge, PROMPT, unseen="keep")(run)
+    for _, hits in done:
+        assert [hit.id for hit in hits] == ["chat", "photo", "gorbe", "mao", "cat"]
+        assert [round(hit.score, 6) for hit in hits] == [0.9, 0.9, 0.6, 0.4, 0.1]
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(set(scores), reverse=True)
+    assert judge.usage == {"calls": 12}
+    assert done.manifest.total("rounds") == 1
+    assert done.manifest.total("unseen") == 3
+    assert done.manifest.total("calls") == 12
+    assert done.manifest.records[-1].models == {"oracle": "1"}
+
+
+def test_candidates_below_depth_stay_below_in_their_order():
+    done = Rerank(Oracle(TRUTH), PROMPT, depth=2, k=2)(first_stage(ids=("cat", "chat", "gorbe", "mao")))
+    assert [hit.id for hit in done["q1"]] == ["chat", "cat", "gorbe", "mao"]
+
+
+def test_photos_are_refused_before_any_work_unless_kept():
+    judge = Oracle(TRUTH)
+    with pytest.raises(InputError, match="reads text only and cannot judge 3 of the candidates"):
+        Rerank(judge, PROMPT)(first_stage())
+    assert not judge.usage
+    photo_query = (Item("q", image=b"a picture"),)
+    done = Rerank(judge, PROMPT, unseen="keep")(first_stage(photo_query))
+    assert done["q"] == first_stage(photo_query)["q"]
+    assert not judge.usage
+
+
+@given(alpha=st.floats(0, 1), order=st.permutations(["cat", "chat", "mao", "gorbe", "photo"]))
+@settings(max_examples=50, deadline=None)
+def test_fusion_is_the_weighted_sum_of_z_scores_and_a_permutation(alpha, order):
+    run = first_stage(QUERIES[:1], tuple(order))
+    done = Rerank(Oracle(TRUTH), PROMPT, alpha=alpha, unseen="keep")(run)
+    assert sorted(hit.id for hit in done["q1"]) == sorted(order)
+    seen = [each for each in order if each != "photo"]
+    first = np.array([1.0 - 0.1 * order.index(each) for each in seen])
+    said = np.array([TRUTH[DOCS[each].text.strip()] for each in seen])
+    z = alpha * (said - said.mean()) / said.std() + (1 - alpha) * (first - first.mean()) / first.std()
+    if len(set(z.round(9))) == len(z):
+        expected = [seen[i] for i in np.argsort(-z)]
+        assert [hit.id for hit in done["q1"] if hit.id != "photo"] == expected
+
+
+def test_a_judge_that_says_nan_or_always_the_same_is_an_error():
+    with pytest.raises(InputError, match=r"not finite for query 'q1' and document 'cat'"):
+        Rerank(Oracle(TRUTH | {DOCS["cat"].text.strip(): np.nan}), PROMPT, unseen="keep")(first_stage())
+    with pytest.raises(InputError, match="the score 0.5: it does not follow the prompt test"):
+        Rerank(Oracle(dict.fromkeys(TRUTH, 0.5)), PROMPT, unseen="keep")(first_stage())
+
+
+class Many:
+    """Sixty documents, and their truth."""
+
+    items: ClassVar = {f"d{n}": Item(f"d{n}", f"text number {n}") for n in range(60)}
+    truth: ClassVar = {item.text: float((n * 37) % 61) / 7 for n, item in enumerate(items.values())}
+
+    def get(self, ids):
+        return [self.items[each] for each in ids]
+
+    def best(self, n):
+        return sorted(self.items, key=lambda each: -self.truth[self.items[each].text])[:n]
+
+
+def many(queries=5):
+    hits = {f"q{n}": tuple(Hit(f"d{(n + m) % 60}", -float(m)) for m in range(60)) for n in range(queries)}
+    return Run(tuple(Item(f"q{n}", f"query {n}") for n in range(queries)), hits, docs=Many())
+
+
+METHODS = [
+    (PROMPT, rerank.Pointwise()),
+    (SETS, Heapsort()),
+    (SETS, Bubblesort()),
+    (replace(SETS, orders="both"), Heapsort(arity=5)),
+    (SETS, Window()),
+    (LISTS, Window()),
+    (replace(SETS, labels=SETS.labels[:2], orders="both"), Heapsort(arity=2, shown=2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sort"), METHODS, ids=lambda each: getattr(each, "name", type(each).__name__)
+)
+def test_every_method_finds_the_best_of_all_queries_in_few_rounds(prompt, sort):
+    judge = Oracle(Many.truth)
+    done = Rerank(judge, prompt, sort, depth=60, k=10)(many())
+    for query, hits in done:
+        assert [hit.id for hit in hits][:10] == Many().best(10), query
+        assert sorted(hit.id for hit in hits) == sorted(Many.items)
+    alone = Oracle(Many.truth)
+    single = Rerank(alone, prompt, sort, depth=60, k=10)(many(1))
+    assert done["q0"] == single["q0"]
+    assert done.manifest.total("rounds") < 3 * single.manifest.total("rounds")
+    assert done.manifest.total("calls") > 4 * single.manifest.total("calls")
+
+
+def test_a_cascade_sorts_what_the_stage_before_kept():
+    judge = Oracle(Many.truth)
+    first, second = Rerank(judge, PROMPT, depth=60), Rerank(judge, SETS, Heapsort(), depth=20, k=5)
+    done = (first % 20 >> second)(many(2))
+    assert [hit.id for hit in done["q1"]][:5] == Many().best(5)
+    assert len(done["q1"]) == 20
+    assert [record.stage.partition("(")[0] for record in done.manifest.records] == [
+        "rerank",
+        "% 20",
+        "rerank",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fuse", "expected"),
+    [("rrf", ["d1", "d0", "d2"]), ("linear", ["d1", "d2", "d0"]), ("zscore", ["d1", "d0", "d2"])],
+)
+def test_each_way_of_fusing(fuse, expected):
+    truth = {"text number 0": -5.0, "text number 1": 10.0, "text number 2": 2.0}
+    run = Run((Item("q", "query"),), {"q": (Hit("d0", 3.0), Hit("d1", 2.0), Hit("d2", 0.0))}, docs=Many())
+    done = Rerank(Oracle(truth), PROMPT, depth=3, k=3, alpha=0.5, fuse=fuse)(run)
+    assert [hit.id for hit in done["q"]] == expected
+
+
+@pytest.mark.parametrize(("prompt", "sort"), METHODS[:3], ids=["pointwise", "heapsort", "bubblesort"])
+def test_a_killed_rerank_goes_on_with_the_queries_that_are_left(prompt, sort, tmp_path):
+    whole = Oracle(Many.truth)
+    expected = Rerank(whole, prompt, sort, depth=60)(many())
+    journal = tmp_path / "run.journal"
+    dying = Oracle(Many.truth, dies_after=int(whole.usage["calls"] * 0.7))
+    dying.appetite = 1  # one query after the other
+    with pytest.raises(InputError, match="the server is dead"):
+        Rerank(dying, prompt, sort, depth=60, journal=journal)(many())
+    kept = journal.read_text().splitlines()
+    assert 0 < len(kept) < 5
+    journal.write_text("\n".join(kept) + '\n{"key": "cut sho')  # as a kill in the middle of a write leaves it
+    again = Oracle(Many.truth)
+    done = Rerank(again, prompt, sort, depth=60, journal=journal)(many())
+    assert done.hits == expected.hits
+    assert done.manifest.total("resumed") == len(kept)
+    before = sum(json.loads(line)["counts"]["calls"] for line in kept)
+    assert again.usage["calls"] == whole.usage["calls"] - before
+    assert whole.usage["calls"] <= done.manifest.total("calls") <= whole.usage["calls"] * 1.5
+    third = Oracle(Many.truth)
+    assert Rerank(third, prompt, sort, depth=60, journal=journal)(many()).hits == expected.hits
+    assert not third.usage
+    other = Rerank(third, prompt, sort, depth=59, journal=journal)(many())  # another stage asks anew
+    assert other.manifest.total("resumed") == 0
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30])
+def test_a_journal_survives_a_kill_at_any_byte(tmp_path, cut):
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.put("one", [["猫\u2028x", 1.0]], {"calls": 1})
+    journal.put("two", [["猫", 1.0]], {"calls": 1})
+    journal.close()
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Journal(path)
+    assert again.get("one") == [["猫\u2028x", 1.0]]
+    assert (again.get("two") is None) == (cut > 1)  # without its end of line alone it is whole
+    again.put("three", [], {})
+    again.close()
+    assert Journal(path).get("three") == []
+    assert Journal(path).get("one") is not None
+
+
+def test_garbage_answers_give_a_permutation_and_are_counted():
+    class Babbling(Oracle):
+        def generate(self, prompts, **sampling):
+            return [
+                Completion("", 0) if n % 2 else Completion("I'm sorry, I cannot", 5)
+                for n in range(len(prompts))
+            ]
+
+    done = Rerank(Babbling({}), LISTS, Window(), depth=60)(many(3))
+    for query, hits in done:
+        assert [hit.id for hit in hits] == [hit.id for hit in many(3)[query.id]]
+    assert done.manifest.total("refused") > 0
+    assert done.manifest.total("empty") > 0
+    assert any("there were faults" in line for line in rerank.remarks(done.manifest))
+
+
+def by_halves(hits, k):
+    middle = len(hits) // 2
+    (first, second) = yield Ask((tuple(hits[:middle]), tuple(hits[middle:])))
+    return [hits[n] for n in np.argsort(-np.concatenate([first, second]), kind="stable")]
+
+
+def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups():
+    done = Rerank(Oracle(Many.truth), SETS, by_halves, depth=20)(many(2))
+    assert sorted(hit.id for hit in done["q0"][:20]) == sorted(hit.id for hit in many()["q0"][:20])
+    with pytest.raises(
+        InputError, match="30 passages at once are more than the 20 labels of the prompt sets"
+    ):
+        Rerank(Oracle(Many.truth), SETS, by_halves, depth=60)(many(2))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sort", "message"),
+    [
+        (PROMPT, Heapsort(), "shows one passage at a time: sort it pointwise, not by heapsort"),
+        (SETS, rerank.Pointwise(), "compares passages: sort it by heapsort, not pointwise"),
+        (SETS, Window(window=30), "window shows 30 passages at once, and the prompt sets has 20 labels"),
+        (SETS, Heapsort(arity=20), "heapsort shows 21 passages"),
+        (
+            Prompt("p", "score", "{query}{seam}{passage}"),
+            rerank.Pointwise(),
+            "cannot answer `score` questions",
+        ),
+        (replace(PROMPT, chat="always"), rerank.Pointwise(), "no chat template"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_before_any_work(prompt, sort, message):
+    with pytest.raises(InputError, match=message):
+        Rerank(Oracle({}), prompt, sort)
+
+
+def test_too_many_passages_for_the_labels_of_a_full_list():
+    with pytest.raises(InputError, match="60 passages at once are more than the 20 labels"):
+        Rerank(Oracle(Many.truth), SETS, Full(), depth=60)(many(1))
+
+
+def test_rank_sorts_texts_without_an_index(tiny_judge):
+    texts = ["Le chat dort toute la journée.", "猫整天睡觉，晚上捕猎。", "The cat sleeps all day."]
+    spec = f"likelihood@hf:{tiny_judge}?dtype=float32&alpha=0.3"
+    hits = rank("how long do cats sleep", texts, spec, device="cpu")
+    assert sorted(hit.id for hit in hits) == ["0", "1", "2"]
+    again = rank(
+        "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], spec, device="cpu"
+    )
+    assert [f"d{hit.id}" for hit in hits] == [hit.id for hit in again]
+    stage = replace(rerank.load(spec, device="cpu"), alpha=1.0)
+    assert rank("how long do cats sleep", texts, stage) == hits
+    assert rank("nothing", [], spec, device="cpu") == []
+    with pytest.raises(InputError, match="the same id"):
+        rank("x", [Item("a", "b"), Item("a", "c")], spec, device="cpu")
+
+
+class Picky:
+    """A judge in a file of its own: it likes short passages."""
+
+    name = revision = fingerprint = "picky"
+    modalities, can = frozenset({"text"}), frozenset({"score"})
+    chats, appetite, progress = False, 10, None
+
+    def __init__(self, weight):
+        self.weight, self.usage = weight, Counter()
+
+    def score(self, prompts):
+        return np.array([-self.weight * len(prompt.plain()) for prompt in prompts])
+
+
+def load(checkpoint, *, device="auto", trust_remote_code=False, weight: float = 1.0):
+    return Picky(weight)
+
+
+def test_a_new_judge_costs_one_entry(monkeypatch):
+    from crosslens.multilingual import judges
+
+    monkeypatch.setattr(judges, "factory", lambda family: load)
+    stage = rerank.load("cross@picky:any?weight=2&depth=5")
+    assert stage.judge.weight == 2
+    assert [hit.id for hit in stage(first_stage(ids=("cat", "chat", "mao")))["q1"]] == ["mao", "chat", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("likelihood", "names no model"),
+        ("likelyhood@offline:gemma", "unknown prompt 'likelyhood'; did you mean likelihood"),
+        ("likelihood:heap@offline:gemma", "unknown sorter 'heap'"),
+        ("likelihood@offlin:gemma", "unknown judge family 'offlin'; did you mean offline"),
+        ("likelihood@offline:gema", "unknown offline judge 'gema'; did you mean gemma"),
+        ("likelihood@offline:gemma?detph=3", "'detph'; did you mean depth"),
+        ("likelihood@offline:gemma?depth=many", "is not a number of type int"),
+    ],
+)
+def test_wrong_specs_are_one_clear_line(spec, message):
+    with pytest.raises(InputError, match=message):
+        rerank.load(spec)
+
+
+def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
+    stage = rerank.load(
+        f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
+    )
+    assert (stage.prompt.name, stage.depth, stage.k, stage.alpha) == ("yesno", 7, 7, 0.25)
+    assert stage.judge.passage_tokens == 9
+    again = rerank.load(
+        f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
+    )
+    assert stage.fingerprint == again.fingerprint
+    assert (
+        stage.fingerprint
+        != rerank.load(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"depth": 5}, "depth 5 is below k 10"),
+        ({"k": 0}, "at least 1"),
+        ({"alpha": 1.5}, "alpha must be in 0..1"),
+    ],
+)
+def test_settings_that_make_no_sense(settings_, message):
+    with pytest.raises(InputError, match=message):
+        Rerank(Oracle({}), PROMPT, **settings_)

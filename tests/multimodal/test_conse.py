@@ -1,0 +1,147 @@
+"""`offline:conse` on real photos of installed packages: the real image tower, the real text towers."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crosslens import demo
+from crosslens.checkpoints.offline import packages as offline
+from crosslens.encoders.base import Encoder, matrix, unit
+from crosslens.encoders.registry import load
+from crosslens.errors import InputError
+from crosslens.items import Item
+from crosslens.media.images import open_image
+from crosslens.multimodal import conse
+from crosslens.multimodal.conse import ConSE
+
+pytestmark = pytest.mark.skipif(
+    not all(map(offline.is_available, ("efficientnet-lite2", "e5-small", "use-m3"))),
+    reason="needs crosslens[offline]",
+)
+
+
+@cache
+def encoder(options: str = "") -> ConSE:
+    loaded = load(f"offline:conse?dtype=float32{options}")
+    assert isinstance(loaded, ConSE)
+    return loaded
+
+
+@cache
+def photos() -> tuple[list[str], np.ndarray]:
+    listed = [Item(photo.id, image=photo.path()) for photo in demo.photos()]
+    return [item.id for item in listed], matrix(encoder(), listed, "document")
+
+
+@pytest.mark.parametrize(
+    ("photo", "classes"),
+    [
+        ("photo:cat", {"Egyptian Mau", "tiger cat", "tabby cat"}),
+        ("photo:coffee", {"espresso"}),
+        ("photo:motorcycle-left", {"moped", "vespa"}),
+        ("photo:camera", {"tripod"}),
+        ("photo:rocket", {"missile", "rocket"}),
+    ],
+)
+def test_the_image_tower_knows_what_it_sees(photo: str, classes: set[str]) -> None:
+    import open_clip
+
+    path = next(each.path() for each in demo.photos() if each.id == photo)
+    chances = encoder().probabilities([encoder().prepare(open_image(path))])[0]
+    assert chances.sum() == pytest.approx(1, abs=1e-4)
+    assert classes & {open_clip.IMAGENET_CLASSNAMES[row] for row in chances.argsort()[::-1][:5]}
+
+
+@pytest.mark.parametrize(
+    ("photo", "words"),
+    [
+        (
+            "photo:cat",
+            {"eng": "cat", "zho": "猫", "spa": "gato", "deu": "Katze", "hin": "बिल्ली", "tha": "แมว"},
+        ),
+        (
+            "photo:coffee",
+            {"eng": "coffee", "zho": "咖啡", "fas": "قهوه", "rus": "кофе", "ara": "قهوة", "spa": "café"},
+        ),
+    ],
+)
+def test_words_of_many_languages_find_the_photo(photo: str, words: dict[str, str]) -> None:
+    ids, vectors = photos()
+    queries = matrix(encoder(), [Item(lang, word, lang=lang) for lang, word in words.items()], "query")
+    firsts = [ids[row] for row in (queries @ vectors.T).argmax(axis=1)]
+    assert sum(first == photo for first in firsts) >= len(words) - 1, firsts
+
+
+def test_one_class_gives_its_names_vector() -> None:
+    # The formula at its simplest: with the best class alone, an image is that class's centred text vector.
+    one = encoder("&top=1")
+    path = next(each.path() for each in demo.photos() if each.id == "photo:coffee")
+    image, text = Item("i", image=path), Item("t", conse.PROMPT.format("espresso"))
+    vectors = matrix(one, [image, text], "document")
+    assert vectors[0] @ vectors[1] > 0.9999
+
+
+def test_weights_are_powers_of_probabilities() -> None:
+    two = encoder("&top=2&sharpness=1")
+    image = open_image(demo.photos()[0].path())
+    chances = two.probabilities([two.prepare(image)])[0]
+    first, second = chances.argsort()[::-1][:2]
+    expected = chances[first] * two.names[first] + chances[second] * two.names[second]
+    found = two.images([two.prepare(image)])[0]
+    np.testing.assert_allclose(unit(found), unit(expected), atol=1e-5)
+
+
+def test_role_does_not_matter_and_texts_are_centred() -> None:
+    texts = [Item("a", "a red apple"), Item("b", "ein roter Apfel")]
+    vectors = matrix(encoder(), texts, "query")
+    np.testing.assert_allclose(vectors, matrix(encoder(), texts, "document"), atol=1e-6)
+    bare = matrix(load("offline:e5-small?dtype=float32"), texts, "query")
+    np.testing.assert_allclose(vectors, unit(bare - encoder().centre), atol=1e-5)
+
+
+def test_use_is_a_text_tower_too() -> None:
+    other = encoder("&text=use-m3")
+    assert other.spec.dim == 512
+    assert other.spec.fingerprint != encoder().spec.fingerprint
+    listed = [Item(photo.id, image=photo.path()) for photo in demo.photos()]
+    query = matrix(other, [Item("q", "gatto")], "query")
+    assert listed[int((query @ matrix(other, listed, "document").T).argmax())].id == "photo:cat"
+
+
+def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = load("offline:use-m3")
+    calls = 0
+
+    def text() -> Encoder:
+        nonlocal calls
+        calls += 1
+        return words
+
+    monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
+    first = conse.class_vectors(words.spec, text)
+    assert (first.shape, first.dtype) == ((1000, 512), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
+    assert np.array_equal(conse.class_vectors(words.spec, text), first)
+    assert calls == 1
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    np.testing.assert_allclose(conse.class_vectors(words.spec, text), first, atol=1e-6)
+    assert calls == 2
+    monkeypatch.setattr(conse, "PROMPT", "a photo of a {}")
+    assert not np.allclose(conse.class_vectors(words.spec, text), first, atol=1e-2)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    monkeypatch.setenv("CROSSLENS_CACHE", str(file))  # a file, so no directory can be made there
+    monkeypatch.setattr(conse, "PROMPT", "{}")
+    with pytest.raises(InputError, match="set CROSSLENS_CACHE"):
+        conse.class_vectors(words.spec, text)
+
+
+@pytest.mark.parametrize(
+    "options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"]
+)
+def test_options_out_of_range(options: str) -> None:
+    with pytest.raises(InputError, match=options.partition("=")[0]):
+        load(f"offline:conse?{options}")

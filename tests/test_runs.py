@@ -1,0 +1,248 @@
+"""runs.py: order, TREC files that all readers read alike, qrels, files that appear only when complete."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytrec_eval
+from crosslens.errors import InputError, list_few
+from crosslens.files import write_atomically
+from crosslens.items import Item
+from crosslens.runs import Manifest, Record, Run, ranked, read_qrels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ids = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8).filter(
+    lambda text: not any(c.isspace() for c in text)
+)
+scores = st.one_of(
+    st.floats(allow_nan=False),
+    st.sampled_from([0.0, -0.0, 1.0, 1.0 + 1e-12, math.inf, -math.inf, 1e300, -1e300, 1e-320]),
+)
+hit_lists = st.dictionaries(ids, scores, max_size=30)
+
+
+def run_of(hits: dict[str, dict[str, float]]) -> Run:
+    return Run.of([Item(query) for query in hits]).ranking({q: found.items() for q, found in hits.items()})
+
+
+def written_run(path: Path) -> list[tuple[str, str, float]]:
+    return [(f[0], f[2], float(f[4])) for f in map(str.split, path.read_text(encoding="utf-8").splitlines())]
+
+
+@given(st.dictionaries(ids, hit_lists, min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_trec_round_trip_keeps_the_order_and_scores_strictly_fall_as_float32(tmp_path_factory, hits):
+    path = tmp_path_factory.mktemp("run") / "a.trec"
+    run = run_of(hits)
+    run.to_trec(path)
+    for query in hits:
+        singles = [np.float32(score) for q, _, score in written_run(path) if q == query]
+        assert all(a > b for a, b in pairwise(singles))
+        assert np.isfinite(singles).all()
+    again = Run.from_trec(path)
+    for query in hits:
+        assert [hit.id for hit in again[query]] == [hit.id for hit in run[query]]
+    assert Run.from_trec(path, run.queries).queries == run.queries
+    again.to_trec(path)
+    assert Run.from_trec(path) == again
+
+
+@given(st.dictionaries(ids, scores, min_size=2, max_size=20), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_a_written_run_gets_from_trec_eval_what_its_order_deserves(tmp_path_factory, hits, random):
+    grades = {doc: random.choice((0, 1)) for doc in hits} | {random.choice(list(hits)): 1}
+    run = run_of({"q": hits})
+    path = tmp_path_factory.mktemp("run") / "a.trec"
+    run.to_trec(path)
+    evaluator = pytrec_eval.RelevanceEvaluator({"q": grades}, {"recip_rank"})
+    with path.open(encoding="utf-8") as lines:
+        found = evaluator.evaluate(pytrec_eval.parse_run(lines))["q"]["recip_rank"]
+    first = next(rank for rank, hit in enumerate(run["q"], 1) if grades[hit.id])
+    assert found == pytest.approx(1 / first)
+
+
+tied = st.sampled_from([1.0, 2.0, 2.0 + 1e-9, -3.5])
+
+
+@given(st.dictionaries(st.text("abcXYZ09", min_size=1, max_size=3), tied, min_size=2, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_a_foreign_run_with_ties_is_read_in_trec_evals_order(tmp_path_factory, hits):
+    path = tmp_path_factory.mktemp("run") / "b.trec"
+    path.write_text("".join(f"q Q0 {doc} 1 {score!r} x\n" for doc, score in hits.items()))
+    order = [hit.id for hit in Run.from_trec(path)["q"]]
+    for doc in hits:  # trec_eval tells the rank of a document if it alone is relevant
+        evaluator = pytrec_eval.RelevanceEvaluator({"q": {doc: 1}}, {"recip_rank"})
+        with path.open() as lines:
+            found = evaluator.evaluate(pytrec_eval.parse_run(lines))["q"]["recip_rank"]
+        assert 1 / found == pytest.approx(order.index(doc) + 1)
+
+
+def test_a_run_without_ties_keeps_its_scores_to_the_last_digit(tmp_path):
+    path = tmp_path / "a.trec"
+    path.write_text("1 Q0 a 7 0.12345678901234 x\n1 Q0 b 3 12.5 x\n")
+    assert Run.from_trec(path)["1"] == (("b", 12.5), ("a", 0.12345678901234))
+
+
+@given(st.dictionaries(ids, scores, max_size=20))
+def test_ranked_is_by_score_then_id_and_does_not_depend_on_the_order_given(hits):
+    found = ranked(hits.items())
+    assert found == ranked(reversed(list(hits.items())))
+    assert all((-a.score, a.id) < (-b.score, b.id) for a, b in pairwise(found))
+
+
+def test_nan_and_repeated_documents_are_refused_with_the_document():
+    with pytest.raises(InputError, match=r"'d' has the score nan"):
+        ranked([("c", 1.0), ("d", math.nan)])
+    with pytest.raises(InputError, match=r"'d' occurs 2 times"):
+        ranked([("d", 1.0), ("c", 3.0), ("d", 2.0)])
+
+
+def test_queries_of_a_run(tmp_path):
+    run = Run.of(["first", Item("x", text="second")])
+    assert [query.id for query in run.queries] == ["1", "x"]
+    assert len(run) == 2
+    assert list(run) == [(run.queries[0], ()), (run.queries[1], ())]
+    assert run["nowhere"] == ()
+    with pytest.raises(InputError, match="'1' occurs twice"):
+        Run.of(["a", Item("1")])
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        run.cut(0)
+    with pytest.raises(InputError, match="no documents behind it"):
+        run.items("1")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("1 Q0 a 1 x tag", r"b\.trec:2: not a run line"),
+        ("1 Q0 a 1 0.5", r"b\.trec:2: not a run line"),
+        ("1 Q0 a b 1 0.5 tag", r"b\.trec:2: not a run line"),
+        ("1 Q0 a 1 nan tag", r"b\.trec:2: the score is nan"),
+        ("1 Q0 ok 2 0.5 tag", r"b\.trec:2: document 'ok' occurs twice for query '1'"),
+    ],
+)
+def test_a_malformed_run_line_is_named(tmp_path, line, told):
+    path = tmp_path / "b.trec"
+    path.write_text(f"1 Q0 ok 1 1.0 tag\n{line}\n")
+    with pytest.raises(InputError, match=told):
+        Run.from_trec(path)
+
+
+def test_run_and_topics_without_a_common_query_names_both_sides(tmp_path):
+    path = tmp_path / "c.trec"
+    path.write_text("q7 Q0 a 1 1 t\n")
+    with pytest.raises(InputError, match=r"the run has q7, the topics have 1, 2"):
+        Run.from_trec(path, [Item("1"), Item("2")])
+
+
+def test_queries_outside_the_topics_are_left_out(tmp_path):
+    path = tmp_path / "c.trec"
+    path.write_text("1 Q0 a 1 1 t\n2 Q0 a 1 1 t\n")
+    run = Run.from_trec(path, [Item("2", text="two"), Item("3")])
+    assert run.hits == {"2": (("a", 1.0),)}
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a\tb", "a\u3000b", "a\ud800"])
+def test_an_id_that_no_trec_file_could_hold_is_refused_and_nothing_is_written(tmp_path, bad):
+    path = tmp_path / "d.trec"
+    for run in (run_of({"q": {bad: 1.0}}), run_of({bad: {"d": 1.0}})):
+        with pytest.raises(InputError, match="cannot stand in a TREC run"):
+            run.to_trec(path)
+    with pytest.raises(InputError, match="run tag"):
+        run_of({"q": {"d": 1.0}}).to_trec(path, tag=bad if bad != "a\ud800" else "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_lies_beside_the_run_and_counts_add_up(tmp_path):
+    one, two = (
+        Record("a", "0" * 12, 0.5, {"tokens": 3}),
+        Record("b", "1" * 12, 1.0, {"tokens": 4, "calls": 1}),
+    )
+    run = Run((Item("1"),), {}, Manifest((one, two)))
+    run.to_trec(tmp_path / "r.trec", tag="mine")
+    told = json.loads((tmp_path / "r.trec.manifest.json").read_text())
+    assert told["tag"] == "mine"
+    assert [stage["stage"] for stage in told["stages"]] == ["a", "b"]
+    assert told["stages"][1]["counts"] == {"tokens": 4, "calls": 1}
+    assert run.manifest.total("tokens") == 7
+    assert run.manifest.total("nothing") == 0
+
+
+def test_qrels_with_languages_in_column_2(tmp_path):
+    path = tmp_path / "qrels.txt"
+    path.write_text("1 zho d1 3\n1 FAS d2 0\n\n2 0 d3 1\n2 Q0 d1 -1\n", encoding="utf-8-sig")
+    qrels, langs = read_qrels(path)
+    assert qrels == {
+        "1": {"d1": 3, "d2": 0},
+        "2": {"d3": 1, "d1": -1},
+    }  # the byte order mark is not of the id
+    assert langs == {"d1": "zho", "d2": "fas"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"1 0 d 1\n1 0 d\n", r"q:2: not a qrels line"),
+        (b"1 0 d 1.5\n", r"q:1: not a qrels line"),
+        (b"1 0 d 1\n1 0 d 3\n", r"q:2: document 'd' has two grades for topic '1'"),
+        (b"\n \n", "no judgements"),
+        (b"1 0 d 1\n" * 5000 + b"1 0 \xff 1\n", r"q:5001: not UTF-8"),
+    ],
+)
+def test_malformed_qrels_are_named(tmp_path, content, told):
+    (tmp_path / "q").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_qrels(tmp_path / "q")
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere"):
+        read_qrels(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="cannot read"):
+        Run.from_trec(tmp_path)
+
+
+def test_written_appears_only_when_complete(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), write_atomically(path) as out:
+        out.write("half" * (1 // 0))
+    assert path.read_text() == "old"
+    with write_atomically(path) as out:
+        out.write("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_written_where_it_cannot_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file" / "below", tmp_path / "no" / "folder", tmp_path):
+        with pytest.raises(InputError, match="cannot write"), write_atomically(path) as out:
+            out.write("x")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_some_names_a_few_and_counts_all():
+    assert list_few([]) == "none"
+    assert list_few("abc") == "a, b, c"
+    assert list_few("abcdef") == "a, b, c, ... (6 in all)"
+
+
+def test_the_manifest_beside_a_run_is_read_with_it(tmp_path):
+    made = Run.of(["a query"]).ranking({"1": [("d", 1.0)]})
+    record = Record("dense", "0" * 12, 0.5, {"queries": 1}, {"hf:m": "abc"})
+    replace(made, manifest=Manifest((record,))).to_trec(tmp_path / "r.trec")
+    assert Run.from_trec(tmp_path / "r.trec").manifest.records == (record,)
+    (tmp_path / "r.trec.manifest.json").write_text('{"stages": [{"stage": 1}]}')
+    with pytest.raises(InputError, match=r"r\.trec\.manifest\.json is not a manifest"):
+        Run.from_trec(tmp_path / "r.trec")
+    (tmp_path / "r.trec.manifest.json").unlink()
+    assert Run.from_trec(tmp_path / "r.trec").manifest == Manifest()
