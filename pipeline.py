@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,10 +87,25 @@ class Stage:
         """Where the documents of its hits are found, if it brings them."""
         return None
 
+    def map(self, change: Callable[[Stage], Stage]) -> Stage:
+        """The same pipeline with each of its innermost stages put through `change`, in their order."""
+        return change(self)
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """The innermost stages, in their order."""
+        found: list[Stage] = []
+        self.map(lambda stage: found.append(stage) or stage)  # type: ignore[func-returns-value]
+        return tuple(found)
+
+    def describe(self) -> object:
+        """What the stage computes, for its fingerprint: type and fields, JSON-able."""
+        return describe_fields(self)
+
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the type and its fields; equal stages have equal ones on every machine."""
-        return fingerprint(self)
+        return hash_description(self)
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -123,6 +139,9 @@ class Then(Stage):
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         return self.second(self.first(run))
+
+    def map(self, change: Callable[[Stage], Stage]) -> Stage:
+        return Then(self.first.map(change), self.second.map(change))
 
     def __str__(self) -> str:
         return f"{self.first} >> {self.second}"
@@ -169,102 +188,104 @@ class ZScore(Stage):
     """Scores of each query as z-scores over its hits (mean 0, deviation 1); equal scores become 0."""
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        return run.ranking({query: zscored(hits) for query, hits in run.hits.items()})
+        return run.ranking({query: to_zscores(hits) for query, hits in run.hits.items()})
 
 
 @dataclass(frozen=True)
-class Sum(Stage):
-    """`a + b`: CombSUM (Fox and Shaw 1994); a document that one lacks gets that one's lowest score."""
+class Fusion(Stage):
+    """Several rankings made into one: a new way subclasses this and writes `combine`."""
 
     branches: tuple[Stage, ...]
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        def add(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
-            totals: dict[str, float] = {hit.id: 0.0 for hits in rankings for hit in hits}
-            for hits in rankings:
-                scores = dict(hits)
-                floor = hits[-1].score if hits else 0.0
-                for doc in totals:
-                    totals[doc] += scores.get(doc, floor)
-            return totals
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise InputError(f"{type(self).__name__.lower()} needs at least one stage")
 
-        return _fused(self, self.branches, run, add)
+    def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+        """Document id to score, from one query's ranking in each branch."""
+        raise NotImplementedError
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        run = run if isinstance(run, Run) else Run.of(run)
+        runs = [branch(run) for branch in self.branches]
+        started = time.perf_counter()
+        hits = {query.id: self.combine([each[query.id] for each in runs]).items() for query in run.queries}
+        before = run.manifest.records  # every branch repeats them
+        records = list(before)
+        for each in runs:
+            own = each.manifest.records
+            records += own[len(before) :] if own[: len(before)] == before else own
+        docs = next((each.docs for each in runs if each.docs is not None), run.docs)
+        result = run.ranking(hits, docs)
+        records.append(Record(str(self), self.fingerprint, round(time.perf_counter() - started, 4)))
+        return replace(result, manifest=Manifest(tuple(records)))
+
+    def map(self, change: Callable[[Stage], Stage]) -> Stage:
+        return replace(self, branches=tuple(each.map(change) for each in self.branches))
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()}({', '.join(map(str, self.branches))})"
+
+
+@dataclass(frozen=True)
+class Sum(Fusion):
+    """`a + b`: CombSUM (Fox and Shaw 1994); a document that one lacks gets that one's lowest score."""
+
+    def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+        totals: dict[str, float] = {hit.id: 0.0 for hits in rankings for hit in hits}
+        for hits in rankings:
+            scores = dict(hits)
+            floor = hits[-1].score if hits else 0.0
+            for doc in totals:
+                totals[doc] += scores.get(doc, floor)
+        return totals
 
     def __str__(self) -> str:
         return "(" + " + ".join(map(str, self.branches)) + ")"
 
 
 @dataclass(frozen=True)
-class RRF(Stage):
+class RRF(Fusion):
     """Reciprocal rank fusion (Cormack, Clarke and Buettcher 2009): the sum of 1 / (constant + rank)."""
 
-    branches: tuple[Stage, ...]
     constant: int = 60
 
     def __post_init__(self) -> None:
-        if not self.branches:
-            raise InputError("rrf needs at least one stage")
+        super().__post_init__()
         if not self.constant >= 0:
             raise InputError(f"the constant of rrf must be 0 or more, not {self.constant}")
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        return _fused(self, self.branches, run, lambda rankings: reciprocal_ranks(rankings, self.constant))
-
-    def __str__(self) -> str:
-        return "rrf(" + ", ".join(map(str, self.branches)) + ")"
+    def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+        return reciprocal_ranks(rankings, self.constant)
 
 
 @dataclass(frozen=True)
-class RoundRobin(Stage):
+class RoundRobin(Fusion):
     """The first hit of each branch in turn, then the second of each, and so on; a document counts once.
 
-    What merges rankings of several collections or languages when their scores cannot be compared. Scores are
+    It merges rankings of several collections or languages when their scores cannot be compared. Scores are
     1 / rank.
     """
 
-    branches: tuple[Stage, ...]
-
-    def __post_init__(self) -> None:
-        if not self.branches:
-            raise InputError("roundrobin needs at least one stage")
-
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        def deal(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
-            turns = (hit.id for round_ in zip_longest(*rankings) for hit in round_ if hit is not None)
-            return {doc: 1.0 / rank for rank, doc in enumerate(dict.fromkeys(turns), 1)}
-
-        return _fused(self, self.branches, run, deal)
-
-    def __str__(self) -> str:
-        return "roundrobin(" + ", ".join(map(str, self.branches)) + ")"
+    def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+        turns = (hit.id for round_ in zip_longest(*rankings) for hit in round_ if hit is not None)
+        return {doc: 1.0 / rank for rank, doc in enumerate(dict.fromkeys(turns), 1)}
 
 
 @dataclass(frozen=True)
-class Merge(Stage):
+class Merge(Fusion):
     """All hits of all branches by their scores as they are; a document that several have keeps its best score.
 
-    What merges rankings of collections or languages that have no document in common (`a + b` would add to each
+    It merges rankings of collections or languages that have no document in common (`a + b` would add to each
     document the other ranking's floor). Raw scores compare where one model gave them all; `merge(zscore(a),
     zscore(b))` where not.
     """
 
-    branches: tuple[Stage, ...]
-
-    def __post_init__(self) -> None:
-        if not self.branches:
-            raise InputError("merge needs at least one stage")
-
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        def best(rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
-            scores: dict[str, float] = {}
-            for hit in (hit for hits in rankings for hit in hits):
-                scores[hit.id] = max(hit.score, scores.get(hit.id, -math.inf))
-            return scores
-
-        return _fused(self, self.branches, run, best)
-
-    def __str__(self) -> str:
-        return "merge(" + ", ".join(map(str, self.branches)) + ")"
+    def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:
+        scores: dict[str, float] = {}
+        for hit in (hit for hits in rankings for hit in hits):
+            scores[hit.id] = max(hit.score, scores.get(hit.id, -math.inf))
+        return scores
 
 
 def merge(*stages: Stage) -> Stage:
@@ -296,7 +317,7 @@ def reciprocal_ranks(rankings: Sequence[Sequence[Hit]], constant: int = 60) -> d
     return totals
 
 
-def standardised(scores: Sequence[float]) -> np.ndarray:
+def standardize(scores: Sequence[float]) -> np.ndarray:
     """z-scores, float64 [n]; zeros where all scores are equal."""
     values = np.asarray(scores, dtype=np.float64)
     largest = float(np.abs(values).max(initial=0.0))
@@ -311,64 +332,46 @@ def standardised(scores: Sequence[float]) -> np.ndarray:
     return standard
 
 
-def zscored(hits: Sequence[Hit]) -> list[tuple[str, float]]:
+def to_zscores(hits: Sequence[Hit]) -> list[tuple[str, float]]:
     """The hits' ids with their z-scores."""
-    return list(
-        zip((hit.id for hit in hits), standardised([hit.score for hit in hits]).tolist(), strict=True)
-    )
+    return list(zip((hit.id for hit in hits), standardize([hit.score for hit in hits]).tolist(), strict=True))
 
 
 def _addends(stage: Stage) -> tuple[Stage, ...]:
     return stage.branches if isinstance(stage, Sum) else (stage,)
 
 
-def _fused(
-    stage: Stage,
-    branches: Sequence[Stage],
-    run: Run | Iterable[Item | str],
-    fuse: Callable[[Sequence[tuple[Hit, ...]]], Mapping[str, float]],
-) -> Run:
-    run = run if isinstance(run, Run) else Run.of(run)
-    runs = [branch(run) for branch in branches]
-    started = time.perf_counter()
-    hits = {query.id: list(fuse([each[query.id] for each in runs]).items()) for query in run.queries}
-    before = run.manifest.records  # every branch repeats them
-    records = list(before)
-    for each in runs:
-        own = each.manifest.records
-        records += own[len(before) :] if own[: len(before)] == before else own
-    docs = next((each.docs for each in runs if each.docs is not None), run.docs)
-    result = run.ranking(hits, docs)
-    records.append(Record(str(stage), stage.fingerprint, round(time.perf_counter() - started, 4)))
-    return replace(result, manifest=Manifest(tuple(records)))
-
-
-def fingerprint(value: object) -> str:
-    """12 hex digits over a value's canonical description (see `described`)."""
-    text = json.dumps(described(value), sort_keys=True, ensure_ascii=False)
+def hash_description(value: object) -> str:
+    """12 hex digits over a value's canonical description (see `describe`)."""
+    text = json.dumps(describe(value), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def described(value: object) -> object:
+def describe(value: object) -> object:
     """A JSON-able description of what a value computes; `TypeError` where there is no stable one."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): described(inner) for key, inner in value.items()}
+        return {str(key): describe(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | frozenset | set):
-        inner = [described(each) for each in value]
+        inner = [describe(each) for each in value]
         return sorted(inner, key=repr) if isinstance(value, frozenset | set) else inner
-    if not isinstance(value, Stage) and isinstance(own := getattr(value, "fingerprint", None), str):
+    if isinstance(value, Stage):
+        return value.describe()
+    if isinstance(own := getattr(value, "fingerprint", None), str):
         return own
-    if isinstance(value, Stage) and isinstance(meant := getattr(value, "stands_for", None), Stage):
-        return described(meant)  # a stage that keeps what another makes computes the same
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: described(getattr(value, f.name)) for f in fields(value) if f.compare}
-        return {"type": type(value).__qualname__, **parts}
-    # Not a lambda, a closure or a bound method: their names do not tell what they hold.
+        return describe_fields(value)
+    # Not a lambda, a closure or a bound method: their names do not show what they hold.
     qualname = getattr(value, "__qualname__", "<")
     if callable(value) and "<" not in qualname and not hasattr(value, "__self__"):
         return f"{value.__module__}.{qualname}"
     raise TypeError(f"{type(value).__name__} has no stable description: give it a `fingerprint`")
+
+
+def describe_fields(value: Any) -> dict[str, object]:
+    """The type of a dataclass and its fields, without those declared with `compare=False`; `TypeError` for others."""
+    own = {each.name: describe(getattr(value, each.name)) for each in fields(value) if each.compare}
+    return {"type": type(value).__qualname__, **own}

@@ -21,7 +21,7 @@ from ..multilingual.judges import Judge
 from ..multilingual.languages import iso, with_languages
 from ..multilingual.prompts import Prompt
 from ..multilingual.reranking.journal import Journal
-from ..pipeline import fingerprint
+from ..pipeline import hash_description
 from ..runs import Manifest, Qrels, Record, Run, read_qrels
 from ..specs import Spec, distributed
 from .agreement import Agreement, Systems, agreement, compare_systems, tables
@@ -122,7 +122,7 @@ class Assessor:
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the judge and the prompt: all that grades depend on beside the pair."""
-        return fingerprint({"judge": self.judge.fingerprint, "prompt": self.prompt})
+        return hash_description({"judge": self.judge.fingerprint, "prompt": self.prompt})
 
     def __str__(self) -> str:
         return f"{self.prompt.name}@{self.judge.name}"

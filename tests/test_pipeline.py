@@ -21,11 +21,11 @@ from crosslens.pipeline import (
     Stage,
     Sum,
     ZScore,
-    fingerprint,
+    hash_description,
     reciprocal_ranks,
     roundrobin,
     rrf,
-    standardised,
+    standardize,
     zscore,
 )
 from crosslens.runs import Hit, Run, ranked
@@ -94,20 +94,20 @@ def test_z_scores_by_hand():
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(1e-12, 1e6), st.floats(-10, 10))
 def test_z_scores_do_not_depend_on_scale(values, scale, shift):
-    plain = standardised(values)
+    plain = standardize(values)
     if np.std(values) < 1e-3:  # near-equal scores may count as equal under one scale's rounding
         return
-    assert standardised([scale * value for value in values]) == pytest.approx(plain, abs=1e-6)
-    assert standardised([value + shift for value in values]) == pytest.approx(plain, abs=1e-6)
+    assert standardize([scale * value for value in values]) == pytest.approx(plain, abs=1e-6)
+    assert standardize([value + shift for value in values]) == pytest.approx(plain, abs=1e-6)
     assert plain.mean() == pytest.approx(0, abs=1e-9)
     assert plain.std() == pytest.approx(1)
 
 
 def test_z_scores_of_tiny_probabilities_are_not_lost_and_rounding_noise_is_not_magnified():
-    assert standardised([1e-15, 3e-15]).tolist() == pytest.approx([-1, 1])
-    assert standardised([0.1 + 0.2, 0.3]).tolist() == [0, 0]
-    assert standardised([]).tolist() == []
-    assert standardised([7]).tolist() == [0]
+    assert standardize([1e-15, 3e-15]).tolist() == pytest.approx([-1, 1])
+    assert standardize([0.1 + 0.2, 0.3]).tolist() == [0, 0]
+    assert standardize([]).tolist() == []
+    assert standardize([7]).tolist() == [0]
 
 
 def test_composition_is_associative():
@@ -238,11 +238,11 @@ def test_what_has_no_stable_description_is_refused():
 
         return inner
 
-    assert fingerprint(ranked) == fingerprint(ranked)
-    assert fingerprint(Path("a/b")) == fingerprint("a/b")
-    assert fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
-    assert fingerprint(frozenset("abc")) == fingerprint(frozenset("cba"))
+    assert hash_description(ranked) == hash_description(ranked)
+    assert hash_description(Path("a/b")) == hash_description("a/b")
+    assert hash_description({"b": 1, "a": 2}) == hash_description({"a": 2, "b": 1})
+    assert hash_description(frozenset("abc")) == hash_description(frozenset("cba"))
     # Two closures share a name and differ in what they hold; so do lambdas and bound methods.
     for unstable in (outer(1), lambda: 1, [].append, np.zeros(2), object()):
         with pytest.raises(TypeError, match="no stable description"):
-            fingerprint(unstable)
+            hash_description(unstable)

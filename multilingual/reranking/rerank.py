@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import InputError, check_known, unknown_name
 from ...items import Item
-from ...pipeline import Stage, reciprocal_ranks, standardised
+from ...pipeline import Stage, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Run
 from ...specs import Spec, distributed
 from .. import judges, prompts
@@ -201,7 +201,7 @@ class Rerank(Stage):
         if self.fuse == "rrf":
             return reciprocal_ranks([hits], RRF_CONSTANT)
         scores = [hit.score for hit in hits]
-        values = standardised(scores).tolist() if self.fuse == "zscore" else scores
+        values = standardize(scores).tolist() if self.fuse == "zscore" else scores
         return dict(zip([hit.id for hit in hits], values, strict=True))
 
     @property
