@@ -98,6 +98,38 @@ class Sparse:
 Batch = Dense | Multi | Sparse
 
 
+def hash_text(text: str) -> int:
+    """64 bits of a string, the same everywhere: among ten million strings one pair is equal with probability 3e-6."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )
+
+
+class SeenIds:
+    """Which ids were seen, at 8 bytes an id: 64-bit hashes in a sorted array, and the latest in a set beside it."""
+
+    def __init__(self, merge_at: int = 1 << 16) -> None:
+        self._merge_at = merge_at
+        self._sorted = np.zeros(0, np.uint64)
+        self._latest: set[int] = set()
+
+    def add(self, id: str) -> bool:
+        """Whether the id was seen before."""
+        key = hash_text(id)
+        if key in self._latest:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(key)))
+        if place < len(self._sorted) and int(self._sorted[place]) == key:
+            return True
+        self._latest.add(key)
+        # A set costs about 70 bytes an id, so it stays a small part; growing with the array bounds the sorting.
+        if len(self._latest) > max(self._merge_at, len(self._sorted) // 8):
+            latest = np.fromiter(self._latest, np.uint64, len(self._latest))
+            self._sorted = np.sort(np.concatenate([self._sorted, latest]))
+            self._latest.clear()
+        return False
+
+
 def windows(stream: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive lists of at most `size` elements; the stream is read no further ahead than that."""
     window: list[T] = []

@@ -46,6 +46,11 @@ def register(medium: Medium) -> None:
     MEDIA[medium.name] = medium
 
 
+def unregister(name: str) -> None:
+    """Take a modality away again, as a test that added one does."""
+    del MEDIA[name]
+
+
 def join_modalities(held: Iterable[str]) -> str:
     """Names of modalities as one, `text+image`, always in the same order."""
     names = set(held)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ...errors import InputError
-from ...items import Item
+from ...items import Item, SeenIds
 from ..languages import iso
 
 T = TypeVar("T")
@@ -136,7 +133,7 @@ class Reader:
     ) -> Iterator[Item]:
         """The items of `rows`, which come with their places; None from `read` leaves a row out."""
         self._skipped[what], self._problems[what] = 0, []
-        seen = Seen()
+        seen = SeenIds()
         for place, row in rows:
             try:
                 item = read(row)
@@ -152,34 +149,3 @@ class Reader:
                 continue
             if item is not None:
                 yield item
-
-
-class Seen:
-    """Which ids were seen, at 8 bytes an id: hashes in a sorted array, and the latest in a set beside it.
-
-    64 bits: among ten million ids one pair is taken for equal with probability 3e-6.
-    """
-
-    def __init__(self, merge_at: int = 1 << 16) -> None:
-        self._merge_at = merge_at
-        self._sorted = np.zeros(0, np.uint64)
-        self._latest: set[int] = set()
-
-    def add(self, id: str) -> bool:
-        """Whether the id was seen before."""
-        key = int.from_bytes(
-            hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-        )
-        if key in self._latest:
-            return True
-        place = int(np.searchsorted(self._sorted, np.uint64(key)))
-        if place < len(self._sorted) and int(self._sorted[place]) == key:
-            return True
-        self._latest.add(key)
-        # A set costs about 70 bytes an id, so it stays a small part; growing with the array bounds the
-        # sorting.
-        if len(self._latest) > max(self._merge_at, len(self._sorted) // 8):
-            fresh = np.fromiter(self._latest, np.uint64, len(self._latest))
-            self._sorted = np.sort(np.concatenate([self._sorted, fresh]))
-            self._latest.clear()
-        return False

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
 from ...files import write_atomically
-from ...items import Item
+from ...items import Item, SeenIds
 from ..collections.base import Collection
-from ..collections.records import Seen, json_lines, read_id, read_record
+from ..collections.records import json_lines, read_id, read_record
 from ..collections.topics import FIELDS
 from .translation import Translate, Translation, translations
 
@@ -134,7 +134,7 @@ class _Growing:
         self.partial = output.with_name(f".{output.name}.partial")
         self.made_of = output.with_name(f".{output.name}.partial.json")
         self.manifest = output.with_name(f"{output.name}.manifest.json")
-        self.seen = Seen()
+        self.seen = SeenIds()
         self.lines = 0
         self.counts: Counter[str] = Counter()
 
@@ -232,7 +232,7 @@ def _last_line_end(file: Any, size: int) -> int:
     return 0
 
 
-def _windows(items: Iterable[Item], seen: Seen, appetite: int) -> Iterator[list[Item]]:
+def _windows(items: Iterable[Item], seen: SeenIds, appetite: int) -> Iterator[list[Item]]:
     """Items that were not seen, in lists of about so many characters."""
     window: list[Item] = []
     held = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.items import Item
+from crosslens.items import Item, SeenIds
 from crosslens.multilingual.collections import base as module
 from crosslens.multilingual.collections.base import (
     Collection,
@@ -22,7 +22,6 @@ from crosslens.multilingual.collections.base import (
     in_language,
     load,
 )
-from crosslens.multilingual.collections.records import Seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -412,7 +411,7 @@ def test_documents_held_for_rerankers(make, monkeypatch):
 @given(st.lists(st.text(min_size=1, max_size=3), max_size=300))
 @settings(deadline=None)
 def test_ids_seen_before(given_ids):
-    seen, plain = Seen(merge_at=16), set()
+    seen, plain = SeenIds(merge_at=16), set()
     for id in given_ids:
         assert seen.add(id) == (id in plain)
         plain.add(id)

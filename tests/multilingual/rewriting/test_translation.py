@@ -931,14 +931,14 @@ def test_pictures_and_what_is_odd_are_kept_or_counted(tmp_path):
 
 
 def test_windows_hold_about_what_the_translator_likes():
-    from crosslens.multilingual.collections.records import Seen
+    from crosslens.items import SeenIds
     from crosslens.multilingual.rewriting.translation_files import WINDOW, _windows
 
     items = [Item(str(n), "x" * 100) for n in range(1000)]
-    sizes = [len(window) for window in _windows(items, Seen(), 1000)]
+    sizes = [len(window) for window in _windows(items, SeenIds(), 1000)]
     assert sizes == [10] * 100
-    assert max(len(window) for window in _windows(items, Seen(), 1 << 20)) == WINDOW
-    assert sum(len(window) for window in _windows([*items, *items], Seen(), math.inf)) == 1000
+    assert max(len(window) for window in _windows(items, SeenIds(), 1 << 20)) == WINDOW
+    assert sum(len(window) for window in _windows([*items, *items], SeenIds(), math.inf)) == 1000
 
 
 def test_contracts_import_no_framework():
