@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, get_args
@@ -118,9 +118,10 @@ def distributed(
 
 
 def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of `target` by name."""
+    """The keyword-only parameters of `target` by name; all fields where it is a dataclass."""
+    every = is_dataclass(target)
     parameters = inspect.signature(target, eval_str=True).parameters
-    return {name: each for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+    return {name: each for name, each in parameters.items() if every or each.kind is each.KEYWORD_ONLY}
 
 
 def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:

@@ -71,7 +71,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             bar.stop()
 
 
-def shown(item: Item) -> dict[str, Any]:
+def describe_item(item: Item) -> dict[str, Any]:
     """What a person sees of a hit: the start of its text, or where its picture is."""
     text = (item.text or "").strip()
     picture = (
@@ -80,7 +80,7 @@ def shown(item: Item) -> dict[str, Any]:
     return {"text": text[:100] if text else f"[{picture}]", "image": picture}
 
 
-def summary(run: Run, output: Path, json: bool) -> None:
+def emit_run(run: Run, output: Path, json: bool) -> None:
     """What `run` and `rerank` say about the file they wrote."""
     empty = [query.id for query, hits in run if not hits]
     report = {
@@ -106,7 +106,7 @@ def summary(run: Run, output: Path, json: bool) -> None:
             say(line)
 
 
-def guarded(program: Callable[[], Any]) -> int:
+def run_guarded(program: Callable[[], Any]) -> int:
     """Run a program; its exit status: 0 done, 2 bad usage or input, 1 anything else. No traceback for mistakes."""
     logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.WARNING)
     logging.getLogger("crosslens").setLevel(logging.INFO)

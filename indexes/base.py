@@ -12,6 +12,7 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError
 from ..items import Item
 from ..runs import Run
+from .card import Card
 
 # Field (`lang`, `modality`, or a key of `Item.meta`) -> the value it must have, or one of several.
 Where = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
@@ -33,6 +34,28 @@ class Recall:
 
 class Index(Protocol):
     """Vectors, full text and the documents behind them, in one place."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def card(self) -> Card:
+        """What it is: its kind, encoders, settings, counts."""
+        ...
+
+    @property
+    def langs(self) -> Mapping[str, int]:
+        """Documents of each language, most first; those without a language are left out."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the documents, the spaces and the search structures."""
+        ...
+
+    def __len__(self) -> int:
+        """How many documents it holds."""
+        ...
 
     @property
     def specs(self) -> Sequence[EncoderSpec]:

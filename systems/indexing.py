@@ -10,23 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..commands.console import progress
 from ..multilingual.languages import with_languages
+from ..pipeline import Progress, show_nothing
 
 if TYPE_CHECKING:
-    from ..indexes.base import Recall
+    from ..indexes.base import Index, Recall
     from ..indexes.card import Windows
     from ..indexes.distributed import Cluster
-    from ..indexes.lance import LanceIndex
-    from ..indexes.passages import PassageIndex
     from ..multilingual.collections.base import Collection
 
 
 @dataclass(frozen=True)
-class Indexed:
+class Indexing:
     """A finished index, and what making it took: `added` documents were new or changed; seconds of wall time."""
 
-    index: LanceIndex | PassageIndex
+    index: Index
     added: int
     recall: Recall
     loading_seconds: float
@@ -66,7 +64,7 @@ class Indexed:
         return "\n".join(lines)
 
 
-def indexed(
+def index_collection(
     collection: Collection,
     directory: str | Path,
     specs: Sequence[str],
@@ -80,7 +78,8 @@ def indexed(
     trust_remote_code: bool = False,
     ray: str | None = None,
     cache: bool = True,
-) -> Indexed:
+    progress: Progress = show_nothing,
+) -> Indexing:
     """Encode a collection's `documents` documents into an index, or go on with one that is begun.
 
     Where `device` means several, they encode together until all is encoded; the index goes on with the first.
@@ -120,7 +119,7 @@ def indexed(
         made = open_index(directory, device=devices[0], trust_remote_code=trust_remote_code)
     recall = made.build(ann)
     ended = time.perf_counter()
-    return Indexed(made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found)
+    return Indexing(made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found)
 
 
 @contextmanager

@@ -1,101 +1,137 @@
-"""What the command line searches with: from an index directory and SPECs to a run."""
+"""What the command line and the service search with: from a line, or its shorthand, to a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..commands.console import progress
-from ..errors import InputError, unknown_name
+from ..errors import InputError, check_known, list_few
+from ..multilingual.reranking import rerank
+from ..pipeline import Progress, show_nothing, watch
+from ..runs import Run
+from .stages import Retrieval
+from .system import CollectionSite, IndexSite, System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from ..indexes.lance import LanceIndex
-    from ..indexes.passages import PassageIndex
+    from ..indexes.base import Index, Where
     from ..items import Item
-    from ..multilingual.reranking.rerank import Rerank
-    from ..runs import Run
+    from ..multilingual.collections.base import Collection
+
+MODES = ("dense", "lexical", "hybrid")
 
 
-def default_encoders(images: int) -> list[str]:
-    """Text alone needs one space; pictures need the shared one beside it."""
-    return ["offline:e5-small", "offline:conse"] if images else ["offline:e5-small"]
+def write_line(
+    mode: str = "hybrid", *, langs: Sequence[str] = (), correct: bool = True, rerankers: Sequence[str] = ()
+) -> str:
+    """The line that `--mode`, `--lang`, `--no-correction` and `--rerank` are shorthand for."""
+    check_known(mode, MODES, "mode")
+    options = [f"lang={','.join(langs)}"] * bool(langs) + ["correct=false"] * (not correct)
+    head = mode + ("?" + "&".join(options) if options else "")
+    return " >> ".join([head, *map(_quote, rerankers)])
 
 
-def searched(
-    directory: str | Path, queries: Iterable[Item], *, k: int, mode: str, where: dict[str, Any] | None,
-    correction: bool, exact: bool, rerank: list[str] | None, unseen: str, device: str, trust_remote_code: bool,
+def search_index(
+    directory: str | Path,
+    queries: Iterable[Item],
+    line: str,
+    *,
+    k: int,
+    topics: Collection | None = None,
+    where: Where | None = None,
+    exact: bool = False,
+    unseen: str = "refuse",
+    device: str = "auto",
+    trust_remote_code: bool = False,
     journal: Path | None = None,
-) -> Run:  # fmt: skip
-    """The k best documents of each query, reranked if rerankers are named."""
+    progress: Progress = show_nothing,
+) -> Run:
+    """The k best documents of each query, by the system that `line` describes.
+
+    `topics` is the collection whose topics and runs the line may name. `InputError` for a line that is wrong, or that
+    does not fit the index, before any model is loaded as far as that can be known.
+    """
     from ..indexes.registry import open_index
 
-    if mode not in ("dense", "lexical", "hybrid"):
-        raise unknown_name(mode, ("dense", "lexical", "hybrid"), "mode")
+    system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
+    check_known(unseen, ("refuse", "keep"), "value of unseen")
     index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
-    queries = list(queries)
-    _check_languages(index, queries, where, str(directory))
-    options: dict[str, Any] = {"where": where, "correct": correction, "exact": exact}
-    if not rerank:
-        return index.retriever(mode, k, **options)(queries)  # type: ignore[arg-type]
-    with progress("judging") as bar:
-        stages = rerankers(rerank, device, trust_remote_code, unseen, bar, journal)
-        done = index.retriever(mode, max(k, *(each.depth for each in stages)), **options)(queries)  # type: ignore[arg-type]
-        for stage in stages:
-            done = stage(done)
-        return done.cut(k)
+    asked = list(queries)
+    langs = [lang for part in system.parts if isinstance(part, Retrieval) for lang in part.langs]
+    filtered = (where or {}).get("lang", ())
+    _check_languages(index, asked, [*([filtered] if isinstance(filtered, str) else filtered), *langs])  # type: ignore[misc]
+    site = IndexSite(index, topics, where, exact, unseen, journal)
+    with progress("judging", None) as watcher, watch(watcher):
+        return system.bind(site, system.depth(k))(Run.of(asked)).cut(k)
 
 
-def _check_languages(
-    index: LanceIndex | PassageIndex, queries: list[Item], where: dict[str, Any] | None, name: str
-) -> None:
-    """`InputError` for a language asked for, or meant by all topics, that no document of the index is in."""
-    from ..errors import list_few
-    from ..multilingual.collections.base import check_meant
+def rerank_run(
+    run: Run,
+    collection: Collection,
+    specs: Sequence[str],
+    *,
+    unseen: str = "refuse",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    journal: Path | None = None,
+    progress: Progress = show_nothing,
+) -> Run:
+    """A run made elsewhere, reranked by one system after the other; its documents are those of the collection."""
+    from ..multilingual.collections.base import documents
 
-    langs = index.langs
-    if lacking := [lang for lang in (where or {}).get("lang", ()) if lang not in langs]:
-        raise InputError(f"{name} has no documents in {', '.join(lacking)}, only in {list_few(langs, 8)}")
-    if sum(langs.values()) == len(index):  # every document has one
-        check_meant(queries, langs, name)
-
-
-def rerankers(
-    specs: list[str], device: str, trust_remote_code: bool, unseen: str,
-    bar: Callable[[int], None], journal: Path | None,
-) -> list[Rerank]:  # fmt: skip
-    """The stages that SPECs name; all are loaded before the first one works."""
-    from ..multilingual.reranking.rerank import load
-
-    return [
-        load(
-            spec,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            unseen=unseen,
-            progress=bar,
-            journal=journal,
-        )
-        for spec in specs
-    ]
+    line = " >> ".join(map(_quote, specs))
+    system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
+    check_known(unseen, ("refuse", "keep"), "value of unseen")
+    held = documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
+    site = CollectionSite(collection, unseen=unseen, journal=journal)
+    with progress("judging", None) as watcher, watch(watcher):
+        return system.bind(site, 0)(replace(run, docs=held))
 
 
-def journal(output: Path) -> Path:
-    """Where finished queries are kept until the run is written."""
+def choose_encoders(pictures: int) -> list[str]:
+    """The default encoders: text alone needs one space; pictures need the shared one beside it."""
+    return ["offline:e5-small", "offline:conse"] if pictures else ["offline:e5-small"]
+
+
+def place_journal(output: Path) -> Path:
+    """Where finished queries are kept until the run is written; `InputError` if it could not be written."""
     if not output.parent.is_dir():
         raise InputError(f"there is no directory {output.parent} to write {output.name} into")
     return output.with_name(output.name + ".journal")
 
 
-def filters(langs: list[str] | None, wheres: list[str] | None) -> dict[str, Any] | None:
-    """`--lang` and `--where` as one filter; values of one key are alternatives."""
-    from ..multilingual.languages import iso
-
-    found: dict[str, Any] = {"lang": [iso(lang) for lang in langs]} if langs else {}
-    for pair in wheres or []:
+def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:
+    """`KEY=VALUE` pairs as a filter; values of one key are alternatives."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"--where {pair!r} is not KEY=VALUE")
         found.setdefault(key, []).append(value)
     return found or None
+
+
+def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]) -> None:
+    """`InputError` for a language asked for, or meant by all topics, that no document of the index is in."""
+    from ..multilingual.collections.base import check_meant
+
+    held: Mapping[str, int] = index.langs
+    if lacking := [lang for lang in dict.fromkeys(langs) if lang not in held]:
+        raise InputError(
+            f"{index.path} has no documents in {', '.join(lacking)}, only in {list_few(held, 8)}"
+        )
+    if sum(held.values()) == len(index):  # every document has one
+        check_meant(list(queries), held, index.path)
+
+
+def _quote(spec: str) -> str:
+    """A reranker's SPEC as it stands in a line: in quotes where it holds white space, parentheses or a comma."""
+    if "@" not in spec and spec != "default":
+        rerank.read(spec)  # says that it names no model
+    if not any(character.isspace() or character in "()," for character in spec):
+        return spec
+    mark = "'" if '"' in spec else '"'
+    if mark in spec:
+        raise InputError(f"the SPEC {spec} holds both kinds of quotes, which a line cannot hold")
+    return f"{mark}{spec}{mark}"

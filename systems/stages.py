@@ -1,6 +1,8 @@
-"""What the SPECs in a pipeline mean: each becomes a leaf, known before any model is loaded, and later a stage.
+"""What the SPECs in a line stand for: one registry of stages, each known before any model or index is opened.
 
-A new one is a class here and a line in `LEAVES`.
+A line is read into unbound stages (`System.parse`), which become stages when they are bound to a site: an index, or a
+collection at work. A new stage is a function here that reads its options, and a line in `STAGES`; one from another
+package is any `Stage`, named `py:MODULE:NAME` or by an entry point of the group `crosslens.stages`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ..errors import InputError, unknown_name
-from ..evaluation.experiment.plan import Plan
-from ..indexes.base import Mode
+from ..errors import InputError, check_known
+from ..indexes.base import Mode, Where
 from ..indexes.card import Windows
 from ..items import Item
 from ..multilingual.collections.base import documents
@@ -25,7 +26,8 @@ from ..multilingual.reranking import rerank
 from ..multilingual.rewriting import translation
 from ..pipeline import Stage
 from ..runs import Documents, Run
-from ..specs import Spec, bound
+from ..specs import Spec, bound, find_factory
+from .estimates import Work, estimate_judging
 
 if TYPE_CHECKING:
     from ..indexes.base import Index
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An index that a pipeline searches: of which documents, by which encoders, whole or in windows of tokens.
+class IndexPlan:
+    """An index that a line searches: of which documents, by which encoders, whole or in windows of tokens.
 
-    `encoders` are SPECs, empty where full text alone is wanted, None for the collection's default ones; `documents`
-    is another version of the collection's documents, empty for its own.
+    `encoders` are SPECs, empty where full text alone is searched, None for those that the site takes by default;
+    `documents` is another version of the collection's documents, empty for its own.
     """
 
     encoders: tuple[str, ...] | None = None
@@ -46,133 +48,127 @@ class Wanted:
     kind: str = "lance"
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Short names that lines may use: of encoders (for SPECs) and of versions of the documents (for collections).
+
+    `fields` are those of topics where a line does not choose them.
+    """
+
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
+    fields: str | None = None
+
+
 class Site(Protocol):
-    """What a collection at work offers to leaves."""
+    """Where a line runs, and what is the same for all of its stages there.
 
-    collection: Collection
-    plan: Plan
-    bar: Callable[[int], None] | None  # told how much of the stage at work is done
+    `where` and `exact` hold for every search, `unseen` and `journal` for every reranker.
+    """
 
-    def index(self, wanted: Wanted) -> Index:
-        """The finished index; made where it is not there yet."""
+    @property
+    def where(self) -> Where | None: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def unseen(self) -> str: ...
+
+    @property
+    def journal(self) -> Path | None: ...
+
+    @property
+    def collection(self) -> Collection:
+        """The collection whose topics are searched; `InputError` where there is none."""
+        ...
+
+    def index(self, plan: IndexPlan) -> Index:
+        """The finished index; `InputError` where the site has none that is like this."""
         ...
 
 
-class Leaf(Stage):
-    """A frozen dataclass that knows what it will need, and becomes a stage at a site."""
+class Unbound(Stage):
+    """A stage as a line names it, a frozen dataclass; `spec` is its text in the line."""
+
+    spec: str
+
+    def bind(self, site: Site, k: int) -> Stage:
+        """The stage itself; searches find `k` documents for each query."""
+        raise NotImplementedError
 
     @property
-    def wanted(self) -> Wanted | None:
+    def plan(self) -> IndexPlan | None:
         """The index that it searches, if it does."""
         return None
 
-    def at(self, site: Site) -> Stage:
-        """The stage itself."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Retrieval(Leaf):
-    """`dense`, `lexical` or `hybrid`: exact search of an index."""
-
-    spec: str
-    mode: Mode
-    index: Wanted
-    k: int
-    langs: tuple[str, ...] = ()
-    correct: bool = True
-
     @property
-    def wanted(self) -> Wanted:
-        return self.index
+    def depth(self) -> int:
+        """How many hits of each query it looks at; 0 if it takes them as they come."""
+        return 0
 
-    def at(self, site: Site) -> Stage:
-        from ..indexes.retrieve import Retrieve
-
-        where = {"lang": list(self.langs)} if self.langs else None
-        return Retrieve(site.index(self.index), self.mode, self.k, where, True, self.correct)
+    def estimate(self, query: float, passage: float) -> Work:
+        """What a judge has to do for one query; `query` and `passage` are their mean tokens."""
+        return Work()
 
     def __str__(self) -> str:
         return self.spec
 
 
-def _retrieval(
-    mode: Mode,
-    plan: Plan,
-    spec: str,
-    *,
-    encoder: str = "",
-    documents: str = "",
-    lang: str = "",
-    correct: bool = True,
-    index: str = "lance",
-    passages: bool = False,
-    window: int | None = None,
-    stride: int | None = None,
-) -> Leaf:
-    """`encoder` and `documents` are names of the plan's tables, an encoder also a SPEC; `lang` keeps documents."""
-    encoders: tuple[str, ...] | None = () if mode == "lexical" else None
-    if encoder and mode == "lexical":
-        raise InputError(f"{spec}: lexical search has no encoder")
-    if encoder:
-        names = encoder.split(",")
-        for name in names:
-            if name not in plan.encoders and ":" not in name:
-                raise unknown_name(name, tuple(plan.encoders), f"encoder in {spec}:")
-        encoders = tuple(plan.encoders.get(name, name) for name in names)
-    if documents and documents not in plan.documents:
-        raise unknown_name(documents, tuple(plan.documents), f"documents in {spec}:")
-    split = passages or window is not None or stride is not None
-    windows = Windows.of(window, stride) if split else None
-    wanted = Wanted(encoders, plan.documents.get(documents, ""), windows, index)
-    langs = tuple(iso(each) for each in lang.split(",")) if lang else ()
-    return Retrieval(spec, mode, wanted, plan.k, langs, correct)
+@dataclass(frozen=True)
+class Retrieval(Unbound):
+    """`dense`, `lexical` or `hybrid`: search of an index."""
+
+    spec: str
+    mode: Mode
+    index: IndexPlan
+    langs: tuple[str, ...] = ()
+    correct: bool = True
+
+    @property
+    def plan(self) -> IndexPlan:
+        return self.index
+
+    def bind(self, site: Site, k: int) -> Stage:
+        from ..indexes.retrieve import Retrieve
+
+        where = dict(site.where or {})
+        if self.langs:
+            where["lang"] = [*where.get("lang", ()), *self.langs]  # type: ignore[misc]
+        return Retrieve(site.index(self.index), self.mode, k, where or None, site.exact, self.correct)
 
 
 @dataclass(frozen=True)
-class Reranking(Leaf):
+class Reranking(Unbound):
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`: a reranker."""
 
     spec: str
     method: rerank.Method = field(compare=False)
 
-    def at(self, site: Site) -> Stage:
-        return self.method.loaded(unseen=site.plan.unseen, progress=site.bar)
+    @property
+    def depth(self) -> int:
+        return self.method.depth
 
-    def __str__(self) -> str:
-        return self.spec
+    def bind(self, site: Site, k: int) -> Stage:
+        return self.method.loaded(unseen=site.unseen, journal=site.journal)
+
+    def estimate(self, query: float, passage: float) -> Work:
+        return estimate_judging(self.method, query, passage)
 
 
 @dataclass(frozen=True)
-class Translating(Leaf):
+class Translating(Unbound):
     """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
 
     spec: str
     load: Callable[[], translation.Translate] = field(compare=False)
 
-    def at(self, site: Site) -> Stage:
+    def bind(self, site: Site, k: int) -> Stage:
         return self.load()
 
-    def __str__(self) -> str:
-        return self.spec
-
 
 @dataclass(frozen=True)
-class Finding(Leaf):
-    """`translations?file=PATH`: the queries in the words that a file has for them."""
-
-    spec: str
-    stage: translation.Translated
-
-    def at(self, site: Site) -> Stage:
-        return self.stage
-
-    def __str__(self) -> str:
-        return self.spec
-
-
-@dataclass(frozen=True)
-class Wording(Leaf):
+class TopicsChoice(Unbound):
     """`topics?lang=&source=&fields=`: the collection's own topics in another wording take the queries' place.
 
     Queries that have no such wording, as they are not meant for the language, are left out from there on.
@@ -183,12 +179,36 @@ class Wording(Leaf):
     lang: str | None = None
     source: Source | None = None
 
-    def at(self, site: Site) -> Stage:
-        worded = site.collection.queries(fields=self.fields, lang=self.lang, source=self.source)
-        return Worded(tuple(with_languages(worded)))
+    def bind(self, site: Site, k: int) -> Stage:
+        topics = site.collection.queries(fields=self.fields, lang=self.lang, source=self.source)
+        return Worded(tuple(with_languages(topics)))
 
-    def __str__(self) -> str:
-        return self.spec
+
+@dataclass(frozen=True)
+class RunFile(Unbound):
+    """`run?file=PATH`: a TREC run made elsewhere."""
+
+    spec: str
+    file: str
+
+    def bind(self, site: Site, k: int) -> Stage:
+        path = Path(self.file)
+        try:
+            content = sha256(path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise InputError(f"cannot read the run {path}: {error.strerror}") from None
+        return FromFile(path, content, site.collection)
+
+
+@dataclass(frozen=True)
+class Ready(Unbound):
+    """A stage that needs no site: one from another package, or translations from a file."""
+
+    spec: str
+    stage: Stage
+
+    def bind(self, site: Site, k: int) -> Stage:
+        return self.stage
 
 
 @dataclass(frozen=True)
@@ -199,8 +219,8 @@ class Worded(Stage):
     content: str = ""
 
     def __post_init__(self) -> None:
-        told = "\n".join(f"{query.id} {query.content_hash()}" for query in self.queries)
-        object.__setattr__(self, "content", sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16])
+        listed = "\n".join(f"{query.id} {query.content_hash()}" for query in self.queries)
+        object.__setattr__(self, "content", sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()[:16])
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         worded = {query.id: query for query in self.queries}
@@ -217,25 +237,6 @@ class Worded(Stage):
 
 
 @dataclass(frozen=True)
-class Recorded(Leaf):
-    """`run?file=PATH`: a TREC run made elsewhere."""
-
-    spec: str
-    file: str
-
-    def at(self, site: Site) -> Stage:
-        path = Path(self.file)
-        try:
-            content = sha256(path.read_bytes()).hexdigest()[:16]
-        except OSError as error:
-            raise InputError(f"cannot read the run {path}: {error.strerror}") from None
-        return FromFile(path, content, site.collection)
-
-    def __str__(self) -> str:
-        return self.spec
-
-
-@dataclass(frozen=True)
 class FromFile(Stage):
     """The hits of a TREC run in place of the run's own, its documents those of the collection."""
 
@@ -249,14 +250,14 @@ class FromFile(Stage):
     @property
     def docs(self) -> Documents:
         """Where its documents are found."""
-        return Streamed(self.collection)
+        return StreamedDocuments(self.collection)
 
     def __str__(self) -> str:
         return f"run({self.path.name})"
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedDocuments:
     """The documents of a collection as `Documents`, read through once for every call."""
 
     collection: Collection
@@ -266,50 +267,117 @@ class Streamed:
         return documents(self.collection, ids).get(ids)
 
 
-def _wording(
-    plan: Plan,
-    spec: str,
+def plan_retrieval(
+    mode: Mode,
+    text: str,
+    vocabulary: Vocabulary,
+    *,
+    encoder: str = "",
+    documents: str = "",
+    lang: str = "",
+    correct: bool = True,
+    index: str = "lance",
+    passages: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Unbound:
+    """`encoder` and `documents` are short names of the vocabulary, an encoder also a SPEC; `lang` keeps documents."""
+    encoders: tuple[str, ...] | None = () if mode == "lexical" else None
+    if encoder and mode == "lexical":
+        raise InputError(f"{text}: lexical search has no encoder")
+    if encoder:
+        names = encoder.split(",")
+        for name in names:
+            if ":" not in name:
+                check_known(name, vocabulary.encoders, f"encoder in {text}:")
+        encoders = tuple(vocabulary.encoders.get(name, name) for name in names)
+    if documents:
+        check_known(documents, vocabulary.documents, f"documents in {text}:")
+    split = passages or window is not None or stride is not None
+    windows = Windows.of(window, stride) if split else None
+    plan = IndexPlan(encoders, vocabulary.documents.get(documents, ""), windows, index)
+    langs = tuple(iso(each) for each in lang.split(",")) if lang else ()
+    return Retrieval(text, mode, plan, langs, correct)
+
+
+def plan_topics(
+    text: str,
+    vocabulary: Vocabulary,
     *,
     fields: str | None = None,
     lang: str | None = None,
     source: Literal["original", "human", "machine"] | None = None,
-) -> Leaf:
-    return Wording(spec, fields or plan.fields, iso(lang) if lang else None, source)
+) -> Unbound:
+    """`fields`, `lang` and `source` choose the wording of the collection's topics."""
+    return TopicsChoice(text, fields or vocabulary.fields, iso(lang) if lang else None, source)
 
 
-def _finding(plan: Plan, spec: str, *, file: str = "", to: str | None = None) -> Leaf:
+def plan_translations(text: str, vocabulary: Vocabulary, *, file: str = "", to: str | None = None) -> Unbound:
+    """`file` holds the queries in another language, `to` says in which where it does not."""
     if not Path(file).is_file():
-        raise InputError(f"{spec}: there is no file {file!r}; write translations?file=PATH")
-    return Finding(spec, translation.Translated(Path(file), to))
+        raise InputError(f"{text}: there is no file {file!r}; write translations?file=PATH")
+    return Ready(text, translation.Translated(Path(file), to))
 
 
-def _recorded(plan: Plan, spec: str, *, file: str = "") -> Leaf:
+def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
+    """`file` is a TREC run."""
     if not Path(file).is_file():
-        raise InputError(f"{spec}: there is no run {file!r}; write run?file=PATH")
-    return Recorded(spec, file)
+        raise InputError(f"{text}: there is no run {file!r}; write run?file=PATH")
+    return RunFile(text, file)
 
 
-# name -> what a SPEC of that name becomes; keyword-only parameters are its options.
-LEAVES: Mapping[str, Callable[..., Leaf]] = {
-    "dense": partial(_retrieval, "dense"),
-    "lexical": partial(_retrieval, "lexical"),
-    "hybrid": partial(_retrieval, "hybrid"),
-    "topics": _wording,
-    "run": _recorded,
-    "translations": _finding,
+def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
+    """`translate@FAMILY:CHECKPOINT?to=`."""
+    return Translating(text, translation.read(text, device=device, trust_remote_code=trust_remote_code))
+
+
+def plan_reranker(text: str, device: str, trust_remote_code: bool) -> Unbound:
+    """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`, or `default`."""
+    return Reranking(text, rerank.read(text, device=device, trust_remote_code=trust_remote_code))
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """What a name in a line stands for; `needs` says of what the stage works: `an index`, `a collection`, ...
+
+    `read` takes the text and the vocabulary, and its keyword-only parameters are the options of the stage; that of a
+    stage with a model (`NAME@FAMILY:CHECKPOINT`) takes the text, the device and whether code of checkpoints may run.
+    """
+
+    read: Callable[..., Unbound]
+    needs: str
+    model: bool = False
+
+
+# A name with a model that is not here is that of a prompt, and the stage a reranker.
+RERANKER = StageKind(plan_reranker, "hits and their documents", model=True)
+STAGES: Mapping[str, StageKind] = {
+    "dense": StageKind(partial(plan_retrieval, "dense"), "an index with vectors"),
+    "lexical": StageKind(partial(plan_retrieval, "lexical"), "an index with full text"),
+    "hybrid": StageKind(partial(plan_retrieval, "hybrid"), "an index with both"),
+    "topics": StageKind(plan_topics, "a collection"),
+    "run": StageKind(plan_run, "a collection"),
+    "translations": StageKind(plan_translations, "queries"),
+    "translate": StageKind(plan_translate, "queries", model=True),
+    "default": RERANKER,
 }
 
 
-def read(text: str, plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> Leaf:
-    """The leaf that a SPEC names; `InputError` lists the known ones and their options. No model is loaded."""
-    if text.startswith("translate@"):
-        load = translation.read(text, device=device, trust_remote_code=trust_remote_code)
-        return Translating(text, load)
-    if "@" in text or text == "default":
-        return Reranking(text, rerank.read(text, device=device, trust_remote_code=trust_remote_code))
+def read_stage(
+    text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False
+) -> Unbound:
+    """The stage that a SPEC in a line names; `InputError` lists the known ones and their options. Loads no model."""
+    head, at, _ = text.partition("?")[0].partition("@")
+    kind = STAGES.get(head, RERANKER if at else None)
+    if kind is not None and kind.model:
+        return kind.read(text, device, trust_remote_code)
     spec = Spec.parse(text)
-    if spec.family not in LEAVES:
-        known = (*LEAVES, "translate@family:checkpoint", "prompt@family:checkpoint")
-        raise unknown_name(spec.family, known, "stage")
-    make = LEAVES[spec.family]
-    return make(plan, text, **bound(spec, make))
+    if kind is not None:
+        return kind.read(text, vocabulary, **bound(spec, kind.read))
+    plain = [name for name, each in STAGES.items() if not each.model]
+    more = (*plain, "translate@family:checkpoint", "prompt@family:checkpoint")
+    made, spec = find_factory(spec, "stages", {}, "stage", more=more)
+    stage: Any = made(**bound(spec, made))
+    if not isinstance(stage, Stage):
+        raise InputError(f"{text} makes a {type(stage).__name__}, which is no Stage of crosslens")
+    return stage if isinstance(stage, Unbound) else Ready(text, stage)

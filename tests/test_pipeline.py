@@ -21,11 +21,14 @@ from crosslens.pipeline import (
     Stage,
     Sum,
     ZScore,
+    advance,
     hash_description,
+    merge,
     reciprocal_ranks,
     roundrobin,
     rrf,
     standardize,
+    watch,
     zscore,
 )
 from crosslens.runs import Hit, Run, ranked
@@ -246,3 +249,33 @@ def test_what_has_no_stable_description_is_refused():
     for unstable in (outer(1), lambda: 1, [].append, np.zeros(2), object()):
         with pytest.raises(TypeError, match="no stable description"):
             hash_description(unstable)
+
+
+def test_merge_takes_scores_as_they_are():
+    merged = merge(Fixed((("a", 3.0), ("b", 1.0))), Fixed((("c", 2.0), ("b", 2.5))))(["x"])
+    assert [tuple(hit) for hit in merged["1"]] == [("a", 3.0), ("b", 2.5), ("c", 2.0)]
+    with pytest.raises(InputError, match="at least one"):
+        merge()
+
+
+def test_a_pipeline_is_rebuilt_from_its_parts():
+    pipeline = rrf(A % 3, 0.5 * zscore(B) + EMPTY, k=20) >> Cut(2)
+    assert [part for part in pipeline.parts if isinstance(part, Fixed)] == [A, B, EMPTY]
+    assert pipeline.map(lambda part: part) == pipeline
+    swapped = pipeline.map(lambda part: B if part == A else part)
+    assert swapped == (rrf(B % 3, 0.5 * zscore(B) + EMPTY, k=20) >> Cut(2))
+    assert swapped.fingerprint != pipeline.fingerprint
+
+
+def test_who_watches_gets_totals_and_only_inside_the_block():
+    seen: list[int] = []
+    inner: list[int] = []
+    advance(3)  # nobody watches
+    with watch(seen.append):
+        advance()
+        with watch(inner.append):
+            advance(4)
+        advance(2)
+        advance(0)
+    advance(5)
+    assert (seen, inner) == ([1, 3], [4])

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ...commands.console import progress, say
 from ...errors import InputError
-from ...files import write_atomically
+from ...files import lock_directory, write_atomically
 from ...multilingual.collections.base import Lacking
-from ...pipeline import Stage
+from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Qrels, Run
-from ...systems import stages as leaves
-from ...systems.grammar import parse
-from ...systems.stages import Leaf, Wanted
+from ...systems.system import System
 from ..evaluate import evaluate
 from ..measures import MEASURES, MLIR
 from ..table import Table
 from .plan import Plan
 from .results import Cost, Outcome, Part, Results
-from .sites import Place, slug
-from .store import Kept, Store
+from .sites import ExperimentSite, make_slug
+from .store import KeptStage, ResultStore
+
+log = logging.getLogger("crosslens")
 
 PACKAGES = (
     "crosslens",
@@ -42,81 +43,66 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class System:
-    """A pipeline of the plan: its SPECs in the order in which they stand, and the leaf that each of them means."""
-
-    name: str
-    pipeline: str
-    specs: tuple[str, ...]
-    leaves: Mapping[str, Leaf]
-
-    @property
-    def wanted(self) -> list[Wanted]:
-        """The indexes that it searches."""
-        return [leaf.wanted for leaf in self.leaves.values() if leaf.wanted is not None]
-
-
-def systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> list[System]:
-    """The plan's pipelines, read; `InputError` names the system whose line is wrong. Loads no model."""
-    found = []
-    for name, text in plan.systems.items():
-        seen: dict[str, Leaf] = {}
-        specs: list[str] = []
-
-        def leaf(spec: str, seen: dict[str, Leaf] = seen, specs: list[str] = specs) -> Stage:
-            specs.append(spec)
-            if spec not in seen:
-                seen[spec] = leaves.read(spec, plan, device=device, trust_remote_code=trust_remote_code)
-            return seen[spec]
-
+def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> dict[str, System]:
+    """The plan's systems by name; `InputError` names the system whose line is wrong. Loads no model."""
+    systems = {}
+    for name, line in plan.systems.items():
         try:
-            parse(text, leaf)
+            systems[name] = System.parse(
+                line, plan.vocabulary, device=device, trust_remote_code=trust_remote_code
+            )
         except InputError as error:
             raise InputError(f"the system {name!r}: {error}") from None
-        found.append(System(name, text, tuple(specs), seen))
-    return found
+    return systems
 
 
-def places(
+def open_sites(
     plan: Plan,
-    compared: Sequence[System],
+    systems: Mapping[str, System],
     out: Path,
     *,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> list[Place]:
+    progress: Progress = show_nothing,
+) -> list[ExperimentSite]:
     """The plan's collections, opened; `InputError` where one cannot be read."""
-    wanted = [each for system in compared for each in system.wanted]
+    plans = [each for system in systems.values() for each in system.plans]
     return [
-        Place(name, plan, out, wanted, device=device, trust_remote_code=trust_remote_code)
+        ExperimentSite(
+            name, plan, out, plans, device=device, trust_remote_code=trust_remote_code, progress=progress
+        )
         for name in plan.collections
     ]
 
 
-def conduct(plan: Plan, out: Path, *, device: str = "auto", trust_remote_code: bool = False) -> Results:
+def conduct(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress = show_nothing,
+) -> Results:
     """Run the plan, its files below the directory `out`; what an earlier run has finished there is used again.
 
     Each system on each collection leaves `COLLECTION/SYSTEM/run.trec`, `manifest.json` and `measures.jsonl`.
     `InputError` on what the plan asks for and cannot be, as early as it can be known.
     """
-    from ...indexes.places import locked
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the directory {out}: {error.strerror}") from None
-    with locked(out):
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    with lock_directory(out):
         about = provenance(device)
-        compared = systems(plan, device=device, trust_remote_code=trust_remote_code)
-        opened = places(plan, compared, out, device=device, trust_remote_code=trust_remote_code)
-        judged = [_judgements(place) for place in opened]
-        return Results(
-            plan.name,
-            plan.to_json(),
-            tuple(_part(place, compared, qrels, about) for place, qrels in zip(opened, judged, strict=True)),
-            about,
-        )
+        systems = parse_systems(plan, **options)
+        sites = open_sites(plan, systems, out, progress=progress, **options)
+        judged = [_read_judgements(site) for site in sites]
+        parts = [
+            _run_systems(site, systems, qrels, about, progress)
+            for site, qrels in zip(sites, judged, strict=True)
+        ]
+        return Results(plan.name, plan.to_json(), tuple(parts), about)
 
 
 def provenance(device: str = "auto") -> dict[str, object]:
@@ -131,68 +117,74 @@ def provenance(device: str = "auto") -> dict[str, object]:
             versions[package] = "?"
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": _find_commit(),
         "versions": {"python": platform.python_version(), **versions},
         "device": str(resolve_device(device)),
-        "machine": {"system": platform.platform(), "processor": _processor()},
+        "machine": {"system": platform.platform(), "processor": _name_processor()},
     }
 
 
-def _judgements(place: Place) -> Qrels:
+def _read_judgements(site: ExperimentSite) -> Qrels:
     """Counts and judgements of a collection, and that each system can be asked there: before any work."""
-    _ = place.known
+    _ = site.content
     try:
-        qrels = place.collection.qrels()
+        qrels = site.collection.qrels()
     except Lacking as error:
         raise InputError(f"an experiment needs judgements: {error}") from None
-    if not qrels.keys() & {query.id for query in place.queries}:
-        raise InputError(f"no topic of {place.name} in this wording is judged")
+    if not qrels.keys() & {query.id for query in site.queries}:
+        raise InputError(f"no topic of {site.name} in this wording is judged")
     return qrels
 
 
-def _part(place: Place, compared: Sequence[System], qrels: Qrels, about: Mapping[str, Any]) -> Part:
-    plan = place.plan
-    store = Store(place.out / "stages", place.content, about["versions"]["crosslens"])
+def _run_systems(
+    site: ExperimentSite,
+    systems: Mapping[str, System],
+    qrels: Qrels,
+    about: Mapping[str, Any],
+    progress: Progress,
+) -> Part:
+    """One collection: the run of each system, the table over them, and the files of each."""
+    k = site.plan.k
+    store = ResultStore(site.out / "stages", site.content.content, about["versions"]["crosslens"])
     runs: dict[str, Run] = {}
     outcomes: dict[str, Outcome] = {}
     last: Stage | None = None  # kept until the next system is loaded, which then finds its models
-    for system in compared:
-        name, text = system.name, system.pipeline
+    for name, system in systems.items():
         taken: list[str] = []
 
-        def leaf(spec: str, system: System = system, taken: list[str] = taken) -> Stage:
-            return Kept(system.leaves[spec].at(place), store, taken)
-
-        with progress(f"{place.slug}: {name}") as place.bar:
-            last = parse(text, leaf)
-            run = runs[name] = last(Run.of(place.queries)).cut(plan.k)
-        folder = place.out / place.slug / slug(name)
+        keep = partial(KeptStage, store=store, taken=taken)
+        with progress(f"{site.slug}: {name}", None) as watcher, watch(watcher):
+            last = system.bind(site, k, keep)
+            run = runs[name] = last(Run.of(site.queries)).cut(k)
+        folder = site.out / site.slug / make_slug(name)
         folder.mkdir(parents=True, exist_ok=True)
-        run.to_trec(folder / "run.trec", slug(name))
-        cost = _cost(run)
-        where = str(folder.relative_to(place.out))
-        outcomes[name] = Outcome(name, text, where, cost, len(place.queries), tuple(taken))
-        say(f"{place.slug}: {name}: {cost.seconds:.1f} s" + f" ({len(taken)} stages kept)" * bool(taken))
+        run.to_trec(folder / "run.trec", make_slug(name))
+        cost = _sum_cost(run)
+        where = str(folder.relative_to(site.out))
+        outcomes[name] = Outcome(name, system.line, where, cost, len(site.queries), tuple(taken))
+        log.info(
+            "%s: %s: %.1f s%s", site.slug, name, cost.seconds, f" ({len(taken)} stages kept)" * bool(taken)
+        )
     del last
-    table = _table(place, qrels, runs)
+    table = _evaluate_runs(site, qrels, runs)
     for name, run in runs.items():
-        _leave(place, outcomes[name], run, table, about)
-    spoken = Counter(query.lang or "" for query in place.queries)
-    indexes = tuple(place.notes.values())
-    place.close()
-    return Part(place.name, place.known.counts, dict(spoken.most_common()), table, outcomes, indexes)
+        _write_provenance(site, outcomes[name], run, table, about)
+    langs = Counter(query.lang or "" for query in site.queries)
+    indexes = tuple(site.notes.values())
+    site.close()
+    return Part(site.name, site.content.counts, dict(langs.most_common()), table, outcomes, indexes)
 
 
-def _table(place: Place, qrels: Qrels, runs: Mapping[str, Run]) -> Table:
-    plan = place.plan
+def _evaluate_runs(site: ExperimentSite, qrels: Qrels, runs: Mapping[str, Run]) -> Table:
+    plan = site.plan
     relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
     hits = {hit.id for run in runs.values() for topic in qrels for hit in run[topic]}
-    spoken = place.languages(relevant | hits)
-    several = len({spoken.get(doc, "") for doc in relevant} - {""}) > 1
+    langs = site.languages(relevant | hits)
+    several = len({langs.get(doc, "") for doc in relevant} - {""}) > 1
     per: str | None = plan.per
     if per == "auto":
-        asked = {query.lang for query in place.queries if query.id in qrels}
-        per = "doc_lang" if several else "lang" if len(asked) > 1 else None
+        query_langs = {query.lang for query in site.queries if query.id in qrels}
+        per = "doc_lang" if several else "lang" if len(query_langs) > 1 else None
     return evaluate(
         runs,
         qrels,
@@ -202,13 +194,13 @@ def _table(place: Place, qrels: Qrels, runs: Mapping[str, Run]) -> Table:
         test=plan.test,
         correction=plan.correction,
         interval=plan.interval,
-        queries=place.queries,
-        doc_langs=spoken,
+        queries=site.queries,
+        doc_langs=langs,
         seed=plan.seed,
     )
 
 
-def _cost(run: Run) -> Cost:
+def _sum_cost(run: Run) -> Cost:
     records = run.manifest.records
     peaks = [int(record.counts["peak_bytes"]) for record in records if record.counts.get("peak_bytes")]
     return Cost(
@@ -219,17 +211,19 @@ def _cost(run: Run) -> Cost:
     )
 
 
-def _leave(place: Place, outcome: Outcome, run: Run, table: Table, about: Mapping[str, Any]) -> None:
+def _write_provenance(
+    site: ExperimentSite, outcome: Outcome, run: Run, table: Table, about: Mapping[str, Any]
+) -> None:
     """Beside the run: how it came to be, and every query's measures."""
-    folder = place.out / outcome.folder
+    folder = site.out / outcome.folder
     manifest = {
         "system": outcome.system,
         "pipeline": outcome.pipeline,
-        "collection": {"name": place.name, "content": place.content},
+        "collection": {"name": site.name, "content": site.content.content},
         **asdict(outcome.cost),
         "stages": run.manifest.to_json(),
         "kept": list(outcome.reused),
-        "indexes": list(place.notes.values()),
+        "indexes": list(site.notes.values()),
         "provenance": dict(about),
     }
     with write_atomically(folder / "manifest.json") as file:
@@ -237,28 +231,28 @@ def _leave(place: Place, outcome: Outcome, run: Run, table: Table, about: Mappin
     values = table.values[outcome.system]
     with write_atomically(folder / "measures.jsonl") as file:
         for topic in next(iter(values.values())):
-            told = {"topic": topic, "measures": {measure: of[topic] for measure, of in values.items()}}
-            file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            row = {"topic": topic, "measures": {measure: of[topic] for measure, of in values.items()}}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _commit() -> str | None:
+def _find_commit() -> str | None:
     """The commit of the checkout that crosslens runs from, `+` where files differ from it."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
     try:
-        told = [
+        head, changes = (
             subprocess.run(
                 ["git", "-C", str(here), *asked], capture_output=True, text=True, timeout=10, check=True
             )
             for asked in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        ]
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return told[0].stdout.strip() + "+" * bool(told[1].stdout.strip())
+    return head.stdout.strip() + "+" * bool(changes.stdout.strip())
 
 
-def _processor() -> str:
+def _name_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

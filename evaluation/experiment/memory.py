@@ -11,20 +11,20 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 @contextmanager
-def peak() -> Iterator[Callable[[], int | None]]:
-    """Yields a callable that tells the largest resident memory, in bytes, since the block was entered.
+def watch_memory() -> Iterator[Callable[[], int | None]]:
+    """Yields a callable that gives the largest resident memory, in bytes, since the block was entered.
 
-    None where the system cannot start the count anew (Linux can): a peak since the start of the process would blame
+    None where the system cannot start the count again (Linux can): a peak since the start of the process would blame
     one system for what another needed.
     """
-    told = False
+    counting = False
     with suppress(OSError):
         _RESET.write_text("5")  # proc(5): resets the peak resident set size
-        told = True
-    yield lambda: _highest() if told else None
+        counting = True
+    yield lambda: _read_highest() if counting else None
 
 
-def _highest() -> int | None:
+def _read_highest() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

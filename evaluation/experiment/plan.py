@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ...errors import InputError, check_known, unknown_name
 from ...multilingual.collections.topics import Source, parsed_fields
 from ...multilingual.languages import iso
+from ...systems.stages import Vocabulary
 from ..measures import parse_measure
 from ..significance import Correction, Test
 
@@ -82,6 +83,11 @@ class Plan:
         plan = cls(**made)
         plan._check()
         return plan
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The short names that its lines may use."""
+        return Vocabulary(self.encoders, self.documents, self.fields)
 
     def to_json(self) -> dict[str, object]:
         """A dict for JSON, every key in it."""

@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...commands.console import progress
 from ...errors import InputError, list_few
 from ...files import write_atomically
 from ...items import Item, windows
@@ -20,64 +19,67 @@ from ...multilingual.collections import base as collections
 from ...multilingual.collections.base import Collection, Counts
 from ...multilingual.fairness import read_langs
 from ...multilingual.languages import with_languages
-from ...systems.indexing import indexed
-from ...systems.search import default_encoders
-from ...systems.stages import Wanted
-from .memory import peak
+from ...pipeline import Progress, Watcher
+from ...systems.indexing import index_collection
+from ...systems.search import choose_encoders
+from ...systems.stages import IndexPlan
+from .memory import watch_memory
 from .plan import Plan
 
 if TYPE_CHECKING:
-    from ...indexes.base import Index
+    from ...indexes.base import Index, Where
 
 
 LOOKUP = 10_000  # documents fetched at a time
 
 
 @dataclass(frozen=True)
-class Known:
-    """What reading a collection once told: its counts, a digest of its documents, and one of their ids."""
+class Content:
+    """What reading a collection once gives: its counts, a digest of its documents, and one of their ids."""
 
     counts: Counts
     content: str
     ids: str
 
 
-class Place:
-    """One collection of an experiment, its files below `out`; see `leaves.Site`.
+class ExperimentSite:
+    """One collection of an experiment, its files below `out` (`systems.stages.Site`).
 
-    `wanted` are the indexes that its systems search.
+    `plans` are the indexes that the experiment's systems search.
     """
+
+    where: Where | None = None
+    exact = True
+    journal: Path | None = None  # results are kept stage by stage
 
     def __init__(
         self,
         name: str,
         plan: Plan,
         out: Path,
-        wanted: Sequence[Wanted],
+        plans: Sequence[IndexPlan],
         *,
         device: str = "auto",
         trust_remote_code: bool = False,
+        progress: Progress,
     ) -> None:
         self.name = name
         self.plan = plan
         self.out = out
-        self.slug = slug(name)
-        self.collection = collections.load(name)
-        self.device = device
-        self.trust_remote_code = trust_remote_code
-        self.bar: Callable[[int], None] | None = None
-        self._wanted = wanted
-        self._open: dict[Wanted, Index] = {}
-        self.notes: dict[Wanted, Mapping[str, Any]] = {}
+        self.slug = make_slug(name)
+        self.collection: Collection = collections.load(name)
+        self.unseen = plan.unseen
+        self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
+        self._device = device
+        self._trust_remote_code = trust_remote_code
+        self._progress = progress
+        self._plans = plans
+        self._open: dict[IndexPlan, Index] = {}
 
     @cached_property
-    def known(self) -> Known:
-        """Its counts; read anew only where a file of it has changed. `InputError` as `Collection.check`."""
-        return _known(self.collection, self.name, self.out)
-
-    @property
-    def content(self) -> str:
-        return self.known.content
+    def content(self) -> Content:
+        """What is in it; read again only where a file of it has changed. `InputError` as `Collection.check`."""
+        return self._read(self.collection, self.name)
 
     @cached_property
     def queries(self) -> tuple[Item, ...]:
@@ -86,36 +88,36 @@ class Place:
         found = self.collection.queries(fields=plan.fields, lang=plan.query_lang, source=plan.source)
         return tuple(with_languages(found))
 
-    def settled(self, wanted: Wanted) -> Wanted:
+    def complete(self, plan: IndexPlan) -> IndexPlan:
         """The index as it will be made: default encoders named, and full text taken from one that is there anyway."""
-        if wanted.encoders == ():
+        if plan.encoders == ():
             like = (
-                each for each in self._wanted if replace(each, encoders=()) == wanted and each.encoders != ()
+                each for each in self._plans if replace(each, encoders=()) == plan and each.encoders != ()
             )
-            wanted = next(like, wanted)
-        if wanted.encoders is None:
-            pictures = self.known.counts.images + sum(query.image is not None for query in self.queries)
-            wanted = replace(wanted, encoders=tuple(default_encoders(pictures)))
-        return wanted
+            plan = next(like, plan)
+        if plan.encoders is None:
+            pictures = self.content.counts.images + sum("image" in query.modalities for query in self.queries)
+            plan = replace(plan, encoders=tuple(choose_encoders(pictures)))
+        return plan
 
-    def folder(self, wanted: Wanted) -> Path:
+    def folder(self, plan: IndexPlan) -> Path:
         """Where an index lies: named after all that decides what is in it, so that equal collections share it."""
-        settled = self.settled(wanted)
-        content = self._version(settled.documents)[1].content if settled.documents else self.content
-        told = json.dumps([content, asdict(settled)], sort_keys=True)
-        return self.out / "indexes" / hashlib.sha256(told.encode()).hexdigest()[:12]
+        whole = self.complete(plan)
+        _, content = self._find_version(whole.documents)
+        described = json.dumps([content.content, asdict(whole)], sort_keys=True)
+        return self.out / "indexes" / hashlib.sha256(described.encode()).hexdigest()[:12]
 
-    def index(self, wanted: Wanted) -> Index:
-        """The finished index; made, or gone on with, where it is not there yet."""
-        settled = self.settled(wanted)
-        if settled not in self._open:
-            self._open[settled], self.notes[settled] = self._made(settled)
-        return self._open[settled]
+    def index(self, plan: IndexPlan) -> Index:
+        """The finished index; made, or continued, where it is not there yet."""
+        whole = self.complete(plan)
+        if whole not in self._open:
+            self._open[whole], self.notes[whole] = self._make(whole)
+        return self._open[whole]
 
     def languages(self, ids: Iterable[str]) -> dict[str, str]:
-        """The languages of documents, given or identified, as an open index of them tells, else as the collection."""
+        """The languages of documents, given or identified, from an open index of them, else from the collection."""
         asked = sorted(set(ids))
-        opened = next((index for wanted, index in self._open.items() if not wanted.documents), None)
+        opened = next((index for plan, index in self._open.items() if not plan.documents), None)
         if opened is None:
             return read_langs(self.name, asked)
         found: dict[str, str] = {}
@@ -127,33 +129,33 @@ class Place:
         """Let go of the indexes, and so of the encoders."""
         self._open.clear()
 
-    def _made(self, wanted: Wanted) -> tuple[Index, Mapping[str, Any]]:
+    def _make(self, plan: IndexPlan) -> tuple[Index, Mapping[str, Any]]:
         from ...indexes.registry import open_index
 
-        folder = self.folder(wanted)
+        options: dict[str, Any] = {"device": self._device, "trust_remote_code": self._trust_remote_code}
+        folder = self.folder(plan)
         note = folder.with_name(folder.name + ".json")
         if note.exists():
-            index = open_index(folder, device=self.device, trust_remote_code=self.trust_remote_code)
-            return index, json.loads(note.read_text("utf-8"))
-        collection, known = self._version(wanted.documents)
+            return open_index(folder, **options), json.loads(note.read_text("utf-8"))
+        collection, content = self._find_version(plan.documents)
         resumed = folder.exists()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with peak() as highest:
-            made = indexed(
+        with watch_memory() as highest:
+            made = index_collection(
                 collection,
                 folder,
-                wanted.encoders or (),
-                documents=known.counts.documents,
-                kind=wanted.kind,
-                windows=wanted.windows,
+                plan.encoders or (),
+                documents=content.counts.documents,
+                kind=plan.kind,
+                windows=plan.windows,
                 ann="none",
-                device=self.device,
-                trust_remote_code=self.trust_remote_code,
+                progress=self._progress,
+                **options,
             )
-        told = {
+        about = {
             **made.to_json(),
             "index": str(folder.relative_to(self.out)),
-            "version": wanted.documents,
+            "version": plan.documents,
             "seconds": made.seconds,
             "loading_seconds": made.loading_seconds,
             "resumed": resumed,
@@ -161,79 +163,74 @@ class Place:
             "peak_bytes": highest(),
         }
         with write_atomically(note) as file:
-            json.dump(told, file, indent=2, ensure_ascii=False)
-        return made.index, told
+            json.dump(about, file, indent=2, ensure_ascii=False)
+        return made.index, about
 
-    def _version(self, documents: str) -> tuple[Collection, Known]:
+    def _find_version(self, documents: str) -> tuple[Collection, Content]:
         """The collection, or another version of its documents, which must have the same ids."""
         if not documents:
-            return self.collection, self.known
+            return self.collection, self.content
         other = collections.load(documents)
-        known = _known(other, documents, self.out)
-        if known.ids != self.known.ids:
+        content = self._read(other, documents)
+        if content.ids != self.content.ids:
             own, theirs = ({item.id for item in each.docs()} for each in (self.collection, other))
             raise InputError(
                 f"{documents} is no version of {self.name}: {len(theirs - own)} of its {len(theirs)} documents are "
                 f"unknown there ({list_few(sorted(theirs - own))}), and {len(own - theirs)} of {len(own)} are lacking "
                 f"({list_few(sorted(own - theirs))})"
             )
-        return other, known
+        return other, content
+
+    def _read(self, collection: Collection, name: str) -> Content:
+        memo = self.out / "collections" / f"{make_slug(name)}.json"
+        files = _digest_files(collection, self.out)
+        if files is not None and memo.exists():
+            stored = json.loads(memo.read_text("utf-8"))
+            if stored.get("files") == files:
+                return Content(Counts(**stored["counts"]), stored["content"], stored["ids"])
+        counts = collection.check()
+        with self._progress(f"reading {make_slug(name)}", counts.documents) as watcher:
+            content, ids = _digest_documents(collection, watcher)
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        stored = {
+            "files": files,
+            "counts": asdict(counts) | {"langs": dict(counts.langs)},
+            "content": content,
+            "ids": ids,
+        }
+        with write_atomically(memo) as file:
+            json.dump(stored, file, indent=2, ensure_ascii=False)
+        return Content(counts, content, ids)
 
 
-def slug(name: str) -> str:
-    """A name as that of a folder; what had to be changed in it is told by six hex digits."""
+def make_slug(name: str) -> str:
+    """A name as that of a folder; six hex digits stand for what had to be changed in it."""
     path = Path(name)
     short = "-".join(path.parts[-2:]) if path.is_dir() else name
     plain = re.sub(r"[^\w.+-]+", "-", short).strip("-.")[:80] or "-"
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _known(collection: Collection, name: str, out: Path) -> Known:
-    memo = out / "collections" / f"{slug(name)}.json"
-    files = _files(collection, out)
-    if files is not None and memo.exists():
-        told = json.loads(memo.read_text("utf-8"))
-        if told.get("files") == files:
-            return Known(Counts(**told["counts"]), told["content"], told["ids"])
-    counts = collection.check()
-    with progress(f"reading {slug(name)}", counts.documents) as bar:
-        content, ids = _digests(collection, bar)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(memo) as file:
-        json.dump(
-            {
-                "files": files,
-                "counts": asdict(counts) | {"langs": dict(counts.langs)},
-                "content": content,
-                "ids": ids,
-            },
-            file,
-            indent=2,
-            ensure_ascii=False,
-        )
-    return Known(counts, content, ids)
-
-
-def _files(collection: Collection, out: Path) -> str | None:
+def _digest_files(collection: Collection, out: Path) -> str | None:
     """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory."""
     root = getattr(collection, "root", None) or getattr(getattr(collection, "files", None), "root", None)
     if root is None:
         return None
     digest = hashlib.sha256()
-    for path in _below(Path(root), out.resolve()):
+    for path in _list_below(Path(root), out.resolve()):
         stat = path.stat()
         digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def _below(root: Path, without: Path) -> Iterator[Path]:
+def _list_below(root: Path, without: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         here = Path(folder)
         folders[:] = sorted(each for each in folders if (here / each).resolve() != without)
         yield from (here / name for name in sorted(names))
 
 
-def _digests(collection: Collection, bar: Any) -> tuple[str, str]:
+def _digest_documents(collection: Collection, watcher: Watcher) -> tuple[str, str]:
     """Digests of the documents, and of their ids: sums, so that order does not matter."""
     content = ids = 0
     for number, item in enumerate(collection.docs(), 1):
@@ -241,7 +238,7 @@ def _digests(collection: Collection, bar: Any) -> tuple[str, str]:
         content += _digest(f"{item.id}\0{item.content_hash()}\0{meta}")
         ids += _digest(item.id)
         if number % 1000 == 0:
-            bar(number)
+            watcher(number)
     return tuple(f"{total % 2**128:032x}" for total in (content, ids))  # type: ignore[return-value]
 
 

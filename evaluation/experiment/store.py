@@ -18,13 +18,13 @@ from ...files import place_atomically
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Documents, Hit, Manifest, Record, Run
-from .memory import peak
+from .memory import watch_memory
 
 FORMAT = "1"
 
 
 @dataclass(frozen=True)
-class Store:
+class ResultStore:
     """Results of stages below one directory; `content` tells the collection's documents, `version` the program."""
 
     folder: Path
@@ -37,9 +37,14 @@ class Store:
         for part in (FORMAT, self.version, self.content, stage.fingerprint):
             digest.update(part.encode() + b"\0")
         for query, hits in run:
-            told = [query.id, query.content_hash(), json.dumps(dict(query.meta), sort_keys=True, default=str)]
-            told += [f"{hit.id} {hit.score!r}" for hit in hits]
-            digest.update("\n".join(told).encode("utf-8", "surrogatepass") + b"\0")
+            parts = [
+                query.id,
+                query.content_hash(),
+                json.dumps(dict(query.meta), sort_keys=True, default=str),
+            ]
+            parts += [f"{hit.id} {hit.score!r}" for hit in hits]
+            parts += [f"{role} {item.content_hash()}" for item, role in run.probes.get(query.id, ())]
+            digest.update("\n".join(parts).encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
     def path(self, key: str) -> Path:
@@ -55,21 +60,26 @@ class Store:
             return None
         try:
             table = pq.read_table(path)
-            told = json.loads(table.schema.metadata[b"crosslens"])
+            stored = json.loads(table.schema.metadata[b"crosslens"])
             columns = [table.column(name).to_pylist() for name in ("query", "doc", "score")]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}); delete it, and it is made again") from None
         given = {query.id: query for query in run.queries}
-        queries = tuple(_query(each, given) for each in told["queries"])
-        hits: dict[str, list[Hit]] = {id: [] for id in told["ranked"]}
+        queries = tuple(_to_item(each, given) for each in stored["queries"])
+        probes = {
+            query: tuple((_to_item(item, given), role) for item, role in pairs)
+            for query, pairs in stored.get("probes", {}).items()
+        }
+        hits: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
         for query, doc, score in zip(*columns, strict=True):
             hits[query].append(Hit(doc, score))
-        records = tuple(Record(**each) for each in told["records"])
+        records = tuple(Record(**each) for each in stored["records"])
         return Run(
             queries,
             {id: tuple(found) for id, found in hits.items()},
             Manifest((*run.manifest.records, *records)),
             docs,
+            probes,
         )
 
     def put(self, key: str, run: Run, records: Iterable[Record]) -> None:
@@ -77,11 +87,12 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        told = {
-            "queries": [
-                {"id": query.id, "text": query.text, "lang": query.lang, "meta": dict(query.meta)}
-                for query in run.queries
-            ],
+        about = {
+            "queries": [_to_record(query) for query in run.queries],
+            "probes": {
+                query: [(_to_record(item), role) for item, role in pairs]
+                for query, pairs in run.probes.items()
+            },
             "ranked": list(run.hits),
             "records": [
                 {**asdict(each), "counts": dict(each.counts), "models": dict(each.models)} for each in records
@@ -95,21 +106,21 @@ class Store:
                 "doc": pa.array(docs, pa.string()),
                 "score": pa.array(scores, pa.float64()),
             }
-        ).replace_schema_metadata({"crosslens": json.dumps(told, ensure_ascii=False, default=str)})
+        ).replace_schema_metadata({"crosslens": json.dumps(about, ensure_ascii=False, default=str)})
         with place_atomically(self.path(key)) as partial:
             self.folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, partial, compression="zstd")
 
 
 @dataclass(frozen=True)
-class Kept(Stage):
+class KeptStage(Stage):
     """A stage whose results are kept in a store, and taken from there where they are.
 
-    `taken` is told the name of every stage whose result was.
+    `taken` gets the name of every stage whose result was.
     """
 
     stands_for: Stage
-    store: Store = field(compare=False, repr=False)
+    store: ResultStore = field(compare=False, repr=False)
     taken: list[str] = field(compare=False, repr=False)
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
@@ -124,7 +135,7 @@ class Kept(Stage):
         if hasattr(stage, "journal"):  # what takes long keeps each query that is done
             self.store.folder.mkdir(parents=True, exist_ok=True)
             stage = replace(stage, journal=journal)  # type: ignore[type-var]
-        with peak() as highest:
+        with watch_memory() as highest:
             made = stage(run)
         (*earlier, own) = made.manifest.records
         if (most := highest()) is not None:
@@ -141,8 +152,11 @@ class Kept(Stage):
         return str(self.stands_for)
 
 
-def _query(told: Mapping[str, Any], given: Mapping[str, Item]) -> Item:
-    """A query as it was kept; pictures come from the query that was given, and an equal one is that one."""
-    before = given.get(told["id"])
-    image = before.image if before is not None else None
-    return Item(told["id"], told["text"], image, told["lang"], told["meta"])
+def _to_record(item: Item) -> dict[str, object]:
+    return {"id": item.id, "text": item.text, "lang": item.lang, "meta": dict(item.meta)}
+
+
+def _to_item(record: Mapping[str, Any], given: Mapping[str, Item]) -> Item:
+    """A query as it was kept; its media come from the query of that id that was given."""
+    before = given.get(record["id"], Item(record["id"]))
+    return replace(before, text=record["text"], lang=record["lang"], meta=record["meta"])

@@ -1,33 +1,27 @@
-"""What an experiment would do, told without doing it: documents, tokens and judge calls, estimated."""
+"""What an experiment would do, without doing it: documents, tokens and judge calls, estimated."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
-from typing import Any
-
-import numpy as np
 
 from ...items import Item
 from ...multilingual.collections import base as collections
 from ...multilingual.judges.estimates import Estimate
-from ...multilingual.reranking.rerank import Method
-from ...runs import Hit
-from ...systems.stages import Leaf, Reranking
-from .conduct import System, places, systems
+from ...systems.estimates import Work
+from ...systems.system import System
+from .conduct import open_sites, parse_systems
 from .plan import Plan
-from .sites import Place
+from .sites import ExperimentSite
 
-SAMPLE = 1000  # documents from whose length that of all is told
-TRIALS = 5  # sorts by random answers from which the number of questions is told
+SAMPLE = 1000  # documents from whose length that of all is estimated
 
 
 @dataclass(frozen=True)
-class Making:
+class IndexEstimate:
     """An index: where, of how many documents with about how many tokens, and how far it is: done, begun or to do."""
 
     folder: str
@@ -38,7 +32,7 @@ class Making:
 
 
 @dataclass(frozen=True)
-class Running:
+class SystemEstimate:
     """A system: the queries that it answers, and about how many calls and prompt tokens its judges need."""
 
     system: str
@@ -55,8 +49,8 @@ class Survey:
     collection: str
     documents: int
     queries: int
-    indexes: tuple[Making, ...]
-    systems: tuple[Running, ...]
+    indexes: tuple[IndexEstimate, ...]
+    systems: tuple[SystemEstimate, ...]
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -75,77 +69,45 @@ class Survey:
         return "\n".join(lines)
 
 
-def survey(plan: Plan, out: Path) -> list[Survey]:
+def survey_plan(plan: Plan, out: Path) -> list[Survey]:
     """The plan's work, a survey a collection; loads no model and writes nothing but what was read of collections.
 
     Tokens are those of `Estimate`, rather too many than too few; what stages have finished before is not taken off.
     """
-    compared = systems(plan)
-    return [_surveyed(place, compared) for place in places(plan, compared, out)]
+    systems = parse_systems(plan)
+    return [_survey_site(site, systems) for site in open_sites(plan, systems, out)]
 
 
-def _surveyed(place: Place, compared: Sequence[System]) -> Survey:
-    counts = place.known.counts
-    sizes = _sizes(place.collection.docs())
-    indexes: dict[str, Making] = {}
-    running = []
-    for system in compared:
-        for wanted in system.wanted:
-            settled = place.settled(wanted)
-            folder = place.folder(wanted)
-            own = sizes if not settled.documents else _sizes(collections.load(settled.documents).docs())
-            overlap = settled.windows.window / settled.windows.stride if settled.windows else 1.0
-            tokens = round(mean(own) * counts.documents * len(settled.encoders or ()) * overlap)
-            indexes[folder.name] = Making(
-                folder.name, settled.encoders or (), counts.documents, tokens, _state(folder)
+def _survey_site(site: ExperimentSite, systems: Mapping[str, System]) -> Survey:
+    documents = site.content.counts.documents
+    length = _mean_tokens(site.collection.docs())
+    query_length = _mean_tokens(site.queries)
+    indexes: dict[str, IndexEstimate] = {}
+    estimates = []
+    for name, system in systems.items():
+        for plan in map(site.complete, system.plans):
+            folder = site.folder(plan)
+            own = _mean_tokens(collections.load(plan.documents).docs()) if plan.documents else length
+            overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
+            encoders = plan.encoders or ()
+            tokens = round(own * documents * len(encoders) * overlap)
+            indexes[folder.name] = IndexEstimate(
+                folder.name, encoders, documents, tokens, _find_state(folder)
             )
-        calls, tokens = _judged([system.leaves[spec] for spec in system.specs], place.queries, mean(sizes))
-        running.append(Running(system.name, system.pipeline, len(place.queries), calls, tokens))
-    return Survey(place.name, counts.documents, len(place.queries), tuple(indexes.values()), tuple(running))
+        work = sum((part.estimate(query_length, length) for part in system.parts), Work())
+        count = len(site.queries)
+        estimates.append(
+            SystemEstimate(name, system.line, count, round(work.calls * count), round(work.tokens * count))
+        )
+    return Survey(site.name, documents, len(site.queries), tuple(indexes.values()), tuple(estimates))
 
 
-def _state(folder: Path) -> str:
+def _find_state(folder: Path) -> str:
     if folder.with_name(folder.name + ".json").exists():
         return "done"
     return "begun" if folder.exists() else "to do"
 
 
-def _sizes(docs: Iterator[Item]) -> list[int]:
+def _mean_tokens(items: Iterable[Item]) -> float:
     estimate = Estimate()
-    return [estimate.count(item.text or "") for item in islice(docs, SAMPLE)]
-
-
-def _judged(chain: Sequence[Leaf], queries: Sequence[Item], passage: float) -> tuple[int, int]:
-    """Calls and prompt tokens of all rerankers in a pipeline."""
-    query = mean(Estimate().count(each.text or "") for each in queries)
-    calls = tokens = 0
-    for leaf in chain:
-        if isinstance(leaf, Reranking):
-            asked, shown = questions(leaf.method)
-            limit = leaf.method.options.get("passage_tokens")
-            each = min(passage, float(limit)) if isinstance(limit, int) and limit > 0 else passage
-            wording = Estimate().count(leaf.method.prompt.template + leaf.method.prompt.system)
-            calls += round(asked * len(queries))
-            tokens += round((asked * (query + wording) + shown * each) * len(queries))
-    return calls, tokens
-
-
-def questions(method: Method) -> tuple[float, float]:
-    """Questions for one query, and passages shown in them: what the sorter asks when the answers are random."""
-    hits = [Hit(str(n), float(-n)) for n in range(method.depth)]
-    views = 2 if method.prompt.orders == "both" else 1
-    asked, shown = [], []
-    for trial in range(TRIALS):
-        chance = random.Random(trial)
-        sorting: Any = method.sort(hits, method.k)
-        questions = passages = 0
-        try:
-            ask = next(sorting)
-            while True:
-                questions += len(ask.groups)
-                passages += sum(map(len, ask.groups))
-                ask = sorting.send([np.array([chance.random() for _ in group]) for group in ask.groups])
-        except StopIteration:
-            asked.append(questions * views)
-            shown.append(passages * views)
-    return mean(asked), mean(shown)
+    return mean(estimate.count(item.text or "") for item in islice(items, SAMPLE))

@@ -1,4 +1,4 @@
-"""`crosslens experiment`: plans, pipelines in a line, reuse, what a run leaves, and what is refused."""
+"""`crosslens experiment`: what a run leaves, what is used again, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,210 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from crosslens import InputError, Item, Run, Stage, merge, roundrobin, rrf, zscore
-from crosslens.evaluation.experiment import conduct
-from crosslens.evaluation.experiment.memory import peak
+from crosslens import Run
 from crosslens.evaluation.experiment.plan import Plan
-from crosslens.evaluation.experiment.store import Kept, Store
-from crosslens.evaluation.experiment.survey import questions, survey
-from crosslens.multilingual.reranking import rerank
-from crosslens.systems import stages as leaves
-from crosslens.systems.grammar import parse
-
-LEAST = {"collections": ["demo"], "systems": {"dense": "dense"}}
-
-
-@dataclass(frozen=True)
-class Named(Stage):
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Says(Stage):
-    """Gives every query the same hits, and notes that it was asked."""
-
-    hits: tuple[tuple[str, float], ...]
-    asked: list[str] = field(default_factory=list, compare=False)
-
-    def apply(self, run: Run, count: Counter[str]) -> Run:
-        self.asked.append("!")
-        count["queries"] += len(run)
-        return run.ranking({query.id: self.hits for query in run.queries})
-
-
-# Pipelines
-
-
-def test_pipelines_are_what_the_same_line_of_python_is():
-    a, b, c = Named("a"), Named("b?x=1,2&y=3"), Named("p:s@hf:m?depth=5")
-    for line, stage in (
-        ("a", a),
-        ("a >> p:s@hf:m?depth=5", a >> c),
-        ("a % 100 >> p:s@hf:m?depth=5 % 10", a % 100 >> c % 10),
-        ("zscore(a) + 0.5 * zscore(b?x=1,2&y=3)", zscore(a) + 0.5 * zscore(b)),
-        ("rrf(a, b?x=1,2&y=3, k=20) % 7", rrf(a, b, k=20) % 7),
-        ("roundrobin(a, a >> a)", roundrobin(a, a >> a)),
-        ("merge(a,\n b?x=1,2&y=3)", merge(a, b)),
-        ("(a + a) % 3 >> a", (a + a) % 3 >> a),
-        ('"a b (c)" >> a', Named("a b (c)") >> a),
-    ):
-        parsed = parse(line, Named)
-        assert parsed == stage, line
-        assert parsed.fingerprint == stage.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("", "a stage was expected at character 1, not the end"),
-        ("a >>", "a stage was expected at character 5"),
-        ("a b", "an operator (>>, %, +) or the end was expected at character 3, not 'b'"),
-        ("rrf(a", "a ) was expected"),
-        ("rff(a)", "did you mean rrf?"),
-        ("rrf(a, K=3)", "unknown option of rrf 'K'"),
-        ("a % x", "a whole number was expected"),
-        ("a % 0", "a cutoff must be at least 1"),
-        ("zscore(a, b)", "takes one pipeline, not 2"),
-        ("'a", "begins nothing that is known"),
-    ],
-)
-def test_a_wrong_line_is_told_with_its_place(line, said):
-    with pytest.raises(InputError) as error:
-        parse(line, Named)
-    assert said in str(error.value)
-
-
-def test_merge_takes_scores_as_they_are():
-    queries = [Item("q", "x")]
-    merged = merge(Says((("a", 3.0), ("b", 1.0))), Says((("c", 2.0), ("b", 2.5))))(queries)
-    assert [tuple(hit) for hit in merged["q"]] == [("a", 3.0), ("b", 2.5), ("c", 2.0)]
-    with pytest.raises(InputError, match="at least one"):
-        merge()
-
-
-# Plans
-
-
-@pytest.mark.parametrize(
-    ("told", "said"),
-    [
-        ({"collections": ["demo"]}, "no systems"),
-        ({**LEAST, "mesures": ["AP"]}, "did you mean measures?"),
-        ({**LEAST, "measures": ["nDGC@20"]}, "nDGC@20"),
-        ({**LEAST, "baseline": "dens"}, "did you mean dense?"),
-        ({**LEAST, "correction": "holms"}, "did you mean holm?"),
-        ({**LEAST, "k": 0}, "k must be at least 1"),
-        ({**LEAST, "k": "many"}, "k must be a whole number"),
-        ({**LEAST, "interval": 95}, "between 0 and 1"),
-        ({**LEAST, "fields": "titel"}, "did you mean title?"),
-        ({**LEAST, "systems": {"a": {"pipeline": "dense"}}}, "[systems] must be a table"),
-        ({**LEAST, "collections": ["demo", "demo"]}, "the collection demo is given twice"),
-    ],
-)
-def test_a_plan_says_what_is_wrong_with_it(told, said):
-    with pytest.raises(InputError) as error:
-        Plan.of(told)
-    assert said in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("dens", "did you mean dense?"),
-        ("dense?encoder=e6", "known: e5"),
-        ("dense?lnag=rus", "did you mean lang?"),
-        ("dense?documents=english", "unknown documents"),
-        ("lexical?encoder=e5", "lexical search has no encoder"),
-        ("dense?window=10&stride=20", "the stride of passages must be in 1..10, their window, not 20"),
-        ("run?file=none.trec", "there is no run 'none.trec'"),
-        ("translations?file=none.tsv", "there is no file 'none.tsv'"),
-        ("dense >> likelihod@offline:gemma", "did you mean likelihood?"),
-        ("dense >> likelihood@offline:gemma?depht=3", "did you mean depth?"),
-        ("translate@offline:gemma >> dense", "does not say into which language"),
-    ],
-)
-def test_a_wrong_system_is_named_before_anything_is_read(line, said):
-    plan = Plan.of({**LEAST, "encoders": {"e5": "offline:e5-small"}, "systems": {"mine": line}})
-    with pytest.raises(InputError) as error:
-        conduct.systems(plan)
-    assert "the system 'mine'" in str(error.value)
-    assert said in str(error.value)
-
-
-def test_two_systems_of_one_name_are_refused(crosslens, tmp_path):
-    file = tmp_path / "two.toml"
-    file.write_text('collections = ["demo"]\n[systems]\na = "dense"\na = "lexical"\n')
-    status, out, err = crosslens("experiment", file)
-    assert (status, out) == (2, "")
-    assert "a name is given twice" in err
-    assert "line 4" in err
-
-
-# Reuse
-
-
-def test_a_stage_is_computed_once_for_one_input(tmp_path):
-    store = Store(tmp_path, "content", "1")
-    stage, taken = Says((("a", 1 / 3), ("b", -2e-300))), []
-    queries = [Item("q1", "x", lang="eng", meta={"n": 1}), Item("q2", "y")]
-    first = Kept(stage, store, taken)(queries)
-    second = Kept(stage, store, taken)(queries)
-    assert stage.asked == ["!"]
-    assert taken == ["says"]
-    assert second == first
-    assert second["q1"][0].score == 1 / 3
-    assert second.queries == first.queries
-    assert second.manifest == first.manifest
-    # Another query text, other documents, another program: another result.
-    Kept(stage, store, taken)([Item("q1", "z"), Item("q2", "y")])
-    Kept(stage, Store(tmp_path, "others", "1"), taken)(queries)
-    Kept(stage, Store(tmp_path, "content", "2"), taken)(queries)
-    assert len(stage.asked) == 4
-
-
-def test_an_unfinished_result_is_never_used(tmp_path):
-    store = Store(tmp_path, "content", "1")
-    stage = Says((("a", 1.0),))
-    queries = [Item("q", "x")]
-    Kept(stage, store, [])(queries)
-    (done,) = tmp_path.glob("*.parquet")
-    done.rename(done.with_name(f".{done.name}.1.partial"))  # as a killed process leaves it
-    Kept(stage, store, [])(queries)
-    assert len(stage.asked) == 2
-    done.write_bytes(done.read_bytes()[:-9])
-    with pytest.raises(InputError, match="is damaged"):
-        Kept(stage, store, [])(queries)
-
-
-def test_a_kept_stage_is_described_as_the_stage_itself(tmp_path):
-    stage = Says((("a", 1.0),))
-    kept = Kept(stage, Store(tmp_path, "", ""), [])
-    assert (kept >> Named("b")).fingerprint == (stage >> Named("b")).fingerprint
-    assert rrf(kept, kept).fingerprint == rrf(stage, stage).fingerprint
-
-
-def test_peak_memory_is_that_of_the_block():
-    with peak() as highest:
-        held = bytearray(80_000_000)
-        held[::4096] = b"x" * len(held[::4096])
-        del held
-    with_it = highest()
-    with peak() as highest:
-        pass
-    if with_it is None:
-        pytest.skip("this system does not tell")
-    assert with_it - highest() > 60_000_000
-
-
-# The whole of it
+from crosslens.evaluation.experiment.survey import survey_plan
 
 
 def collection(where: Path, docs: dict[str, tuple[str, str]], extra: str = "") -> Path:
@@ -373,12 +175,6 @@ def test_a_dry_run_tells_documents_tokens_and_calls_and_makes_no_index(
     assert "about 36 judge calls" in out
 
 
-def test_estimated_questions_are_those_that_a_sorter_asks():
-    asked, shown = questions(rerank.read("setwise:heapsort@offline:gemma?depth=100&k=10&arity=3"))
-    assert 40 < asked < 100
-    assert asked * 2 <= shown <= asked * 4
-
-
 @pytest.mark.parametrize("alone", [False, True], ids=["a directory", "a file, as of `crosslens translate`"])
 def test_other_versions_of_the_documents(crosslens, tmp_path, small, tiny_encoder, alone):
     english = {id: ("eng", text) for id, text in zip(TEXTS, ["the cat sleeps", "the dog barks at night", "cats sleep",
@@ -469,18 +265,12 @@ def test_a_killed_experiment_goes_on(tmp_path, small, tiny_encoder):
     assert set(part["systems"]) == set(SYSTEMS)
 
 
-def test_every_leaf_has_a_name_that_is_told_when_it_is_unknown():
-    with pytest.raises(InputError) as error:
-        leaves.read("nothing", Plan.of(LEAST))
-    assert all(name in str(error.value) for name in leaves.LEAVES)
-
-
 def test_a_survey_knows_what_is_begun(tmp_path, small, tiny_encoder):
     file = experiment(tmp_path, small, tiny_encoder, {"dense": "dense?encoder=tiny"})
     plan = Plan.read(file)
     out = tmp_path / "out"
-    (before,) = survey(plan, out)
+    (before,) = survey_plan(plan, out)
     assert before.indexes[0].state == "to do"
     (out / "indexes" / before.indexes[0].folder).mkdir(parents=True)
-    (begun,) = survey(plan, out)
+    (begun,) = survey_plan(plan, out)
     assert begun.indexes[0].state == "begun"

@@ -1,4 +1,4 @@
-"""The commands about this machine: what is kept here, what can be loaded, what works."""
+"""`crosslens cache`: what the vector cache holds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import typer
 
 from ..errors import InputError
 from .console import emit
-from .options import Device, Json
-
-app = typer.Typer()
+from .options import Json
 
 
-@app.command()
-def cache(
+def cache_command(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove vectors: all, or what the other options say.")
     ] = False,
@@ -39,27 +36,3 @@ def cache(
         emit(found.to_json())
     else:
         print(found)
-
-
-@app.command()
-def models(json: Json = False) -> None:
-    """What can be loaded here: size, licence, modalities, languages."""
-    from .doctor import catalogue, show_catalogue
-
-    found = catalogue()
-    if json:
-        emit(found)
-    else:
-        show_catalogue(found)
-
-
-@app.command()
-def doctor(device: Device = "auto", json: Json = False) -> None:
-    """What works on this machine and what to install."""
-    from .doctor import examine, show_findings
-
-    findings = examine(device)
-    if json:
-        emit({"ok": all(f.ok is not False for f in findings), "findings": [f.to_json() for f in findings]})
-    else:
-        show_findings(findings)

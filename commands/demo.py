@@ -1,0 +1,38 @@
+"""`crosslens demo`: the main job end to end, offline."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import emit
+from .options import Device, Json
+
+
+def demo_command(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keep the index here (default: temporary).")
+    ] = None,
+    html: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo.html"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The main job end to end, offline: index texts and photos, search across languages, rerank, evaluate."""
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
+    from ..demo.tour import show, tour
+
+    with (
+        TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
+    ):
+        report = tour(Path(where), html, device=device)
+        if directory is None:
+            report = replace(report, index="temporary, removed; --dir DIR keeps it")
+        if json:
+            emit(report.to_json())
+        else:
+            show(report)

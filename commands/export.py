@@ -1,0 +1,37 @@
+"""`crosslens export`: a collection as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import emit, progress
+from .options import Collection, Fields, Json, QueryLang, Source
+
+
+def export_command(
+    collection: Collection,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
+    format: Annotated[str, typer.Option(help="directory or beir.")] = "directory",
+    fields: Fields = None,
+    query_lang: QueryLang = None,
+    source: Source = None,
+    json: Json = False,
+) -> None:
+    """Write a collection as files: documents, topics, judgements, and copies of its pictures."""
+    from ..multilingual.collections.base import load
+    from ..multilingual.collections.export import export
+
+    with progress("exporting") as bar:
+        done = export(
+            load(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
+        )  # fmt: skip
+    if json:
+        emit({"directory": str(directory), "format": format, **vars(done)})
+    else:
+        print(
+            f"{directory}: {done.documents} documents, {done.queries} topics, {done.judged} judgements, "
+            f"{done.images} pictures"
+        )

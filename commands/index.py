@@ -1,0 +1,60 @@
+"""`crosslens index`: a collection encoded into an index."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import emit, progress, say
+from .options import Collection, Device, Json, Location, Trust
+
+
+def index_command(
+    collection: Collection,
+    directory: Location,
+    encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
+    lexical: Annotated[
+        bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")
+    ] = True,
+    kind: Annotated[str, typer.Option("--index", help="lance, flat or faiss:FACTORY.")] = "lance",
+    ann: Annotated[str, typer.Option(help="auto, none, IVF_FLAT, IVF_RQ, IVF_PQ or IVF_HNSW_SQ.")] = "auto",
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Split documents; the best passage counts (MaxP).")
+    ] = False,
+    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180).")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take vectors from the cache, and keep new ones there.")
+    ] = True,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Encode on a Ray cluster: local, auto or HOST:PORT.")
+    ] = None,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Encode a collection into an index; interrupted, the same command goes on where it was."""
+    from ..indexes.card import Windows
+    from ..multilingual.collections.base import load
+    from ..systems.indexing import index_collection
+    from ..systems.search import choose_encoders
+
+    split = passages or window is not None or stride is not None
+    windows = Windows.of(window, stride) if split else None
+    source = load(collection, skip_bad=skip_bad)
+    counts = source.check()
+    made = index_collection(
+        source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,
+        lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
+        cache=cache, progress=progress,
+    )  # fmt: skip
+    if json:
+        emit({**made.to_json(), "skipped": counts.skipped})
+        return
+    print(made)
+    if counts.skipped:
+        say(f"{counts.skipped} bad lines skipped")

@@ -1,0 +1,57 @@
+"""`crosslens judge`: a language model as assessor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import emit, progress, say
+from .options import Device, Fields, Json, Judged, QueryLang, Trust
+
+
+def judge_command(
+    collection: Judged,
+    spec: Annotated[
+        str, typer.Option("--judge", help="prompt@family:checkpoint, with a prompt that gives grades.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC qrels to write.")],
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="Judge the first documents of this run; repeatable.")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="How many documents of each topic in each run.")] = 20,
+    qrels: Annotated[
+        str | None,
+        typer.Option(
+            help="Human judgements to agree with, and without --run to judge anew: a file, or `collection`."
+        ),
+    ] = None,
+    measure: Annotated[str, typer.Option("-m", "--measure", help="What ranks the runs.")] = "nDCG@20",
+    fields: Fields = None,
+    query_lang: QueryLang = None,
+    unseen: Annotated[
+        str, typer.Option(help="Pairs that the judge cannot see, photos say: refuse, or skip.")
+    ] = "refuse",
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Let a language model grade documents into TREC qrels, and hold its grades against human ones."""
+    from ..evaluation import assess
+    from ..multilingual.collections.base import load
+
+    prompt, model = assess.method(spec, device=device, trust_remote_code=trust_remote_code)
+    task = assess.task(
+        load(collection), output, runs=run or (), depth=depth, qrels=qrels, fields=fields, lang=query_lang,
+        measure=measure, unseen=unseen,
+    )  # fmt: skip
+    assessor = assess.Assessor(model(), prompt)
+    with progress("judging", len(task.pairs)) as bar:
+        report = task.judged_by(assessor, progress=bar)
+    if json:
+        emit(report.to_json())
+        return
+    print(report)
+    for note in report.notes:
+        say(note)

@@ -1,0 +1,42 @@
+"""`crosslens translate`: documents or topics in another language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import emit, progress, say
+from .options import Collection, Device, Fields, Json, Trust
+
+
+def translate_command(
+    collection: Collection,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON lines to write; a rerun resumes.")],
+    to: Annotated[str, typer.Option(help="The language to translate into.")],
+    spec: Annotated[
+        str, typer.Option("--with", help="The model: hf:facebook/nllb-200-distilled-600M, openai:MODEL, ...")
+    ],
+    what: Annotated[str, typer.Option(help="documents or queries.")] = "documents",
+    fields: Fields = None,
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Translate a collection's documents or topics into a file; killed, the same command goes on where it was."""
+    from ..multilingual.collections import base as collections
+    from ..multilingual.rewriting import translation
+    from ..multilingual.rewriting.translation_files import translate_collection
+
+    source = collections.load(collection)
+    total = source.check().documents if what == "documents" else None
+    stage = translation.load(spec, to=to, device=device, trust_remote_code=trust_remote_code)
+    with progress("translating", total) as bar:
+        report = translate_collection(source, output, stage, what=what, fields=fields, progress=bar)  # type: ignore[arg-type]
+    if json:
+        emit(report.to_json())
+        return
+    print(report)
+    for note in report.notes:
+        say(note)

@@ -1,0 +1,120 @@
+"""A system is a line, read once; it becomes a stage when it is bound to a site: an index, or a collection at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ..errors import InputError, list_few
+from ..indexes.base import Where
+from ..pipeline import Cut, Stage
+from .grammar import parse
+from .stages import IndexPlan, Site, Unbound, Vocabulary, read_stage
+
+if TYPE_CHECKING:
+    from ..indexes.base import Index
+    from ..multilingual.collections.base import Collection
+
+
+@dataclass(frozen=True)
+class System:
+    """A pipeline as a line says it: `line`, and the stages that are still to be bound."""
+
+    line: str
+    stage: Stage
+
+    @classmethod
+    def parse(
+        cls,
+        line: str,
+        vocabulary: Vocabulary = Vocabulary(),  # noqa: B008 - it is frozen
+        *,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """`InputError` says what is wrong with the line, and where. No model is loaded, no index opened."""
+
+        def read(text: str) -> Stage:
+            return read_stage(text, vocabulary, device=device, trust_remote_code=trust_remote_code)
+
+        return cls(line, parse(line, read))
+
+    @property
+    def parts(self) -> tuple[Unbound, ...]:
+        """The stages that its SPECs name, in the order in which they stand."""
+        return tuple(part for part in self.stage.parts if isinstance(part, Unbound))
+
+    @property
+    def plans(self) -> tuple[IndexPlan, ...]:
+        """The indexes that it searches."""
+        return tuple(part.plan for part in self.parts if part.plan is not None)
+
+    def depth(self, k: int) -> int:
+        """How many documents its searches have to find so that `k` can be given back."""
+        cuts = [part.k for part in self.stage.parts if isinstance(part, Cut)]
+        return max(k, *cuts, *(part.depth for part in self.parts))
+
+    def bind(self, site: Site, k: int, wrap: Callable[[Stage], Stage] = lambda stage: stage) -> Stage:
+        """The pipeline at work: each of its SPECs bound, with `wrap` around it; searches find `k` documents.
+
+        `InputError` where the site lacks what a stage needs, or a model cannot be loaded; what comes first in the line
+        is bound first.
+        """
+
+        def change(part: Stage) -> Stage:
+            return wrap(part.bind(site, k)) if isinstance(part, Unbound) else part
+
+        return self.stage.map(change)
+
+
+@dataclass(frozen=True)
+class IndexSite:
+    """A finished index and, where a line is to use topics or runs, the collection that it was made of (`Site`)."""
+
+    opened: Index
+    topics: Collection | None = None
+    where: Where | None = None
+    exact: bool = False
+    unseen: str = "refuse"
+    journal: Path | None = None
+
+    @property
+    def collection(self) -> Collection:
+        if self.topics is None:
+            raise InputError("this stage needs a collection, as `crosslens run` and experiments have one")
+        return self.topics
+
+    def index(self, plan: IndexPlan) -> Index:
+        """The index, if it is what the line asks for: the same encoders, windows and kind, where those are named."""
+        index, card = self.opened, self.opened.card
+        if plan.documents:
+            raise InputError(f"{index.path} has one version of its documents: documents= is for experiments")
+        names = [spec.name for spec in index.specs]
+        if plan.encoders and sorted(plan.encoders) != sorted(names):
+            raise InputError(
+                f"{index.path} is searched by all its encoders, {list_few(names)}, not by {list_few(plan.encoders)}"
+            )
+        held = card.passages.windows if card.passages else None
+        if plan.windows is not None and plan.windows != held:
+            raise InputError(
+                f"{index.path} is an index of {held or 'whole documents'}, not of {plan.windows}"
+            )
+        if plan.kind not in ("lance", card.kind):
+            raise InputError(f"{index.path} is an index of kind {card.kind}, not {plan.kind}")
+        return index
+
+
+@dataclass(frozen=True)
+class CollectionSite:
+    """A collection alone: for lines that rerank a run made elsewhere (`Site`)."""
+
+    collection: Collection
+    where: Where | None = None
+    exact: bool = False
+    unseen: str = "refuse"
+    journal: Path | None = None
+
+    def index(self, plan: IndexPlan) -> Index:
+        raise InputError("there is no index to search here: a run is reranked, not retrieved again")

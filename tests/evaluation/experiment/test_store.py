@@ -1,0 +1,105 @@
+"""Results of stages are computed once, kept whole, and taken again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+from crosslens import InputError, Item, Run, Stage, rrf
+from crosslens.evaluation.experiment.memory import watch_memory
+from crosslens.evaluation.experiment.store import KeptStage, ResultStore
+from crosslens.pipeline import Cut
+
+
+@dataclass(frozen=True)
+class Says(Stage):
+    """Gives every query the same hits, and notes that it was asked."""
+
+    hits: tuple[tuple[str, float], ...]
+    asked: list[str] = field(default_factory=list, compare=False)
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        self.asked.append("!")
+        count["queries"] += len(run)
+        return run.ranking({query.id: self.hits for query in run.queries})
+
+
+def test_a_stage_is_computed_once_for_one_input(tmp_path):
+    store = ResultStore(tmp_path, "content", "1")
+    stage, taken = Says((("a", 1 / 3), ("b", -2e-300))), []
+    queries = [Item("q1", "x", lang="eng", meta={"n": 1}), Item("q2", "y")]
+    first = KeptStage(stage, store, taken)(queries)
+    second = KeptStage(stage, store, taken)(queries)
+    assert stage.asked == ["!"]
+    assert taken == ["says"]
+    assert second == first
+    assert second["q1"][0].score == 1 / 3
+    assert second.queries == first.queries
+    assert second.manifest == first.manifest
+    # Another query text, other documents, another program: another result.
+    KeptStage(stage, store, taken)([Item("q1", "z"), Item("q2", "y")])
+    KeptStage(stage, ResultStore(tmp_path, "others", "1"), taken)(queries)
+    KeptStage(stage, ResultStore(tmp_path, "content", "2"), taken)(queries)
+    assert len(stage.asked) == 4
+
+
+def test_an_unfinished_result_is_never_used(tmp_path):
+    store = ResultStore(tmp_path, "content", "1")
+    stage = Says((("a", 1.0),))
+    queries = [Item("q", "x")]
+    KeptStage(stage, store, [])(queries)
+    (done,) = tmp_path.glob("*.parquet")
+    done.rename(done.with_name(f".{done.name}.1.partial"))  # as a killed process leaves it
+    KeptStage(stage, store, [])(queries)
+    assert len(stage.asked) == 2
+    done.write_bytes(done.read_bytes()[:-9])
+    with pytest.raises(InputError, match="is damaged"):
+        KeptStage(stage, store, [])(queries)
+
+
+def test_a_kept_stage_is_described_as_the_stage_itself(tmp_path):
+    stage = Says((("a", 1.0),))
+    kept = KeptStage(stage, ResultStore(tmp_path, "", ""), [])
+    assert (kept >> Cut(3)).fingerprint == (stage >> Cut(3)).fingerprint
+    assert rrf(kept, kept).fingerprint == rrf(stage, stage).fingerprint
+
+
+def test_peak_memory_is_that_of_the_block():
+    with watch_memory() as highest:
+        held = bytearray(80_000_000)
+        held[::4096] = b"x" * len(held[::4096])
+        del held
+    with_it = highest()
+    with watch_memory() as highest:
+        pass
+    if with_it is None:
+        pytest.skip("this system does not tell")
+    assert with_it - highest() > 60_000_000
+
+
+@dataclass(frozen=True)
+class AddsProbes(Stage):
+    """Rewrites every query into a document and the query itself."""
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        probes = {
+            query.id: ((Item("d", "a hypothetical document"), "document"), (query, "query"))
+            for query in run.queries
+        }
+        return replace(run, probes=probes)
+
+
+def test_probes_are_kept_and_change_what_comes_after(tmp_path):
+    store, taken = ResultStore(tmp_path, "content", "1"), []
+    queries = [Item("q", "x", image=b"a picture")]
+    adds = KeptStage(AddsProbes(), store, taken)
+    first = adds(queries)
+    again = adds(queries)
+    assert taken == ["addsprobes"]
+    assert again == first
+    assert again.probes["q"][1] == (queries[0], "query")
+    says = Says((("a", 1.0),))
+    for run in (first, Run.of(queries), again):
+        KeptStage(says, store, taken)(run)
+    assert len(says.asked) == 2

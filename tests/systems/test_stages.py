@@ -1,0 +1,105 @@
+"""The registry of stages: what a SPEC in a line stands for, from crosslens or from another package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from crosslens import InputError, Run
+from crosslens.multilingual.reranking import rerank
+from crosslens.pipeline import Cut
+from crosslens.systems.estimates import count_questions
+from crosslens.systems.stages import STAGES, Ready, Vocabulary, read_stage
+from crosslens.systems.system import System
+
+MODULE = """
+from collections import Counter
+from dataclasses import dataclass
+
+from crosslens import Run, Stage
+
+
+@dataclass(frozen=True)
+class Reverse(Stage):
+    \"\"\"Turns the ranking of every query round; `keep` leaves the first so many where they are.\"\"\"
+
+    keep: int = 0
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        turned = {}
+        for query, hits in run.hits.items():
+            ids = [hit.id for hit in hits]
+            ids = ids[: self.keep] + ids[self.keep :][::-1]
+            turned[query] = [(id, -float(rank)) for rank, id in enumerate(ids)]
+        return run.ranking(turned)
+
+
+def no_stage(*, size: int = 1) -> int:
+    return size
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An installed package with a stage and an entry point for it; gives the name of its module."""
+    (tmp_path / "turning_stages.py").write_text(MODULE)
+    info = tmp_path / "turning_stages-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: turning-stages\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[crosslens.stages]\nreverse = turning_stages:Reverse\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "turning_stages", raising=False)
+    return "turning_stages"
+
+
+@pytest.mark.parametrize("family", ["py:turning_stages:Reverse", "reverse"])
+def test_a_stage_of_another_package_works_in_a_line(package: str, family: str) -> None:
+    first = Run.of(["x"]).ranking({"1": [("a", 3.0), ("b", 2.0), ("c", 1.0)]})
+    for line, ids in ((family, "cba"), (f"{family}?keep=1", "acb"), (f"{family} % 2 >> {family}", "bc")):
+        system = System.parse(line)
+        assert all(isinstance(part, Ready) for part in system.parts)
+        bound = system.stage.map(lambda part: part.stage if isinstance(part, Ready) else part)
+        assert "".join(hit.id for hit in bound(first)["1"]) == ids, line
+    with pytest.raises(InputError, match="did you mean keep"):
+        System.parse(f"{family}?kep=1")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("py:turning_stages", "write py:MODULE:NAME"),
+        ("py:turning_stages:Revers", "cannot import turning_stages:Revers"),
+        ("py:no_such_module:X", "cannot import no_such_module:X"),
+        ("py:turning_stages:no_stage?size=3", "makes a int, which is no Stage"),
+        ("revers", "did you mean reverse?"),
+    ],
+)
+def test_what_is_wrong_with_a_stage_of_another_package(package: str, line: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        System.parse(line)
+    assert message in str(error.value)
+
+
+def test_every_stage_has_a_name_that_is_listed_when_it_is_unknown() -> None:
+    with pytest.raises(InputError) as error:
+        read_stage("nothing", Vocabulary())
+    assert all(name in str(error.value) for name in STAGES if name != "default")
+
+
+def test_searches_find_what_the_rest_of_the_line_needs() -> None:
+    for line, depth in (
+        ("dense", 10),
+        ("dense % 200 >> likelihood@offline:gemma?depth=20", 200),
+        ("dense >> likelihood@offline:gemma?depth=50", 50),
+        ("rrf(dense, lexical) % 5", 10),
+    ):
+        system = System.parse(line)
+        assert system.depth(10) == depth
+        assert sum(isinstance(part, Cut) for part in system.stage.parts) == line.count("%")
+
+
+def test_estimated_questions_are_those_that_a_sorter_asks() -> None:
+    calls, shown = count_questions(rerank.read("setwise:heapsort@offline:gemma?depth=100&k=10&arity=3"))
+    assert 40 < calls < 100
+    assert calls * 2 <= shown <= calls * 4
