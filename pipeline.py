@@ -21,7 +21,7 @@ from .errors import InputError
 from .items import Item
 from .runs import Documents, Hit, Manifest, Record, Run
 
-Watcher = Callable[[int], None]  # told how much is done in all
+Watcher = Callable[[int], None]  # takes how much is done in all
 # What shows how far long work is: `with progress("encoding", total) as watcher`.
 Progress = Callable[[str, int | None], AbstractContextManager[Watcher]]
 
@@ -30,7 +30,7 @@ _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 @contextmanager
 def watch(watcher: Watcher) -> Iterator[None]:
-    """While the block runs, `watcher` is told how many questions the stages in it have answered in all."""
+    """While the block runs, `watcher` gets how many questions the stages in it have answered in all."""
     total = 0
 
     def add(done: int) -> None:

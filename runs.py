@@ -75,10 +75,10 @@ class Manifest:
         if not beside.is_file():
             return cls()
         try:
-            told = json.loads("".join(read_lines(beside)))
-            return cls(tuple(Record(**stage) for stage in told["stages"]))
+            stored = json.loads("".join(read_lines(beside)))
+            return cls(tuple(Record(**stage) for stage in stored["stages"]))
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{beside} is not a manifest of crosslens: mend it, or take it away") from None
+            raise InputError(f"{beside} is not a manifest of crosslens: correct it, or remove it") from None
 
 
 def hits_of(docs: Sequence[str], scores: Sequence[float]) -> list[Hit]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .console import emit
+from .console import show
 from .options import Json
 
 
@@ -32,7 +32,4 @@ def cache_command(
     if not prune and (older_than, encoder, to) != (None, None, None):
         raise InputError("--older-than, --encoder and --to say what to remove: write --prune with them")
     found = pruned(older_than=older_than, encoder=encoder, to=to) if prune else survey()
-    if json:
-        emit(found.to_json())
-    else:
-        print(found)
+    show(found, json)

@@ -22,6 +22,16 @@ def emit(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
 
 
+def show(result: Any, json: bool) -> None:
+    """A result with `to_json` as one JSON object, or as text on stdout with its `notes`, if any, on stderr."""
+    if json:
+        emit(result.to_json())
+        return
+    print(result)
+    for note in getattr(result, "notes", ()):
+        say(note)
+
+
 def say(text: str) -> None:
     """A line for people, on stderr."""
     print(text, file=sys.stderr, flush=True)

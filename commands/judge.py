@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import emit, progress, say
+from .console import progress, show
 from .options import Device, Fields, Json, Judged, QueryLang, Trust
 
 
@@ -24,14 +24,14 @@ def judge_command(
     qrels: Annotated[
         str | None,
         typer.Option(
-            help="Human judgements to agree with, and without --run to judge anew: a file, or `collection`."
+            help="Human judgements to agree with, and without --run to judge the same pairs: a file, or `collection`."
         ),
     ] = None,
     measure: Annotated[str, typer.Option("-m", "--measure", help="What ranks the runs.")] = "nDCG@20",
     fields: Fields = None,
     query_lang: QueryLang = None,
     unseen: Annotated[
-        str, typer.Option(help="Pairs that the judge cannot see, photos say: refuse, or skip.")
+        str, typer.Option(help="Pairs that the judge cannot see, as photos: refuse, or skip.")
     ] = "refuse",
     device: Device = "auto",
     trust_remote_code: Trust = False,
@@ -49,9 +49,4 @@ def judge_command(
     assessor = assess.Assessor(model(), prompt)
     with progress("judging", len(task.pairs)) as bar:
         report = task.judged_by(assessor, progress=bar)
-    if json:
-        emit(report.to_json())
-        return
-    print(report)
-    for note in report.notes:
-        say(note)
+    show(report, json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import emit, progress, say
+from .console import progress, show
 from .options import Collection, Device, Fields, Json, Trust
 
 
@@ -34,9 +34,4 @@ def translate_command(
     stage = translation.load(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:
         report = translate_collection(source, output, stage, what=what, fields=fields, progress=bar)  # type: ignore[arg-type]
-    if json:
-        emit(report.to_json())
-        return
-    print(report)
-    for note in report.notes:
-        say(note)
+    show(report, json)

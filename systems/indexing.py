@@ -131,6 +131,6 @@ def _cluster(
         return
     from ..indexes.distributed import Cluster
 
-    # Ray tells on stdout of workers that die; stdout is for results.
+    # Ray writes about workers that die to stdout, which is for results.
     with redirect_stdout(sys.stderr), Cluster(ray, specs, documents=documents, **options) as cluster:
         yield cluster

@@ -54,7 +54,7 @@ class Plan:
         """The plan in a TOML file; `InputError` names the file and the key that is unknown, missing or wrong."""
         path = Path(path)
         try:
-            told = tomllib.loads(path.read_text("utf-8"))
+            values = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
             raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -66,20 +66,20 @@ class Plan:
                 + (f"a name is given twice, to two systems say: {error}" if twice else f"not TOML: {error}")
             ) from None
         try:
-            return cls.of({"name": path.stem, **told})
+            return cls.of({"name": path.stem, **values})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Plan:
+    def of(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that a dict of the file's keys describes; `InputError` as `read`."""
         known = {each.name: each for each in fields(cls)}
-        for key in told:
+        for key in values:
             check_known(key, known, "key")
         for key in ("collections", "systems"):
-            if not told.get(key):
+            if not values.get(key):
                 raise InputError(f"no {key}: the least that an experiment says is {EXAMPLE}")
-        made: dict[str, Any] = {key: _converted(key, value) for key, value in told.items()}
+        made: dict[str, Any] = {key: _converted(key, value) for key, value in values.items()}
         plan = cls(**made)
         plan._check()
         return plan

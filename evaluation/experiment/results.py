@@ -12,11 +12,11 @@ from ..table import Table
 
 @dataclass(frozen=True)
 class Cost:
-    """What a system took for all queries of a collection, as its stages told when they were computed.
+    """What a system took for all queries of a collection, as its stages recorded it when they were computed.
 
     `seconds` is wall time of its stages, search and reranking, without the making of indexes; `tokens` are those that
     its judges and translators read and wrote, `calls` the questions they answered; `peak_bytes` is the largest
-    resident memory of the process while it ran, None where the system does not tell or nothing was computed.
+    resident memory of the process while it ran, None where the operating system does not count it or nothing was computed.
     """
 
     seconds: float
@@ -41,7 +41,7 @@ class Outcome:
 class Part:
     """One collection: its counts, the table over its systems, and an outcome for each of them, in that order.
 
-    `counts.langs` maps languages to documents; `query_langs` to queries. `indexes` holds what was said of each index:
+    `counts.langs` maps languages to documents; `query_langs` to queries. `indexes` describes each index:
     its directory, documents, encoders, seconds, bytes.
     """
 
