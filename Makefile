@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/crosslens demo
@@ -14,6 +14,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 
 # mypy knows a package by the name of its folder: the link gives the repository root that name.
 types: $(VENV)/.test
