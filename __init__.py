@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .multilingual.collections.base import Collection
     from .multilingual.collections.base import load as collection
     from .multilingual.judges import Judge
-    from .multilingual.reranking.rerank import Rerank, rank
-    from .multilingual.reranking.rerank import load as reranker
+    from .multilingual.reranking.plan import load_reranker as reranker
+    from .multilingual.reranking.plan import rank
+    from .multilingual.reranking.rerank import Rerank
     from .multilingual.reranking.sorters import Ask
     from .pipeline import Stage, merge, roundrobin, rrf, zscore
     from .runs import Hit, Manifest, Run, read_qrels
@@ -38,7 +39,8 @@ _WHERE = {
     "multilingual.collections.base": ("Collection", "collection=load"),
     "multilingual.judges": ("Judge",),
     "multilingual.reranking.sorters": ("Ask",),
-    "multilingual.reranking.rerank": ("Rerank", "rank", "reranker=load"),
+    "multilingual.reranking.plan": ("rank", "reranker=load_reranker"),
+    "multilingual.reranking.rerank": ("Rerank",),
     "pipeline": ("Stage", "merge", "roundrobin", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Run", "read_qrels"),
 }

@@ -33,6 +33,13 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
     return InputError(f"unknown {what} {name!r}{hint} (known: {list_few(sorted(names), len(names))})")
 
 
+def check_at_least(least: int, where: str = "", **values: int | None) -> None:
+    """`InputError` naming the first value below `least`, and `where` it stands; None is none."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise InputError(f"{where and where + ': '}{name} must be at least {least}, not {value}")
+
+
 def list_few(names: Iterable[str], limit: int = 3) -> str:
     """A few of many names, for an error line: `a, b, c, ... (12 in all)`."""
     listed = list(names)

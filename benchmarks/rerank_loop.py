@@ -207,7 +207,6 @@ class Interleaved:
         self._next = next(self._wanted)
         self._given = 0
         self._told = 0
-        judge.progress = self._between
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.judge, name)
@@ -244,8 +243,8 @@ class Interleaved:
         self._give(len(self.sample))
         return found
 
-    def _between(self, told: int) -> None:
-        """Called by the judge when it has answered `told` in all: as large a share of the sample is due."""
+    def take_turns(self, told: int) -> None:
+        """To be called when the judge has answered `told` in all: as large a share of the sample is due."""
         first, size, before, asked = self._batch
         self._told = told
         self._give(first + int(size * min(1.0, (told - before) / asked)))

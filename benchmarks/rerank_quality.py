@@ -19,9 +19,11 @@ from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.multilingual.judges import Completion, Judge
 from crosslens.multilingual.judges.messages import Message
-from crosslens.multilingual.reranking import rerank
 from crosslens.multilingual.reranking.journal import Journal
+from crosslens.multilingual.reranking.notes import FAULTS, describe_judging
+from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.pipeline import watch
 from rerank_show import FIRST, MEASURE, quality_table, tune_table
 from rerank_task import Task, task
 
@@ -90,12 +92,10 @@ def quality(options: Namespace) -> dict[str, Any]:
 
 def judged(name: str, stage: Rerank, work: Task) -> dict[str, Any]:
     """One method over the first stage: its costs, what could not be read, its mean, and the order of each query."""
-    with progress(name) as bar:
-        stage.judge.progress = bar
+    with progress(name) as bar, watch(bar):
         run = stage(work.first)
-        stage.judge.progress = None
     record = run.manifest.records[-1]
-    faults = {kind: int(record.counts[kind]) for kind in rerank.FAULTS if record.counts.get(kind)}
+    faults = {kind: int(record.counts[kind]) for kind in FAULTS if record.counts.get(kind)}
     measured = evaluate({FIRST: work.first, name: run}, work.qrels, (MEASURE,))
     return {
         "spec": name,
@@ -106,7 +106,7 @@ def judged(name: str, stage: Rerank, work: Task) -> dict[str, Any]:
         "seconds": record.seconds,
         "faults_in_all": sum(faults.values()),
         "faults": faults,
-        "remarks": rerank.remarks(run.manifest),
+        "remarks": describe_judging(run.manifest),
         MEASURE: measured.mean(name, MEASURE),
         f"{MEASURE} before": measured.mean(FIRST, MEASURE),
         "order": {query.id: [hit.id for hit in hits] for query, hits in run},
@@ -176,7 +176,7 @@ def tune(options: Namespace) -> dict[str, Any]:
 
 def loaded(specs: Sequence[str], device: str) -> dict[str, Rerank]:
     """The stages by their SPECs; the judge, where it is the same, is loaded once. Photos keep their ranks."""
-    return {name: rerank.load(name, device=device, unseen="keep") for name in specs}
+    return {name: load_reranker(name, device=device, unseen="keep") for name in specs}
 
 
 def identity(stage: Rerank, work: Task) -> str:

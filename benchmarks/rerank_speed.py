@@ -16,13 +16,15 @@ import torch
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.collections.base import Held
+from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message
-from crosslens.multilingual.reranking import rerank
-from crosslens.multilingual.reranking.driver import Group, drive
+from crosslens.multilingual.prompts import configure_prompt, load_prompt
+from crosslens.multilingual.reranking.driver import QueryGroup, drive
+from crosslens.multilingual.reranking.rerank import Rerank
 from crosslens.multilingual.reranking.sorters import Heapsort, Pointwise, Sorter
+from crosslens.pipeline import watch
 from crosslens.runs import Run
 from crosslens.specs import Spec
 from rerank_loop import Interleaved, Loop, Peer, Question, another, answered, unshared, worded
@@ -47,7 +49,7 @@ BLOCK = 48  # questions that the steps between loop and judge are handed at once
 
 def speed(options: Namespace) -> dict[str, Any]:
     """Seconds, ratios and agreement of each part; `checks` says which goals are met."""
-    judge = rerank.load(f"likelihood@{options.judge}", device=options.device).judge
+    judge = load_judge(options.judge, device=options.device)
     if not isinstance(judge, CausalJudge):
         raise InputError(f"{judge.name} is no causal model in this process: there is no loop to compare with")
     native = named(judge.model.dtype)
@@ -103,10 +105,11 @@ def measured(
     between = Interleaved(
         fresh, [*peers.values(), *steps.values()], max(1, calls // (WIDER * options.sample)), options.seed
     )
-    prompt = prompts.configured(prompts.load(name), chat="never")
-    stage = rerank.Rerank(between, prompt, sort, passages, K)
+    prompt = configure_prompt(load_prompt(name), chat="never")
+    stage = Rerank(between, prompt, sort, passages, K)
     started = time.perf_counter()
-    done = stage(run)
+    with watch(between.take_turns):
+        done = stage(run)
     seconds = time.perf_counter() - started - between.paused
     between.finish()
 
@@ -198,7 +201,7 @@ def counted(run: Run, sort: Sorter, appetite: int) -> tuple[int, int]:
     """Questions and rounds of a sorter over a run when what is better is a matter of chance; asks no model."""
     questions = rounds = 0
 
-    def answer(groups: Sequence[Group]) -> list[np.ndarray]:
+    def answer(groups: Sequence[QueryGroup]) -> list[np.ndarray]:
         nonlocal questions, rounds
         questions, rounds = questions + len(groups), rounds + 1
         return [

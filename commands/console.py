@@ -110,9 +110,9 @@ def emit_run(run: Run, output: Path, json: bool) -> None:
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
     if any(record.models for record in run.manifest.records):
-        from ..multilingual.reranking.rerank import remarks
+        from ..multilingual.reranking.notes import describe_judging
 
-        for line in remarks(run.manifest):
+        for line in describe_judging(run.manifest):
             say(line)
 
 

@@ -36,7 +36,7 @@ def list_models() -> dict[str, Any]:
     """`offline`: the models that packages carry; `hub`: known-good checkpoints; `families`: what a SPEC may name."""
     from ..encoders.registry import FAMILIES, OFFLINE
     from ..multilingual.judges import JUDGES
-    from ..multilingual.prompts import known
+    from ..multilingual.prompts import list_prompts
     from ..multilingual.reranking.sorters import SORTERS
     from ..systems.stages import STAGES
 
@@ -64,7 +64,7 @@ def list_models() -> dict[str, Any]:
         "encoder_families": [*FAMILIES, *(f"offline:{name}" for name in OFFLINE)],
         "judge_families": list(JUDGES),
         "stages": {name: kind.needs for name, kind in STAGES.items()},
-        "prompts": known(),
+        "prompts": list_prompts(),
         "sorters": list(SORTERS),
     }
 

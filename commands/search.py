@@ -50,7 +50,7 @@ def search_command(
     """Search an index with text, a picture, or both."""
     from ..items import Item
     from ..multilingual.languages import iso, with_languages
-    from ..multilingual.reranking.rerank import remarks
+    from ..multilingual.reranking.notes import describe_judging
     from ..systems.search import parse_filters, search_index
 
     if not (text and text.strip()) and image is None:
@@ -75,5 +75,5 @@ def search_command(
         print(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {line}")
     if not rows:
         say("no document matches")
-    for remark in remarks(run.manifest):
+    for remark in describe_judging(run.manifest):
         say(remark)

@@ -26,12 +26,12 @@ def translate_command(
 ) -> None:
     """Translate a collection's documents or topics into a file; killed, the same command goes on where it was."""
     from ..multilingual.collections import base as collections
-    from ..multilingual.rewriting import translation
+    from ..multilingual.rewriting.translation import load_translation
     from ..multilingual.rewriting.translation_files import translate_collection
 
     source = collections.load(collection)
     total = source.check().documents if what == "documents" else None
-    stage = translation.load(spec, to=to, device=device, trust_remote_code=trust_remote_code)
+    stage = load_translation(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:
         report = translate_collection(source, output, stage, what=what, fields=fields, progress=bar)  # type: ignore[arg-type]
     show(report, json)

@@ -20,8 +20,8 @@ from ..encoders.registry import load
 from ..evaluation.evaluate import Table, evaluate
 from ..indexes.registry import create_index
 from ..items import Item
-from ..multilingual.reranking import rerank
-from ..pipeline import Stage
+from ..multilingual.reranking.plan import load_reranker
+from ..pipeline import Stage, watch
 from ..runs import Qrels, Run
 from . import Demo
 
@@ -121,9 +121,9 @@ def tour(directory: Path, html: Path, *, device: str) -> Report:
     for name, (stage, asked) in systems.items():
         with _timed(seconds, name):
             runs[name] = stage(asked)
-    with progress("judging") as bar:
+    with progress("judging") as bar, watch(bar):
         with _timed(seconds, "load judge"):
-            judged = rerank.load("default", device=device, unseen="keep", progress=bar)
+            judged = load_reranker("default", device=device, unseen="keep")
         with _timed(seconds, RERANKED):
             runs[RERANKED] = judged(runs[HYBRID])
     qrels = collection.qrels()

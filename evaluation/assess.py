@@ -15,11 +15,10 @@ from pathlib import Path
 from ..errors import InputError, list_few, unknown_name
 from ..files import write_atomically
 from ..items import Item
-from ..multilingual import judges, prompts
 from ..multilingual.collections.base import Collection, Directory, documents
-from ..multilingual.judges import Judge
+from ..multilingual.judges import Judge, can_see, find_judge
 from ..multilingual.languages import iso, with_languages
-from ..multilingual.prompts import Prompt
+from ..multilingual.prompts import Prompt, configure_prompt, load_prompt
 from ..multilingual.reranking.journal import Journal
 from ..pipeline import hash_description
 from ..runs import Manifest, Qrels, Record, Run, read_qrels
@@ -47,12 +46,11 @@ def method(
         raise InputError(f"the judge {text!r} names no model; write prompt@family:checkpoint")
     if ":" in name:
         raise InputError(f"the judge {text!r} names a sorter, and each pair is judged alone: leave it out")
-    spec = Spec.parse(model)
-    prompt = graded(prompts.load(name))  # before its judge's module, which may take seconds to import
-    factory = judges.factory(spec.family)
+    prompt = graded(load_prompt(name))  # before its judge's module, which may take seconds to import
+    factory, spec = find_judge(Spec.parse(model))
     given = {"device": device, "trust_remote_code": trust_remote_code}
-    said, arguments = distributed(spec, text.partition("?")[0], [(prompts.configured, {}), (factory, given)])
-    prompt = prompts.configured(prompt, **said)  # type: ignore[arg-type]
+    said, arguments = distributed(spec, text.partition("?")[0], [(configure_prompt, {}), (factory, given)])
+    prompt = configure_prompt(prompt, **said)  # type: ignore[arg-type]
     return prompt, lambda: factory(spec.checkpoint, **arguments)
 
 
@@ -117,7 +115,7 @@ class Assessor:
     prompt: Prompt
 
     def __post_init__(self) -> None:
-        graded(self.prompt).fits(self.judge)
+        graded(self.prompt).check_judge(self.judge)
 
     @property
     def fingerprint(self) -> str:
@@ -149,7 +147,7 @@ class Assessor:
         for id in (id for ids in map(_ids, pairs) for id in ids):
             if id.split() != [id]:
                 raise InputError(f"the id {id!r} cannot stand in TREC qrels: it is empty or has white space")
-        seen = [self._sees(*pair) for pair in pairs]
+        seen = [can_see(self.judge, *pair) for pair in pairs]
         visible = [pair for pair, sees in zip(pairs, seen, strict=True) if sees]
         blind = tuple(_ids(pair) for pair, sees in zip(pairs, seen, strict=True) if not sees)
         if blind and not skips:
@@ -216,10 +214,6 @@ class Assessor:
             elif seconds > BATCH_SECONDS:
                 size = max(size // 2, 1)
             yield len(pairs) - len(waiting)
-
-    def _sees(self, query: Item, document: Item) -> bool:
-        known = self.judge.modalities
-        return bool(query.modalities and query.modalities <= known and document.modalities & known)
 
 
 @dataclass(frozen=True)

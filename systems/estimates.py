@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..multilingual.judges.estimates import Estimate
-from ..multilingual.reranking.rerank import Method
+from ..multilingual.reranking.plan import RerankPlan
 from ..runs import Hit
 
 TRIALS = 5  # sorts by random answers from which the number of questions is estimated
@@ -27,7 +27,7 @@ class Work:
         return Work(self.calls + other.calls, self.tokens + other.tokens)
 
 
-def estimate_judging(method: Method, query: float, passage: float) -> Work:
+def estimate_judging(method: RerankPlan, query: float, passage: float) -> Work:
     """The work of a reranker for one query; `query` and `passage` are mean tokens."""
     calls, passages = count_questions(method)
     limit = method.options.get("passage_tokens")
@@ -36,7 +36,7 @@ def estimate_judging(method: Method, query: float, passage: float) -> Work:
     return Work(calls, calls * (query + wording) + passages * shown)
 
 
-def count_questions(method: Method) -> tuple[float, float]:
+def count_questions(method: RerankPlan) -> tuple[float, float]:
     """Questions for one query, and passages shown in them: what the sorter asks when the answers are random."""
     hits = [Hit(str(n), float(-n)) for n in range(method.depth)]
     views = 2 if method.prompt.orders == "both" else 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, check_known, list_few
-from ..multilingual.reranking import rerank
+from ..multilingual.reranking.plan import parse_reranker
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import Run
 from .stages import Retrieval
@@ -128,7 +128,7 @@ def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]
 def _quote(spec: str) -> str:
     """A reranker's SPEC as it stands in a line: in quotes where it holds white space, parentheses or a comma."""
     if "@" not in spec and spec != "default":
-        rerank.read(spec)  # says that it names no model
+        parse_reranker(spec)  # says that it names no model
     if not any(character.isspace() or character in "()," for character in spec):
         return spec
     mark = "'" if '"' in spec else '"'

@@ -22,8 +22,8 @@ from ..items import Item
 from ..multilingual.collections.base import documents
 from ..multilingual.collections.topics import Source
 from ..multilingual.languages import iso, with_languages
-from ..multilingual.reranking import rerank
-from ..multilingual.rewriting import translation
+from ..multilingual.reranking.plan import RerankPlan, parse_reranker
+from ..multilingual.rewriting.translation import Translate, Translated, parse_translation
 from ..pipeline import Stage
 from ..runs import Documents, Run
 from ..specs import Spec, bound, find_factory
@@ -143,14 +143,14 @@ class Reranking(Unbound):
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`: a reranker."""
 
     spec: str
-    method: rerank.Method = field(compare=False)
+    method: RerankPlan = field(compare=False)
 
     @property
     def depth(self) -> int:
         return self.method.depth
 
     def bind(self, site: Site, k: int) -> Stage:
-        return self.method.loaded(unseen=site.unseen, journal=site.journal)
+        return self.method.load(unseen=site.unseen, journal=site.journal)
 
     def estimate(self, query: float, passage: float) -> Work:
         return estimate_judging(self.method, query, passage)
@@ -161,7 +161,7 @@ class Translating(Unbound):
     """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
 
     spec: str
-    load: Callable[[], translation.Translate] = field(compare=False)
+    load: Callable[[], Translate] = field(compare=False)
 
     def bind(self, site: Site, k: int) -> Stage:
         return self.load()
@@ -316,7 +316,7 @@ def plan_translations(text: str, vocabulary: Vocabulary, *, file: str = "", to: 
     """`file` holds the queries in another language, `to` says in which where it does not."""
     if not Path(file).is_file():
         raise InputError(f"{text}: there is no file {file!r}; write translations?file=PATH")
-    return Ready(text, translation.Translated(Path(file), to))
+    return Ready(text, Translated(Path(file), to))
 
 
 def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
@@ -328,12 +328,12 @@ def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
 
 def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`translate@FAMILY:CHECKPOINT?to=`."""
-    return Translating(text, translation.read(text, device=device, trust_remote_code=trust_remote_code))
+    return Translating(text, parse_translation(text, device=device, trust_remote_code=trust_remote_code))
 
 
 def plan_reranker(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`, or `default`."""
-    return Reranking(text, rerank.read(text, device=device, trust_remote_code=trust_remote_code))
+    return Reranking(text, parse_reranker(text, device=device, trust_remote_code=trust_remote_code))
 
 
 @dataclass(frozen=True)

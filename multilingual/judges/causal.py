@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...encoders.batching import batches, halving
-from . import Ask, Completion
+from .base import Ask, Completion
 from .chats import target_begins, texts, token_ids
 from .heads import CausalHead
 from .local import LocalJudge

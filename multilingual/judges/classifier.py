@@ -13,7 +13,7 @@ import torch
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from . import Ask
+from .base import Ask
 from .chats import check_length, fit, rendered, templated
 from .local import LocalJudge
 from .messages import Message, Part, Seam

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...encoders.base import Precision
 from ...errors import InputError
-from . import Judge
+from .base import Judge
 
 Task = Literal["auto", "causal", "seq2seq", "classify", "vision"]
 
@@ -20,7 +20,7 @@ AUTO = {
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def load(
+def open_hf(
     checkpoint: str,
     *,
     device: str = "auto",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 
 from ...errors import InputError
 from ...items import Modality
-from . import Ask, Completion, refuse
+from ...pipeline import advance
+from .base import Ask, Completion, refuse
 from .messages import Message
 from .tokens import Tokens
 
@@ -50,7 +51,6 @@ class LocalJudge:
         self.device = device
         self.passage_tokens = passage_tokens
         self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None
         self.chats = bool(getattr(tokenizer, "chat_template", None))
         self.budget = self.budgets[device.type != "cpu"]
         self.appetite = self.appetites[device.type != "cpu"]
@@ -85,8 +85,7 @@ class LocalJudge:
     def _tell(self, answered: int) -> None:
         """So many questions more were answered."""
         self._answered += answered
-        if self.progress is not None and answered:
-            self.progress(self._answered)
+        advance(answered)
 
     @property
     def _pad(self) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...encoders.base import Precision
 from ...errors import unknown_name
-from . import Judge
+from .base import Judge
 
 
-def load(
+def open_offline(
     checkpoint: str,
     *,
     device: str = "auto",
@@ -22,6 +22,6 @@ def load(
     if checkpoint != "gemma":
         raise unknown_name(checkpoint, ("gemma",), "offline judge")
     where = str(offline.checkpoint(checkpoint))
-    judge = hf.load(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
+    judge = hf.open_hf(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"
     return judge

@@ -18,8 +18,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...items import Modality
-from . import Ask, Completion, refuse
+from ...pipeline import advance
 from .answers import label_in
+from .base import Ask, Completion, refuse
 from .estimates import Estimate
 from .messages import Message, Picture, fitted, written
 from .replies import Labels, shown_tokens, spoken, tail
@@ -38,7 +39,7 @@ SAID = 0.05  # probability that all labels hold together where a chat model says
 SURE = 0.99  # probability of a label that was read from text
 
 
-def load(
+def open_openai(
     checkpoint: str,
     *,
     device: str = "auto",
@@ -135,7 +136,6 @@ class OpenAIJudge:
             {"choose", "generate"} if self.chats else {"choose", "generate", "likelihood"}
         )
         self.appetite = 4 * server.concurrency
-        self.progress: Callable[[int], None] | None = None
         self.estimate = Estimate()
         self._path = "chat/completions" if self.chats else "completions"
         # What the server has shown of itself; it changes how often is asked, not what is read.
@@ -189,8 +189,7 @@ class OpenAIJudge:
     def _each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q]) -> list[A]:
         def tell() -> None:
             self.usage["calls"] += 1
-            if self.progress is not None:
-                self.progress(self.usage["calls"])
+            advance()
 
         answers = self.server.each(ask, questions, tell) if questions else []
         self.revision = self.server.revision

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import Completion
+from .base import Completion
 
 
 def sampling(tokenizer: Any, stop: Sequence[str], temperature: float, seed: int) -> dict[str, Any]:

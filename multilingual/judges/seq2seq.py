@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ...encoders.batching import batches, halving
 from ...errors import InputError
-from . import Ask, Completion
+from .base import Ask, Completion
 from .chats import check_length, fit, rendered, target_begins, templated
 from .heads import Head
 from .local import UNBOUNDED, LocalJudge

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -65,13 +66,17 @@ class Server:
     def each(
         self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], tell: Callable[[], None]
     ) -> list[A]:
-        """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others."""
+        """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others.
+
+        `tell` is called for each answer, in the thread of the caller.
+        """
         answers: dict[int, A] = {}
+        done: SimpleQueue[bool] = SimpleQueue()  # True for an answer, False at the end
 
         async def work(places: Any) -> None:
             for place in places:  # shared: each worker takes the next one
                 answers[place] = await ask(questions[place])
-                tell()
+                done.put(True)
 
         async def all_of_them() -> None:
             places = iter(range(len(questions)))
@@ -83,7 +88,10 @@ class Server:
                 raise failed.exceptions[0] from None  # those of the others are as good
 
         future = asyncio.run_coroutine_threadsafe(all_of_them(), self._running())
+        future.add_done_callback(lambda _: done.put(False))
         try:
+            while done.get():
+                tell()
             future.result()
         except BaseException:
             future.cancel()

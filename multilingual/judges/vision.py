@@ -17,7 +17,7 @@ from ...encoders.batching import batches, halving
 from ...errors import InputError
 from ...items import Modality
 from ...media.images import MAX_PIXELS, check_max_pixels, open_image
-from . import Ask, Completion
+from .base import Ask, Completion
 from .chats import check_length, fit, rendered, templated
 from .heads import CausalHead
 from .local import LocalJudge

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from ...encoders.base import Precision
 from ...errors import InputError
 from ...items import Modality
-from . import Ask, Completion, refuse
+from ...pipeline import advance
+from .base import Ask, Completion, refuse
 from .chats import target_begins, texts, token_ids
 from .messages import Message
 from .tokens import SEAM, Tail, Tokens, chosen, tails
@@ -20,7 +21,7 @@ from .tokens import SEAM, Tail, Tokens, chosen, tails
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms
 
 
-def load(
+def open_vllm(
     checkpoint: str,
     *,
     device: str = "auto",
@@ -101,7 +102,6 @@ class VLLMJudge:
         self.passage_tokens, self.seed = passage_tokens, seed
         self.chats = bool(getattr(self.tokenizer, "chat_template", None))
         self.usage: Counter[str] = Counter()
-        self.progress: Callable[[int], None] | None = None
         self._dtype = str(config.dtype)
 
     @property
@@ -200,8 +200,7 @@ class VLLMJudge:
 
     def _answered(self, many: int) -> None:
         self.usage["calls"] += many
-        if self.progress is not None:
-            self.progress(self.usage["calls"])
+        advance(many)
 
 
 def _revision(config: Any, checkpoint: str) -> str:

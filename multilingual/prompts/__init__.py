@@ -1,6 +1,6 @@
 """Prompts as data: one TOML file each in this folder; a `Prompt` words a comparison and reads the answer."""
 
-from .files import configured, known, load, parse
+from .files import configure_prompt, list_prompts, load_prompt, parse_prompt
 from .prompt import Comparison, Prompt
 
-__all__ = ["Comparison", "Prompt", "configured", "known", "load", "parse"]
+__all__ = ["Comparison", "Prompt", "configure_prompt", "list_prompts", "load_prompt", "parse_prompt"]

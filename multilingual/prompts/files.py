@@ -17,7 +17,7 @@ from .prompt import Prompt
 SPOKEN = ("template", "each", "target", "system", "answer", "closing", "labels", "instruction")
 
 
-def configured(
+def configure_prompt(
     prompt: Prompt,
     *,
     language: str = "",
@@ -48,21 +48,21 @@ def configured(
     return replace(prompt, **{key: value for key, value in said.items() if value})
 
 
-def load(name: str) -> Prompt:
+def load_prompt(name: str) -> Prompt:
     """A prompt of this folder by name, or a TOML file by path; `InputError` lists the known ones."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
             raise InputError(f"there is no prompt file {name}")
         try:
-            return parse(path.read_text("utf-8"), path.stem)
+            return parse_prompt(path.read_text("utf-8"), path.stem)
         except UnicodeDecodeError:
             raise InputError(f"the prompt file {name} is not UTF-8 text") from None
-    check_known(name, known(), "prompt")
-    return parse((files(__package__) / f"{name}.toml").read_text("utf-8"), name)
+    check_known(name, list_prompts(), "prompt")
+    return parse_prompt((files(__package__) / f"{name}.toml").read_text("utf-8"), name)
 
 
-def known() -> list[str]:
+def list_prompts() -> list[str]:
     """The names of the built-in prompts."""
     return sorted(
         each.name.removesuffix(".toml")
@@ -71,7 +71,7 @@ def known() -> list[str]:
     )
 
 
-def parse(text: str, name: str) -> Prompt:
+def parse_prompt(text: str, name: str) -> Prompt:
     """A prompt from TOML; its tables are translations, named by language. `InputError` names what is wrong."""
     try:
         data = tomllib.loads(text)

@@ -123,7 +123,7 @@ class Prompt:
         """How many documents it can show at once."""
         return len(self.labels) if "passages" in _names_in(self.template) else 1
 
-    def fits(self, judge: Judge) -> None:
+    def check_judge(self, judge: Judge) -> None:
         """`InputError` where the judge cannot answer this prompt."""
         if self.asks not in judge.can:
             from ..judges import refuse

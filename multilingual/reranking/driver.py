@@ -9,12 +9,12 @@ import numpy as np
 from ...runs import Hit
 from .sorters import Ask, Sorting
 
-Group = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it
+QueryGroup = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it
 
 
 def drive(
     sortings: Iterable[tuple[str, Sorting]],
-    answer: Callable[[Sequence[Group]], Sequence[np.ndarray]],
+    answer: Callable[[Sequence[QueryGroup]], Sequence[np.ndarray]],
     appetite: int,
 ) -> Iterator[tuple[str, Sequence[Hit]]]:
     """Run the sortings of many queries side by side; yields each query's order as soon as it is there.

@@ -7,8 +7,9 @@ most as many rounds.
 
 Where `exact` is true, a judge that agrees with itself yields the true first k; whatever a judge answers, the
 result is a permutation of the hits. `most` is the largest group a sorter ever asks for (None: as many as
-there are hits). No group is asked twice in a run, and none where there is nothing to decide. Ties go to the
-first stage's order (in `Window` to the order so far). All but `Pointwise` score the hits n, n - 1, ..., 1.
+there are hits), `for_pairs` are its defaults where a prompt compares two passages. No group is asked twice in a
+run, and none where there is nothing to decide. Ties go to the first stage's order (in `Window` to the order so
+far). All but `Pointwise` score the hits n, n - 1, ..., 1.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, check_at_least
 from ...runs import Hit
+from ...specs import Spec, find_factory
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,12 @@ class Heapsort:
     """
 
     exact: ClassVar[bool] = True
+    for_pairs: ClassVar = {"arity": 2, "shown": 2}  # PRP's binary heap
     arity: int = 3
     shown: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(2, "heapsort", arity=self.arity, shown=self.shown)
+        check_at_least(2, "heapsort", arity=self.arity, shown=self.shown)
 
     @property
     def most(self) -> int:
@@ -193,12 +196,13 @@ class Bubblesort:
     """
 
     exact: ClassVar[bool] = True
+    for_pairs: ClassVar = {"arity": 1}  # PRP's sliding window
     arity: int = 3
     shown: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(1, "bubblesort", arity=self.arity)
-        _at_least(2, "bubblesort", shown=self.shown)
+        check_at_least(1, "bubblesort", arity=self.arity)
+        check_at_least(2, "bubblesort", shown=self.shown)
 
     @property
     def most(self) -> int:
@@ -236,9 +240,9 @@ class Window:
     repeats: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(2, "window", window=self.window)
-        _at_least(1, "window", step=self.step)
-        _at_least(0, "window", repeats=self.repeats)
+        check_at_least(2, "window", window=self.window)
+        check_at_least(1, "window", step=self.step)
+        check_at_least(0, "window", repeats=self.repeats)
         if self.step > self.window:
             raise InputError(
                 f"window: window smaller than step ({self.window} < {self.step}) would leave hits out; "
@@ -306,10 +310,11 @@ class Tournament:
     """
 
     exact: ClassVar[bool] = True
+    for_pairs: ClassVar = {"arity": 2}
     arity: int = 4
 
     def __post_init__(self) -> None:
-        _at_least(2, "tournament", arity=self.arity)
+        check_at_least(2, "tournament", arity=self.arity)
 
     @property
     def most(self) -> int:
@@ -369,8 +374,8 @@ class TourRank:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(1, "tourrank", rounds=self.rounds)
-        _at_least(2, "tourrank", group=self.group)
+        check_at_least(1, "tourrank", rounds=self.rounds)
+        check_at_least(2, "tourrank", group=self.group)
         if not 0 < self.keep <= 0.5:
             raise InputError(f"tourrank: keep must be above 0 and at most 0.5, not {self.keep:g}")
 
@@ -412,12 +417,6 @@ class TourRank:
             left = places
 
 
-def _at_least(least: int, sorter: str, **options: int | None) -> None:
-    for option, value in options.items():
-        if value is not None and value < least:
-            raise InputError(f"{sorter}: {option} must be at least {least}, not {value}")
-
-
 def _by_score(group: Sequence[int], scores: np.ndarray) -> list[int]:
     """Best first; first-stage order breaks ties."""
     return [each for _, each in sorted(zip((-scores).tolist(), group, strict=True))]
@@ -455,12 +454,23 @@ def _staggered(passes: Sequence[Sequence[tuple[int, int]]], lag: int) -> Iterato
 
 
 SORTERS: dict[str, type] = {
-    "pointwise": Pointwise,
-    "allpairs": AllPairs,
-    "heapsort": Heapsort,
-    "bubblesort": Bubblesort,
-    "window": Window,
-    "full": Full,
-    "tournament": Tournament,
-    "tourrank": TourRank,
+    kind.__name__.lower(): kind
+    for kind in (Pointwise, AllPairs, Heapsort, Bubblesort, Window, Full, Tournament, TourRank)
 }
+
+
+def find_sorter(name: str) -> Callable[..., Sorter]:
+    """What makes a sorter of its options: one of these, an installed package's, or `py:MODULE:NAME`.
+
+    Other packages add sorters by entry points of `crosslens.sorters`. `InputError` lists the known names.
+    """
+    if name in SORTERS:
+        return SORTERS[name]
+    kind: Callable[..., Sorter]
+    kind, _ = find_factory(Spec.parse(name), "sorters", {}, "sorter", more=tuple(SORTERS))
+    return kind
+
+
+def name_sorter(sort: Sorter) -> str:
+    """A sorter's name: that of its class in small letters, as in `SORTERS`, or of its function as it is."""
+    return getattr(sort, "__name__", None) or type(sort).__name__.lower()

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakValueDictionary
 
+from ...checkpoints.loaded import load_shared
 from ...errors import InputError, list_few, unknown_name
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
 from ...specs import Spec, distributed
-from .. import judges
 from ..collections.records import located, read_id, read_record, read_text
+from ..judges import find_judge
 from ..languages import iso, with_languages
 
 EXAMPLE = "translate@hf:facebook/nllb-200-distilled-600M?to=rus"
@@ -202,14 +202,7 @@ def translations(
     return made
 
 
-def load(
-    text: str, *, to: str | None = None, device: str = "auto", trust_remote_code: bool = False
-) -> Translate:
-    """The stage that a SPEC names (see `read`), its model loaded."""
-    return read(text, to=to, device=device, trust_remote_code=trust_remote_code)()
-
-
-def read(
+def parse_translation(
     text: str, *, to: str | None = None, device: str = "auto", trust_remote_code: bool = False
 ) -> Callable[[], Translate]:
     """What loads the stage that a SPEC names: `translate@FAMILY:CHECKPOINT?to=rus[&key=value&...]`.
@@ -221,47 +214,40 @@ def read(
     method, model = text.split("@", 1) if "@" in text.partition("?")[0] else ("translate", text)
     if method != "translate":
         raise unknown_name(method, ("translate",), f"method in {text!r}; as in {EXAMPLE}:")
-    spec = Spec.parse(model)
-    build = _builder(spec, trust_remote_code)
+    factory, spec = _find_translator(Spec.parse(model), trust_remote_code)
     given = {"device": device, "trust_remote_code": trust_remote_code}
-    stage, asked = distributed(spec, text.partition("?")[0], [(_into, {}), (build, given)])
+    stage, options = distributed(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
     named = _into(**stage)  # type: ignore[arg-type]
     if named and to and iso(named) != iso(to):
         raise InputError(f"{text} translates into {iso(named)}, and {iso(to)} was asked for: name one")
     if not (named or to):
         raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
     code = iso(named or to or "")
-    return lambda: Translate(_loaded(build, spec.checkpoint, asked), code)
+    return lambda: Translate(load_shared(factory, spec.checkpoint, options), code)
+
+
+def load_translation(
+    text: str, *, to: str | None = None, device: str = "auto", trust_remote_code: bool = False
+) -> Translate:
+    """The stage that a SPEC names (see `parse_translation`), its model loaded."""
+    return parse_translation(text, to=to, device=device, trust_remote_code=trust_remote_code)()
 
 
 def _into(*, to: str = "") -> str:
     return to
 
 
-def _builder(spec: Spec, trust_remote_code: bool) -> Callable[..., Translator]:
-    """What loads the translator: a trained one, or a judge to be prompted."""
-    judge = judges.factory(spec.family)
+def _find_translator(spec: Spec, trust_remote_code: bool) -> tuple[Callable[..., Translator], Spec]:
+    """What opens the translator, a trained one or a judge to be prompted, and the SPEC as it is meant for that."""
+    factory, spec = find_judge(spec)
     if spec.family == "hf":
-        from . import translation_models
+        from .translation_models import is_trained, open_translator
 
-        if translation_models.is_trained(spec.checkpoint, spec.options.get("revision"), trust_remote_code):
-            return translation_models.load
-    from .translation_prompt import prompting
+        if is_trained(spec.checkpoint, spec.options.get("revision"), trust_remote_code):
+            return open_translator, spec
+    from .translation_prompt import prompt_judge
 
-    return prompting(judge)
-
-
-_LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()
-
-
-def _loaded(build: Callable[..., Translator], checkpoint: str, options: Mapping[str, object]) -> Translator:
-    """A translator by its loader and options; stages into several languages share theirs."""
-    name = f"{build.__module__}.{build.__qualname__} {checkpoint} {sorted(options.items())}"
-    found = _LOADED.get(name)
-    if found is None:
-        found = _LOADED[name] = build(checkpoint, **options)
-    translator: Translator = found
-    return translator
+    return prompt_judge(factory), spec
 
 
 def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:

@@ -53,7 +53,7 @@ def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: 
     return kind == "marian" or bool(_codes(_tokenizer(checkpoint, revision, trust_remote_code), kind))
 
 
-def load(
+def open_translator(
     checkpoint: str,
     *,
     device: str = "auto",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from hashlib import sha256
 
+from ...checkpoints.loaded import load_shared
 from ...errors import InputError
 from ..judges import Judge
 from ..judges.messages import Message
@@ -43,14 +44,15 @@ _QUOTES = (
 )
 
 
-def prompting(judge: Callable[..., Judge]) -> Callable[..., PromptedTranslator]:
-    """A loader of translators from a loader of judges, with its options."""
+def prompt_judge(factory: Callable[..., Judge]) -> Callable[..., PromptedTranslator]:
+    """What opens a translator, from what opens a judge, with its options."""
 
-    @wraps(judge)
-    def load(checkpoint: str, **options: object) -> PromptedTranslator:
-        return PromptedTranslator(judge(checkpoint, **options))
+    @wraps(factory)
+    def open_prompted(checkpoint: str, **options: object) -> PromptedTranslator:
+        return PromptedTranslator(load_shared(factory, checkpoint, options))
 
-    return load
+    open_prompted.__qualname__ = f"prompt_judge({factory.__qualname__})"  # it makes something else
+    return open_prompted
 
 
 class PromptedTranslator:

@@ -187,12 +187,12 @@ def test_tune_asks_the_judge_once_and_reports_on_the_other_half(run, tmp_path):
 
 
 def test_tuned_weights_are_what_the_stage_itself_gives(run):
-    from crosslens.multilingual.reranking import rerank
+    from crosslens.multilingual.reranking.plan import load_reranker
 
     _, report, _ = run("tune", "--methods", "likelihood", "--depth", 6)
     name = report["chosen"]["spec"]
     _, single, _ = run("quality", "--methods", f"{name}&alpha=0.6&fuse=rrf")
     found = next(iter(single["methods"].values()))
-    assert rerank.load(found["spec"]).alpha == 0.6
+    assert load_reranker(found["spec"]).alpha == 0.6
     expected = report["curves"][f"{name} rrf"][report["alphas"].index(0.6)]
     assert found["nDCG@10"] == pytest.approx(expected, abs=1e-4)

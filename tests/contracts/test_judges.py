@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.collections.base import Held
 from crosslens.multilingual.judges import Ask, hf
 from crosslens.multilingual.judges.messages import Message, Passage, Seam
-from crosslens.multilingual.reranking.rerank import load
+from crosslens.multilingual.prompts import list_prompts, load_prompt
+from crosslens.multilingual.reranking.plan import load_reranker
+from crosslens.pipeline import watch
 from crosslens.runs import Run, ranked
 
 TEXTS = (
@@ -80,7 +81,7 @@ def where(request, tiny_judge, tmp_path_factory):
 
 @pytest.fixture
 def judge(where):
-    return hf.load(str(where), device="cpu", dtype="float32")
+    return hf.open_hf(str(where), device="cpu", dtype="float32")
 
 
 def asked(judge, ask, messages):
@@ -103,9 +104,10 @@ def test_it_says_what_it_is(judge, where):
     assert judge.can <= set(get_args(Ask))
     assert judge.appetite > 0
     assert (
-        judge.fingerprint != hf.load(str(where), device="cpu", dtype="float32", passage_tokens=7).fingerprint
+        judge.fingerprint
+        != hf.open_hf(str(where), device="cpu", dtype="float32", passage_tokens=7).fingerprint
     )
-    assert judge.fingerprint == hf.load(str(where), device="cpu", dtype="float32").fingerprint
+    assert judge.fingerprint == hf.open_hf(str(where), device="cpu", dtype="float32").fingerprint
 
 
 @pytest.mark.parametrize("ask", get_args(Ask))
@@ -115,8 +117,8 @@ def test_alone_as_in_a_mixed_batch_and_in_order(judge, ask):
             asked(judge, ask, MESSAGES)
         return
     told = []
-    judge.progress = told.append
-    together = asked(judge, ask, MESSAGES)
+    with watch(told.append):
+        together = asked(judge, ask, MESSAGES)
     assert judge.usage["calls"] == len(MESSAGES)
     assert told[-1] == len(MESSAGES)
     assert told == sorted(told)
@@ -141,9 +143,9 @@ def test_a_prompt_that_is_too_long_is_one_line_and_a_long_passage_is_cut(judge):
     assert (judge.usage - before)["cut_passages"] == 1
 
 
-@pytest.mark.parametrize("name", prompts.known())
+@pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_reranks_or_says_that_it_does_not_fit(where, judge, name):
-    prompt = prompts.load(name)
+    prompt = load_prompt(name)
     options = "dtype=float32&depth=5&k=3" + ("&thinking=4" if prompt.think else "")
     options += "&window=4&step=2" if prompt.sort == "window" else ""
     docs = {str(n): Item(str(n), text[:60]) for n, text in enumerate(TEXTS)}
@@ -154,8 +156,8 @@ def test_every_prompt_reranks_or_says_that_it_does_not_fit(where, judge, name):
     spec = f"{name}@hf:{where}?{options}"
     if prompt.asks not in judge.can or prompt.chat == "always":
         with pytest.raises(InputError, match="cannot answer|no chat template"):
-            load(spec, device="cpu")
+            load_reranker(spec, device="cpu")
         return
-    done = load(spec, device="cpu")(replace(run, docs=Held(docs)))
+    done = load_reranker(spec, device="cpu")(replace(run, docs=Held(docs)))
     assert sorted(hit.id for hit in done["q"]) == sorted(docs)
     assert done.manifest.total("calls") > 0

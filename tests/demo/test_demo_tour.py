@@ -12,8 +12,8 @@ import pytest
 from crosslens.demo import Demo, photos, tour
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.items import Dense
-from crosslens.multilingual import prompts
 from crosslens.multilingual.judges.messages import Passage
+from crosslens.multilingual.prompts import load_prompt
 from crosslens.multilingual.reranking.rerank import Rerank
 
 
@@ -34,7 +34,7 @@ class Trigrams:
 
 class LengthJudge:
     name, revision, fingerprint, modalities = "length", "1", "length", frozenset({"text"})
-    can, chats, appetite, progress = frozenset({"likelihood"}), False, 1024, None
+    can, chats, appetite = frozenset({"likelihood"}), False, 1024
 
     def __init__(self):
         self.usage = Counter()
@@ -55,8 +55,8 @@ def toured(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tour, "load", lambda spec, device: encoders[spec])
-        judge = Rerank(LengthJudge(), prompts.load("likelihood"), depth=10, alpha=0.5, unseen="keep")
-        patch.setattr(tour.rerank, "load", lambda *_, **__: judge)
+        judge = Rerank(LengthJudge(), load_prompt("likelihood"), depth=10, alpha=0.5, unseen="keep")
+        patch.setattr(tour, "load_reranker", lambda *_, **__: judge)
         patch.setattr("crosslens.indexes.lance.load", lambda spec, **_: encoders[spec])
         report = tour.tour(where / "index", where / "demo.html", device="cpu")
     return report, (where / "demo.html").read_text("utf-8")

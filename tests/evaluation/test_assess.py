@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from crosslens.errors import InputError
 from crosslens.evaluation import assess
 from crosslens.evaluation.assess import Assessor
 from crosslens.items import Item
-from crosslens.multilingual import judges, prompts
 from crosslens.multilingual.collections.base import load
 from crosslens.multilingual.judges.messages import Passage
+from crosslens.multilingual.prompts import load_prompt, parse_prompt
 from crosslens.runs import Manifest, read_qrels
 
 GRADED = """
@@ -24,7 +26,7 @@ template = "Query: {query}\\nPassage: {passage}\\nGrade:"
 labels = ["0", "1", "2", "3"]
 values = [0, 1, 2, 3]
 """
-PROMPT = prompts.parse(GRADED, "graded-test")
+PROMPT = parse_prompt(GRADED, "graded-test")
 LANGS = ("zho", "fas", "rus")
 
 
@@ -36,7 +38,7 @@ class Knowing:
 
     def __init__(self, truth, dies=None, fingerprint="knowing-7"):
         self.truth, self.dies, self.fingerprint = truth, dies, fingerprint
-        self.usage, self.asked, self.progress = Counter(), [], None
+        self.usage, self.asked = Counter(), []
 
     def choose(self, prompts, labels):
         assert list(labels) == ["0", "1", "2", "3"]
@@ -170,7 +172,7 @@ def test_a_journal_serves_only_the_same_judge_prompt_and_content(tmp_path):
     journal = tmp_path / "journal"
     one = pairs(1, 1)
     Assessor(Knowing(TRUTH), PROMPT)(one, journal=journal)
-    (query, document), other = one[0], prompts.parse(GRADED.replace("Grade:", "Mark:"), "graded-test")
+    (query, document), other = one[0], parse_prompt(GRADED.replace("Grade:", "Mark:"), "graded-test")
     for judge, prompt, asked in (
         (Knowing(TRUTH, fingerprint="other"), PROMPT, one),
         (Knowing(TRUTH), other, one),
@@ -223,11 +225,11 @@ def test_pairs_and_prompts_that_cannot_become_qrels_are_refused():
     with pytest.raises(InputError, match="'a b' cannot stand in TREC qrels"):
         Assessor(Knowing(TRUTH), PROMPT)([(query, Item("a b", text(0)))])
     with pytest.raises(InputError, match="likelihood gives no grades"):
-        Assessor(Knowing(TRUTH), prompts.load("likelihood"))
-    half = prompts.parse(GRADED.replace("1, 2, 3]", "0.5, 2, 3]"), "half")
+        Assessor(Knowing(TRUTH), load_prompt("likelihood"))
+    half = parse_prompt(GRADED.replace("1, 2, 3]", "0.5, 2, 3]"), "half")
     with pytest.raises(InputError, match=r"half gives the grade 0\.5"):
         Assessor(Knowing(TRUTH), half)
-    said = prompts.parse(GRADED.replace("choose", "generate"), "said")
+    said = parse_prompt(GRADED.replace("choose", "generate"), "said")
     with pytest.raises(InputError, match="cannot answer `generate`"):
         Assessor(Knowing(TRUTH), said)
 
@@ -328,9 +330,8 @@ def knowing(monkeypatch, tmp_path):
             truth = dict.fromkeys(truth)
         return Knowing(truth, None if dies < 0 else dies)
 
-    monkeypatch.setitem(judges.JUDGES, "knowing", "")
-    monkeypatch.setattr(judges, "factory", lambda family: factory)
-    return f"{prompt}@knowing:truth"
+    monkeypatch.setitem(sys.modules, "knowing", SimpleNamespace(open_knowing=factory))
+    return f"{prompt}@py:knowing:open_knowing:truth"
 
 
 def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, folder, tmp_path):

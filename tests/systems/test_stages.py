@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from crosslens import InputError, Run
-from crosslens.multilingual.reranking import rerank
+from crosslens.multilingual.reranking.plan import parse_reranker
 from crosslens.pipeline import Cut
 from crosslens.systems.estimates import count_questions
 from crosslens.systems.stages import STAGES, Ready, Vocabulary, read_stage
@@ -100,6 +100,6 @@ def test_searches_find_what_the_rest_of_the_line_needs() -> None:
 
 
 def test_estimated_questions_are_those_that_a_sorter_asks() -> None:
-    calls, shown = count_questions(rerank.read("setwise:heapsort@offline:gemma?depth=100&k=10&arity=3"))
+    calls, shown = count_questions(parse_reranker("setwise:heapsort@offline:gemma?depth=100&k=10&arity=3"))
     assert 40 < calls < 100
     assert calls * 2 <= shown <= calls * 4

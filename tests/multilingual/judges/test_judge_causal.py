@@ -9,11 +9,11 @@ import pytest
 import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge, prefixes
 from crosslens.multilingual.judges.chats import texts
 from crosslens.multilingual.judges.messages import Message, Passage
+from crosslens.multilingual.prompts import load_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{%
 
 @pytest.fixture(scope="module")
 def judge(tiny_judge):
-    return hf.load(str(tiny_judge), device="cpu", dtype="float32")
+    return hf.open_hf(str(tiny_judge), device="cpu", dtype="float32")
 
 
 def copied(judge, passage_tokens=384):
@@ -57,7 +57,7 @@ def normalised(rows):
 
 
 def test_likelihood_is_that_of_a_plain_loop_whatever_is_shared_and_batched(judge):
-    prompt = prompts.load("likelihood")
+    prompt = load_prompt("likelihood")
     pairs = [(query, doc) for query in QUERIES for doc in DOCS]
     messages = [prompt.message(query, [doc]) for query, doc in pairs]
     targets = [f" {query.text}" for query, _ in pairs]
@@ -224,7 +224,7 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    judge = hf.load(str(tmp_path), device="cpu", dtype="float32")
+    judge = hf.open_hf(str(tmp_path), device="cpu", dtype="float32")
     messages = [Message((Passage(doc.text), "\nA question about cats. Is it? Answer:")) for doc in DOCS]
     expected = [
         [np.logaddexp.reduce([plain(judge, m.plain(), judge.tokenizer.decode([t]))[0] for t in ids])

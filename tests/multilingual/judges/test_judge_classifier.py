@@ -14,11 +14,12 @@ import torch
 import transformers
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.classifier import ClassifierJudge
 from crosslens.multilingual.judges.messages import Message, Passage, Seam
+from crosslens.multilingual.prompts import parse_prompt
+from crosslens.pipeline import watch
 from tokenizers.processors import TemplateProcessing
 
 _SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
@@ -106,7 +107,7 @@ def folder(tmp_path_factory):
 
 
 def load(where, **options):
-    return hf.load(where, device="cpu", dtype="float32", **options)
+    return hf.open_hf(where, device="cpu", dtype="float32", **options)
 
 
 def paired(query, text):
@@ -226,9 +227,9 @@ def test_one_input_or_two_and_no_more(folder):
 def test_usage_progress_and_the_contract(folder):
     judge = load(folder("xlmr"))
     told = []
-    judge.progress = told.append
     judge.budget = 40
-    judge.score(messages())
+    with watch(told.append):
+        judge.score(messages())
     assert told[-1] == judge.usage["calls"] == len(PAIRS)
     assert judge.usage["prompt_tokens"] == sum(len(judge.tokenizer(*pair)["input_ids"]) for pair in PAIRS)
     assert judge.score([]).shape == (0,)
@@ -257,7 +258,7 @@ def test_out_of_memory_halves_the_batch(folder, monkeypatch):
 
 def test_a_prompt_with_a_seam_reaches_the_judge_as_a_pair(folder):
     where = folder("xlmr")
-    prompt = prompts.parse('asks = "score"\ntemplate = "{query}{seam}{passage}"', "cross")
+    prompt = parse_prompt('asks = "score"\ntemplate = "{query}{seam}{passage}"', "cross")
     (scores,) = prompt.score(load(where), [(Item("q", "cats"), [Item("d", "The cat."), Item("e", "x")])])
     np.testing.assert_allclose(scores, plain(where, [("cats", "The cat."), ("cats", "x")])[:, 0], atol=1e-5)
 

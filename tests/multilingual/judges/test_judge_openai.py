@@ -19,11 +19,11 @@ import numpy as np
 import PIL.Image
 import pytest
 from crosslens.errors import CrosslensError, InputError
-from crosslens.multilingual.judges import factory
 from crosslens.multilingual.judges.estimates import Estimate
 from crosslens.multilingual.judges.messages import Message, Passage, Picture
-from crosslens.multilingual.judges.openai import BEGUN, load
+from crosslens.multilingual.judges.openai import BEGUN, open_openai
 from crosslens.multilingual.judges.replies import Labels, tail
+from crosslens.pipeline import watch
 
 KEY = "sk-secret-0123456789"
 LABELS = ["A", "B", "C"]
@@ -126,7 +126,7 @@ def serve(monkeypatch):
     def start(answer, **options):
         running.append(Served(answer))
         options = {"retries": 0, "timeout": 5} | options
-        return running[-1], load("judge", url=running[-1].url, **options)
+        return running[-1], open_openai("judge", url=running[-1].url, **options)
 
     yield start
     for each in running:
@@ -226,9 +226,9 @@ def test_answers_keep_the_order_and_requests_the_bound(serve):
 
     served, judge = serve(answer, concurrency=5)
     told = []
-    judge.progress = told.append
     wanted = np.linspace(0.1, 0.9, 23)
-    rows = judge.choose([ask(str(p)) for p in wanted], LABELS[:2])
+    with watch(told.append):
+        rows = judge.choose([ask(str(p)) for p in wanted], LABELS[:2])
     np.testing.assert_allclose(np.exp(rows[:, 0]), wanted)
     assert served.most == 5
     assert told == list(range(1, 24))
@@ -445,7 +445,7 @@ def test_a_dead_server_is_one_line(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/"
-    text = failure(load("judge", url=url, retries=1))
+    text = failure(open_openai("judge", url=url, retries=1))
     assert "cannot be reached (tried 2 times)" in text
     assert text.endswith("start the server or mend the url")
     assert "//127" in text
@@ -656,7 +656,7 @@ def test_what_the_judge_cannot_do_is_refused_before_anything_is_sent(serve):
         chat.choose([ask(chat="never")], LABELS)
     with pytest.raises(InputError, match="set images=true"):
         chat.choose([Message((Picture(b"..."),), chat="auto")], LABELS)
-    plain = load("judge", url=served.url, api="completions")
+    plain = open_openai("judge", url=served.url, api="completions")
     with pytest.raises(InputError, match="needs a chat template"):
         plain.choose([ask(chat="always")], LABELS)
     with pytest.raises(InputError, match="a target is empty"):
@@ -732,7 +732,7 @@ def test_fingerprint_and_revision_name_the_model_and_never_the_key(serve):
         {"prefill": True},
         {"api": "completions"},
     ]
-    prints = {load("judge", url=served.url, **each).fingerprint for each in others} | {before}
+    prints = {open_openai("judge", url=served.url, **each).fingerprint for each in others} | {before}
     assert len(prints) == len(others) + 1
 
 
@@ -758,7 +758,7 @@ def test_options_that_make_no_sense_are_one_line(monkeypatch, options, message):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(InputError) as caught:
-        factory("openai")("judge", **({"url": "http://127.0.0.1:9/v1"} | options))
+        open_openai("judge", **({"url": "http://127.0.0.1:9/v1"} | options))
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -767,18 +767,18 @@ def test_options_that_make_no_sense_are_one_line(monkeypatch, options, message):
 def test_the_environment_names_the_server_and_holds_the_key(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert load("judge").server.url == "http://127.0.0.1:9/v1"
+    assert open_openai("judge").server.url == "http://127.0.0.1:9/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "nowhere")
     with pytest.raises(InputError, match="OPENAI_BASE_URL=nowhere is no address"):
-        load("judge")
+        open_openai("judge")
     with pytest.raises(InputError, match="names no model"):
-        load("", url="http://127.0.0.1:9/v1")
+        open_openai("", url="http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-ключ")
     with pytest.raises(InputError, match="OPENAI_API_KEY holds characters that no key has"):
-        load("judge", url="http://127.0.0.1:9/v1")
+        open_openai("judge", url="http://127.0.0.1:9/v1")
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(InputError, match=r"pip install 'crosslens\[openai\]'"):
-        load("judge", url="http://127.0.0.1:9/v1")
+        open_openai("judge", url="http://127.0.0.1:9/v1")

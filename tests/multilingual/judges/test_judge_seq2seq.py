@@ -14,6 +14,7 @@ from crosslens.errors import InputError
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.messages import Message, Passage
 from crosslens.multilingual.judges.seq2seq import Seq2SeqJudge
+from crosslens.pipeline import watch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
@@ -116,7 +117,7 @@ def judge(request, tmp_path_factory):
     if request.param == "bart":
         model.final_logits_bias.normal_()
     model.save_pretrained(where)
-    judge = hf.load(str(where), device="cpu", dtype="float32")
+    judge = hf.open_hf(str(where), device="cpu", dtype="float32")
     assert isinstance(judge, Seq2SeqJudge)
     return judge
 
@@ -289,11 +290,11 @@ def test_out_of_memory_halves_the_batch(judge, monkeypatch):
 def test_progress_counts_questions_and_the_contract_is_kept(judge):
     told = []
     mine = copied(judge)
-    mine.progress = told.append
-    mine.choose(messages(), ("true", "false"))
-    mine.choose(messages(), ("how long do cats", "Le chat dort"))
-    mine.likelihood(messages(), ["x"] * 4)
-    mine.generate(messages(), max_new_tokens=2)
+    with watch(told.append):
+        mine.choose(messages(), ("true", "false"))
+        mine.choose(messages(), ("how long do cats", "Le chat dort"))
+        mine.likelihood(messages(), ["x"] * 4)
+        mine.generate(messages(), max_new_tokens=2)
     assert told[-1] == 16
     assert told == sorted(told)
     assert mine.choose([], ("true", "false")).shape == (0, 2)

@@ -15,11 +15,12 @@ import torch
 import transformers
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message, Passage, Picture
 from crosslens.multilingual.judges.vision import VisionJudge
+from crosslens.multilingual.prompts import parse_prompt
+from crosslens.pipeline import watch
 
 _SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
 CONFTEST = importlib.util.module_from_spec(_SPEC)
@@ -179,7 +180,7 @@ def judge(request, folders):
 
 
 def load(where, **options):
-    return hf.load(where, device="cpu", dtype="float32", **options)
+    return hf.open_hf(where, device="cpu", dtype="float32", **options)
 
 
 def copied(judge, **options):
@@ -438,9 +439,9 @@ def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge
 def test_progress_and_the_contract(judge, messages):
     told = []
     mine = copied(judge)
-    mine.progress = told.append
-    mine.choose(messages, ("A", "B"))
-    mine.generate(messages, max_new_tokens=1)
+    with watch(told.append):
+        mine.choose(messages, ("A", "B"))
+        mine.generate(messages, max_new_tokens=1)
     assert told == sorted(told)
     assert told[-1] == mine.usage["calls"] == 12
     assert mine.modalities == {"text", "image"}
@@ -452,7 +453,7 @@ def test_progress_and_the_contract(judge, messages):
 
 
 def test_a_prompt_shows_it_documents_with_pictures(judge):
-    prompt = prompts.parse(
+    prompt = parse_prompt(
         'asks = "choose"\nlabels = ["A", "B"]\ntemplate = "{query}: {passage} Answer:"', "seen"
     )
     documents = [

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
-from crosslens.multilingual.judges import factory, hf
+from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.chats import texts, token_ids
 from crosslens.multilingual.judges.messages import Message, Passage
+from crosslens.multilingual.judges.vllm import open_vllm
+from crosslens.pipeline import watch
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}"
@@ -168,8 +170,8 @@ def talker(tiny_judge, tmp_path_factory):
 def both(request, stand_in, tiny_judge, talker):
     """The judge on the stand-in, and the one on transformers."""
     where = str(tiny_judge if request.param == "plain" else talker)
-    ours = factory("vllm")(where, passage_tokens=6)
-    return ours, hf.load(where, device="cpu", dtype="float32", passage_tokens=6)
+    ours = open_vllm(where, passage_tokens=6)
+    return ours, hf.open_hf(where, device="cpu", dtype="float32", passage_tokens=6)
 
 
 PROMPTS = [
@@ -229,16 +231,16 @@ def test_generate_says_what_hf_says(both):
 def test_usage_leaves_out_what_came_from_the_prefix_cache_and_progress_is_told(both):
     ours, _ = both
     told = []
-    ours.progress = told.append
-    ours.generate(PROMPTS, max_new_tokens=1)
-    ours.choose(PROMPTS[:2], ["A", "B"])
+    with watch(told.append):
+        ours.generate(PROMPTS, max_new_tokens=1)
+        ours.choose(PROMPTS[:2], ["A", "B"])
     assert told == [3, 5]
     ids = token_ids(ours, texts(ours, PROMPTS, 1), PROMPTS)
     assert ours.usage["prompt_tokens"] >= sum(map(len, ids)) - len(ids)
 
 
 def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
-    judge = factory("vllm")(str(tiny_judge), dtype="bfloat16", context=64, memory=0.5, parallel=2, seed=5)
+    judge = open_vllm(str(tiny_judge), dtype="bfloat16", context=64, memory=0.5, parallel=2, seed=5)
     args = LLM.made[0].args
     wanted = {
         "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs", "load_format": "safetensors",
@@ -248,7 +250,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
     assert {key: args[key] for key in wanted} == wanted
     assert judge.name == f"vllm:{tiny_judge}"
     assert judge.context == 63  # one token is always made
-    assert judge.fingerprint != factory("vllm")(str(tiny_judge), passage_tokens=9).fingerprint
+    assert judge.fingerprint != open_vllm(str(tiny_judge), passage_tokens=9).fingerprint
     with pytest.raises(InputError, match="context is too short|leaves no room"):
         judge.choose([Message(("cat " * 100, Passage("x" * 50)))], ["A", "B"])
     with pytest.raises(InputError, match="exceeds the context of 63"):
@@ -270,7 +272,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
 )
 def test_options_that_make_no_sense_are_one_line(stand_in, options, message):
     with pytest.raises(InputError, match=message):
-        factory("vllm")("some/model", **options)
+        open_vllm("some/model", **options)
     assert not LLM.made
 
 
@@ -280,8 +282,8 @@ def test_a_model_that_does_not_load_and_a_missing_vllm_are_one_line(monkeypatch,
 
     monkeypatch.setattr(sys.modules["vllm"], "LLM", broken)
     with pytest.raises(InputError) as caught:
-        factory("vllm")("some/model")
+        open_vllm("some/model")
     assert str(caught.value) == "vllm:some/model cannot be loaded: Engine core initialization failed."
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match=r"pip install 'crosslens\[vllm\]'"):
-        factory("vllm")("some/model")
+        open_vllm("some/model")

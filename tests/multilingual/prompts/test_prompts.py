@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual import prompts
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage, Picture, Seam
 from crosslens.multilingual.languages import name as language_name
-from crosslens.multilingual.prompts import Prompt, configured, parse
-from crosslens.multilingual.reranking.rerank import together
+from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt, parse_prompt
+from crosslens.multilingual.reranking.rerank import check_sorter
 from crosslens.multilingual.reranking.sorters import SORTERS
 
 QUERY = Item("q", "how long do {cats} sleep", lang="rus")
@@ -26,14 +25,14 @@ BOTH = frozenset({"text", "image"})
 NEUCLIR = {"zho", "fas", "rus"}
 TRANSLATED = ("likelihood", "yesno", "graded", "pairwise", "setwise", "listwise", "first")
 
-WORDINGS = [(name, code) for name in prompts.known() for code in ("eng", *prompts.load(name).words)]
+WORDINGS = [(name, code) for name in list_prompts() for code in ("eng", *load_prompt(name).words)]
 
 
 class Judge:
     """Keeps what it was asked; answers by rule: `prefers` of a passage's text, or the first place where None."""
 
     name = revision = fingerprint = "fake"
-    appetite, progress = 1024, None
+    appetite = 1024
 
     def __init__(
         self,
@@ -89,13 +88,13 @@ class Sure(Judge):
 # ---- the files
 
 
-@pytest.mark.parametrize("name", prompts.known())
+@pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_names_its_paper_and_goes_with_its_sorter(name):
-    prompt = prompts.load(name)
+    prompt = load_prompt(name)
     year = next(word for word in prompt.paper.replace(",", " ").split() if word.isdecimal())
     assert 2019 <= int(year) <= 2026
     sort = SORTERS[prompt.sort]
-    together(prompt, sort(arity=2, shown=2) if prompt.most == 2 else sort())
+    check_sorter(prompt, sort(arity=2, shown=2) if prompt.most == 2 else sort())
     assert (prompt.orders == "both") == (prompt.most == 2)
     assert not any(label != label.strip() for label in prompt.labels)  # the judge tries both forms
     if prompt.values:
@@ -104,7 +103,7 @@ def test_every_prompt_names_its_paper_and_goes_with_its_sorter(name):
 
 @pytest.mark.parametrize(("name", "code"), WORDINGS)
 def test_every_wording_shows_the_query_and_every_document(name, code):
-    prompt = prompts.load(name).spoken(code)
+    prompt = load_prompt(name).spoken(code)
     shown = DOCS[: prompt.most]
     message = prompt.message(QUERY, shown)
     assert [part.text for part in message.parts if isinstance(part, Passage)] == [doc.text for doc in shown]
@@ -132,7 +131,7 @@ def test_every_wording_shows_the_query_and_every_document(name, code):
 
 @pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if each[1] != "eng"])
 def test_translations_keep_the_placeholders_and_are_in_their_language(name, code):
-    english = prompts.load(name)
+    english = load_prompt(name)
     translated = english.spoken(code)
     for key in ("template", "each", "target", "system"):
         fields = [
@@ -177,7 +176,7 @@ def test_translations_keep_the_placeholders_and_are_in_their_language(name, code
 
 @pytest.mark.parametrize("name", TRANSLATED)
 def test_what_is_meant_for_any_language_has_the_neuclir_languages(name):
-    assert set(prompts.load(name).words) >= NEUCLIR | {"spa", "deu", "fra", "ara", "jpn", "kor", "hin"}
+    assert set(load_prompt(name).words) >= NEUCLIR | {"spa", "deu", "fra", "ara", "jpn", "kor", "hin"}
 
 
 @pytest.mark.parametrize(
@@ -203,22 +202,22 @@ def test_what_is_meant_for_any_language_has_the_neuclir_languages(name):
     ],
 )
 def test_wordings_that_numbers_or_training_depend_on(name, text):
-    prompt = prompts.load(name)
+    prompt = load_prompt(name)
     assert prompt.message(Item("q", "Q", lang="rus"), [Item("d", "D")]).plain() == text
     assert prompt.chat == ("auto" if name == "yesno" else "never")
 
 
 def test_the_seam_parts_what_a_cross_encoder_reads():
-    parts = prompts.load("rankllama").message(Item("q", "Q"), [Item("d", "D")]).parts
+    parts = load_prompt("rankllama").message(Item("q", "Q"), [Item("d", "D")]).parts
     assert parts == ("query: ", "Q", Seam.SEAM, "document: ", Passage("D"))
 
 
-@pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if prompts.load(each[0]).labels])
+@pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if load_prompt(each[0]).labels])
 def test_a_tokenizer_can_tell_the_labels_of_every_wording_apart(name, code, tiny_judge):
     from crosslens.multilingual.judges.tokens import SEAM, Tokens
     from transformers import AutoTokenizer
 
-    prompt = prompts.load(name).spoken(code)
+    prompt = load_prompt(name).spoken(code)
     text = prompt.message(QUERY, DOCS[:1]).plain() if not prompt.think else prompt.answer
     tokens = Tokens(AutoTokenizer.from_pretrained(tiny_judge), "tiny")
     labels = tokens.labels(text[-SEAM:], tuple(label + prompt.closing for label in prompt.labels))
@@ -306,9 +305,9 @@ FAULTS = [
 
 @pytest.mark.parametrize(("changes", "message"), FAULTS)
 def test_faulty_files_are_one_clear_line(changes, message):
-    parse(toml(), "mine")
+    parse_prompt(toml(), "mine")
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        parse(toml(**changes), "mine")
+        parse_prompt(toml(**changes), "mine")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 350
 
@@ -316,32 +315,34 @@ def test_faulty_files_are_one_clear_line(changes, message):
 def test_files_of_ones_own(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(toml(**MANY, labels='"A..D"', table_zho='template = "{query}：{passages}"'), "utf-8")
-    prompt = prompts.load(str(file))
+    prompt = load_prompt(str(file))
     assert (prompt.name, prompt.most, prompt.labels) == ("mine", 4, tuple("ABCD"))
     assert prompt.spoken("zho").message(QUERY, DOCS[:2]).user().startswith(QUERY.text + "：A text number 0")
     with pytest.raises(InputError, match="there is no prompt file .*other.toml"):
-        prompts.load(str(tmp_path / "other.toml"))
+        load_prompt(str(tmp_path / "other.toml"))
     file.write_bytes(b'asks = "\xff"')
     with pytest.raises(InputError, match="is not UTF-8 text"):
-        prompts.load(str(file))
+        load_prompt(str(file))
     file.write_text("asks = choose")
     with pytest.raises(InputError, match="the prompt mine is not TOML"):
-        prompts.load(str(file))
+        load_prompt(str(file))
     with pytest.raises(InputError, match="unknown prompt 'setwize'; did you mean setwise"):
-        prompts.load("setwize")
+        load_prompt("setwize")
 
 
 # ---- settings
 
 
 def test_settings_of_a_spec():
-    yesno = prompts.load("yesno")
-    assert configured(yesno) == yesno
-    assert configured(yesno, language="Chinese", chat="never") == replace(yesno, language="zho", chat="never")
-    assert configured(yesno, language="document").language == "document"
-    assert configured(prompts.load("setwise"), orders="both").orders == "both"
-    assert configured(prompts.load("rank1"), thinking=7).thinking == 7
-    assert configured(prompts.load("umbrela"), thinking=7).thinking == 7
+    yesno = load_prompt("yesno")
+    assert configure_prompt(yesno) == yesno
+    assert configure_prompt(yesno, language="Chinese", chat="never") == replace(
+        yesno, language="zho", chat="never"
+    )
+    assert configure_prompt(yesno, language="document").language == "document"
+    assert configure_prompt(load_prompt("setwise"), orders="both").orders == "both"
+    assert configure_prompt(load_prompt("rank1"), thinking=7).thinking == 7
+    assert configure_prompt(load_prompt("umbrela"), thinking=7).thinking == 7
 
 
 @pytest.mark.parametrize(
@@ -358,12 +359,12 @@ def test_settings_of_a_spec():
 )
 def test_settings_that_a_prompt_has_no_use_for(name, options, message):
     with pytest.raises(InputError, match=message):
-        configured(prompts.load(name), **options)
+        configure_prompt(load_prompt(name), **options)
 
 
 def test_instructions_are_the_querys_the_settings_or_the_files():
-    prompt = prompts.load("instruct")
-    mine = configured(prompt, instruction="Refute it.", language="query")
+    prompt = load_prompt("instruct")
+    mine = configure_prompt(prompt, instruction="Refute it.", language="query")
     told = Item("q", "Q", lang="rus", meta={"instruction": "Confirm it."})
     assert "Find a passage that answers the query." in prompt.message(QUERY, DOCS[:1]).user()
     assert "Найти отрывок" in prompt.spoken("rus").message(QUERY, DOCS[:1]).user()
@@ -372,7 +373,7 @@ def test_instructions_are_the_querys_the_settings_or_the_files():
 
 
 def test_the_language_of_the_prompt_is_fixed_or_that_of_query_or_documents():
-    prompt = prompts.load("yesno")
+    prompt = load_prompt("yesno")
     documents = [
         Item("1", "one", lang="zho"),
         Item("2", "two", lang="fas"),
@@ -384,7 +385,7 @@ def test_the_language_of_the_prompt_is_fixed_or_that_of_query_or_documents():
 
     def asked(language, comparisons, of=prompt):
         judge, count = Sure(0.5, 0.5), Counter()
-        configured(of, language=language).score(judge, comparisons, count)
+        configure_prompt(of, language=language).score(judge, comparisons, count)
         return [
             next(c for c, said in opening.items() if m.user().startswith(said)) for m in judge.asked
         ], count
@@ -429,7 +430,7 @@ def test_scores_come_back_in_the_order_asked_whatever_the_languages():
 
 def test_likelihood_is_that_of_the_query_in_its_own_words():
     judge = Judge(prefers=len)
-    prompt = prompts.load("likelihood")
+    prompt = load_prompt("likelihood")
     (scores,) = prompt.score(judge, [(QUERY, DOCS[:3])])
     assert scores.tolist() == [len(doc.text) for doc in DOCS[:3]]
     assert judge.targets == [" " + QUERY.text] * 3
@@ -438,17 +439,17 @@ def test_likelihood_is_that_of_the_query_in_its_own_words():
 
 
 def test_yes_or_no_is_their_log_odds():
-    (scores,) = prompts.load("yesno").score(Sure(0.9, 0.1), [(QUERY, DOCS[:2])])
+    (scores,) = load_prompt("yesno").score(Sure(0.9, 0.1), [(QUERY, DOCS[:2])])
     np.testing.assert_allclose(scores, np.log(9))
     three = Prompt("p", "choose", "{query}{passage}", labels=("a", "b", "c"))
     (scores,) = three.score(Sure(0.5, 0.3, 0.2), [(QUERY, DOCS[:1])])
     np.testing.assert_allclose(scores, 0, atol=1e-12)
-    (scores,) = prompts.load("yesno").score(Judge(prefers=lambda _: 0.0), [(QUERY, DOCS[:1])])
+    (scores,) = load_prompt("yesno").score(Judge(prefers=lambda _: 0.0), [(QUERY, DOCS[:1])])
     assert np.isfinite(scores).all()
 
 
 def test_grades_give_their_expected_value_and_the_likeliest():
-    prompt = prompts.load("graded")
+    prompt = load_prompt("graded")
     judge = Sure(0.1, 0.2, 0.3, 0.4)
     (scores,) = prompt.score(judge, [(QUERY, DOCS[:2])])
     np.testing.assert_allclose(scores, 0.2 + 0.6 + 1.2)
@@ -458,11 +459,11 @@ def test_grades_give_their_expected_value_and_the_likeliest():
     (scores,) = uneven.score(Sure(0.75, 0.25), [(QUERY, DOCS[:1])])
     np.testing.assert_allclose(scores, 0.5)
     with pytest.raises(InputError, match="the prompt yesno gives no grades"):
-        prompts.load("yesno").grades(judge, [(QUERY, DOCS[:1])], Counter())
+        load_prompt("yesno").grades(judge, [(QUERY, DOCS[:1])], Counter())
 
 
 def test_generated_grades_and_those_that_cannot_be_read():
-    prompt = prompts.load("umbrela")
+    prompt = load_prompt("umbrela")
     said = ["##final score: 2", "I cannot help with that.", "##final score: 9", "Its final score is ٣"]
     judge, count = Judge(says=[Completion(each, 5) for each in said]), Counter()
     (grades,) = prompt.grades(judge, [(QUERY, DOCS[:4])], count)
@@ -477,7 +478,7 @@ def test_generated_grades_and_those_that_cannot_be_read():
 def test_setwise_scores_are_log_probabilities_of_the_labels_shown():
     judge = Judge(prefers=lambda text: float(text.split()[2]))
     comparisons = [(QUERY, DOCS[:4]), (QUERY, [DOCS[3], DOCS[1]]), (QUERY, DOCS[:1])]
-    scores = prompts.load("setwise").score(judge, comparisons)
+    scores = load_prompt("setwise").score(judge, comparisons)
     for (_, group), found in zip(comparisons, scores, strict=True):
         values = np.array([float(doc.text.split()[2]) for doc in group])
         np.testing.assert_allclose(found, values - np.logaddexp.reduce(values))
@@ -486,12 +487,12 @@ def test_setwise_scores_are_log_probabilities_of_the_labels_shown():
     assert "from A to D." in texts[0]
     assert "from A to B." in texts[1]
     with pytest.raises(InputError, match="setwise shows at most 20 passages at once, not 21"):
-        prompts.load("setwise").score(judge, [(QUERY, [*DOCS, DOCS[0]])])
+        load_prompt("setwise").score(judge, [(QUERY, [*DOCS, DOCS[0]])])
 
 
 @pytest.mark.parametrize("name", ["pairwise", "setwise", "first", "rank-r1"])
 def test_both_orders_cancel_a_preference_for_a_place(name):
-    prompt = replace(prompts.load(name), think="", orders="given")
+    prompt = replace(load_prompt(name), think="", orders="given")
     shown = DOCS[: min(prompt.most, 3)]
     (biased,) = prompt.score(Judge(), [(QUERY, shown)])
     assert biased.argmax() == 0
@@ -511,7 +512,7 @@ def test_both_orders_cancel_a_preference_for_a_place(name):
 
 
 def test_listwise_scores_follow_what_was_generated():
-    prompt = prompts.load("listwise")
+    prompt = load_prompt("listwise")
     says = [Completion(" [2] > [3] > [1]", 9), Completion("[2] > [1]", 5), Completion("no idea", 2)]
     judge, count = Judge(says=says), Counter()
     scores = prompt.score(judge, [(QUERY, DOCS[:3]), (QUERY, DOCS[:3]), (QUERY, DOCS[:2])], count)
@@ -526,7 +527,7 @@ def test_listwise_scores_follow_what_was_generated():
 
 @pytest.mark.parametrize("name", ["rank1", "rank-r1", "pairwise-think"])
 def test_thinking_comes_before_the_choice(name):
-    prompt = configured(prompts.load(name), thinking=50)
+    prompt = configure_prompt(load_prompt(name), thinking=50)
     shown = DOCS[: prompt.most]
     thoughts = [Completion("so it is</think>", 4), Completion("and so on and", 50, ended=False)]
     views = 2 if prompt.most == 1 or prompt.orders == "both" else 1
@@ -543,7 +544,7 @@ def test_thinking_comes_before_the_choice(name):
 
 
 def test_thinking_comes_before_a_generated_ranking_too():
-    prompt = prompts.load("listwise-think")
+    prompt = load_prompt("listwise-think")
     judge = Judge(says=[Completion("[1] seems best</think>", 9), Completion("[2] > [1]", 5)])
     (scores,) = prompt.score(judge, [(QUERY, DOCS[:2])])
     assert scores.argmax() == 1
@@ -553,7 +554,7 @@ def test_thinking_comes_before_a_generated_ranking_too():
 
 def test_rank_r1_answers_in_its_tags():
     judge = Judge(says=[Completion("hm</think>", 2)])
-    prompts.load("rank-r1").score(judge, [(QUERY, DOCS)])
+    load_prompt("rank-r1").score(judge, [(QUERY, DOCS)])
     assert judge.asked[1].answer == "<think>hm</think>\n<answer>["
     assert judge.labels == [tuple(f"{n}]</answer>" for n in range(1, 21))]
     user = judge.asked[0].user()
@@ -571,7 +572,7 @@ def test_pictures_are_shown_to_judges_that_see_them_and_once_only():
     photo, told = Item("p", image=b"photo"), Item("t", "a caption", image=b"told")
     query = Item("q", "which cat", image=b"query", lang="eng")
     for name in ("setwise", "listwise"):
-        prompt = prompts.load(name)
+        prompt = load_prompt(name)
         blind = prompt.message(query, [photo, told])
         assert blind.modalities == {"text"}
         assert not any(isinstance(part, Picture) for part in blind.parts)
@@ -583,7 +584,7 @@ def test_pictures_are_shown_to_judges_that_see_them_and_once_only():
     place = message.parts.index(Picture(b"told"))
     assert message.parts[place - 1] == Passage("a caption")
     judge = Judge(sees=("text", "image"))
-    prompts.load("yesno").score(judge, [(query, [photo])])
+    load_prompt("yesno").score(judge, [(query, [photo])])
     assert judge.asked[0].modalities == BOTH
 
 
@@ -605,14 +606,14 @@ def test_pictures_are_shown_to_judges_that_see_them_and_once_only():
 )
 def test_judges_that_a_prompt_does_not_fit(name, judge, message):
     with pytest.raises(InputError, match=message):
-        prompts.load(name).fits(judge)
+        load_prompt(name).check_judge(judge)
 
 
-@pytest.mark.parametrize("name", prompts.known())
+@pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_fits_a_judge_that_can_all_and_scores_finitely(name):
-    prompt = prompts.load(name)
+    prompt = load_prompt(name)
     judge = Judge(says=[Completion("[1]</think>", 3)] * 4)
-    prompt.fits(judge)
+    prompt.check_judge(judge)
     for group in ([DOCS[0]], DOCS[: min(prompt.most, 2)]):
         (scores,) = prompt.score(judge, [(QUERY, group)])
         assert scores.shape == (len(group),)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +17,11 @@ from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import Prompt
-from crosslens.multilingual.reranking import rerank
 from crosslens.multilingual.reranking.journal import Journal
+from crosslens.multilingual.reranking.notes import describe_judging
+from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import Rerank
-from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Window
+from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Pointwise, Window
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +57,7 @@ class Oracle:
 
     name, revision, fingerprint = "oracle", "1", "oracle"
     modalities, can = frozenset({"text"}), frozenset({"likelihood", "choose", "generate"})
-    chats, appetite, progress = False, 1024, None
+    chats, appetite = False, 1024
 
     def __init__(self, truth, dies_after=None):
         self.truth, self.usage, self.dies_after = truth, Counter(), dies_after
@@ -174,7 +177,7 @@ def many(queries=5):
 
 
 METHODS = [
-    (PROMPT, rerank.Pointwise()),
+    (PROMPT, Pointwise()),
     (SETS, Heapsort()),
     (SETS, Bubblesort()),
     (replace(SETS, orders="both"), Heapsort(arity=5)),
@@ -280,7 +283,7 @@ def test_garbage_answers_give_a_permutation_and_are_counted():
         assert [hit.id for hit in hits] == [hit.id for hit in many(3)[query.id]]
     assert done.manifest.total("refused") > 0
     assert done.manifest.total("empty") > 0
-    assert any("there were faults" in line for line in rerank.remarks(done.manifest))
+    assert any("there were faults" in line for line in describe_judging(done.manifest))
 
 
 def by_halves(hits, k):
@@ -302,15 +305,15 @@ def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups(
     ("prompt", "sort", "message"),
     [
         (PROMPT, Heapsort(), "shows one passage at a time: sort it pointwise, not by heapsort"),
-        (SETS, rerank.Pointwise(), "compares passages: sort it by heapsort, not pointwise"),
+        (SETS, Pointwise(), "compares passages: sort it by heapsort, not pointwise"),
         (SETS, Window(window=30), "window shows 30 passages at once, and the prompt sets has 20 labels"),
         (SETS, Heapsort(arity=20), "heapsort shows 21 passages"),
         (
             Prompt("p", "score", "{query}{seam}{passage}"),
-            rerank.Pointwise(),
+            Pointwise(),
             "cannot answer `score` questions",
         ),
-        (replace(PROMPT, chat="always"), rerank.Pointwise(), "no chat template"),
+        (replace(PROMPT, chat="always"), Pointwise(), "no chat template"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused_before_any_work(prompt, sort, message):
@@ -332,7 +335,7 @@ def test_rank_sorts_texts_without_an_index(tiny_judge):
         "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], spec, device="cpu"
     )
     assert [f"d{hit.id}" for hit in hits] == [hit.id for hit in again]
-    stage = replace(rerank.load(spec, device="cpu"), alpha=1.0)
+    stage = replace(load_reranker(spec, device="cpu"), alpha=1.0)
     assert rank("how long do cats sleep", texts, stage) == hits
     assert rank("nothing", [], spec, device="cpu") == []
     with pytest.raises(InputError, match="the same id"):
@@ -344,7 +347,7 @@ class Picky:
 
     name = revision = fingerprint = "picky"
     modalities, can = frozenset({"text"}), frozenset({"score"})
-    chats, appetite, progress = False, 10, None
+    chats, appetite = False, 10
 
     def __init__(self, weight):
         self.weight, self.usage = weight, Counter()
@@ -353,15 +356,13 @@ class Picky:
         return np.array([-self.weight * len(prompt.plain()) for prompt in prompts])
 
 
-def load(checkpoint, *, device="auto", trust_remote_code=False, weight: float = 1.0):
+def open_picky(checkpoint, *, device="auto", trust_remote_code=False, weight: float = 1.0):
     return Picky(weight)
 
 
-def test_a_new_judge_costs_one_entry(monkeypatch):
-    from crosslens.multilingual import judges
-
-    monkeypatch.setattr(judges, "factory", lambda family: load)
-    stage = rerank.load("cross@picky:any?weight=2&depth=5")
+def test_a_judge_of_ones_own_costs_a_function(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picky", SimpleNamespace(open_picky=open_picky))
+    stage = load_reranker("cross@py:picky:open_picky?weight=2&depth=5")
     assert stage.judge.weight == 2
     assert [hit.id for hit in stage(first_stage(ids=("cat", "chat", "mao")))["q1"]] == ["mao", "chat", "cat"]
 
@@ -380,22 +381,22 @@ def test_a_new_judge_costs_one_entry(monkeypatch):
 )
 def test_wrong_specs_are_one_clear_line(spec, message):
     with pytest.raises(InputError, match=message):
-        rerank.load(spec)
+        load_reranker(spec)
 
 
 def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
-    stage = rerank.load(
+    stage = load_reranker(
         f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
     )
     assert (stage.prompt.name, stage.depth, stage.k, stage.alpha) == ("yesno", 7, 7, 0.25)
     assert stage.judge.passage_tokens == 9
-    again = rerank.load(
+    again = load_reranker(
         f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
     )
     assert stage.fingerprint == again.fingerprint
     assert (
         stage.fingerprint
-        != rerank.load(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
+        != load_reranker(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
     )
 
 

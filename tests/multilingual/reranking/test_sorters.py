@@ -26,7 +26,7 @@ from crosslens.multilingual.reranking.sorters import (
     TourRank,
     Window,
 )
-from crosslens.pipeline import fingerprint
+from crosslens.pipeline import hash_description
 from crosslens.runs import Hit
 from crosslens.specs import Spec, bound
 from hypothesis import given, settings
@@ -566,7 +566,7 @@ def test_settings_come_from_a_spec_and_tell_sorters_apart():
     with pytest.raises(InputError, match="arity"):
         read("bubblesort?children=3")
     made = [kind() for kind in SORTERS.values()] + [Heapsort(arity=4), Bubblesort(shown=2)]
-    assert len({fingerprint(each) for each in made}) == len(made)
+    assert len({hash_description(each) for each in made}) == len(made)
 
 
 @pytest.mark.parametrize(

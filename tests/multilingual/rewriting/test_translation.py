@@ -24,7 +24,7 @@ from crosslens.multilingual.collections import base as collections
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.rewriting import translation
 from crosslens.multilingual.rewriting.pieces import packed, parted, piecewise, sentences
-from crosslens.multilingual.rewriting.translation import Translate, Translated, load
+from crosslens.multilingual.rewriting.translation import Translate, Translated, load_translation
 from crosslens.multilingual.rewriting.translation_files import translate_collection
 from crosslens.multilingual.rewriting.translation_models import (
     TrainedTranslator,
@@ -202,7 +202,7 @@ def kind(request):
 
 
 def stage(where: Path, to: str = "rus", options: str = "") -> Translate:
-    return load(f"translate@hf:{where}?to={to}{options}", device="cpu")
+    return load_translation(f"translate@hf:{where}?to={to}{options}", device="cpu")
 
 
 def queries(texts=ENGLISH, lang: str | None = "eng") -> list[Item]:
@@ -261,7 +261,7 @@ def test_the_model_is_told_both_languages_in_its_own_way(checkpoints, kind, monk
     # What was forced is not said.
     assert said == " ".join(tokenizer.decode(answer[1 + len(forced) :], skip_special_tokens=True).split())
     # Another target is another token.
-    other = load(f"hf:{checkpoints(kind)}", to="zho", device="cpu")
+    other = load_translation(f"hf:{checkpoints(kind)}", to="zho", device="cpu")
     other.translator.translate(["The cat sleeps"], ["eng"], "zho")
     ((asked,), (answer,)) = seen[-1]
     chinese = {
@@ -420,7 +420,6 @@ class Saying:
     can = frozenset({"generate", "choose"})
     appetite = 8
     name, revision, fingerprint = "saying", "0", "saying/0"
-    progress = None
 
     def __init__(self, say, chats=True):
         self.say, self.chats = say, chats
@@ -574,7 +573,7 @@ def test_pieces_without_words_stay_and_are_counted():
 
 
 def test_a_causal_checkpoint_and_a_plain_t5_are_prompted(tiny_judge, tmp_path):
-    made = load(f"translate@hf:{tiny_judge}?to=ru&dtype=float32", device="cpu")
+    made = load_translation(f"translate@hf:{tiny_judge}?to=ru&dtype=float32", device="cpu")
     assert isinstance(made.translator, PromptedTranslator)
     assert not is_trained(str(tiny_judge))
     done = made(queries(["How long do cats sleep?", "cats"]))
@@ -607,7 +606,7 @@ def test_mistakes_in_a_spec_are_one_line(checkpoints, tiny_judge, tiny_encoder, 
         transformers.AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
     spec = text.format(nllb=checkpoints("nllb"), causal=tiny_judge, classifier=tmp_path)
     with pytest.raises(InputError, match=complaint) as error:
-        load(spec, device="cpu")
+        load_translation(spec, device="cpu")
     assert "\n" not in str(error.value)
 
 
@@ -635,13 +634,13 @@ def test_pickled_weights_and_a_missing_package_are_named(checkpoints, tmp_path, 
 
 def test_two_targets_are_refused(checkpoints):
     with pytest.raises(InputError, match="translates into rus, and zho was asked for"):
-        load(f"translate@hf:{checkpoints('nllb')}?to=rus", to="zh", device="cpu")
+        load_translation(f"translate@hf:{checkpoints('nllb')}?to=rus", to="zh", device="cpu")
 
 
 def test_offline_gemma_translates_for_real():
     if not offline.is_available("gemma"):
         pytest.skip("the package of offline:gemma is not installed")
-    made = load("translate@offline:gemma?to=eng", device="cpu")
+    made = load_translation("translate@offline:gemma?to=eng", device="cpu")
     done = made([Item("a", "Кошка спит весь день.", lang="rus"), Item("b", "cats", lang="eng")])
     assert done.queries[1] == Item("b", "cats", lang="eng")
     counts = done.manifest.records[0].counts
@@ -775,7 +774,7 @@ def test_documents_become_a_collection_that_is_indexed(crosslens, collection, ch
     assert records[40] == {**DOCS[40], "source": "rus"}
     assert (records[41]["text"], records[41]["time"]) == ("12345", "2020")
     # Title and text are each translated by themselves.
-    translator = load(f"hf:{checkpoints('m2m')}", to="rus", device="cpu").translator
+    translator = load_translation(f"hf:{checkpoints('m2m')}", to="rus", device="cpu").translator
     assert translator.translate([DOCS[0]["title"], DOCS[0]["text"]], ["eng"] * 2, "rus") == [
         first["title"],
         first["text"],

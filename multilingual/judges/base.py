@@ -1,0 +1,151 @@
+"""What a judge is: the protocol, what it is asked, and the base that refuses, counts and passes sampling on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from ...errors import InputError
+from ...items import Item, Modality
+from ...pipeline import advance
+from .messages import Message
+
+Ask = Literal["choose", "likelihood", "generate", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Generated text, how many tokens it took, and whether it ended by itself (False: cut at the limit)."""
+
+    text: str
+    tokens: int
+    ended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How text is generated: greedily at temperature 0, up to one of `stop`, with which the text then ends.
+
+    Without a `seed` the judge takes its own.
+    """
+
+    max_new_tokens: int = 64
+    stop: Sequence[str] = ()
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+class Judge(Protocol):
+    """A model behind a backend.
+
+    `usage` counts calls (questions answered), prompt_tokens (those computed), generated_tokens, cut_passages, and
+    whatever went wrong by kind (`unreadable`, `retries`, ...); it only grows. `can` holds the questions that the model
+    answers; asked another, it raises `InputError`. `chats` says whether it has a chat template. `appetite` is how many
+    questions it likes to be handed at once: more gains nothing, and loses more when interrupted. While it works it calls
+    `pipeline.advance` with the number of questions that were answered, in the thread of its caller.
+    """
+
+    name: str
+    revision: str
+    modalities: frozenset[Modality]
+    can: frozenset[Ask]
+    chats: bool
+    appetite: int
+    usage: Counter[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that changes the answers: model, revision, precision, limits."""
+        ...
+
+    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
+        """Log-probabilities float64 [n, labels] of each label as the next thing said, normalised over the labels."""
+        ...
+
+    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+        """Mean log-probability per token, float64 [n], of each target after its prompt."""
+        ...
+
+    def generate(self, prompts: Sequence[Message], *_: Any, **sampling: Any) -> list[Completion]:
+        """What the model says after each prompt; `sampling` are the fields of `Sampling`."""
+        ...
+
+    def score(self, prompts: Sequence[Message]) -> np.ndarray:
+        """What a relevance head (cross-encoder, RankLLaMA) says of each prompt, float64 [n], higher is better."""
+        ...
+
+
+class BaseJudge:
+    """The base of judges: it refuses what the judge cannot answer or see, counts, and reports progress.
+
+    A subclass says what it `can` and which `modalities` it sees, and answers in `_choose`, `_likelihood`, `_generate`
+    and `_score`, which are given at least one prompt; it calls `_count_answers` for what it has answered. `advice` has
+    what a user may do about a question or a modality that is refused.
+    """
+
+    modalities: frozenset[Modality] = frozenset({"text"})
+    can: frozenset[Ask] = frozenset()
+    chats = False
+    appetite = 1024
+    advice: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, name: str, revision: str) -> None:
+        self.name = name
+        self.revision = revision
+        self.usage: Counter[str] = Counter()
+
+    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
+        self._check("choose", prompts)
+        return self._choose(prompts, tuple(labels)) if prompts else np.empty((0, len(labels)))
+
+    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+        self._check("likelihood", prompts)
+        return self._likelihood(prompts, targets) if prompts else np.empty(0)
+
+    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
+        self._check("generate", prompts)
+        return self._generate(prompts, Sampling(**sampling)) if prompts else []
+
+    def score(self, prompts: Sequence[Message]) -> np.ndarray:
+        self._check("score", prompts)
+        return self._score(prompts) if prompts else np.empty(0)
+
+    def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
+        raise NotImplementedError
+
+    def _likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+        raise NotImplementedError
+
+    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        raise NotImplementedError
+
+    def _score(self, prompts: Sequence[Message]) -> np.ndarray:
+        raise NotImplementedError
+
+    def _check(self, ask: Ask, prompts: Sequence[Message]) -> None:
+        if ask not in self.can:
+            raise InputError(f"{refuse(self, ask)}{self.advice.get(ask, '')}")
+        if unseen := sorted(frozenset[str]().union(*(each.modalities for each in prompts)) - self.modalities):
+            advice = "".join(self.advice.get(each, "") for each in unseen)
+            raise InputError(f"{self.name} cannot be shown {' or '.join(unseen)}{advice}")
+
+    def _count_answers(self, number: int) -> None:
+        """So many questions more were answered."""
+        self.usage["calls"] += number
+        advance(number)
+
+
+def refuse(judge: Judge | BaseJudge, ask: Ask) -> InputError:
+    """The error of a judge that is asked what it cannot answer."""
+    able = ", ".join(sorted(judge.can))
+    return InputError(f"{judge.name} cannot answer `{ask}` questions (it can: {able}); take another prompt")
+
+
+def can_see(judge: Judge, query: Item, document: Item) -> bool:
+    """Whether a judge can be shown a pair: all that the query holds, and something of the document."""
+    visible = judge.modalities
+    return bool(query.modalities and query.modalities <= visible and document.modalities & visible)

@@ -1,0 +1,136 @@
+"""The SPEC of a reranker, the stage that it becomes, and `rank` for people without an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from ...checkpoints.loaded import load_shared
+from ...errors import InputError, check_known
+from ...items import Item
+from ...runs import Hit, Run
+from ...specs import Spec, distributed
+from ..judges import Judge, find_judge
+from ..prompts import Prompt, configure_prompt, load_prompt
+from .rerank import Fuse, Rerank, check_settings, check_sorter
+from .sorters import Sorter, find_sorter
+
+# What `--rerank default` means. The weight is a compromise between two sets (README, Measured): on help pages more of the
+# judge is better still, on the demo more of it does harm.
+DEFAULT = "likelihood@offline:gemma?depth=20&alpha=0.5&passage_tokens=128"
+
+
+@dataclass(frozen=True)
+class RerankPlan:
+    """A reranker as a SPEC describes it, its model not loaded: what to ask, in what order, of how many."""
+
+    prompt: Prompt
+    sort: Sorter
+    depth: int
+    k: int
+    alpha: float
+    fuse: Fuse
+    options: Mapping[str, object]  # the judge's own
+    judge: Callable[[], Judge] = field(repr=False)
+
+    def load(self, *, unseen: str = "refuse", journal: Path | None = None) -> Rerank:
+        """The stage, its model loaded."""
+        return Rerank(
+            self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal
+        )
+
+
+def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> RerankPlan:
+    """The reranker that a SPEC names: `PROMPT[:SORTER]@FAMILY:CHECKPOINT[?depth=&k=&alpha=&...]`, or `default`.
+
+    Options of the stage, the sorter, the prompt and the judge stand side by side; without a sorter the prompt's own
+    is taken. `InputError` says what is wrong with it, before any model is loaded.
+    """
+    written = DEFAULT if text == "default" else text
+    method, at, model = written.partition("@")
+    if not at:
+        raise InputError(
+            f"the reranker {text!r} names no model; write prompt[:sorter]@family:checkpoint, as in {DEFAULT}"
+        )
+    name, _, order = method.partition(":")
+    factory, spec = find_judge(Spec.parse(model))
+    prompt = load_prompt(name)
+    kind = find_sorter(order or prompt.sort)
+    stage, sort, wording, options = distributed(
+        spec,
+        written.partition("?")[0],
+        [
+            (_settings, {}),
+            (kind, {}),
+            (configure_prompt, {}),
+            (factory, {"device": device, "trust_remote_code": trust_remote_code}),
+        ],
+    )
+    depth, k, alpha, fuse = _settings(**stage)  # type: ignore[arg-type]
+    check_settings(depth, k, alpha, "refuse", fuse)
+    prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
+    for_pairs = getattr(kind, "for_pairs", {}) if prompt.most == 2 else {}
+    sorter = kind(**{**for_pairs, **sort})
+    check_sorter(prompt, sorter)
+    return RerankPlan(
+        prompt, sorter, depth, k, alpha, fuse, options, lambda: load_shared(factory, spec.checkpoint, options)
+    )
+
+
+def load_reranker(
+    text: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    unseen: str = "refuse",
+    journal: Path | None = None,
+) -> Rerank:
+    """The reranker that a SPEC names (see `parse_reranker`), its model loaded."""
+    plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
+    check_known(unseen, ("refuse", "keep"), "value of unseen")
+    return plan.load(unseen=unseen, journal=journal)
+
+
+def rank(
+    query: str | Item,
+    docs: Iterable[str | Item],
+    spec: str | Rerank = "default",
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> list[Hit]:
+    """Rank documents for a query without an index: `rank("...", texts, "setwise:heapsort@hf:Qwen/Qwen3-0.6B")`.
+
+    Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
+    no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` as
+    `load_reranker`.
+    """
+    from ..collections.base import Held
+    from ..languages import with_languages
+
+    stage = _load_once(spec, device, trust_remote_code) if isinstance(spec, str) else spec
+    items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
+    asked = query if isinstance(query, Item) else Item("query", query)
+    (asked, *items) = with_languages([asked, *items])
+    held = {item.id: item for item in items}
+    if len(held) < len(items):
+        raise InputError("two of the documents have the same id")
+    first = Run.of([asked]).ranking(
+        {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, Held(held)
+    )
+    everything = max(len(items), 1)
+    stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None)
+    return list(stage(first)[asked.id])
+
+
+def _settings(
+    *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
+) -> tuple[int, int, float, Fuse]:
+    return depth, k or min(10, depth), alpha, fuse
+
+
+@lru_cache(maxsize=2)
+def _load_once(spec: str, device: str, trust_remote_code: bool) -> Rerank:
+    return load_reranker(spec, device=device, trust_remote_code=trust_remote_code)
