@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .indexes.registry import create_index, open_index
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
     from .multilingual.collections.base import Collection
-    from .multilingual.collections.base import load as collection
+    from .multilingual.collections.registry import load_collection as collection
     from .multilingual.judges import Judge
     from .multilingual.reranking.plan import load_reranker as reranker
     from .multilingual.reranking.plan import rank
@@ -36,7 +36,8 @@ _WHERE = {
     "indexes.card": ("Windows",),
     "indexes.registry": ("create_index", "open_index"),
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
-    "multilingual.collections.base": ("Collection", "collection=load"),
+    "multilingual.collections.base": ("Collection",),
+    "multilingual.collections.registry": ("collection=load_collection",),
     "multilingual.judges": ("Judge",),
     "multilingual.reranking.sorters": ("Ask",),
     "multilingual.reranking.plan": ("rank", "reranker=load_reranker"),

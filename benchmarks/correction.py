@@ -20,8 +20,8 @@ from crosslens import create_index, evaluate
 from crosslens.encoders import registry
 from crosslens.encoders.cache import cached
 from crosslens.indexes import derived
-from crosslens.multilingual.collections.base import load
-from crosslens.multilingual.languages import with_languages
+from crosslens.multilingual.collections.registry import load_collection
+from crosslens.multilingual.languages import fill_languages
 
 
 def main() -> None:
@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
 
-    collection = load(given.collection)
-    docs, queries = (list(with_languages(each)) for each in (collection.docs(), collection.queries()))
+    collection = load_collection(given.collection)
+    docs, queries = (list(fill_languages(each)) for each in (collection.docs(), collection.queries()))
     index = create_index("memory://", lexical=False)
     derived.OPENINGS = 1  # as few as can be, for they are replaced below
     index.add(docs, cached([registry.load(given.encoder, device=given.device)]))

@@ -171,9 +171,9 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
     from crosslens.evaluation.measures import measured, parse_measure
-    from crosslens.multilingual.collections import base as collections
+    from crosslens.multilingual.collections.registry import load_collection
 
-    source = collections.load(collection)
+    source = load_collection(collection)
     draw = random.Random(0)
     judged = source.qrels()
     queries = sorted(

@@ -16,7 +16,7 @@ import torch
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import Held
+from crosslens.multilingual.collections.documents import InMemoryDocuments
 from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message
@@ -64,7 +64,7 @@ def speed(options: Namespace) -> dict[str, Any]:
     most = max(scaled(PARTS[part][2], options.fraction) for part in options.parts)
     asked, first = texts(options.collection, options.index, most, options.seed, options.device)
     found = first(asked)
-    held = Held({item.id: item for query in found.queries for item in found.items(query.id)})
+    held = InMemoryDocuments({item.id: item for query in found.queries for item in found.items(query.id)})
     found = replace(found, docs=held)
     parts = {}
     for part in options.parts:
@@ -224,7 +224,7 @@ def distinct(run: Run) -> Run:
             own = replace(item, id=f"{query.id}/{item.id}", text=f"{len(items) + 1}. {item.text}")
             items[own.id] = own
             hits[query.id].append((own.id, hit.score))
-    return run.ranking(hits, Held(items))
+    return run.ranking(hits, InMemoryDocuments(items))
 
 
 def checkpoint(judge: str) -> str:

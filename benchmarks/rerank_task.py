@@ -11,7 +11,7 @@ from typing import Any
 from crosslens.errors import InputError
 from crosslens.indexes.base import Mode
 from crosslens.items import Item
-from crosslens.multilingual.collections import base as collections
+from crosslens.multilingual.collections.registry import load_collection
 from crosslens.pipeline import Stage
 from crosslens.runs import Qrels, Run
 
@@ -45,7 +45,7 @@ def task(
     is searched as `crosslens demo` does it, text and photos, and indexed in memory unless an index is given.
     `InputError` where a collection other than the demo has no index.
     """
-    source = collections.load(collection)
+    source = load_collection(collection)
     judged = source.qrels()
     asked = [each for each in source.queries(fields=fields) if each.id in judged and each.modalities <= sees]
     if not asked:
@@ -79,7 +79,7 @@ def texts(collection: str, index: Path | None, queries: int, seed: int, device: 
 
     Of the demo, queries with a photo count with their text, after those that have none.
     """
-    source = collections.load(collection)
+    source = load_collection(collection)
     asked = [query for query in source.queries() if query.text]
     if collection == "demo":
         bare = [query for query in asked if query.image is None]
@@ -105,12 +105,11 @@ def drawn(queries: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def _opened(index: Path | None, documents: Iterable[Item], encoders: Sequence[str], device: str) -> Any:
-    from crosslens.encoders.registry import load
     from crosslens.indexes.registry import create_index, open_index
 
     if index is not None:
         return open_index(index, device=device)
     made = create_index("memory://", name="demo", device=device)
-    made.add(documents, [load(encoder, device=device) for encoder in encoders])
+    made.add(documents, [load_collection(encoder, device=device) for encoder in encoders])
     made.build()
     return made

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crosslens.multilingual.collections.base import load
+from crosslens.multilingual.collections.registry import load_collection
 
 TOPICS = 1000
 DEEP = 1000
@@ -70,7 +70,7 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
     from crosslens.encoders.base import matrix
     from crosslens.indexes.encoding import Made
 
-    queries = list(islice(load(topics).queries(), TOPICS))
+    queries = list(islice(load_collection(topics).queries(), TOPICS))
     opened = open_index(index)
     (spec,) = opened.specs
     encoder = registry.load(spec.name)

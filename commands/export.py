@@ -21,12 +21,12 @@ def export_command(
     json: Json = False,
 ) -> None:
     """Write a collection as files: documents, topics, judgements, and copies of its pictures."""
-    from ..multilingual.collections.base import load
-    from ..multilingual.collections.export import export
+    from ..multilingual.collections.export import export_collection
+    from ..multilingual.collections.registry import load_collection
 
     with progress("exporting") as bar:
-        done = export(
-            load(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
+        done = export_collection(
+            load_collection(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
         )  # fmt: skip
     if json:
         emit({"directory": str(directory), "format": format, **vars(done)})

@@ -39,13 +39,13 @@ def index_command(
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
     from ..indexes.card import Windows
-    from ..multilingual.collections.base import load
+    from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders
 
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
-    source = load(collection, skip_bad=skip_bad)
+    source = load_collection(collection, skip_bad=skip_bad)
     counts = source.check()
     made = index_collection(
         source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,

@@ -39,11 +39,11 @@ def judge_command(
 ) -> None:
     """Let a language model grade documents into TREC qrels, and hold its grades against human ones."""
     from ..evaluation import assess
-    from ..multilingual.collections.base import load
+    from ..multilingual.collections.registry import load_collection
 
     prompt, model = assess.method(spec, device=device, trust_remote_code=trust_remote_code)
     task = assess.task(
-        load(collection), output, runs=run or (), depth=depth, qrels=qrels, fields=fields, lang=query_lang,
+        load_collection(collection), output, runs=run or (), depth=depth, qrels=qrels, fields=fields, lang=query_lang,
         measure=measure, unseen=unseen,
     )  # fmt: skip
     assessor = assess.Assessor(model(), prompt)

@@ -64,12 +64,15 @@ def choose_line(
     system: str | None, mode: str, langs: list[str] | None, correction: bool, rerank: list[str] | None
 ) -> str:
     """The line of a system: as it was given, or written from its shorthand; `InputError` where both are given."""
-    from ..multilingual.languages import iso
+    from ..multilingual.languages import parse_language
     from ..systems.search import write_line
 
     if system is None:
         return write_line(
-            mode, langs=[iso(each) for each in langs or ()], correct=correction, rerankers=rerank or ()
+            mode,
+            langs=[parse_language(each) for each in langs or ()],
+            correct=correction,
+            rerankers=rerank or (),
         )
     if mode != "hybrid" or langs or not correction or rerank:
         raise InputError(

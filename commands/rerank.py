@@ -25,14 +25,14 @@ def rerank_command(
     json: Json = False,
 ) -> None:
     """Rerank a TREC run with language models; killed, the same command goes on with the queries that are left."""
-    from ..multilingual.collections.base import load
-    from ..multilingual.languages import iso, with_languages
+    from ..multilingual.collections.registry import load_collection
+    from ..multilingual.languages import fill_languages, parse_language
     from ..runs import Run
     from ..systems.search import place_journal, rerank_run
 
-    source = load(collection)
-    code = iso(query_lang) if query_lang else None
-    first = Run.from_trec(run, list(with_languages(source.queries(fields=fields, lang=code))))
+    source = load_collection(collection)
+    code = parse_language(query_lang) if query_lang else None
+    first = Run.from_trec(run, list(fill_languages(source.queries(fields=fields, lang=code))))
     journal = place_journal(output)
     done = rerank_run(
         first, source, specs or (), unseen=unseen, device=device, trust_remote_code=trust_remote_code,

@@ -52,13 +52,13 @@ def run_command(
     json: Json = False,
 ) -> None:
     """Run all topics of a collection against an index and write a TREC run with its manifest."""
-    from ..multilingual.collections.base import load
-    from ..multilingual.languages import iso, with_languages
+    from ..multilingual.collections.registry import load_collection
+    from ..multilingual.languages import fill_languages, parse_language
     from ..systems.search import parse_filters, place_journal, search_index
 
-    topics = load(collection)
-    code = iso(query_lang) if query_lang else None
-    queries = list(with_languages(topics.queries(fields=fields, lang=code, source=source)))  # type: ignore[arg-type]
+    topics = load_collection(collection)
+    code = parse_language(query_lang) if query_lang else None
+    queries = list(fill_languages(topics.queries(fields=fields, lang=code, source=source)))  # type: ignore[arg-type]
     if not queries:
         raise InputError(f"{collection} has no topics" + (f" in {code}" if code else ""))
     line = choose_line(system, mode, lang, correction, rerank)

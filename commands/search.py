@@ -49,7 +49,7 @@ def search_command(
 ) -> None:
     """Search an index with text, a picture, or both."""
     from ..items import Item
-    from ..multilingual.languages import iso, with_languages
+    from ..multilingual.languages import fill_languages, parse_language
     from ..multilingual.reranking.notes import describe_judging
     from ..systems.search import parse_filters, search_index
 
@@ -57,10 +57,10 @@ def search_command(
         raise InputError("the query is empty: give TEXT, --image PATH, or both")
     if image is not None and not image.is_file():
         raise InputError(f"there is no picture {image}")
-    query = Item("query", text=text, image=image, lang=iso(query_lang) if query_lang else None)
+    query = Item("query", text=text, image=image, lang=parse_language(query_lang) if query_lang else None)
     line = choose_line(system, mode, lang, correction, rerank)
     run = search_index(
-        directory, with_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
+        directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
         unseen=unseen, device=device, trust_remote_code=trust_remote_code, progress=progress,
     )  # fmt: skip
     rows = [

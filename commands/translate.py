@@ -25,11 +25,11 @@ def translate_command(
     json: Json = False,
 ) -> None:
     """Translate a collection's documents or topics into a file; killed, the same command goes on where it was."""
-    from ..multilingual.collections import base as collections
+    from ..multilingual.collections.registry import load_collection
     from ..multilingual.rewriting.translation import load_translation
     from ..multilingual.rewriting.translation_files import translate_collection
 
-    source = collections.load(collection)
+    source = load_collection(collection)
     total = source.check().documents if what == "documents" else None
     stage = load_translation(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:

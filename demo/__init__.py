@@ -20,8 +20,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..items import Item
-from ..multilingual.collections.base import Counts, in_language
-from ..multilingual.collections.topics import Source
+from ..multilingual.collections.base import CollectionCounts
+from ..multilingual.collections.topics import Source, filter_language
 
 HERE = Path(__file__).parent
 MEND = "mend: pip install 'crosslens[offline]'"
@@ -78,12 +78,15 @@ def rows(file: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@dataclass(frozen=True)
 class Demo:
     """The collection `demo`: a mixed pool of texts and photos; a query's `meta["kind"]` is one of four."""
 
-    name: str = "demo"
-    langs: frozenset[str] = LANGS
+    name = "demo"
+    langs = LANGS
+
+    def __init__(self, where: str = "") -> None:
+        if where:
+            raise InputError(f"the collection demo is built in: write demo, not demo:{where}")
 
     def docs(self) -> Iterator[Item]:
         """All texts (title, newline, text), then all photos (a path, no text and no language)."""
@@ -110,7 +113,7 @@ class Demo:
             meta = {"kind": row["kind"]} | ({"photo": photo.id} if photo else {})
             image = photo.path() if photo else None
             found.append(Item(row["id"], text=row["text"], image=image, lang=row["lang"], meta=meta))
-        return list(in_language(found, lang))
+        return list(filter_language(found, lang))
 
     def qrels(self) -> dict[str, dict[str, int]]:
         """Query id -> document id -> grade 3 or 1."""
@@ -120,7 +123,7 @@ class Demo:
             found.setdefault(query, {})[doc] = int(grade)
         return found
 
-    def check(self) -> Counts:
+    def check(self) -> CollectionCounts:
         """The counts; InputError unless every count and every photo is as published."""
         texts, qrels = rows("docs.jsonl"), self.qrels()
         found = {
@@ -136,7 +139,7 @@ class Demo:
                 )
         for photo in photos():
             photo.check()
-        return Counts(
+        return CollectionCounts(
             documents=found["texts"] + found["photos"],
             langs=Counter(row["lang"] for row in texts),
             images=found["photos"],

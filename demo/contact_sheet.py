@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..files import write_atomically
 from ..items import Item
 from ..media.images import thumbnail
-from ..multilingual.languages import direction, name
+from ..multilingual.languages import find_direction, name_language
 from ..runs import Hit
 from . import photos
 
@@ -77,12 +77,12 @@ def _result(rank: int, hit: Hit, document: Item, grade: int) -> str:
 def _text(text: str | None, lang: str | None, element: str = "q") -> str:
     if not text:
         return ""
-    where = f' lang="{escape(lang)}" dir="{direction(lang)}"' if lang else ' dir="auto"'
+    where = f' lang="{escape(lang)}" dir="{find_direction(lang)}"' if lang else ' dir="auto"'
     return f"<{element}{where}>{escape(text)}</{element}>"
 
 
 def _lang(item: Item) -> str:
-    return f" · {escape(name(item.lang))}" if item.lang else ""
+    return f" · {escape(name_language(item.lang))}" if item.lang else ""
 
 
 def _picture(item: Item) -> str:

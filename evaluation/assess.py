@@ -15,9 +15,11 @@ from pathlib import Path
 from ..errors import InputError, list_few, unknown_name
 from ..files import write_atomically
 from ..items import Item
-from ..multilingual.collections.base import Collection, Directory, documents
+from ..multilingual.collections.base import Collection
+from ..multilingual.collections.directory import Directory
+from ..multilingual.collections.documents import fetch_documents
 from ..multilingual.judges import Judge, can_see, find_judge
-from ..multilingual.languages import iso, with_languages
+from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.prompts import Prompt, configure_prompt, load_prompt
 from ..multilingual.reranking.journal import Journal
 from ..pipeline import hash_description
@@ -365,8 +367,8 @@ def task(
         raise InputError(
             f"no pairs to judge: give --run RUN, --qrels HUMAN, or --qrels {OWN} for the collection's own"
         )
-    code = None if lang is None else iso(lang)
-    topics = {query.id: query for query in with_languages(collection.queries(fields=fields, lang=code))}
+    code = None if lang is None else parse_language(lang)
+    topics = {query.id: query for query in fill_languages(collection.queries(fields=fields, lang=code))}
     human, langs = _human(collection, qrels) if qrels is not None else (None, {})
     named = _named(runs)
     wanted = (
@@ -386,7 +388,7 @@ def task(
         )
     if not wanted:
         raise InputError("no pairs to judge: the runs have no hits")
-    held = documents(collection, {doc for docs in wanted.values() for doc in docs})
+    held = fetch_documents(collection, {doc for docs in wanted.values() for doc in docs})
     pairs = tuple((topics[topic], document) for topic, docs in wanted.items() for document in held.get(docs))
     return Task(output, pairs, named, human, source, langs, measure, tuple(lacking), unseen)
 
@@ -418,7 +420,7 @@ def _human(collection: Collection, qrels: str) -> tuple[Qrels, dict[str, str]]:
     langs = {}
     for doc, lang in told.items():
         try:
-            langs[doc] = iso(lang)
+            langs[doc] = parse_language(lang)
         except InputError:  # some files have other words in column 2
             continue
     return grades, langs

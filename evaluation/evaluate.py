@@ -14,7 +14,7 @@ from ..errors import InputError, list_few, unknown_name
 from ..items import Item
 from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
-from ..multilingual.languages import iso
+from ..multilingual.languages import parse_language
 from ..runs import Hit, Qrels, Run, read_qrels
 from .measures import MEASURES, MLIR, aggregated, is_multilingual, is_total, measured, parse_measure
 from .significance import LEVEL, Comparison, Correction, Test, bonferroni, bootstrap, compared, holm
@@ -94,7 +94,7 @@ def evaluate(
     if by_document:
         assert langs is not None
         groups |= _by_document_language(runs, qrels, parsed, langs)
-        shares = fairness.shares({name: run.hits for name, run in runs.items()}, qrels, langs, TOP)
+        shares = fairness.compute_shares({name: run.hits for name, run in runs.items()}, qrels, langs, TOP)
     elif per is not None:
         items = [*queries, *(query for run in runs.values() for query in run.queries)]
         groups |= {group: (members, values) for group, members in _grouped(topics, per, items).items()}
@@ -196,7 +196,7 @@ def _named(runs: Mapping[str, Run] | Iterable[tuple[str, Run]]) -> dict[str, Run
 def _column_languages(qrels: Path, column: Mapping[str, str], needed: bool) -> dict[str, str]:
     """Column 2 as languages; where it holds other words (`Q`), none, or `InputError` if it is `needed`."""
     try:
-        return {doc: iso(lang) for doc, lang in column.items()}
+        return {doc: parse_language(lang) for doc, lang in column.items()}
     except InputError as error:
         if needed:
             raise InputError(f"{qrels}: column 2 should hold languages: {error}") from None

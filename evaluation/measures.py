@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..multilingual.fairness import Peer, alpha_ndcg, check_languages, parse_peer
+from ..multilingual.fairness import Peer, check_languages, compute_alpha_ndcg, parse_peer
 from ..runs import Qrels
 
 # The official measures of NeuCLIR's tracks; the first decides.
@@ -147,7 +147,7 @@ def _multilingual(
     check_languages(measure, qrels, langs, rel)
     known = langs or {}
     if isinstance(measure, Peer):
-        weights = measure.weighing(qrels)
+        weights = measure.weigh_grades(qrels)
         spoken = {known[doc] for of in qrels.values() for doc, grade in of.items() if weights.get(grade)}
         if len(spoken) == 1:
             raise InputError(f"{measure} compares languages, and all relevant documents are {spoken.pop()}")
@@ -156,7 +156,7 @@ def _multilingual(
         "cutoff": measure.params.get("cutoff"),
         **{key: measure[key] for key in ("alpha", "rel", "judged_only")},
     }
-    return {topic: alpha_ndcg(of, qrels[topic], known, **options) for topic, of in hits.items()}
+    return {topic: compute_alpha_ndcg(of, qrels[topic], known, **options) for topic, of in hits.items()}
 
 
 def _rbp(measure: Any, grades: Mapping[str, int], ranks: Mapping[str, float]) -> float:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, list_few, unknown_name
-from ..multilingual.fairness import UNKNOWN, Shares
+from ..multilingual.fairness import UNKNOWN, LanguageShares
 from . import grids
 from .grids import Cell, Grid
 from .measures import parse_measure
@@ -55,7 +55,7 @@ class Table:
     intervals: Mapping[tuple[str, str, str], tuple[float, float]] | None = None
     level: float | None = None
     seed: int = 0
-    shares: Shares | None = None
+    shares: LanguageShares | None = None
     deep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group_comparisons: Mapping[tuple[str, str, str], Comparison] = field(default_factory=dict)
 
@@ -275,7 +275,7 @@ class Table:
             rows.append((Cell(topic), *(Cell(f"{value:.4f}", value == best) for value in values)))
         return tuple(rows)
 
-    def _shares(self, shares: Shares) -> Grid:
+    def _shares(self, shares: LanguageShares) -> Grid:
         rows = [("relevant documents", shares.relevant), *shares.top.items()]
         return Grid(
             f"languages among the first {shares.cutoff} hits, mean share over {shares.topics} queries",

@@ -79,7 +79,7 @@ class Peer:
 
         return MeanAgg()
 
-    def weighing(self, qrels: Qrels) -> dict[int, float]:
+    def weigh_grades(self, qrels: Qrels) -> dict[int, float]:
         """Grade -> weight over these qrels; `InputError` where they have none of the grades that weigh."""
         grades = {grade for topic in qrels.values() for grade in topic.values() if grade > 0}
         if self.weights is None:
@@ -108,14 +108,14 @@ class Peer:
             return 0.0
         total = math.fsum(weights[grade] for grade in samples)
         return math.fsum(
-            weights[grade] / total * equal_ranks(list(of.values())) for grade, of in samples.items()
+            weights[grade] / total * compare_ranks(list(of.values())) for grade, of in samples.items()
         )
 
 
 PEER = Peer()
 
 
-def equal_ranks(samples: Sequence[Sequence[float]]) -> float:
+def compare_ranks(samples: Sequence[Sequence[float]]) -> float:
     """p-value of the Kruskal-Wallis H test with mid-ranks and the correction for ties; 1 where nothing differs."""
     from scipy.special import chdtrc
 
@@ -136,7 +136,7 @@ def equal_ranks(samples: Sequence[Sequence[float]]) -> float:
     return float(chdtrc(groups - 1, (len(ordered) - 1) * between / within))
 
 
-def alpha_ndcg(
+def compute_alpha_ndcg(
     ranking: Ranking,
     grades: Mapping[str, int],
     langs: Mapping[str, str],
@@ -208,7 +208,7 @@ def check_languages(measure: object, qrels: Qrels, langs: Mapping[str, str] | No
 
 
 @dataclass(frozen=True)
-class Shares:
+class LanguageShares:
     """Each language's share of the first `cutoff` hits, beside its share of the relevant documents.
 
     Both are means over the topics that have relevant documents, from 0 to 1, and sum to 1 over languages;
@@ -231,10 +231,10 @@ class Shares:
         }
 
 
-def shares(
+def compute_shares(
     hits: Mapping[str, Mapping[str, Ranking]], qrels: Qrels, langs: Mapping[str, str], cutoff: int = 20
-) -> Shares:
-    """The shares of languages in the rankings of systems (system -> topic -> ranking); see `Shares`.
+) -> LanguageShares:
+    """The shares of languages in the rankings of systems (system -> topic -> ranking); see `LanguageShares`.
 
     `InputError` where no document is relevant.
     """
@@ -254,7 +254,7 @@ def shares(
     }
     every = {lang for share in (wanted, *top.values()) for lang in share}
     ordered = sorted(every, key=lambda lang: (lang == UNKNOWN, lang not in wanted, lang))
-    return Shares(cutoff, len(relevant), tuple(ordered), wanted, top)
+    return LanguageShares(cutoff, len(relevant), tuple(ordered), wanted, top)
 
 
 def _mean_shares(rankings: Iterable[Sequence[str]], langs: Mapping[str, str]) -> dict[str, float]:
@@ -270,23 +270,23 @@ def _mean_shares(rankings: Iterable[Sequence[str]], langs: Mapping[str, str]) ->
 def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     """The languages of the `wanted` documents, ISO 639-3: from lines `document language`, or from a collection.
 
-    A collection's name is what `collections.load` takes; a language that its documents do not give is
+    A collection's name is what `load_collection` takes; a language that its documents do not give is
     identified from their text. Documents without a line, or whose language is not clear, are left out.
     `InputError` counts and names documents that a collection does not have; it names file and line of what is
     not such a line or no language, and a document with two.
     """
-    from .collections.base import load
-    from .languages import iso, with_languages
+    from .collections.registry import load_collection
+    from .languages import fill_languages, parse_language
 
     ids = set(wanted)
     if not Path(where).is_file():
         found: dict[str, str] = {}
         lacking = set(ids)
-        there = (item for item in load(str(where)).docs() if item.id in ids)
-        for item in with_languages(there):
+        there = (item for item in load_collection(str(where)).docs() if item.id in ids)
+        for item in fill_languages(there):
             lacking.discard(item.id)
             if item.lang:
-                found[item.id] = iso(item.lang)
+                found[item.id] = parse_language(item.lang)
             if len(found) == len(ids):
                 break
         if lacking:
@@ -305,7 +305,7 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
         doc, lang = fields
         if doc in ids:
             try:
-                code = iso(lang)
+                code = parse_language(lang)
             except InputError as error:
                 raise InputError(f"{where}:{number}: {error}") from None
             if found.setdefault(doc, code) != code:

@@ -60,7 +60,7 @@ DENSE = {"Hani": 3, "Jpan": 2, "Kore": 2}  # letters of an alphabet that one cha
 
 
 @lru_cache(maxsize=4096)
-def iso(text: str) -> str:
+def parse_language(text: str) -> str:
     """The ISO 639-3 code of a language, as NeuCLIR writes it: zho, fas, rus, eng.
 
     Takes ISO 639-1, 639-2 (also bibliographic: ger, per) and 639-3 codes, BCP 47 tags (zh-CN, pt_BR) and
@@ -73,15 +73,15 @@ def iso(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def name(code: str, language: str = "eng") -> str:
-    """The name of a language, in English or in `language`: `name("fas") == "Persian"`; `InputError` as `iso`."""
+def name_language(code: str, language: str = "eng") -> str:
+    """The name of a language, in English or in `language`: `name_language("fas") == "Persian"`; `InputError` as `parse_language`."""
     import langcodes
 
-    return langcodes.Language.get(iso(code)).display_name(iso(language))
+    return langcodes.Language.get(parse_language(code)).display_name(parse_language(language))
 
 
-def direction(code: str) -> Literal["rtl", "ltr"]:
-    """Which way a language is written, by the script of the tag or the usual one; `InputError` as `iso`."""
+def find_direction(code: str) -> Literal["rtl", "ltr"]:
+    """Which way a language is written, by the script of the tag or the usual one; `InputError` as `parse_language`."""
     return "rtl" if _language(code).maximize().script in RIGHT_TO_LEFT else "ltr"
 
 
@@ -95,7 +95,7 @@ def identify(texts: Sequence[str]) -> list[str | None]:
     return [_identified(text) for text in texts]
 
 
-def with_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
+def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
     """The same items in order, `lang` filled in where there is text, none is given and it is clear."""
     for some in windows(items, window):
         lacking = [item for item in some if item.lang is None and "text" in item.modalities]
@@ -134,9 +134,9 @@ def _language(text: str) -> langcodes.Language:
 def _unknown(text: str) -> InputError:
     import difflib
 
-    names = {written.casefold(): code for code in _known() for written in (code, name(code))}
+    names = {written.casefold(): code for code in _known() for written in (code, name_language(code))}
     close = difflib.get_close_matches(text.strip().casefold(), names, n=1)
-    hint = f"; did you mean {names[close[0]]} ({name(names[close[0]])})?" if close else ""
+    hint = f"; did you mean {names[close[0]]} ({name_language(names[close[0]])})?" if close else ""
     return InputError(
         f"unknown language {text!r}{hint} (write an ISO 639 code, a tag or a name: zho, zh, Chinese)"
     )
@@ -166,7 +166,7 @@ def _labels() -> dict[str, _Label]:
     for label in _identifier().labels:
         if label in NOT_A_LANGUAGE:
             continue
-        code = iso(label)
+        code = parse_language(label)
         language = langcodes.Language.get(code)
         usual = language.maximize().script or "Latn"
         scripts = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..multilingual.languages import with_languages
+from ..multilingual.languages import fill_languages
 from ..pipeline import Progress, show_nothing
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def index_collection(
             trust_remote_code=trust_remote_code,
         )
         with progress("encoding", documents) as bar:
-            added = made.add(with_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
+            added = made.add(fill_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
     found = settled(encoders)
     if ray or len(devices) > 1:  # what has encoded is gone: searches load an encoder of their own
         made = open_index(directory, device=devices[0], trust_remote_code=trust_remote_code)

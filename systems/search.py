@@ -78,12 +78,12 @@ def rerank_run(
     progress: Progress = show_nothing,
 ) -> Run:
     """A run made elsewhere, reranked by one system after the other; its documents are those of the collection."""
-    from ..multilingual.collections.base import documents
+    from ..multilingual.collections.documents import fetch_documents
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
     check_known(unseen, ("refuse", "keep"), "value of unseen")
-    held = documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
+    held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
     site = CollectionSite(collection, unseen=unseen, journal=journal)
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, 0)(replace(run, docs=held))
@@ -114,7 +114,7 @@ def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:
 
 def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]) -> None:
     """`InputError` for a language asked for, or meant by all topics, that no document of the index is in."""
-    from ..multilingual.collections.base import check_meant
+    from ..multilingual.collections.topics import check_topic_languages
 
     held: Mapping[str, int] = index.langs
     if lacking := [lang for lang in dict.fromkeys(langs) if lang not in held]:
@@ -122,7 +122,7 @@ def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]
             f"{index.path} has no documents in {', '.join(lacking)}, only in {list_few(held, 8)}"
         )
     if sum(held.values()) == len(index):  # every document has one
-        check_meant(list(queries), held, index.path)
+        check_topic_languages(list(queries), held, index.path)
 
 
 def _quote(spec: str) -> str:

@@ -19,9 +19,9 @@ from ..errors import InputError, check_known
 from ..indexes.base import Mode, Where
 from ..indexes.card import Windows
 from ..items import Item
-from ..multilingual.collections.base import documents
+from ..multilingual.collections.documents import fetch_documents
 from ..multilingual.collections.topics import Source
-from ..multilingual.languages import iso, with_languages
+from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translate, Translated, parse_translation
 from ..pipeline import Stage
@@ -181,7 +181,7 @@ class TopicsChoice(Unbound):
 
     def bind(self, site: Site, k: int) -> Stage:
         topics = site.collection.queries(fields=self.fields, lang=self.lang, source=self.source)
-        return Worded(tuple(with_languages(topics)))
+        return Worded(tuple(fill_languages(topics)))
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class StreamedDocuments:
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The items of `ids`, in that order; `InputError` naming ids that are not there."""
-        return documents(self.collection, ids).get(ids)
+        return fetch_documents(self.collection, ids).get(ids)
 
 
 def plan_retrieval(
@@ -296,7 +296,7 @@ def plan_retrieval(
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
     plan = IndexPlan(encoders, vocabulary.documents.get(documents, ""), windows, index)
-    langs = tuple(iso(each) for each in lang.split(",")) if lang else ()
+    langs = tuple(parse_language(each) for each in lang.split(",")) if lang else ()
     return Retrieval(text, mode, plan, langs, correct)
 
 
@@ -309,7 +309,7 @@ def plan_topics(
     source: Literal["original", "human", "machine"] | None = None,
 ) -> Unbound:
     """`fields`, `lang` and `source` choose the wording of the collection's topics."""
-    return TopicsChoice(text, fields or vocabulary.fields, iso(lang) if lang else None, source)
+    return TopicsChoice(text, fields or vocabulary.fields, parse_language(lang) if lang else None, source)
 
 
 def plan_translations(text: str, vocabulary: Vocabulary, *, file: str = "", to: str | None = None) -> Unbound:

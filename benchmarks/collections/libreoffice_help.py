@@ -31,7 +31,7 @@ from typing import Any
 
 from crosslens.commands.console import guarded
 from crosslens.errors import InputError, list_few
-from crosslens.multilingual.languages import identify, iso, name
+from crosslens.multilingual.languages import identify, name_language, parse_language
 from debian_packages import Package, download, unpack
 from directory import HALVES, Judgement, Topic, half_of, new_directory, sampled, write_docs, write_topics
 from help_pages import WORD, Page, read_page
@@ -67,14 +67,14 @@ def chosen(langs: str) -> dict[str, str]:
     """ISO 639-3 code -> suffix of its package, from `rus,zho` or `ru,zh-tw`; `InputError` on what has none."""
     found: dict[str, str] = {}
     for given in filter(None, (part.strip() for part in langs.split(","))):
-        code = iso(given)
+        code = parse_language(given)
         suffix = given.lower().replace("_", "-")
         if suffix not in PACKAGES:
-            fitting = [package for package in PACKAGES if iso(package) == code]
+            fitting = [package for package in PACKAGES if parse_language(package) == code]
             if not fitting:
-                known = ", ".join(sorted({iso(package) for package in PACKAGES}))
+                known = ", ".join(sorted({parse_language(package) for package in PACKAGES}))
                 raise InputError(
-                    f"Debian has no libreoffice-help in {name(code)} to search in (it has {known})"
+                    f"Debian has no libreoffice-help in {name_language(code)} to search in (it has {known})"
                 )
             suffix = fitting[0]
         if found.setdefault(code, suffix) != suffix:

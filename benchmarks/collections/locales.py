@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import langcodes
 from crosslens.errors import InputError
-from crosslens.multilingual.languages import iso, name
+from crosslens.multilingual.languages import name_language, parse_language
 
 
 def chosen(langs: str, available: Mapping[str, int], source: str) -> dict[str, str]:
@@ -26,10 +26,10 @@ def chosen(langs: str, available: Mapping[str, int], source: str) -> dict[str, s
     named = {_plain(locale): locale for locale in available}
     found: dict[str, str] = {}
     for given in filter(None, (part.strip() for part in langs.split(","))):
-        code = iso(given.partition("@")[0])
+        code = parse_language(given.partition("@")[0])
         locale = named.get(_plain(given)) if _plain(given) != code else None
         if locale is None and code not in usual:
-            raise InputError(f"{source} in {name(code)} (it has {', '.join(sorted(usual))})")
+            raise InputError(f"{source} in {name_language(code)} (it has {', '.join(sorted(usual))})")
         locale = locale or usual[code]
         if found.setdefault(code, locale) != locale:
             raise InputError(f"{found[code]} and {locale} are both {code}: choose one of them")
@@ -41,7 +41,7 @@ def chosen(langs: str, available: Mapping[str, int], source: str) -> dict[str, s
 def code_of(locale: str) -> str | None:
     """The ISO 639-3 code of a locale; None where its language is not known."""
     try:
-        return iso(locale.partition("@")[0])
+        return parse_language(locale.partition("@")[0])
     except InputError:
         return None
 

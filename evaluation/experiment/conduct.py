@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...files import lock_directory, write_atomically
-from ...multilingual.collections.base import Lacking
+from ...multilingual.collections.base import MissingPart
 from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Qrels, Run
 from ...systems.system import System
@@ -129,7 +129,7 @@ def _read_judgements(site: ExperimentSite) -> Qrels:
     _ = site.content
     try:
         qrels = site.collection.qrels()
-    except Lacking as error:
+    except MissingPart as error:
         raise InputError(f"an experiment needs judgements: {error}") from None
     if not qrels.keys() & {query.id for query in site.queries}:
         raise InputError(f"no topic of {site.name} in this wording is judged")

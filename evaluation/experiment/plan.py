@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...errors import InputError, check_known, unknown_name
-from ...multilingual.collections.topics import Source, parsed_fields
-from ...multilingual.languages import iso
+from ...multilingual.collections.topics import Source, parse_fields
+from ...multilingual.languages import parse_language
 from ...systems.stages import Vocabulary
 from ..measures import parse_measure
 from ..significance import Correction, Test
@@ -116,9 +116,9 @@ class Plan:
                 raise InputError("a name is empty")
         for measure in self.measures:
             parse_measure(measure)
-        parsed_fields(self.fields)
+        parse_fields(self.fields)
         if self.query_lang is not None:
-            iso(self.query_lang)
+            parse_language(self.query_lang)
 
 
 _STRINGS = ("name", "fields", "query_lang", "source", "per", "baseline", "test", "correction", "unseen")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...multilingual.collections.base import Counts
+from ...multilingual.collections.base import CollectionCounts
 from ..table import Table
 
 
@@ -46,7 +46,7 @@ class Part:
     """
 
     collection: str
-    counts: Counts
+    counts: CollectionCounts
     query_langs: Mapping[str, int]
     table: Table
     outcomes: Mapping[str, Outcome]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError, list_few
 from ...files import write_atomically
 from ...items import Item, windows
-from ...multilingual.collections import base as collections
-from ...multilingual.collections.base import Collection, Counts
+from ...multilingual.collections.base import Collection, CollectionCounts
+from ...multilingual.collections.registry import load_collection
 from ...multilingual.fairness import read_langs
-from ...multilingual.languages import with_languages
+from ...multilingual.languages import fill_languages
 from ...pipeline import Progress, Watcher
 from ...systems.indexing import index_collection
 from ...systems.search import choose_encoders
@@ -37,7 +37,7 @@ LOOKUP = 10_000  # documents fetched at a time
 class Content:
     """What reading a collection once gives: its counts, a digest of its documents, and one of their ids."""
 
-    counts: Counts
+    counts: CollectionCounts
     content: str
     ids: str
 
@@ -67,7 +67,7 @@ class ExperimentSite:
         self.plan = plan
         self.out = out
         self.slug = make_slug(name)
-        self.collection: Collection = collections.load(name)
+        self.collection: Collection = load_collection(name)
         self.unseen = plan.unseen
         self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
         self._device = device
@@ -86,7 +86,7 @@ class ExperimentSite:
         """The topics in the wording that the plan asks for, each with its language."""
         plan = self.plan
         found = self.collection.queries(fields=plan.fields, lang=plan.query_lang, source=plan.source)
-        return tuple(with_languages(found))
+        return tuple(fill_languages(found))
 
     def complete(self, plan: IndexPlan) -> IndexPlan:
         """The index as it will be made: default encoders named, and full text taken from one that is there anyway."""
@@ -170,7 +170,7 @@ class ExperimentSite:
         """The collection, or another version of its documents, which must have the same ids."""
         if not documents:
             return self.collection, self.content
-        other = collections.load(documents)
+        other = load_collection(documents)
         content = self._read(other, documents)
         if content.ids != self.content.ids:
             own, theirs = ({item.id for item in each.docs()} for each in (self.collection, other))
@@ -187,7 +187,7 @@ class ExperimentSite:
         if files is not None and memo.exists():
             stored = json.loads(memo.read_text("utf-8"))
             if stored.get("files") == files:
-                return Content(Counts(**stored["counts"]), stored["content"], stored["ids"])
+                return Content(CollectionCounts(**stored["counts"]), stored["content"], stored["ids"])
         counts = collection.check()
         with self._progress(f"reading {make_slug(name)}", counts.documents) as watcher:
             content, ids = _digest_documents(collection, watcher)

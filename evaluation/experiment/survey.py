@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from ...items import Item
-from ...multilingual.collections import base as collections
+from ...multilingual.collections.registry import load_collection
 from ...multilingual.judges.estimates import Estimate
 from ...systems.estimates import Work
 from ...systems.system import System
@@ -87,7 +87,7 @@ def _survey_site(site: ExperimentSite, systems: Mapping[str, System]) -> Survey:
     for name, system in systems.items():
         for plan in map(site.complete, system.plans):
             folder = site.folder(plan)
-            own = _mean_tokens(collections.load(plan.documents).docs()) if plan.documents else length
+            own = _mean_tokens(load_collection(plan.documents).docs()) if plan.documents else length
             overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
             encoders = plan.encoders or ()
             tokens = round(own * documents * len(encoders) * overlap)

@@ -8,14 +8,14 @@ from typing import Any
 
 from ...errors import InputError, unknown_name
 from ...items import Item
-from ..languages import iso
-from .base import Lacking
-from .files import Files, tsv_rows
-from .published import Adapter
-from .records import located, read_id, read_image, read_record, read_text, titled
+from ..languages import parse_language
+from .base import MissingPart
+from .files import DatasetFiles, read_tsv
+from .published import PublishedCollection
+from .records import join_title, parse_record, read_id, read_image, read_json_lines, read_text
 
 
-class Beir(Adapter):
+class Beir(PublishedCollection):
     """`beir:DIR[?split=test]`, or just DIR: documents `{"_id", "title", "text", "metadata"}`, queries alike.
 
     BEIR has no language and no pictures: `lang` and `image` (relative to DIR, which it may not leave) are read from
@@ -33,8 +33,8 @@ class Beir(Adapter):
         if not Path(where).is_dir():
             raise InputError(f"there is no directory {where!r}: {self.usage}")
         self.root = Path(where).resolve()
-        files = Files(where, usage=self.usage)
-        self._lang = iso(lang) if lang else None
+        files = DatasetFiles(where, usage=self.usage)
+        self._lang = parse_language(lang) if lang else None
         langs = frozenset([self._lang] if self._lang else [])
         super().__init__(self.root.name, files, langs, sample=sample, skip_bad=skip_bad)
         splits = sorted(path.stem for path in self.root.glob("qrels/*.tsv"))
@@ -51,23 +51,23 @@ class Beir(Adapter):
         for path in (self.root / f"{stem}.jsonl", self.root / f"{stem}.jsonl.gz"):
             if path.is_file():
                 return path
-        lacking = Lacking if stem == "queries" else InputError
+        lacking = MissingPart if stem == "queries" else InputError
         raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self.root}")
 
     def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
-        return located(self._corpus)
+        return read_json_lines(self._corpus)
 
     def _document(self, row: Any) -> Item:
-        item = self._item(read_record(row))
+        item = self._item(parse_record(row))
         if not item.modalities:
             raise InputError(f"document {item.id!r} has neither text nor an image")
         return item
 
     def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return located(self._file("queries"))
+        return read_json_lines(self._file("queries"))
 
     def _query(self, row: Any) -> Item | None:
-        record = read_record(row)
+        record = parse_record(row)
         if self._split is not None and read_id(record, "_id") not in self._topics:
             return None
         item = self._item(record, query=True)
@@ -82,10 +82,10 @@ class Beir(Adapter):
 
     def _judged(self) -> dict[str, dict[str, int]]:
         if self._split is None:
-            raise Lacking(f"{self.root} has no qrels/*.tsv")
+            raise MissingPart(f"{self.root} has no qrels/*.tsv")
         judged: dict[str, dict[str, int]] = {}
         path = self.root / "qrels" / f"{self._split}.tsv"
-        for place, row in tsv_rows(path, ("query-id", "corpus-id", "score"), header=True):
+        for place, row in read_tsv(path, ("query-id", "corpus-id", "score"), header=True):
             try:
                 grade = int(row["score"])
             except ValueError:
@@ -108,8 +108,8 @@ class Beir(Adapter):
         lang = read_text(metadata, "lang")
         return Item(
             read_id(record, "_id"),
-            read_text(record, "text") or None if query else titled(title, read_text(record, "text")),
+            read_text(record, "text") or None if query else join_title(title, read_text(record, "text")),
             read_image(metadata, "image", self.root),
-            iso(lang) if lang else None if query else self._lang,
+            parse_language(lang) if lang else None if query else self._lang,
             meta,
         )

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from ...errors import InputError
 from ...items import Item
-from .files import Files, parquet_rows
-from .published import Adapter
+from .files import DatasetFiles, read_parquet
+from .published import PublishedCollection
 from .records import read_id, read_text
 
 Domain = Literal[
@@ -17,7 +17,7 @@ Domain = Literal[
 ]  # fmt: skip
 
 
-class Bright(Adapter):
+class Bright(PublishedCollection):
     """`bright[:DIR]?domain=biology[&long=true]`: the Parquet files of xlangai/BRIGHT.
 
     Documents `id, content` in documents/ (or long_documents/), questions `id, query, gold_ids, gold_ids_long,
@@ -31,20 +31,20 @@ class Bright(Adapter):
         self, where: str, *, domain: Domain, long: bool = False, sample: bool = False, skip_bad: bool = False
     ) -> None:
         self._domain, self._long = domain, long
-        files = Files(where, ("xlangai/BRIGHT",), usage=self.usage)
+        files = DatasetFiles(where, ("xlangai/BRIGHT",), usage=self.usage)
         name = f"bright-{domain}" + ("-long" if long else "")
         super().__init__(name, files, frozenset(["eng"]), sample=sample, skip_bad=skip_bad)
 
     def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         folder = "long_documents" if self._long else "documents"
-        return parquet_rows(self.files.all(f"{folder}/{self._domain}-*-of-*.parquet"))
+        return read_parquet(self.files.all(f"{folder}/{self._domain}-*-of-*.parquet"))
 
     def _document(self, row: Any) -> Item | None:
         id, text = read_id(row, "id"), read_text(row, "content")
         return Item(id, text, None, "eng") if text and text.strip() else None
 
     def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return parquet_rows(self.files.all(f"examples/{self._domain}-*-of-*.parquet"))
+        return read_parquet(self.files.all(f"examples/{self._domain}-*-of-*.parquet"))
 
     def _query(self, row: Any) -> Item:
         text = read_text(row, "query")

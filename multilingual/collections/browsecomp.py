@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...items import Item
-from .files import Files, parquet_rows, tsv_rows
-from .published import Adapter
+from .files import DatasetFiles, read_parquet, read_tsv
+from .published import PublishedCollection
 from .records import read_id, read_text
 
 
-class BrowseCompPlus(Adapter):
+class BrowseCompPlus(PublishedCollection):
     """`browsecomp-plus:DIR[?judged=gold]`: pages with the evidence (default), or with the answer itself, are relevant.
 
     DIR holds the Parquet files of Tevatron/browsecomp-plus-corpus (`docid, text, url`) and the repository's
@@ -27,11 +27,11 @@ class BrowseCompPlus(Adapter):
         skip_bad: bool = False,
     ) -> None:  # fmt: skip
         self._qrels = {"evidence": "qrel_evidence.txt", "gold": "qrel_golds.txt"}[judged]
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         super().__init__(f"browsecomp-plus-{judged}", files, frozenset(), sample=sample, skip_bad=skip_bad)
 
     def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return parquet_rows(self.files.all("train-*.parquet"))
+        return read_parquet(self.files.all("train-*.parquet"))
 
     def _document(self, row: Any) -> Item | None:
         # The pages are in whatever language the web has them; none is said.
@@ -40,7 +40,7 @@ class BrowseCompPlus(Adapter):
         return Item(read_id(row, "docid"), text, None, None, meta) if text and text.strip() else None
 
     def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return tsv_rows(self.files.one("topics-qrels/queries.tsv"), ("id", "text"))
+        return read_tsv(self.files.one("topics-qrels/queries.tsv"), ("id", "text"))
 
     def _query(self, row: Any) -> Item:
         return Item(read_id(row, "id"), row["text"], None, "eng")

@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 from ...errors import InputError, check_known, unknown_name
 from ...files import read_lines
 from ...items import Item
-from ..languages import iso
-from .base import topics_in
-from .files import Files
-from .published import Adapter
-from .records import located, read_id, read_record
+from ..languages import parse_language
+from .files import DatasetFiles
+from .published import PublishedCollection
+from .records import parse_record, read_id, read_json_lines
+from .topics import select_language
 
 Direction = Literal["text-to-image", "image-to-text"]
 
@@ -27,7 +27,7 @@ class Caption(NamedTuple):
     lang: str
 
 
-class _Captioned(Adapter):
+class _Captioned(PublishedCollection):
     """Pictures and their captions; either side is searched with the other, and every own caption is relevant."""
 
     _direction: Direction
@@ -65,7 +65,7 @@ class _Captioned(Adapter):
     def queries(self, **options: Any) -> list[Item]:
         """The captions, or the pictures, which have no language: `lang` then is an error that says so."""
         if self._direction == "image-to-text" and options.get("lang"):
-            return topics_in(options["lang"], [], f"the queries of {self.name} are pictures: none is")
+            return select_language(options["lang"], [], f"the queries of {self.name} are pictures: none is")
         return super().queries(**options)
 
 
@@ -82,16 +82,18 @@ class Crossmodal3600(_Captioned):
         self, where: str, *, lang: str | None = None, direction: Direction = "text-to-image",
         sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         if files.root is None:
             raise InputError(f"Crossmodal-3600 is no data set of the hub: {self.usage}")
         self._file = files.one("captions.jsonl")
-        wanted = frozenset(map(iso, lang.split(","))) if lang else None
+        wanted = frozenset(map(parse_language, lang.split(","))) if lang else None
         first = next(self._records(), None)
         if first is None:
             raise InputError(f"{self._file} is empty")
         self._keys = {
-            iso(key): key for key, value in first[1].items() if isinstance(value, dict) and "caption" in value
+            parse_language(key): key
+            for key, value in first[1].items()
+            if isinstance(value, dict) and "caption" in value
         }
         if wanted is not None and (unknown := sorted(wanted - self._keys.keys())):
             raise unknown_name(unknown[0], tuple(self._keys), f"language of {self._file}")
@@ -102,9 +104,9 @@ class Crossmodal3600(_Captioned):
             self.published = {"": 3600}
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for place, line in located(self._file):
+        for place, line in read_json_lines(self._file):
             try:
-                yield place, read_record(line)
+                yield place, parse_record(line)
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
 
@@ -145,13 +147,13 @@ class XTD10(_Captioned):
         self, where: str, *, lang: str, direction: Direction = "text-to-image", sample: bool = False,
         skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         if files.root is None:
             raise InputError(f"XTD10 is no data set of the hub: {self.usage}")
-        code = "jpn" if lang == "jp" else iso(lang)
+        code = "jpn" if lang == "jp" else parse_language(lang)
         # The publisher writes jp for Japanese.
         known = {
-            "jpn" if short == "jp" else iso(short): path
+            "jpn" if short == "jp" else parse_language(short): path
             for path in files.any("*/test_1kcaptions_*.txt", "test_1kcaptions_*.txt")
             if (short := path.stem.rpartition("_")[2])
         }

@@ -7,18 +7,18 @@ from typing import Any
 
 from ...errors import InputError, unknown_name
 from ...items import Item
-from ..languages import iso
-from .base import Counts
-from .files import Files, json_rows
-from .published import Adapter, published
-from .records import needed_text, read_id, read_record, read_text, titled
+from ..languages import parse_language
+from .base import CollectionCounts
+from .files import DatasetFiles, read_all_lines
+from .published import PublishedCollection, check_count
+from .records import join_title, parse_record, read_id, read_text, require_text
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
 QUESTIONS = 384
 
 
-class Eclektic(Adapter):
+class Eclektic(PublishedCollection):
     """`eclektic:DIR[?lang=fr]`: eclektic_main.jsonl, as Google gives it out on Kaggle.
 
     A line is a question: `q_id`, `original_lang`, the `title`, `url` and `content` of its article, `question` and
@@ -35,15 +35,15 @@ class Eclektic(Adapter):
     ) -> None:
         self._lang = _language(lang) if lang else None
         name = f"eclektic-{self._lang}" if self._lang else "eclektic"
-        langs = frozenset(map(iso, LANGUAGES))
-        super().__init__(name, Files(where, usage=self.usage), langs, sample=sample, skip_bad=skip_bad)
+        langs = frozenset(map(parse_language, LANGUAGES))
+        super().__init__(name, DatasetFiles(where, usage=self.usage), langs, sample=sample, skip_bad=skip_bad)
 
     def docs(self) -> Iterator[Item]:
         """The articles, streamed; of questions about one article the first gives it its id."""
         ids: dict[tuple[str, str], str] = {}
 
         def article(row: bytes) -> Item | None:
-            record = read_record(row)
+            record = parse_record(row)
             id, lang, text = _article(record)
             if ids.setdefault((lang, text), id) != id:
                 return None
@@ -64,21 +64,25 @@ class Eclektic(Adapter):
         finally:
             self._lang = usual
 
-    def check(self) -> Counts:
-        """As `Adapter.check`; also `InputError` on another number of questions than 384."""
+    def check(self) -> CollectionCounts:
+        """As `PublishedCollection.check`; also `InputError` on another number of questions than 384."""
         if not self.sample:
-            published(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions")
+            check_count(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions")
         return super().check()
 
     def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return json_rows(self.files.all("eclektic_main.jsonl"))
+        return read_all_lines(self.files.all("eclektic_main.jsonl"))
 
     def _query(self, row: Any) -> Item:
-        record = read_record(row)
+        record = parse_record(row)
         id, own, _ = _article(record)
         key = f"{self._lang}_q" if self._lang else "question"
         return Item(
-            id, needed_text(record, key, key, id), None, iso(self._lang or own), {"original_lang": own}
+            id,
+            require_text(record, key, key, id),
+            None,
+            parse_language(self._lang or own),
+            {"original_lang": own},
         )
 
     def _judged(self) -> dict[str, dict[str, int]]:
@@ -86,7 +90,7 @@ class Eclektic(Adapter):
         judged: dict[str, dict[str, int]] = {}
 
         def question(row: bytes) -> Item:
-            id, lang, text = _article(read_record(row))
+            id, lang, text = _article(parse_record(row))
             judged[id] = {ids.setdefault((lang, text), id): 1}
             return Item(id)
 
@@ -99,14 +103,14 @@ def _article(record: dict[str, Any]) -> tuple[str, str, str]:
     """The question's id, and the language and text of its article."""
     id = read_id(record, "q_id")
     lang = read_text(record, "original_lang")
-    text = titled(read_text(record, "title"), needed_text(record, "content", "content", id))
+    text = join_title(read_text(record, "title"), require_text(record, "content", "content", id))
     if not lang:
         raise InputError(f"question {id!r} has no original_lang")
-    return id, iso(lang), text or ""
+    return id, parse_language(lang), text or ""
 
 
 def _language(given: str) -> str:
-    code = next((each for each in LANGUAGES if iso(each) == iso(given)), None)
+    code = next((each for each in LANGUAGES if parse_language(each) == parse_language(given)), None)
     if code is None:
         raise unknown_name(given, LANGUAGES, "language of ECLeKTic")
     return code

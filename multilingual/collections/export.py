@@ -14,15 +14,15 @@ from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
 from ...items import Item
-from .base import Collection, Lacking
+from .base import Collection, MissingPart
 from .topics import Source
 
-Format = Literal["directory", "beir"]
+ExportFormat = Literal["directory", "beir"]
 PER_FOLDER = 1000  # pictures a folder
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportCounts:
     """What was written; `queries` and `judged` are 0 where the collection has none."""
 
     documents: int
@@ -31,17 +31,17 @@ class Exported:
     judged: int
 
 
-def export(
+def export_collection(
     collection: Collection,
     directory: str | Path,
-    format: Format = "directory",
+    format: ExportFormat = "directory",
     *,
     fields: str | None = None,
     lang: str | None = None,
     source: Source | None = None,
     split: str = "test",
     progress: Callable[[int], None] | None = None,
-) -> Exported:
+) -> ExportCounts:
     """Write a collection into a new directory, streaming; it appears under its name only when it is complete.
 
     `directory`: docs.jsonl, topics.jsonl (flat, in the wording that `fields`, `lang` and `source` choose) and
@@ -50,7 +50,7 @@ def export(
     title that the text does not begin with is left out, as readers would put it there. `InputError` on a directory
     that is not empty, and on a document whose metadata is not JSON.
     """
-    check_known(format, get_args(Format), "export format")
+    check_known(format, get_args(ExportFormat), "export format")
     beir = format == "beir"
     record = _beir if beir else _flat
     with _appearing(Path(directory)) as root:
@@ -81,7 +81,7 @@ def export(
         kept = {query.id: judged[query.id] for query in queries if query.id in judged}
         if kept:
             (_write_tsv(root, kept, split) if beir else _write_qrels(root, kept, langs))
-        return Exported(documents, pictures.count, len(queries), sum(map(len, kept.values())))
+        return ExportCounts(documents, pictures.count, len(queries), sum(map(len, kept.values())))
 
 
 class _Pictures:
@@ -177,7 +177,7 @@ def _write_tsv(root: Path, judged: Mapping[str, Mapping[str, int]], split: str) 
 def _or_none(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
-    except Lacking:
+    except MissingPart:
         return None
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from ...errors import InputError
 from ...files import read_lines
-from .base import Lacking
-from .records import located, read_record
+from .base import MissingPart
+from .records import parse_record, read_json_lines
 
 Row = tuple[str, dict[str, Any]]  # where it stands, for complaints; and its fields
 
 
-class Files:
+class DatasetFiles:
     """The files of a data set: found below a directory (at most two folders deeper), or fetched from the hub.
 
     `where` is a directory, or `owner/name` on the hub; empty means `repositories`, the publisher's own there.
@@ -57,13 +57,13 @@ class Files:
         return path
 
     def all(self, *patterns: str) -> list[Path]:
-        """As `any`; `Lacking`, an `InputError`, where there are none."""
+        """As `any`; `MissingPart`, an `InputError`, where there are none."""
         if found := self.any(*patterns):
             return found
-        raise Lacking(f"no file {' or '.join(patterns)} in {self}: {self.usage}")
+        raise MissingPart(f"no file {' or '.join(patterns)} in {self}: {self.usage}")
 
     def one(self, *patterns: str) -> Path:
-        """The only file of the first pattern that has any; `Lacking` on none, `InputError` on several."""
+        """The only file of the first pattern that has any; `MissingPart` on none, `InputError` on several."""
         found = self.all(*patterns)
         if len(found) > 1:
             raise InputError(f"{found[0]} and {found[1]} could both be meant: keep one")
@@ -92,18 +92,18 @@ class Files:
         return roots
 
 
-def json_rows(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+def read_all_lines(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     """The lines of JSON lines files one after the other, with their places; not parsed yet."""
     for path in paths:
-        yield from located(path)
+        yield from read_json_lines(path)
 
 
-def parsed(row: bytes | dict[str, Any]) -> dict[str, Any]:
+def parse_row(row: bytes | dict[str, Any]) -> dict[str, Any]:
     """A line of JSON, or a row that has its fields already."""
-    return read_record(row) if isinstance(row, bytes) else row
+    return parse_record(row) if isinstance(row, bytes) else row
 
 
-def parquet_rows(paths: Iterable[Path], batch: int = 64) -> Iterator[Row]:
+def read_parquet(paths: Iterable[Path], batch: int = 64) -> Iterator[Row]:
     """The rows of Parquet files; `InputError` on a damaged file."""
     import pyarrow
     import pyarrow.parquet
@@ -123,7 +123,7 @@ def parquet_rows(paths: Iterable[Path], batch: int = 64) -> Iterator[Row]:
             ) from None
 
 
-def tsv_rows(path: Path, columns: Sequence[str], *, header: bool = False) -> Iterator[Row]:
+def read_tsv(path: Path, columns: Sequence[str], *, header: bool = False) -> Iterator[Row]:
     """The rows of a tab-separated file without quoting; the last column keeps what tabs it holds."""
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or (header and number == 1):

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...files import read_lines
 from ...items import Item
-from .files import Files
-from .published import Adapter
-from .records import located, read_id, read_image, read_record, read_text
+from .files import DatasetFiles
+from .published import PublishedCollection
+from .records import parse_record, read_id, read_image, read_json_lines, read_text
 
 
-class MBeir(Adapter):
+class MBeir(PublishedCollection):
     """`mbeir:DIR?task=mscoco_task0[&split=test][&pool=global]`: the files of TIGER-Lab/M-BEIR, pictures unpacked.
 
     Queries `{"qid", "query_txt", "query_img_path", "query_modality", ...}` in query/SPLIT/mbeir_TASK_SPLIT.jsonl,
@@ -28,7 +28,7 @@ class MBeir(Adapter):
         self, where: str, *, task: str, split: Literal["train", "val", "test"] = "test",
         pool: Literal["local", "global"] = "local", sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         if files.root is None:
             raise InputError(
                 f"M-BEIR's pictures come as one archive of many parts, download it first: {self.usage}"
@@ -39,8 +39,10 @@ class MBeir(Adapter):
 
     def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
         if self._pool == "global":
-            return located(self.files.one(f"cand_pool/global/mbeir_union_{self._split}_cand_pool.jsonl"))
-        return located(
+            return read_json_lines(
+                self.files.one(f"cand_pool/global/mbeir_union_{self._split}_cand_pool.jsonl")
+            )
+        return read_json_lines(
             self.files.one(
                 f"cand_pool/local/mbeir_{self._task}_{self._split}_cand_pool.jsonl",
                 f"cand_pool/local/mbeir_{self._task}_cand_pool.jsonl",
@@ -48,13 +50,13 @@ class MBeir(Adapter):
         )
 
     def _document(self, row: Any) -> Item:
-        return self._item(read_record(row), "did", "txt", "img_path", "candidate")
+        return self._item(parse_record(row), "did", "txt", "img_path", "candidate")
 
     def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return located(self.files.one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl"))
+        return read_json_lines(self.files.one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl"))
 
     def _query(self, row: Any) -> Item:
-        return self._item(read_record(row), "qid", "query_txt", "query_img_path", "query")
+        return self._item(parse_record(row), "qid", "query_txt", "query_img_path", "query")
 
     def _item(self, record: dict[str, Any], id: str, text: str, image: str, what: str) -> Item:
         words = read_text(record, text) or None

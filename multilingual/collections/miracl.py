@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from ...errors import unknown_name
 from ...items import Item
-from ..languages import iso
-from .base import Lacking
-from .files import Files, json_rows, parsed, tsv_rows
-from .published import Adapter
-from .records import read_id, read_text, titled
+from ..languages import parse_language
+from .base import MissingPart
+from .files import DatasetFiles, parse_row, read_all_lines, read_tsv
+from .published import PublishedCollection
+from .records import join_title, read_id, read_text
 
 # Passages as the project's README has them; it has none for German and Yoruba, which came later.
 PASSAGES = dict(
@@ -23,7 +23,7 @@ PASSAGES = dict(
 Split = Literal["train", "dev", "test-a", "test-b"]
 
 
-class Miracl(Adapter):
+class Miracl(PublishedCollection):
     """`miracl[:DIR]?lang=zh[&split=dev]`: the files of miracl/miracl and miracl/miracl-corpus, side by side.
 
     Documents `{"docid", "title", "text"}` in miracl-corpus-v1.0-LANG/docs-N.jsonl.gz; topics `qid TAB query` and
@@ -35,10 +35,10 @@ class Miracl(Adapter):
     def __init__(
         self, where: str, *, lang: str, split: Split = "dev", sample: bool = False, skip_bad: bool = False
     ) -> None:
-        codes = {iso(each): each for each in PASSAGES}
-        if (code := iso(lang)) not in codes:
+        codes = {parse_language(each): each for each in PASSAGES}
+        if (code := parse_language(lang)) not in codes:
             raise unknown_name(lang, tuple(PASSAGES), "language of MIRACL")
-        files = Files(where, ("miracl/miracl", "miracl/miracl-corpus"), usage=self.usage)
+        files = DatasetFiles(where, ("miracl/miracl", "miracl/miracl-corpus"), usage=self.usage)
         super().__init__(
             f"miracl-{codes[code]}-{split}", files, frozenset([code]), sample=sample, skip_bad=skip_bad
         )
@@ -48,25 +48,25 @@ class Miracl(Adapter):
 
     def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
         folder = f"miracl-corpus-v1.0-{self._lang}"
-        return json_rows(self.files.all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
+        return read_all_lines(self.files.all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
 
     def _document(self, row: Any) -> Item:
-        record = parsed(row)
+        record = parse_row(row)
         title = read_text(record, "title")
         meta = {"title": title} if title else {}
         return Item(
-            read_id(record, "docid"), titled(title, read_text(record, "text")), None, self._code, meta
+            read_id(record, "docid"), join_title(title, read_text(record, "text")), None, self._code, meta
         )
 
     def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         name = f"miracl-v1.0-{self._lang}/topics/topics.miracl-v1.0-{self._lang}-{self._split}.tsv"
-        return tsv_rows(self.files.one(name, Path(name).name), ("id", "text"))
+        return read_tsv(self.files.one(name, Path(name).name), ("id", "text"))
 
     def _query(self, row: Any) -> Item:
         return Item(read_id(row, "id"), row["text"], None, self._code)
 
     def _qrels_file(self) -> Path:
         if self._split.startswith("test"):
-            raise Lacking(f"the judgements of {self.name} were never published")
+            raise MissingPart(f"the judgements of {self.name} were never published")
         name = f"miracl-v1.0-{self._lang}/qrels/qrels.miracl-v1.0-{self._lang}-{self._split}.tsv"
         return self.files.one(name, Path(name).name)

@@ -17,11 +17,11 @@ from typing import Any
 from ...errors import InputError, unknown_name
 from ...items import Item
 from ...runs import Qrels
-from ..languages import iso
-from .base import Counts
-from .files import Files, json_rows
-from .published import Adapter, published
-from .records import read_id, read_record, read_text, titled
+from ..languages import parse_language
+from .base import CollectionCounts
+from .files import DatasetFiles, read_all_lines
+from .published import PublishedCollection, check_count
+from .records import join_title, parse_record, read_id, read_text
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
@@ -38,7 +38,7 @@ TEXTUAL = frozenset(["date", "entity", "number", "number_with_unit", "short_phra
 OTHER = frozenset(["binary", "long_answer", "unanswerable"])
 
 
-class Mkqa(Adapter):
+class Mkqa(PublishedCollection):
     """`mkqa:DIR?lang=zh_cn[&docs=PATH][&docs_lang=en]`: the questions of mkqa.jsonl[.gz] in a language.
 
     MKQA has no passages: `docs` names some (relative to DIR, or to where you are): JSON lines `id, title, text`
@@ -62,26 +62,26 @@ class Mkqa(Adapter):
     ) -> None:  # fmt: skip
         self._lang, self._docs_lang = _language(lang), _language(docs_lang)
         self._docs, self._titles = docs, titles
-        self._code = iso(self._docs_lang)
+        self._code = parse_language(self._docs_lang)
         name = f"mkqa-{self._lang}" + ("" if self._docs_lang == "en" else f"-{self._docs_lang}")
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         super().__init__(name, files, frozenset([self._code]), sample=sample, skip_bad=skip_bad)
 
     def qrels(self) -> Qrels:
         """Passages that hold an answer; the passages are read through once for it, and only once."""
         return self._found
 
-    def check(self) -> Counts:
-        """As `Adapter.check`; also `InputError` on another number of questions than 10,000."""
+    def check(self) -> CollectionCounts:
+        """As `PublishedCollection.check`; also `InputError` on another number of questions than 10,000."""
         if not self.sample:
-            published(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions in its file")
+            check_count(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions in its file")
         return super().check()
 
     def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return json_rows([self.files.one("mkqa.jsonl.gz", "mkqa.jsonl")])
+        return read_all_lines([self.files.one("mkqa.jsonl.gz", "mkqa.jsonl")])
 
     def _query(self, row: Any) -> Item | None:
-        record = read_record(row)
+        record = parse_record(row)
         id, answers = read_id(record, "example_id"), self._strings(record)
         if not answers:
             return None
@@ -89,7 +89,7 @@ class Mkqa(Adapter):
         text = read_text(queries, self._lang) if isinstance(queries, dict) else None
         if not text or not text.strip():
             raise InputError(f"question {id!r} has no wording in {self._lang}")
-        return Item(id, text, None, iso(self._lang), {"answers": answers})
+        return Item(id, text, None, parse_language(self._lang), {"answers": answers})
 
     def _strings(self, record: dict[str, Any]) -> list[str]:
         """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
@@ -122,17 +122,17 @@ class Mkqa(Adapter):
         if path is None:
             raise InputError(f"there is no file docs={self._docs}, neither in {self.files} nor from here")
         if path.is_dir():
-            return json_rows(Files(str(path), usage=self.usage).all("*.jsonl.gz", "*.jsonl"))
-        return _tsv(path) if path.name.removesuffix(".gz").endswith(".tsv") else json_rows([path])
+            return read_all_lines(DatasetFiles(str(path), usage=self.usage).all("*.jsonl.gz", "*.jsonl"))
+        return _tsv(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_all_lines([path])
 
     def _document(self, row: Any) -> Item:
-        record = row if isinstance(row, dict) else read_record(row)
+        record = row if isinstance(row, dict) else parse_record(row)
         id = read_id(record, next((key for key in ("id", "_id", "docid") if key in record), "id"))
         title, text = read_text(record, "title"), read_text(record, "text")
         if not text or not text.strip():
             raise InputError(f"passage {id!r} has no text")
         meta = {"title": title} if title and title.strip() else {}
-        return Item(id, titled(title, text), None, self._code, meta)
+        return Item(id, join_title(title, text), None, self._code, meta)
 
     @cached_property
     def _found(self) -> dict[str, dict[str, int]]:
@@ -231,7 +231,7 @@ def _language(given: str) -> str:
     if code in LANGUAGES:
         return code
     try:
-        found = [each for each in LANGUAGES if iso(each) == iso(given)]
+        found = [each for each in LANGUAGES if parse_language(each) == parse_language(given)]
     except InputError:
         found = []
     if len(found) > 1:

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 from ...errors import InputError, list_few, unknown_name
 from ...items import Item
 from ...runs import read_qrels
-from ..languages import iso
-from .base import Lacking, topics_in
-from .files import Files, json_rows
-from .published import Adapter
-from .records import read_id, read_record, read_text, titled
-from .topics import Source, parsed_fields, topic_query
+from ..languages import parse_language
+from .base import MissingPart
+from .files import DatasetFiles, read_all_lines
+from .published import PublishedCollection
+from .records import join_title, parse_record, read_id, read_text
+from .topics import Source, parse_fields, read_topic, select_language
 
 # The track's and HC4's own figures; of HC3 (tweets, which vanish) every copy has another number.
 NEWS = {"zho": 3_179_209, "fas": 2_232_016, "rus": 4_627_543}
@@ -25,7 +25,7 @@ _CORE = frozenset(["id", "doc_id", "text", "abstract", "lang", "tweets"])
 Names = Mapping[str, str | None]  # option -> the file that the user names for it
 
 
-class Track(Adapter):
+class Track(PublishedCollection):
     """Collections in the track's formats.
 
     Documents are JSON lines, plain or gz (`id, title, text, url, time` or `date`, `cc_file`; of abstracts `doc_id,
@@ -52,7 +52,7 @@ class Track(Adapter):
         skip_bad: bool,
     ) -> None:
         super().__init__(
-            name, Files(where, usage=self.usage), frozenset(langs), sample=sample, skip_bad=skip_bad
+            name, DatasetFiles(where, usage=self.usage), frozenset(langs), sample=sample, skip_bad=skip_bad
         )
         if self.files.root is None:
             raise InputError(f"the organisers' files are needed in a directory: {self.usage}")
@@ -70,11 +70,11 @@ class Track(Adapter):
             paths = [self.files.named(given)]
         else:
             paths = self.files.all(*self._filled(self.doc_files, lang))
-        return ((place, (lang, line)) for place, line in json_rows(paths))
+        return ((place, (lang, line)) for place, line in read_all_lines(paths))
 
     def _document(self, row: tuple[str, bytes]) -> Item:
         lang, line = row
-        record = read_record(line)
+        record = parse_record(line)
         text = read_text(record, "text") if record.get("text") is not None else read_text(record, "abstract")
         title = read_text(record, "title")
         meta = {
@@ -85,7 +85,7 @@ class Track(Adapter):
         if "time" not in meta and "date" in meta:
             meta["time"] = meta.pop("date")
         item = Item(
-            read_id(record, "id" if "id" in record else "doc_id"), titled(title, text), None, lang, meta
+            read_id(record, "id" if "id" in record else "doc_id"), join_title(title, text), None, lang, meta
         )
         if not item.modalities:
             raise InputError(f"document {item.id!r} has no text")
@@ -98,31 +98,33 @@ class Track(Adapter):
 
         `InputError` where no topic is meant for any of these languages.
         """
-        wanted, code = parsed_fields(fields), None if lang is None else iso(lang)
+        wanted, code = parse_fields(fields), None if lang is None else parse_language(lang)
         if source is not None and source not in get_args(Source):
             raise unknown_name(source, get_args(Source), "source")
         path = self._topics()
         elsewhere: set[str] = set()
 
         def query(line: bytes) -> Item | None:
-            record = read_record(line)
+            record = parse_record(line)
             meant = record.get("languages_with_qrels")
             known = (
-                {iso(each) for each in meant if isinstance(each, str)} if isinstance(meant, list) else set()
+                {parse_language(each) for each in meant if isinstance(each, str)}
+                if isinstance(meant, list)
+                else set()
             )
             if known and not known & self.langs:
                 elsewhere.update(known)
                 return None
             if "topics" not in record:
                 raise InputError("not a topic of the track: it has no `topics`")
-            return topic_query(record, wanted, code, source, self.langs)
+            return read_topic(record, wanted, code, source, self.langs)
 
-        found = list(self._reader.items("topics", json_rows([path]), query))
+        found = list(self._reader.items("topics", read_all_lines([path]), query))
         if not found and elsewhere:
             raise InputError(
                 f"{path}: no topic is meant for {', '.join(self._order)}, only for {list_few(sorted(elsewhere), 8)}"
             )
-        return topics_in(code, found, f"{path}: no topics", source)
+        return select_language(code, found, f"{path}: no topics", source)
 
     def judged_langs(self) -> Mapping[str, str]:
         """The language of judged documents: column 2 of NIST's combined file, or whose file judges them."""
@@ -146,7 +148,7 @@ class Track(Adapter):
             return merged, langs
         if combined := self.files.any(*self._filled(self.combined_files, "")):
             return self._combined(combined[0], whole=True)
-        raise Lacking(
+        raise MissingPart(
             f"no judgements for {', '.join(lacking)} in {self.files}, none of "
             f"{', '.join(self._filled((*self.qrels_files, *self.combined_files), lacking[0]))}; "
             "qrels=FILE names another"
@@ -155,7 +157,7 @@ class Track(Adapter):
     def _combined(self, path: Path, *, whole: bool) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
         """One file for several languages; `whole`: it judges all of the track's, whatever the collection has."""
         grades, columns = read_qrels(path)
-        langs = {doc: iso(lang) for doc, lang in columns.items()}
+        langs = {doc: parse_language(lang) for doc, lang in columns.items()}
         if not langs:
             if whole and len(self._order) < len(NEWS):
                 raise InputError(
@@ -180,7 +182,7 @@ class Track(Adapter):
         patterns = self._filled(self.topic_files, "")
         found = self.files.any(*patterns)
         if not found:
-            raise Lacking(
+            raise MissingPart(
                 f"no topics in {self.files}, none of {', '.join(patterns)}; topics=FILE names another"
             )
         if len(found) > 1:
@@ -305,7 +307,7 @@ def _languages(given: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """`zho,fas` in the track's order; `mlir` is all of them."""
     if given == "mlir":
         return known
-    codes = {iso(each) for each in given.split(",")}
+    codes = {parse_language(each) for each in given.split(",")}
     if unknown := sorted(codes - set(known)):
         raise unknown_name(unknown[0], (*known, "mlir"), "language of the collection")
     return tuple(lang for lang in known if lang in codes)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from ...errors import InputError
 from ...items import Item
 from ...runs import Qrels, read_qrels
-from .base import Counts, Lacking, checked, topics_in
-from .files import Files
-from .records import Reader
-from .topics import Source
+from .base import CollectionCounts, MissingPart, check_collection
+from .files import DatasetFiles
+from .records import ItemReader
+from .topics import Source, select_language
 
 
-class Adapter:
+class PublishedCollection:
     """A `Collection` over a publisher's files; a family says how documents, queries and judgements are found there.
 
     `sample` takes a part of the collection for what it is: counts are not held against the published ones, and
@@ -28,14 +28,14 @@ class Adapter:
     published: Mapping[str, int]  # documents by language, where the publisher's own figure is known
 
     def __init__(
-        self, name: str, files: Files, langs: frozenset[str], *, sample: bool, skip_bad: bool
+        self, name: str, files: DatasetFiles, langs: frozenset[str], *, sample: bool, skip_bad: bool
     ) -> None:
         self.name = name
         self.files = files
         self.langs = langs
         self.published = {}
         self.sample = sample
-        self._reader = Reader(skip_bad)
+        self._reader = ItemReader(skip_bad)
         self._held: set[str] | None = None
 
     @property
@@ -61,7 +61,7 @@ class Adapter:
                 f"the queries of {self.name} are plain texts: they have no fields and one source"
             )
         found = self._reader.items("queries", self._query_rows(), self._query)
-        return topics_in(lang, found, f"{self.name} has no queries")
+        return select_language(lang, found, f"{self.name} has no queries")
 
     def qrels(self) -> Qrels:
         """The judgements; of a sample only those of its documents, which are read through once for it."""
@@ -77,22 +77,22 @@ class Adapter:
         }
         return {topic: grades for topic, grades in kept.items() if grades}
 
-    def check(self) -> Counts:
+    def check(self) -> CollectionCounts:
         """Read everything once and count it.
 
         `InputError` on counts of documents other than the published ones (both numbers), and as `checked`.
         """
         try:
             topics = self.queries()
-        except Lacking:
+        except MissingPart:
             topics = []
         try:
             qrels = self.qrels()
-        except Lacking:
+        except MissingPart:
             qrels = {}
         published = {} if self.sample else self.published
-        counts = checked(self.docs(), topics, qrels, self.name, published)
-        return Counts(**{**vars(counts), "skipped": self.skipped})
+        counts = check_collection(self.docs(), topics, qrels, self.name, published)
+        return CollectionCounts(**{**vars(counts), "skipped": self.skipped})
 
     def _judged(self) -> dict[str, dict[str, int]]:
         return read_qrels(self._qrels_file())[0]
@@ -113,7 +113,7 @@ class Adapter:
         raise NotImplementedError
 
 
-def published(where: str, found: int, expected: int, what: str) -> None:
+def check_count(where: str, found: int, expected: int, what: str) -> None:
     """`InputError` with both numbers unless as many were found as were published."""
     if found != expected:
         raise InputError(

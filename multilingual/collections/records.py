@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...errors import InputError
 from ...items import Item, SeenIds
-from ..languages import iso
+from ..languages import parse_language
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def read_record(line: bytes) -> dict[str, Any]:
+def parse_record(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line.decode("utf-8"))
         if b"\\u" in line:  # an escaped half of a surrogate pair is no text, and nothing could store it
@@ -69,12 +69,12 @@ def read_text(record: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def lang_of(record: Mapping[str, Any]) -> str | None:
+def read_lang(record: Mapping[str, Any]) -> str | None:
     lang = read_text(record, "lang")
-    return iso(lang) if lang else None
+    return parse_language(lang) if lang else None
 
 
-def needed_text(record: Mapping[str, Any], key: str, shown: str, id: str) -> str:
+def require_text(record: Mapping[str, Any], key: str, shown: str, id: str) -> str:
     text = read_text(record, key)
     if not text or not text.strip():
         raise InputError(f"topic {id!r} has no {shown}")
@@ -97,17 +97,17 @@ def read_image(record: Mapping[str, Any], key: str, root: Path) -> Path | None:
     return path
 
 
-def titled(title: str | None, text: str | None) -> str | None:
+def join_title(title: str | None, text: str | None) -> str | None:
     """Title, newline, text; whichever is not blank, None if both are."""
     return "\n".join(part for part in (title, text) if part and part.strip()) or None
 
 
-def located(path: Path) -> Iterator[tuple[str, bytes]]:
+def read_json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """The lines of `json_lines`, each with its file and number as an error names them."""
     return ((f"{path}:{number}", line) for number, line in json_lines(path))
 
 
-class Reader:
+class ItemReader:
     """Turns rows into items: every complaint names its place, an id occurs once, and `skip_bad` leaves bad rows out.
 
     What was wrong is kept by what was read (documents, topics), so a second pass does not count twice.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
-from ..languages import iso
-from .records import lang_of, needed_text, read_id, read_text
+from ..languages import fill_languages, parse_language
+from .records import read_id, read_lang, read_text, require_text
 
 Source = Literal["original", "human", "machine"]
 FIELDS = ("title", "description", "narrative")
 
 
-def parsed_fields(fields: str | None) -> tuple[str, ...]:
+def parse_fields(fields: str | None) -> tuple[str, ...]:
     """`title+description` as a tuple; empty for None, which leaves the choice to the kind of topic."""
     if fields is None:
         return ()
@@ -24,7 +24,7 @@ def parsed_fields(fields: str | None) -> tuple[str, ...]:
     return parts
 
 
-def topic_query(
+def read_topic(
     record: dict[str, Any],
     wanted: tuple[str, ...],
     lang: str | None,
@@ -49,29 +49,68 @@ def topic_query(
     fitting = [
         (order.index(kind), wording)
         for wording in wordings
-        if (kind := _source(wording)) in order and (lang is None or lang_of(wording) == lang)
+        if (kind := _source(wording)) in order and (lang is None or read_lang(wording) == lang)
     ]
     if not fitting:
-        if lang is not None and lang not in {iso(each) for each in meant}:
+        if lang is not None and lang not in {parse_language(each) for each in meant}:
             return None
         offered = list_few(f"{wording.get('lang')} {_source(wording)}" for wording in wordings)
         asked = " ".join(filter(None, (lang, source or ("original" if lang is None else "")))) or "original"
         raise InputError(f"topic {id!r} has no wording in {asked} (it has {offered})")
-    if lang is None and len({lang_of(wording) for _, wording in fitting}) > 1:
+    if lang is None and len({read_lang(wording) for _, wording in fitting}) > 1:
         langs = list_few(sorted({str(wording.get("lang")) for _, wording in fitting}))
         raise InputError(
             f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
         )
     wording = min(fitting, key=lambda pair: pair[0])[1]
-    own = lang_of(wording)
+    own = read_lang(wording)
     parts = []
     for key in wanted or ("title", "description"):
         if key == "narrative" and not wording.get("topic_narrative"):
             parts.append(_narrative(record.get("narratives"), own, doc_langs, id))
         else:
-            parts.append(needed_text(wording, f"topic_{key}", key, id))
-    meta = {"source": _source(wording), "languages_with_qrels": [iso(each) for each in meant]}
+            parts.append(require_text(wording, f"topic_{key}", key, id))
+    meta = {"source": _source(wording), "languages_with_qrels": [parse_language(each) for each in meant]}
     return Item(id, "\n".join(parts), None, own, meta)
+
+
+def select_language(
+    lang: str | None, queries: Iterable[Item], none: str, source: str | None = None
+) -> list[Item]:
+    """The queries in a language (None: all); if there are none, `InputError` that begins with `none`.
+
+    It names the languages that there are.
+    """
+    listed = list(queries)
+    found = list(filter_language(listed, lang))
+    if not found:
+        others = sorted({query.lang for query in fill_languages(listed) if query.lang})
+        raise InputError(
+            none
+            + (f" in {parse_language(lang)}" if lang else "")
+            + (f" ({source})" if source else "")
+            + (f", only in {list_few(others, 8)}" if others else "")
+        )
+    return found
+
+
+def filter_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
+    """The queries whose language, given or identified, is `lang` (see `parse_language`); all of them for None."""
+    if lang is None:
+        yield from queries
+    else:
+        code = parse_language(lang)
+        yield from (query for query in fill_languages(queries) if query.lang == code)
+
+
+def check_topic_languages(topics: Iterable[Item], langs: Iterable[str], where: str) -> None:
+    """`InputError` where topics say which languages they are meant for, and no document is in any of them."""
+    meant = {lang for topic in topics for lang in _meant(topic)}
+    if meant and meant.isdisjoint(langs):
+        raise InputError(
+            f"{where}: the topics are meant for documents in {list_few(sorted(meant), 8)}, "
+            f"but its documents are in {list_few(sorted(langs), 8)}"
+        )
 
 
 def _source(wording: Mapping[str, Any]) -> Source:
@@ -98,3 +137,8 @@ def _narrative(narratives: object, lang: str | None, doc_langs: Container[str], 
     if not kept:
         raise InputError(f"topic {id!r} has no narrative")
     return "\n".join(kept)
+
+
+def _meant(topic: Item) -> list[str]:
+    langs = topic.meta.get("languages_with_qrels")
+    return langs if isinstance(langs, list) else []

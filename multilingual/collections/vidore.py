@@ -7,13 +7,13 @@ from typing import Any
 
 from ...errors import InputError
 from ...items import Item
-from ..languages import iso
-from .files import Files, parquet_rows
-from .published import Adapter
+from ..languages import parse_language
+from .files import DatasetFiles, read_parquet
+from .published import PublishedCollection
 from .records import read_id, read_text
 
 
-class ViDoRe(Adapter):
+class ViDoRe(PublishedCollection):
     """`vidore:vidore/esg_reports_v2` or `vidore:DIR[?text=true]`: one data set, in its BEIR-like Parquet form.
 
     Folders corpus (`corpus-id, image, doc-id`), queries (`query-id, query, language`) and qrels (`query-id,
@@ -33,13 +33,13 @@ class ViDoRe(Adapter):
         sample: bool = False,
         skip_bad: bool = False,
     ) -> None:
-        files = Files(where, usage=self.usage)
+        files = DatasetFiles(where, usage=self.usage)
         self._split, self._text = split, text
         name = files.root.name if files.root else where.rpartition("/")[2]
         super().__init__(name, files, frozenset(), sample=sample, skip_bad=skip_bad)
 
     def _rows(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for place, row in parquet_rows(self.files.all(f"{folder}/{self._split}-*.parquet"), batch=16):
+        for place, row in read_parquet(self.files.all(f"{folder}/{self._split}-*.parquet"), batch=16):
             yield place, {key.replace("-", "_"): value for key, value in row.items()}
 
     def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,7 +61,7 @@ class ViDoRe(Adapter):
         text, lang = read_text(row, "query"), read_text(row, "language")
         if not text or not text.strip():
             raise InputError(f"query {row.get('query_id')!r} is empty")
-        return Item(read_id(row, "query_id"), text, None, iso(lang) if lang else None)
+        return Item(read_id(row, "query_id"), text, None, parse_language(lang) if lang else None)
 
     def _judged(self) -> dict[str, dict[str, int]]:
         judged: dict[str, dict[str, int]] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, check_known
-from ..languages import iso
+from ..languages import parse_language
 from .prompt import Prompt
 
 # What a translation may say anew.
@@ -28,7 +28,7 @@ def configure_prompt(
 ) -> Prompt:
     """The prompt with what a SPEC sets anew; its keyword parameters are the options. `InputError` for what it lacks."""
     said: dict[str, Any] = {
-        "language": language if language in ("", "query", "document") else iso(language),
+        "language": language if language in ("", "query", "document") else parse_language(language),
         "instruction": instruction,
         "chat": chat,
         "orders": orders,
@@ -87,7 +87,7 @@ def parse_prompt(text: str, name: str) -> Prompt:
         if not isinstance(table, dict):
             continue
         try:
-            code = iso(key)
+            code = parse_language(key)
         except InputError as error:
             raise InputError(f"table [{key}] of the prompt {name}: {error}") from None
         if code == "eng" or code in words:

@@ -15,7 +15,7 @@ from ...errors import InputError, check_known, unknown_name
 from ...items import Item, Modality
 from ..judges.answers import label_in, ranking_in
 from ..judges.messages import Chat, Message, Part, Passage, Picture, Seam
-from ..languages import name as language_name
+from ..languages import name_language
 
 if TYPE_CHECKING:
     from ..judges import Judge
@@ -173,7 +173,7 @@ class Prompt:
     ) -> Message:
         """The prompt worded for one comparison; pictures are in it if `sees` has images."""
         language = (
-            language_name(query.lang, self._said_in) if query.lang else language_name("eng", self._said_in)
+            name_language(query.lang, self._said_in) if query.lang else name_language("eng", self._said_in)
         )
         if len(documents) > self.most:
             raise self._fault(f"shows at most {self.most} passages at once, not {len(documents)}")
@@ -284,7 +284,7 @@ class Prompt:
             raise self._fault(
                 f"asks for the likelihood of the query's text, and the query {query.id!r} has none"
             )
-        language = language_name(query.lang or "eng", self._said_in)
+        language = name_language(query.lang or "eng", self._said_in)
         parts = _filled(self.target, {"query": text, "language": language})
         return "".join(str(part) for part in parts)
 

@@ -107,18 +107,18 @@ def rank(
     no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` as
     `load_reranker`.
     """
-    from ..collections.base import Held
-    from ..languages import with_languages
+    from ..collections.documents import InMemoryDocuments
+    from ..languages import fill_languages
 
     stage = _load_once(spec, device, trust_remote_code) if isinstance(spec, str) else spec
     items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
     asked = query if isinstance(query, Item) else Item("query", query)
-    (asked, *items) = with_languages([asked, *items])
+    (asked, *items) = fill_languages([asked, *items])
     held = {item.id: item for item in items}
     if len(held) < len(items):
         raise InputError("two of the documents have the same id")
     first = Run.of([asked]).ranking(
-        {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, Held(held)
+        {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, InMemoryDocuments(held)
     )
     everything = max(len(items), 1)
     stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None)

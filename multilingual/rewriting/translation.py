@@ -16,9 +16,9 @@ from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
 from ...specs import Spec, distributed
-from ..collections.records import located, read_id, read_record, read_text
+from ..collections.records import parse_record, read_id, read_json_lines, read_text
 from ..judges import find_judge
-from ..languages import iso, with_languages
+from ..languages import fill_languages, parse_language
 
 EXAMPLE = "translate@hf:facebook/nllb-200-distilled-600M?to=rus"
 
@@ -66,7 +66,7 @@ class Translate(Stage):
     to: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "to", iso(self.to))
+        object.__setattr__(self, "to", parse_language(self.to))
         known = self.translator.targets
         if known is not None and self.to not in known:
             raise InputError(
@@ -106,7 +106,7 @@ class Translated(Stage):
 
     def __post_init__(self) -> None:
         path = Path(self.path)
-        wanted = None if self.to is None else iso(self.to)
+        wanted = None if self.to is None else parse_language(self.to)
         try:
             content = path.read_bytes()
             content = gzip.decompress(content) if path.suffix == ".gz" else content
@@ -120,7 +120,7 @@ class Translated(Stage):
     def apply(self, run: Run, count: Counter[str]) -> Run:
         lacking = []
         queries = []
-        for query, found in zip(run.queries, with_languages(run.queries), strict=True):
+        for query, found in zip(run.queries, fill_languages(run.queries), strict=True):
             if (text := self.texts.get(query.id)) is not None:
                 count["translated"] += 1
                 query = replace(query, text=text, lang=self.to)
@@ -161,7 +161,7 @@ def translations(
     identified, it is taken for not known.
     """
     readable = translator.sources
-    declared = [item.lang and iso(item.lang) for item in items]
+    declared = [item.lang and parse_language(item.lang) for item in items]
     strange = [
         f"{item.id} ({lang})"
         for item, lang in zip(items, declared, strict=True)
@@ -171,7 +171,7 @@ def translations(
         raise InputError(
             f"{translator.name} translates from {list_few(sorted(readable or ()), 12)} only, and not {list_few(strange)}"
         )
-    found = [item.lang and iso(item.lang) for item in with_languages(items)]
+    found = [item.lang and parse_language(item.lang) for item in fill_languages(items)]
     texts: list[str] = []
     sources: list[str | None] = []
     spans: dict[int, slice] = {}
@@ -218,11 +218,13 @@ def parse_translation(
     given = {"device": device, "trust_remote_code": trust_remote_code}
     stage, options = distributed(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
     named = _into(**stage)  # type: ignore[arg-type]
-    if named and to and iso(named) != iso(to):
-        raise InputError(f"{text} translates into {iso(named)}, and {iso(to)} was asked for: name one")
+    if named and to and parse_language(named) != parse_language(to):
+        raise InputError(
+            f"{text} translates into {parse_language(named)}, and {parse_language(to)} was asked for: name one"
+        )
     if not (named or to):
         raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
-    code = iso(named or to or "")
+    code = parse_language(named or to or "")
     return lambda: Translate(load_shared(factory, spec.checkpoint, options), code)
 
 
@@ -278,7 +280,7 @@ def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
 def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
     """Place, id, text and language of each line."""
     tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-    for place, line in located(path):
+    for place, line in read_json_lines(path):
         try:
             if tabbed:
                 id, tab, text = line.decode("utf-8").rstrip("\r\n").partition("\t")
@@ -286,12 +288,12 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
                     raise InputError("not a line `id<TAB>text`")
                 record: dict[str, Any] = {"id": id, "text": text}
             else:
-                record = read_record(line)
+                record = parse_record(line)
             id, said = read_id(record, "id"), read_text(record, "text")
             if not said or not said.strip():
                 raise InputError(f"the translation of {id!r} has no text")
             lang = read_text(record, "lang")
-            yield place, id, said.strip(), iso(lang) if lang else None
+            yield place, id, said.strip(), parse_language(lang) if lang else None
         except UnicodeDecodeError as error:
             raise InputError(f"{place}: not UTF-8 text ({error.reason})") from None
         except InputError as error:

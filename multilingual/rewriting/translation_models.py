@@ -22,7 +22,7 @@ from ...encoders.batching import batches, halving
 from ...encoders.transformer import loaded, loaded_tokenizer, weights_hash
 from ...errors import InputError
 from ..judges.saying import completion, end_tokens
-from ..languages import iso, name
+from ..languages import name_language, parse_language
 from .pieces import Piece, parted, piecewise, sentences
 
 LONGEST = 256  # tokens of a piece; these models were trained on sentences, and drop what comes after a few
@@ -282,7 +282,7 @@ def _preferred(written: Iterable[str], mark: re.Pattern[str]) -> dict[str, str]:
         if not (match := mark.fullmatch(text)):
             continue
         try:
-            code = iso(match["base"])
+            code = parse_language(match["base"])
         except InputError:  # M2M100's ns is no code
             continue
         script = match["script"]
@@ -299,7 +299,7 @@ def _single(written: object) -> str | None:
     if not isinstance(written, str) or not (match := _BARE.fullmatch(written)):
         return None
     try:
-        code = iso(match["base"])
+        code = parse_language(match["base"])
     except InputError:
         return None
-    return None if name(code).endswith("languages") else code
+    return None if name_language(code).endswith("languages") else code

@@ -12,7 +12,7 @@ from ...checkpoints.loaded import load_shared
 from ...errors import InputError
 from ..judges import Judge
 from ..judges.messages import Message
-from ..languages import name
+from ..languages import name_language
 from .pieces import Piece, packed, parted, piecewise, sentences, spaced
 
 # For models that follow instructions and for those that only go on from where a text ends.
@@ -101,7 +101,7 @@ class PromptedTranslator:
             prompts = [prompt(*pieces[row], to) for row in rows]
             answers = self.judge.generate(prompts, max_new_tokens=most, stop=stop)
             for row, answer in zip(rows, answers, strict=True):
-                said[row] = text = cleaned(answer.text, pieces[row][0], name(to))
+                said[row] = text = cleaned(answer.text, pieces[row][0], name_language(to))
                 self._own["cut_answers"] += not answer.ended
                 self._own["empty"] += not text
                 if text and not any(map(str.isalpha, text)):
@@ -113,7 +113,7 @@ class PromptedTranslator:
 def prompt(text: str, source: str | None, to: str) -> Message:
     """The question, with the languages by their English names; in a chat template where the model has one."""
     template = UNKNOWN if source is None else PROMPT
-    words = template.format(source=name(source or to), target=name(to), text=text)
+    words = template.format(source=name_language(source or to), target=name_language(to), text=text)
     return Message((words,), chat="auto")
 
 

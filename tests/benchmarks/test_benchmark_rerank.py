@@ -11,7 +11,7 @@ import pytest
 from crosslens.encoders.registry import load as load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
-from crosslens.multilingual.collections.base import load as load_collection
+from crosslens.multilingual.collections.registry import load_collection
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = ("rerank", "rerank_loop", "rerank_quality", "rerank_show", "rerank_speed", "rerank_task")

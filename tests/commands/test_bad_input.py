@@ -64,11 +64,11 @@ def index(tmp_path_factory, spec) -> Path:
     """An index of the collection, made once."""
     from crosslens.encoders import registry
     from crosslens.indexes.registry import create_index
-    from crosslens.multilingual.collections.base import load
+    from crosslens.multilingual.collections.registry import load_collection
 
     where = tmp_path_factory.mktemp("bad-input")
     made = create_index(where / "index", lexical=False)
-    made.add(load(str(collection(where / "source"))).docs(), [registry.load(spec)])
+    made.add(load_collection(str(collection(where / "source"))).docs(), [registry.load(spec)])
     made.build("none")
     return where / "index"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import Held
+from crosslens.multilingual.collections.documents import InMemoryDocuments
 from crosslens.multilingual.judges import Ask, hf
 from crosslens.multilingual.judges.messages import Message, Passage, Seam
 from crosslens.multilingual.prompts import list_prompts, load_prompt
@@ -158,6 +158,6 @@ def test_every_prompt_reranks_or_says_that_it_does_not_fit(where, judge, name):
         with pytest.raises(InputError, match="cannot answer|no chat template"):
             load_reranker(spec, device="cpu")
         return
-    done = load_reranker(spec, device="cpu")(replace(run, docs=Held(docs)))
+    done = load_reranker(spec, device="cpu")(replace(run, docs=InMemoryDocuments(docs)))
     assert sorted(hit.id for hit in done["q"]) == sorted(docs)
     assert done.manifest.total("calls") > 0

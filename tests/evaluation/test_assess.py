@@ -15,7 +15,7 @@ from crosslens.errors import InputError
 from crosslens.evaluation import assess
 from crosslens.evaluation.assess import Assessor
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import load
+from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import load_prompt, parse_prompt
 from crosslens.runs import Manifest, read_qrels
@@ -237,22 +237,22 @@ def test_pairs_and_prompts_that_cannot_become_qrels_are_refused():
 def test_the_pool_is_the_union_of_the_runs_first_documents_by_best_rank(folder, tmp_path):
     one = trec(tmp_path / "one.trec", lambda q: range(12), queries=[0, 1])
     two = trec(tmp_path / "two.trec", lambda q: [5, 1, 0], queries=[1, 2])
-    task = assess.task(load(folder), tmp_path / "out", runs=[one, two], depth=2)
+    task = assess.task(load_collection(folder), tmp_path / "out", runs=[one, two], depth=2)
     assert [(q.id, d.id) for q, d in task.pairs] == [
         ("q0", "d0"), ("q0", "d1"), ("q1", "d0"), ("q1", "d5"), ("q1", "d1"), ("q2", "d5"), ("q2", "d1"),
     ]  # fmt: skip
     assert list(task.runs) == ["one", "two"]
     assert len(task.runs["one"]["q0"]) == 12  # measured in whole, though judged at the top
-    own = assess.task(load(folder), tmp_path / "out", qrels="collection")
+    own = assess.task(load_collection(folder), tmp_path / "out", qrels="collection")
     assert Counter(q.id for q, _ in own.pairs) == {f"q{q}": 10 for q in range(5)}
-    only = assess.task(load(folder), tmp_path / "out", qrels="collection", lang="german")
+    only = assess.task(load_collection(folder), tmp_path / "out", qrels="collection", lang="german")
     assert {q.id for q, _ in only.pairs} == {"q4"}
     assert set(only.left_out) == {"q0", "q1", "q2", "q3"}
 
 
 def test_mistakes_are_named_before_any_work(folder, tmp_path):
     good = trec(tmp_path / "good.trec", lambda q: range(3))
-    source = load(folder)
+    source = load_collection(folder)
 
     def refused(match, output=tmp_path / "out", **options):
         with pytest.raises(InputError, match=match):

@@ -19,7 +19,7 @@ from crosslens.evaluation.experiment.results import Cost, Outcome, Part, Results
 from crosslens.evaluation.report import contents, labels, plots, svg
 from crosslens.evaluation.report import render as report
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import Counts
+from crosslens.multilingual.collections.base import CollectionCounts
 from crosslens.runs import Run
 
 AWFUL = "a & b_<x>"
@@ -61,7 +61,7 @@ def part(
         )
         for place, system in enumerate(systems)
     }
-    counts = Counts(1234, {"zho": 1000, "fas": 233, "": 1}, 2, n, 3 * n, n)
+    counts = CollectionCounts(1234, {"zho": 1000, "fas": 233, "": 1}, 2, n, 3 * n, n)
     index = {"directory": "news/<index>", "documents": 1234, "encoders": ["e5 <small>"], "seconds": 1.5}
     return Part(name, counts, {"eng": n}, table, outcomes, (index,))
 

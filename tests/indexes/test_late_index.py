@@ -18,7 +18,7 @@ from crosslens.indexes.late import LateIndex
 from crosslens.indexes.maxsim import MaxSim, Tokens
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.items import Dense, Item, Multi, Role
-from crosslens.multilingual.collections.base import Held
+from crosslens.multilingual.collections.documents import InMemoryDocuments
 from crosslens.runs import Run
 from PIL import Image
 
@@ -340,7 +340,7 @@ def test_build_is_checked() -> None:
 def first(items: list[Item], depth: int) -> Run:
     """A first stage that finds documents in the order of the collection, under a store that can be asked once each."""
     hits = {query.id: [(item.id, -float(row)) for row, item in enumerate(items[:depth])] for query in QUERIES}
-    return Run.of(QUERIES).ranking(hits, Held({item.id: item for item in items}))
+    return Run.of(QUERIES).ranking(hits, InMemoryDocuments({item.id: item for item in items}))
 
 
 def test_the_stage_reorders_candidates_by_maxsim(monkeypatch: pytest.MonkeyPatch) -> None:

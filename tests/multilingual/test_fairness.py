@@ -14,7 +14,14 @@ from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import MLIR, evaluate, evaluate_files
 from crosslens.evaluation.measures import MEASURES, parse_measure
 from crosslens.items import Item
-from crosslens.multilingual.fairness import PEER, Peer, alpha_ndcg, equal_ranks, read_langs, shares
+from crosslens.multilingual.fairness import (
+    PEER,
+    Peer,
+    compare_ranks,
+    compute_alpha_ndcg,
+    compute_shares,
+    read_langs,
+)
 from crosslens.runs import Run, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,23 +50,23 @@ def test_alpha_ndcg_by_hand():
     ideal = 1 / math.log2(2) + 1 / math.log2(3) + 0.5 / math.log2(4)  # one of each language, then the second
     gained = 1 / math.log2(2) + 0.5 / math.log2(3) + 1 / math.log2(5)
     ranking = ranked("z1 z2 r9 f1")
-    assert alpha_ndcg(ranking, grades, langs) == pytest.approx(gained / ideal)
+    assert compute_alpha_ndcg(ranking, grades, langs) == pytest.approx(gained / ideal)
     first_two = (1 + 0.5 / math.log2(3)) / (1 + 1 / math.log2(3))
-    assert alpha_ndcg(ranking, grades, langs, cutoff=2) == pytest.approx(first_two)
-    assert alpha_ndcg(ranked("f1 z2 z1"), grades, langs) == pytest.approx(
+    assert compute_alpha_ndcg(ranking, grades, langs, cutoff=2) == pytest.approx(first_two)
+    assert compute_alpha_ndcg(ranked("f1 z2 z1"), grades, langs) == pytest.approx(
         1
     )  # binary: the grades do not count
-    assert alpha_ndcg(ranked("x f1 z2 z1"), grades, langs) < 1
-    assert alpha_ndcg(ranked("x f1 z2 z1"), grades, langs, judged_only=True) == pytest.approx(1)
+    assert compute_alpha_ndcg(ranked("x f1 z2 z1"), grades, langs) < 1
+    assert compute_alpha_ndcg(ranked("x f1 z2 z1"), grades, langs, judged_only=True) == pytest.approx(1)
     # Without intolerance of repetition it is nDCG with binary gains, with full intolerance the first counts.
-    assert alpha_ndcg(ranking, grades, langs, alpha=0.0) == pytest.approx(
+    assert compute_alpha_ndcg(ranking, grades, langs, alpha=0.0) == pytest.approx(
         (1 + 1 / math.log2(3) + 1 / math.log2(5)) / (1 + 1 / math.log2(3) + 1 / math.log2(4))
     )
-    assert alpha_ndcg(ranking, grades, langs, alpha=1.0) == pytest.approx(
+    assert compute_alpha_ndcg(ranking, grades, langs, alpha=1.0) == pytest.approx(
         (1 + 1 / math.log2(5)) / (1 + 1 / math.log2(3))
     )
-    assert alpha_ndcg(ranking, grades, {"z1": "zho"}, rel=3) == 1
-    assert alpha_ndcg(ranking, {"z1": 0}, {}) == 0
+    assert compute_alpha_ndcg(ranking, grades, {"z1": "zho"}, rel=3) == 1
+    assert compute_alpha_ndcg(ranking, {"z1": 0}, {}) == 0
 
 
 def test_alpha_ndcg_equals_pyndeval():
@@ -80,7 +87,7 @@ def test_no_ranking_beats_the_ideal_and_one_reaches_it(letters, alpha, cutoff):
     docs = [f"{letter}{i}" for i, letter in enumerate(letters)]
     grades, langs = dict.fromkeys(docs, 1), langs_of(*docs)
     found = [
-        alpha_ndcg(ranked(" ".join(order)), grades, langs, alpha=alpha, cutoff=cutoff)
+        compute_alpha_ndcg(ranked(" ".join(order)), grades, langs, alpha=alpha, cutoff=cutoff)
         for order in itertools.permutations(docs)
     ]
     assert max(found) == pytest.approx(1)
@@ -109,7 +116,7 @@ def test_peer_weighs_grades_and_leaves_out_those_that_a_topic_lacks():
     grades = {"z1": 3, "z2": 3, "f1": 3, "f2": 3, "z3": 1, "f3": 1, "x": 0}
     langs = langs_of(*(doc for doc in grades if doc != "x"))
     ranking = ranked("z1 z2 f1 f2 f3 z3")
-    high, low = equal_ranks([[1, 2], [3, 4]]), equal_ranks([[2], [1]])
+    high, low = compare_ranks([[1, 2], [3, 4]]), compare_ranks([[2], [1]])
     for weights, expected in (
         ({1: 0.5, 3: 0.5}, (high + low) / 2),
         ({1: 0.2, 3: 0.8}, 0.8 * high + 0.2 * low),
@@ -145,7 +152,7 @@ def test_peer_is_its_authors_where_all_documents_are_retrieved(order, value):
 @settings(max_examples=100, deadline=None)
 def test_the_test_is_scipys(samples):
     filled = [sample for sample in samples if sample]
-    found = equal_ranks(samples)
+    found = compare_ranks(samples)
     if len(filled) < 2 or len({value for sample in filled for value in sample}) < 2:
         assert found == 1
     else:
@@ -277,7 +284,7 @@ def test_languages_come_from_the_documents_behind_a_run():
 def test_shares_by_hand():
     langs = langs_of("z1 z2 f1 f2 r1")
     grades = {"1": {"z1": 1, "z2": 3, "f1": 1, "f2": 0}, "2": {"f1": 1}, "3": {"z1": 0}}
-    found = shares({"a": run_of({"1": "z1 z2 r1 x f1", "2": "f1", "3": "z1"}).hits, "b": run_of({"1": "f1"}).hits},
+    found = compute_shares({"a": run_of({"1": "z1 z2 r1 x f1", "2": "f1", "3": "z1"}).hits, "b": run_of({"1": "f1"}).hits},
                    grades, langs, 4)  # fmt: skip
     assert found.topics == 2
     assert found.languages == ("fas", "zho", "rus", "unknown")
@@ -287,7 +294,7 @@ def test_shares_by_hand():
     for of in (found.relevant, *found.top.values()):
         assert sum(of.values()) == pytest.approx(1)
     with pytest.raises(InputError, match="no relevant document"):
-        shares({}, {"3": {"z1": 0}}, langs)
+        compute_shares({}, {"3": {"z1": 0}}, langs)
 
 
 def test_several_languages_in_column_2_are_broken_down_by_default():

@@ -14,7 +14,13 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import languages
-from crosslens.multilingual.languages import direction, identify, iso, name, with_languages
+from crosslens.multilingual.languages import (
+    fill_languages,
+    find_direction,
+    identify,
+    name_language,
+    parse_language,
+)
 
 QUERIES = {  # one to three words, as people search
     "eng": ["climate change", "train station", "old bridge repair"],
@@ -87,9 +93,9 @@ SENTENCES = {
     ],
 )
 def test_iso_takes_what_people_write(code, spellings):
-    assert {iso(spelling) for spelling in spellings.split()} == {code}
-    assert iso(f"  {code}\n") == code
-    assert iso(iso(code)) == code
+    assert {parse_language(spelling) for spelling in spellings.split()} == {code}
+    assert parse_language(f"  {code}\n") == code
+    assert parse_language(parse_language(code)) == code
 
 
 @pytest.mark.parametrize(
@@ -98,18 +104,18 @@ def test_iso_takes_what_people_write(code, spellings):
 )
 def test_unknown_languages_are_one_line(bad):
     with pytest.raises(InputError, match="unknown language") as told:
-        iso(bad)
+        parse_language(bad)
     assert repr(bad) in str(told.value)
     assert "\n" not in str(told.value)
 
 
 def test_an_unknown_language_comes_with_the_nearest():
     with pytest.raises(InputError, match=r"did you mean deu \(German\)"):
-        iso("Germn")
+        parse_language("Germn")
 
 
 def test_names_and_direction():
-    assert [name(code) for code in ("fas", "zho", "sw", "eng")] == [
+    assert [name_language(code) for code in ("fas", "zho", "sw", "eng")] == [
         "Persian",
         "Chinese",
         "Swahili",
@@ -130,12 +136,12 @@ def test_names_and_direction():
         "uz-Arab",
         "Persian",
     ]
-    assert {direction(code) for code in right_to_left} == {"rtl"}
+    assert {find_direction(code) for code in right_to_left} == {"rtl"}
     assert {
-        direction(code) for code in ["eng", "zho", "rus", "hin", "jpn", "tha", "amh", "uzb", "ar-Latn"]
+        find_direction(code) for code in ["eng", "zho", "rus", "hin", "jpn", "tha", "amh", "uzb", "ar-Latn"]
     } == {"ltr"}
     with pytest.raises(InputError):
-        direction("nowhere")
+        find_direction("nowhere")
 
 
 def test_sentences_in_24_languages():
@@ -200,7 +206,7 @@ def test_every_label_of_the_identifier_has_a_code_and_a_script_that_we_recognise
     assert len(labels) > 130
     known = set(languages.SCRIPTS.values())
     for label, entry in labels.items():
-        assert iso(entry.code) == entry.code
+        assert parse_language(entry.code) == entry.code
         assert entry.scripts & known, label
 
 
@@ -216,7 +222,7 @@ def test_with_languages_streams_keeps_order_and_fills_only_what_lacks():
             taken += 1
             yield item
 
-    filled = with_languages(stream(), window=4)
+    filled = fill_languages(stream(), window=4)
     first = next(filled)
     assert (first.id, first.lang, taken) == ("1", "fas", 4)
     rest = list(filled)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import Collection, load
+from crosslens.multilingual.collections.base import Collection
 from crosslens.multilingual.collections.mkqa import Answers
+from crosslens.multilingual.collections.registry import load_collection
 
 
 def put(path: Path, *rows: object) -> Path:
@@ -23,7 +24,7 @@ def put(path: Path, *rows: object) -> Path:
 
 def refused(name: str, *parts: str, ask=lambda collection: collection.check()) -> None:
     with pytest.raises(InputError) as error:
-        ask(load(name))
+        ask(load_collection(name))
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -66,7 +67,7 @@ def mkqa(tmp_path: Path) -> Path:
 
 
 def test_questions_of_mkqa_are_judged_by_the_answers_that_passages_hold(mkqa):
-    collection = load(f"mkqa:{mkqa}?lang=fr&docs=passages.jsonl&sample=true")
+    collection = load_collection(f"mkqa:{mkqa}?lang=fr&docs=passages.jsonl&sample=true")
     assert isinstance(collection, Collection)
     assert (collection.name, collection.langs) == ("mkqa-fr", {"eng"})
     queries = collection.queries()
@@ -81,7 +82,7 @@ def test_questions_of_mkqa_are_judged_by_the_answers_that_passages_hold(mkqa):
     assert collection.qrels() == {"563": {"p1": 1, "p4": 1}, "-71": {"p1": 1}, "6": {"p4": 1}}
     counts = collection.check()
     assert (counts.documents, counts.queries, counts.relevant) == (4, 3, 4)
-    titles = load(f"mkqa:{mkqa}?lang=fr&docs=passages.jsonl&titles=true&sample=true")
+    titles = load_collection(f"mkqa:{mkqa}?lang=fr&docs=passages.jsonl&titles=true&sample=true")
     assert titles.qrels()["563"] == {"p1": 1, "p2": 1, "p4": 1}
 
 
@@ -92,7 +93,7 @@ def test_passages_in_chinese_are_searched_character_by_character(mkqa):
         {"docid": "7#1", "title": "歌", "text": "戴维与埃德蒙兹"},
     )
     put(mkqa / "zh" / "docs-1.jsonl.gz", {"docid": "8#0", "title": "年", "text": "在1970年，3 Minutes。"})
-    collection = load(f"mkqa:{mkqa}?lang=zh-CN&docs=zh&docs_lang=zh_cn&sample=true")
+    collection = load_collection(f"mkqa:{mkqa}?lang=zh-CN&docs=zh&docs_lang=zh_cn&sample=true")
     assert (collection.name, collection.langs) == ("mkqa-zh_cn-zh_cn", {"zho"})
     assert next((query.text, query.lang) for query in collection.queries()) == ("who sings it 简", "zho")
     assert [doc.id for doc in collection.docs()] == ["7#0", "7#1", "8#0"]
@@ -111,7 +112,7 @@ def test_the_passages_of_dpr(mkqa, name, header, monkeypatch):
         rows.writerow(["1", 'He said "1970" once', "A"])
         rows.writerow(["2", "Dave Edmunds", ""])
     monkeypatch.chdir(path.parent)
-    collection = load(f"mkqa:{mkqa}?lang=en&docs={name}&sample=true")
+    collection = load_collection(f"mkqa:{mkqa}?lang=en&docs={name}&sample=true")
     assert [(doc.id, doc.text) for doc in collection.docs()] == [
         ("1", 'A\nHe said "1970" once'),
         ("2", "Dave Edmunds"),
@@ -120,7 +121,7 @@ def test_the_passages_of_dpr(mkqa, name, header, monkeypatch):
 
 
 def test_mkqa_without_passages_has_questions_and_nothing_else(mkqa):
-    collection = load(f"mkqa:{mkqa}?lang=zh_tw")
+    collection = load_collection(f"mkqa:{mkqa}?lang=zh_tw")
     assert collection.queries()[0].text == "who sings it 繁"
     for ask in (lambda c: next(c.docs()), lambda c: c.qrels()):
         refused(f"mkqa:{mkqa}?lang=zh_tw", "no passages of its own", "docs=PATH", ask=ask)
@@ -217,7 +218,7 @@ def eclektic(tmp_path: Path) -> Path:
 
 
 def test_eclektic_asks_in_one_language_for_articles_in_their_own(eclektic):
-    collection = load(f"eclektic:{eclektic}?lang=zho&sample=true")
+    collection = load_collection(f"eclektic:{eclektic}?lang=zho&sample=true")
     assert isinstance(collection, Collection)
     assert (collection.name, len(collection.langs)) == ("eclektic-zh", 12)
     assert list(collection.docs()) == [
@@ -234,7 +235,7 @@ def test_eclektic_asks_in_one_language_for_articles_in_their_own(eclektic):
 
 
 def test_eclektic_without_a_language_asks_in_the_articles_own(eclektic):
-    collection = load(f"eclektic:{eclektic}")
+    collection = load_collection(f"eclektic:{eclektic}")
     assert [(q.text, q.lang) for q in collection.queries()] == [
         ("AFN Bremerhaven? (en)", "eng"), ("Prasasti? (id)", "ind"), ("another one?", "eng"),
     ]  # fmt: skip

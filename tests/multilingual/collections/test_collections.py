@@ -14,14 +14,11 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item, SeenIds
 from crosslens.multilingual.collections import base as module
-from crosslens.multilingual.collections.base import (
-    Collection,
-    Directory,
-    Lacking,
-    documents,
-    in_language,
-    load,
-)
+from crosslens.multilingual.collections.base import Collection, MissingPart
+from crosslens.multilingual.collections.directory import Directory
+from crosslens.multilingual.collections.documents import fetch_documents
+from crosslens.multilingual.collections.registry import load_collection
+from crosslens.multilingual.collections.topics import filter_language
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,7 +176,7 @@ def test_a_bad_document_is_named_with_file_and_line_or_skipped_and_counted(tmp_p
     assert told in message
     assert "\n" not in message
     assert len(message) < 500
-    lenient = load(root, skip_bad=True)
+    lenient = load_collection(root, skip_bad=True)
     assert isinstance(lenient, Directory)
     for _ in range(2):  # a second pass does not count twice
         assert ids(lenient.docs()) == ["good", "last"]
@@ -218,25 +215,25 @@ def test_a_file_of_documents_is_a_collection_without_topics(tmp_path):
     (tmp_path / "deu.jsonl").write_text(lines({"id": "a", "text": "Hund"}, {"id": "b", "text": "Katze"}))
     (tmp_path / "topics.jsonl").write_text(lines({"id": "t", "text": "dog"}))
     (tmp_path / "qrels.txt").write_text("t 0 other 1\n")
-    collection = load(tmp_path / "deu.jsonl")
+    collection = load_collection(tmp_path / "deu.jsonl")
     assert collection.name == "deu.jsonl"
     assert [item.text for item in collection.docs()] == ["Hund", "Katze"]
     assert collection.check().documents == 2
     for ask in (collection.queries, collection.qrels, collection.judged_langs):
-        with pytest.raises(Lacking, match=r"deu\.jsonl has no (topics|qrels)"):
+        with pytest.raises(MissingPart, match=r"deu\.jsonl has no (topics|qrels)"):
             ask()
 
 
 def test_where_there_is_no_collection(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        load(tmp_path / "nowhere")
+        load_collection(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
-        load(str(tmp_path / "file"))
+        load_collection(str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"no docs\.jsonl"):
-        load(tmp_path)
+        load_collection(tmp_path)
     (tmp_path / "docs.jsonl").write_text("\n\n")
-    collection = load(tmp_path)
+    collection = load_collection(tmp_path)
     assert list(collection.docs()) == []
     with pytest.raises(InputError, match="has no documents"):
         collection.check()
@@ -324,7 +321,7 @@ def test_flat_topics_and_their_languages(make, tmp_path):
     assert collection.queries()[0].meta == {"kind": "text to text"}
     assert ids(collection.queries(lang="english")) == ["1"]
     assert ids(collection.queries(lang="de")) == ["3"]  # it says nothing of its language, but is German
-    assert ids(in_language(collection.queries(), None)) == ["1", "2", "3", "4"]
+    assert ids(filter_language(collection.queries(), None)) == ["1", "2", "3", "4"]
     (tmp_path / "topics.jsonl").write_text(lines(topics[0], topics[0]))
     with pytest.raises(InputError, match=r"topics\.jsonl:2: the id '1' occurs a second time"):
         collection.queries()
@@ -376,7 +373,7 @@ def test_languages_that_topics_have_are_named(make):
 def test_what_a_collection_lacks_is_an_error_of_its_own(make):
     collection = make()
     for ask in (collection.queries, collection.qrels):
-        with pytest.raises(Lacking):
+        with pytest.raises(MissingPart):
             ask()
 
 
@@ -384,7 +381,7 @@ def test_what_a_collection_lacks_is_an_error_of_its_own(make):
 def test_an_unknown_kind_of_collection_is_named(name):
     kind = name.partition(":")[0].partition("?")[0]
     with pytest.raises(InputError, match=f"unknown kind of collection '{kind}'; did you mean"):
-        load(name)
+        load_collection(name)
 
 
 def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypatch):
@@ -392,20 +389,20 @@ def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypa
     for name in ("beir", "neuclir:2023"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "docs.jsonl").write_text(lines(GOOD))
-        assert load(name).name == name
+        assert load_collection(name).name == name
     with pytest.raises(InputError, match="does not exist"):
-        load("C")
+        load_collection("C")
 
 
 def test_documents_held_for_rerankers(make, monkeypatch):
     collection = make([{"id": str(i), "text": f"text {i}"} for i in range(50)])
-    held = documents(collection, ["7", "3", "7"])
+    held = fetch_documents(collection, ["7", "3", "7"])
     assert [item.text for item in held.get(["7", "3", "7"])] == ["text 7", "text 3", "text 7"]
     with pytest.raises(InputError, match="no documents with the ids 4"):
         held.get(["3", "4"])
     with pytest.raises(InputError, match="2 of 3 documents are not in the collection .*: 88, 99"):
-        documents(collection, ["3", "99", "88"])
-    assert documents(collection, []).get([]) == []
+        fetch_documents(collection, ["3", "99", "88"])
+    assert fetch_documents(collection, []).get([]) == []
 
 
 @given(st.lists(st.text(min_size=1, max_size=3), max_size=300))
@@ -418,7 +415,7 @@ def test_ids_seen_before(given_ids):
 
 
 def test_the_demo_collection_is_one():
-    demo = load("demo")
+    demo = load_collection("demo")
     assert isinstance(demo, Collection)
     assert {query.lang for query in demo.queries(lang="eng")} == {"eng"}
     assert len(list(demo.queries())) > len(list(demo.queries(lang="eng"))) > 0
@@ -470,7 +467,7 @@ def ir_datasets(monkeypatch):
 
 
 def test_a_collection_of_ir_datasets(ir_datasets):
-    collection = load("irds:neuclir/1/zh")
+    collection = load_collection("irds:neuclir/1/zh")
     assert isinstance(collection, Collection)
     assert next(collection.docs()) == Item("d1", "T\ntext one", None, "zho", {"title": "T", "url": "u"})
     (plain,) = collection.queries(fields="title")
@@ -487,26 +484,26 @@ def test_a_collection_of_ir_datasets(ir_datasets):
     with pytest.raises(InputError, match="has 2 documents, but 3 were expected"):
         collection.check()
     with pytest.raises(InputError, match="ir_datasets has no collection 'nope'"):
-        load("irds:nope")
+        load_collection("irds:nope")
 
 
 def test_where_ir_datasets_fails_the_way_around_is_named(ir_datasets, monkeypatch):
     monkeypatch.setattr(ir_datasets, "queries_iter", lambda: iter(()))
     with pytest.raises(InputError, match=r"has no queries: ir_datasets loses them; .*neuclir:DIR\?year=2023"):
-        load("irds:neuclir/1/zh").queries()
+        load_collection("irds:neuclir/1/zh").queries()
 
     def docs_iter():
         yield ir_datasets.Doc(doc_id="d1", title="T", text="x", date="2020")
 
     monkeypatch.setattr(ir_datasets, "docs_iter", docs_iter)
     with pytest.raises(InputError, match=r"cannot read irds:neuclir/1/zh \(.*date.*\); .*neuclir:DIR"):
-        list(load("irds:neuclir/1/zh").docs())
+        list(load_collection("irds:neuclir/1/zh").docs())
 
 
 def test_without_ir_datasets_the_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(InputError, match="pip install ir_datasets"):
-        load("irds:neuclir/1/zh")
+        load_collection("irds:neuclir/1/zh")
 
 
 def test_the_module_needs_no_heavy_import():

@@ -11,9 +11,11 @@ import pytest
 from crosslens.commands import app as cli
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import Counts, Directory, Lacking, load
+from crosslens.multilingual.collections.base import CollectionCounts, MissingPart
 from crosslens.multilingual.collections.beir import Beir
-from crosslens.multilingual.collections.export import Exported, export
+from crosslens.multilingual.collections.directory import Directory
+from crosslens.multilingual.collections.export import ExportCounts, export_collection
+from crosslens.multilingual.collections.registry import load_collection
 from PIL import Image
 
 
@@ -37,15 +39,15 @@ class Held:
 
     def queries(self, *, fields=None, lang=None, source=None) -> list[Item]:
         if not self.topics:
-            raise Lacking("no topics")
+            raise MissingPart("no topics")
         return [topic for topic in self.topics if lang in (None, topic.lang)]
 
     def qrels(self) -> dict:
         if self.judged is None:
-            raise Lacking("no qrels")
+            raise MissingPart("no qrels")
         return self.judged
 
-    def check(self) -> Counts:
+    def check(self) -> CollectionCounts:
         raise NotImplementedError
 
 
@@ -79,8 +81,10 @@ def content(item: Item) -> tuple:
 @pytest.mark.parametrize(("format", "kind"), [("directory", Directory), ("beir", Beir)])
 def test_out_and_in_again(tmp_path, mixed, format, kind):
     target = tmp_path / "out"
-    assert export(mixed, target, format) == Exported(documents=6, images=4, queries=3, judged=3)
-    again = load(target)
+    assert export_collection(mixed, target, format) == ExportCounts(
+        documents=6, images=4, queries=3, judged=3
+    )
+    again = load_collection(target)
     assert isinstance(again, kind)
     expected = [content(item) for item in mixed.docs()]
     expected[2] = (*expected[2][:3], {}, None)  # a title that is not in the text would change the text
@@ -100,14 +104,14 @@ def test_out_and_in_again(tmp_path, mixed, format, kind):
     assert suffixes == [".jpg", ".png", ".png", ".webp"]
     # And from what was read to the other format and back: nothing is left to lose.
     there = tmp_path / "there"
-    export(again, there, "beir" if format == "directory" else "directory")
+    export_collection(again, there, "beir" if format == "directory" else "directory")
     back = tmp_path / "back"
-    export(load(there), back, format)
-    assert [content(item) for item in load(back).docs()] == found
+    export_collection(load_collection(there), back, format)
+    assert [content(item) for item in load_collection(back).docs()] == found
 
 
 def test_beir_files_are_as_beir_has_them(tmp_path, mixed):
-    export(mixed, tmp_path / "out", "beir", split="dev")
+    export_collection(mixed, tmp_path / "out", "beir", split="dev")
     rows = [json.loads(line) for line in (tmp_path / "out/corpus.jsonl").read_text("utf-8").splitlines()]
     assert rows[0] == {
         "_id": "../../etc/passwd", "title": "Title", "text": "Text\nmore",
@@ -122,19 +126,19 @@ def test_beir_files_are_as_beir_has_them(tmp_path, mixed):
 
 
 def test_qrels_keep_the_languages_of_documents(tmp_path, mixed):
-    export(mixed, tmp_path / "out")
+    export_collection(mixed, tmp_path / "out")
     assert (tmp_path / "out/qrels.txt").read_text().splitlines() == [
         "q1 zho ../../etc/passwd 3", "q1 0 photo 0", "q2 eng bytes 1"
     ]  # fmt: skip
-    again = load(tmp_path / "out")
+    again = load_collection(tmp_path / "out")
     assert isinstance(again, Directory)
     assert again.judged_langs() == {"../../etc/passwd": "zho", "bytes": "eng"}
 
 
 def test_what_a_collection_lacks_is_not_made_up(tmp_path, mixed):
-    assert export(Held(mixed.held), tmp_path / "docs").queries == 0
+    assert export_collection(Held(mixed.held), tmp_path / "docs").queries == 0
     assert not {"topics.jsonl", "qrels.txt"} & {path.name for path in (tmp_path / "docs").iterdir()}
-    some = export(mixed, tmp_path / "rus", lang="rus")
+    some = export_collection(mixed, tmp_path / "rus", lang="rus")
     assert (some.queries, some.judged) == (1, 0)  # judgements of the other topics would be of nothing
     assert not (tmp_path / "rus/qrels.txt").exists()
 
@@ -152,7 +156,7 @@ def test_what_a_collection_lacks_is_not_made_up(tmp_path, mixed):
 )
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, doc, told):
     with pytest.raises(InputError) as error:
-        export(Held([Item("first", "text"), doc]), tmp_path / "out")
+        export_collection(Held([Item("first", "text"), doc]), tmp_path / "out")
     assert told in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -162,16 +166,16 @@ def test_where_it_cannot_go(tmp_path, mixed):
     (tmp_path / "full/x").write_text("keep me")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="there already and not an empty directory"):
-        export(mixed, tmp_path / "full")
+        export_collection(mixed, tmp_path / "full")
     assert (tmp_path / "full/x").read_text() == "keep me"
     with pytest.raises(InputError, match="no directory .*no to make"):
-        export(mixed, tmp_path / "no/out")
+        export_collection(mixed, tmp_path / "no/out")
     with pytest.raises(InputError, match="unknown export format 'bier'; did you mean beir"):
-        export(mixed, tmp_path / "empty", "bier")  # type: ignore[arg-type]
+        export_collection(mixed, tmp_path / "empty", "bier")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no documents to export"):
-        export(Held([]), tmp_path / "empty")
+        export_collection(Held([]), tmp_path / "empty")
     assert list((tmp_path / "empty").iterdir()) == []
-    assert export(mixed, tmp_path / "empty").documents == 6
+    assert export_collection(mixed, tmp_path / "empty").documents == 6
 
 
 def test_documents_are_streamed(tmp_path):
@@ -189,7 +193,7 @@ def test_documents_are_streamed(tmp_path):
 
     reports: list[int] = []
     with pytest.raises(InputError, match="500th"):
-        export(Endless([]), tmp_path / "out", progress=reports.append)
+        export_collection(Endless([]), tmp_path / "out", progress=reports.append)
     assert (taken, reports) == (500, [100, 200, 300, 400, 500])
 
 
@@ -211,44 +215,44 @@ QUERIES = [{"_id": id, "text": f"question {id}", "metadata": {"url": "u"}} for i
 
 def test_beir_as_published(tmp_path):
     root = beir(tmp_path / "scifact", [DOC], QUERIES, train="0\t4983\t1\n", test="2\t4983\t1\n")
-    collection = load(root)
+    collection = load_collection(root)
     assert isinstance(collection, Beir)
     assert collection.name == "scifact"
     title = "Microstructural development"
     assert list(collection.docs()) == [Item("4983", f"{title}\nAlterations", None, None, {"title": title})]
     assert collection.queries() == [Item("2", "question 2", None, None, {"url": "u"})]
-    train = load(f"beir:{root}?split=train&lang=en")
+    train = load_collection(f"beir:{root}?split=train&lang=en")
     assert [query.id for query in train.queries()] == ["0"]
     assert (next(train.docs()).lang, train.check().judged) == ("eng", 1)
     bare = beir(tmp_path / "bare", [DOC], QUERIES)
-    assert len(list(load(bare).queries())) == 3
-    assert load(bare).check().judged == 0
+    assert len(list(load_collection(bare).queries())) == 3
+    assert load_collection(bare).check().judged == 0
 
 
 def test_what_is_wrong_with_beir_files_is_said(tmp_path):
     root = beir(tmp_path / "c", [DOC], QUERIES, dev="2\tgone\t1\n", train="9\t4983\t1\n")
     with pytest.raises(InputError, match=r"has the splits dev, train: say which, beir:.*\?split=dev"):
-        load(root)
+        load_collection(root)
     with pytest.raises(InputError, match="unknown split of .* 'tset'"):
-        load(f"beir:{root}?split=tset")
+        load_collection(f"beir:{root}?split=tset")
     with pytest.raises(InputError, match="judge documents that it does not have: gone"):
-        load(f"beir:{root}?split=dev").check()
+        load_collection(f"beir:{root}?split=dev").check()
     with pytest.raises(InputError, match="has no queries"):
-        load(f"beir:{root}?split=train").check()
+        load_collection(f"beir:{root}?split=train").check()
     beir(
         root, [DOC | {"metadata": {"image": "../secret.png"}}, DOC | {"metadata": []}], [], test="0 4983 1\n"
     )
     with pytest.raises(InputError, match=r"test\.tsv:2: not `query-id TAB corpus-id TAB score`"):
-        load(root).qrels()
+        load_collection(root).qrels()
     with pytest.raises(InputError, match=r"corpus\.jsonl:1: the image .* lies outside the collection"):
-        list(load(root).docs())
-    lenient = load(root, skip_bad=True)
+        list(load_collection(root).docs())
+    lenient = load_collection(root, skip_bad=True)
     assert isinstance(lenient, Beir)
     assert list(lenient.docs()) == []
     assert [problem.partition(": ")[2][:8] for problem in lenient.problems] == ["the imag", "metadata"]
     beir(root, [DOC], QUERIES, test="0\t4983\thalf\n")
     with pytest.raises(InputError, match=r"test\.tsv:2: the score 'half' is not a whole number"):
-        load(root).qrels()
+        load_collection(root).qrels()
 
 
 # The command
@@ -262,7 +266,7 @@ def test_the_command(tmp_path, monkeypatch, capsys, mixed):
         out = capsys.readouterr()
         return int(stop.value.code or 0), out.out, out.err
 
-    export(mixed, tmp_path / "one")
+    export_collection(mixed, tmp_path / "one")
     status, out, err = call("export", tmp_path / "one", tmp_path / "two", "--format", "beir", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out) == {

@@ -14,7 +14,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage, Picture, Seam
-from crosslens.multilingual.languages import name as language_name
+from crosslens.multilingual.languages import name_language
 from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt, parse_prompt
 from crosslens.multilingual.reranking.rerank import check_sorter
 from crosslens.multilingual.reranking.sorters import SORTERS
@@ -114,7 +114,7 @@ def test_every_wording_shows_the_query_and_every_document(name, code):
         prompt.score(judge, [(QUERY, shown)])
         (target,) = judge.targets
         assert target.strip() == QUERY.text
-        assert language_name("rus", code) in text
+        assert name_language("rus", code) in text
     else:
         assert QUERY.text in text
     labels = [prompt.each.partition("{label}")[0] + label for label in prompt.labels]

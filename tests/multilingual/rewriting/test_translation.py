@@ -20,7 +20,7 @@ from crosslens.checkpoints.offline import packages as offline
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
-from crosslens.multilingual.collections import base as collections
+from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.rewriting import translation
 from crosslens.multilingual.rewriting.pieces import packed, parted, piecewise, sentences
@@ -779,7 +779,7 @@ def test_documents_become_a_collection_that_is_indexed(crosslens, collection, ch
         first["title"],
         first["text"],
     ]
-    read = list(collections.load(made).docs())
+    read = list(load_collection(made).docs())
     assert {item.lang for item in read} == {"rus"}
     assert read[0].text == f"{first['title']}\n{first['text']}"
     status, out, err = crosslens("search", made, "x")
@@ -854,7 +854,7 @@ def test_what_is_there_is_never_translated_again(collection, tmp_path):
     judge = Saying(lambda asked: "Кот")
     made = Translate(PromptedTranslator(judge), "rus")
     output = tmp_path / "russian.jsonl"
-    source = collections.load(collection)
+    source = load_collection(collection)
     told = []
     translate_collection(source, output, made, progress=told.append)
     assert told == [42]
@@ -869,7 +869,7 @@ def test_what_is_there_is_never_translated_again(collection, tmp_path):
 
 def test_files_of_others_are_left_alone(collection, tmp_path, monkeypatch):
     made = Translate(PromptedTranslator(Saying(lambda _: "Кот")), "rus")
-    source = collections.load(collection)
+    source = load_collection(collection)
     with pytest.raises(InputError, match="is there already, and nothing says what made it"):
         translate_collection(source, collection / "docs.jsonl", made)
     assert len((collection / "docs.jsonl").read_text().splitlines()) == 42
@@ -895,7 +895,7 @@ def test_topics_become_flat_topics(crosslens, collection, checkpoints, tmp_path)
     assert set(record) == {"id", "text", "lang", "source", "note"}
     assert (record["id"], record["lang"], record["source"]) == ("t1", "zho", "eng")
     # The file is also one of translations.
-    done = Translated(output)(collections.load(collection).queries())
+    done = Translated(output)(load_collection(collection).queries())
     assert done.queries[0].text == record["text"].strip()
 
 
@@ -914,7 +914,7 @@ def test_pictures_and_what_is_odd_are_kept_or_counted(tmp_path):
         ],
     )
     made = Translate(PromptedTranslator(Saying(lambda _: "Кот")), "rus")
-    inside = translate_collection(collections.load(where), where / "russian.jsonl", made)
+    inside = translate_collection(load_collection(where), where / "russian.jsonl", made)
     records = [json.loads(line) for line in inside.output.read_text().splitlines()]
     assert records == [
         {"id": "a", "text": "Кот", "image": "a.png", "lang": "rus", "source": "eng"},
@@ -923,7 +923,7 @@ def test_pictures_and_what_is_odd_are_kept_or_counted(tmp_path):
     ]
     assert inside.counts["source_replaced"] == 1
     (tmp_path / "other").mkdir()
-    outside = translate_collection(collections.load(where), tmp_path / "other" / "russian.jsonl", made)
+    outside = translate_collection(load_collection(where), tmp_path / "other" / "russian.jsonl", made)
     assert [json.loads(line)["id"] for line in outside.output.read_text().splitlines()] == ["a", "c"]
     assert outside.counts["without_picture"] == outside.counts["left_out"] == 1
     assert any("lost their picture" in note for note in outside.notes)
