@@ -509,7 +509,7 @@ def test_rows_of_files(tmp_path):
         DatasetFiles(str(rows))
 
 
-@pytest.mark.parametrize("family", registry.FAMILIES.keys() - {"demo", "irds"})
+@pytest.mark.parametrize("family", sorted(registry.FAMILIES.keys() - {"demo", "irds"}))
 def test_every_family_can_be_loaded_and_says_how_it_is_named(family):
     module, _, kind = registry.FAMILIES[family].partition(":")
     adapter = getattr(import_module(f"crosslens.{module}"), kind)
