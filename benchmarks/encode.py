@@ -170,7 +170,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     """nDCG@20 of float32 and of int8, and their vectors' cosines."""
     from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
-    from crosslens.evaluation.measures import measured, parse_measure
+    from crosslens.evaluation.measures import measure_rankings, parse_measure
     from crosslens.multilingual.collections.registry import load_collection
 
     source = load_collection(collection)
@@ -196,7 +196,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
         for query, scores in zip(queries, asked @ found.T, strict=True):
             best = np.argsort(-scores, kind="stable")[:DEPTH]
             hits[query.id] = [(corpus[row].id, float(scores[row])) for row in best]
-        each = measured([measure], qrels, hits)[str(measure)]
+        each = measure_rankings([measure], qrels, hits)[str(measure)]
         values[dtype] = np.array([each[query.id] for query in queries])
     means = {dtype: float(each.mean()) for dtype, each in values.items()}
     cosines = np.concatenate(

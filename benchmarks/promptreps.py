@@ -18,7 +18,8 @@ from typing import Any
 
 from crosslens.encoders.base import Encoder
 from crosslens.encoders.registry import load
-from crosslens.evaluation.evaluate import Table, evaluate
+from crosslens.evaluation.evaluate import evaluate
+from crosslens.evaluation.table import Table
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.pipeline import Stage, zscore

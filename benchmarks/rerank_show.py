@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslens.errors import InputError
-from crosslens.evaluation.evaluate import Table
+from crosslens.evaluation.table import Table
 
 MEASURE = "nDCG@10"
 FIRST = "first stage"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import emit, progress
+from .console import emit, progress, say
 from .options import Device, Json, Trust
 
 
@@ -38,10 +38,13 @@ def experiment_command(
             print(*found, sep="\n")
         return
     from ..evaluation.experiment.conduct import conduct
-    from ..evaluation.report.files import leave
+    from ..evaluation.report.plots import explain_lack
+    from ..evaluation.report.render import write_report
 
     results = conduct(plan, out, device=device, trust_remote_code=trust_remote_code, progress=progress)
-    leave(results, out)
+    write_report(results, out)
+    if lack := explain_lack():
+        say(lack)
     if json:
         emit(results.to_json())
         return

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from ..commands.console import progress, say
 from ..encoders.registry import load
-from ..evaluation.evaluate import Table, evaluate
+from ..evaluation.evaluate import evaluate
+from ..evaluation.table import Table
 from ..indexes.registry import create_index
 from ..items import Item
 from ..multilingual.reranking.plan import load_reranker

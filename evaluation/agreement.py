@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..multilingual.fairness import UNKNOWN
 from ..runs import Qrels, Run
-from .evaluate import ALL, UNKNOWN, evaluate
+from .evaluate import evaluate
+from .table import ALL
 
 FEWEST = 3  # systems: two have only two orders, and either is right by chance half the time
 THRESHOLDS = (1, 2)  # from these grades on a document counts as relevant in binary kappa

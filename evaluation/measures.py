@@ -93,7 +93,7 @@ def _unknown_measure(name: str) -> InputError:
     return InputError(f"unknown measure {name!r}{hint} ({EXAMPLES})")
 
 
-def measured(
+def measure_rankings(
     measures: Sequence[Any],
     qrels: Qrels,
     hits: Mapping[str, Sequence[tuple[str, float]]],
@@ -177,9 +177,10 @@ def is_total(measure: Any) -> bool:
     return isinstance(measure.aggregator(), SumAgg)
 
 
-def aggregated(measure: Any, values: Mapping[str, float], members: Iterable[str]) -> float:
+def aggregate(measure: Any, values: Mapping[str, float], queries: Iterable[str]) -> float:
+    """The measure over `queries`: their mean, or for a few measures the total."""
     # A few measures of ir_measures are totals (NumRel), so it says how to aggregate.
     aggregator = measure.aggregator()
-    for member in members:
-        aggregator.add(values[member])
+    for query in queries:
+        aggregator.add(values[query])
     return float(aggregator.result())

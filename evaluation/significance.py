@@ -55,12 +55,12 @@ def bonferroni(ps: Sequence[float]) -> list[float]:
 CORRECTIONS = {"holm": holm, "bonferroni": bonferroni}
 
 
-def compared(
+def compare_with_baseline(
     values: Mapping[str, np.ndarray], baseline: str, test: Test, correction: Correction, seed: int
 ) -> dict[str, Comparison]:
     """Every other system against the baseline; `values` are one measure's, float64 [queries] a system."""
     differences = {system: array - values[baseline] for system, array in values.items() if system != baseline}
-    ps = [p_value(difference, test, seed) for difference in differences.values()]
+    ps = [compute_p(difference, test, seed) for difference in differences.values()]
     return {
         system: Comparison(float(d.mean()), p, corrected, int((d > 0).sum()), int((d < 0).sum()))
         for (system, d), p, corrected in zip(
@@ -69,7 +69,7 @@ def compared(
     }
 
 
-def p_value(differences: np.ndarray, test: Test, seed: int = 0) -> float:
+def compute_p(differences: np.ndarray, test: Test, seed: int = 0) -> float:
     """Two-sided p-value of paired differences, float64 [queries]: nan for fewer than two, 1 where all are 0."""
     import scipy.stats
 
@@ -82,13 +82,7 @@ def p_value(differences: np.ndarray, test: Test, seed: int = 0) -> float:
             return 0.0  # the same difference on every query: the statistic is infinite
         return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
     result = scipy.stats.permutation_test(
-        (differences,),
-        lambda sample, axis: sample.mean(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=10_000,
-        batch=1_000,
-        rng=seed,
+        (differences,), np.mean, permutation_type="samples", n_resamples=10_000, batch=1_000, rng=seed
     )
     return float(result.pvalue)
 
@@ -99,16 +93,23 @@ def bootstrap(
     """Percentile intervals (Efron and Tibshirani 1993) of the means of columns, float64 [2, columns].
 
     `values` is [queries, columns]; whole rows are drawn, so that all columns see the same queries. nan for
-    fewer than two queries.
+    fewer than two queries, and for columns that hold nan.
     """
-    queries, columns = values.shape
-    if queries < 2:
-        return np.full((2, columns), math.nan)
-    chance = np.random.default_rng(seed)
-    means = np.empty((resamples, columns))
-    for start in range(0, resamples, 500):  # in blocks, so that many queries do not need much memory
-        block = min(500, resamples - start)
-        drawn = chance.integers(0, queries, (block, queries)) + np.arange(block)[:, None] * queries
-        times = np.bincount(drawn.ravel(), minlength=block * queries).reshape(block, queries)
-        means[start : start + block] = times @ values / queries
-    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    import scipy.stats
+
+    queries = len(values)
+    ends = np.full((2, values.shape[1]), math.nan)
+    defined = ~np.isnan(values).any(axis=0)
+
+    def average(drawn: np.ndarray, axis: int) -> np.ndarray:
+        """Means [columns, resamples] of the queries drawn, positions [resamples, queries]."""
+        times = np.stack([np.bincount(each, minlength=queries) for each in drawn])
+        return (times @ values[:, defined] / queries).T
+
+    if queries > 1 and defined.any():
+        # Positions are drawn, not values: counting them is ten times as fast as to average copies of the values.
+        ends[:, defined] = scipy.stats.bootstrap(
+            (np.arange(queries),), average, method="percentile", confidence_level=level,
+            n_resamples=resamples, batch=500, vectorized=True, rng=seed,
+        ).confidence_interval  # fmt: skip
+    return ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +10,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, list_few, unknown_name
+from ..errors import InputError, check_known, list_few
 from ..multilingual.fairness import UNKNOWN, LanguageShares
-from . import grids
-from .grids import Cell, Grid
+from .grids import PREAMBLE, Cell, Grid, escape_markdown, format_latex
 from .measures import parse_measure
 from .significance import LEVEL, RESAMPLES, Comparison, Correction, Test
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 DEEPEST = 1000  # hits a topic that TREC's tracks take
+WIDE = 10**5  # columns of paper, where nobody's terminal breaks lines
+TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test"}
 
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # system -> measure -> query -> value
 
@@ -35,7 +37,7 @@ class Table:
     not count; `deep` those with more than 1,000 hits. `comparisons` maps (system, measure) to the test against
     the `baseline` over all queries, `group_comparisons` (system, measure, group) to that over the queries of a
     group. `intervals` maps (system, measure, group) to the ends of the mean's bootstrap interval at the
-    confidence `level`. `shares` tells each language's share of the top where the table is per document
+    confidence `level`. `shares` has each language's share of the top where the table is per document
     language.
     """
 
@@ -65,13 +67,9 @@ class Table:
         if measure not in self.measures:
             with suppress(InputError):
                 measure = str(parse_measure(measure))
-        for given, known, what in (
-            (system, self.systems, "system"),
-            (measure, self.measures, "measure"),
-            (group, self.groups, "group"),
-        ):
-            if given not in known:
-                raise unknown_name(given, known, what)
+        check_known(system, self.systems, "system")
+        check_known(measure, self.measures, "measure")
+        check_known(group, self.groups, "group")
         return self.means[system, measure, group]
 
     def comparison(self, system: str, measure: str, group: str = ALL) -> Comparison | None:
@@ -82,27 +80,6 @@ class Table:
 
     def to_json(self, *, per_query: bool = False) -> dict[str, object]:
         """A dict for JSON; nan becomes None. `per_query` adds every query's value."""
-        systems: list[dict[str, object]] = []
-        for system in self.systems:
-            entry: dict[str, object] = {
-                "name": system,
-                "means": {
-                    m: {g: _number(self.means[system, m, g]) for g in self.groups} for m in self.measures
-                },
-                "lacking": list(self.lacking[system]),
-                "unjudged": list(self.unjudged[system]),
-                "deep": list(self.deep.get(system, ())),
-            }
-            if self.intervals is not None:
-                entry["intervals"] = {
-                    m: {g: [_number(end) for end in self.intervals[system, m, g]] for g in self.groups}
-                    for m in self.measures
-                }
-            if self.comparisons is not None and system != self.baseline:
-                entry["against_baseline"] = {m: self._against(system, m) for m in self.measures}
-            if per_query:
-                entry["values"] = {m: dict(self.values[system][m]) for m in self.measures}
-            systems.append(entry)
         return {
             "measures": list(self.measures),
             "per": self.per,
@@ -112,7 +89,7 @@ class Table:
             "correction": self.correction if self.baseline is not None else None,
             "level": self.level,
             "shares": self.shares.to_json() if self.shares is not None else None,
-            "systems": systems,
+            "systems": [replace_nan(self._system_to_json(system, per_query)) for system in self.systems],
         }
 
     def markdown(self, *, per_topic: bool = False) -> str:
@@ -120,64 +97,37 @@ class Table:
 
         `per_topic` adds one of every topic for each measure.
         """
-        parts = [grids.markdown(grid) for grid in self.grids(per_topic=per_topic)]
-        parts += [grids.escaped_markdown(note) for note in self.notes()]
-        return "\n\n".join(parts) + "\n"
+        parts = [grid.markdown() for grid in self.grids(per_topic=per_topic)]
+        return "\n\n".join([*parts, *map(escape_markdown, self.notes())]) + "\n"
 
     def latex(self, *, caption: str = "", label: str = "") -> str:
-        """The same tables in LaTeX (booktabs), to `\\input`: see `grids.latex`."""
-        return grids.PREAMBLE + grids.latex(self.grids(), caption=caption, label=label)
-
-    def notes(self) -> list[str]:
-        """What a reader must know beside the numbers, one sentence a line."""
-        grouped = self._marks(grouped=True) if self.group_comparisons else []
-        return [*self._marks(), *grouped, *self._ends(), *self._remarks()]
-
-    def _remarks(self) -> list[str]:
-        """What is odd about measures, documents and runs."""
-        notes = []
-        for measure in self.measures:
-            if measure.startswith("PEER"):
-                notes.append(f"{measure} is 1 where languages are ranked alike, however badly")
-        if self.shares is not None and UNKNOWN in self.shares.languages:
-            notes.append(
-                f"{UNKNOWN}: documents whose language nobody tells, and which stay in every language's ranking"
-            )
-        for system in self.systems:
-            if deep := self.deep.get(system):
-                notes.append(
-                    f"{system} has more than {DEEPEST:,} hits for {len(deep)} queries, which TREC's tracks do not "
-                    f"take; measures without a cutoff count them all: {list_few(deep)}"
-                )
-            if lacking := self.lacking[system]:
-                notes.append(
-                    f"{system} has no hit for {len(lacking)} judged queries, counted as 0: {list_few(lacking)}"
-                )
-            if unjudged := self.unjudged[system]:
-                notes.append(f"{system} has queries without judgements, not counted: {list_few(unjudged)}")
-        return notes
+        """The same tables in LaTeX (booktabs), to `\\input`: see `Grid.latex`."""
+        return PREAMBLE + format_latex(self.grids(), caption=caption, label=label)
 
     def __rich__(self) -> rich.console.Group:
-        return grids.terminal(self.grids(), self.notes())
+        return self._render()
 
     def show(self, *, per_topic: bool = False) -> None:
         """Print the tables on stdout: bold where that is a terminal, plain where it is not."""
         import rich.console
 
-        shown, notes = list(self.grids(per_topic=per_topic)), self.notes()
-        width = None if sys.stdout.isatty() else grids.width(shown, notes)
-        rich.console.Console(width=width).print(grids.terminal(shown, notes))
+        width = None if sys.stdout.isatty() else WIDE
+        rich.console.Console(width=width).print(self._render(per_topic=per_topic))
 
     def __str__(self) -> str:
         """The tables as plain text, without colour codes."""
-        import io
-
         import rich.console
 
         out = io.StringIO()
-        width = grids.width(self.grids(), self.notes())
-        rich.console.Console(file=out, width=width, color_system=None, force_terminal=False).print(self)
+        rich.console.Console(file=out, width=WIDE, color_system=None, force_terminal=False).print(self)
         return out.getvalue()
+
+    def _render(self, *, per_topic: bool = False) -> rich.console.Group:
+        import rich.console
+        from rich.text import Text
+
+        tables = (grid.rich() for grid in self.grids(per_topic=per_topic))
+        return rich.console.Group(*tables, *map(Text, self.notes()))
 
     def grids(self, *, per_topic: bool = False) -> Iterator[Grid]:
         """What is shown: all queries, the groups of each measure, languages' shares, and on demand every topic."""
@@ -185,7 +135,7 @@ class Table:
             "",
             (f"system ({self.counts[ALL]} queries)", *self.measures),
             self._rows([(measure, ALL) for measure in self.measures]),
-            (*self._marks(), *self._ends(), *self._remarks()),
+            (*self._explain_marks(), *self._explain_intervals(), *self._explain_counting()),
         )
         for measure in self.measures if len(self.groups) > 1 else ():
             if self.has_groups(measure):
@@ -193,89 +143,92 @@ class Table:
                     f"{measure} per {self.per}",
                     ("system", *(f"{group} ({self.counts[group]})" for group in self.groups)),
                     self._rows([(measure, group) for group in self.groups]),
-                    (*self._marks(), *self._marks(grouped=True), *self._ends()),
+                    (*self._explain_marks(), *self._explain_group_marks(), *self._explain_intervals()),
                 )
         if self.shares is not None:
-            yield self._shares(self.shares)
+            yield self._tabulate_shares(self.shares)
         if per_topic and len(self.systems) == 1:
-            columns = [(self.systems[0], measure) for measure in self.measures]
-            yield Grid(f"{self.systems[0]} per topic", ("topic", *self.measures), self._topics(columns))
+            yield self._tabulate_topics(f"{self.systems[0]} per topic", self.measures, compare=False)
         elif per_topic:
             for measure in self.measures:
-                columns = [(system, measure) for system in self.systems]
-                yield Grid(
-                    f"{measure} per topic", ("topic", *self.systems), self._topics(columns, compare=True)
-                )
+                yield self._tabulate_topics(f"{measure} per topic", (measure,), compare=True)
 
     def has_groups(self, measure: str) -> bool:
         """Whether groups have means: one language alone has none of a measure that compares languages."""
         return not all(math.isnan(self.means[self.systems[0], measure, g]) for g in self.groups[1:])
 
-    def _against(self, system: str, measure: str) -> dict[str, object]:
-        """A comparison for JSON, with those within groups where there are groups."""
-        told = _comparison(self.comparison(system, measure))
-        if len(self.groups) > 1:
-            told["groups"] = {
-                group: _comparison(found)
-                for group in self.groups[1:]
-                if (found := self.comparison(system, measure, group)) is not None
-            }
-        return told
+    def notes(self) -> list[str]:
+        """What a reader must know beside the numbers, one sentence a line."""
+        marks = [*self._explain_marks(), *(self._explain_group_marks() if self.group_comparisons else ())]
+        return [*marks, *self._explain_intervals(), *self._explain_counting()]
 
-    def _marks(self, *, grouped: bool = False) -> list[str]:
-        """What † says in the table over all queries, and what else it says in one of groups."""
-        if not self.comparisons:
-            return []
-        if not grouped:
-            name = {"t": "paired t-test", "randomisation": "paired randomisation test"}[self.test]
-            correction = self.correction.capitalize()
-            return [
-                f"† differs from {self.baseline} (two-sided {name}, {correction}-corrected over systems, p < {LEVEL})"
-            ]
-        notes = [
-            f"† per {self.per}: tested over the queries of the group alone, and corrected over systems within it, "
-            f"not over groups"
-        ]
-        if few := [group for group in self.groups[1:] if self.counts[group] < 2]:
-            notes.append(f"one query allows no test: {list_few(few)}")
-        return notes
+    def _explain_marks(self) -> Iterator[str]:
+        if self.comparisons:
+            test, correction = TESTS[self.test], self.correction.capitalize()
+            yield (
+                f"† differs from {self.baseline} (two-sided {test}, {correction}-corrected over systems, p < {LEVEL})"
+            )
 
-    def _ends(self) -> list[str]:
-        """What [low, high] says."""
-        if self.intervals is None:
-            return []
-        return [
-            f"[low, high] is the {self.level:.0%} interval of the mean: percentile bootstrap, "
-            f"{RESAMPLES:,} resamples of the queries, seed {self.seed}"
-        ]
+    def _explain_group_marks(self) -> Iterator[str]:
+        if self.comparisons:
+            yield (
+                f"† per {self.per}: tested over the queries of the group alone, and corrected over systems within it, "
+                f"not over groups"
+            )
+            if few := [group for group in self.groups[1:] if self.counts[group] < 2]:
+                yield f"one query allows no test: {list_few(few)}"
+
+    def _explain_intervals(self) -> Iterator[str]:
+        if self.intervals is not None:
+            yield (
+                f"[low, high] is the {self.level:.0%} interval of the mean: percentile bootstrap, "
+                f"{RESAMPLES:,} resamples of the queries, seed {self.seed}"
+            )
+
+    def _explain_counting(self) -> Iterator[str]:
+        """What is odd about measures, documents and runs."""
+        for measure in self.measures:
+            if measure.startswith("PEER"):
+                yield f"{measure} is 1 where languages are ranked alike, however badly"
+        if self.shares is not None and UNKNOWN in self.shares.languages:
+            yield f"{UNKNOWN}: documents whose language is not known, and which stay in every language's ranking"
+        for system in self.systems:
+            if deep := self.deep.get(system):
+                yield (
+                    f"{system} has more than {DEEPEST:,} hits for {len(deep)} queries, which TREC's tracks do not "
+                    f"take; measures without a cutoff count them all: {list_few(deep)}"
+                )
+            if lacking := self.lacking[system]:
+                yield f"{system} has no hit for {len(lacking)} judged queries, counted as 0: {list_few(lacking)}"
+            if unjudged := self.unjudged[system]:
+                yield f"{system} has queries without judgements, not counted: {list_few(unjudged)}"
 
     def _rows(self, columns: Sequence[tuple[str, str]]) -> tuple[tuple[Cell, ...], ...]:
-        best = {c: max(self.means[system, *c] for system in self.systems) for c in columns}
-        rows = []
-        for system in self.systems:
-            row = [Cell(system)]
-            for measure, group in columns:
-                mean = self.means[system, measure, group]
-                compared = self.comparison(system, measure, group)
-                mark = "†" if compared is not None and compared.significant else ""
-                ends = "" if self.intervals is None else _interval(*self.intervals[system, measure, group])
-                row.append(
-                    Cell(f"{mean:.4f}{mark}{ends}", len(self.systems) > 1 and mean == best[measure, group])
-                )
-            rows.append(tuple(row))
-        return tuple(rows)
+        """A row a system; columns are (measure, group)."""
+        cells = [[self.cell(system, *column) for column in columns] for system in self.systems]
+        return tuple((Cell(system), *row) for system, row in zip(self.systems, cells, strict=True))
 
-    def _topics(
-        self, columns: Sequence[tuple[str, str]], *, compare: bool = False
-    ) -> tuple[tuple[Cell, ...], ...]:
+    def cell(self, system: str, measure: str, group: str = ALL, *, intervals: bool = True) -> Cell:
+        """A mean as it is shown: with its mark, and its interval if there is one."""
+        mean = self.means[system, measure, group]
+        best = max(self.means[each, measure, group] for each in self.systems)
+        compared = self.comparison(system, measure, group)
+        mark = "†" if compared is not None and compared.significant else ""
+        low, high = (self.intervals or {}).get((system, measure, group), (math.nan, math.nan))
+        ends = f" [{low:.3f}, {high:.3f}]" if intervals and not math.isnan(low) else ""
+        return Cell(f"{mean:.4f}{mark}{ends}", len(self.systems) > 1 and mean == best)
+
+    def _tabulate_topics(self, title: str, measures: Sequence[str], *, compare: bool) -> Grid:
+        """A row a query; with `compare` a column a system, else a measure."""
+        columns = [(system, measure) for system in self.systems for measure in measures]
         rows = []
-        for topic in self.values[self.systems[0]][self.measures[0]]:
+        for topic in self.values[self.systems[0]][measures[0]]:
             values = [self.values[system][measure][topic] for system, measure in columns]
             best = max(values) if compare and min(values) < max(values) else None
             rows.append((Cell(topic), *(Cell(f"{value:.4f}", value == best) for value in values)))
-        return tuple(rows)
+        return Grid(title, ("topic", *(self.systems if compare else measures)), tuple(rows))
 
-    def _shares(self, shares: LanguageShares) -> Grid:
+    def _tabulate_shares(self, shares: LanguageShares) -> Grid:
         rows = [("relevant documents", shares.relevant), *shares.top.items()]
         return Grid(
             f"languages among the first {shares.cutoff} hits, mean share over {shares.topics} queries",
@@ -286,14 +239,38 @@ class Table:
             ),
         )
 
+    def _system_to_json(self, system: str, per_query: bool) -> dict[str, object]:
+        entry: dict[str, object] = {
+            "name": system,
+            "means": {m: {g: self.means[system, m, g] for g in self.groups} for m in self.measures},
+            "lacking": list(self.lacking[system]),
+            "unjudged": list(self.unjudged[system]),
+            "deep": list(self.deep.get(system, ())),
+        }
+        if self.intervals is not None:
+            entry["intervals"] = {
+                m: {g: list(self.intervals[system, m, g]) for g in self.groups} for m in self.measures
+            }
+        if self.comparisons is not None and system != self.baseline:
+            entry["against_baseline"] = {m: self._comparison_to_json(system, m) for m in self.measures}
+        if per_query:
+            entry["values"] = {m: dict(self.values[system][m]) for m in self.measures}
+        return entry
 
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    def _comparison_to_json(self, system: str, measure: str) -> dict[str, object]:
+        """With those within groups where there are groups."""
+        over_all = self.comparison(system, measure)
+        found: dict[str, object] = {} if over_all is None else asdict(over_all)
+        if len(self.groups) > 1:
+            within = {group: self.comparison(system, measure, group) for group in self.groups[1:]}
+            found["groups"] = {group: asdict(each) for group, each in within.items() if each is not None}
+        return found
 
 
-def _comparison(comparison: Comparison | None) -> dict[str, object]:
-    return {} if comparison is None else {key: _number(value) for key, value in asdict(comparison).items()}
-
-
-def _number(value: object) -> object:
+def replace_nan(value: object) -> object:
+    """The same for JSON, which has no nan: None in its place, in dicts and lists too."""
+    if isinstance(value, dict):
+        return {key: replace_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [replace_nan(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value

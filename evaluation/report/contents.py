@@ -12,76 +12,76 @@ from ..significance import Comparison
 from ..table import ALL, Table
 
 MOST_LANGUAGES = 12  # named in a sentence
+COSTS_NOTE = (
+    "seconds, calls and tokens are those of the time when a stage was computed, reused or not; the making of indexes "
+    "is not in them"
+)
 
 
-def summary(results: Results) -> Grid | None:
+def summarise(results: Results) -> Grid | None:
     """Systems by collections, the first measure of each; None where there is one collection."""
     if len(results.parts) < 2:
         return None
-    systems = dict.fromkeys(system for part in results.parts for system in part.table.systems)
-    measures = {part.table.measures[0] for part in results.parts}
-    common = measures.pop() if len(measures) == 1 else None
-    head = tuple(
-        part.collection if common else f"{part.collection}, {part.table.measures[0]}"
-        for part in results.parts
-    )
+    measures = {part.collection: part.table.measures[0] for part in results.parts}
+    common = len(set(measures.values())) == 1
+    head = (name if common else f"{name}, {measure}" for name, measure in measures.items())
     rows = tuple(
-        (Cell(system), *(_first(part.table, system) for part in results.parts)) for system in systems
+        (Cell(system), *(_show_first(part.table, system) for part in results.parts))
+        for system in dict.fromkeys(system for part in results.parts for system in part.table.systems)
     )
-    marked = any("†" in cell.text for row in rows for cell in row)
-    bases = dict.fromkeys(part.table.baseline for part in results.parts if part.table.baseline is not None)
-    notes = [f"† differs from {' or '.join(bases)} on the collection; see its own table"] if marked else []
-    return Grid(f"{common or 'First measure'} over all queries", ("system", *head), rows, tuple(notes))
+    notes = []
+    if any("†" in cell.text for row in rows for cell in row):
+        baselines = dict.fromkeys(part.table.baseline for part in results.parts if part.table.baseline)
+        notes = [f"† differs from {' or '.join(baselines)} on the collection; see its own table"]
+    title = results.parts[0].table.measures[0] if common else "First measure"
+    return Grid(f"{title} over all queries", ("system", *head), rows, tuple(notes))
 
 
-def facts(part: Part) -> list[str]:
+def describe_collection(part: Part) -> list[str]:
     """What the collection is, a sentence each: documents, queries, judgements, and its indexes."""
     counts, measured = part.counts, part.table.counts[ALL]
-    told = [f"{many(counts.documents, 'document')}{_languages(counts.langs)}"]
+    documents = f"{count_nouns(counts.documents, 'document')}{_list_languages(counts.langs)}"
     if counts.images:
-        told[0] += f"; {many(counts.images, 'image')}"
-    told.append(f"{many(counts.queries, 'query', 'queries')}{_languages(part.query_langs)}")
+        documents += f"; {count_nouns(counts.images, 'image')}"
+    queries = f"{count_nouns(counts.queries, 'query', 'queries')}{_list_languages(part.query_langs)}"
     if measured != counts.queries:
-        told[-1] += f"; {measured:,} are judged and measured"
+        queries += f"; {measured:,} are judged and measured"
+    sentences = [documents, queries]
     if counts.judged:
-        told.append(f"{many(counts.judged, 'judgement')}, {counts.relevant:,} relevant")
+        sentences.append(f"{count_nouns(counts.judged, 'judgement')}, {counts.relevant:,} relevant")
     if counts.skipped:
-        told.append(f"{many(counts.skipped, 'bad line')} skipped")
+        sentences.append(f"{count_nouns(counts.skipped, 'bad line')} skipped")
     for index in part.indexes:
-        told.append("Index: " + ", ".join(f"{key} {_plain(value)}" for key, value in index.items()))
-    return told
+        sentences.append("Index: " + ", ".join(f"{key} {_show(value)}" for key, value in index.items()))
+    return sentences
 
 
-def comparisons(table: Table, measure: str) -> list[Grid]:
+def tabulate_differences(table: Table, measure: str) -> list[Grid]:
     """The differences of a measure to the baseline: with p-values, and by group where there are groups."""
     if not table.comparisons:
         return []
     others = [system for system in table.systems if system != table.baseline]
-    queries = table.counts[ALL]
     rows = []
     for system in others:
         found = table.comparisons[system, measure]
-        numbers = (f"{found.difference:+.4f}", p_value(found.p), p_value(found.corrected))
-        counts = (found.better, found.worse, queries - found.better - found.worse)
-        rows.append(tuple(map(Cell, (system, *numbers, *map(str, counts)))))
+        same = table.counts[ALL] - found.better - found.worse
+        numbers = (f"{found.difference:+.4f}", format_p(found.p), format_p(found.corrected))
+        rows.append(tuple(map(Cell, (system, *numbers, *map(str, (found.better, found.worse, same))))))
     head = ("system", "difference", "p", "corrected p", "better", "worse", "same")
     grids = [Grid(f"{measure} against {table.baseline}", head, tuple(rows))]
     if len(table.groups) > 1 and table.has_groups(measure):
         groups = table.groups[1:]
-        grids.append(
-            Grid(
-                f"{measure} against {table.baseline} per {table.per}: difference (corrected p)",
-                ("system", *(f"{group} ({table.counts[group]})" for group in groups)),
-                tuple(
-                    (Cell(system), *(Cell(_difference(table.comparison(system, measure, g))) for g in groups))
-                    for system in others
-                ),
-            )
-        )
+        title = f"{measure} against {table.baseline} per {table.per}: difference (corrected p)"
+        columns = ("system", *(f"{group} ({table.counts[group]})" for group in groups))
+        rows = [
+            (Cell(system), *(Cell(_show_difference(table.comparison(system, measure, g))) for g in groups))
+            for system in others
+        ]
+        grids.append(Grid(title, columns, tuple(rows)))
     return grids
 
 
-def costs(part: Part) -> Grid:
+def tabulate_costs(part: Part) -> Grid:
     """What each system took."""
     rows = []
     for system, outcome in part.outcomes.items():
@@ -91,67 +91,56 @@ def costs(part: Part) -> Grid:
         numbers = (f"{cost.seconds:,.1f}", each, f"{cost.calls:,}", f"{cost.tokens:,}", peak)
         rows.append(tuple(map(Cell, (system, *numbers, str(len(outcome.reused))))))
     head = ("system", "seconds", "seconds a query", "judge calls", "tokens", "peak MiB", "stages reused")
-    note = (
-        "seconds, calls and tokens are those of the time when a stage was computed, reused or not; the making of "
-        "indexes is not in them"
-    )
-    return Grid("Costs", head, tuple(rows), (note,))
+    return Grid("Costs", head, tuple(rows), (COSTS_NOTE,))
 
 
-def reused(outcome: Outcome) -> str:
+def describe_reuse(outcome: Outcome) -> str:
     """What was taken from disk, as a sentence; empty where all was computed."""
     return f"reused: {', '.join(outcome.reused)}" if outcome.reused else ""
 
 
-def background(results: Results) -> dict[str, str]:
+def dump_background(results: Results) -> dict[str, str]:
     """The plan, and the versions and the machine, as JSON."""
-    told = {"plan": results.plan, "provenance": results.provenance}
+    background = {"plan": results.plan, "provenance": results.provenance}
     return {
         name: json.dumps(dict(value), ensure_ascii=False, indent=2, default=str)
-        for name, value in told.items()
+        for name, value in background.items()
     }
 
 
-def p_value(p: float) -> str:
-    """Four digits; – where there was no test."""
+def format_p(p: float) -> str:
+    """A p-value with four digits; – where there was no test."""
     return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def many(count: int, one: str, several: str = "") -> str:
+def count_nouns(count: int, one: str, several: str = "") -> str:
     """`1 query`, `2 queries`."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
-def _first(table: Table, system: str) -> Cell:
-    if system not in table.systems:
-        return Cell("–")
-    measure = table.measures[0]
-    mean, compared = table.means[system, measure, ALL], table.comparison(system, measure)
-    best = max(table.means[each, measure, ALL] for each in table.systems)
-    mark = "†" if compared is not None and compared.significant else ""
-    return Cell(f"{mean:.4f}{mark}", len(table.systems) > 1 and mean == best)
+def _show_first(table: Table, system: str) -> Cell:
+    known = system in table.systems
+    return table.cell(system, table.measures[0], intervals=False) if known else Cell("–")
 
 
-def _difference(comparison: Comparison | None) -> str:
-    return "–" if comparison is None else f"{comparison.difference:+.4f} ({p_value(comparison.corrected)})"
+def _show_difference(comparison: Comparison | None) -> str:
+    return "–" if comparison is None else f"{comparison.difference:+.4f} ({format_p(comparison.corrected)})"
 
 
-def _languages(langs: Mapping[str, int]) -> str:
+def _list_languages(langs: Mapping[str, int]) -> str:
     """`: 15,000 rus, 13,000 zho`, the largest first."""
     ordered = sorted(langs.items(), key=lambda each: (-each[1], each[0]))
-    if not ordered:
-        return ""
     named = [f"{count:,} {lang or 'of unknown language'}" for lang, count in ordered[:MOST_LANGUAGES]]
     if rest := ordered[MOST_LANGUAGES:]:
         named.append(f"{sum(count for _, count in rest):,} in {len(rest)} more")
-    return ": " + ", ".join(named)
+    return f": {', '.join(named)}" if named else ""
 
 
-def _plain(value: object) -> str:
+def _show(value: object) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_plain(of)}" for key, of in value.items())
+        return "; ".join(f"{key} {_show(of)}" for key, of in value.items())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return " + ".join(map(_plain, value))
+        return " + ".join(map(_show, value))
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -2,189 +2,159 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .. import grids
+import jinja2
+
+from ...files import write_atomically
 from ..experiment.results import Part, Results
-from ..grids import Grid, escaped_markdown, one_line
+from ..grids import PREAMBLE, clean_line, escape_markdown, format_latex
 from . import contents
-
-if TYPE_CHECKING:
-    from .plots import Plot
-
-TEMPLATE = Path(__file__).parent / "report.html"
+from .plots import draw_plots, explain_lack
 
 
-def markdown(results: Results) -> str:
+def write_report(results: Results, out: Path) -> None:
+    """Write results.json, tables.md, tables.tex and report.html into `out`, each in one piece.
+
+    Without matplotlib the page has no plots, and says how to get them.
+    """
+    for name, render in (
+        ("results.json", lambda results: json.dumps(results.to_json(), indent=2, ensure_ascii=False)),
+        ("tables.md", render_markdown),
+        ("tables.tex", render_latex),
+        ("report.html", render_html),
+    ):
+        with write_atomically(out / name) as file:
+            file.write(render(results))
+
+
+def render_markdown(results: Results) -> str:
     """A section for each collection: what it is, tables, p-values, costs; then the plan and the versions."""
-    parts = [f"# {escaped_markdown(results.name)}"]
-    if (summary := contents.summary(results)) is not None:
-        parts += [grids.markdown(summary), *map(escaped_markdown, summary.notes)]
+    parts = [f"# {escape_markdown(results.name)}"]
+    if (summary := contents.summarise(results)) is not None:
+        parts += [summary.markdown(), *map(escape_markdown, summary.notes)]
     for part in results.parts:
-        parts += [f"## {escaped_markdown(part.collection)}", _list(contents.facts(part))]
+        parts += [
+            f"## {escape_markdown(part.collection)}",
+            _list_markdown(contents.describe_collection(part)),
+        ]
         parts.append(part.table.markdown().rstrip())
         for measure in part.table.measures:
-            parts += [grids.markdown(grid) for grid in contents.comparisons(part.table, measure)]
-        costs = contents.costs(part)
-        parts += [grids.markdown(costs), *map(escaped_markdown, costs.notes)]
+            parts += [grid.markdown() for grid in contents.tabulate_differences(part.table, measure)]
+        costs = contents.tabulate_costs(part)
+        parts += [costs.markdown(), *map(escape_markdown, costs.notes)]
         systems = [
-            "; ".join(filter(None, (f"{name}: {of.pipeline}", f"run in {of.folder}", contents.reused(of))))
-            for name, of in part.outcomes.items()
+            (f"{system}: {of.pipeline}", f"run in {of.folder}", contents.describe_reuse(of))
+            for system, of in part.outcomes.items()
         ]
-        parts.append(_list(systems))
-    for name, told in contents.background(results).items():
-        fence = "`" * (1 + max([2, *map(len, re.findall("`+", told))]))
-        parts += [f"## {name.capitalize()}", f"{fence}json\n{told}\n{fence}"]
+        parts.append(_list_markdown("; ".join(filter(None, facts)) for facts in systems))
+    for name, text in contents.dump_background(results).items():
+        fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+        parts += [f"## {name.capitalize()}", f"{fence}json\n{text}\n{fence}"]
     return "\n\n".join(parts) + "\n"
 
 
-def latex(results: Results) -> str:
+def render_latex(results: Results) -> str:
     r"""Tables to `\input` (booktabs): the summary, and for each collection its tables, p-values and costs.
 
     What a paper does not print (pipelines, the plan, versions) stands in comments.
     """
-    parts = [f"% {one_line(results.name)}\n{grids.PREAMBLE}"]
-    if (summary := contents.summary(results)) is not None:
-        parts.append(grids.latex([summary], label="tab:summary"))
-    for part, name in zip(results.parts, anchors(part.collection for part in results.parts), strict=True):
-        label = f"tab:{re.sub('[^a-z0-9]+', '-', name).strip('-') or 'collection'}"
-        told = [one_line(part.collection), *contents.facts(part)]
-        told += [f"{system}: {of.pipeline}" for system, of in part.outcomes.items()]
-        parts.append("".join(f"% {one_line(line)}\n" for line in told))
-        parts.append(grids.latex(part.table.grids(), caption=part.collection, label=label))
-        compared = [grid for m in part.table.measures for grid in contents.comparisons(part.table, m)]
-        parts.append(grids.latex(compared, caption=part.collection, label=f"{label}-p"))
-        parts.append(grids.latex([contents.costs(part)], caption=part.collection, label=f"{label}-costs"))
-    for name, told_json in contents.background(results).items():
-        parts.append(f"% {name}\n" + "".join(f"% {line}\n" for line in told_json.split("\n")))
+    parts = [_comment(results.name) + PREAMBLE]
+    if (summary := contents.summarise(results)) is not None:
+        parts.append(format_latex([summary], label="tab:summary"))
+    for part, anchor in zip(
+        results.parts, make_anchors(each.collection for each in results.parts), strict=True
+    ):
+        label = f"tab:{re.sub('[^a-z0-9]+', '-', anchor).strip('-') or 'collection'}"
+        systems = [f"{system}: {of.pipeline}" for system, of in part.outcomes.items()]
+        parts.append(_comment(part.collection, *contents.describe_collection(part), *systems))
+        parts.append(format_latex(part.table.grids(), caption=part.collection, label=label))
+        differences = (
+            grid for m in part.table.measures for grid in contents.tabulate_differences(part.table, m)
+        )
+        parts.append(format_latex(differences, caption=part.collection, label=f"{label}-p"))
+        parts.append(
+            format_latex([contents.tabulate_costs(part)], caption=part.collection, label=f"{label}-costs")
+        )
+    for name, text in contents.dump_background(results).items():
+        parts.append(f"% {name}\n" + "".join(f"% {line}\n" for line in text.split("\n")))
     return "\n".join(filter(str.strip, parts))
 
 
-def html(results: Results) -> str:
+def render_html(results: Results) -> str:
     """One self-contained page: tables, plots as inline SVG, costs; no network, no script, the same bytes each time.
 
     Links to runs are relative: the page stands where `results.json` does.
     """
-    names = anchors(part.collection for part in results.parts)
-    summary = contents.summary(results)
-    top = ""
-    if summary is not None:
-        links = {part.collection: f"#{name}" for part, name in zip(results.parts, names, strict=True)}
-        top = grids.html(summary, links) + _paragraphs(summary.notes)
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    pages.filters["line"] = clean_line
+    anchors = make_anchors(part.collection for part in results.parts)
     systems = len({system for part in results.parts for system in part.table.systems})
-    about = f"{contents.many(systems, 'system')} on {contents.many(len(results.parts), 'collection')}"
+    about = f"{contents.count_nouns(systems, 'system')} on {contents.count_nouns(len(results.parts), 'collection')}"
     if date := results.provenance.get("date"):
         about += f", {date}"
-    return Template(TEMPLATE.read_text("utf-8")).substitute(
-        title=escape(one_line(results.name)),
-        about=escape(one_line(about)),
-        navigation=" ".join(
-            f'<a href="#{escape(name)}"><bdi>{escape(one_line(part.collection))}</bdi></a>'
-            for part, name in zip(results.parts, names, strict=True)
-        ),
-        summary=top,
-        sections="\n".join(_section(part, name) for part, name in zip(results.parts, names, strict=True)),
-        **{name: escape(told) for name, told in contents.background(results).items()},
+    return pages.get_template("report.html").render(
+        title=results.name,
+        about=about,
+        lack=explain_lack(),
+        anchors={part.collection: f"#{anchor}" for part, anchor in zip(results.parts, anchors, strict=True)},
+        summary=contents.summarise(results),
+        sections=[_section(part, anchor) for part, anchor in zip(results.parts, anchors, strict=True)],
+        **contents.dump_background(results),
     )
 
 
-def anchors(names: Iterable[str]) -> list[str]:
+def make_anchors(names: Iterable[str]) -> list[str]:
     """A distinct id for each name, readable in an address: `a & b` becomes `a-b`, a second one `a-b-2`."""
-    found: list[str] = []
+    anchors: list[str] = []
     for name in names:
         stem = re.sub(r"\W+", "-", name.casefold()).strip("-_") or "x"
         number, anchor = 1, stem
-        while anchor in found:
+        while anchor in anchors:
             number += 1
             anchor = f"{stem}-{number}"
-        found.append(anchor)
-    return found
+        anchors.append(anchor)
+    return anchors
 
 
-def _section(part: Part, name: str) -> str:
-    from . import plots
-
+def _section(part: Part, anchor: str) -> dict[str, object]:
+    """What the template shows of a collection."""
     table = part.table
-    ids = {
-        system: f"{name}--{anchor}"
-        for system, anchor in zip(part.outcomes, anchors(part.outcomes), strict=True)
-    }
-    links = {system: f"#{anchor}" for system, anchor in ids.items()}
     first, *others = table.measures
-    shown = list(table.grids())
-    by_group = {measure: f"{measure} per {table.per}" for measure in table.measures}
-    later = {by_group[measure] for measure in others}
-    costs = contents.costs(part)
-    systems = "".join(
-        f'<li id="{escape(ids[system])}"><b><bdi>{escape(one_line(system))}</bdi></b> '
-        f"<code>{escape(one_line(of.pipeline))}</code> "
-        f'<a href="{escape(quote(of.folder))}/">{escape(one_line(of.folder))}</a>'
-        + (f" <small>{escape(one_line(contents.reused(of)))}</small>" if of.reused else "")
-        + "</li>"
-        for system, of in part.outcomes.items()
-    )
-    rest = [grid for grid in shown if grid.title in later]
-    rest += [grid for measure in others for grid in contents.comparisons(table, measure)]
-    return "\n".join(
-        (
-            f'<section id="{escape(name)}"><h2><bdi>{escape(one_line(part.collection))}</bdi></h2>',
-            _items(contents.facts(part)),
-            *(grids.html(grid, links) for grid in shown if grid.title not in later),
-            _items(table.notes(), "notes"),
-            *(grids.html(grid, links) for grid in contents.comparisons(table, first)),
-            _folded("Other measures", rest, links),
-            _plot("Quality against cost", plots.quality_against_cost(part), links),
-            _plot("By group", plots.by_group(table), links),
-            _plot("By query", plots.by_query(table), links),
-            "<h3>Costs and systems</h3>",
-            grids.html(costs, links),
-            _items(costs.notes, "notes"),
-            f'<ul class="systems">{systems}</ul>',
-            "</section>",
-        )
-    )
+    later = {f"{measure} per {table.per}" for measure in others}
+    grids = list(table.grids())
+    anchors = dict(zip(part.outcomes, make_anchors(part.outcomes), strict=True))
+    return {
+        "anchor": anchor,
+        "title": part.collection,
+        "facts": contents.describe_collection(part),
+        "grids": [grid for grid in grids if grid.title not in later],
+        "notes": table.notes(),
+        "differences": contents.tabulate_differences(table, first),
+        "others": [
+            *(grid for grid in grids if grid.title in later),
+            *(grid for measure in others for grid in contents.tabulate_differences(table, measure)),
+        ],
+        "plots": draw_plots(part),
+        "costs": contents.tabulate_costs(part),
+        "links": {system: f"#{anchor}--{each}" for system, each in anchors.items()},
+        "systems": [
+            (system, of.pipeline, of.folder, quote(of.folder), contents.describe_reuse(of))
+            for system, of in part.outcomes.items()
+        ],
+    }
 
 
-def _plot(title: str, plot: Plot, links: Mapping[str, str]) -> str:
-    heading = f"<h3>{title}</h3>"
-    if not plot.panels:
-        return f'{heading}\n<p class="notes">{escape(one_line(plot.said[:1].upper() + plot.said[1:]))}.</p>'
-    figures = []
-    for panel in plot.panels:
-        name = f"<bdi>{escape(one_line(panel.title))}</bdi>"
-        if panel.title in links:
-            name = f'<a href="{escape(links[panel.title])}">{name}</a>'
-        remark = f" <small>{escape(panel.remark)}</small>" if panel.remark else ""
-        over = f"<figcaption>{name}{remark}</figcaption>" if panel.title else ""
-        figures.append(f"<figure>{over}{panel.svg}</figure>")
-    kind = "panels" if len(plot.panels) > 1 or plot.panels[0].title else "one"
-    drawn = "\n".join(figures)
-    return f'{heading}\n<p class="notes">{escape(one_line(plot.said))}</p>\n<div class="{kind}">{drawn}</div>'
+def _comment(*lines: str) -> str:
+    return "".join(f"% {clean_line(line)}\n" for line in lines)
 
 
-def _folded(title: str, shown: Sequence[Grid], links: Mapping[str, str]) -> str:
-    if not shown:
-        return ""
-    return (
-        f"<details><summary>{title}</summary>{''.join(grids.html(grid, links) for grid in shown)}</details>"
-    )
-
-
-def _items(lines: Sequence[str], kind: str = "facts") -> str:
-    if not lines:
-        return ""
-    return f'<ul class="{kind}">{"".join(f"<li>{escape(one_line(line))}</li>" for line in lines)}</ul>'
-
-
-def _paragraphs(lines: Iterable[str]) -> str:
-    return "".join(f'<p class="notes">{escape(one_line(line))}</p>' for line in lines)
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {escaped_markdown(line)}" for line in lines)
+def _list_markdown(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import scipy.stats
 from crosslens.errors import InputError
-from crosslens.evaluation.evaluate import MLIR, evaluate, evaluate_files
-from crosslens.evaluation.measures import MEASURES, parse_measure
+from crosslens.evaluation.evaluate import evaluate, evaluate_files
+from crosslens.evaluation.measures import MEASURES, MLIR, parse_measure
 from crosslens.items import Item
 from crosslens.multilingual.fairness import (
     PEER,
@@ -277,7 +277,7 @@ def test_languages_come_from_the_documents_behind_a_run():
     assert looked_up.means == told.means
     per = evaluate({"r": Run(run.queries, run.hits, docs=Docs())}, grades, ["R@100"], per="doc_lang")
     assert per.mean("r", "R@100", "zho") == 0.5  # and not 1: z2 is relevant, though no hit
-    with pytest.raises(InputError, match=r"behind r do not tell all languages .*z2.* give `doc_langs`"):
+    with pytest.raises(InputError, match=r"behind r do not give all languages .*z2.* give `doc_langs`"):
         evaluate({"r": Run(run.queries, run.hits, docs=Docs("z2"))}, grades, names)
 
 
@@ -313,7 +313,7 @@ def test_several_languages_in_column_2_are_broken_down_by_default():
         assert "nDCG@20 per doc_lang" in shown
         assert "PEER@20 per doc_lang" not in shown  # one language alone has no value
         assert "nan" not in shown
-        assert "unknown: documents whose language nobody tells" in shown
+        assert "unknown: documents whose language is not known" in shown
     told = json.loads(json.dumps(table.to_json(), allow_nan=False))
     assert told["systems"][0]["means"]["PEER@20"]["zho"] is None
     assert told["shares"]["top"]["run"].keys() == {"fas", "rus", "zho", "unknown"}

@@ -1,0 +1,157 @@
+"""`evaluate` and `evaluate_files`: groups, names, languages, the command, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from crosslens.commands.app import app
+from crosslens.errors import InputError
+from crosslens.evaluation.evaluate import evaluate, evaluate_files
+from crosslens.evaluation.measures import MEASURES
+from crosslens.items import Item
+from crosslens.runs import Run
+from typer.testing import CliRunner
+
+
+def test_means_per_language_and_per_kind(grades, good, poor, queries, run_of):
+    table = evaluate({"good": good, "poor": poor}, grades, ["RR", "P@1"], per="lang")
+    assert table.groups == ("all", "eng", "zho", "unknown")
+    assert table.counts == {"all": 4, "eng": 2, "zho": 1, "unknown": 1}
+    assert table.mean("good", "RR", "eng") == 0.75
+    assert table.mean("poor", "RR", "zho") == pytest.approx(1 / 3)
+    assert table.mean("good", "RR") == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+    kinds = evaluate({"good": good}, grades, ["RR"], per="kind")
+    assert kinds.groups == ("all", "text to photo", "text to text", "unknown")
+    assert kinds.mean("good", "RR", "text to photo") == 0.75
+    bare = run_of({"1": "ab", "2": "ba"})  # bare ids, the topics given apart
+    given_apart = evaluate({"bare": bare}, grades, ["RR"], per="lang", queries=queries.values())
+    assert given_apart.mean("bare", "RR", "zho") == 0.5
+    with pytest.raises(InputError, match="no query has a language"):
+        evaluate({"bare": bare}, grades, ["RR"], per="lang")
+    with pytest.raises(InputError, match=r"unknown group of queries 'knd'; did you mean kind\?"):
+        evaluate({"good": good}, grades, ["RR"], per="knd")
+    for bad in (("x", "RR", "all"), ("good", "x", "all"), ("good", "RR", "x")):
+        with pytest.raises(InputError, match="unknown"):
+            table.mean(*bad)
+
+
+def test_means_per_document_language(run_of):
+    # c and p are Chinese and Persian, u has no known language and stays in both rankings
+    qrels = {"1": {"c": 1, "p": 1}, "2": {"p": 1, "c": 0}}
+    run = run_of({"1": "upc", "2": "cup"})
+    table = evaluate({"r": run}, qrels, ["RR"], per="doc_lang", doc_langs={"c": "zho", "p": "fas"})
+    assert table.counts == {"all": 2, "fas": 2, "zho": 1}  # query 2 has nothing relevant in Chinese
+    assert table.mean("r", "RR", "zho") == 0.5
+    assert table.mean("r", "RR", "fas") == 0.5
+
+    class Docs:
+        def get(self, ids):
+            return [Item(id, lang={"c": "zho", "p": "fas"}.get(id)) for id in ids]
+
+    from_docs = evaluate({"r": Run(run.queries, run.hits, docs=Docs())}, qrels, ["RR"], per="doc_lang")
+    assert from_docs.means == table.means
+    with pytest.raises(InputError, match="no relevant document has a language"):
+        evaluate({"r": run}, qrels, ["RR"], per="doc_lang")
+
+
+def test_a_run_deeper_than_the_tracks_take_is_named(grades, good):
+    hits = {
+        "1": [(f"d{i}", -float(i)) for i in range(1001)],
+        "2": [(f"d{i}", -float(i)) for i in range(1000)],
+    }
+    table = evaluate({"deep": Run.of([Item("1"), Item("2")]).ranking(hits)}, {"1": {"d1000": 1}, "2": {"d0": 1}},
+                     ["R@1000", "AP"])  # fmt: skip
+    assert table.deep == {"deep": ("1",)}
+    assert "deep has more than 1,000 hits for 1 queries" in str(table)
+    assert table.to_json()["systems"][0]["deep"] == ["1"]
+    assert table.mean("deep", "R@1000") == 0.5
+    assert table.mean("deep", "AP") == pytest.approx((1 + 1 / 1001) / 2)
+    assert evaluate({"good": good}, grades, ["RR"]).deep == {"good": ()}
+
+
+def test_two_systems_of_one_name(tmp_path, grades, good, poor):
+    with pytest.raises(InputError, match="two systems have the name 'good'"):
+        evaluate([("good", good), ("good", poor)], grades, ["RR"])
+    assert evaluate([("good", good), ("poor", poor)], grades, ["RR"]).systems == ("good", "poor")
+    good.to_trec(tmp_path / "good.trec")
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text("1 0 a 1\n")
+    (tmp_path / "same").mkdir()
+    with pytest.raises(InputError, match="given twice"):
+        evaluate_files(qrels, [tmp_path / "good.trec", tmp_path / "same" / ".." / "good.trec"])
+
+
+def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
+    poor.to_trec(tmp_path / "poor.trec")
+    good.to_trec(tmp_path / "good.trec")
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text("".join(f"{q} 0 a 1\n{q} 0 b 1\n" for q in "1234"))
+    (tmp_path / "langs").write_text("a zho\nb fas\n")
+    arguments = [
+        "evaluate", qrels, tmp_path / "good.trec", tmp_path / "poor.trec", "--langs", tmp_path / "langs",
+        "--baseline", 0, "--test", "randomisation", "--correction", "bonferroni", "--interval", 0.9, "--seed", 3,
+        "-m", "RR", "-m", "PEER@20", "-m", "alpha_nDCG@20", "--per-topic",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["test"], told["correction"], told["level"]) == ("randomisation", "bonferroni", 0.9)
+    assert told["measures"] == ["RR", "PEER@20", "alpha_nDCG@20"]
+    assert told["per"] == "doc_lang"
+    assert told["systems"][0]["values"]["alpha_nDCG@20"] == dict.fromkeys("1234", 1)
+    expected = evaluate_files(qrels, [tmp_path / "good.trec", tmp_path / "poor.trec"], langs=tmp_path / "langs",
+                              measures=told["measures"], baseline=0, test="randomisation",
+                              correction="bonferroni", interval=0.9, seed=3)  # fmt: skip
+    assert told == json.loads(json.dumps(expected.to_json(per_query=True)))
+    shown = CliRunner().invoke(app, [*map(str, arguments), "--no-per-language"])
+    assert "RR per topic" in shown.stdout
+    assert "per doc_lang" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"runs": {}}, "no runs"),
+        ({"qrels": {}}, "no judgements"),
+        ({"measures": []}, "no measures"),
+        ({"baseline": "goood"}, "unknown baseline 'goood'; did you mean good?"),
+        ({"baseline": 2}, "there are 1 systems, numbered from 0"),
+        ({"baseline": -1}, "there are 1 systems"),
+        ({"test": "u"}, "unknown test 'u'"),
+        ({"correction": "hom"}, "unknown correction 'hom'; did you mean holm?"),
+        ({"interval": 95.0}, "an interval of confidence 95.0: between 0 and 1"),
+        (
+            {"qrels": {"x9": {"a": 1}}},
+            "no query in common: the run has 1, 2, 3, ... (4 in all), the qrels have x9",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(arguments, told, grades, good):
+    with pytest.raises(InputError) as error:
+        evaluate(**{"runs": {"good": good}, "qrels": grades, "measures": ["RR"]} | arguments)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_and_the_language_in_column_2(tmp_path, good, poor):
+    good.to_trec(tmp_path / "good.trec")
+    (tmp_path / "other").mkdir()
+    poor.to_trec(tmp_path / "other" / "good.trec")
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text("".join(f"{q} zho a 1\n{q} fas b 0\n" for q in "1234"))
+    table = evaluate_files(qrels, [tmp_path / "good.trec", tmp_path / "other" / "good.trec"], measures=["RR"],
+                           per_language=True, baseline=0)  # fmt: skip
+    assert table.systems == (str(tmp_path / "good.trec"), str(tmp_path / "other" / "good.trec"))
+    assert table.groups == ("all", "zho")
+    assert (
+        table.mean(table.systems[0], "RR", "zho") == 1
+    )  # the Persian document above it is not of this ranking
+    one = evaluate_files(qrels, [tmp_path / "good.trec"])
+    assert one.systems == ("good",)
+    assert one.measures == MEASURES
+    with pytest.raises(InputError, match="given twice"):
+        evaluate_files(qrels, [tmp_path / "good.trec"] * 2)
+    qrels.write_text("1 0 a 1\n")
+    with pytest.raises(InputError, match="does not give the documents' languages"):
+        evaluate_files(qrels, [tmp_path / "good.trec"], per_language=True)

@@ -1,0 +1,155 @@
+"""A table as people and programs read it: on a terminal, in Markdown, in LaTeX and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from crosslens.evaluation.evaluate import evaluate
+from crosslens.evaluation.grids import Cell, Grid
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_groups_are_marked_and_told(systems, judged, kinds):
+    table = evaluate(systems, judged, ["RR"], per="kind", queries=kinds, baseline="base")
+    heads, better = table.markdown().split("**RR per kind**")[1].strip().splitlines()[0::4][:2]
+    assert heads == "| system | all (40) | alone (1) | even (19) | odd (20) |"
+    assert better.startswith("| better |")
+    assert ["†" in cell for cell in better.split("|")[2:-1]] == [True, False, True, True]
+    assert "† per kind: tested over the queries of the group alone" in table.markdown()
+    assert "one query allows no test: alone" in str(table)
+    marked = next(
+        line for line in table.latex().split("RR per kind")[1].splitlines() if line.startswith("better")
+    )
+    assert [r"$^\dagger$" in cell for cell in marked.split("&")[1:]] == [True, False, True, True]
+    told = json.loads(json.dumps(table.to_json(), allow_nan=False))["systems"][2]["against_baseline"]["RR"]
+    assert told["p"] == table.comparisons["better", "RR"].p
+    assert set(told["groups"]) == {"alone", "even", "odd"}
+    assert told["groups"]["odd"]["p"] == table.comparison("better", "RR", "odd").p
+    assert told["groups"]["alone"]["p"] is told["groups"]["alone"]["corrected"] is None
+    without = evaluate(systems, judged, ["RR"], baseline="base").to_json()["systems"][2]["against_baseline"][
+        "RR"
+    ]
+    assert "groups" not in without
+    assert without["p"] == told["p"]
+
+
+def tabulars(latex: str) -> list[list[str]]:
+    """The lines of every tabular; asserts that braces and environments are closed and cells are as many as columns."""
+    bare = latex.replace("\\\\", "").replace(r"\{", "").replace(r"\}", "")
+    depth = 0
+    for character in bare:
+        depth += (character == "{") - (character == "}")
+        assert depth >= 0
+    assert depth == 0
+    for environment in ("table", "tabular", "minipage"):
+        assert latex.count(f"\\begin{{{environment}}}") == latex.count(f"\\end{{{environment}}}")
+    found = []
+    for part in latex.split(r"\begin{tabular}{@{}")[1:]:
+        columns, body = part.split("@{}}\n", 1)
+        lines = [line for line in body.split(r"\end{tabular}")[0].splitlines() if line.endswith(r"\\")]
+        width = 1 + columns.count("r") if columns[0] == "l" else 1 + columns.split("}")[1].count("r")
+        assert all(len(re.split(r"(?<!\\)&", line)) == width for line in lines)
+        found.append(lines)
+    return found
+
+
+def test_latex(systems, judged, kinds, random_run):
+    awful = r"[x] \input{y} a & b_<c> 50% #1 $m$ ~^ a--b"
+    table = evaluate(systems | {awful: random_run(7, 1), "* star": random_run(8, 1)}, judged, ["RR", "P@1"], per="kind",
+                     queries=kinds, baseline="base", interval=0.95)  # fmt: skip
+    latex = table.latex(caption="A_B", label="tab:x")
+    main, rr, p1 = tabulars(latex)
+    assert len(main) == len(rr) == len(p1) == 1 + len(table.systems)
+    assert main[0] == r"system (40 queries) & RR & P@1 \\"
+    assert main[3].count(r"\textbf{") == 2  # best of both columns
+    assert main[3].startswith(rf"\raggedright better & \textbf{{{table.mean('better', 'RR'):.4f}$^\dagger$ [")
+    assert main[5].startswith(
+        r"\raggedright {[}x] \textbackslash{}input\{y\} a \& b\_\textless{}c\textgreater{} 50\% \#1 \$m\$ "
+        r"\textasciitilde{}\textasciicircum{} a-{}-b &"
+    )
+    assert main[6].startswith(r"\raggedright {*} star &")
+    assert r"\caption{A\_B: RR per kind}" in latex
+    assert re.findall(r"\\label{(.*?)}", latex) == ["tab:x", "tab:x-2", "tab:x-3"]
+    assert r"\par $^\dagger$ differs from base (two-sided paired t-test, Holm-corrected" in latex
+    assert "xelatex" in latex.lower()
+    for command in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert latex.count(command) == 3
+
+
+def test_a_grid_too_wide_for_a_page_is_turned():
+    rows = tuple((Cell(name), *[Cell("0.1234 [0.1, 0.2]", name == "two")] * 30) for name in ("one", "two"))
+    grid = Grid("wide", ("system", *map(str, range(30))), rows, ("a note",))
+    ((head, *lines),) = tabulars(grid.latex("x", "tab:x"))
+    assert head == r"system & one & two \\"
+    assert [line.split(" & ")[0] for line in lines] == list(map(str, range(30)))
+    assert lines[7] == r"7 & 0.1234 [0.1, 0.2] & \textbf{0.1234 [0.1, 0.2]} \\"
+    assert r"\caption{x: wide}" in grid.latex("x")
+    narrow = Grid("", ("system", "a", "b"), ((Cell("one"), Cell("1"), Cell("2")),))
+    assert tabulars(narrow.latex()) == [[r"system & a & b \\", r"one & 1 & 2 \\"]]
+    long = Grid("", ("system", "a" * 200), ((Cell("one"), Cell("1")), (Cell("two"), Cell("2"))))
+    assert len(tabulars(long.latex())[0]) == 2  # a row and a head: narrower so
+
+
+def test_every_topic_on_demand(grades, good, poor):
+    table = evaluate({"good": good, "poor": poor}, grades, ["RR", "P@1"])
+    assert "per topic" not in table.markdown()
+    markdown = table.markdown(per_topic=True)
+    assert "**RR per topic**" in markdown
+    assert "| topic | good | poor |" in markdown
+    assert "| 3 | **0.5000** | 0.2500 |" in markdown
+    assert "| 4 | 1.0000 | 1.0000 |" in markdown  # neither is better
+    one = evaluate({"poor": poor}, grades, ["RR", "P@1"]).markdown(per_topic=True)
+    assert "| topic | RR | P@1 |" in one
+    assert "| 3 | 0.2500 | 0.0000 |" in one
+
+
+def test_markdown_and_text_and_json(systems, judged, random_run):
+    table = evaluate(systems | {"a|b [red]": random_run(7, 1)}, judged, ["RR", "P@1"], baseline="base")
+    markdown = table.markdown()
+    lines = markdown.splitlines()
+    assert lines[0] == "| system (40 queries) | RR | P@1 |"
+    assert lines[1] == "|---|---:|---:|"
+    assert lines[2].startswith("| base | 0.")
+    assert "a\\|b [red]" in markdown
+    better = next(line for line in lines if line.startswith("| better"))
+    assert better.count("**") == 4  # best of both columns
+    assert "†" in better
+    assert "Holm" in markdown
+    text = str(table)
+    assert "\x1b" not in text
+    assert "a|b [red]" in text  # rich would take it for a colour
+    for system in table.systems:
+        assert f"{table.mean(system, 'RR'):.4f}" in text
+    told = json.loads(json.dumps(table.to_json(per_query=True), allow_nan=False))
+    assert told["measures"] == ["RR", "P@1"]
+    assert told["baseline"] == "base"
+    assert told["systems"][2]["name"] == "better"
+    assert told["systems"][2]["means"]["RR"]["all"] == table.mean("better", "RR")
+    assert told["systems"][2]["values"]["RR"]["7"] == table.values["better"]["RR"]["7"]
+    assert "values" not in table.to_json()["systems"][0]
+
+
+def test_groups_are_rendered_once_a_measure(grades, good, poor):
+    table = evaluate({"good": good, "poor": poor}, grades, ["RR", "P@1"], per="kind")
+    text, markdown = str(table), table.markdown()
+    for title in ("RR per kind", "P@1 per kind"):
+        assert text.count(title) == markdown.count(title) == 1
+    assert "| system | all (4) | text to photo (2) | text to text (1) | unknown (1) |" in markdown
+
+
+def test_no_pandas_and_no_colour_when_piped():
+    code = (
+        "import sys; from pathlib import Path; from crosslens.evaluation.evaluate import evaluate_files;"
+        f"evaluate_files(Path({str(GOLDEN / 'qrels.txt')!r}), [Path({str(GOLDEN / 'run.trec')!r})]).show();"
+        "print([m for m in ('pandas', 'torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout
+    assert "0.3211" in done.stdout  # nDCG@20 as ir_measures printed it when the golden run was made
+    assert done.stdout.strip().endswith("[]")
+    assert done.stderr == ""
