@@ -21,6 +21,12 @@ types: $(VENV)/.test
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/crosslens
 	cd $(VENV)/types && ../bin/mypy --config-file crosslens/pyproject.toml -p crosslens
 
+# Writes the tables of docs/measured/ into the pages, then builds the site; nothing is fetched.
+docs: $(VENV)/.docs
+	$(BIN)/python benchmarks/measurements.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "the documentation: site/index.html"
+
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,5 +42,9 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[offline,dev]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build crosslens.egg-info
+	rm -rf $(VENV) build site crosslens.egg-info

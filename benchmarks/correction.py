@@ -22,6 +22,7 @@ from crosslens.encoders.cache import cached
 from crosslens.indexes import derived
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
+from measurements import add_save, save, tabulate
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--openings", default="16,64,256", help="first lines a language, comma-separated")
     parser.add_argument("-k", type=int, default=100)
     parser.add_argument("--device", default="auto")
+    add_save(parser)
     given = parser.parse_args()
 
     collection = load_collection(given.collection)
@@ -59,7 +61,10 @@ def main() -> None:
     )
     with redirect_stdout(sys.stderr):
         table.show()
-    print(json.dumps(table.to_json(), indent=2))
+    report = table.to_json()
+    columns = [("nDCG@20", group) for group in table.groups]
+    save(given.save, report, [tabulate(report, columns, p=True)])
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

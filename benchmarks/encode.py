@@ -25,9 +25,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measurements import Table, add_save, save
 
 RATIO, COSINE = 2.5, 0.999  # of the default precision against sentence-transformers
 INT8_RATIO, INT8_LOSS = 4.0, 0.01  # and of int8: speed, and the share of nDCG@20 that may be lost
@@ -313,6 +315,37 @@ def peak(count: int, device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def tables(report: dict[str, Any]) -> list[Table]:
+    """What pages show of the parts that were measured."""
+    made = []
+    if found := report.get("speed"):
+        rows = []
+        for name, each in found.items():
+            if not isinstance(each, dict):
+                continue
+            row = [name, str(each["texts_per_second"])]
+            if "ratio" in each:
+                row[0] += f" ({each['dtype']})"
+                row += [str(each[key]) for key in ("ratio", "cpu_ratio", "cosine_min")]
+                row.append(f"{each['share_of_gemm_peak']:.0%} of {each['gemm_gflops']} GFLOP/s")
+            rows.append([*row, *[""] * (6 - len(row))])
+        columns = ("", "texts/s", "ratio", "of CPU time", "lowest cosine", "of the matrix-product rate")
+        made.append(Table(columns, rows, f"{found['texts']} texts, {found['threads']} threads"))
+    if found := report.get("quality"):
+        row = [Path(found["collection"]).name, str(found["topics"]), str(found["documents"])]
+        row += [f"{found['nDCG@20'][dtype]:.4f}" for dtype in ("float32", "int8")]
+        row += [f"{found['loss']:.2%} ± {found['loss_within']:.2%}", f"{found['cosine_min']}"]
+        columns = ("collection", "topics", "documents", "nDCG@20, float32", "int8", "loss", "lowest cosine")
+        made.append(Table(columns, [row], "int8 against float32"))
+    if found := report.get("overhead"):
+        rows = [[budget, str(e["texts_a_batch"]), f"{e['median']:.1%}"] for budget, e in found.items()]
+        made.append(Table(("tokens a batch", "texts a batch", "time outside the model"), rows))
+    if found := report.get("memory"):
+        pairs = zip(found["texts"], found["peak_bytes"], strict=True)
+        made.append(Table(("texts", "peak MB"), [[f"{n:,}", f"{b / 1e6:,.0f}"] for n, b in pairs]))
+    return made
+
+
 def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -329,6 +362,7 @@ def main() -> int:
     parser.add_argument("--topics", type=int, default=0, help="0: all")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    add_save(parser)
     options = parser.parse_args()
     if options.peak:
         print(peak(options.peak, options.device))
@@ -351,6 +385,7 @@ def main() -> int:
             missed += lacking
     for each in missed:
         tell(f"missed: {each}")
+    save(options.save, {**report, "missed": missed}, tables(report))
     print(json.dumps({**report, "missed": missed}, indent=2))
     return 1 if missed else 0
 

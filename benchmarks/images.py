@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from measurements import Table, add_save, save
 
 GOAL, COSINE = 1.5, 0.999
 MODEL = "ViT-B-32"
@@ -138,6 +139,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--model", default=MODEL, help="an open_clip architecture")
+    add_save(parser)
     options = parser.parse_args()
 
     import torch
@@ -221,6 +223,13 @@ def main() -> int:
         )
     lowest = report["cosine_min"][f"crosslens {auto}"]
     print(f"ratio {report['ratio']}, in the same dtype {report['ratio_same_dtype']}", file=sys.stderr)
+    rows = [
+        [system, str(rate), str(report["cosine_min"][system])]
+        for system, rate in report["pictures_per_second"].items()
+    ]
+    same = ", ".join(f"{found} in {dtype}" for dtype, found in report["ratio_same_dtype"].items())
+    note = f"Ratio {report['ratio']}; with the same precision on both sides {same}."
+    save(options.save, report, [Table(("system", "pictures/s", "lowest cosine"), rows)], [note])
     print(json.dumps(report, indent=2))
     return 0 if report["ratio"] >= GOAL and lowest >= COSINE else 1
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measurements import Table, add_save, save
 
 LANGS = ("eng", "zho", "rus", "fas", "spa", "ara", "deu", "fra", "jpn", "hin", "kor", "swa")
 FILTER, SHARE = "swa", 0.05
@@ -348,6 +349,7 @@ def main() -> int:
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", nargs=2, metavar=("SYSTEM", "FOLDER"), help=argparse.SUPPRESS)
+    add_save(parser)
     arguments = parser.parse_args()
     if arguments.measure:
         system, folder = arguments.measure
@@ -357,6 +359,11 @@ def main() -> int:
         parser.error("--rows must be at least 4000, so that the filter keeps 100 and more")
     report = run(arguments.rows, arguments.dim, arguments.threads)
     print(table(report), file=sys.stderr)
+    rows = [
+        [SYSTEMS[system], *(str(result.get(key, "-")) for key in COLUMNS.values())]
+        for system, result in report["systems"].items()
+    ]
+    save(arguments.save, report, [Table(("", *COLUMNS), rows)])
     print(json.dumps(report))
     return 0 if all(report["checks"].values()) else 1
 

@@ -24,6 +24,7 @@ from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.pipeline import Stage, zscore
 from crosslens.runs import Qrels
+from measurements import add_save, save, tabulate
 
 MEASURES = ("nDCG@10", "R@10", "R@100")
 BASELINE = "e5-small dense"
@@ -105,6 +106,7 @@ def main() -> int:
     parser.add_argument("--prompt", default="eng", help="a language, a name, or own")
     parser.add_argument("--tasks", nargs="*", default=list(tasks()), choices=list(tasks()))
     parser.add_argument("--device", default="auto")
+    add_save(parser)
     options = parser.parse_args()
 
     spec = f"promptreps:{options.model}?prompt={options.prompt}"
@@ -139,6 +141,12 @@ def main() -> int:
             "table": table.to_json(),
             "against PromptReps dense": steps(inside),
         }
+    shown = []
+    for name, found in report["tasks"].items():
+        groups = [group for group in found["table"]["queries"] if group != "others"]
+        columns = [("nDCG@10", group) for group in groups]
+        shown.append(tabulate(found["table"], columns, p=True, title=name))
+    save(options.save, report, shown)
     print(json.dumps(report, indent=2))
     return 0
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslens.commands.console import guarded
+from measurements import Table, add_save, save, tabulate
 from rerank_quality import METHODS
 
 PARTS = ("likelihood", "yesno", "distinct", "setwise")
@@ -48,6 +49,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     common.add_argument("--index", type=Path, metavar="DIR", help="its index; the demo is indexed in memory")
     common.add_argument("--seed", type=int, default=0, help="of all sampling (%(default)s)")
     common.add_argument("--device", default="auto")
+    add_save(common)
     common.add_argument("--json", action="store_true", help="one JSON object on stdout, the table on stderr")
 
     speed = verbs.add_parser("speed", parents=[common], help="seconds against the plain loop")
@@ -112,6 +114,20 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
 
 
+def tables(verb: str, report: dict[str, Any]) -> list[Table]:
+    """What pages show of a report."""
+    if verb == "tune":
+        groups = report["quality"]["queries"]
+        return [tabulate(report["quality"], [("nDCG@10", group) for group in groups], p=True)]
+    if verb == "quality":
+        head, *rows = report["rows"]
+    else:
+        from rerank_show import speed_rows
+
+        head, *rows = speed_rows(report)
+    return [Table(head, rows)]
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parsed(arguments)
     passed = True
@@ -134,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         report = getattr(rerank_quality, options.verb)(options)
         text = report.pop("text")
+    save(options.save, report, tables(options.verb, report))
     print(text, file=sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(report, ensure_ascii=False))

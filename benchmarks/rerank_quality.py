@@ -24,7 +24,7 @@ from crosslens.multilingual.reranking.notes import FAULTS, describe_judging
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import Rerank
 from crosslens.pipeline import watch
-from rerank_show import FIRST, MEASURE, quality_table, tune_table
+from rerank_show import FIRST, MEASURE, quality_rows, quality_table, tune_table
 from rerank_task import Task, task
 
 METHODS = (
@@ -87,6 +87,7 @@ def quality(options: Namespace) -> dict[str, Any]:
         "failed": failed,
         "quality": compared.to_json(),
         "text": quality_table(records, failed, compared),
+        "rows": quality_rows(records, compared),
     }
 
 

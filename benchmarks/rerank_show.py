@@ -26,8 +26,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def speed_table(report: Mapping[str, Any]) -> str:
-    """What `speed` found."""
+def speed_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """What `speed` found, a part a row, under the names of the columns."""
     parts = report["parts"]
     dtypes = list(next(iter(parts.values()))["loops"])
     factors = list(next(iter(parts.values()))["factors"])
@@ -45,10 +45,16 @@ def speed_table(report: Mapping[str, Any]) -> str:
         row.append(f"{found['agreement']['float32']['max_difference']:.1g}")
         row.append(str(found["agreement"]["as_run"]["spearman"]))
         rows.append(row)
+    return rows
+
+
+def speed_table(report: Mapping[str, Any]) -> str:
+    """What `speed` found, and what its columns are."""
+    parts = report["parts"]
     timed = sorted({loop["timed_on"] for found in parts.values() for loop in found["loops"].values()})
     return "\n".join(
         [
-            *aligned(rows),
+            *aligned(speed_rows(report)),
             f"{report['judge']} in {report['dtype']} on {report['device']}, {report['threads']} threads; "
             f"{report['fraction']:.0%} of the queries.",
             f"Ours is timed over all prompts; the loops over random samples of these ({', '.join(map(str, timed))} "
@@ -63,8 +69,8 @@ def speed_table(report: Mapping[str, Any]) -> str:
     )
 
 
-def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compared: Table) -> str:
-    """Costs a query and the difference to the first stage, then means by group."""
+def quality_rows(records: Mapping[str, Any], compared: Table) -> list[list[str]]:
+    """Costs a query and the difference to the first stage, a method a row, under the names of the columns."""
     rows = [["method", "calls", "rounds", "prompt tokens", "generated", "seconds", "faults"]]
     rows[0] += [MEASURE, "change", "p"]
     rows.append([FIRST, *[""] * 6, f"{compared.mean(FIRST, MEASURE):.4f}", "", ""])
@@ -77,7 +83,12 @@ def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compare
         row += [f"{found['seconds'] / count:.2f}", str(found["faults_in_all"])]
         row += [f"{compared.mean(name, MEASURE):.4f}", f"{against.difference:+.4f}"]
         rows.append([*row, f"{against.corrected:.3f}"])
-    lines = aligned(rows)
+    return rows
+
+
+def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compared: Table) -> str:
+    """Costs a query and the difference to the first stage, then means by group."""
+    lines = aligned(quality_rows(records, compared))
     lines.append("Calls, tokens and seconds are for a query; rounds and faults in the answers in all.")
     lines.append(
         "p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods."

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslens.multilingual.collections.registry import load_collection
+from measurements import Table, add_save, save
 
 TOPICS = 1000
 DEEP = 1000
@@ -98,6 +99,21 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
     }
 
 
+def tables(found: dict[str, Any]) -> list[Table]:
+    """What pages show: growth of indexing, and the seconds of a search and its evaluation."""
+    rows = []
+    for each in found["indexing"].values():
+        sizes = [f"{each[key] / 1e6:,.0f}" if key in each else "" for key in ("peak_bytes", "above_bytes")]
+        speed = [f"{each['seconds']:,.0f}", f"{each.get('per_second', '')}"]
+        rows.append([f"{each['documents']:,}", *speed, *sizes])
+    columns = ("documents", "seconds", "documents/s", "peak resident MB", "above program and model, MB")
+    search = found["search"]
+    spent = [[f"encode {search['queries']:,} queries", str(search["encode_seconds"])]]
+    spent += [[f"search them exactly, {k} deep", str(each)] for k, each in search["search_seconds"].items()]
+    spent.append(["seven measures of the deepest run", str(search["evaluate_seconds"])])
+    return [Table(columns, rows, "Indexing"), Table(("", "seconds"), spent, "Search")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("collection", type=Path)
@@ -105,6 +121,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("/tmp/scale"))
     parser.add_argument("--encoder", default="offline:e5-small")
     parser.add_argument("--search-only", type=Path, help=argparse.SUPPRESS)
+    add_save(parser)
     given = parser.parse_args()
     if given.search_only:
         print(json.dumps(searched(given.search_only, given.collection)))
@@ -135,7 +152,9 @@ def main() -> None:
     )  # fmt: skip
     search = json.loads(alone.stdout)
     print(f"search: {search}", file=sys.stderr)
-    print(json.dumps({"indexing": report, "search": search}, indent=2))
+    found = {"indexing": report, "search": search}
+    save(given.save, found, tables(found))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from measurements import Table, add_save, save
+
 STEPS = """
 import json, sys, time
 marks = [("start", time.perf_counter())]
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument(
         "--encoder", action="append", help="encoder SPECs (default: what `crosslens index` takes)"
     )
+    add_save(parser)
     options = parser.parse_args()
     query = "how long do cats sleep"
     with tempfile.TemporaryDirectory() as where:
@@ -74,6 +77,9 @@ def main() -> int:
     print(f"crosslens search, whole command: {report['whole_command_seconds']} s", file=sys.stderr)
     for name, spent in report["steps_seconds"].items():
         print(f"  {name:32} {spent:7.3f} s", file=sys.stderr)
+    rows = [["the whole command", str(report["whole_command_seconds"])]]
+    rows += [[name, f"{spent:.2f}"] for name, spent in report["steps_seconds"].items()]
+    save(options.save, report, [Table(("", "seconds"), rows)])
     print(json.dumps(report, indent=2))
     return 0
 
