@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crosslens.commands.console import guarded
+from crosslens.commands.console import run_guarded
 from measurements import Table, add_save, save, tabulate
 from rerank_quality import METHODS
 
@@ -162,4 +162,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: sys.exit(main())))
+    sys.exit(run_guarded(lambda: sys.exit(main())))

