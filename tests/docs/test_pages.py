@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import subprocess
+import tomllib
 import unicodedata
 
 import crosslens
@@ -99,6 +100,17 @@ def test_every_public_name_is_described_once():
     for name in described:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_extra_is_described():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    table = (
+        (ROOT / "docs/getting-started.md").read_text("utf-8").partition("### Extras")[2].partition("\n#")[0]
+    )
+    assert (
+        set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+        == extras.keys()
+    )
 
 
 def test_the_site_fetches_nothing():
