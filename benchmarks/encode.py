@@ -41,7 +41,7 @@ DEPTH = 1000
 
 def texts(count: int) -> list[str]:
     """Texts of 1 to about 450 tokens in 14 languages: runs of sentences of the demo collection, seeded."""
-    from crosslens.demo import Demo
+    from crosslens.demo.collection import Demo
 
     sources = [item.text for item in Demo().docs() if item.text]
     draw = random.Random(0)

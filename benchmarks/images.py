@@ -36,11 +36,11 @@ def pictures(folder: Path, count: int) -> list[Path]:
 
     Without noise, what is enlarged would hold fewer bits a pixel than a photo does, and be decoded faster.
     """
-    from crosslens.demo import photos
+    from crosslens.demo.collection import list_photos
     from crosslens.media.images import open_image
 
     draw = random.Random(0)
-    sources = [open_image(photo.path(), max_pixels=None) for photo in photos()]
+    sources = [open_image(photo.path(), max_pixels=None) for photo in list_photos()]
     margin = 64
     wide = SIZES[-1][0]
     noise = np.random.default_rng(0).normal(0, 5, (wide + margin, wide + margin, 1)).astype(np.float32)

@@ -42,7 +42,7 @@ class Task:
 
 
 def tasks() -> dict[str, Task]:
-    from crosslens.demo import Demo
+    from crosslens.demo.collection import Demo
 
     demo = Demo()
     texts = [item for item in demo.docs() if item.text]

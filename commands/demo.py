@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import emit
+from .console import emit, progress
 from .options import Device, Json
 
 
@@ -24,15 +24,17 @@ def demo_command(
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from ..demo.tour import show, tour
+    from rich.console import Console
+
+    from ..demo.tour import tour
 
     with (
         TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
     ):
-        report = tour(Path(where), html, device=device)
+        report = tour(Path(where), html, device=device, progress=progress)
         if directory is None:
             report = replace(report, index="temporary, removed; --dir DIR keeps it")
         if json:
             emit(report.to_json())
         else:
-            show(report)
+            report.print(Console())

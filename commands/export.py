@@ -29,7 +29,7 @@ def export_command(
             load_collection(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
         )  # fmt: skip
     if json:
-        emit({"directory": str(directory), "format": format, **vars(done)})
+        emit({"directory": str(directory), "format": format, **done.to_json()})
     else:
         print(
             f"{directory}: {done.documents} documents, {done.queries} topics, {done.judged} judgements, "

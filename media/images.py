@@ -149,6 +149,18 @@ def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTE
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 
 
+def image_file(source: Path | bytes | Image.Image, *, name: str = "") -> tuple[bytes, str]:
+    """A picture as `image_bytes`, and the ending of a file for them; also `InputError` if its format is not known."""
+    content = image_bytes(source, name=name)
+    try:
+        # Reads the header only.
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            kind = (image.format or "").lower()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise InputError(f"{name}: not a picture in a known format") from None
+    return content, {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+
+
 def _file_size(path: Path, name: str) -> int:
     try:
         status = path.stat()

@@ -24,7 +24,8 @@ class Medium:
 
     `open` decodes a path or bytes for a model, within limits, and raises `InputError` for what it cannot read.
     `encode` and `digest` are for objects in memory: as bytes that are stored, and as bytes that stand for the content.
-    `suffixes` are the endings of its files, as `.png`.
+    `suffixes` are the endings of its files, as `.png`. `to_file` gives a value as the bytes of a file and its ending;
+    its `InputError` begins with the label given. Without it a file is taken as it is.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Medium:
     open: Callable[[Any], Any]
     encode: Callable[[Any], bytes]
     digest: Callable[[Any], bytes]
+    to_file: Callable[[Any, str], tuple[bytes, str]] | None = None
 
 
 MEDIA: dict[str, Medium] = {}  # in the order in which joined names (`text+image`) are written
@@ -76,6 +78,19 @@ def to_bytes(name: str, value: object) -> bytes:
     return value if isinstance(value, bytes) else MEDIA[name].encode(value)
 
 
+def to_file(name: str, value: object, label: str) -> tuple[bytes, str]:
+    """A medium as the bytes of a file and its ending; `InputError`, which begins with `label`, if it cannot be read."""
+    medium = MEDIA[name]
+    if medium.to_file is not None:
+        return medium.to_file(value, label)
+    if not isinstance(value, Path):
+        return to_bytes(name, value), medium.suffixes[0]
+    if not value.is_file():
+        raise InputError(f"{label}: {value} is not a file")
+    suffix = value.suffix.lower()
+    return value.read_bytes(), suffix if suffix in medium.suffixes else medium.suffixes[0]
+
+
 def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
     from .images import open_image
 
@@ -92,5 +107,11 @@ def _digest_image(image: PIL.Image.Image) -> bytes:
     return f"{image.mode}{image.size}".encode() + image.tobytes()
 
 
+def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:
+    from .images import image_file
+
+    return image_file(source, name=label)
+
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".qoi")
-register(Medium("image", IMAGE_SUFFIXES, _open_image, _encode_image, _digest_image))
+register(Medium("image", IMAGE_SUFFIXES, _open_image, _encode_image, _digest_image, _image_to_file))

@@ -71,7 +71,7 @@ class Results:
             "collections": [
                 {
                     "name": part.collection,
-                    "counts": asdict(part.counts) | {"langs": dict(part.counts.langs)},
+                    "counts": part.counts.to_json(),
                     "query_langs": dict(part.query_langs),
                     "indexes": [dict(index) for index in part.indexes],
                     "systems": {name: asdict(outcome) for name, outcome in part.outcomes.items()},

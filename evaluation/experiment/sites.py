@@ -187,14 +187,14 @@ class ExperimentSite:
         if files is not None and memo.exists():
             stored = json.loads(memo.read_text("utf-8"))
             if stored.get("files") == files:
-                return Content(CollectionCounts(**stored["counts"]), stored["content"], stored["ids"])
+                return Content(CollectionCounts.from_json(stored["counts"]), stored["content"], stored["ids"])
         counts = collection.check()
         with self._progress(f"reading {make_slug(name)}", counts.documents) as watcher:
             content, ids = _digest_documents(collection, watcher)
         memo.parent.mkdir(parents=True, exist_ok=True)
         stored = {
             "files": files,
-            "counts": asdict(counts) | {"langs": dict(counts.langs)},
+            "counts": counts.to_json(),
             "content": content,
             "ids": ids,
         }

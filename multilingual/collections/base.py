@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ...errors import InputError, list_few
-from ...items import Item
+from ...items import Item, SeenIds
 from ...runs import Qrels
+from .records import Rows, parse_record
 from .topics import Source, check_topic_languages
+
+T = TypeVar("T")
+PROBLEMS = 10  # bad rows that are described; all are counted
+
+
+class MissingPart(InputError):
+    """The collection has no documents, no topics, or no judgements."""
 
 
 @dataclass(frozen=True)
 class CollectionCounts:
-    """What `check` found; `langs` counts documents by language (`""`: not given), `skipped` bad lines."""
+    """What `check` counted: `langs` documents by language (`""`: not given), `media` documents by what they hold
+    beside text, `judged` judgements, `relevant` those of a grade above 0, `skipped` bad rows."""
 
     documents: int
     langs: Mapping[str, int]
-    images: int
+    media: Mapping[str, int]
     queries: int
     judged: int = 0
     relevant: int = 0
     skipped: int = 0
 
+    @property
+    def images(self) -> int:
+        """How many documents have a picture."""
+        return self.media.get("image", 0)
 
-class MissingPart(InputError):
-    """The collection has no topics, or no judgements."""
+    def to_json(self) -> dict[str, Any]:
+        """The counts by name; pictures as `images`, other media in `media`, if there are any."""
+        counts = {**vars(self), "langs": dict(self.langs)}
+        del counts["media"]
+        return counts | media_to_json(self.media)
+
+    @classmethod
+    def from_json(cls, counts: Mapping[str, Any]) -> CollectionCounts:
+        """What `to_json` gave."""
+        own = {name: count for name, count in counts.items() if name not in ("images", "media")}
+        images = {"image": counts["images"]} if counts["images"] else {}
+        return cls(media=images | counts.get("media", {}), **own)
 
 
 @runtime_checkable
@@ -59,49 +82,126 @@ class Collection(Protocol):
         ...
 
 
-def check_collection(
-    docs: Iterable[Item],
-    topics: Iterable[Item],
-    qrels: Qrels,
-    where: str,
-    published: Mapping[str, int] = MappingProxyType({}),
-) -> CollectionCounts:
-    """CollectionCounts of a collection; `InputError` on no documents, or judgements of unknown topics or documents.
+class FileCollection:
+    """What collections read from files share: bad rows are named by file and line, or skipped; an id occurs once.
 
-    Also on another number of documents in a language than was `published` (both are named), and where all
+    Files are streamed; of documents already read only a 64-bit hash of the id is kept. With `skip_bad` bad rows are
+    counted in `skipped` in place of being errors, and `problems` describes the first ten. A kind gives `document_rows`,
+    `read_document`, `queries` and `qrels`.
+    """
+
+    name: str
+
+    def __init__(self, *, skip_bad: bool = False) -> None:
+        self.skip_bad = skip_bad
+        # By what was read (documents, topics), so that a second pass does not count twice.
+        self._skipped: Counter[str] = Counter()
+        self._problems: dict[str, list[str]] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many bad rows the latest passes left out."""
+        return self._skipped.total()
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the first of them, at most ten."""
+        return [problem for problems in self._problems.values() for problem in problems][:PROBLEMS]
+
+    def docs(self) -> Iterator[Item]:
+        """The documents, streamed in the order of the files."""
+        return self.read_items("documents", self.document_rows(), self.read_document)
+
+    def document_rows(self) -> Rows:
+        """The rows of all documents; a line of JSON may be left as bytes."""
+        raise NotImplementedError
+
+    def read_document(self, row: Any) -> Item | None:
+        """The document of a row, lines of JSON parsed; None leaves it out, `InputError` says what is wrong with it."""
+        raise NotImplementedError
+
+    def read_items(self, what: str, rows: Rows, read: Callable[[Any], Item | None]) -> Iterator[Item]:
+        """The items of rows, as `docs` gives them; `what` they are keeps their problems apart from others'."""
+        self._skipped[what], self._problems[what] = 0, []
+        seen = SeenIds()
+        for place, row in rows:
+            try:
+                item = read(parse_record(row) if type(row) is bytes else row)
+                if item is not None and seen.add(item.id):
+                    raise InputError(f"the id {item.id!r} occurs a second time")
+            except InputError as error:
+                problem = f"{place}: {error}"
+                if not self.skip_bad:
+                    raise InputError(problem) from None
+                self._skipped[what] += 1
+                if len(self._problems[what]) < PROBLEMS:
+                    self._problems[what].append(problem)
+                continue
+            if item is not None:
+                yield item
+
+
+def media_to_json(media: Mapping[str, int]) -> dict[str, Any]:
+    """Counts by modality as they are written: pictures as `images`, others in `media`, if there are any."""
+    others = {name: count for name, count in media.items() if name != "image"}
+    return {"images": media.get("image", 0), **({"media": others} if others else {})}
+
+
+def read_if_present(read: Callable[[], T]) -> T | None:
+    """What `read` gives; None where the collection lacks that part."""
+    try:
+        return read()
+    except MissingPart:
+        return None
+
+
+def check_collection(
+    collection: Collection, where: str, published: Mapping[str, int] = MappingProxyType({})
+) -> CollectionCounts:
+    """Counts of a collection; `InputError` on no documents, or judgements of unknown topics or documents.
+
+    Also on another number of documents in a language than was `published` (the text gives both), and where all
     documents have a language and no topic is meant for any of them.
     """
-    topics = list(topics)
-    known = {topic.id for topic in topics}
-    judged = {doc for grades in qrels.values() for doc in grades}
-    unknown = set(judged)
+    topics = list(read_if_present(collection.queries) or ())
+    qrels = read_if_present(collection.qrels) or {}
+    unknown = {doc for grades in qrels.values() for doc in grades}
     langs: Counter[str] = Counter()
-    images = 0
-    for doc in docs:
+    media: Counter[str] = Counter()
+    for doc in collection.docs():
         langs[doc.lang or ""] += 1
-        images += doc.image is not None
+        if doc.image is not None or doc.media:
+            media.update(doc.modalities - {"text"})
         unknown.discard(doc.id)
     if not langs:
         raise InputError(f"{where} has no documents")
     for lang, expected in published.items():
-        if langs[lang] != expected:
-            raise InputError(
-                f"{where} has {langs[lang]:,} documents{' in ' * bool(lang)}{lang}, but {expected:,} were published: "
-                "complete the files, or add sample=true to use what is there"
-            )
+        check_count(where, langs[lang], expected, f"documents in {lang}" if lang else "documents")
     if "" not in langs:
         check_topic_languages(topics, langs, where)
+    known = {topic.id for topic in topics}
     if strangers := [topic for topic in qrels if topic not in known]:
         raise InputError(f"the qrels of {where} judge topics that it does not have: {list_few(strangers)}")
     if unknown:
         raise InputError(
             f"the qrels of {where} judge documents that it does not have: {list_few(sorted(unknown))}"
         )
+    grades = [grade for judged in qrels.values() for grade in judged.values()]
     return CollectionCounts(
         documents=langs.total(),
         langs=dict(langs.most_common()),
-        images=images,
+        media=dict(media),
         queries=len(known),
-        judged=sum(len(grades) for grades in qrels.values()),
-        relevant=sum(grade > 0 for grades in qrels.values() for grade in grades.values()),
+        judged=len(grades),
+        relevant=sum(grade > 0 for grade in grades),
+        skipped=getattr(collection, "skipped", 0),
     )
+
+
+def check_count(where: str, found: int, expected: int, what: str) -> None:
+    """`InputError` with both numbers unless as many were found as were published."""
+    if found != expected:
+        raise InputError(
+            f"{where} has {found:,} {what}, but {expected:,} were published: "
+            "complete the files, or add sample=true to use what is there"
+        )

@@ -2,114 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, unknown_name
+from ...errors import InputError, check_known
 from ...items import Item
 from ..languages import parse_language
 from .base import MissingPart
-from .files import DatasetFiles, read_tsv
+from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import join_title, parse_record, read_id, read_image, read_json_lines, read_text
+from .records import (
+    Record,
+    Rows,
+    join_title,
+    make_item,
+    read_id,
+    read_json_lines,
+    read_lang,
+    read_media,
+    read_meta,
+    read_text,
+)
+
+_KNOWN = frozenset(["lang"])  # in the metadata
 
 
 class Beir(PublishedCollection):
     """`beir:DIR[?split=test]`, or just DIR: documents `{"_id", "title", "text", "metadata"}`, queries alike.
 
-    BEIR has no language and no pictures: `lang` and `image` (relative to DIR, which it may not leave) are read from
-    the metadata, where `export` puts them; `lang` as an option is that of all documents which have none. Of the
-    queries, which BEIR keeps for all splits together, only the judged ones of the split are taken. Without `split`
-    it is test, or the only one there is.
+    BEIR has no language and no pictures: `lang`, `image` and other media (relative to DIR, which they may not leave)
+    are read from the metadata, where `export_collection` puts them; `lang` as an option is that of all documents which
+    have none. Of the queries, which BEIR keeps for all splits together, only the judged ones of the split are taken.
+    Without `split` it is test, or the only one there is.
     """
 
     usage = "write beir:DIR, where DIR holds corpus.jsonl, queries.jsonl and qrels/test.tsv"
+    not_on_hub = "BEIR's files are read from a directory"
 
     def __init__(
         self, where: str, *, split: str | None = None, lang: str | None = None, sample: bool = False,
         skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        if not Path(where).is_dir():
-            raise InputError(f"there is no directory {where!r}: {self.usage}")
-        self.root = Path(where).resolve()
-        files = DatasetFiles(where, usage=self.usage)
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self._root = self.files.directory
+        self.name = self._root.name
         self._lang = parse_language(lang) if lang else None
-        langs = frozenset([self._lang] if self._lang else [])
-        super().__init__(self.root.name, files, langs, sample=sample, skip_bad=skip_bad)
-        splits = sorted(path.stem for path in self.root.glob("qrels/*.tsv"))
-        if split is not None and split not in splits:
-            raise unknown_name(split, tuple(splits), f"split of {where}")
-        if split is None and len(splits) > 1 and "test" not in splits:
+        self.langs = frozenset([self._lang] if self._lang else [])
+        splits = sorted(path.stem for path in self._root.glob("qrels/*.tsv"))
+        if split is not None:
+            check_known(split, splits, f"split of {where}")
+        elif len(splits) > 1 and "test" not in splits:
             raise InputError(
                 f"{where} has the splits {', '.join(splits)}: say which, beir:{where}?split={splits[0]}"
             )
         self._split = split or ("test" if "test" in splits else next(iter(splits), None))
-        self._corpus = self._file("corpus")
+        self._judged: Container[str] = ()
+        self._find("corpus")
 
-    def _file(self, stem: str) -> Path:
-        for path in (self.root / f"{stem}.jsonl", self.root / f"{stem}.jsonl.gz"):
-            if path.is_file():
-                return path
-        lacking = MissingPart if stem == "queries" else InputError
-        raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self.root}")
+    def document_rows(self) -> Rows:
+        return read_json_lines(self._find("corpus"))
 
-    def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
-        return read_json_lines(self._corpus)
+    def read_document(self, record: Record) -> Item:
+        title = read_text(record, "title")
+        return self._read_item(
+            record, "document", title, join_title(title, read_text(record, "text")), self._lang
+        )
 
-    def _document(self, row: Any) -> Item:
-        item = self._item(parse_record(row))
-        if not item.modalities:
-            raise InputError(f"document {item.id!r} has neither text nor an image")
-        return item
+    def query_rows(self) -> Rows:
+        return read_json_lines(self._find("queries"))
 
-    def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return read_json_lines(self._file("queries"))
-
-    def _query(self, row: Any) -> Item | None:
-        record = parse_record(row)
-        if self._split is not None and read_id(record, "_id") not in self._topics:
+    def read_query(self, record: Record) -> Item | None:
+        if self._split is not None and read_id(record, "_id") not in self._judged:
             return None
-        item = self._item(record, query=True)
-        if not item.modalities:
-            raise InputError(f"query {item.id!r} has neither text nor an image")
-        return item
+        title, text = read_text(record, "title"), read_text(record, "text")
+        return self._read_item(record, "query", title, text or None, None)
 
     def queries(self, **options: Any) -> list[Item]:
         """The queries that the split judges, or all of them where there are no judgements."""
-        self._topics = self._judged().keys() if self._split is not None else ()
+        self._judged = self.published_qrels().keys() if self._split is not None else ()
         return super().queries(**options)
 
-    def _judged(self) -> dict[str, dict[str, int]]:
+    def published_qrels(self) -> dict[str, dict[str, int]]:
         if self._split is None:
-            raise MissingPart(f"{self.root} has no qrels/*.tsv")
-        judged: dict[str, dict[str, int]] = {}
-        path = self.root / "qrels" / f"{self._split}.tsv"
-        for place, row in read_tsv(path, ("query-id", "corpus-id", "score"), header=True):
-            try:
-                grade = int(row["score"])
-            except ValueError:
-                raise InputError(f"{place}: the score {row['score']!r} is not a whole number") from None
-            judged.setdefault(row["query-id"], {})[row["corpus-id"]] = grade
-        return judged
+            raise MissingPart(f"{self._root} has no qrels/*.tsv")
+        columns = ("query-id", "corpus-id", "score")
+        rows = read_table(self._root / "qrels" / f"{self._split}.tsv", columns, header=True)
+        return read_judgements(rows, *columns)
 
-    def _item(self, record: dict[str, Any], query: bool = False) -> Item:
+    def _find(self, stem: str) -> Path:
+        for path in (self._root / f"{stem}.jsonl", self._root / f"{stem}.jsonl.gz"):
+            if path.is_file():
+                return path
+        lacking = MissingPart if stem == "queries" else InputError
+        raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self._root}")
+
+    def _read_item(
+        self, record: Record, what: str, title: str | None, text: str | None, lang: str | None
+    ) -> Item:
         metadata = {} if record.get("metadata") is None else record["metadata"]
         if not isinstance(metadata, dict):
             raise InputError(f"metadata must be an object, not {type(metadata).__name__}")
-        meta = {
-            key: value
-            for key, value in metadata.items()
-            if key not in ("lang", "image") and value is not None
-        }
-        title = read_text(record, "title")
-        if title:
-            meta = {"title": title, **meta}
-        lang = read_text(metadata, "lang")
-        return Item(
-            read_id(record, "_id"),
-            read_text(record, "text") or None if query else join_title(title, read_text(record, "text")),
-            read_image(metadata, "image", self.root),
-            parse_language(lang) if lang else None if query else self._lang,
-            meta,
-        )
+        meta = ({"title": title} if title else {}) | read_meta(metadata, _KNOWN)
+        media = read_media(metadata, self._root)
+        return make_item(what, read_id(record, "_id"), text, media, read_lang(metadata) or lang, meta)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
-from ...errors import InputError
 from ...items import Item
-from .files import DatasetFiles, read_parquet
+from .files import read_parquet
 from .published import PublishedCollection
-from .records import read_id, read_text
+from .records import Record, Rows, read_id, read_text, require_text
 
 Domain = Literal[
     "aops", "biology", "earth_science", "economics", "leetcode", "pony", "psychology", "robotics",
@@ -26,41 +24,40 @@ class Bright(PublishedCollection):
     """
 
     usage = "write bright:DIR?domain=biology, where DIR holds documents and examples"
+    repositories = ("xlangai/BRIGHT",)
 
     def __init__(
         self, where: str, *, domain: Domain, long: bool = False, sample: bool = False, skip_bad: bool = False
     ) -> None:
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self.name = f"bright-{domain}" + ("-long" if long else "")
+        self.langs = frozenset(["eng"])
         self._domain, self._long = domain, long
-        files = DatasetFiles(where, ("xlangai/BRIGHT",), usage=self.usage)
-        name = f"bright-{domain}" + ("-long" if long else "")
-        super().__init__(name, files, frozenset(["eng"]), sample=sample, skip_bad=skip_bad)
 
-    def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        folder = "long_documents" if self._long else "documents"
-        return read_parquet(self.files.all(f"{folder}/{self._domain}-*-of-*.parquet"))
+    def document_rows(self) -> Rows:
+        return self._read("long_documents" if self._long else "documents")
 
-    def _document(self, row: Any) -> Item | None:
+    def read_document(self, row: Record) -> Item | None:
         id, text = read_id(row, "id"), read_text(row, "content")
         return Item(id, text, None, "eng") if text and text.strip() else None
 
-    def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return read_parquet(self.files.all(f"examples/{self._domain}-*-of-*.parquet"))
+    def query_rows(self) -> Rows:
+        return self._read("examples")
 
-    def _query(self, row: Any) -> Item:
-        text = read_text(row, "query")
-        if not text or not text.strip():
-            raise InputError(f"question {row.get('id')!r} has no query")
-        excluded = [id for id in _ids(row, "excluded_ids") if id != "N/A"]
-        return Item(read_id(row, "id"), text, None, "eng", {"excluded_ids": excluded} if excluded else {})
+    def read_query(self, row: Record) -> Item:
+        id = read_id(row, "id")
+        excluded = [each for each in _read_ids(row, "excluded_ids") if each != "N/A"]
+        meta = {"excluded_ids": excluded} if excluded else {}
+        return Item(id, require_text(row, "query", "question", id), None, "eng", meta)
 
-    def _judged(self) -> dict[str, dict[str, int]]:
+    def published_qrels(self) -> dict[str, dict[str, int]]:
         key = "gold_ids_long" if self._long else "gold_ids"
-        judged: dict[str, dict[str, int]] = {}
-        for _, row in self._query_rows():
-            if gold := _ids(row, key):
-                judged[read_id(row, "id")] = dict.fromkeys(gold, 1)
-        return judged
+        judged = {read_id(row, "id"): dict.fromkeys(_read_ids(row, key), 1) for _, row in self.query_rows()}
+        return {id: grades for id, grades in judged.items() if grades}
+
+    def _read(self, folder: str) -> Rows:
+        return read_parquet(self.files.get_all(f"{folder}/{self._domain}-*-of-*.parquet"))
 
 
-def _ids(row: dict[str, Any], key: str) -> list[str]:
+def _read_ids(row: Record, key: str) -> list[str]:
     return [str(id) for id in row.get(key) or []]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...items import Item
-from .files import DatasetFiles, read_parquet, read_tsv
+from ...runs import read_qrels
+from .files import read_parquet, read_table
 from .published import PublishedCollection
-from .records import read_id, read_text
+from .records import Record, Rows, read_id, read_text
 
 
 class BrowseCompPlus(PublishedCollection):
@@ -26,24 +25,24 @@ class BrowseCompPlus(PublishedCollection):
         self, where: str, *, judged: Literal["evidence", "gold"] = "evidence", sample: bool = False,
         skip_bad: bool = False,
     ) -> None:  # fmt: skip
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self.name = f"browsecomp-plus-{judged}"
+        self.langs = frozenset()  # the pages are in whatever language the web has them; none is given
         self._qrels = {"evidence": "qrel_evidence.txt", "gold": "qrel_golds.txt"}[judged]
-        files = DatasetFiles(where, usage=self.usage)
-        super().__init__(f"browsecomp-plus-{judged}", files, frozenset(), sample=sample, skip_bad=skip_bad)
 
-    def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return read_parquet(self.files.all("train-*.parquet"))
+    def document_rows(self) -> Rows:
+        return read_parquet(self.files.get_all("train-*.parquet"))
 
-    def _document(self, row: Any) -> Item | None:
-        # The pages are in whatever language the web has them; none is said.
+    def read_document(self, row: Record) -> Item | None:
         text, url = read_text(row, "text"), read_text(row, "url")
         meta = {"url": url} if url else {}
         return Item(read_id(row, "docid"), text, None, None, meta) if text and text.strip() else None
 
-    def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return read_tsv(self.files.one("topics-qrels/queries.tsv"), ("id", "text"))
+    def query_rows(self) -> Rows:
+        return read_table(self.files.get_one("topics-qrels/queries.tsv"), ("id", "text"))
 
-    def _query(self, row: Any) -> Item:
+    def read_query(self, row: Record) -> Item:
         return Item(read_id(row, "id"), row["text"], None, "eng")
 
-    def _qrels_file(self) -> Path:
-        return self.files.one(f"topics-qrels/{self._qrels}")
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        return read_qrels(self.files.get_one(f"topics-qrels/{self._qrels}"))[0]

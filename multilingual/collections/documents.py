@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ...errors import InputError, list_few
 from ...items import Item
-from ...runs import Documents
 from .base import Collection
 
 
@@ -24,11 +23,11 @@ class InMemoryDocuments:
         return [self.items[id] for id in ids]
 
 
-def fetch_documents(collection: Collection, ids: Iterable[str]) -> Documents:
+def fetch_documents(collection: Collection, ids: Iterable[str]) -> InMemoryDocuments:
     """The documents `ids` of a collection, read in one pass, for rerankers; `InputError` on unknown ids."""
     wanted = set(ids)
     held: dict[str, Item] = {}
-    for item in collection.docs():
+    for item in collection.docs() if wanted else ():
         if item.id in wanted:
             held[item.id] = item
             if len(held) == len(wanted):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ...errors import InputError, unknown_name
 from ...items import Item
 from ..languages import parse_language
-from .base import CollectionCounts
-from .files import DatasetFiles, read_all_lines
-from .published import PublishedCollection, check_count
-from .records import join_title, parse_record, read_id, read_text, require_text
+from .base import CollectionCounts, check_count
+from .published import PublishedCollection
+from .records import Record, Rows, join_title, read_id, read_json_lines, read_text, require_text
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
@@ -33,32 +31,30 @@ class Eclektic(PublishedCollection):
     def __init__(
         self, where: str, *, lang: str | None = None, sample: bool = False, skip_bad: bool = False
     ) -> None:
-        self._lang = _language(lang) if lang else None
-        name = f"eclektic-{self._lang}" if self._lang else "eclektic"
-        langs = frozenset(map(parse_language, LANGUAGES))
-        super().__init__(name, DatasetFiles(where, usage=self.usage), langs, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self._lang = _find_code(lang) if lang else None
+        self.name = f"eclektic-{self._lang}" if self._lang else "eclektic"
+        self.langs = frozenset(map(parse_language, LANGUAGES))
 
     def docs(self) -> Iterator[Item]:
         """The articles, streamed; of questions about one article the first gives it its id."""
         ids: dict[tuple[str, str], str] = {}
 
-        def article(row: bytes) -> Item | None:
-            record = parse_record(row)
-            id, lang, text = _article(record)
+        def read(record: Record) -> Item | None:
+            id, lang, text = _read_article(record)
             if ids.setdefault((lang, text), id) != id:
                 return None
             meta = {key: value for key in ("title", "url") if (value := read_text(record, key))}
             return Item(id, text, None, lang, meta)
 
-        return self._reader.items("documents", self._query_rows(), article)
+        return self.read_items("documents", self.query_rows(), read)
 
     def queries(
         self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
     ) -> list[Item]:
         """The questions worded in `lang`, else in the collection's, else each in its article's language."""
-        if lang is None:
-            return super().queries(fields=fields, source=source)
-        usual, self._lang = self._lang, _language(lang)
+        usual = self._lang
+        self._lang = _find_code(lang) if lang else usual
         try:
             return super().queries(fields=fields, source=source)
         finally:
@@ -67,50 +63,41 @@ class Eclektic(PublishedCollection):
     def check(self) -> CollectionCounts:
         """As `PublishedCollection.check`; also `InputError` on another number of questions than 384."""
         if not self.sample:
-            check_count(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions")
+            check_count(self.name, sum(1 for _ in self.query_rows()), QUESTIONS, "questions")
         return super().check()
 
-    def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return read_all_lines(self.files.all("eclektic_main.jsonl"))
+    def query_rows(self) -> Rows:
+        return read_json_lines(*self.files.get_all("eclektic_main.jsonl"))
 
-    def _query(self, row: Any) -> Item:
-        record = parse_record(row)
-        id, own, _ = _article(record)
-        key = f"{self._lang}_q" if self._lang else "question"
-        return Item(
-            id,
-            require_text(record, key, key, id),
-            None,
-            parse_language(self._lang or own),
-            {"original_lang": own},
-        )
+    def read_query(self, record: Record) -> Item:
+        id, own, _ = _read_article(record)
+        text = require_text(record, f"{self._lang}_q" if self._lang else "question", "question", id)
+        return Item(id, text, None, parse_language(self._lang or own), {"original_lang": own})
 
-    def _judged(self) -> dict[str, dict[str, int]]:
+    def published_qrels(self) -> dict[str, dict[str, int]]:
         ids: dict[tuple[str, str], str] = {}
-        judged: dict[str, dict[str, int]] = {}
 
-        def question(row: bytes) -> Item:
-            id, lang, text = _article(parse_record(row))
-            judged[id] = {ids.setdefault((lang, text), id): 1}
-            return Item(id)
+        def read(record: Record) -> Item:
+            id, lang, text = _read_article(record)
+            return Item(id, meta={"article": ids.setdefault((lang, text), id)})
 
-        for _ in self._reader.items("judgements", self._query_rows(), question):
-            pass
-        return judged
+        questions = self.read_items("judgements", self.query_rows(), read)
+        return {question.id: {str(question.meta["article"]): 1} for question in questions}
 
 
-def _article(record: dict[str, Any]) -> tuple[str, str, str]:
+def _read_article(record: Record) -> tuple[str, str, str]:
     """The question's id, and the language and text of its article."""
     id = read_id(record, "q_id")
     lang = read_text(record, "original_lang")
-    text = join_title(read_text(record, "title"), require_text(record, "content", "content", id))
+    text = join_title(read_text(record, "title"), require_text(record, "content", "question", id))
     if not lang:
         raise InputError(f"question {id!r} has no original_lang")
     return id, parse_language(lang), text or ""
 
 
-def _language(given: str) -> str:
-    code = next((each for each in LANGUAGES if parse_language(each) == parse_language(given)), None)
-    if code is None:
+def _find_code(given: str) -> str:
+    code = parse_language(given)
+    found = next((each for each in LANGUAGES if parse_language(each) == code), None)
+    if found is None:
         raise unknown_name(given, LANGUAGES, "language of ECLeKTic")
-    return code
+    return found

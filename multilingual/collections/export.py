@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,38 @@ from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
 from ...items import Item
-from .base import Collection, MissingPart
+from ...media.modalities import to_file
+from .base import Collection, media_to_json, read_if_present
+from .records import read_meta
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]
 PER_FOLDER = 1000  # pictures a folder
+REPORTED = 100  # documents between two reports of progress
 
 
 @dataclass(frozen=True)
 class ExportCounts:
-    """What was written; `queries` and `judged` are 0 where the collection has none."""
+    """What was written, `media` by their modalities; `queries` and `judged` are 0 where the collection has none."""
 
     documents: int
-    images: int
+    media: Mapping[str, int]
     queries: int
     judged: int
+
+    @property
+    def images(self) -> int:
+        """How many pictures were copied."""
+        return self.media.get("image", 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts by name; pictures as `images`, other media in `media`, if there are any."""
+        return {
+            "documents": self.documents,
+            **media_to_json(self.media),
+            "queries": self.queries,
+            "judged": self.judged,
+        }
 
 
 def export_collection(
@@ -46,82 +63,92 @@ def export_collection(
 
     `directory`: docs.jsonl, topics.jsonl (flat, in the wording that `fields`, `lang` and `source` choose) and
     qrels.txt, with the documents' languages in column 2 where they are known. `beir`: corpus.jsonl, queries.jsonl
-    and qrels/SPLIT.tsv; language and picture go to `metadata`. Pictures are copied into images/, with ids kept. A
-    title that the text does not begin with is left out, as readers would put it there. `InputError` on a directory
-    that is not empty, and on a document whose metadata is not JSON.
+    and qrels/SPLIT.tsv; language and media go to `metadata`. Pictures are copied into images/, other media alike, with
+    ids kept. A title that the text does not begin with is left out, as readers would put it there. `InputError` on a
+    directory that is not empty, and on a document whose metadata is not JSON.
     """
     check_known(format, get_args(ExportFormat), "export format")
     beir = format == "beir"
-    record = _beir if beir else _flat
-    with _appearing(Path(directory)) as root:
-        pictures = _Pictures(root)
-        langs: dict[str, str] = {}
-        judged = _or_none(collection.qrels) or {}
+    with _new_directory(Path(directory)) as root:
+        judged = read_if_present(collection.qrels) or {}
         wanted = {doc for grades in judged.values() for doc in grades}
-        documents = 0
-        with (root / ("corpus.jsonl" if beir else "docs.jsonl")).open(
-            "w", encoding="utf-8", newline="\n"
-        ) as out:
-            for item in collection.docs():
+        langs: dict[str, str] = {}
+        writer = _ItemWriter(root, _make_beir if beir else _make_flat)
+
+        def watched() -> Iterator[Item]:
+            for number, item in enumerate(collection.docs(), 1):
                 if item.lang and item.id in wanted:
                     langs[item.id] = item.lang
-                out.write(_line(record(item, pictures.copied(item, "document"))))
-                documents += 1
-                if progress is not None and documents % 100 == 0:
-                    progress(documents)
+                yield item
+                if progress is not None and number % REPORTED == 0:
+                    progress(number)
+
+        documents = writer.write("corpus.jsonl" if beir else "docs.jsonl", watched(), "document")
         if not documents:
             raise InputError(f"{collection.name} has no documents to export")
-        queries = list(_or_none(lambda: collection.queries(fields=fields, lang=lang, source=source)) or [])
+        chosen = read_if_present(lambda: collection.queries(fields=fields, lang=lang, source=source))
+        queries = list(chosen or ())
         if queries:
-            name = "queries.jsonl" if beir else "topics.jsonl"
-            with (root / name).open("w", encoding="utf-8", newline="\n") as out:
-                for query in queries:
-                    out.write(_line(record(query, pictures.copied(query, "query"))))
+            writer.write("queries.jsonl" if beir else "topics.jsonl", queries, "query")
         # Judgements of topics that were not chosen would be judgements of nothing.
-        kept = {query.id: judged[query.id] for query in queries if query.id in judged}
-        if kept:
-            (_write_tsv(root, kept, split) if beir else _write_qrels(root, kept, langs))
-        return ExportCounts(documents, pictures.count, len(queries), sum(map(len, kept.values())))
+        kept = [
+            (query.id, doc, grade) for query in queries for doc, grade in judged.get(query.id, {}).items()
+        ]
+        if kept and beir:
+            (root / "qrels").mkdir()
+            rows = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in kept)]
+            _write_lines(root / "qrels" / f"{split}.tsv", rows)
+        elif kept:
+            _write_lines(
+                root / "qrels.txt", (f"{q} {langs.get(doc, '0')} {doc} {grade}" for q, doc, grade in kept)
+            )
+        return ExportCounts(documents, dict(writer.media), len(queries), len(kept))
 
 
-class _Pictures:
-    """Copies pictures into numbered files: an id could hold anything, also `../`."""
+class _ItemWriter:
+    """Writes items as lines of JSON, and copies their media into numbered files: an id could hold anything, also `../`."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.count = 0
+    def __init__(self, root: Path, make_record: Callable[[Item, Mapping[str, str]], dict[str, Any]]) -> None:
+        self.root = root
+        self.media: Counter[str] = Counter()
+        self._make_record = make_record
 
-    def copied(self, item: Item, what: str) -> str | None:
-        """The picture's path relative to the directory; None if the item has none."""
-        if item.image is None:
-            return None
-        from ...media.images import image_bytes
+    def write(self, name: str, items: Iterable[Item], what: str) -> int:
+        """How many items were written."""
+        return _write_lines(self.root / name, (self._make_line(item, what) for item in items))
 
-        content = image_bytes(item.image, name=f"{what} {item.id!r}")
-        path = f"images/{self.count // PER_FOLDER:03d}/{self.count:06d}{_suffix(content, what, item.id)}"
-        (self._root / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._root / path).write_bytes(content)
-        self.count += 1
+    def _make_line(self, item: Item, what: str) -> str:
+        media = {
+            name: self._copy(name, value, f"{what} {item.id!r}")
+            for name, value in item.contents.items()
+            if value is not None
+        }
+        try:
+            line = json.dumps(self._make_record(item, media), ensure_ascii=False, allow_nan=False)
+            line.encode("utf-8")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{item.id!r} cannot be written as JSON: {error}") from None
+        return line
+
+    def _copy(self, name: str, value: object, label: str) -> str:
+        """The path of the copy, relative to the directory."""
+        content, suffix = to_file(name, value, label)
+        number = self.media[name]
+        path = f"{name}s/{number // PER_FOLDER:03d}/{number:06d}{suffix}"
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(content)
+        self.media[name] += 1
         return path
 
 
-def _suffix(content: bytes, what: str, id: str) -> str:
-    from PIL import Image, UnidentifiedImageError
-
-    from ...media.images import FORMATS
-
-    try:
-        # Reads the header only; what is no picture of a known format is not worth carrying along.
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            kind = (image.format or "").lower()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"{what} {id!r}: not a picture in a known format") from None
-    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+def _write_lines(path: Path, lines: Iterable[str]) -> int:
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        return sum(1 for line in lines if out.write(line + "\n"))
 
 
 def _split_title(item: Item) -> tuple[str | None, str | None, dict[str, object]]:
     """Title, the rest of the text, the other metadata."""
-    meta = {key: value for key, value in item.meta.items() if key not in ("id", "text", "image", "lang")}
+    meta = read_meta(item.meta)
     title = meta.pop("title", None)
     if isinstance(title, str) and title.strip() and item.text is not None:
         if item.text == title:
@@ -131,58 +158,20 @@ def _split_title(item: Item) -> tuple[str | None, str | None, dict[str, object]]
     return None, item.text, meta
 
 
-def _flat(item: Item, image: str | None) -> dict[str, Any]:
+def _make_flat(item: Item, media: Mapping[str, str]) -> dict[str, Any]:
     title, text, meta = _split_title(item)
-    held = {"id": item.id, "title": title, "text": text, "image": image, "lang": item.lang, **meta}
-    return {key: value for key, value in held.items() if value is not None}
+    record = {"id": item.id, "title": title, "text": text, **media, "lang": item.lang, **meta}
+    return {key: value for key, value in record.items() if value is not None}
 
 
-def _beir(item: Item, image: str | None) -> dict[str, Any]:
+def _make_beir(item: Item, media: Mapping[str, str]) -> dict[str, Any]:
     title, text, meta = _split_title(item)
-    metadata = {"lang": item.lang, "image": image, **meta}
-    return {
-        "_id": item.id,
-        "title": title or "",
-        "text": text or "",
-        "metadata": {key: value for key, value in metadata.items() if value is not None},
-    }
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    try:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        line.encode("utf-8")
-    except (TypeError, ValueError) as error:
-        id = record.get("id", record.get("_id"))
-        raise InputError(f"{id!r} cannot be written as JSON: {error}") from None
-    return line + "\n"
-
-
-def _write_qrels(root: Path, judged: Mapping[str, Mapping[str, int]], langs: Mapping[str, str]) -> None:
-    with (root / "qrels.txt").open("w", encoding="utf-8", newline="\n") as out:
-        for topic, grades in judged.items():
-            for doc, grade in grades.items():
-                out.write(f"{topic} {langs.get(doc, '0')} {doc} {grade}\n")
-
-
-def _write_tsv(root: Path, judged: Mapping[str, Mapping[str, int]], split: str) -> None:
-    (root / "qrels").mkdir()
-    with (root / "qrels" / f"{split}.tsv").open("w", encoding="utf-8", newline="\n") as out:
-        out.write("query-id\tcorpus-id\tscore\n")
-        for topic, grades in judged.items():
-            for doc, grade in grades.items():
-                out.write(f"{topic}\t{doc}\t{grade}\n")
-
-
-def _or_none(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except MissingPart:
-        return None
+    metadata = {**({"lang": item.lang} if item.lang else {}), **media, **meta}
+    return {"_id": item.id, "title": title or "", "text": text or "", "metadata": metadata}
 
 
 @contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
+def _new_directory(directory: Path) -> Iterator[Path]:
     """A directory that takes its name when it is complete, and leaves nothing behind when it is not."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is there already and not an empty directory: name a new one")

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ...errors import InputError
 from ...files import read_lines
 from .base import MissingPart
-from .records import parse_record, read_json_lines
-
-Row = tuple[str, dict[str, Any]]  # where it stands, for complaints; and its fields
+from .records import Rows, read_id
 
 
 class DatasetFiles:
     """The files of a data set: found below a directory (at most two folders deeper), or fetched from the hub.
 
-    `where` is a directory, or `owner/name` on the hub; empty means `repositories`, the publisher's own there.
+    `where` is a directory, or `owner/name` on the hub; empty means `repositories`, the publisher's own there. `root` is
+    the directory, None on the hub. Error texts end with `usage`, how to name such a collection; `not_on_hub` says why
+    only a directory will do.
     """
 
-    def __init__(self, where: str, repositories: Sequence[str] = (), *, usage: str = "") -> None:
+    def __init__(
+        self, where: str, repositories: Sequence[str] = (), *, usage: str = "", not_on_hub: str = ""
+    ) -> None:
         self.root: Path | None = None
         self.repositories = tuple(repositories)
+        self.usage = usage
         if where and Path(where).is_dir():
             self.root = Path(where).resolve()
         elif re.fullmatch(r"[\w.-]+/[\w.-]+", where) and not where.startswith((".", "/")):
@@ -32,16 +34,23 @@ class DatasetFiles:
             what = "is a file" if Path(where).exists() else "does not exist"
             raise InputError(f"the directory {where} {what}: {usage}")
         elif not self.repositories:
-            raise InputError(f"it is not said where the files are: {usage}")
-        self.usage = usage
+            raise InputError(f"the name does not say where the files are: {usage}")
+        if not_on_hub and self.root is None:
+            raise InputError(f"{not_on_hub}: {usage}")
 
     def __str__(self) -> str:
         return str(self.root or " and ".join(self.repositories))
 
-    def any(self, *patterns: str) -> list[Path]:
+    @property
+    def directory(self) -> Path:
+        """The directory, for who cannot do with the hub."""
+        assert self.root is not None
+        return self.root
+
+    def find(self, *patterns: str) -> list[Path]:
         """The files of the first pattern that has any, in the order of the numbers in their names; else none."""
         for pattern in patterns:
-            roots = [self.root] if self.root else self._fetched(pattern)
+            roots = [self.root] if self.root else self._fetch(pattern)
             for root in roots:
                 for depth in ("", "*/", "*/*/"):
                     found = [path for path in root.glob(depth + pattern) if path.is_file()]
@@ -49,62 +58,46 @@ class DatasetFiles:
                         return sorted(found, key=_natural)
         return []
 
-    def named(self, name: str) -> Path:
+    def get_named(self, name: str) -> Path:
         """The file that the user names, relative to the directory or absolute."""
         path = (self.root or Path()) / name
         if not path.is_file():
             raise InputError(f"there is no file {name} in {self}")
         return path
 
-    def all(self, *patterns: str) -> list[Path]:
-        """As `any`; `MissingPart`, an `InputError`, where there are none."""
-        if found := self.any(*patterns):
+    def get_all(self, *patterns: str) -> list[Path]:
+        """As `find`; `MissingPart`, an `InputError`, where there are none."""
+        if found := self.find(*patterns):
             return found
         raise MissingPart(f"no file {' or '.join(patterns)} in {self}: {self.usage}")
 
-    def one(self, *patterns: str) -> Path:
+    def get_one(self, *patterns: str) -> Path:
         """The only file of the first pattern that has any; `MissingPart` on none, `InputError` on several."""
-        found = self.all(*patterns)
+        found = self.get_all(*patterns)
         if len(found) > 1:
             raise InputError(f"{found[0]} and {found[1]} could both be meant: keep one")
         return found[0]
 
-    def _fetched(self, pattern: str) -> list[Path]:
+    def _fetch(self, pattern: str) -> list[Path]:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         roots = []
         for repository in self.repositories:
             try:
-                roots.append(
-                    Path(
-                        snapshot_download(
-                            repository, repo_type="dataset", allow_patterns=[pattern, f"*/{pattern}"]
-                        )
-                    )
-                )
+                patterns = [pattern, f"*/{pattern}"]
+                root = snapshot_download(repository, repo_type="dataset", allow_patterns=patterns)
             except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-                reason = str(error).strip().splitlines()
                 raise InputError(
-                    f"cannot fetch the data set {repository} from the hub "
-                    f"({reason[0] if reason else type(error).__name__}); where it is on disk: {self.usage}"
+                    f"cannot fetch the data set {repository} from the hub ({_first_line(error)}); "
+                    f"where it is on disk: {self.usage}"
                 ) from None
+            roots.append(Path(root))
         return roots
 
 
-def read_all_lines(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """The lines of JSON lines files one after the other, with their places; not parsed yet."""
-    for path in paths:
-        yield from read_json_lines(path)
-
-
-def parse_row(row: bytes | dict[str, Any]) -> dict[str, Any]:
-    """A line of JSON, or a row that has its fields already."""
-    return parse_record(row) if isinstance(row, bytes) else row
-
-
-def read_parquet(paths: Iterable[Path], batch: int = 64) -> Iterator[Row]:
-    """The rows of Parquet files; `InputError` on a damaged file."""
+def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
+    """The rows of Parquet files as dicts; `InputError` on a damaged file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -117,23 +110,44 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Iterator[Row]:
                         number += 1
                         yield f"{path}: row {number}", row
         except (pyarrow.ArrowException, OSError) as error:
-            reason = str(error).strip().splitlines()
-            raise InputError(
-                f"cannot read {path} after row {number}: {reason[0] if reason else error}"
-            ) from None
+            raise InputError(f"cannot read {path} after row {number}: {_first_line(error)}") from None
 
 
-def read_tsv(path: Path, columns: Sequence[str], *, header: bool = False) -> Iterator[Row]:
-    """The rows of a tab-separated file without quoting; the last column keeps what tabs it holds."""
+def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header: bool = False) -> Rows:
+    """The rows of a file of columns, separated by tabs without quoting, or by white space, as dicts.
+
+    The last column keeps what tabs it holds.
+    """
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or (header and number == 1):
             continue
-        fields = line.rstrip("\r\n").split("\t", len(columns) - 1)
+        fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else line.split()
         if len(fields) != len(columns):
+            form = (" TAB " if tabs else " ").join(columns)
             raise InputError(
-                f"{path}:{number}: not `{' TAB '.join(columns)}` but {len(fields)} columns: {line.strip()[:80]!r}"
+                f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}"
             )
         yield f"{path}:{number}", dict(zip(columns, fields, strict=True))
+
+
+def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade from rows with such columns; `InputError` on what is no id or whole number."""
+    judged: dict[str, dict[str, int]] = {}
+    for place, row in rows:
+        try:
+            value = float(row[grade])
+            if not value.is_integer():
+                raise ValueError
+            judged.setdefault(read_id(row, query), {})[read_id(row, doc)] = int(value)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{place}: the {grade} {row.get(grade)!r} is not a whole number") from None
+    return judged
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
-from ...errors import InputError
-from ...files import read_lines
 from ...items import Item
-from .files import DatasetFiles
+from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import parse_record, read_id, read_image, read_json_lines, read_text
+from .records import Record, Rows, make_item, read_id, read_json_lines, read_path, read_text
 
 
 class MBeir(PublishedCollection):
@@ -23,60 +20,39 @@ class MBeir(PublishedCollection):
     """
 
     usage = "write mbeir:DIR?task=mscoco_task0, where DIR holds query, cand_pool, qrels and mbeir_images"
+    not_on_hub = "M-BEIR's pictures come as one archive of many parts, download it first"
 
     def __init__(
         self, where: str, *, task: str, split: Literal["train", "val", "test"] = "test",
         pool: Literal["local", "global"] = "local", sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        files = DatasetFiles(where, usage=self.usage)
-        if files.root is None:
-            raise InputError(
-                f"M-BEIR's pictures come as one archive of many parts, download it first: {self.usage}"
-            )
-        self._task, self._split, self._pool, self._root = task, split, pool, files.root
-        name = f"mbeir-{task}-{split}" + ("-global" if pool == "global" else "")
-        super().__init__(name, files, frozenset(["eng"]), sample=sample, skip_bad=skip_bad)
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self.name = f"mbeir-{task}-{split}" + ("-global" if pool == "global" else "")
+        self.langs = frozenset(["eng"])
+        self._task, self._split, self._pool = task, split, pool
 
-    def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
+    def document_rows(self) -> Rows:
+        stems = [f"local/mbeir_{self._task}_{self._split}", f"local/mbeir_{self._task}"]
         if self._pool == "global":
-            return read_json_lines(
-                self.files.one(f"cand_pool/global/mbeir_union_{self._split}_cand_pool.jsonl")
-            )
-        return read_json_lines(
-            self.files.one(
-                f"cand_pool/local/mbeir_{self._task}_{self._split}_cand_pool.jsonl",
-                f"cand_pool/local/mbeir_{self._task}_cand_pool.jsonl",
-            )
-        )
+            stems = [f"global/mbeir_union_{self._split}"]
+        return read_json_lines(self.files.get_one(*(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)))
 
-    def _document(self, row: Any) -> Item:
-        return self._item(parse_record(row), "did", "txt", "img_path", "candidate")
+    def read_document(self, record: Record) -> Item:
+        return self._read_item(record, "did", "txt", "img_path", "candidate")
 
-    def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return read_json_lines(self.files.one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl"))
+    def query_rows(self) -> Rows:
+        path = self.files.get_one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl")
+        return read_json_lines(path)
 
-    def _query(self, row: Any) -> Item:
-        return self._item(parse_record(row), "qid", "query_txt", "query_img_path", "query")
+    def read_query(self, record: Record) -> Item:
+        return self._read_item(record, "qid", "query_txt", "query_img_path", "query")
 
-    def _item(self, record: dict[str, Any], id: str, text: str, image: str, what: str) -> Item:
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        path = self.files.get_one(f"qrels/{self._split}/mbeir_{self._task}_{self._split}_qrels.txt")
+        rows = read_table(path, ("qid", "0", "did", "grade", "task"), tabs=False)
+        return read_judgements(rows, "qid", "did", "grade")
+
+    def _read_item(self, record: Record, id: str, text: str, image: str, what: str) -> Item:
         words = read_text(record, text) or None
-        picture = read_image(record, image, self._root)
-        item = Item(read_id(record, id), words, picture, "eng" if words else None)
-        if not item.modalities:
-            raise InputError(f"{what} {item.id!r} has neither text nor an image")
-        return item
-
-    def _judged(self) -> dict[str, dict[str, int]]:
-        path = self.files.one(f"qrels/{self._split}/mbeir_{self._task}_{self._split}_qrels.txt")
-        judged: dict[str, dict[str, int]] = {}
-        for number, line in enumerate(read_lines(path), 1):
-            if not line.strip():
-                continue
-            try:
-                query, _, doc, grade, _task = line.split()
-                judged.setdefault(query, {})[doc] = int(grade)
-            except ValueError:
-                raise InputError(
-                    f"{path}:{number}: not a line `qid 0 did grade task`: {line.strip()[:80]!r}"
-                ) from None
-        return judged
+        media = {"image": read_path(record, image, self.files.directory, "image")}
+        return make_item(what, read_id(record, id), words, media, "eng" if words else None, {})

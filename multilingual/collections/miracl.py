@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ...errors import unknown_name
+from ...errors import check_known
 from ...items import Item
+from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
-from .files import DatasetFiles, parse_row, read_all_lines, read_tsv
+from .files import read_table
 from .published import PublishedCollection
-from .records import join_title, read_id, read_text
+from .records import Record, Rows, join_title, read_id, read_json_lines, read_text
 
 # Passages as the project's README has them; it has none for German and Yoruba, which came later.
 PASSAGES = dict(
@@ -20,7 +19,6 @@ PASSAGES = dict(
     hi=506_264, id=1_446_315, ja=6_953_614, ko=1_486_752, ru=9_543_918, sw=131_924, te=518_079, th=542_166,
     yo=None, zh=4_934_368,
 )  # fmt: skip
-Split = Literal["train", "dev", "test-a", "test-b"]
 
 
 class Miracl(PublishedCollection):
@@ -31,42 +29,41 @@ class Miracl(PublishedCollection):
     """
 
     usage = "write miracl:DIR?lang=zh, where DIR holds miracl-v1.0-zh and miracl-corpus-v1.0-zh"
+    repositories = ("miracl/miracl", "miracl/miracl-corpus")
 
     def __init__(
-        self, where: str, *, lang: str, split: Split = "dev", sample: bool = False, skip_bad: bool = False
-    ) -> None:
-        codes = {parse_language(each): each for each in PASSAGES}
-        if (code := parse_language(lang)) not in codes:
-            raise unknown_name(lang, tuple(PASSAGES), "language of MIRACL")
-        files = DatasetFiles(where, ("miracl/miracl", "miracl/miracl-corpus"), usage=self.usage)
-        super().__init__(
-            f"miracl-{codes[code]}-{split}", files, frozenset([code]), sample=sample, skip_bad=skip_bad
-        )
-        self._code, self._lang, self._split = code, codes[code], split
+        self, where: str, *, lang: str, split: Literal["train", "dev", "test-a", "test-b"] = "dev",
+        sample: bool = False, skip_bad: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self._code = parse_language(lang)
+        self._lang = next((each for each in PASSAGES if parse_language(each) == self._code), lang)
+        check_known(self._lang, PASSAGES, "language of MIRACL")
+        self._split = split
+        self.name = f"miracl-{self._lang}-{split}"
+        self.langs = frozenset([self._code])
         if passages := PASSAGES[self._lang]:
-            self.published = {code: passages}
+            self.published = {self._code: passages}
 
-    def _doc_rows(self) -> Iterator[tuple[str, bytes]]:
+    def document_rows(self) -> Rows:
         folder = f"miracl-corpus-v1.0-{self._lang}"
-        return read_all_lines(self.files.all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
+        return read_json_lines(*self.files.get_all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
 
-    def _document(self, row: Any) -> Item:
-        record = parse_row(row)
+    def read_document(self, record: Record) -> Item:
         title = read_text(record, "title")
-        meta = {"title": title} if title else {}
-        return Item(
-            read_id(record, "docid"), join_title(title, read_text(record, "text")), None, self._code, meta
-        )
+        text = join_title(title, read_text(record, "text"))
+        return Item(read_id(record, "docid"), text, None, self._code, {"title": title} if title else {})
 
-    def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        name = f"miracl-v1.0-{self._lang}/topics/topics.miracl-v1.0-{self._lang}-{self._split}.tsv"
-        return read_tsv(self.files.one(name, Path(name).name), ("id", "text"))
+    def query_rows(self) -> Rows:
+        name = f"topics.miracl-v1.0-{self._lang}-{self._split}.tsv"
+        path = self.files.get_one(f"miracl-v1.0-{self._lang}/topics/{name}", name)
+        return read_table(path, ("id", "text"))
 
-    def _query(self, row: Any) -> Item:
+    def read_query(self, row: Record) -> Item:
         return Item(read_id(row, "id"), row["text"], None, self._code)
 
-    def _qrels_file(self) -> Path:
+    def published_qrels(self) -> dict[str, dict[str, int]]:
         if self._split.startswith("test"):
             raise MissingPart(f"the judgements of {self.name} were never published")
-        name = f"miracl-v1.0-{self._lang}/qrels/qrels.miracl-v1.0-{self._lang}-{self._split}.tsv"
-        return self.files.one(name, Path(name).name)
+        name = f"qrels.miracl-v1.0-{self._lang}-{self._split}.tsv"
+        return read_qrels(self.files.get_one(f"miracl-v1.0-{self._lang}/qrels/{name}", name))[0]

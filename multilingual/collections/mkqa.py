@@ -8,20 +8,20 @@ import re
 import sys
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache, cached_property
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, unknown_name
+from ...errors import InputError, check_known, unknown_name
 from ...items import Item
 from ...runs import Qrels
 from ..languages import parse_language
-from .base import CollectionCounts
-from .files import DatasetFiles, read_all_lines
-from .published import PublishedCollection, check_count
-from .records import join_title, parse_record, read_id, read_text
+from .base import CollectionCounts, check_count
+from .files import DatasetFiles
+from .published import PublishedCollection
+from .records import Record, Rows, join_title, read_id, read_json_lines, read_text, require_text
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
@@ -45,7 +45,7 @@ class Mkqa(PublishedCollection):
     (BEIR's `_id` and MIRACL's `docid` are taken too), a directory of such files, or DPR's psgs_w100.tsv (`id TAB
     text TAB title`), plain or gz. As in the evaluations of mContriever and BGE-M3, a passage is relevant (grade 1)
     when it holds one of the answers, or aliases, in the language of the passages (`docs_lang`), and questions are
-    left out that have none but long, binary or no answers. `Answers` tells what holding is; it looks in the text,
+    left out that have none but long, binary or no answers. `Answers` says what holding is; it looks in the text,
     as DPR and mContriever do, with `titles` in title and text, as BGE-M3's does.
 
     A question that no passage answers has no judgement. The literature's Recall@k is Success@k over all
@@ -60,58 +60,37 @@ class Mkqa(PublishedCollection):
         self, where: str, *, lang: str, docs: str | None = None, docs_lang: str = "en", titles: bool = False,
         sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
-        self._lang, self._docs_lang = _language(lang), _language(docs_lang)
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self._lang, self._docs_lang = _find_code(lang), _find_code(docs_lang)
         self._docs, self._titles = docs, titles
         self._code = parse_language(self._docs_lang)
-        name = f"mkqa-{self._lang}" + ("" if self._docs_lang == "en" else f"-{self._docs_lang}")
-        files = DatasetFiles(where, usage=self.usage)
-        super().__init__(name, files, frozenset([self._code]), sample=sample, skip_bad=skip_bad)
+        self.name = f"mkqa-{self._lang}" + ("" if self._docs_lang == "en" else f"-{self._docs_lang}")
+        self.langs = frozenset([self._code])
 
     def qrels(self) -> Qrels:
         """Passages that hold an answer; the passages are read through once for it, and only once."""
-        return self._found
+        return self._judged
 
     def check(self) -> CollectionCounts:
         """As `PublishedCollection.check`; also `InputError` on another number of questions than 10,000."""
         if not self.sample:
-            check_count(self.name, sum(1 for _ in self._query_rows()), QUESTIONS, "questions in its file")
+            check_count(self.name, sum(1 for _ in self.query_rows()), QUESTIONS, "questions in its file")
         return super().check()
 
-    def _query_rows(self) -> Iterator[tuple[str, bytes]]:
-        return read_all_lines([self.files.one("mkqa.jsonl.gz", "mkqa.jsonl")])
+    def query_rows(self) -> Rows:
+        return read_json_lines(self.files.get_one("mkqa.jsonl.gz", "mkqa.jsonl"))
 
-    def _query(self, row: Any) -> Item | None:
-        record = parse_record(row)
-        id, answers = read_id(record, "example_id"), self._strings(record)
+    def read_query(self, record: Record) -> Item | None:
+        id = read_id(record, "example_id")
+        answers = self._read_answers(record, id)
         if not answers:
             return None
         queries = record.get("queries")
-        text = read_text(queries, self._lang) if isinstance(queries, dict) else None
-        if not text or not text.strip():
-            raise InputError(f"question {id!r} has no wording in {self._lang}")
+        queries = queries if isinstance(queries, dict) else {}
+        text = require_text(queries, self._lang, "question", id, f"wording in {self._lang}")
         return Item(id, text, None, parse_language(self._lang), {"answers": answers})
 
-    def _strings(self, record: dict[str, Any]) -> list[str]:
-        """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
-        answers = record.get("answers")
-        given = answers.get(self._docs_lang) if isinstance(answers, dict) else None
-        if not isinstance(given, list) or not all(isinstance(answer, dict) for answer in given):
-            raise InputError(
-                f"question {record.get('example_id')!r} has no list of answers in {self._docs_lang}"
-            )
-        found: list[str] = []
-        for answer in given:
-            if (kind := answer.get("type")) in OTHER:
-                continue
-            if kind not in TEXTUAL:
-                raise unknown_name(str(kind), (*TEXTUAL, *OTHER), "type of answer")
-            aliases = answer.get("aliases") or []
-            if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-                raise InputError(f"question {record.get('example_id')!r}: aliases must be a list of texts")
-            found += [text for text in (read_text(answer, "text"), *aliases) if text and text.strip()]
-        return list(dict.fromkeys(found))
-
-    def _doc_rows(self) -> Iterator[tuple[str, Any]]:
+    def document_rows(self) -> Rows:
         if self._docs is None:
             raise InputError(
                 f"{self.name} has questions and no passages of its own: name some, docs=PATH "
@@ -122,20 +101,35 @@ class Mkqa(PublishedCollection):
         if path is None:
             raise InputError(f"there is no file docs={self._docs}, neither in {self.files} nor from here")
         if path.is_dir():
-            return read_all_lines(DatasetFiles(str(path), usage=self.usage).all("*.jsonl.gz", "*.jsonl"))
-        return _tsv(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_all_lines([path])
+            files = DatasetFiles(str(path), usage=self.usage)
+            return read_json_lines(*files.get_all("*.jsonl.gz", "*.jsonl"))
+        return _read_dpr(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_json_lines(path)
 
-    def _document(self, row: Any) -> Item:
-        record = row if isinstance(row, dict) else parse_record(row)
+    def read_document(self, record: Record) -> Item:
         id = read_id(record, next((key for key in ("id", "_id", "docid") if key in record), "id"))
-        title, text = read_text(record, "title"), read_text(record, "text")
-        if not text or not text.strip():
-            raise InputError(f"passage {id!r} has no text")
+        title, text = read_text(record, "title"), require_text(record, "text", "passage", id)
         meta = {"title": title} if title and title.strip() else {}
         return Item(id, join_title(title, text), None, self._code, meta)
 
+    def _read_answers(self, record: Record, id: str) -> list[str]:
+        """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
+        answers = record.get("answers")
+        given = answers.get(self._docs_lang) if isinstance(answers, dict) else None
+        if not isinstance(given, list) or not all(isinstance(answer, dict) for answer in given):
+            raise InputError(f"question {id!r} has no list of answers in {self._docs_lang}")
+        found: list[str] = []
+        for answer in given:
+            if (kind := answer.get("type")) in OTHER:
+                continue
+            check_known(str(kind), (*TEXTUAL, *OTHER), "type of answer")
+            aliases = answer.get("aliases") or []
+            if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+                raise InputError(f"question {id!r}: aliases must be a list of texts")
+            found += [text for text in (read_text(answer, "text"), *aliases) if text and text.strip()]
+        return list(dict.fromkeys(found))
+
     @cached_property
-    def _found(self) -> dict[str, dict[str, int]]:
+    def _judged(self) -> dict[str, dict[str, int]]:
         strings = {item.id: item.meta["answers"] for item in self.queries()}
         answers = Answers(strings, unspaced=self._docs_lang in UNSPACED)  # type: ignore[arg-type]
         judged: dict[str, dict[str, int]] = {}
@@ -160,7 +154,7 @@ class Answers:
     """
 
     def __init__(self, answers: dict[str, Iterable[str]], *, unspaced: bool = False) -> None:
-        self._tokens = _tokens(unspaced).findall
+        self._find_tokens = _compile_token(unspaced).findall
         self._root: dict[str, Any] = {}
         for question, strings in answers.items():
             for string in strings:
@@ -172,7 +166,7 @@ class Answers:
 
     def tokens(self, text: str) -> list[str]:
         """What is compared, in the order of the text."""
-        return self._tokens(unicodedata.normalize("NFD", text).lower())
+        return self._find_tokens(unicodedata.normalize("NFD", text).lower())
 
     def within(self, text: str) -> set[str]:
         """The questions that have an answer in the text."""
@@ -190,42 +184,27 @@ class Answers:
 
 
 @cache
-def _tokens(unspaced: bool) -> re.Pattern[str]:
+def _compile_token(unspaced: bool) -> re.Pattern[str]:
     """What a token is, see `Answers`; made from Unicode's tables, as `re` knows neither marks nor scripts."""
-    word, sign, mark, blank = _Ranges(), _Ranges(), _Ranges(), _Ranges()
-    for code in range(sys.maxunicode + 1):
-        category = unicodedata.category(character := chr(code))
-        if category[0] in "ZC":
-            blank.add(code)
-        elif category[0] == "M":
-            mark.add(code)
-        elif unspaced and category[0] == "L" and unicodedata.name(character, "").startswith(SIGNS):
-            sign.add(code)
-        elif category[0] in "LN":
-            word.add(code)
+
+    def classify(code: int) -> str:
+        category = unicodedata.category(character := chr(code))[0]
+        if unspaced and category == "L" and unicodedata.name(character, "").startswith(SIGNS):
+            return "sign"
+        return {"Z": "blank", "C": "blank", "M": "mark", "L": "word", "N": "word"}.get(category, "")
+
+    classes = dict.fromkeys(("word", "sign", "mark", "blank", ""), "")
+    for kind, codes in groupby(range(sys.maxunicode + 1), classify):
+        first, last = (run := list(codes))[0], run[-1]
+        classes[kind] += f"\\U{first:08x}-\\U{last:08x}"
+    word, sign, mark, blank, _ = classes.values()
     other = f"[^{word}{sign}{mark}{blank}]"
     if unspaced:
         return re.compile(f"[{sign}][{mark}]*|[{word}][{word}{mark}]*|[{mark}]+|{other}")
     return re.compile(f"[{word}{mark}]+|{other}")
 
 
-class _Ranges:
-    """Characters, added in their order, as they stand between the brackets of a regular expression."""
-
-    def __init__(self) -> None:
-        self._ends: list[list[int]] = []
-
-    def add(self, code: int) -> None:
-        if self._ends and self._ends[-1][1] == code - 1:
-            self._ends[-1][1] = code
-        else:
-            self._ends.append([code, code])
-
-    def __str__(self) -> str:
-        return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in self._ends)
-
-
-def _language(given: str) -> str:
+def _find_code(given: str) -> str:
     """MKQA's code of a language; `InputError` for others, and for Chinese without its country."""
     code = given.strip().lower().replace("-", "_")
     if code in LANGUAGES:
@@ -241,7 +220,7 @@ def _language(given: str) -> str:
     return found[0]
 
 
-def _tsv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_dpr(path: Path) -> Rows:
     """The rows of DPR's file of passages: id, text, title by tabs, quoted as in CSV; a first line may name them."""
     columns = ["id", "text", "title"]
     number = 0

@@ -1,37 +1,41 @@
-"""Files of documents and topics: numbered lines, checked fields, ids seen before, bad lines named or skipped."""
+"""Records of documents and topics: lines of JSON, fields that are checked, and media below a collection's directory."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import InputError
-from ...items import Item, SeenIds
+from ...items import Item
+from ...media.modalities import MEDIA
 from ..languages import parse_language
 
-T = TypeVar("T")
+Record = Mapping[str, Any]
+Rows = Iterator[tuple[str, Any]]  # each row with its place, `FILE:LINE`, as error messages name it
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank; `InputError` on a file that cannot be read or a damaged archive."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if line.strip():
-                    yield number, line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+def read_json_lines(*paths: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of files that are not blank, not parsed yet; `InputError` on an unreadable file or damaged archive."""
+    for path in paths:
+        number = 0
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                    if line.strip():
+                        yield f"{path}:{number}", line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
+    """A line of JSON as a dict; `InputError` on anything else."""
     try:
         record = json.loads(line.decode("utf-8"))
         if b"\\u" in line:  # an escaped half of a surrogate pair is no text, and nothing could store it
@@ -49,7 +53,8 @@ def parse_record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def read_id(record: Mapping[str, Any], key: str) -> str:
+def read_id(record: Record, key: str) -> str:
+    """An id: text without white space, or a whole number; `InputError` on anything else."""
     id = record.get(key)
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)
@@ -62,90 +67,68 @@ def read_id(record: Mapping[str, Any], key: str) -> str:
     return id
 
 
-def read_text(record: Mapping[str, Any], key: str) -> str | None:
+def read_text(record: Record, key: str) -> str | None:
+    """A field of text, None where there is none; `InputError` on another type."""
     value = record.get(key)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{key} must be text, not {type(value).__name__}")
     return value
 
 
-def read_lang(record: Mapping[str, Any]) -> str | None:
+def require_text(record: Record, key: str, whose: str, id: str, shown: str = "") -> str:
+    """A field of text that is not blank; `InputError` else: `WHOSE ID has no SHOWN` (by default the key)."""
+    text = read_text(record, key)
+    if not text or not text.strip():
+        raise InputError(f"{whose} {id!r} has no {shown or key}")
+    return text
+
+
+def read_lang(record: Record) -> str | None:
+    """The field `lang` as ISO 639-3."""
     lang = read_text(record, "lang")
     return parse_language(lang) if lang else None
 
 
-def require_text(record: Mapping[str, Any], key: str, shown: str, id: str) -> str:
-    text = read_text(record, key)
-    if not text or not text.strip():
-        raise InputError(f"topic {id!r} has no {shown}")
-    return text
+def read_meta(record: Record, known: Container[str] = frozenset(["id", "text", "lang"])) -> dict[str, Any]:
+    """The fields that are neither `known` nor media, and not null."""
+    return {
+        key: value
+        for key, value in record.items()
+        if value is not None and key not in known and key not in MEDIA
+    }
 
 
-def read_image(record: Mapping[str, Any], key: str, root: Path) -> Path | None:
-    """The picture that a record names relative to `root` (resolved), which it may not leave."""
+def read_media(record: Record, root: Path) -> dict[str, Any]:
+    """What a record holds under the names of registered modalities: paths, as `read_path` has them."""
+    return {name: path for name in MEDIA if name in record and (path := read_path(record, name, root, name))}
+
+
+def read_path(record: Record, key: str, root: Path, medium: str) -> Path | None:
+    """The file that a record names relative to `root` (resolved), which it may not leave; `InputError` else."""
     given = read_text(record, key)
     if not given:
         return None
     # An absolute path or a link could show any file of this machine to whoever sees the results.
     if Path(given).is_absolute() or "\0" in given:
-        raise InputError(f"the image {given!r} must be a path relative to the collection's directory")
+        raise InputError(f"the {medium} {given!r} must be a path relative to the collection's directory")
     path = (root / given).resolve()
     if not path.is_relative_to(root):
-        raise InputError(f"the image {given!r} lies outside the collection's directory {root}")
+        raise InputError(f"the {medium} {given!r} lies outside the collection's directory {root}")
     if not path.is_file():
-        raise InputError(f"the image {given!r} does not exist in {root}")
+        raise InputError(f"the {medium} {given!r} does not exist in {root}")
     return path
+
+
+def make_item(
+    what: str, id: str, text: str | None, media: dict[str, Any], lang: str | None, meta: Record
+) -> Item:
+    """An item that holds something; `InputError` else, which says `what` it is. The item takes the dicts over."""
+    item = Item(id, text, media.pop("image", None), lang, meta, media)
+    if not item.modalities:
+        raise InputError(f"{what} {id!r} has neither text nor {' nor '.join(MEDIA)}")
+    return item
 
 
 def join_title(title: str | None, text: str | None) -> str | None:
     """Title, newline, text; whichever is not blank, None if both are."""
     return "\n".join(part for part in (title, text) if part and part.strip()) or None
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of `json_lines`, each with its file and number as an error names them."""
-    return ((f"{path}:{number}", line) for number, line in json_lines(path))
-
-
-class ItemReader:
-    """Turns rows into items: every complaint names its place, an id occurs once, and `skip_bad` leaves bad rows out.
-
-    What was wrong is kept by what was read (documents, topics), so a second pass does not count twice.
-    """
-
-    def __init__(self, skip_bad: bool = False) -> None:
-        self.skip_bad = skip_bad
-        self._skipped: dict[str, int] = {}
-        self._problems: dict[str, list[str]] = {}
-
-    @property
-    def skipped(self) -> int:
-        """How many bad rows the latest passes left out."""
-        return sum(self._skipped.values())
-
-    @property
-    def problems(self) -> list[str]:
-        """What was wrong with the first of them, at most ten."""
-        return [problem for problems in self._problems.values() for problem in problems][:10]
-
-    def items(
-        self, what: str, rows: Iterable[tuple[str, T]], read: Callable[[T], Item | None]
-    ) -> Iterator[Item]:
-        """The items of `rows`, which come with their places; None from `read` leaves a row out."""
-        self._skipped[what], self._problems[what] = 0, []
-        seen = SeenIds()
-        for place, row in rows:
-            try:
-                item = read(row)
-                if item is not None and seen.add(item.id):
-                    raise InputError(f"the id {item.id!r} occurs a second time")
-            except InputError as error:
-                complaint = f"{place}: {error}"
-                if not self.skip_bad:
-                    raise InputError(complaint) from None
-                self._skipped[what] += 1
-                if len(self._problems[what]) < 10:
-                    self._problems[what].append(complaint)
-                continue
-            if item is not None:
-                yield item

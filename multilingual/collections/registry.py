@@ -25,18 +25,18 @@ FAMILIES = {
     "bright": "multilingual.collections.bright:Bright",
     "browsecomp-plus": "multilingual.collections.browsecomp:BrowseCompPlus",
     "ciral": "multilingual.collections.ciral:Ciral",
-    "demo": "demo:Demo",
+    "demo": "demo.collection:Demo",
     "eclektic": "multilingual.collections.eclektic:Eclektic",
-    "hc3": "multilingual.collections.neuclir:HC3",
-    "hc4": "multilingual.collections.neuclir:HC4",
+    "hc3": "multilingual.collections.hc3:HC3",
+    "hc4": "multilingual.collections.hc4:HC4",
     "irds": "multilingual.collections.irds:IRDatasets",
     "mbeir": "multilingual.collections.mbeir:MBeir",
     "miracl": "multilingual.collections.miracl:Miracl",
     "mkqa": "multilingual.collections.mkqa:Mkqa",
     "neuclir": "multilingual.collections.neuclir:NeuCLIR",
     "vidore": "multilingual.collections.vidore:ViDoRe",
-    "xm3600": "multilingual.collections.captions:Crossmodal3600",
-    "xtd10": "multilingual.collections.captions:XTD10",
+    "xm3600": "multilingual.collections.xm3600:Crossmodal3600",
+    "xtd10": "multilingual.collections.xtd10:XTD10",
 }
 
 

@@ -1,14 +1,14 @@
-"""NeuCLIR's and HC4's topics: several wordings a topic, one of which becomes the query."""
+"""Topics as queries: the wordings of NeuCLIR's and HC4's topics, and the choice of a language."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
 from ..languages import fill_languages, parse_language
-from .records import read_id, read_lang, read_text, require_text
+from .records import Record, read_id, read_lang, read_text, require_text
 
 Source = Literal["original", "human", "machine"]
 FIELDS = ("title", "description", "narrative")
@@ -24,54 +24,68 @@ def parse_fields(fields: str | None) -> tuple[str, ...]:
     return parts
 
 
-def read_topic(
-    record: dict[str, Any],
-    wanted: tuple[str, ...],
-    lang: str | None,
-    source: Source | None,
-    doc_langs: Container[str] = (),
-) -> Item | None:
-    """The query of a topic; None where it has no wording in `lang` and is not meant to have one.
+class TopicReader:
+    """Reads topics as queries in the wording that `fields`, `lang` and `source` choose; `InputError` on unknown ones."""
 
-    A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
-    language, else all of them.
-    """
-    id = read_id(record, "topic_id")
-    wordings = record["topics"]
-    if not isinstance(wordings, list) or not all(isinstance(wording, dict) for wording in wordings):
-        raise InputError(f"topic {id!r}: `topics` must be a list of objects")
-    meant = record.get("languages_with_qrels") or []
-    if not isinstance(meant, list) or not all(isinstance(each, str) for each in meant):
-        raise InputError(f"topic {id!r}: `languages_with_qrels` must be a list of language codes")
-    order: Sequence[str] = [source] if source else get_args(Source)
-    if lang is None and source is None:
-        order = ["original"]
-    fitting = [
-        (order.index(kind), wording)
-        for wording in wordings
-        if (kind := _source(wording)) in order and (lang is None or read_lang(wording) == lang)
-    ]
-    if not fitting:
-        if lang is not None and lang not in {parse_language(each) for each in meant}:
+    def __init__(self, fields: str | None, lang: str | None, source: Source | None) -> None:
+        self.fields = parse_fields(fields)
+        self.lang = None if lang is None else parse_language(lang)
+        self.source = source
+        if source is not None:
+            check_known(source, get_args(Source), "source")
+
+    def read(self, record: Record, doc_langs: Container[str] = ()) -> Item | None:
+        """The query of a topic; None where it has no wording in the language and is not meant to have one.
+
+        A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
+        language, else all of them.
+        """
+        id = read_id(record, "topic_id")
+        wordings = record["topics"]
+        if not isinstance(wordings, list) or not all(isinstance(wording, dict) for wording in wordings):
+            raise InputError(f"topic {id!r}: `topics` must be a list of objects")
+        meant = record.get("languages_with_qrels") or []
+        if not isinstance(meant, list) or not all(isinstance(each, str) for each in meant):
+            raise InputError(f"topic {id!r}: `languages_with_qrels` must be a list of language codes")
+        langs = [parse_language(each) for each in meant]
+        wording = self._choose_wording(id, wordings, langs)
+        if wording is None:
             return None
-        offered = list_few(f"{wording.get('lang')} {_source(wording)}" for wording in wordings)
-        asked = " ".join(filter(None, (lang, source or ("original" if lang is None else "")))) or "original"
-        raise InputError(f"topic {id!r} has no wording in {asked} (it has {offered})")
-    if lang is None and len({read_lang(wording) for _, wording in fitting}) > 1:
-        langs = list_few(sorted({str(wording.get("lang")) for _, wording in fitting}))
-        raise InputError(
-            f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
+        own = read_lang(wording)
+        parts = []
+        for key in self.fields or ("title", "description"):
+            if key == "narrative" and not wording.get("topic_narrative"):
+                parts.append(_read_narrative(record.get("narratives"), own, doc_langs, id))
+            else:
+                parts.append(require_text(wording, f"topic_{key}", "topic", id, key))
+        return Item(
+            id, "\n".join(parts), None, own, {"source": _read_source(wording), "languages_with_qrels": langs}
         )
-    wording = min(fitting, key=lambda pair: pair[0])[1]
-    own = read_lang(wording)
-    parts = []
-    for key in wanted or ("title", "description"):
-        if key == "narrative" and not wording.get("topic_narrative"):
-            parts.append(_narrative(record.get("narratives"), own, doc_langs, id))
-        else:
-            parts.append(require_text(wording, f"topic_{key}", key, id))
-    meta = {"source": _source(wording), "languages_with_qrels": [parse_language(each) for each in meant]}
-    return Item(id, "\n".join(parts), None, own, meta)
+
+    def select(self, queries: Iterable[Item], none: str) -> list[Item]:
+        """The queries in the language; if there are none, `InputError` that begins with `none`."""
+        return select_language(self.lang, queries, none, self.source)
+
+    def _choose_wording(self, id: str, wordings: list[Record], meant: Container[str]) -> Record | None:
+        lang, source = self.lang, self.source
+        order = [source] if source else ["original"] if lang is None else list(get_args(Source))
+        fitting = [
+            (order.index(kind), wording)
+            for wording in wordings
+            if (kind := _read_source(wording)) in order and (lang is None or read_lang(wording) == lang)
+        ]
+        if not fitting:
+            if lang is not None and lang not in meant:
+                return None
+            offered = list_few(f"{wording.get('lang')} {_read_source(wording)}" for wording in wordings)
+            wanted = " ".join(filter(None, (lang, source))) or "original"
+            raise InputError(f"topic {id!r} has no wording in {wanted} (it has {offered})")
+        if lang is None and len({read_lang(wording) for _, wording in fitting}) > 1:
+            langs = list_few(sorted({str(wording.get("lang")) for _, wording in fitting}))
+            raise InputError(
+                f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
+            )
+        return min(fitting, key=lambda pair: pair[0])[1]
 
 
 def select_language(
@@ -95,7 +109,7 @@ def select_language(
 
 
 def filter_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
-    """The queries whose language, given or identified, is `lang` (see `parse_language`); all of them for None."""
+    """The queries whose language, given or identified, is `lang` (any code or name); all of them for None."""
     if lang is None:
         yield from queries
     else:
@@ -105,7 +119,7 @@ def filter_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]
 
 def check_topic_languages(topics: Iterable[Item], langs: Iterable[str], where: str) -> None:
     """`InputError` where topics say which languages they are meant for, and no document is in any of them."""
-    meant = {lang for topic in topics for lang in _meant(topic)}
+    meant = {lang for topic in topics for lang in _meant_langs(topic)}
     if meant and meant.isdisjoint(langs):
         raise InputError(
             f"{where}: the topics are meant for documents in {list_few(sorted(meant), 8)}, "
@@ -113,18 +127,22 @@ def check_topic_languages(topics: Iterable[Item], langs: Iterable[str], where: s
         )
 
 
-def _source(wording: Mapping[str, Any]) -> Source:
+def _meant_langs(topic: Item) -> list[str]:
+    langs = topic.meta.get("languages_with_qrels")
+    return langs if isinstance(langs, list) else []
+
+
+def _read_source(wording: Mapping[str, Any]) -> Source:
     source = read_text(wording, "source") or "original"
     # Machine translations carry the name of the system that made them.
     return "original" if source == "original" else "human" if source.startswith("human") else "machine"
 
 
-def _narrative(narratives: object, lang: str | None, doc_langs: Container[str], id: str) -> str:
-    if not isinstance(narratives, dict) or not narratives:
-        raise InputError(f"topic {id!r} has no narrative")
-    chosen = [narrative for each, narrative in narratives.items() if each in doc_langs]
+def _read_narrative(narratives: object, lang: str | None, doc_langs: Container[str], id: str) -> str:
+    held = narratives if isinstance(narratives, dict) else {}
+    chosen = [narrative for each, narrative in held.items() if each in doc_langs]
     if not chosen:
-        chosen = [narratives[lang]] if lang in narratives else list(narratives.values())
+        chosen = [held[lang]] if lang in held else list(held.values())
     parts: list[str] = []
     for narrative in chosen:
         if isinstance(narrative, dict):
@@ -137,8 +155,3 @@ def _narrative(narratives: object, lang: str | None, doc_langs: Container[str], 
     if not kept:
         raise InputError(f"topic {id!r} has no narrative")
     return "\n".join(kept)
-
-
-def _meant(topic: Item) -> list[str]:
-    langs = topic.meta.get("languages_with_qrels")
-    return langs if isinstance(langs, list) else []

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from ...errors import InputError
 from ...items import Item
 from ..languages import parse_language
-from .files import DatasetFiles, read_parquet
+from .files import read_judgements, read_parquet
 from .published import PublishedCollection
-from .records import read_id, read_text
+from .records import Record, Rows, read_id, read_text, require_text
 
 
 class ViDoRe(PublishedCollection):
@@ -25,27 +22,18 @@ class ViDoRe(PublishedCollection):
     usage = "write vidore:OWNER/NAME or vidore:DIR, where DIR holds corpus, queries and qrels"
 
     def __init__(
-        self,
-        where: str,
-        *,
-        split: str = "test",
-        text: bool = False,
-        sample: bool = False,
+        self, where: str, *, split: str = "test", text: bool = False, sample: bool = False,
         skip_bad: bool = False,
-    ) -> None:
-        files = DatasetFiles(where, usage=self.usage)
+    ) -> None:  # fmt: skip
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self.name = self.files.root.name if self.files.root else where.rpartition("/")[2]
+        self.langs = frozenset()
         self._split, self._text = split, text
-        name = files.root.name if files.root else where.rpartition("/")[2]
-        super().__init__(name, files, frozenset(), sample=sample, skip_bad=skip_bad)
 
-    def _rows(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for place, row in read_parquet(self.files.all(f"{folder}/{self._split}-*.parquet"), batch=16):
-            yield place, {key.replace("-", "_"): value for key, value in row.items()}
+    def document_rows(self) -> Rows:
+        return self._read("corpus")
 
-    def _doc_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return self._rows("corpus")
-
-    def _document(self, row: Any) -> Item:
+    def read_document(self, row: Record) -> Item:
         image = row.get("image")
         picture = image.get("bytes") if isinstance(image, dict) else None
         if not isinstance(picture, bytes):
@@ -54,24 +42,17 @@ class ViDoRe(PublishedCollection):
         meta = {key: row[key] for key in ("doc_id", "page_number_in_doc") if row.get(key) is not None}
         return Item(read_id(row, "corpus_id"), text or None, picture, None, meta)
 
-    def _query_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return self._rows("queries")
+    def query_rows(self) -> Rows:
+        return self._read("queries")
 
-    def _query(self, row: Any) -> Item:
-        text, lang = read_text(row, "query"), read_text(row, "language")
-        if not text or not text.strip():
-            raise InputError(f"query {row.get('query_id')!r} is empty")
-        return Item(read_id(row, "query_id"), text, None, parse_language(lang) if lang else None)
+    def read_query(self, row: Record) -> Item:
+        id, lang = read_id(row, "query_id"), read_text(row, "language")
+        text = require_text(row, "query", "query", id, "text")
+        return Item(id, text, None, parse_language(lang) if lang else None)
 
-    def _judged(self) -> dict[str, dict[str, int]]:
-        judged: dict[str, dict[str, int]] = {}
-        for place, row in self._rows("qrels"):
-            try:
-                grade = float(row["score"])
-                if not grade.is_integer():
-                    raise ValueError
-                judged.setdefault(read_id(row, "query_id"), {})[read_id(row, "corpus_id")] = int(grade)
-            except (KeyError, TypeError, ValueError) as error:
-                reason = str(error) if isinstance(error, InputError) else "the score is not a whole number"
-                raise InputError(f"{place}: {reason}") from None
-        return judged
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        return read_judgements(self._read("qrels"), "query_id", "corpus_id", "score")
+
+    def _read(self, folder: str) -> Rows:
+        for place, row in read_parquet(self.files.get_all(f"{folder}/{self._split}-*.parquet"), batch=16):
+            yield place, {key.replace("-", "_"): value for key, value in row.items()}

@@ -16,7 +16,7 @@ from ...errors import InputError, check_known
 from ...files import write_atomically
 from ...items import Item, SeenIds
 from ..collections.base import Collection
-from ..collections.records import json_lines, parse_record, read_id
+from ..collections.records import parse_record, read_id, read_json_lines
 from ..collections.topics import FIELDS
 from .translation import Translate, Translation, translations
 
@@ -211,11 +211,11 @@ class _Growing:
             whole = _last_line_end(file, size)
             if whole < size:
                 file.truncate(whole)
-        for number, line in json_lines(self.partial):
+        for place, line in read_json_lines(self.partial):
             try:
                 self.seen.add(read_id(parse_record(line), "id"))
             except InputError as error:
-                raise InputError(f"{self.partial}:{number}: {error}; remove the file to begin anew") from None
+                raise InputError(f"{place}: {error}; remove the file to begin anew") from None
             self.lines += 1
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from crosslens.demo import COUNTS, Demo, Photo, photos
+from crosslens.demo.collection import COUNTS, Demo, Photo, list_photos
 from crosslens.errors import InputError
 
 KINDS = {"text to text": 24, "text to photo": 16, "photo to text": 12, "text + photo": 12}
@@ -40,7 +40,7 @@ def in_script(text: str, lang: str) -> bool:
 def test_check_passes_and_counts_hold():
     DEMO.check()
     assert len(TEXTS) == COUNTS["texts"] >= 100
-    assert len(DOCS) - len(TEXTS) == len(photos()) == COUNTS["photos"] >= 20
+    assert len(DOCS) - len(TEXTS) == len(list_photos()) == COUNTS["photos"] >= 20
     assert len(QUERIES) == COUNTS["queries"] >= 72
 
 
@@ -125,16 +125,16 @@ def test_best_documents_suit_the_kind():
 
 
 def test_photos_say_their_licence_and_are_found_without_importing_their_packages():
-    assert photos() is photos()
-    assert all(p.licence and p.source and p.shows and p.stated_in for p in photos())
+    assert list_photos() is list_photos()
+    assert all(p.licence and p.source and p.shows and p.stated_in for p in list_photos())
     code = (
-        "import sys; from crosslens.demo import Demo; list(Demo().docs()); "
+        "import sys; from crosslens.demo.collection import Demo; list(Demo().docs()); "
         "sys.exit(any(m in sys.modules for m in ('skimage', 'sklearn', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("photo", photos(), ids=lambda p: p.id)
+@pytest.mark.parametrize("photo", list_photos(), ids=lambda p: p.id)
 def test_photo_hash(photo):
     photo.check()
 
@@ -148,8 +148,8 @@ def test_photo_hash(photo):
     ],
 )
 def test_bad_photo_is_one_clear_line(change, said, monkeypatch):
-    bad: Photo = dataclasses.replace(photos()[0], **change)
-    monkeypatch.setattr("crosslens.demo.photos", lambda: (bad, *photos()[1:]))
+    bad: Photo = dataclasses.replace(list_photos()[0], **change)
+    monkeypatch.setattr("crosslens.demo.collection.list_photos", lambda: (bad, *list_photos()[1:]))
     with pytest.raises(InputError, match=said) as caught:
         Demo().check()
     line = str(caught.value)

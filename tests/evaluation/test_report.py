@@ -67,7 +67,7 @@ def part(
         )
         for place, system in enumerate(systems)
     }
-    counts = CollectionCounts(1234, {"zho": 1000, "fas": 233, "": 1}, 2, n, 3 * n, n)
+    counts = CollectionCounts(1234, {"zho": 1000, "fas": 233, "": 1}, {"image": 2}, n, 3 * n, n)
     index = {"directory": "news/<index>", "documents": 1234, "encoders": ["e5 <small>"], "seconds": 1.5}
     return Part(name, counts, {"eng": n}, table, outcomes, (index,))
 

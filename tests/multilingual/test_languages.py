@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import crosslens.demo
 import pytest
+from crosslens.demo.collection import HERE
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import languages
@@ -160,7 +160,7 @@ def test_short_queries_are_nearly_always_right_or_unsure():
 
 
 def test_the_demo_collections_texts():
-    rows = [json.loads(line) for line in (crosslens.demo.HERE / "docs.jsonl").read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in (HERE / "docs.jsonl").read_text("utf-8").splitlines()]
     found = identify([row["text"] for row in rows])
     assert [row["id"] for row, lang in zip(rows, found, strict=True) if lang != row["lang"]] == []
 

@@ -248,10 +248,10 @@ def test_what_is_wrong_with_eclektic_is_said(eclektic):
     refused(f"eclektic:{eclektic}?lang=ru", "unknown language of ECLeKTic 'ru'")
     refused(f"eclektic:{eclektic}", "unknown language of ECLeKTic 'rus'", ask=lambda c: c.queries(lang="rus"))
     put(eclektic / "eclektic_main.jsonl", article(1, "en", "A", "a"), article(2, "en", "B", " "))
-    refused(f"eclektic:{eclektic}?sample=true", "eclektic_main.jsonl:2: topic '2' has no content")
+    refused(f"eclektic:{eclektic}?sample=true", "eclektic_main.jsonl:2: question '2' has no content")
     row = article(1, "en", "A", "a")
     del row["fr_q"]
     put(eclektic / "eclektic_main.jsonl", row)
-    refused(f"eclektic:{eclektic}?lang=fr&sample=true", "eclektic_main.jsonl:1: topic '1' has no fr_q")
+    refused(f"eclektic:{eclektic}?lang=fr&sample=true", "eclektic_main.jsonl:1: question '1' has no fr_q")
     (eclektic / "eclektic_main.jsonl").unlink()
     refused(f"eclektic:{eclektic}", "no file eclektic_main.jsonl", "eclektic:DIR")

@@ -82,7 +82,7 @@ def content(item: Item) -> tuple:
 def test_out_and_in_again(tmp_path, mixed, format, kind):
     target = tmp_path / "out"
     assert export_collection(mixed, target, format) == ExportCounts(
-        documents=6, images=4, queries=3, judged=3
+        documents=6, media={"image": 4}, queries=3, judged=3
     )
     again = load_collection(target)
     assert isinstance(again, kind)

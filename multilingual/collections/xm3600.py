@@ -1,0 +1,71 @@
+"""Crossmodal-3600 (Thapliyal et al., EMNLP 2022): 3,600 pictures with captions in 36 languages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...errors import InputError, check_known
+from ..languages import parse_language
+from .captions import Caption, CaptionedPictures, Direction
+from .records import Record, parse_record, read_id, read_json_lines
+
+
+class Crossmodal3600(CaptionedPictures):
+    """`xm3600:DIR[?lang=zh,de][&direction=image-to-text]`: captions.jsonl and the pictures KEY.jpg, or images/KEY.jpg.
+
+    A line is a picture: `image/key`, `image/locale`, and for each language a `caption` list. A caption's id is
+    LANG-KEY-NUMBER. Without `lang` all 36 languages are taken.
+    """
+
+    usage = "write xm3600:DIR?lang=zh, where DIR holds captions.jsonl and images"
+    not_on_hub = "Crossmodal-3600 is no data set of the hub"
+    folders = ("images", "")
+    suffix = ".jpg"
+
+    def __init__(
+        self, where: str, *, lang: str | None = None, direction: Direction = "text-to-image",
+        sample: bool = False, skip_bad: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self.direction = direction
+        self._file = self.files.get_one("captions.jsonl")
+        self.root = self._file.parent.resolve()
+        first = next((record for _, _, record in self._read()), None)
+        if first is None:
+            raise InputError(f"{self._file} is empty")
+        self._keys = {
+            parse_language(key): key
+            for key, value in first.items()
+            if isinstance(value, dict) and "caption" in value
+        }
+        wanted = frozenset(map(parse_language, lang.split(","))) if lang else frozenset()
+        for code in sorted(wanted):
+            check_known(code, self._keys, f"language of {self._file}")
+        self.langs = wanted or frozenset(self._keys)
+        self.name = "-".join((f"xm3600-{direction}", *sorted(wanted)))
+        if direction == "text-to-image":
+            self.published = {"": 3600}
+
+    def captions(self) -> Iterator[tuple[str, Caption]]:
+        for place, picture, record in self._read():
+            for lang in sorted(self.langs):
+                held = record.get(self._keys[lang])
+                texts = held.get("caption") if isinstance(held, dict) else None
+                for number, text in enumerate(texts or []):
+                    if not isinstance(text, str):
+                        raise InputError(f"{place}: a caption must be text, not {type(text).__name__}")
+                    if text.strip():
+                        yield place, Caption(f"{lang}-{picture}-{number}", picture, text, lang)
+
+    def pictures(self) -> Iterator[tuple[str, str]]:
+        return ((place, picture) for place, picture, _ in self._read())
+
+    def _read(self) -> Iterator[tuple[str, str, Record]]:
+        """The place, the key and the record of every picture."""
+        for place, line in read_json_lines(self._file):
+            try:
+                record = parse_record(line)
+                picture = read_id(record, "image/key")
+            except InputError as error:
+                raise InputError(f"{place}: {error}") from None
+            yield place, picture, record
