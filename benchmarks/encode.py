@@ -330,7 +330,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
                 row.append(f"{each['share_of_gemm_peak']:.0%} of {each['gemm_gflops']} GFLOP/s")
             rows.append([*row, *[""] * (6 - len(row))])
         columns = ("", "texts/s", "ratio", "of CPU time", "lowest cosine", "of the matrix-product rate")
-        made.append(Table(columns, rows, f"{found['texts']} texts, {found['threads']} threads"))
+        made.append(Table(columns, rows, f"{found['texts']} texts"))
     if found := report.get("quality"):
         row = [Path(found["collection"]).name, str(found["topics"]), str(found["documents"])]
         row += [f"{found['nDCG@20'][dtype]:.4f}" for dtype in ("float32", "int8")]

@@ -21,15 +21,14 @@ STEPS = """
 import json, sys, time
 marks = [("start", time.perf_counter())]
 def mark(name): marks.append((name, time.perf_counter()))
-from crosslens import cli
+import crosslens.commands.app
 mark("import crosslens.commands.app")
 from crosslens.indexes.registry import open_index
 index = open_index(sys.argv[1])
 mark("import lancedb, open the index")
 import crosslens.encoders.transformer
 mark("import torch and transformers")
-for space in index.card.spaces:
-    index._encoder(space)
+index.ready()
 mark("load the models")
 from crosslens.items import Item
 index.search([Item("q", text=sys.argv[2], lang="eng")], 10, mode="hybrid")
