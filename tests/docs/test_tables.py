@@ -1,0 +1,102 @@
+"""Tables of families, stages, prompts, sorters and options: each is what the code has, no more and no less."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from crosslens.encoders.registry import FAMILIES as ENCODERS
+from crosslens.encoders.registry import OFFLINE
+from crosslens.evaluation.experiment.plan import Plan
+from crosslens.indexes.registry import INDEXES
+from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
+from crosslens.multilingual.judges import JUDGES
+from crosslens.multilingual.prompts.files import list_prompts
+from crosslens.multilingual.reranking.sorters import SORTERS
+from crosslens.specs import Spec, find_factory, known_options
+from crosslens.systems.grammar import FUNCTIONS
+from crosslens.systems.stages import STAGES
+
+from .pages import FENCE, ROOT
+
+GIVEN = {"device", "trust_remote_code", "skip_bad"}  # by the program, not by a SPEC
+
+
+def read_table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table on a page whose first column has this heading, without its head."""
+    text = FENCE.sub("", (ROOT / "docs" / page).read_text("utf-8"))
+    table = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-:| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None, heading
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table[1].splitlines()]
+
+
+def list_codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("row", read_table("encoders.md", "family"), ids=lambda row: row[0])
+def test_options_of_encoders(row):
+    ((name,), options) = list_codes(row[0]), list_codes(row[2])
+    family, _, checkpoint = name.partition(":")
+    if family == "py":
+        return
+    known = OFFLINE if family == "offline" else ENCODERS
+    factory, _ = find_factory(Spec(checkpoint or family), "encoders", known, "encoder")
+    assert set(options) == known_options(getattr(factory, "from_checkpoint", factory)).keys() - GIVEN
+
+
+def test_families_of_encoders():
+    names = [list_codes(row[0])[0] for row in read_table("encoders.md", "family")]
+    assert set(names) == {"py:", *(f"{each}:" for each in ENCODERS), *(f"offline:{each}" for each in OFFLINE)}
+
+
+@pytest.mark.parametrize("row", read_table("collections.md", "family"), ids=lambda row: row[0])
+def test_options_of_collections(row):
+    family = re.split(r"[\[:?]", list_codes(row[0])[0])[0]
+    factory, _ = find_factory(Spec(family), "collections", COLLECTIONS, "collection")
+    shown = {option.partition("=")[0] for option in list_codes(row[2]) if option != "mlir"}
+    assert shown <= known_options(factory).keys()
+
+
+def test_families_of_collections():
+    shown = {re.split(r"[\[:?]", list_codes(row[0])[0])[0] for row in read_table("collections.md", "family")}
+    assert shown == COLLECTIONS.keys() - {"demo", "irds"}
+
+
+def test_options_of_stages():
+    for row in read_table("experiments.md", "stage"):
+        for name in list_codes(row[0]):
+            if name in STAGES and not STAGES[name].model:
+                assert set(list_codes(row[2])) >= known_options(STAGES[name].read).keys(), name
+    shown = {
+        name.partition("@")[0] for row in read_table("experiments.md", "stage") for name in list_codes(row[0])
+    }
+    assert STAGES.keys() <= shown
+
+
+def test_functions_of_lines():
+    shown = {
+        code.partition("(")[0]
+        for row in read_table("experiments.md", "operator")
+        for code in list_codes(row[0])
+    }
+    assert FUNCTIONS.keys() <= shown
+
+
+def test_keys_of_experiments():
+    shown = {key.strip("[]") for row in read_table("experiments.md", "key") for key in list_codes(row[0])}
+    assert shown == Plan.__dataclass_fields__.keys() - {"name"}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "known"),
+    [
+        ("reranking.md", "prompts", list_prompts()),
+        ("reranking.md", "sorters", list(SORTERS)),
+        ("reranking.md", "family", [f"{family}:" for family in (*JUDGES, "py")]),
+        ("indexes.md", "`--index`", list(INDEXES)),
+    ],
+)
+def test_names_are_those_that_there_are(page, heading, known):
+    shown = [code for row in read_table(page, heading) for code in list_codes(row[0])]
+    assert {each if each.endswith(":") else each.partition(":")[0] for each in shown} == set(known)
