@@ -24,7 +24,7 @@ types: $(VENV)/.test
 # Writes the tables of docs/measured/ into the pages, then builds the site; nothing is fetched.
 docs: $(VENV)/.docs
 	$(BIN)/python benchmarks/measurements.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "the documentation: site/index.html"
 
 format: $(VENV)/.test
