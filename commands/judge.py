@@ -38,15 +38,17 @@ def judge_command(
     json: Json = False,
 ) -> None:
     """Let a language model grade documents into TREC qrels, and hold its grades against human ones."""
-    from ..evaluation import assess
+    from ..evaluation.assess import parse_assessor
+    from ..evaluation.assess_task import plan_assessment
     from ..multilingual.collections.registry import load_collection
+    from ..pipeline import watch
 
-    prompt, model = assess.method(spec, device=device, trust_remote_code=trust_remote_code)
-    task = assess.task(
+    load = parse_assessor(spec, device=device, trust_remote_code=trust_remote_code)
+    task = plan_assessment(
         load_collection(collection), output, runs=run or (), depth=depth, qrels=qrels, fields=fields, lang=query_lang,
         measure=measure, unseen=unseen,
     )  # fmt: skip
-    assessor = assess.Assessor(model(), prompt)
-    with progress("judging", len(task.pairs)) as bar:
-        report = task.judged_by(assessor, progress=bar)
+    assessor = load()
+    with progress("judging", len(task.pairs)) as bar, watch(bar):
+        report = task.judge_with(assessor)
     show(report, json)

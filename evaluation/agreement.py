@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from ..errors import InputError
 from ..multilingual.fairness import UNKNOWN
 from ..runs import Qrels, Run
 from .evaluate import evaluate
-from .table import ALL
+from .table import ALL, replace_nan
 
 FEWEST = 3  # systems: two have only two orders, and either is right by chance half the time
 THRESHOLDS = (1, 2)  # from these grades on a document counts as relevant in binary kappa
@@ -105,51 +106,52 @@ class Agreement:
 
     def to_json(self) -> dict[str, object]:
         """A dict for JSON; what is not defined is None."""
-        return {
-            "pairs": self.pairs,
-            "lacking": self.lacking,
-            "extra": self.extra,
-            "exact": _number(self.exact),
-            "mean_absolute_error": _number(self.mean_absolute_error),
-            "kappa": _number(self.kappa),
-            "kappa_quadratic": _number(self.quadratic),
-            "kappa_binary": {str(least): _number(self.binary(least)) for least in THRESHOLDS},
-            "grades": list(self.grades),
-            "confusion": [list(row) for row in self.confusion],
-        }
+        return replace_nan(
+            {
+                "pairs": self.pairs,
+                "lacking": self.lacking,
+                "extra": self.extra,
+                "exact": self.exact,
+                "mean_absolute_error": self.mean_absolute_error,
+                "kappa": self.kappa,
+                "kappa_quadratic": self.quadratic,
+                "kappa_binary": {str(least): self.binary(least) for least in THRESHOLDS},
+                "grades": list(self.grades),
+                "confusion": [list(row) for row in self.confusion],
+            }
+        )
 
 
-def agreement(human: Qrels, judged: Qrels, langs: Mapping[str, str] | None = None) -> dict[str, Agreement]:
-    """Agreement over all pairs, under `all`, and for each language of the documents where `langs` tells any.
+def compare_grades(
+    human: Qrels, judged: Qrels, langs: Mapping[str, str] | None = None
+) -> dict[str, Agreement]:
+    """Agreement over all pairs, under `all`, and for each language of the documents where `langs` has any.
 
     Human grades below 0 mark what nobody judged. A document whose language is not known is `unknown`.
     """
-    known = {(q, doc): grade for q, grades in human.items() for doc, grade in grades.items() if grade >= 0}
-    said = {(q, doc): grade for q, grades in judged.items() for doc, grade in grades.items()}
-    groups = {ALL: known.keys() | said.keys()}
-    if langs:
-        for pair in sorted(groups[ALL]):
-            groups.setdefault(langs.get(pair[1], UNKNOWN), set()).add(pair)
+    by_human = {(q, doc): grade for q, grades in human.items() for doc, grade in grades.items() if grade >= 0}
+    by_judge = {(q, doc): grade for q, grades in judged.items() for doc, grade in grades.items()}
+    groups = {ALL: by_human.keys() | by_judge.keys()}
+    for pair in sorted(groups[ALL]) if langs else ():
+        groups.setdefault((langs or {}).get(pair[1], UNKNOWN), set()).add(pair)
     found = {}
     for group in sorted(groups, key=lambda group: (group != ALL, group == UNKNOWN, group)):
-        pairs = groups[group]
-        both = [pair for pair in pairs if pair in known and pair in said]
-        grades = tuple(sorted({known[pair] for pair in both} | {said[pair] for pair in both}))
-        place = {grade: n for n, grade in enumerate(grades)}
-        counts = np.zeros((len(grades), len(grades)), dtype=np.int64)
-        for pair in both:
-            counts[place[known[pair]], place[said[pair]]] += 1
+        both = [
+            (by_human[pair], by_judge[pair]) for pair in groups[group] & by_human.keys() & by_judge.keys()
+        ]
+        grades = tuple(sorted({grade for pair in both for grade in pair}))
+        times = Counter(both)
         found[group] = Agreement(
             grades,
-            tuple(map(tuple, counts.tolist())),
-            lacking=sum(pair not in said for pair in pairs if pair in known),
-            extra=sum(pair not in known for pair in pairs if pair in said),
+            tuple(tuple(times[human_grade, grade] for grade in grades) for human_grade in grades),
+            lacking=len(groups[group] - by_judge.keys()),
+            extra=len(groups[group] - by_human.keys()),
         )
     return found
 
 
 @dataclass(frozen=True)
-class Systems:
+class SystemAgreement:
     """Systems under two sets of judgements: by name the mean of `measure` under the human and the judge's qrels.
 
     Both means are over the `topics` that both judged. `tau` is `tau_b`, `tau_ap` takes the human order as the truth.
@@ -169,12 +171,12 @@ class Systems:
             "scores": {
                 name: {"human": human, "judge": judge} for name, (human, judge) in self.scores.items()
             },
-            "kendall_tau": _number(self.tau),
-            "tau_ap": _number(self.tau_ap),
+            "kendall_tau": replace_nan(self.tau),
+            "tau_ap": replace_nan(self.tau_ap),
         }
 
 
-def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measure: str) -> Systems:
+def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measure: str) -> SystemAgreement:
     """How alike two sets of judgements order the systems; `InputError` below three, or without a common topic."""
     if len(runs) < FEWEST:
         raise InputError(f"a ranking of systems needs {FEWEST} runs or more, not {len(runs)}")
@@ -186,58 +188,42 @@ def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measur
         table = evaluate(runs, {topic: qrels[topic] for topic in topics}, (measure,))
         columns.append([table.mean(system, table.measures[0]) for system in runs])
     scores = dict(zip(runs, zip(*columns, strict=True), strict=True))
-    return Systems(table.measures[0], len(topics), scores, tau_b(*columns), tau_ap(*columns))
+    return SystemAgreement(table.measures[0], len(topics), scores, tau_b(*columns), tau_ap(*columns))
 
 
-def tables(groups: Mapping[str, Agreement], systems: Systems | None = None) -> Iterator[str]:
+def format_agreement(
+    groups: Mapping[str, Agreement], systems: SystemAgreement | None = None
+) -> Iterator[str]:
     """Lines for people: measures of each group, the confusion of the first (`all`), and the systems."""
-    yield from _table(
-        [
-            "",
-            "pairs",
-            "no grade",
-            "no human",
-            "exact",
-            "MAE",
-            "κ",
-            "quadratic κ",
-            *(f"κ of ≥{n}" for n in THRESHOLDS),
-        ],
-        [
-            [
-                group,
-                *map(str, (each.pairs, each.lacking, each.extra)),
-                *map(_shown, (each.exact, each.mean_absolute_error, each.kappa, each.quadratic)),
-                *(_shown(each.binary(least)) for least in THRESHOLDS),
-            ]
-            for group, each in groups.items()
-        ],
-    )
+    head = ["", "pairs", "no grade", "no human", "exact", "MAE", "κ", "quadratic κ"]
+    rows = []
+    for group, each in groups.items():
+        counts = map(str, (each.pairs, each.lacking, each.extra))
+        measures = (each.exact, each.mean_absolute_error, each.kappa, each.quadratic)
+        rows.append([group, *counts, *map(_show, (*measures, *map(each.binary, THRESHOLDS)))])
+    yield from _align([*head, *(f"κ of ≥{least}" for least in THRESHOLDS)], *rows)
     whole = next(iter(groups.values()))
-    counted = zip(whole.grades, whole.confusion, strict=True)
     yield ""
     yield "pairs by human grade (rows) and the judge's (columns)"
-    yield from _table(["", *map(str, whole.grades)], [[str(grade), *map(str, row)] for grade, row in counted])
+    counted = zip(whole.grades, whole.confusion, strict=True)
+    yield from _align(
+        ["", *map(str, whole.grades)], *([str(grade), *map(str, row)] for grade, row in counted)
+    )
     if systems is not None:
         yield ""
         yield f"systems by {systems.measure} over {systems.topics} topics"
-        scores = [[name, *map(_shown, pair)] for name, pair in systems.scores.items()]
-        yield from _table(["", "human", "judge"], scores)
-        yield f"Kendall's τ {_shown(systems.tau)}, τ_AP {_shown(systems.tau_ap)}"
+        scores = ([name, *map(_show, pair)] for name, pair in systems.scores.items())
+        yield from _align(["", "human", "judge"], *scores)
+        yield f"Kendall's τ {_show(systems.tau)}, τ_AP {_show(systems.tau_ap)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Aligned lines: the first column to the left, numbers to the right."""
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+def _align(*lines: Sequence[str]) -> Iterator[str]:
+    """The first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *rest in lines:
         numbers = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
         yield "  ".join(["", first.ljust(widths[0]), *numbers]).rstrip()
 
 
-def _shown(value: float) -> str:
+def _show(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -15,7 +15,7 @@ from ..items import Item
 from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
-from ..runs import Hit, Qrels, Run, read_qrels
+from ..runs import Qrels, Run, read_qrels
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
 from .significance import Comparison, Correction, Test, bootstrap, compare_with_baseline
 from .table import ALL, DEEPEST, Table, Values
@@ -267,12 +267,15 @@ def _group_by_document(
         raise InputError(
             "no relevant document has a language: give `doc_langs` to evaluate per document language"
         )
-    rankings = {system: _split(run, qrels, langs, languages) for system, run in runs.items()}
     groups: dict[str, _Group] = {}
     for lang in languages:
         own = {t: {doc: g for doc, g in of.items() if langs.get(doc) == lang} for t, of in qrels.items()}
         own = {topic: grades for topic, grades in own.items() if any(g > 0 for g in grades.values())}
-        values = {system: measure_rankings(within, own, of[lang]) for system, of in rankings.items()}
+        values = {}
+        for system, run in runs.items():
+            # A document whose language is not known stays in all rankings.
+            hits = {topic: [hit for hit in run[topic] if langs.get(hit.id, lang) == lang] for topic in own}
+            values[system] = measure_rankings(within, own, hits)
         groups[_keep_apart(lang)] = _Group(list(own), values)
     return groups
 
@@ -280,21 +283,6 @@ def _group_by_document(
 def _keep_apart(label: str) -> str:
     """A label may not take the name of the column that holds all queries."""
     return f"{label}*" if label == ALL else label
-
-
-def _split(
-    run: Run, topics: Iterable[str], langs: Mapping[str, str], languages: Sequence[str]
-) -> dict[str, dict[str, list[Hit]]]:
-    """Language -> topic -> its documents' ranking; a document without a language stays in all of them."""
-    rankings: dict[str, dict[str, list[Hit]]] = {lang: {} for lang in languages}
-    for topic in topics:
-        for lang in languages:
-            rankings[lang][topic] = []
-        for hit in run[topic]:
-            own = langs.get(hit.id)
-            for lang in languages if own is None else {own} & rankings.keys():
-                rankings[lang][topic].append(hit)
-    return rankings
 
 
 def _summarise(

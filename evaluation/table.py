@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, check_known, list_few
 from ..multilingual.fairness import UNKNOWN, LanguageShares
@@ -267,7 +267,7 @@ class Table:
         return found
 
 
-def replace_nan(value: object) -> object:
+def replace_nan(value: Any) -> Any:
     """The same for JSON, which has no nan: None in its place, in dicts and lists too."""
     if isinstance(value, dict):
         return {key: replace_nan(each) for key, each in value.items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from rich.cells import cell_len
 
 from ..grids import clean_line
 
@@ -84,7 +85,7 @@ def render_svg(figure: Figure, label: str) -> str:
     """The figure as one `<svg>` element, in the colour and font of the text around it; `label` says what it shows."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
-    text = drawn.getvalue().decode()
+    text = " ".join(drawn.getvalue().decode().split())
     for colour, paint in _PAINTS.items():
         text = text.replace(colour, paint)
     root = ElementTree.fromstring(text)
@@ -110,28 +111,17 @@ def _clean(element: ElementTree.Element) -> None:
         title = ElementTree.Element(f"{_SVG}title")
         title.text = id.removeprefix(_TITLE)
         element.insert(0, title)
+    style = re.sub(r"font-family: [^;]*;? ?", "", element.get("style", ""))
     if element.tag == f"{_SVG}use":  # a dot
         element.tag = f"{_SVG}circle"
-        place = {"cx": element.attrib["x"], "cy": element.attrib["y"], "r": f"{RADIUS:g}"}
-        element.attrib = place | {"style": element.attrib["style"]}
-    if element.get("transform", "").startswith("rotate(-0 "):
-        del element.attrib["transform"]
-    if "d" in element.attrib:
-        element.set("d", " ".join(element.attrib["d"].split()))
-    if "style" in element.attrib:
-        element.set("style", re.sub(r"font-family: [^;]*;? ?", "", element.attrib["style"]))
-    for where in ("text", "tail"):
-        if not (getattr(element, where) or "").strip():
-            setattr(element, where, None)
+        element.attrib = {"cx": element.attrib["x"], "cy": element.attrib["y"], "r": f"{RADIUS:g}"}
+    if style:
+        element.set("style", style)
 
 
 def estimate_width(text: str) -> float:
     """About how wide a browser writes the text, in points."""
-    widths = {"W": 1.0, "F": 1.0}
-    return SIZE * sum(
-        0.0 if unicodedata.combining(letter) else widths.get(unicodedata.east_asian_width(letter), 0.58)
-        for letter in text
-    )
+    return SIZE * 0.58 * cell_len(text)
 
 
 def shorten(text: str, most: float) -> str:

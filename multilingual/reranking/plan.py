@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ...checkpoints.loaded import load_shared
 from ...errors import InputError, check_known
 from ...items import Item
 from ...runs import Hit, Run
-from ...specs import Spec, distributed
-from ..judges import Judge, find_judge
-from ..prompts import Prompt, configure_prompt, load_prompt
+from ..judges import Judge
+from ..prompts import Prompt, bind_judge, load_prompt, split_method
 from .rerank import Fuse, Rerank, check_settings, check_sorter
 from .sorters import Sorter, find_sorter
 
@@ -49,34 +47,19 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     is taken. `InputError` says what is wrong with it, before any model is loaded.
     """
     written = DEFAULT if text == "default" else text
-    method, at, model = written.partition("@")
-    if not at:
-        raise InputError(
-            f"the reranker {text!r} names no model; write prompt[:sorter]@family:checkpoint, as in {DEFAULT}"
-        )
+    method, spec = split_method(written, "reranker", f"prompt[:sorter]@family:checkpoint, as in {DEFAULT}")
     name, _, order = method.partition(":")
-    factory, spec = find_judge(Spec.parse(model))
     prompt = load_prompt(name)
     kind = find_sorter(order or prompt.sort)
-    stage, sort, wording, options = distributed(
-        spec,
-        written.partition("?")[0],
-        [
-            (_settings, {}),
-            (kind, {}),
-            (configure_prompt, {}),
-            (factory, {"device": device, "trust_remote_code": trust_remote_code}),
-        ],
+    prompt, load, options, (stage, sort) = bind_judge(
+        written, spec, prompt, _settings, kind, device=device, trust_remote_code=trust_remote_code
     )
     depth, k, alpha, fuse = _settings(**stage)  # type: ignore[arg-type]
     check_settings(depth, k, alpha, "refuse", fuse)
-    prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
     for_pairs = getattr(kind, "for_pairs", {}) if prompt.most == 2 else {}
     sorter = kind(**{**for_pairs, **sort})
     check_sorter(prompt, sorter)
-    return RerankPlan(
-        prompt, sorter, depth, k, alpha, fuse, options, lambda: load_shared(factory, spec.checkpoint, options)
-    )
+    return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load)
 
 
 def load_reranker(

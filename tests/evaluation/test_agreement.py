@@ -11,10 +11,10 @@ import scipy.stats
 from crosslens.errors import InputError
 from crosslens.evaluation.agreement import (
     Agreement,
-    agreement,
+    compare_grades,
     compare_systems,
+    format_agreement,
     kappa,
-    tables,
     tau_ap,
     tau_b,
 )
@@ -45,7 +45,7 @@ def test_measures_are_those_of_sklearn(pairs):
     metrics = pytest.importorskip("sklearn.metrics")
 
     human, judged = [h for h, _ in pairs], [j for _, j in pairs]
-    found = agreement(*qrels(human, judged))["all"]
+    found = compare_grades(*qrels(human, judged))["all"]
     assert found.pairs == len(pairs)
     assert found.exact == pytest.approx(metrics.accuracy_score(human, judged))
     assert found.mean_absolute_error == pytest.approx(metrics.mean_absolute_error(human, judged))
@@ -68,13 +68,13 @@ def test_measures_are_those_of_sklearn(pairs):
 def test_agreement_counts_what_only_one_side_judged_and_goes_by_language():
     human = {"t1": {"a": 3, "b": 0, "c": 1, "junk": -1}, "t2": {"a": 0}}
     judged = {"t1": {"a": 2, "b": 0, "junk": 0, "new": 1}}
-    found = agreement(human, judged, {"a": "zho", "b": "fas", "c": "fas", "new": "zho"})
+    found = compare_grades(human, judged, {"a": "zho", "b": "fas", "c": "fas", "new": "zho"})
     assert list(found) == ["all", "fas", "zho", "unknown"]
     assert found["all"] == Agreement((0, 2, 3), ((1, 0, 0), (0, 0, 0), (0, 1, 0)), lacking=2, extra=2)
     assert found["fas"] == Agreement((0,), ((1,),), lacking=1, extra=0)
     assert found["zho"] == Agreement((2, 3), ((0, 0), (1, 0)), lacking=1, extra=1)
     assert found["unknown"] == Agreement((), (), lacking=0, extra=1)
-    assert list(agreement(human, judged)) == ["all"]
+    assert list(compare_grades(human, judged)) == ["all"]
     said = json.loads(json.dumps(found["unknown"].to_json(), allow_nan=False))
     assert said["pairs"] == 0
     assert said["exact"] is said["kappa"] is said["kappa_binary"]["1"] is None
@@ -143,7 +143,7 @@ def test_systems_are_ranked_on_the_topics_that_both_judged():
 
 def test_tables_show_every_number():
     human, judged = qrels([3, 0, 0, 1], [2, 0, 1, 1])
-    lines = list(tables(agreement(human, judged)))
+    lines = list(format_agreement(compare_grades(human, judged)))
     assert lines[1].split() == ["all", "4", "0", "0", "0.500", "0.500", "0.333", "0.750", "0.500", "1.000"]
     assert [line.split() for line in lines[-4:]] == [
         ["0", "1", "1", "0", "0"],

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import scipy.stats
 from crosslens.errors import InputError
-from crosslens.evaluation import assess
-from crosslens.evaluation.assess import Assessor
+from crosslens.evaluation.assess import Assessor, parse_assessor
+from crosslens.evaluation.assess_task import plan_assessment
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import load_prompt, parse_prompt
+from crosslens.pipeline import advance, watch
 from crosslens.runs import Manifest, read_qrels
 
 GRADED = """
@@ -53,6 +54,7 @@ class Knowing:
             likely = -np.abs(np.arange(4.0) - grade) if grade is not None else np.full(4, -np.inf)
             rows.append(likely)
         self.usage["calls"] += len(prompts)
+        advance(len(prompts))
         self.usage["prompt_tokens"] += 10 * len(prompts)
         self.usage["unreadable"] += sum(not np.isfinite(row).any() for row in rows)
         return np.array(rows)
@@ -109,7 +111,8 @@ def test_grades_are_the_judges_and_each_content_is_asked_once():
     judge = Knowing(TRUTH)
     again = [(pairs()[0][0], Item("copy", text(0), lang="zho"))]
     told = []
-    found = Assessor(judge, PROMPT)(pairs() + again, progress=told.append)
+    with watch(told.append):
+        found = Assessor(judge, PROMPT)(pairs() + again)
     assert found.qrels == {
         "q0": {f"d{d}": grade(0, d) for d in range(12)} | {"copy": grade(0, 0)},
         "q1": {f"d{d}": grade(1, d) for d in range(12)},
@@ -237,15 +240,15 @@ def test_pairs_and_prompts_that_cannot_become_qrels_are_refused():
 def test_the_pool_is_the_union_of_the_runs_first_documents_by_best_rank(folder, tmp_path):
     one = trec(tmp_path / "one.trec", lambda q: range(12), queries=[0, 1])
     two = trec(tmp_path / "two.trec", lambda q: [5, 1, 0], queries=[1, 2])
-    task = assess.task(load_collection(folder), tmp_path / "out", runs=[one, two], depth=2)
+    task = plan_assessment(load_collection(folder), tmp_path / "out", runs=[one, two], depth=2)
     assert [(q.id, d.id) for q, d in task.pairs] == [
         ("q0", "d0"), ("q0", "d1"), ("q1", "d0"), ("q1", "d5"), ("q1", "d1"), ("q2", "d5"), ("q2", "d1"),
     ]  # fmt: skip
     assert list(task.runs) == ["one", "two"]
     assert len(task.runs["one"]["q0"]) == 12  # measured in whole, though judged at the top
-    own = assess.task(load_collection(folder), tmp_path / "out", qrels="collection")
+    own = plan_assessment(load_collection(folder), tmp_path / "out", qrels="collection")
     assert Counter(q.id for q, _ in own.pairs) == {f"q{q}": 10 for q in range(5)}
-    only = assess.task(load_collection(folder), tmp_path / "out", qrels="collection", lang="german")
+    only = plan_assessment(load_collection(folder), tmp_path / "out", qrels="collection", lang="german")
     assert {q.id for q, _ in only.pairs} == {"q4"}
     assert set(only.left_out) == {"q0", "q1", "q2", "q3"}
 
@@ -256,7 +259,7 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path):
 
     def refused(match, output=tmp_path / "out", **options):
         with pytest.raises(InputError, match=match):
-            assess.task(source, output, **options)
+            plan_assessment(source, output, **options)
 
     refused("no pairs to judge: give --run")
     refused("no directory", output=tmp_path / "none" / "out", runs=[good])
@@ -305,7 +308,7 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path):
 def test_specs_that_name_no_assessor(spec, match, tmp_path):
     (tmp_path / "graded.toml").write_text(GRADED)
     with pytest.raises(InputError, match=match):
-        assess.method(spec.format(graded=tmp_path / "graded.toml"))
+        parse_assessor(spec.format(graded=tmp_path / "graded.toml"))
 
 
 @pytest.fixture
@@ -388,8 +391,10 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     assert table["all"][5] == f"{whole['kappa']:.3f}"
 
 
-def test_the_command_without_runs_judges_anew_and_says_what_is_missing(crosslens, knowing, folder, tmp_path):
-    out = tmp_path / "anew"
+def test_the_command_without_runs_judges_the_same_pairs_and_says_what_is_missing(
+    crosslens, knowing, folder, tmp_path
+):
+    out = tmp_path / "again"
     status, said, err = crosslens(
         "judge", folder, "--judge", knowing, "-o", out, "--qrels", folder / "qrels.txt", "--json"
     )

@@ -424,4 +424,4 @@ def test_long_names_keep_both_ends():
     assert name.endswith(tail)
     assert min(len(head), len(tail)) >= 8
     assert svg.shorten("short", 150) == "short"
-    assert svg.estimate_width("混合检索") == 40
+    assert 40 < svg.estimate_width("混合检索") < 50
