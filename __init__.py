@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .encoders.base import Encoder, EncoderSpec
-    from .encoders.registry import load as encoder
+    from .encoders.registry import load_encoder as encoder
     from .errors import CrosslensError, InputError, SpecMismatch
     from .evaluation.evaluate import evaluate
     from .evaluation.table import Table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "encoders.base": ("Encoder", "EncoderSpec"),
-    "encoders.registry": ("encoder=load",),
+    "encoders.registry": ("encoder=load_encoder",),
     "errors": ("CrosslensError", "InputError", "SpecMismatch"),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.table": ("Table",),

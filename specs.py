@@ -85,14 +85,18 @@ def _import_object(reference: str, named: str) -> Any:
 def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:
     """The options of `spec` as keyword arguments for `target`, converted by its annotations.
 
-    The keyword-only parameters of `target` are the known options, so they are declared in one place; those in
-    `given` are the program's own and no option may set them. `InputError` lists the known options.
+    The `known_options` of `target` are declared in one place, its signature; those in `given` are the program's own
+    and no option may set them. `InputError` lists the known options.
     """
     parameters = {name: each for name, each in known_options(target).items() if name not in given}
     arguments: dict[str, object] = dict(given)
     for key, value in spec.options.items():
         check_known(key, parameters, f"option of {spec.family}")
         arguments[key] = _converted(key, value, parameters[key].annotation, spec)
+    for name, each in _own_options(target).items():
+        if _is_part(target, each):
+            fields = known_options(each.annotation).keys() & arguments.keys()
+            arguments[name] = each.annotation(**{key: arguments.pop(key) for key in fields})
     return arguments
 
 
@@ -118,10 +122,25 @@ def distributed(
 
 
 def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of `target` by name; all fields where it is a dataclass."""
+    """The keyword-only parameters of `target` by name; all fields where it is a dataclass.
+
+    A dataclass that a parameter must be stands for its fields, so that targets can share options.
+    """
+    known: dict[str, inspect.Parameter] = {}
+    for name, each in _own_options(target).items():
+        known |= known_options(each.annotation) if _is_part(target, each) else {name: each}
+    return known
+
+
+def _own_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     every = is_dataclass(target)
     parameters = inspect.signature(target, eval_str=True).parameters
     return {name: each for name, each in parameters.items() if every or each.kind is each.KEYWORD_ONLY}
+
+
+def _is_part(target: Callable[..., Any], parameter: inspect.Parameter) -> bool:
+    required = parameter.default is parameter.empty and not is_dataclass(target)
+    return required and isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
 
 
 def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:

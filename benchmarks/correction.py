@@ -17,8 +17,8 @@ import sys
 from contextlib import redirect_stdout
 
 from crosslens import create_index, evaluate
-from crosslens.encoders import registry
-from crosslens.encoders.cache import cached
+from crosslens.encoders.cache.encoder import add_caches
+from crosslens.encoders.registry import load_encoder
 from crosslens.indexes import derived
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
@@ -39,7 +39,7 @@ def main() -> None:
     docs, queries = (list(fill_languages(each)) for each in (collection.docs(), collection.queries()))
     index = create_index("memory://", lexical=False)
     derived.OPENINGS = 1  # as few as can be, for they are replaced below
-    index.add(docs, cached([registry.load(given.encoder, device=given.device)]))
+    index.add(docs, add_caches([load_encoder(given.encoder, device=given.device)]))
     (space,) = index.card.spaces
     if not space.multilingual:
         sys.exit(f"{given.collection} has one language: nothing is corrected there")

@@ -90,18 +90,18 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
     import torch
     from crosslens.checkpoints.devices import resolve_device
     from crosslens.checkpoints.offline import packages as offline
-    from crosslens.encoders import registry
     from crosslens.encoders.base import Encoder, matrix
+    from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
     from sentence_transformers import SentenceTransformer
 
     corpus = texts(count)
     items = [Item(str(number), text=text) for number, text in enumerate(corpus)]
     where = resolve_device(device)
-    ours: dict[str, Any] = {"crosslens": registry.load("offline:e5-small", device=device)}
+    ours: dict[str, Any] = {"crosslens": load_encoder("offline:e5-small", device=device)}
     if where.type == "cpu":
-        ours["crosslens int8"] = registry.load("offline:e5-small?dtype=int8", device=device)
-    theirs = SentenceTransformer(str(offline.checkpoint("e5-small")), device=str(where))
+        ours["crosslens int8"] = load_encoder("offline:e5-small?dtype=int8", device=device)
+    theirs = SentenceTransformer(str(offline.make_checkpoint("e5-small")), device=str(where))
 
     def encoding(encoder: Encoder) -> Callable[[], np.ndarray]:
         return lambda: matrix(encoder, items, "document")
@@ -170,8 +170,8 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
 
 def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any], list[str]]:
     """nDCG@20 of float32 and of int8, and their vectors' cosines."""
-    from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
+    from crosslens.encoders.registry import load_encoder
     from crosslens.evaluation.measures import measure_rankings, parse_measure
     from crosslens.multilingual.collections.registry import load_collection
 
@@ -192,7 +192,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     vectors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     values: dict[str, np.ndarray] = {}
     for dtype in ("float32", "int8"):
-        encoder = registry.load(f"offline:e5-small?dtype={dtype}", device="cpu")
+        encoder = load_encoder(f"offline:e5-small?dtype={dtype}", device="cpu")
         asked, found = vectors[dtype] = matrix(encoder, queries, "query"), matrix(encoder, corpus, "document")
         hits = {}
         for query, scores in zip(queries, asked @ found.T, strict=True):
@@ -231,13 +231,13 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
 def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[str]]:
     """The share of wall time outside the model's forward for each budget: tokenising, batching, pooling, copying."""
     import torch
-    from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
-    from crosslens.encoders.batching import batches
+    from crosslens.encoders.batching import plan_batches
+    from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
 
     items = [Item(str(number), text=text) for number, text in enumerate(texts(count))]
-    encoder: Any = registry.load("offline:e5-small", device=device)
+    encoder: Any = load_encoder("offline:e5-small", device=device)
     inside = began = 0.0
 
     def now() -> float:
@@ -267,7 +267,7 @@ def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list
                 spent, _, _ = timed(lambda: matrix(encoder, items, "document"))
                 shares.append(1 - inside / spent)
             share = statistics.median(shares)
-            size = count / len(list(batches(lengths, budget)))
+            size = count / len(list(plan_batches(lengths, budget)))
             report[str(budget)] = {
                 "texts_a_batch": round(size, 1),
                 "outside": [round(each, 4) for each in shares],
@@ -298,7 +298,7 @@ def memory(count: int, device: str) -> tuple[dict[str, Any], list[str]]:
 
 def peak(count: int, device: str) -> int:
     """Peak resident bytes of this process after encoding `count` generated texts, none of them kept."""
-    from crosslens.encoders import registry
+    from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
 
     sources = [text[:60] for text in texts(500)]
@@ -309,7 +309,7 @@ def peak(count: int, device: str) -> int:
             yield Item(str(number), text=f"{number} {sources[number % len(sources)]}")
             number += 1
 
-    encoder = registry.load("offline:e5-small", device=device)
+    encoder = load_encoder("offline:e5-small", device=device)
     encoded = sum(len(batch.ids) for batch in encoder.encode(islice(endless(), count), "document"))
     assert encoded == count
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -144,8 +144,8 @@ def main() -> int:
 
     import torch
     from crosslens.checkpoints.devices import resolve_device, resolve_dtype
-    from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
+    from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
 
     device = resolve_device(options.device)
@@ -156,7 +156,7 @@ def main() -> int:
         file = weights(folder, options.model)
         name = f"clip:{options.model}/{file}"
         ours = {
-            dtype: registry.load(f"{name}?dtype={dtype}", device=str(device)) for dtype in {auto, "float32"}
+            dtype: load_encoder(f"{name}?dtype={dtype}", device=str(device)) for dtype in {auto, "float32"}
         }
 
         def of(dtype: str) -> Callable[[list[Path]], np.ndarray]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crosslens.encoders.base import Encoder
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.table import Table
 from crosslens.indexes.registry import create_index
@@ -111,9 +111,9 @@ def main() -> int:
 
     spec = f"promptreps:{options.model}?prompt={options.prompt}"
     encoders = {
-        "e5-small": load("offline:e5-small", device=options.device),
-        "dense": load(spec, device=options.device),
-        "sparse": load(f"{spec}&rep=sparse", device=options.device),
+        "e5-small": load_encoder("offline:e5-small", device=options.device),
+        "dense": load_encoder(spec, device=options.device),
+        "sparse": load_encoder(f"{spec}&rep=sparse", device=options.device),
     }
     report: dict[str, Any] = {
         "model": {name: encoder.spec.name for name, encoder in encoders.items()},

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from crosslens.encoders.batching import batches
+from crosslens.encoders.batching import plan_batches
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import causal
 from crosslens.multilingual.judges.causal import CausalJudge
@@ -60,7 +60,7 @@ class Loop:
         """The same in length-sorted batches with padding, as many tokens a batch as the judge takes."""
         rows = [self.encoded(question) for question in questions]
         answers: list[np.ndarray] = [np.empty(0)] * len(rows)
-        for batch in batches([len(ids) for ids, _ in rows], self.judge.budget):
+        for batch in plan_batches([len(ids) for ids, _ in rows], self.judge.budget):
             longest = max(len(rows[n][0]) for n in batch)
             tokens = torch.zeros((len(batch), longest), dtype=torch.long)
             mask = torch.zeros_like(tokens)

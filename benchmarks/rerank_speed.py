@@ -230,7 +230,7 @@ def distinct(run: Run) -> Run:
 def checkpoint(judge: str) -> str:
     """Where `AutoModelForCausalLM` finds the judge's model."""
     spec = Spec.parse(judge)
-    return str(offline.checkpoint(spec.checkpoint)) if spec.family == "offline" else spec.checkpoint
+    return str(offline.make_checkpoint(spec.checkpoint)) if spec.family == "offline" else spec.checkpoint
 
 
 def scaled(count: int, fraction: float) -> int:

@@ -105,11 +105,12 @@ def drawn(queries: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def _opened(index: Path | None, documents: Iterable[Item], encoders: Sequence[str], device: str) -> Any:
+    from crosslens.encoders.registry import load_encoder
     from crosslens.indexes.registry import create_index, open_index
 
     if index is not None:
         return open_index(index, device=device)
     made = create_index("memory://", name="demo", device=device)
-    made.add(documents, [load_collection(encoder, device=device) for encoder in encoders])
+    made.add(documents, [load_encoder(encoder, device=device) for encoder in encoders])
     made.build()
     return made

@@ -67,14 +67,14 @@ def indexed(collection: Path, index: Path, encoder: str) -> dict[str, float]:
 def searched(index: Path, topics: Path) -> dict[str, Any]:
     """Seconds to encode 1,000 queries, to search them exactly, and to evaluate a run of 1,000 x 1,000."""
     from crosslens import evaluate, open_index
-    from crosslens.encoders import registry
     from crosslens.encoders.base import matrix
+    from crosslens.encoders.registry import load_encoder
     from crosslens.indexes.encoding import Made
 
     queries = list(islice(load_collection(topics).queries(), TOPICS))
     opened = open_index(index)
     (spec,) = opened.specs
-    encoder = registry.load(spec.name)
+    encoder = load_encoder(spec.name)
     started = time.perf_counter()
     vectors = matrix(encoder, queries, "query")
     encoded = time.perf_counter() - started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -10,111 +9,114 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from ..encoders.transformer import loaded, weights_hash
 from ..errors import InputError
-from . import sentence_files
-from .devices import resolve_dtype
-from .int8 import quantise
-from .lora import Adapter, based, tokenizer_home, tokenizer_of
-from .weights import complete
+from .devices import LLMPrecision, name_dtype, resolve_dtype
+from .int8 import quantise_decoder
+from .lora import LoraAdapter, find_base, find_tokenizer
+from .open import OpenModel
+from .sentence_files import SentenceSettings, read_sentence_settings
+from .source import Source
 
 Attention = Literal["auto", "causal", "bidirectional"]
-LLMPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenDecoder(OpenModel):
+    """A decoder in memory; `weights` is what these are known by, `computes_in` the name of the dtype."""
+
+    weights: str
+    computes_in: str
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a model comes from: the base checkpoint, and the adapter that goes into it, if one does."""
+class DecoderSource:
+    """Where a decoder comes from: the base checkpoint, and the adapter that goes into it, if one does."""
 
-    checkpoint: str
-    revision: str | None
-    adapter: Adapter | None
-    trust_remote_code: bool
+    base: Source
+    adapter: LoraAdapter | None
     config: Any
 
     @classmethod
-    def of(
-        cls,
-        checkpoint: str,
-        revision: str | None,
-        adapter: str | None,
-        base: str | None,
-        trust_remote_code: bool,
-        family: str = "llm",
-    ) -> Source:
+    def find(
+        cls, source: Source, adapter: str | None = None, base: str | None = None, *, family: str = "llm"
+    ) -> DecoderSource:
         """`InputError` where a checkpoint or adapter is missing, or the adapter was trained on another model."""
-        found, model_at, model_revision = based(checkpoint, revision, adapter, base)
+        found, under = find_base(source, adapter, base)
         if adapter and found:
-            found.require_base(model_at, family)
-        source = {"revision": model_revision, "trust_remote_code": trust_remote_code}
-        config = loaded(transformers.AutoConfig, model_at, **source)
+            found.require_base(under, family)
+        config = under.load_config()
         if config.is_encoder_decoder:
-            raise InputError(f"{model_at} is no decoder ({config.model_type}); write hf: for {family}:")
-        return cls(model_at, model_revision, found, trust_remote_code, config)
+            raise InputError(f"{under} is no decoder ({config.model_type}); write hf: for {family}:")
+        return cls(under, found, config)
 
-    def published(self) -> tuple[sentence_files.Published, str, str | None]:
+    def read_settings(self) -> tuple[SentenceSettings, Source]:
         """The sentence-transformers files, the adapter's before the base's, and where they are."""
-        if self.adapter:
-            files = sentence_files.read(self.adapter.checkpoint, self.adapter.asked_revision)
-            if files.pooling:
-                return files, self.adapter.checkpoint, self.adapter.asked_revision
-        return sentence_files.read(self.checkpoint, self.revision), self.checkpoint, self.revision
+        if self.adapter and (settings := read_sentence_settings(self.adapter.source)).pooling:
+            return settings, self.adapter.source
+        return read_sentence_settings(self.base), self.base
 
-    def tokenizer(self) -> Any:
-        """The adapter's tokenizer if it has one, else the base's; `InputError` if there is none."""
-        return tokenizer_of(self.adapter, self.checkpoint, self.revision, self.trust_remote_code)
-
-    def asks_for_end(self) -> bool:
+    def ends_texts(self) -> bool:
         """Whether the tokenizer's configuration says that texts end with its eos_token.
 
         Up to version 4 transformers saw to it; from 5 on it goes by tokenizer.json alone, in which that of E5-Mistral
         and its kin (SFR, Linq) do not have it.
         """
-        home, revision = tokenizer_home(self.adapter, self.checkpoint, self.revision)
-        path = sentence_files.fetch(home, "tokenizer_config.json", revision)
-        return path is not None and json.loads(path.read_text("utf-8")).get("add_eos_token") is True
+        config = find_tokenizer(self.adapter, self.base).read_json("tokenizer_config.json") or {}
+        return config.get("add_eos_token") is True
 
-    def model(
+    def open(
         self,
         attention: Attention,
         bidirectional: bool | None,
         precision: LLMPrecision,
         device: torch.device,
+        *,
         head: bool = False,
-    ) -> tuple[Any, str, str]:
-        """The model on its device, what its weights are known by, and the name of the dtype it computes in.
+    ) -> OpenDecoder:
+        """The model on its device, and its tokenizer: the adapter's if it has one, else the base's.
 
         `bidirectional` is what is known of the checkpoint, and None if nothing is; `head` asks for the language
         model with its head. `InputError` for weights that are pickled or missing, an adapter that does not fit, and
         attention that cannot be had.
         """
-        _set_attention(self.config, self.checkpoint, attention, bidirectional, self.trust_remote_code)
-        dtype, more = _dtype(precision, device, self.adapter)
+        tokenizer = find_tokenizer(self.adapter, self.base).load_tokenizer()
+        self._set_attention(attention, bidirectional)
+        dtype, more = _choose_dtype(precision, device, self.adapter)
         # An adapter names the layers of the class that it was trained on: with a language model's head, or without.
-        headed = head or (
-            self.adapter is not None and any(key.startswith("model.") for key in self.adapter.keys)
-        )
         held = self.adapter.keys if self.adapter else frozenset()
-        model = complete(
+        headed = head or any(key.startswith("model.") for key in held)
+        model = self.base.load_model(
             transformers.AutoModelForCausalLM if headed else transformers.AutoModel,
-            self.checkpoint,
-            self.revision,
             lambda key: key in held or (not head and key.startswith("lm_head")),
             config=self.config,
             dtype=dtype,
-            trust_remote_code=self.trust_remote_code,
             **more,
         )
-        revision = getattr(model.config, "_commit_hash", None) or weights_hash(self.checkpoint)
+        weights = self.base.identify_weights(model.config)
         if self.adapter:
-            model = self.adapter.merged(model)
+            model = self.adapter.merge_into(model)
         if headed and not head:
             model = getattr(model, model.base_model_prefix)
         if precision == "int8":
-            model = quantise(model)
+            model = quantise_decoder(model)
         if precision != "4bit":
             model = model.to(device)
-        return model.eval(), str(revision), precision if more or precision == "int8" else str(dtype)[6:]
+        computes_in = precision if more or isinstance(dtype, str) else name_dtype(dtype)
+        config = model.config.get_text_config()
+        return OpenDecoder(config, tokenizer, model.eval(), weights, computes_in)
+
+    def _set_attention(self, attention: Attention, bidirectional: bool | None) -> None:
+        own = "AutoModel" in (getattr(self.config, "auto_map", None) or {})
+        trusted = self.base.trust_remote_code
+        if attention != "auto":
+            self.config.is_causal = attention == "causal"  # transformers 5 makes its masks by this
+        elif own and not trusted and bidirectional is None:
+            raise InputError(
+                f"{self.base} brings code of its own for its model, which may attend in both directions: say "
+                f"attention=causal or attention=bidirectional, or rerun with --trust-remote-code if you trust it"
+            )
+        elif bidirectional and not (own and trusted):
+            self.config.is_causal = False
 
 
 @torch.inference_mode()
@@ -129,25 +131,9 @@ def attends_ahead(model: Any) -> bool:
     return bool((one - other).norm() > 0.01 * one.norm())
 
 
-def _set_attention(
-    config: Any, checkpoint: str, attention: Attention, bidirectional: bool | None, trusted: bool
-) -> None:
-    own = "AutoModel" in (getattr(config, "auto_map", None) or {})
-    if attention == "auto":
-        if own and not trusted and bidirectional is None:
-            raise InputError(
-                f"{checkpoint} brings code of its own for its model, which may attend in both directions: say "
-                f"attention=causal or attention=bidirectional, or rerun with --trust-remote-code if you trust it"
-            )
-        if bidirectional and not (own and trusted):
-            config.is_causal = False
-    else:
-        config.is_causal = attention == "causal"  # transformers 5 makes its masks by this
-
-
-def _dtype(
-    precision: LLMPrecision, device: torch.device, adapter: Adapter | None
-) -> tuple[torch.dtype | str, dict[str, object]]:
+def _choose_dtype(
+    precision: LLMPrecision, device: torch.device, adapter: LoraAdapter | None
+) -> tuple[torch.dtype | str, dict[str, Any]]:
     """The dtype to load in, and what else loading needs."""
     if precision == "int8":
         if device.type != "cpu":

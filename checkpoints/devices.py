@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from functools import cache
+from typing import Literal
 
 import torch
 
 from ..errors import InputError
+from .cores import list_cores
 
 # oneDNN keeps the code that it compiles for each shape of a product, 1,024 of them, and batches of text hardly ever
 # repeat a shape: memory grew by 100 to 200 MB with each of the first thousands of texts. One batch needs a handful of
 # them. Read at the first product.
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "32")
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+TextPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+LLMPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
 
 log = logging.getLogger("crosslens")
 WRITE = "write auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps"
@@ -47,13 +53,6 @@ def resolve_devices(device: str) -> list[str]:
     return [str(each) for each in ([resolve_device(device)] if device == "auto" else _named(device))]
 
 
-def cores() -> list[int]:
-    """The numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _named(device: str) -> list[torch.device]:
     """One or more devices of a kind, all of them there."""
     kind, colon, numbers = device.partition(":")
@@ -79,7 +78,7 @@ def _named(device: str) -> list[torch.device]:
     processes = int(listed[0]) if listed else 1
     if len(listed) > 1 or processes < 1:
         raise InputError(f"unknown device {device!r}; {WRITE}")
-    if processes > (held := len(cores())):
+    if processes > (held := len(list_cores())):
         raise InputError(
             f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}"
         )
@@ -92,7 +91,14 @@ def _say_first(device: str, first: torch.device) -> None:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it, else float16 on GPUs and float32 on CPUs."""
+    """`auto` is bfloat16 where the hardware multiplies it, else float16 on GPUs and float32 on CPUs.
+
+    `InputError` for an unknown one, and for int8 anywhere but on a CPU.
+    """
+    if precision == "int8":
+        if device.type != "cpu":
+            raise InputError(f"dtype=int8 is for CPUs, not {device.type}; there take bfloat16 or float16")
+        return torch.int8
     if precision != "auto":
         if precision not in ("float32", "bfloat16", "float16"):
             raise InputError(f"unknown dtype {precision!r}; write auto, float32, bfloat16 or float16")
@@ -104,6 +110,11 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float16
     can = torch.cpu.get_capabilities()
     return torch.bfloat16 if any(can.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+
+
+def name_dtype(dtype: torch.dtype) -> str:
+    """`bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def token_budget(device: torch.device) -> int:

@@ -27,10 +27,9 @@ class Int8Linear(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp_min(1e-12) / 127
-        self.register_buffer("weight", (weight / scale[:, None]).round_().to(torch.int8))
-        self.register_buffer("scale", scale)
+        weight, scale = round_rows(linear.weight, 1e-12)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale[:, 0].contiguous())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -40,8 +39,8 @@ class Int8Linear(torch.nn.Module):
         coarse = rows.round()
         fine = rows.sub_(coarse).mul_(FINE).round_()
         weight = self.weight.t()
-        result = torch._int_mm(coarse.to(torch.int8), weight).float()
-        result.add_(torch._int_mm(fine.to(torch.int8), weight), alpha=1 / FINE)
+        result = multiply_int8(coarse.to(torch.int8), weight).float()
+        result.add_(multiply_int8(fine.to(torch.int8), weight), alpha=1 / FINE)
         # Integers hold no NaN: one among the inputs comes back with the scale of its row.
         result.mul_(scale).mul_(self.scale)
         if self.bias is not None:
@@ -49,7 +48,7 @@ class Int8Linear(torch.nn.Module):
         return result.view(*states.shape[:-1], -1).to(states.dtype)
 
 
-def quantise(model: torch.nn.Module) -> torch.nn.Module:
+def quantise_decoder(model: torch.nn.Module) -> torch.nn.Module:
     """The model with its linear layers in int8 and all else in float32; changed in place, a layer at a time.
 
     `InputError` if the CPU does not multiply int8 exactly.
@@ -62,12 +61,25 @@ def quantise(model: torch.nn.Module) -> torch.nn.Module:
     return model.float()  # leaves integers alone
 
 
+def round_rows(weight: torch.Tensor, smallest: float = 1e-30) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of floats [n, dim] as int8 in -127..127, and the scale of each, float32 [n, 1]."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(1, keepdim=True).clamp_min(smallest) / 127
+    return (weight / scale).round_().to(torch.int8), scale
+
+
+def multiply_int8(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """The product of int8 [n, k] and [k, m], int32 [n, m]."""
+    product: torch.Tensor = torch._int_mm(rows, columns)  # noqa: SLF001 - torch has no public name for it
+    return product
+
+
 @cache
 def require_exact() -> None:
     """`InputError` if int8 products are not exact here: without VNNI oneDNN adds pairs of them in 16 bits, which overflow."""
     rows, weight = (torch.full((16, 128), value, dtype=torch.int8) for value in (127, 127))
     rows[1::2] = -128
-    if not torch.equal(torch._int_mm(rows, weight.t()), rows.int() @ weight.int().t()):
+    if not torch.equal(multiply_int8(rows, weight.t()), rows.int() @ weight.int().t()):
         raise InputError(
             "dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32"
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save
 
 from ..errors import InputError
 from ..files import place_atomically
-from .int8 import require_exact
-from .offline import packages as offline
+from .int8 import multiply_int8, require_exact, round_rows
+from .offline.packages import locate_cache
 
 log = logging.getLogger("crosslens")
 
@@ -35,13 +35,13 @@ EXPORT = 1  # a change of what is written raises it
 FINEST = 1e-6  # of the greatest value: a step that float32 still tells from rounding
 
 
-class Latest:
-    """What was quantised last: the layers of one parent (query, key, value) are given the same states."""
+class LastStates:
+    """The states that were quantised last: the layers of one parent (query, key, value) are given the same ones."""
 
     def __init__(self) -> None:
         self._held: tuple[object, ...] = (None,)
 
-    def rows(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def quantise(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of states [..., n]: int8 [rows, n], the step of each row [rows, 1], and what multiplies `side` [rows, 2]."""
         held = self._held  # one read, so that threads do not see each other's halves
         if held[0] is not states:
@@ -67,9 +67,9 @@ class RowLinear(torch.nn.Module):
     scale: torch.Tensor
     side: torch.Tensor
 
-    def __init__(self, linear: torch.nn.Linear, latest: Latest) -> None:
+    def __init__(self, linear: torch.nn.Linear, latest: LastStates) -> None:
         super().__init__()
-        weight, scale = rounded(linear.weight)
+        weight, scale = round_rows(linear.weight)
         bias = torch.zeros_like(scale[:, 0]) if linear.bias is None else linear.bias.detach().float()
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale[:, 0].contiguous())
@@ -77,11 +77,11 @@ class RowLinear(torch.nn.Module):
         self.latest = latest
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        rows, step, factors = self.latest.rows(states)
-        found = torch._int_mm(rows, self.weight.t()).float()
+        rows, step, factors = self.latest.quantise(states)
+        product = multiply_int8(rows, self.weight.t()).float()
         # Integers hold no NaN: one among the inputs comes back with the step of its row.
-        found.mul_(self.scale).mul_(step).addmm_(factors, self.side)
-        return found.view(*states.shape[:-1], -1)
+        product.mul_(self.scale).mul_(step).addmm_(factors, self.side)
+        return product.view(*states.shape[:-1], -1)
 
 
 class RowEmbedding(torch.nn.Module):
@@ -92,7 +92,7 @@ class RowEmbedding(torch.nn.Module):
 
     def __init__(self, embedding: torch.nn.Embedding) -> None:
         super().__init__()
-        weight, scale = rounded(embedding.weight)
+        weight, scale = round_rows(embedding.weight)
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
 
@@ -100,18 +100,11 @@ class RowEmbedding(torch.nn.Module):
         return self.weight[ids] * self.scale[ids]
 
 
-def rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of floats [n, dim] as int8 in -127..127, and the scale of each, float32 [n, 1]."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127
-    return (weight / scale).round_().to(torch.int8), scale
-
-
-def quantise(model: torch.nn.Module) -> torch.nn.Module:
+def quantise_encoder(model: torch.nn.Module) -> torch.nn.Module:
     """The model with linear layers and embeddings in int8 and all else in float32; changed in place."""
     made: dict[int, torch.nn.Module] = {}  # tied weights stay one
     for parent in list(model.modules()):
-        latest = Latest()
+        latest = LastStates()
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(parent, name, RowLinear(child, latest))
@@ -120,60 +113,61 @@ def quantise(model: torch.nn.Module) -> torch.nn.Module:
     return model.float()  # leaves integers alone
 
 
-def opened(
+def open_int8(
     config: Any,
-    known_as: str,
+    weights: str,
     load: Callable[[], torch.nn.Module],
-    empty: Callable[[], torch.nn.Module],
+    make_empty: Callable[[], torch.nn.Module],
 ) -> torch.nn.Module:
     """The quantised model of a checkpoint: from the cache, or made of what `load` gives, and kept there.
 
-    `known_as` is the commit or hash of the weights; `empty` gives the model of `config` with weights of any value.
+    `weights` is their commit or hash; `make_empty` gives the model of `config` with weights of any value.
     `InputError` if the cache cannot be written, or the CPU rounds int8 products.
     """
     require_exact()
-    path = location(config, known_as)
+    path = locate_export(config, weights)
 
     def make() -> None:
         log.info("quantising the checkpoint to int8 (once), kept in %s", path)
-        write(quantise(load()), path)
+        _write_tensors(quantise_encoder(load()), path)
 
     def read() -> torch.nn.Module:
         with torch.device("meta"):
-            skeleton = empty()
-        return filled(quantise(skeleton), path)
+            skeleton = make_empty()
+        return _fill_tensors(quantise_encoder(skeleton), path)
 
     if not path.is_file():
         make()
     try:
         return read()
     except (SafetensorError, KeyError) as error:
-        log.warning("%s is damaged (%s): it is made again", path, error)
+        log.warning("%s is damaged (%s): it is made again", path, str(error))
     make()
     return read()
 
 
-def location(config: Any, known_as: str) -> Path:
+def locate_export(config: Any, weights: str) -> Path:
     """Where the export lies: named after the weights, and after the configuration and transformers' version."""
-    told = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    digest = hashlib.sha256(repr(sorted(told.items(), key=lambda pair: pair[0])).encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "_", known_as)
-    return offline.cache_dir() / "int8" / f"{name}-{digest[:8]}-v{EXPORT}.safetensors"
+    settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+    digest = hashlib.sha256(repr(sorted(settings.items(), key=lambda pair: pair[0])).encode()).hexdigest()
+    name = re.sub(r"[^\w.-]", "_", weights)
+    return locate_cache() / "int8" / f"{name}-{digest[:8]}-v{EXPORT}.safetensors"
 
 
-def tensors(model: torch.nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every parameter and buffer, those that a state dict leaves out included: its name, and where it is held."""
-    for prefix, module in model.named_modules():
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None:
-                    yield f"{prefix}.{name}" if prefix else name, table, name
+def _list_tensors(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module, str, torch.Tensor]]:
+    """Every parameter and buffer, those that a state dict leaves out included: its name, and who holds it under which."""
+    return [
+        (f"{prefix}.{name}".lstrip("."), module, name, tensor)
+        for prefix, module in model.named_modules()
+        for list_own in (module.named_parameters, module.named_buffers)
+        for name, tensor in list_own(recurse=False, remove_duplicate=False)
+    ]
 
 
-def write(model: torch.nn.Module, path: Path) -> None:
+def _write_tensors(model: torch.nn.Module, path: Path) -> None:
     """The model's tensors as one safetensors file, which appears when it is complete; `InputError` if it cannot."""
     # Not `save_file`, which writes for its user alone: a shared cache is for whoever may read the rest.
-    data = save({key: table[name].detach().clone() for key, table, name in tensors(model)})
+    data = save({key: tensor.detach().clone() for key, _, _, tensor in _list_tensors(model)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with place_atomically(path) as partial:
@@ -185,10 +179,10 @@ def write(model: torch.nn.Module, path: Path) -> None:
         ) from None
 
 
-def filled(model: torch.nn.Module, path: Path) -> torch.nn.Module:
+def _fill_tensors(model: torch.nn.Module, path: Path) -> torch.nn.Module:
     """A model whose tensors have no memory, given those of the file; `KeyError` if one is not there."""
     held = load_file(path)
-    for key, table, name in list(tensors(model)):
-        parameter = isinstance(table[name], torch.nn.Parameter)
-        table[name] = torch.nn.Parameter(held[key], requires_grad=False) if parameter else held[key]
+    for key, module, name, tensor in _list_tensors(model):
+        parameter = isinstance(tensor, torch.nn.Parameter)
+        setattr(module, name, torch.nn.Parameter(held[key], requires_grad=False) if parameter else held[key])
     return model

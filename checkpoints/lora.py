@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from transformers.utils.hub import extract_commit_hash
+
 from ..errors import InputError
+from .source import TO_SAFETENSORS, Source
+from .tokenizers import TOKENIZER_FILES
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
@@ -16,139 +20,110 @@ TASKS = {"SEQ_CLS": "classify", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraAdapter:
     """An adapter on disk or the hub: what it was trained on and for, and the tensors it holds.
 
     `task` is the judge's (`classify`, `causal`, `seq2seq`) or None where it does not say; `labels` how many its own
     classification head has; `revision` the hub commit or the sha256 of its weights, 16 hex digits.
     """
 
-    checkpoint: str
-    asked_revision: str | None
+    source: Source
     revision: str
-    base: str | None
-    base_revision: str | None
+    base: Source | None
     task: str | None
     labels: int | None
     keys: frozenset[str]
 
     @classmethod
-    def at(cls, checkpoint: str, revision: str | None) -> Adapter | None:
+    def find(cls, source: Source) -> LoraAdapter | None:
         """The adapter of a directory or hub repository; None if it holds none, `InputError` if a pickled one."""
-        from safetensors import safe_open
-        from transformers.utils.hub import extract_commit_hash
-
-        from ..encoders.transformer import weights_hash
-        from .sentence_files import fetch
-        from .weights import TENSORS, pickled_only
-
-        try:
-            path = fetch(checkpoint, CONFIG, revision)
-        except OSError:  # not even a name: loading the model says what is wrong
-            path = None
-        if path is None:
+        if not source.is_local and source.checkpoint.startswith(("/", ".", "~")):
             return None
         try:
-            config = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
-        weights = fetch(checkpoint, WEIGHTS, revision)
+            config = source.read_json(CONFIG)
+        except OSError:  # not even a name: loading the model says what is wrong
+            return None
+        if config is None:
+            return None
+        weights = source.find(WEIGHTS)
         if weights is None:
-            if fetch(checkpoint, PICKLED, revision):
-                raise pickled_only(checkpoint, revision, PICKLED, TENSORS.format(old=PICKLED, new=WEIGHTS))
-            raise InputError(f"the adapter {checkpoint} has no weights ({WEIGHTS})")
+            if source.find(PICKLED):
+                raise source.refuse_pickled(PICKLED, TO_SAFETENSORS.format(old=PICKLED, new=WEIGHTS))
+            raise InputError(f"the adapter {source} has no weights ({WEIGHTS})")
         with safe_open(weights, "pt") as tensors:
             shapes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118 - no mapping
         labels = [shape[0] for key, shape in shapes.items() if key.endswith(HEADS)]
-        commit = None if Path(checkpoint).is_dir() else extract_commit_hash(str(weights), None)
+        commit = None if source.is_local else extract_commit_hash(str(weights), None)
+        base = config.get("base_model_name_or_path")
         return cls(
-            checkpoint,
-            revision,
-            commit or weights_hash(checkpoint),
-            config.get("base_model_name_or_path") or None,
-            config.get("revision") or None,
+            source,
+            commit or source.identify_weights(),
+            Source(base, config.get("revision") or None, source.trust_remote_code) if base else None,
             TASKS.get(str(config.get("task_type")), "classify" if labels else None),
             labels[0] if labels else None,
             frozenset(key.removeprefix("base_model.model.") for key in shapes),
         )
 
-    def require_base(self, checkpoint: str, family: str) -> None:
-        """`InputError` unless it was trained on that checkpoint, as far as its name tells."""
-        if self.base and _name(self.base) != _name(checkpoint):
+    def require_base(self, source: Source, family: str) -> None:
+        """`InputError` unless it was trained on that checkpoint, as far as its name says."""
+        if self.base and _last_part(self.base) != _last_part(source):
             raise InputError(
-                f"the adapter {self.checkpoint} was trained on {self.base}, not on {checkpoint}; if these are the "
-                f"same weights, write {family}:{self.checkpoint}?base={checkpoint}"
+                f"the adapter {self.source} was trained on {self.base}, not on {source}; if these are the same "
+                f"weights, write {family}:{self.source}?base={source}"
             )
 
-    def merged(self, model: Any) -> Any:
+    def merge_into(self, model: Any) -> Any:
         """The model with the adapter's weights added to its own; `InputError` where they do not belong together."""
         try:
             from peft import PeftModel
         except ImportError:
-            raise InputError(
-                f"the adapter {self.checkpoint} needs peft: pip install 'crosslens[lora]'"
-            ) from None
-        source = {"revision": self.asked_revision} if self.asked_revision else {}
+            raise InputError(f"the adapter {self.source} needs peft: pip install 'crosslens[lora]'") from None
+        which = {"revision": self.source.revision} if self.source.revision else {}
         try:
-            with warnings.catch_warnings(record=True) as said:
+            with warnings.catch_warnings(record=True) as given:
                 warnings.simplefilter("always")
-                tuned = PeftModel.from_pretrained(model, self.checkpoint, torch_device="cpu", **source)
+                tuned = PeftModel.from_pretrained(model, self.source.checkpoint, torch_device="cpu", **which)
             merged = tuned.merge_and_unload()
         except (ValueError, RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
-            raise InputError(f"the adapter {self.checkpoint} does not fit its base model: {reason}") from None
-        if missing := [str(each.message) for each in said if "missing adapter keys" in str(each.message)]:
-            raise InputError(f"the adapter {self.checkpoint} is incomplete: {missing[0][:200]}")
+            raise InputError(f"the adapter {self.source} does not fit its base model: {reason}") from None
+        if missing := [str(each.message) for each in given if "missing adapter keys" in str(each.message)]:
+            raise InputError(f"the adapter {self.source} is incomplete: {missing[0][:200]}")
         return merged
 
 
-def based(
-    checkpoint: str, revision: str | None, adapter: str | None, base: str | None
-) -> tuple[Adapter | None, str, str | None]:
-    """The adapter, if there is one, and the model that it is merged into, or is loaded without one."""
-    itself = Adapter.at(checkpoint, revision) if _may_be_there(checkpoint) else None
+def find_base(source: Source, adapter: str | None, base: str | None) -> tuple[LoraAdapter | None, Source]:
+    """The adapter, if there is one, and the model that it is merged into, or is loaded without one.
+
+    `source` may itself be an adapter, of the `base` that it names or of another; `adapter` is one for `source`.
+    """
+    itself = LoraAdapter.find(source)
     if adapter is not None:
         if itself:
-            raise InputError(f"{checkpoint} is itself an adapter, and takes no other; leave adapter out")
+            raise InputError(f"{source} is itself an adapter, and takes no other; leave adapter out")
         if base is not None:
-            raise InputError(f"the adapter {adapter} goes into {checkpoint}; leave base out")
-        found = Adapter.at(adapter, None) if _may_be_there(adapter) else None
+            raise InputError(f"the adapter {adapter} goes into {source}; leave base out")
+        found = LoraAdapter.find(Source(adapter, None, source.trust_remote_code))
         if found is None:
             raise InputError(
                 f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)"
             )
-        return found, checkpoint, revision
+        return found, source
     if itself is None:
         if base is not None:
-            raise InputError(f"{checkpoint} is no adapter (it has no adapter_config.json); leave base out")
-        return None, checkpoint, revision
-    if base is None and itself.base is None:
-        raise InputError(f"the adapter {checkpoint} does not name its base model; give it as base=")
-    return (itself, base, None) if base else (itself, str(itself.base), itself.base_revision)
+            raise InputError(f"{source} is no adapter (it has no adapter_config.json); leave base out")
+        return None, source
+    if base is not None:
+        return itself, Source(base, None, source.trust_remote_code)
+    if itself.base is None:
+        raise InputError(f"the adapter {source} does not name its base model; give it as base=")
+    return itself, itself.base
 
 
-def _may_be_there(checkpoint: str) -> bool:
-    return Path(checkpoint).is_dir() or not checkpoint.startswith(("/", ".", "~"))
+def find_tokenizer(adapter: LoraAdapter | None, base: Source) -> Source:
+    """Whose tokenizer is used: the adapter's if it has one, else the model's."""
+    return adapter.source if adapter and adapter.source.find(*TOKENIZER_FILES) else base
 
 
-def tokenizer_of(
-    adapter: Adapter | None, checkpoint: str, revision: str | None, trust_remote_code: bool
-) -> Any:
-    """The adapter's own tokenizer if it has one, else the model's; `InputError` if there is none."""
-    from ..encoders.transformer import loaded_tokenizer
-
-    return loaded_tokenizer(*tokenizer_home(adapter, checkpoint, revision), trust_remote_code)
-
-
-def tokenizer_home(adapter: Adapter | None, checkpoint: str, revision: str | None) -> tuple[str, str | None]:
-    """The checkpoint and revision whose tokenizer is used: the adapter's if it has one, else the model's."""
-    from ..encoders.transformer import TOKENIZER_FILES
-    from .sentence_files import fetch
-
-    if adapter and any(fetch(adapter.checkpoint, name, adapter.asked_revision) for name in TOKENIZER_FILES):
-        return adapter.checkpoint, adapter.asked_revision
-    return checkpoint, revision
-
-
-def _name(checkpoint: str) -> str:
-    return checkpoint.rstrip("/").rpartition("/")[2].lower()
+def _last_part(source: Source) -> str:
+    return Path(source.checkpoint).name.lower()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
 
 from ..errors import InputError
+from .source import Source
 
-POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+Pooling = Literal["mean", "cls", "last"]
+POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 _OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -22,23 +25,13 @@ _OLD_POOLINGS = {
 
 
 @dataclass(frozen=True)
-class DenseLayer:
-    """A linear layer after pooling (LaBSE and others): the subfolder of its weights, and its activation's name."""
+class SentenceSettings:
+    """What the files say; `None` and empty where they say nothing. `dense` are the folders of layers after pooling."""
 
-    folder: str
-    bias: bool
-    activation: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the files say; `None` and empty where they say nothing."""
-
-    pooling: str | None = None
-    normalize: bool = False
+    pooling: Pooling | None = None
     max_tokens: int | None = None
     lowercase: bool = False
-    dense: tuple[DenseLayer, ...] = ()
+    dense: tuple[str, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -47,92 +40,103 @@ class Published:
 
     @property
     def document_prompt(self) -> str | None:
-        found = [
-            self.prompts[name] for name in ("document", "passage", "search_document") if name in self.prompts
-        ]
+        named = [self.prompts[n] for n in ("document", "passage", "search_document") if n in self.prompts]
         # A checkpoint with a query prompt alone (Qwen3-Embedding) embeds documents bare.
-        return found[0] if found else ("" if self.query_prompt is not None else None)
+        return named[0] if named else ("" if self.query_prompt is not None else None)
 
 
-def fetch(checkpoint: str, name: str, revision: str | None) -> Path | None:
-    """The path of a checkpoint's file, from a directory or the hub; `None` if the checkpoint has no such file."""
-    if Path(checkpoint).is_dir():
-        path = Path(checkpoint) / name
-        return path if path.is_file() else None
-    from transformers.utils import cached_file
+class DenseLayer(torch.nn.Module):
+    """activation(linear(x)), plus x (itself projected where the widths differ) if it is `residual`, as PyLate has it."""
 
-    found = cached_file(
-        checkpoint,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if found is None else Path(found)
+    def __init__(
+        self, weights: Mapping[str, torch.Tensor], activation: torch.nn.Module, residual: bool = False
+    ) -> None:
+        super().__init__()
+        self.linear = make_linear(weights["linear.weight"], weights.get("linear.bias"))
+        self.activation = activation
+        self.residual = residual
+        self.bypass = make_linear(weights["residual.weight"]) if "residual.weight" in weights else None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self.activation(self.linear(states))
+        if self.residual:
+            projected = projected + (states if self.bypass is None else self.bypass(states))
+        return projected
 
 
-def read(checkpoint: str, revision: str | None = None) -> Published:
+def make_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.nn.Linear:
+    """A linear layer in float32 with these weights [out, in] and biases [out]."""
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    linear.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}))
+    return linear
+
+
+def load_dense(source: Source, folder: str) -> DenseLayer:
+    """The dense layer in a folder of the checkpoint; `InputError` if its weights or its activation are not there."""
+    config = source.read_json(f"{folder}/config.json") or {}
+    path = source.find(f"{folder}/model.safetensors")
+    if path is None:
+        raise InputError(f"{source}: {folder} has no model.safetensors (pickled weights are not read)")
+    name = last_name(config.get("activation_function", "torch.nn.modules.linear.Identity"))
+    if not hasattr(torch.nn, name):
+        raise InputError(f"{source}: unknown activation {name} in {folder}")
+    return DenseLayer(load_file(path), getattr(torch.nn, name)(), bool(config.get("use_residual")))
+
+
+def load_dense_stack(
+    source: Source, folders: Sequence[str], width: int
+) -> tuple[torch.nn.Sequential | None, int]:
+    """The dense layers after pooling, if there are any, and the width of what comes out of them."""
+    layers = [load_dense(source, folder) for folder in folders]
+    return (torch.nn.Sequential(*layers), layers[-1].linear.out_features) if layers else (None, width)
+
+
+def read_modules(source: Source) -> Iterator[tuple[str, str]]:
+    """The kind and the folder of each of the modules in `modules.json`; none where there is no such file."""
+    for module in source.read_json("modules.json") or ():
+        yield last_name(module["type"]), str(module.get("path", ""))
+
+
+def read_prompts(source: Source) -> dict[str, str]:
+    """The prompts of the checkpoint by their names."""
+    settings = source.read_json("config_sentence_transformers.json") or {}
+    prompts: Mapping[str, str | None] = settings.get("prompts") or {}
+    return {str(name): str(text) for name, text in prompts.items() if text is not None}
+
+
+def read_sentence_settings(source: Source) -> SentenceSettings:
     """Read `modules.json` and what it points to; `InputError` on a module that we cannot reproduce."""
-    modules = _json(checkpoint, "modules.json", revision)
-    if modules is None:
-        return Published()
-    length = _json(checkpoint, "sentence_bert_config.json", revision) or {}
-    settings = _json(checkpoint, "config_sentence_transformers.json", revision) or {}
-    pooling: str | None = None
-    normalize = False
-    dense: list[DenseLayer] = []
-    for module in modules:
-        kind, folder = str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))
+    modules = list(read_modules(source))
+    if not modules:
+        return SentenceSettings()
+    length = source.read_json("sentence_bert_config.json") or {}
+    pooling: Pooling | None = None
+    for kind, folder in modules:
         if kind in ("Transformer", "SentenceTransformer"):
-            length = (
-                _json(checkpoint, f"{folder}/sentence_bert_config.json", revision) or length
-                if folder
-                else length
-            )
+            length = (folder and source.read_json(f"{folder}/sentence_bert_config.json")) or length
         elif kind == "Pooling":
-            pooling = _pooling(checkpoint, _json(checkpoint, f"{folder}/config.json", revision) or {})
-        elif kind == "Normalize":
-            normalize = True
-        elif kind == "Dense":
-            config = _json(checkpoint, f"{folder}/config.json", revision) or {}
-            activation = str(config.get("activation_function", "torch.nn.modules.linear.Identity"))
-            dense.append(DenseLayer(folder, bool(config.get("bias", True)), activation.rsplit(".", 1)[-1]))
-        else:
-            raise InputError(f"{checkpoint}: its module {kind} is not supported by hf:")
-    prompts = {
-        str(name): str(text) for name, text in (settings.get("prompts") or {}).items() if text is not None
-    }
-    return Published(
+            pooling = _read_pooling(source, source.read_json(f"{folder}/config.json") or {})
+        elif kind not in ("Normalize", "Dense"):
+            raise InputError(f"{source}: its module {kind} is not supported by hf:")
+    return SentenceSettings(
         pooling,
-        normalize,
         length.get("max_seq_length"),
         bool(length.get("do_lower_case")),
-        tuple(dense),
-        prompts,
+        tuple(folder for kind, folder in modules if kind == "Dense"),
+        read_prompts(source),
     )
 
 
-def _pooling(checkpoint: str, config: Mapping[str, Any]) -> str:
-    mode = config.get("pooling_mode")
-    modes = (
-        [mode]
-        if isinstance(mode, str)
-        else list(mode or [new for old, new in _OLD_POOLINGS.items() if config.get(old)])
-    )
+def last_name(dotted: object) -> str:
+    """`Identity` of `torch.nn.modules.linear.Identity`."""
+    return str(dotted).rpartition(".")[2]
+
+
+def _read_pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
+    mode = config.get("pooling_mode") or [new for old, new in _OLD_POOLINGS.items() if config.get(old)]
+    modes = [mode] if isinstance(mode, str) else list(mode)
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise InputError(
-            f"{checkpoint}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}"
-        )
+        raise InputError(f"{source}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}")
     if not config.get("include_prompt", True):
-        raise InputError(f"{checkpoint}: pooling without the prompt's tokens is not supported by hf:")
+        raise InputError(f"{source}: pooling without the prompt's tokens is not supported by hf:")
     return POOLINGS[modes[0]]
-
-
-def _json(checkpoint: str, name: str, revision: str | None) -> Any:
-    path = fetch(checkpoint, name, revision)
-    if path is None:
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None

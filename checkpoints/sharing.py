@@ -1,34 +1,23 @@
-"""A tokenizer that threads may share: one reads ahead while another is asked where the tokens of a text are."""
+"""What several hold is loaded once: as long as one of them is in use, it is shared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import RLock
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+T = TypeVar("T")
+_LOADED: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
-class OneAtATime:
-    """A function that one thread at a time is in."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self._lock = RLock()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return self.function(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[type[OneAtATime], tuple[Callable[..., Any]]]:
-        return OneAtATime, (self.function,)  # a lock is not copied
+def share(key: Hashable, load: Callable[[], T]) -> T:
+    """What `load()` made for this key before, if that is still in use, else what it makes now."""
+    if (loaded := _LOADED.get(key)) is None:
+        loaded = _LOADED[key] = load()
+    return loaded
 
 
-def shareable(made: Any) -> Any:
-    """What was given, a tokenizer or what has one, made safe: fast tokenizers keep a call's truncation and padding.
-
-    Without this, texts tokenised by two threads are cut to each other's length (seen in tokenizers 0.23).
-    """
-    tokenizer = getattr(made, "tokenizer", made)
-    encode = getattr(tokenizer, "_encode_plus", None)
-    if encode is not None and not isinstance(encode, OneAtATime):
-        tokenizer._encode_plus = OneAtATime(encode)
-    return made
+def load_shared(factory: Callable[..., Any], checkpoint: str, options: Mapping[str, object]) -> Any:
+    """What `factory(checkpoint, **options)` makes, or what it made before of the same, if that is still in use."""
+    key = (factory, checkpoint, tuple(sorted(options.items())))
+    return share(key, lambda: factory(checkpoint, **options))

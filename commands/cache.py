@@ -27,9 +27,9 @@ def cache_command(
     json: Json = False,
 ) -> None:
     """What the vector cache holds, where and for which encoders; --prune makes it smaller."""
-    from ..encoders.cache_files import pruned, survey
+    from ..encoders.cache.contents import prune_cache, read_contents
 
     if not prune and (older_than, encoder, to) != (None, None, None):
         raise InputError("--older-than, --encoder and --to say what to remove: write --prune with them")
-    found = pruned(older_than=older_than, encoder=encoder, to=to) if prune else survey()
+    found = prune_cache(older_than=older_than, encoder=encoder, to=to) if prune else read_contents()
     show(found, json)

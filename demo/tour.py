@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..encoders.registry import load
+from ..encoders.registry import load_encoder
 from ..evaluation.evaluate import evaluate
 from ..indexes.registry import create_index
 from ..items import Item
@@ -59,7 +59,7 @@ def tour(directory: Path, html: Path, *, device: str, progress: Progress = show_
         counts.images,
     )
     with _timed(seconds, "load encoders"):
-        encoders = [load(spec, device=device) for spec in ENCODERS]
+        encoders = [load_encoder(spec, device=device) for spec in ENCODERS]
     with _timed(seconds, "index"):
         index = create_index(directory, name="demo", device=device)
         with progress("encoding", counts.documents) as watcher:

@@ -11,10 +11,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..errors import InputError, SpecMismatch
+from ..errors import InputError, SpecMismatch, list_few
 from ..items import Batch, Item, Modality, Role
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from ..media.modalities import MEDIA
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,13 @@ class NotFinite(InputError):
     """A model returned NaN or infinity."""
 
 
-def check_finite(ids: Iterable[str], vectors: np.ndarray, name: str, dtype: str) -> None:
-    """`NotFinite` naming the first ids whose row of `vectors` [n, dim] is not finite."""
-    rows = np.isfinite(vectors).all(axis=1)
-    if not rows.all():
-        bad = [each for each, good in zip(ids, rows, strict=True) if not good]
-        shown = ", ".join(bad[:5]) + (f", ... ({len(bad)} in all)" if len(bad) > 5 else "")
+def check_finite(ids: Iterable[str], rows: Iterable[np.ndarray], name: str, dtype: str) -> None:
+    """`NotFinite` naming the first ids whose row, floats of any shape, is not finite."""
+    if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
+        return
+    bad = [each for each, row in zip(ids, rows, strict=True) if not np.isfinite(row).all()]
+    if bad:
+        shown = list_few(bad, 5)
         raise NotFinite(f"{name} in {dtype} gave vectors that are not finite for {shown}; try ?dtype=float32")
 
 
@@ -137,7 +137,7 @@ def check_modalities(item: Item, spec: EncoderSpec) -> frozenset[Modality]:
     held = item.modalities
     if usable := held & set(spec.modalities):
         return usable
-    what = " and ".join(sorted(held)) if held else "neither text nor image"
+    what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"
     raise InputError(
         f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}"
     )

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..items import Dense, Item, windows
+from ..items import Item, windows
 from .base import EncoderSpec, check_finite, check_modalities
+from .rows import Row, join_rows, take_floats
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -32,39 +33,47 @@ class Budget:
     most: int
 
 
-def stream(
+def encode_windows(
     items: Iterable[Item],
     spec: EncoderSpec,
     *,
-    prepare: Callable[[Sequence[Item]], Sequence[P]],
-    cost: Callable[[P], int],
-    forward: Callable[[Any], np.ndarray],
+    prepare: Callable[[Sequence[Item]], Sequence[Any]],
+    cost: Callable[[Any], int],
+    forward: Callable[[Any], Iterable[Row]],
     budget: int,
     window: int = WINDOW,
     weight: Callable[[Item], int] | None = None,
-    collate: Callable[[Sequence[P]], Any] | None = None,
-) -> Iterator[Dense]:
-    """Encode items window by window; one `Dense` a window, in the order of the input.
+    collate: Callable[[Sequence[Any]], Any] | None = None,
+    join: Callable[[list[Row]], Row] | None = None,
+) -> Iterator[Any]:
+    """Encode items window by window; one batch of the spec's kind a window, in the order of the input.
 
     `prepare` makes the model's inputs for a window (tokenises, decodes), in a thread, while the model works on the
-    window before; `cost` says how long one is (tokens); `forward` encodes a batch to float [n, dim]. A batch holds
-    at most `budget` padded tokens. `weight` is as in `prepared`. `collate` is for what is too large to be made for a whole window: it makes of a
-    batch what `forward` is given, in a thread, a batch ahead.
+    window before; `cost` says how long one is (tokens); `forward` gives the rows of a batch. A batch holds at most
+    `budget` padded tokens. `weight` is as in `prepare_windows`. `collate` is for what is too large to be made for a
+    whole window: it makes of a batch what `forward` is given, in a thread, a batch ahead. Where an item may be several
+    inputs, `prepare` makes a list of each item's, and `join` one row of theirs.
     """
     limit = Budget(budget)
-    with closing(prepared(items, spec, prepare, window, weight)) as ready:
-        for group, pieces in ready:
+    with closing(prepare_windows(items, spec, prepare, window, weight)) as ready:
+        for group, prepared in ready:
             ids = [item.id for item in group]
-            vectors = np.empty((len(group), spec.dim), dtype=np.float32)
-            for rows, found in computed(
-                pieces, [cost(piece) for piece in pieces], ids, forward, limit, collate
-            ):
-                vectors[rows] = found
-            check_finite(ids, vectors, spec.name, spec.dtype)
-            yield Dense(ids, vectors)
+            counts = [len(each) if join else 1 for each in prepared]
+            inputs = [one for each in prepared for one in each] if join else prepared
+            names = [id for id, count in zip(ids, counts, strict=True) for _ in range(count)]
+            rows: list[Row] = [None] * len(inputs)
+            costs = [cost(each) for each in inputs]
+            for places, made in compute_batches(inputs, costs, names, forward, limit, collate):
+                for place, row in zip(places, made, strict=True):
+                    rows[place] = row
+            if join:
+                remaining = iter(rows)
+                rows = [join([next(remaining) for _ in range(count)]) for count in counts]
+            check_finite(ids, map(take_floats, rows), spec.name, spec.dtype)
+            yield join_rows(ids, rows, spec)
 
 
-def prepared(
+def prepare_windows(
     items: Iterable[Item],
     spec: EncoderSpec,
     prepare: Callable[[Sequence[Item]], R],
@@ -77,9 +86,9 @@ def prepared(
     naming an item that `spec` cannot read.
     """
 
-    def made(stop: Event) -> Iterator[tuple[list[Item], R]]:
-        read = _until(stop, items)
-        for group in weighed(read, window, weight) if weight else windows(read, window):
+    def make(stop: Event) -> Iterator[tuple[list[Item], R]]:
+        source = _until(stop, items)
+        for group in _split_by_weight(source, window, weight) if weight else windows(source, window):
             if stop.is_set():
                 return
             for item in group:
@@ -87,24 +96,24 @@ def prepared(
             yield group, prepare(group)
 
     if isinstance(items, Sequence) and len(items) <= window:  # a query need not wait for a thread
-        yield from made(Event())
+        yield from make(Event())
     else:
-        yield from ahead(made)
+        yield from read_ahead(make)
 
 
-def ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
+def read_ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
     """The elements of `make(stop)`, made by one thread: the next while the caller works on the last, and no more.
 
     Errors come out where they belong, as they are. Closing sets `stop`, waits for the element in the making, and
     closes the iterator.
     """
-    asked: SimpleQueue[bool] = SimpleQueue()
+    wanted: SimpleQueue[bool] = SimpleQueue()
     answers: SimpleQueue[tuple[list[T], BaseException | None]] = SimpleQueue()
     stop = Event()
     source = make(stop)
 
     def read() -> None:
-        while asked.get():
+        while wanted.get():
             try:
                 answers.put(([next(source)], None))
             except BaseException as error:  # StopIteration, too, is for the caller
@@ -114,26 +123,26 @@ def ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
     reader = Thread(target=read, name="crosslens-ahead", daemon=True)
     reader.start()
     try:
-        asked.put(True)
+        wanted.put(True)
         while True:
             answer, error = answers.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:
                 raise error
-            asked.put(True)
+            wanted.put(True)
             yield answer.pop()
     finally:
         error = None  # which holds this frame
         stop.set()
-        asked.put(False)
+        wanted.put(False)
         # A source that is blocked is not waited for: it finds `stop` set with its next item.
         reader.join(PATIENCE)
         if not reader.is_alive() and isinstance(source, Generator):
             source.close()
 
 
-def weighed(items: Iterable[Item], most: int, weight: Callable[[Item], int]) -> Iterator[list[Item]]:
+def _split_by_weight(items: Iterable[Item], most: int, weight: Callable[[Item], int]) -> Iterator[list[Item]]:
     """Consecutive lists of items, each ended by the item that brings the sum of weights to `most`."""
     group: list[Item] = []
     held = 0
@@ -154,84 +163,82 @@ def _until(stop: Event, items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def computed(
-    pieces: Sequence[P],
+def compute_batches(
+    inputs: Sequence[P],
     costs: Sequence[int],
     names: Sequence[str],
     forward: Callable[[Any], R],
     budget: Budget,
     collate: Callable[[Sequence[P]], Any] | None = None,
 ) -> Iterator[tuple[list[int], R]]:
-    """Batches of positions in `pieces`, longest first, each with what `forward` gives for it.
+    """Batches of positions in `inputs`, longest first, each with what `forward` gives for it.
 
     A batch that runs out of memory is halved, and so is the budget, for this window and those to come. `InputError`
-    names a piece that never fits. `collate` is as in `stream`.
+    names an input that never fits. `collate` is as in `encode_windows`.
     """
 
-    def given(rows: list[int]) -> Any:
-        batch = [pieces[row] for row in rows]
+    def pick(places: list[int]) -> Any:
+        batch = [inputs[place] for place in places]
         return collate(batch) if collate else batch
 
-    def planned(stop: Event) -> Generator[tuple[list[int], Any]]:
-        for rows in batches(costs, budget):
-            yield rows, given(rows)
-
-    def fitting(rows: list[int], inputs: Any) -> Iterator[tuple[list[int], R]]:
-        spent = len(rows) * max(1, *(costs[row] for row in rows))
-        if len(rows) == 1 or spent <= budget.most:  # which may have fallen since the batch was made
-            try:
-                found = forward(inputs)
-            except (RuntimeError, MemoryError) as error:
-                _must_halve(error, [names[row] for row in rows])
-                budget.most = min(budget.most, spent // 2)
-            else:
-                yield rows, found
-                return
-        del inputs
-        middle = len(rows) // 2
-        for part in (rows[:middle], rows[middle:]):
-            yield from fitting(part, given(part))
+    def plan(stop: Event) -> Generator[tuple[list[int], Any]]:
+        for places in plan_batches(costs, budget):
+            yield places, pick(places)
 
     many = collate is not None and sum(costs) > budget.most
-    plan = ahead(planned) if many else planned(Event())
-    with closing(plan) as jobs:
-        for rows, inputs in jobs:
-            yield from fitting(rows, inputs)
+    with closing(read_ahead(plan) if many else plan(Event())) as jobs:
+        for places, batch in jobs:
+            parts = [places]
+            while parts:
+                places = parts.pop()
+                spent = len(places) * max(1, *(costs[place] for place in places))
+                if len(places) == 1 or spent <= budget.most:  # which may have fallen since the batch was made
+                    try:
+                        made = forward(pick(places) if batch is None else batch)
+                    except (RuntimeError, MemoryError) as error:
+                        _require_parts(error, [names[place] for place in places])
+                        budget.most = min(budget.most, spent // 2)
+                    else:
+                        yield places, made
+                        continue
+                batch = None  # what is made of the halves
+                middle = len(places) // 2
+                parts += [places[middle:], places[:middle]]
 
 
-def batches(costs: Sequence[int], budget: int | Budget) -> Iterator[list[int]]:
+def plan_batches(costs: Sequence[int], budget: int | Budget) -> Iterator[list[int]]:
     """Positions grouped by falling cost so that the longest times the size stays within the budget.
 
-    Longest first: if memory runs out, it does at once and not after an hour. A single piece may exceed the budget.
+    Longest first: if memory runs out, it does at once and not after an hour. A single input may exceed the budget.
     """
     limit = budget if isinstance(budget, Budget) else Budget(budget)
     batch: list[int] = []
     longest = 0
-    for row in sorted(range(len(costs)), key=lambda row: -costs[row]):
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
         if batch and longest * (len(batch) + 1) > limit.most:
             yield batch
             batch = []
         if not batch:
-            longest = max(costs[row], 1)
-        batch.append(row)
+            longest = max(costs[place], 1)
+        batch.append(place)
     if batch:
         yield batch
 
 
-def halving(
-    forward: Callable[[Sequence[P]], np.ndarray], pieces: Sequence[P], names: Sequence[str]
+def compute_in_parts(
+    forward: Callable[[Sequence[P]], np.ndarray], inputs: Sequence[P], names: Sequence[str]
 ) -> np.ndarray:
-    """`forward` over the pieces; on out-of-memory over their halves; `InputError` naming one that never fits."""
+    """`forward` over the inputs; on out-of-memory over their halves; `InputError` naming one that never fits."""
     try:
-        return forward(pieces)
+        return forward(inputs)
     except (RuntimeError, MemoryError) as error:
-        _must_halve(error, names)
-    middle = len(pieces) // 2
-    parts = [(pieces[:middle], names[:middle]), (pieces[middle:], names[middle:])]
-    return np.concatenate([halving(forward, part, ids) for part, ids in parts])
+        _require_parts(error, names)
+    middle = len(inputs) // 2
+    parts = [(inputs[:middle], names[:middle]), (inputs[middle:], names[middle:])]
+    return np.concatenate([compute_in_parts(forward, part, ids) for part, ids in parts])
 
 
-def _must_halve(error: BaseException, names: Sequence[str]) -> None:
+def _require_parts(error: BaseException, names: Sequence[str]) -> None:
     """Returns if the items ran out of memory together; `InputError` if one did alone; another error is raised again."""
     from ..checkpoints.devices import is_out_of_memory  # here, since contracts do not import torch
 

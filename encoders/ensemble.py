@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import quote, unquote
 
 import numpy as np
 
 from ..errors import InputError
-from ..items import Dense, Item, Modality, Role, windows
+from ..items import Dense, Item, Role, windows
+from ..media.modalities import MEDIA
 from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, matrix, unit
 from .batching import WINDOW
-
-MODALITIES: tuple[Modality, ...] = ("text", "image")
+from .registry import load_encoder
 
 
 class Ensemble:
@@ -48,7 +48,7 @@ class Ensemble:
             raise InputError(f"{others[0].name} is not a dense encoder, and an ensemble joins dense vectors")
         if len({spec.fingerprint for spec in specs}) < len(specs):
             raise InputError(f"the ensemble names an encoder twice: {', '.join(names)}")
-        shared = tuple(m for m in MODALITIES if all(m in spec.modalities for spec in specs))
+        shared = tuple(m for m in ("text", *MEDIA) if all(m in spec.modalities for spec in specs))
         if not shared:
             read = "; ".join(f"{spec.name} reads {' and '.join(spec.modalities)}" for spec in specs)
             raise InputError(f"the encoders of an ensemble have no modality in common: {read}")
@@ -80,8 +80,6 @@ class Ensemble:
 
         `InputError` for a member that does not load, or weights that are not numbers.
         """
-        from .registry import load
-
         named = [unquote(each) for each in checkpoint.split("+")]
         if not all(each.strip() for each in named):
             raise InputError(f"ensemble:{checkpoint} has an empty member; write ensemble:SPEC+SPEC")
@@ -94,22 +92,17 @@ class Ensemble:
             raise InputError(
                 f"weights={weights} are {len(numbers)}, and the ensemble has {len(named)} encoders"
             )
-        members = [load(each, device=device, trust_remote_code=trust_remote_code) for each in named]
+        members = [load_encoder(each, device=device, trust_remote_code=trust_remote_code) for each in named]
         return cls(members, numbers)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; each member reads what all of them can."""
-        blind = "image" not in self.spec.modalities
-        mute = "text" not in self.spec.modalities
         for group in windows(items, WINDOW):
             for item in group:
                 check_modalities(item, self.spec)
-            read = [
-                replace(item, image=None if blind else item.image, text=None if mute else item.text)
-                for item in group
-            ]
+            shared = [_keep(item, self.spec.modalities) for item in group]
             blocks = [
-                np.sqrt(weight) * unit(matrix(member, read, role))
+                np.sqrt(weight) * unit(matrix(member, shared, role))
                 for member, weight in zip(self.members, self.weights, strict=True)
             ]
             yield Dense([item.id for item in group], np.concatenate(blocks, axis=1, dtype=np.float32))
@@ -122,7 +115,7 @@ class Ensemble:
         out; `InputError` if none can.
         """
         found = [member.token_spans(texts) for member in self._tokenizing()]
-        return [common(text, spans) for text, *spans in zip(texts, *found, strict=True)]
+        return [join_spans(text, spans) for text, *spans in zip(texts, *found, strict=True)]
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit into every member (`encoders.base.Tokenizes`)."""
@@ -130,14 +123,14 @@ class Ensemble:
 
     def _tokenizing(self) -> list[Tokenizes]:
         able: list[Tokenizes] = [
-            member for member in self.members if isinstance(member, Tokenizes) and _tells(member)
+            member for member in self.members if isinstance(member, Tokenizes) and _locates_tokens(member)
         ]
         if not able:
             raise InputError(f"none of {self.spec.name} can tell where its tokens are")
         return able
 
 
-def common(text: str, members: Sequence[np.ndarray]) -> np.ndarray:
+def join_spans(text: str, members: Sequence[np.ndarray]) -> np.ndarray:
     """Tokens that stand for those of several tokenizers, int64 [tokens, 2] from each one's [tokens, 2]."""
     # Some tokenizers count the space before a word to its token, some do not.
     solid = np.array([not letter.isspace() for letter in text], bool)
@@ -159,12 +152,22 @@ def common(text: str, members: Sequence[np.ndarray]) -> np.ndarray:
     return np.repeat(spans, counts, axis=0)
 
 
-def _tells(encoder: Tokenizes) -> bool:
+def _locates_tokens(encoder: Tokenizes) -> bool:
     try:
         encoder.token_spans(["a"])
     except InputError:
         return False
     return True
+
+
+def _keep(item: Item, modalities: Collection[str]) -> Item:
+    """An item without what is of other modalities."""
+    return replace(
+        item,
+        text=item.text if "text" in modalities else None,
+        image=item.image if "image" in modalities else None,
+        media={name: value for name, value in item.media.items() if name in modalities},
+    )
 
 
 def _space(spec: EncoderSpec) -> dict[str, object]:

@@ -11,7 +11,7 @@ from ..errors import InputError
 Style = Literal["e5", "tart", "gemma"]
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 
-# How a query is told its task: E5-Mistral's way (also Qwen3-Embedding's and gte-Qwen2's), TART's (Asai et al. 2023),
+# How a query states its task: E5-Mistral's way (also Qwen3-Embedding's and gte-Qwen2's), TART's (Asai et al. 2023),
 # and EmbeddingGemma's.
 STYLES = {
     "e5": "Instruct: {task}\nQuery: ",
@@ -24,7 +24,7 @@ _TASKED = (re.compile(r"(Instruct: ).*?(\nQuery: ?)", re.DOTALL), re.compile(r"(
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownRetriever:
     """A retriever whose files do not say it all: prompts, pooling, whether attention goes both ways.
 
     `end` is the token that texts end with where the tokenizer does not put it; empty for its eos_token.
@@ -39,23 +39,23 @@ class Known:
 
 # By a part of the checkpoint's name, in lower case.
 KNOWN = {
-    "repllama": Known("query: ", "passage: "),
-    "e5-mistral": Known(STYLES["e5"].format(task=TASK)),
+    "repllama": KnownRetriever("query: ", "passage: "),
+    "e5-mistral": KnownRetriever(STYLES["e5"].format(task=TASK)),
     # No space after "Query:", and an end that is not its eos_token, <|im_end|>.
-    "qwen3-embedding": Known(STYLES["e5"].format(task=TASK).rstrip(), end="<|endoftext|>"),
-    "gte-qwen": Known(STYLES["e5"].format(task=TASK), bidirectional=True, end="<|endoftext|>"),
-    "drama-": Known("Query: ", pooling="mean", bidirectional=True),
-    "embeddinggemma": Known("task: search result | query: ", "title: none | text: ", "mean"),
+    "qwen3-embedding": KnownRetriever(STYLES["e5"].format(task=TASK).rstrip(), end="<|endoftext|>"),
+    "gte-qwen": KnownRetriever(STYLES["e5"].format(task=TASK), bidirectional=True, end="<|endoftext|>"),
+    "drama-": KnownRetriever("Query: ", pooling="mean", bidirectional=True),
+    "embeddinggemma": KnownRetriever("task: search result | query: ", "title: none | text: ", "mean"),
 }
 
 
-def known(*names: str | None) -> Known | None:
+def find_retriever(*names: str | None) -> KnownRetriever | None:
     """The retriever that one of the names (of a checkpoint, of an adapter) is; None if it is none of `KNOWN`."""
     lasts = [name.rstrip("/").rpartition("/")[2].lower() for name in names if name]
     return next((each for last in lasts for part, each in KNOWN.items() if part in last), None)
 
 
-def instructed(prompt: str, task: str, style: Style | None, checkpoint: str) -> str:
+def instruct_prompt(prompt: str, task: str, style: Style | None, checkpoint: str) -> str:
     """The query prompt with `task` in it: in the style named, else in the checkpoint's own, else in E5's.
 
     `InputError` for a checkpoint whose own prompt has no place for a task (RepLLaMA's is `query: `), unless a style

@@ -1,79 +1,34 @@
-"""`late:` late interaction: a vector a token, by ColBERT-style text encoders here, by page readers in multimodal."""
+"""`late:` over text: late interaction (ColBERT and its kin), a vector a token.
+
+Which class opens a `late:` checkpoint, this one or that of page readers, `multimodal.pages` decides.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
-from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
+from ..checkpoints.devices import Precision, name_dtype, resolve_dtype, token_budget
+from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
+from ..checkpoints.options import Limits, Loading, limit_to
+from ..checkpoints.tokenizers import locate_tokens
 from ..errors import InputError
 from ..items import Item, Multi, Role
-from . import late_files
-from .base import Encoder, EncoderSpec, Precision, check_finite, unit
-from .batching import Budget, computed, prepared
-from .spans import token_spans
-from .transformer import Opened, loaded, longest_input, weights_hash
+from .base import EncoderSpec, unit
+from .batching import encode_windows
+from .late_settings import LateSettings, read_late_settings
+from .pooling import collate, finish, tokenize
 
 log = logging.getLogger("crosslens")
-P = TypeVar("P")
 
 WINDOW = 256  # items read ahead; their token vectors are held at once
 SHORTEST = 4  # first token, marker, one token of text, last token
 
-
-class Late:
-    """The family: a checkpoint of ColPali's kind reads page images, any other is a text model of ColBERT's kind."""
-
-    @staticmethod
-    def from_checkpoint(
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        pool: int = 1,
-        query_tokens: int | None = None,
-        max_tokens: int | None = None,
-        max_pixels: int | None = None,
-        dim: int | None = None,
-        dtype: Precision = "auto",
-        revision: str | None = None,
-    ) -> Encoder:
-        """Load from the hub or a directory, safetensors only.
-
-        `pool` keeps about one vector in `pool` of each document (see `pooled`); `query_tokens` and `max_tokens`
-        are the lengths of queries and documents in tokens, special ones included; `dim` keeps the first
-        components (Matryoshka). `InputError` for an option that the kind of model does not have, or a value
-        beyond what the checkpoint has.
-        """
-        config = loaded(
-            transformers.AutoConfig, checkpoint, revision=revision, trust_remote_code=trust_remote_code
-        )
-        if pool < 1:
-            raise InputError(f"{checkpoint}: pool must be at least 1, not {pool}")
-        shared: dict[str, Any] = {
-            "device": device,
-            "trust_remote_code": trust_remote_code,
-            "pool": pool,
-            "max_tokens": max_tokens,
-            "dim": dim,
-            "dtype": dtype,
-            "revision": revision,
-        }
-        from ..multimodal import pages as late_pages
-
-        if config.model_type in late_pages.MODELS:
-            if query_tokens is not None:
-                raise InputError(f"{checkpoint} does not fill queries up: query_tokens is for ColBERT's kind")
-            return late_pages.PageEncoder.from_checkpoint(checkpoint, max_pixels=max_pixels, **shared)
-        if max_pixels is not None:
-            raise InputError(f"{checkpoint} reads text: max_pixels is for models that read pages")
-        return LateEncoder.from_checkpoint(checkpoint, query_tokens=query_tokens, **shared)
+Filled = tuple[list[int], int]  # the tokens of a text, filled up, and how many of them the others attend to
 
 
 class LateEncoder:
@@ -88,7 +43,7 @@ class LateEncoder:
 
     def __init__(
         self,
-        opened: Opened,
+        opened: OpenModel,
         projection: torch.nn.Module,
         spec: EncoderSpec,
         *,
@@ -119,61 +74,58 @@ class LateEncoder:
         cls,
         checkpoint: str,
         *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
+        loading: Loading,
+        limits: Limits,
         pool: int = 1,
         query_tokens: int | None = None,
-        max_tokens: int | None = None,
-        dim: int | None = None,
         dtype: Precision = "auto",
-        revision: str | None = None,
     ) -> LateEncoder:
-        """As `Late.from_checkpoint`; `InputError` too if the checkpoint has no projection or only pickled weights."""
-        where = resolve_device(device)
+        """As `multimodal.pages.open_late`; `InputError` too if there is no projection or only pickled weights."""
+        where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
-        config = loaded(
-            transformers.AutoConfig, checkpoint, revision=revision, trust_remote_code=trust_remote_code
-        )
-        published = late_files.read(checkpoint, revision, getattr(config, "architectures", None) or ())
-        opened = Opened.of(checkpoint, revision, trust_remote_code, precision, where)
+        architectures = getattr(source.load_config(), "architectures", None) or ()
+        settings = read_late_settings(source, architectures)
+        opened = open_text_model(source, precision, where)
         tokenizer = opened.tokenizer
-        projection = torch.nn.Sequential(*published.layers)
+        projection = torch.nn.Sequential(*settings.layers)
         with torch.inference_mode():
-            width = projection(torch.zeros(1, config.hidden_size)).shape[1]
-        if dim is not None and not 1 <= dim <= width:
-            raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
-        longest = longest_input(opened.config, tokenizer, None)
-        for name, tokens in (("max_tokens", max_tokens), ("query_tokens", query_tokens)):
-            if tokens is not None and not SHORTEST <= tokens <= longest:
-                raise InputError(f"{checkpoint}: {name} must be in {SHORTEST}..{longest}, not {tokens}")
-        markers = marker_ids(checkpoint, published, opened)
+            width = projection(torch.zeros(1, opened.config.hidden_size)).shape[1]
+        longest = find_longest_input(opened.config, tokenizer)
+        lengths = [
+            limit_to(checkpoint, name, wanted, longest, least=SHORTEST, usual=min(stated or longest, longest))
+            for name, wanted, stated in (
+                ("max_tokens", limits.max_tokens, settings.max_tokens),
+                ("query_tokens", query_tokens, settings.query_tokens),
+            )
+        ]
+        markers = find_markers(checkpoint, settings, opened)
         filling = None
-        if published.expansion is not None:
-            filling = _filling(checkpoint, published.expansion, tokenizer)
+        if settings.expansion is not None:
+            filling = _find_filling(checkpoint, settings.expansion, tokenizer)
         frame = tokenizer.decode(tokenizer("")["input_ids"])
         shown = ["" if each is None else tokenizer.decode([each]) for each in (*markers, filling)]
         spec = EncoderSpec(
             name=f"late:{checkpoint}",
-            revision=getattr(opened.config, "_commit_hash", None) or weights_hash(checkpoint),
+            revision=source.identify_weights(opened.config),
             modalities=("text",),
-            dim=dim or width,
+            dim=limits.limit_dim(checkpoint, width),
             kind="multi",
-            pooling=pooling_name(pool),
-            query_prompt=published.query_prompt,
-            document_prompt=published.document_prompt,
+            pooling=name_pooling(pool),
+            query_prompt=settings.query_prompt,
+            document_prompt=settings.document_prompt,
             special_tokens=f"{frame} query {shown[0]} document {shown[1]} filling {shown[2]}",
-            max_tokens=min(max_tokens or published.max_tokens or longest, longest),
+            max_tokens=lengths[0],
             extra={
-                "query_tokens": min(query_tokens or published.query_tokens or longest, longest),
-                "truncates_queries": published.truncates,
+                "query_tokens": lengths[1],
+                "truncates_queries": settings.truncates,
                 "query_marker": markers[0],
                 "document_marker": markers[1],
-                "placeholder": published.placeholder,
+                "placeholder": settings.placeholder,
                 "expansion": filling,
-                "attend": published.attend,
-                "skipped": skipped_ids(published, tokenizer),
+                "attend": settings.attend,
+                "skipped": find_skipped(settings, tokenizer),
             },
-            dtype=str(precision).removeprefix("torch."),
+            dtype=name_dtype(precision),
         )
         return cls(opened, projection, spec, device=where, pool=pool)
 
@@ -181,41 +133,33 @@ class LateEncoder:
         """One `Multi` of float32 [tokens, dim] an item for each window of items; longer texts are cut off."""
         prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
 
-        def prepare(group: Sequence[Item]) -> list[list[tuple[list[int], int]]]:
+        def prepare(group: Sequence[Item]) -> list[Filled]:
             ids = self.token_ids([prompt + (item.text or "") for item in group], role)
-            return [[self._filled(each, role)] for each in ids]
+            return [self.fill(each, role) for each in ids]
 
-        def forward(batch: Sequence[tuple[list[int], int]]) -> np.ndarray:
-            return self._forward(batch, role)
-
-        return stream(
+        return encode_windows(
             items,
             self.spec,
             prepare=prepare,
-            cost=lambda piece: len(piece[0]),
-            forward=forward,
+            cost=lambda filled: len(filled[0]),
+            forward=lambda batch: self._forward(batch, role),
             budget=token_budget(self.device),
-            pool=self.pool if role == "document" else 1,
+            window=WINDOW,
         )
 
     def token_ids(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """What the model will see: special tokens, the marker after the first one, truncation; no filling."""
-        marker = self.markers[role]
-        limit = self._limit(role)
+        marker, limit = self.markers[role], self._limit(role)
         if marker is None:
-            return self._tokenised(texts, limit)
+            return tokenize(self.tokenizer, texts, limit)
         if self.placeholder:
-            ids = self._tokenised([self.placeholder + text for text in texts], limit)
+            ids = tokenize(self.tokenizer, [self.placeholder + text for text in texts], limit)
             return [[*each[:1], marker, *each[2:]] for each in ids]
-        return [[*each[:1], marker, *each[1:]] for each in self._tokenised(texts, limit - 1)]
-
-    def _tokenised(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-        return ids
+        return [[*each[:1], marker, *each[1:]] for each in tokenize(self.tokenizer, texts, limit - 1)]
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        return token_spans(self.tokenizer, texts, self.spec.name)
+        return locate_tokens(self.tokenizer, texts, self.spec.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside marker and special tokens (`encoders.base.Tokenizes`)."""
@@ -223,91 +167,55 @@ class LateEncoder:
         frame = len(self.token_ids([prompt + "a"], role)[0]) - len(self.token_spans(["a"])[0])
         return self._limit(role) - frame
 
-    def _limit(self, role: Role) -> int:
-        """Tokens of a text, marker and special tokens included."""
-        return self.query_tokens if role == "query" and self.truncates else self.spec.max_tokens
-
-    def _filled(self, ids: list[int], role: Role) -> tuple[list[int], int]:
+    def fill(self, ids: list[int], role: Role) -> Filled:
         """The ids, a query's filled up to `query_tokens`, and how many of them the others attend to."""
         if role == "document" or self.expansion is None:
             return ids, len(ids)
         filled = ids + [self.expansion] * (self.query_tokens - len(ids))
         return filled, len(filled) if self.attend else len(ids)
 
+    def embed(self, batch: Sequence[Filled]) -> torch.Tensor:
+        """Unit vectors float32 [n, longest, dim] of a batch, on the device; gradients flow through it."""
+        inputs = collate(
+            [ids for ids, _ in batch],
+            fill=self.tokenizer.pad_token_id or 0,
+            attended=[seen for _, seen in batch],
+            device=self.device,
+        )
+        states = self.model(**inputs).last_hidden_state
+        return finish(states.float(), self.spec.dim, True, self.projection)
+
+    def _limit(self, role: Role) -> int:
+        """Tokens of a text, marker and special tokens included."""
+        return self.query_tokens if role == "query" and self.truncates else self.spec.max_tokens
+
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[tuple[list[int], int]], role: Role) -> np.ndarray:
-        longest = max(len(ids) for ids, _ in batch)
-        tokens = torch.full((len(batch), longest), self.tokenizer.pad_token_id or 0)
+    def _forward(self, batch: Sequence[Filled], role: Role) -> list[np.ndarray]:
+        vectors = self.embed(batch).cpu().numpy()
+        found = []
         for row, (ids, _) in enumerate(batch):
-            tokens[row, : len(ids)] = torch.tensor(ids)
-        attended = torch.tensor([seen for _, seen in batch])
-        mask = (torch.arange(longest) < attended[:, None]).long()
-        states = self.model(
-            input_ids=tokens.to(self.device), attention_mask=mask.to(self.device)
-        ).last_hidden_state
-        projected = self.projection(states.float())[..., : self.spec.dim]
-        vectors = torch.nn.functional.normalize(projected, dim=-1).cpu().numpy()
-        found = np.empty(len(batch), object)
-        for row, (ids, _) in enumerate(batch):
-            kept = ~np.isin(ids, self.skipped) if role == "document" else np.ones(len(ids), bool)
-            # A text of skipped symbols alone, where there are no special tokens, keeps them.
-            found[row] = vectors[row, : len(ids)][kept if kept.any() else ~kept]
+            mine = vectors[row, : len(ids)]
+            if role == "document":
+                kept = ~np.isin(ids, self.skipped)
+                # A text of skipped symbols alone, where there are no special tokens, keeps them.
+                mine = pool_tokens(mine[kept if kept.any() else ~kept], self.pool)
+            found.append(mine)
         return found
 
 
-def stream(
-    items: Iterable[Item],
-    spec: EncoderSpec,
-    *,
-    prepare: Callable[[Sequence[Item]], Sequence[Sequence[P]]],
-    cost: Callable[[P], int],
-    forward: Callable[[Sequence[P]], np.ndarray],
-    budget: int,
-    pool: int,
-    protected: int = 1,
-    window: int = WINDOW,
-    weight: Callable[[Item], int] | None = None,
-) -> Iterator[Multi]:
-    """Encode items window by window; one `Multi` a window, in the order of the input.
-
-    `prepare` makes of each item one or more model inputs, whose vectors are put together; `cost` says how many tokens
-    one has; `forward` encodes a batch of at most `budget` padded tokens to an object array of float32 [tokens, dim];
-    `weight` is as in `batching.prepared`.
-    """
-    limit = Budget(budget)
-    with closing(prepared(items, spec, prepare, window, weight)) as ready:
-        for group, made in ready:
-            pieces = [piece for each in made for piece in each]
-            names = [item.id for item, each in zip(group, made, strict=True) for _ in each]
-            found = np.empty(len(pieces), object)
-            for rows, blocks in computed(pieces, [cost(piece) for piece in pieces], names, forward, limit):
-                found[rows] = blocks
-            vectors: list[np.ndarray] = []
-            start = 0
-            for each in made:
-                vectors.append(
-                    np.concatenate(found[start : start + len(each)]).astype(np.float32, copy=False)
-                )
-                start += len(each)
-            ids = [item.id for item in group]
-            for name, block in zip(ids, vectors, strict=True):
-                check_finite([name] * len(block), block, spec.name, spec.dtype)
-            yield Multi(ids, [pooled(each, pool, protected) for each in vectors] if pool > 1 else vectors)
-
-
-def pooled(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:
+def pool_tokens(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:
     """About one in `factor` of unit vectors float32 [tokens, dim], each the mean direction of a cluster.
 
     Token pooling (Clavié, Chaffin and Adams 2024): Ward's clustering of cosine distances. The first `protected`
     vectors (a text's [CLS]) are kept as they are and lead the result.
     """
+    kept, rest = vectors[:protected], vectors[protected:]
+    wanted = max(len(rest) // factor, 1)
+    if wanted >= len(rest) or not np.isfinite(vectors).all():
+        return vectors
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    kept, rest = vectors[:protected], vectors[protected:]
-    wanted = max(len(rest) // factor, 1)
-    if wanted >= len(rest):
-        return vectors
     distances = (1 - rest @ rest.T).clip(0, 2)
     labels = fcluster(linkage(squareform(distances, checks=False), "ward"), wanted, "maxclust")
     sums = np.zeros((labels.max(), vectors.shape[1]), np.float32)
@@ -315,14 +223,12 @@ def pooled(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:
     return np.concatenate([kept, unit(sums)])
 
 
-def pooling_name(pool: int) -> str:
+def name_pooling(pool: int) -> str:
     """What a spec says of `pool`."""
     return "token" if pool == 1 else f"token, ward {pool}"
 
 
-def marker_ids(
-    checkpoint: str, published: late_files.Published, opened: Opened
-) -> tuple[int | None, int | None]:
+def find_markers(checkpoint: str, settings: LateSettings, opened: OpenModel) -> tuple[int | None, int | None]:
     """The tokens that mark queries and documents.
 
     PLAID-X trains with markers that its saved tokenizer lacks: they are the rows of the embedding table behind the
@@ -333,7 +239,7 @@ def marker_ids(
     free = len(opened.tokenizer)
     rows = opened.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     found: list[int | None] = []
-    for marker in (published.query_marker, published.document_marker):
+    for marker in (settings.query_marker, settings.document_marker):
         if not marker:
             found.append(None)
         elif marker in vocabulary:
@@ -341,7 +247,7 @@ def marker_ids(
         elif free < rows:
             found.append(free)
             free += 1
-        elif published.first_piece and opened.tokenizer.unk_token_id is not None:
+        elif settings.first_piece and opened.tokenizer.unk_token_id is not None:
             log.warning("%s: its tokenizer does not know the marker %r: using %s, as ColBERT does",
                         checkpoint, marker, opened.tokenizer.unk_token)  # fmt: skip
             found.append(opened.tokenizer.unk_token_id)
@@ -353,16 +259,16 @@ def marker_ids(
     return found[0], found[1]
 
 
-def skipped_ids(published: late_files.Published, tokenizer: Any) -> list[int]:
+def find_skipped(settings: LateSettings, tokenizer: Any) -> list[int]:
     """The tokens of documents that get no vector."""
-    if published.first_piece:
-        pieces = [tokenizer.encode(word, add_special_tokens=False)[:1] for word in published.skipped]
+    if settings.first_piece:
+        pieces = [tokenizer.encode(word, add_special_tokens=False)[:1] for word in settings.skipped]
         return sorted({id for each in pieces for id in each})
     vocabulary = tokenizer.get_vocab()
-    return sorted({vocabulary[word] for word in published.skipped if word in vocabulary})
+    return sorted({vocabulary[word] for word in settings.skipped if word in vocabulary})
 
 
-def _filling(checkpoint: str, token: str, tokenizer: Any) -> int:
+def _find_filling(checkpoint: str, token: str, tokenizer: Any) -> int:
     """The token that fills queries up: the one named, else the mask, else the end of text."""
     if token:
         if token not in (vocabulary := tokenizer.get_vocab()):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError, check_known, unknown_name
-from ..specs import Spec, bound
-from .base import Encoder
+from ..errors import InputError, check_known
+from ..specs import Spec, bound, find_factory, known_options
+from .base import Encoder, EncoderSpec
 
-# family -> module and class; the class has `from_checkpoint(checkpoint, *, device, trust_remote_code, <options>)`,
-# whose keyword-only parameters are the options that a SPEC may set.
+# family -> module and class, or function; see `load_encoder` for how it is called.
 FAMILIES = {
     "hf": "encoders.transformer:TransformerEncoder",
     "llm": "encoders.llm:LLMEncoder",
@@ -20,7 +20,7 @@ FAMILIES = {
     "clip": "multimodal.clip:ClipEncoder",
     "vlm": "multimodal.vlm:VisionLanguageEncoder",
     "ensemble": "encoders.ensemble:Ensemble",
-    "late": "encoders.late:Late",
+    "late": "multimodal.pages:open_late",
     "splade": "encoders.splade:SpladeEncoder",
 }
 
@@ -32,29 +32,60 @@ OFFLINE = {
 }
 
 
-def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
-    """The encoder that a SPEC names; `InputError` lists the known families and options."""
+def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
+    """The encoder that a SPEC names; `InputError` lists the known families and options.
+
+    A family is one of `FAMILIES`, an entry point of the group `crosslens.encoders`, or `py:MODULE:NAME[:CHECKPOINT]`.
+    What it names is called with the checkpoint, if the SPEC has one, and with the SPEC's options: a class's
+    `from_checkpoint` if there is one, else the class or function itself. Its keyword-only parameters are the options
+    that a SPEC may set, converted by their annotations (a dataclass among them stands for its fields); `device` and
+    `trust_remote_code` are given to those who take them. What comes back must be an `Encoder`; its `spec.name` becomes
+    the SPEC that loads it again from anywhere.
+    """
     spec = Spec.parse(text)
     if spec.family == "offline":
         check_known(spec.checkpoint, OFFLINE, "offline encoder")
-        where = OFFLINE[spec.checkpoint]
-    elif spec.family in FAMILIES:
-        if not spec.checkpoint:
-            raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
-        where = FAMILIES[spec.family]
+        factory, called = find_factory(Spec(spec.checkpoint), "", OFFLINE, "")[0], spec
     else:
-        raise unknown_name(spec.family, (*FAMILIES, "offline"), "encoder family")
-    if Path(spec.checkpoint).is_dir() and spec.family != "offline":
-        spec = replace(spec, checkpoint=str(Path(spec.checkpoint).resolve()))
-    paths = {key: spec.options[key] for key in ("adapter", "base") if spec.options.get(key)}
-    paths = {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).is_dir()}
-    spec = replace(spec, options={**spec.options, **paths})
-    module, _, name = where.partition(":")
-    factory = getattr(import_module(f"..{module}", __package__), name).from_checkpoint
-    arguments = bound(spec, factory, device=device, trust_remote_code=trust_remote_code)
-    encoder: Encoder = factory(spec.checkpoint, **arguments)
-    # The name that an index stores must load the same encoder again from anywhere, its options included. An ensemble
-    # names its checkpoint anew, after its members.
-    checkpoint = Spec.parse(encoder.spec.name).checkpoint
-    encoder.spec = replace(encoder.spec, name=str(replace(spec, checkpoint=checkpoint)))
+        factory, called = find_factory(spec, "encoders", FAMILIES, "encoder family", more=("offline",))
+        if spec.family in FAMILIES and not spec.checkpoint:
+            raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
+    checkpoint, options = called.checkpoint, {**called.options}
+    if spec.family != "offline" and Path(checkpoint).is_dir() and checkpoint:
+        checkpoint = str(Path(checkpoint).resolve())
+    for key in ("adapter", "base"):
+        if options.get(key) and Path(options[key]).is_dir():
+            options[key] = str(Path(options[key]).resolve())
+    encoder = _call(
+        factory, replace(called, checkpoint=checkpoint, options=options), device, trust_remote_code
+    )
+    # The name that an index stores must load the same encoder again from anywhere, its options included.
+    if spec.family in (*FAMILIES, "offline"):
+        checkpoint = Spec.parse(encoder.spec.name).checkpoint  # an ensemble names its own, after its members
+    else:
+        checkpoint = spec.checkpoint.removesuffix(called.checkpoint) + checkpoint
+    name = str(replace(spec, checkpoint=checkpoint, options=options))
+    try:
+        encoder.spec = replace(encoder.spec, name=name)
+    except AttributeError:
+        raise InputError(f"{name}: its `spec` cannot be set; make it an attribute") from None
+    return encoder
+
+
+def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Encoder:
+    factory = getattr(factory, "from_checkpoint", factory)
+    options = known_options(factory)
+    given = {"device": device, "trust_remote_code": trust_remote_code}
+    arguments = bound(spec, factory, **{key: value for key, value in given.items() if key in options})
+    positional = [spec.checkpoint] if spec.checkpoint else []
+    try:
+        inspect.signature(factory).bind(*positional, **arguments)
+    except TypeError as error:
+        raise InputError(f"{spec}: {factory.__qualname__} cannot be called so ({error})") from None
+    encoder = factory(*positional, **arguments)
+    if not isinstance(encoder, Encoder) or not isinstance(encoder.spec, EncoderSpec):
+        raise InputError(
+            f"{spec} makes a {type(encoder).__name__}, which is no encoder: it needs `spec`, an EncoderSpec, and "
+            "`encode`"
+        )
     return encoder

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from ..checkpoints.offline.packages import find_model, open_use_engine
 from ..items import Dense, Item, Role, windows
 from .base import EncoderSpec, check_finite, check_modalities, unit
 
@@ -28,13 +29,10 @@ class UniversalSentenceEncoder:
         cls, checkpoint: str, *, device: str = "auto", trust_remote_code: bool = False
     ) -> UniversalSentenceEncoder:
         """The installed package's engine; `InputError` if it is missing or its files are other ones."""
-        from ..checkpoints.offline import packages as offline
-
-        engine = offline.universal_sentence_encoder()
-        weights = offline.model(checkpoint).files
+        engine = open_use_engine()
         spec = EncoderSpec(
             name=f"offline:{checkpoint}",
-            revision="+".join(file.sha256[:16] for file in weights),
+            revision="+".join(file.sha256[:16] for file in find_model(checkpoint).files),
             modalities=("text",),
             dim=512,
             pooling="sqrt_mean",

@@ -12,35 +12,35 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from operator import itemgetter
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from ..checkpoints.cores import share_cores
 from ..errors import CrosslensError, InputError
-from ..items import Batch, Dense, Item, Multi, Role, windows
-from . import registry
+from ..items import Batch, Item, Role, windows
 from .base import Encoder, EncoderSpec, Tokenizes, check_modalities
-from .batching import batches
-
-if TYPE_CHECKING:
-    import scipy.sparse
+from .batching import plan_batches
+from .registry import load_encoder
+from .rows import join_rows, split_rows
 
 WINDOW = 512  # items a process that are read ahead and dealt out
 # Bytes of text dealt at a time: two of a model's batches.
 CHUNK = {"cpu": 1 << 15, "cuda": 1 << 19, "mps": 1 << 17}
 SHARES = 4  # chunks a process at least, so that all of them end at about one time
-PICTURE = 4096  # bytes of text that take about as long as a picture
+MEDIUM = 4096  # bytes of text that take about as long as a picture, or another medium
 LEAST = 32  # bytes that take as long as the special tokens
 AHEAD = 2  # chunks that a process has before it: one in work, and one so that it need not wait
 PATIENCE = 10  # seconds that a process which is gone may take until its exit status is known
 
 
-def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
-    """The encoder that a SPEC names, for an index: as `Workers` where `device` means several, else as `registry.load`.
+def load_for_index(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
+    """The encoder that a SPEC names: as `Workers` where `device` means several, else as `load_encoder` has it.
 
     `InputError` as there, and for a device that is not there.
     """
@@ -49,18 +49,18 @@ def load(text: str, *, device: str = "auto", trust_remote_code: bool = False) ->
     devices = resolve_devices(device)
     if len(devices) > 1:
         return Workers(text, devices, trust_remote_code=trust_remote_code)
-    return registry.load(text, device=devices[0], trust_remote_code=trust_remote_code)
+    return load_encoder(text, device=devices[0], trust_remote_code=trust_remote_code)
 
 
 @contextmanager
-def loaded(
+def open_encoders(
     specs: Sequence[str], *, device: str = "auto", trust_remote_code: bool = False
 ) -> Iterator[list[Encoder]]:
-    """`load` for each SPEC; processes end when the block does."""
+    """`load_for_index` for each SPEC; processes end when the block does."""
     encoders: list[Encoder] = []
     try:
         for spec in specs:
-            encoders.append(load(spec, device=device, trust_remote_code=trust_remote_code))
+            encoders.append(load_for_index(spec, device=device, trust_remote_code=trust_remote_code))
         yield encoders
     finally:
         for encoder in encoders:
@@ -92,7 +92,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         try:
             with _uninterrupted():
-                for number, (device, share) in enumerate(zip(devices, _shares(len(devices)), strict=True)):
+                for number, (device, share) in enumerate(
+                    zip(devices, share_cores(len(devices)), strict=True)
+                ):
                     mine, theirs = context.Pipe()
                     process = context.Process(
                         target=_work, args=(theirs, device, share, number > 0), name=device, daemon=True
@@ -159,7 +161,7 @@ class Workers:
         """Deal out a window, and put what comes back in order."""
         costs = [_cost(item) for item in group]
         budget = min(self.chunk, max(sum(costs) // (SHARES * len(self._workers)), 1))
-        waiting = deque(batches(costs, budget))
+        waiting = deque(plan_batches(costs, budget))
         asked: dict[int, list[int]] = {}
         rows: list[int] = []
         parts: list[Batch] = []
@@ -174,7 +176,7 @@ class Workers:
                 if number in asked:
                     parts += _value(answer)
                     rows += asked.pop(number)
-        return _ordered(parts, rows, [item.id for item in group])
+        return _order(parts, rows, [item.id for item in group], self.spec)
 
     # Questions and answers
 
@@ -285,7 +287,7 @@ def _work(pipe: Connection, device: str, share: Sequence[int], quiet: bool) -> N
                 text, where, trust = given
                 # All of them would give the same warnings.
                 logging.disable(logging.WARNING if quiet else logging.NOTSET)
-                encoder = registry.load(text, device=where, trust_remote_code=trust)
+                encoder = load_encoder(text, device=where, trust_remote_code=trust)
                 logging.disable(logging.NOTSET)
                 answer = encoder.spec
             elif what == "encode":
@@ -320,43 +322,18 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _shares(processes: int) -> list[list[int]]:
-    """The cores of this process dealt out: neighbours, which share caches, go together."""
-    from ..checkpoints.devices import cores
-
-    held = cores()
-    if processes > len(held):  # several GPUs on a small machine
-        return [[held[number % len(held)]] for number in range(processes)]
-    bounds = np.linspace(0, len(held), processes + 1).round().astype(int)
-    return [held[start:end] for start, end in pairwise(bounds)]
-
-
 def _cost(item: Item) -> int:
     """About how long an item takes, in bytes of UTF-8: tokens are nearer to one length in them than in characters."""
     text = len((item.text or "").encode("utf-8", "surrogatepass"))
-    return max(text, LEAST) + (PICTURE if item.image is not None else 0)
+    return max(text, LEAST) + MEDIUM * sum(value is not None for value in item.contents.values())
 
 
-def _ordered(parts: Sequence[Batch], rows: Sequence[int], ids: Sequence[str]) -> Batch:
-    """One batch of parts that hold the items `rows`, in that order; in the order of `ids`."""
+def _order(parts: Sequence[Batch], places: Sequence[int], ids: Sequence[str], spec: EncoderSpec) -> Batch:
+    """One batch of parts that hold the items at these places, in that order; in the order of `ids`."""
     found = [id for part in parts for id in part.ids]
-    if found != [ids[row] for row in rows]:
+    if found != [ids[place] for place in places]:
         raise CrosslensError(
-            f"an encoder gave {len(found)} vectors for {len(rows)} items, or in another order"
+            f"an encoder gave {len(found)} vectors for {len(places)} items, or in another order"
         )
-    places = np.argsort(rows)
-    if isinstance(parts[0], Dense):
-        return Dense(ids, np.concatenate([np.asarray(part.vectors) for part in parts])[places])
-    if isinstance(parts[0], Multi):
-        vectors = [each for part in parts for each in part.vectors]
-        return Multi(ids, [vectors[place] for place in places])
-    return _stacked(parts, places, ids)
-
-
-def _stacked(parts: Sequence[Batch], places: np.ndarray, ids: Sequence[str]) -> Batch:
-    import scipy.sparse
-
-    from ..items import Sparse
-
-    matrix: scipy.sparse.csr_matrix = scipy.sparse.vstack([part.vectors for part in parts], "csr")
-    return Sparse(ids, matrix[places])
+    rows = [row for part in parts for row in split_rows(part)]
+    return join_rows(ids, [row for _, row in sorted(zip(places, rows, strict=True), key=itemgetter(0))], spec)

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes
-from ..encoders.registry import load
+from ..encoders.registry import load_encoder
 from ..errors import CrosslensError, InputError
 from ..items import Batch, Item, Role
 from .card import Card
@@ -186,7 +186,9 @@ class Worker:
     # Not in `__init__`: Ray tells of an error there only that the worker died.
     @cached_property
     def _encoders(self) -> list[Encoder]:
-        return [load(spec, device=self._device, trust_remote_code=self._trust) for spec in self._specs]
+        return [
+            load_encoder(spec, device=self._device, trust_remote_code=self._trust) for spec in self._specs
+        ]
 
     def specs(self) -> list[EncoderSpec]:
         return [encoder.spec for encoder in self._encoders]
@@ -321,7 +323,7 @@ class _Away:
 
     @cached_property
     def _tokenizer(self) -> Tokenizes:
-        encoder = load(self.spec.name, device="cpu")
+        encoder = load_encoder(self.spec.name, device="cpu")
         if not isinstance(encoder, Tokenizes):
             raise InputError(f"{self.spec.name} cannot tell where its tokens are")
         return encoder

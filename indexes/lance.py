@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..encoders.registry import load
+from ..encoders.registry import load_encoder
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, windows
 from ..pipeline import Stage
@@ -409,7 +409,7 @@ class LanceIndex:
 
     def _encoder(self, space: Space) -> Encoder:
         if space.fingerprint not in self._encoders:
-            encoder = load(space.spec.name, device=self._device, trust_remote_code=self._trust)
+            encoder = load_encoder(space.spec.name, device=self._device, trust_remote_code=self._trust)
             encoder.spec.require(space.spec)
             self._encoders[space.fingerprint] = encoder
         return self._encoders[space.fingerprint]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes
-from ..encoders.registry import load
+from ..encoders.registry import load_encoder
 from ..errors import InputError, list_few
 from ..items import Batch, Item, Role, windows
 from ..pipeline import Stage
@@ -76,7 +76,7 @@ def counting(
     candidates = [each for each in encoders if "text" in each.spec.modalities]
     if windows.tokenizer:
         candidates = [each for each in candidates if each.spec.name == windows.tokenizer] or [
-            load(windows.tokenizer, device=device, trust_remote_code=trust_remote_code)
+            load_encoder(windows.tokenizer, device=device, trust_remote_code=trust_remote_code)
         ]
     elif before:
         candidates = [each for each in candidates if each.spec.fingerprint == before]

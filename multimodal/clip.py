@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
 import os
 import pickle
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,16 @@ import PIL.Image
 import torch
 from safetensors import SafetensorError
 
-from ..checkpoints.devices import resolve_device, resolve_dtype, token_budget
-from ..encoders.base import EncoderSpec, Precision
-from ..encoders.batching import Budget, computed
+from ..checkpoints.devices import Precision, name_dtype, resolve_device, resolve_dtype, token_budget
+from ..encoders.base import EncoderSpec
+from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, unknown_name
 from ..items import Role
 from ..media.images import MAX_PIXELS, check_max_pixels
-from . import clip_spans
-from .fusion import Fusion
+from .clip_spans import count_special_tokens, locate_clip_tokens
+from .fusion import Fusion, check_text_weight
 from .pixels import Pixels
-from .towers import TwoTower, check_text_weight
+from .towers import TwoTower
 
 # open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
 _parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
@@ -48,45 +51,13 @@ IMAGE_BUDGET = {"cpu": 64 * 224**2, "cuda": 256 * 224**2, "mps": 32 * 224**2}
 # text's length.
 CHARACTERS_PER_TOKEN = 64
 CONFIG = "open_clip_config.json"
-# `?template=photo`: how a caption of a photo begins, by the query's language. CLIP was trained on captions, and a bare
-# name is none (Radford et al. 2021, 3.1.4). Languages that inflect what follows have a colon there.
-PHOTO = {
-    "ara": "صورة {}",
-    "ben": "{}-এর ছবি",
-    "ces": "fotografie: {}",
-    "deu": "ein Foto von {}",
-    "ell": "φωτογραφία: {}",
-    "eng": "a photo of {}",
-    "fas": "عکسی از {}",
-    "fin": "valokuva: {}",
-    "fra": "une photo de {}",
-    "heb": "תמונה של {}",
-    "hin": "{} की तस्वीर",
-    "hun": "fénykép: {}",
-    "ind": "foto {}",
-    "ita": "una foto di {}",
-    "jpn": "{}の写真",
-    "kor": "{}의 사진",
-    "nld": "een foto van {}",
-    "pol": "zdjęcie: {}",
-    "por": "uma foto de {}",
-    "rus": "фотография: {}",
-    "spa": "una foto de {}",
-    "swa": "picha ya {}",
-    "swe": "ett foto av {}",
-    "tha": "ภาพถ่ายของ{}",
-    "tur": "{} fotoğrafı",
-    "ukr": "фотографія: {}",
-    "vie": "ảnh chụp {}",
-    "zho": "一张{}的照片",
-}
 
 
 class ClipEncoder(TwoTower):
     """Texts and images in a CLIP model's space, float32 [dim] of length 1.
 
-    Tokenizer and transform are the model's own. NLLB text towers are told each text's language by
-    `Item.lang`, English where it is unknown.
+    Tokenizer and transform are the model's own. NLLB text towers know each text's language by `Item.lang`, English
+    where it is unknown.
     """
 
     templates: Mapping[str, str] = {}  # by language; that of "" for all
@@ -114,7 +85,7 @@ class ClipEncoder(TwoTower):
         # faster.
         tower = getattr(model, "text", None)
         self.padding = int(tower.config.pad_token_id) if isinstance(tower, HFTextEncoder) else None
-        self.languages = _languages(tokenizer)
+        self.languages = _list_languages(tokenizer)
 
     @classmethod
     def from_checkpoint(
@@ -140,13 +111,13 @@ class ClipEncoder(TwoTower):
         `InputError` for an unknown architecture or tag, for weights that are missing, unsafe or of another model, for
         a template without {}.
         """
-        templates = _templates(template)
+        templates = _read_templates(template)
         check_text_weight(text_weight)
         check_max_pixels(max_pixels)
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        name, pretrained = located(checkpoint)
-        with _one_line(checkpoint):
+        name, pretrained = locate_clip(checkpoint)
+        with _explain(checkpoint):
             config = open_clip.get_model_config(name)
             text = config["text_cfg"]
             options: dict[str, Any] = {}
@@ -166,36 +137,35 @@ class ClipEncoder(TwoTower):
                 weights_only=True,
                 **options,
             )
-            # Said outright: a checkpoint's own tokenizer_kwargs must not be able to ask for its code to be
-            # run.
+            # Stated, so that a checkpoint's own tokenizer_kwargs cannot ask for its code to be run.
             trust = {"trust_remote_code": trust_remote_code} if text.get("hf_tokenizer_name") else {}
             tokenizer = open_clip.get_tokenizer(name, **trust)
             if (inner := getattr(tokenizer, "tokenizer", None)) is not None:
                 # As all of them were trained; transformers 5 pads those of Gemma's class (SigLIP 2) on the left.
                 inner.padding_side = "right"
-            revision = _revision(name, pretrained)
+            revision = _identify_weights(name, pretrained)
         extra = {
             "preprocess": model.visual.preprocess_cfg,
             "tokenizer": text.get("tokenizer_kwargs") or {},
             "text_weight": text_weight,
         }
-        # Only where they are asked for: vectors made without them stay what they were.
-        asked = {"fuse": fuse, "templates": templates, "instruct": instruct}
-        extra |= {key: value for key, value in asked.items() if value and value != "feature"}
+        # Only where they are wanted: vectors made without them stay what they were.
+        more = {"fuse": fuse, "templates": templates, "instruct": instruct}
+        extra |= {key: value for key, value in more.items() if value and value != "feature"}
         spec = EncoderSpec(
             name=f"clip:{checkpoint}",
             revision=revision,
             modalities=("text", "image"),
             dim=int(config["embed_dim"]),
-            pooling=_pooling(text),
-            special_tokens=_special_tokens(tokenizer),
+            pooling=_name_pooling(text),
+            special_tokens=_read_special_tokens(tokenizer),
             max_tokens=tokenizer.context_length,
             max_pixels=max_pixels,
             query_prompt=templates.get("", template or ""),
             normalized=fuse == "feature",
             metric="cosine" if fuse == "feature" else "dot",
             extra=json.loads(json.dumps(extra)),
-            dtype=str(precision).removeprefix("torch."),
+            dtype=name_dtype(precision),
         )
         encoder = cls(model, tokenizer, transform, spec, device=where)
         encoder.text_weight, encoder.fusion = text_weight, fuse
@@ -207,7 +177,7 @@ class ClipEncoder(TwoTower):
             return "{}"
         if "" in self.templates:
             return self.templates[""]
-        return self.templates.get(_closest(lang or "eng", tuple(self.templates), 10), "{}")
+        return self.templates.get(_find_closest(lang or "eng", tuple(self.templates), 10), "{}")
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
         """The picture in the model's size, as `Pixels.one` has it: [3, height, width]."""
@@ -228,7 +198,9 @@ class ClipEncoder(TwoTower):
         pieces = [row[:length] for row, length in zip(ids, lengths.tolist(), strict=True)]
         names = [repr(text[:40]) for text in texts]
         vectors = np.empty((len(texts), self.spec.dim), np.float32)
-        for rows, found in computed(pieces, lengths.tolist(), names, self._texts, self.text_budget):
+        for rows, found in compute_batches(
+            pieces, lengths.tolist(), names, self._embed_texts, self.text_budget
+        ):
             vectors[rows] = found
         return vectors
 
@@ -240,9 +212,8 @@ class ClipEncoder(TwoTower):
             ids: torch.Tensor = self.tokenizer(texts)
             return ids
         ids = torch.empty((len(texts), self.tokenizer.context_length), dtype=torch.long)
-        codes = [
-            _closest(lang or "eng", self.languages) or "eng_Latn" for lang in langs or [None] * len(texts)
-        ]
+        known = [lang or "eng" for lang in langs or [None] * len(texts)]
+        codes = [_find_closest(lang, self.languages) or "eng_Latn" for lang in known]
         for code in sorted(set(codes)):
             rows = [row for row, each in enumerate(codes) if each == code]
             # Not `set_language`: transformers 5 returns to `src_lang` with every call.
@@ -252,20 +223,20 @@ class ClipEncoder(TwoTower):
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        return clip_spans.token_spans(self.tokenizer, texts, self.spec.name)
+        return locate_clip_tokens(self.tokenizer, texts, self.spec.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside special tokens and the longest template (`encoders.base.Tokenizes`)."""
         frames = [""]
         if role == "query":
             frames = [
-                f"{self.instruction} {each}".replace("{}", "") for each in self.templates.values() or [""]
+                f"{self.instruction} {each.replace('{}', '')}" for each in self.templates.values() or [""]
             ]
         longest = max(len(spans) for spans in self.token_spans(frames))
-        return self.spec.max_tokens - clip_spans.special_tokens(self.tokenizer) - longest
+        return self.spec.max_tokens - count_special_tokens(self.tokenizer) - longest
 
     @torch.inference_mode()
-    def _texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:
+    def _embed_texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:
         padded = torch.nn.utils.rnn.pad_sequence(list(ids), True, self.padding or 0).to(self.device)
         vectors: np.ndarray = self.model.encode_text(padded).float().cpu().numpy()
         return vectors
@@ -274,15 +245,14 @@ class ClipEncoder(TwoTower):
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "pure_bf16", torch.float16: "pure_fp16"}
 
 
-def located(checkpoint: str) -> tuple[str, str | None]:
+def locate_clip(checkpoint: str) -> tuple[str, str | None]:
     """open_clip's model name and weights (a tag or a path; None where the name holds both) for a checkpoint.
 
-    `InputError` for an unknown architecture or tag, a file that is not there, or a directory without a
-    config.
+    `InputError` for an unknown architecture or tag, a file that is not there, or a directory without a config.
     """
     if checkpoint.startswith("hf-hub:"):
         if "naflex" in checkpoint.lower():
-            raise _naflex(checkpoint)
+            raise _refuse_naflex(checkpoint)
         return checkpoint, None
     folder = Path(checkpoint.removeprefix("local-dir:"))
     if checkpoint.startswith("local-dir:") or folder.is_dir():
@@ -293,10 +263,15 @@ def located(checkpoint: str) -> tuple[str, str | None]:
         return f"local-dir:{folder}", None
     name, _, weights = checkpoint.partition("/")
     known = open_clip.list_models()
-    if name not in known and "naflex" in name.lower():
-        raise _naflex(name)
     if name not in known:
-        raise _unknown(name, known, "open_clip architecture")
+        if "naflex" in name.lower():
+            raise _refuse_naflex(name)
+        # There are more than a hundred architectures: one line names the closest.
+        close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+        nearest = ", ".join(close) or known[0]
+        raise InputError(
+            f"unknown open_clip architecture {name!r}; the nearest of {len(known)} are {nearest}"
+        )
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not weights:
         raise InputError(
@@ -306,10 +281,10 @@ def located(checkpoint: str) -> tuple[str, str | None]:
         return name, weights
     if "/" in weights or Path(weights).suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise InputError(f"{weights}: there is no such file of weights for {name}")
-    raise unknown_name(weights, tuple(tags), f"weights of {name}")
+    raise unknown_name(weights, tags, f"weights of {name}")
 
 
-def _naflex(name: str) -> InputError:
+def _refuse_naflex(name: str) -> InputError:
     # Looked up in open_clip 3.3: image towers of one size each, nothing for pictures of any aspect.
     return InputError(
         f"clip:{name}: open_clip {open_clip.__version__} has no NaFlex towers (SigLIP 2 at any aspect); take one of a "
@@ -317,18 +292,8 @@ def _naflex(name: str) -> InputError:
     )
 
 
-def _unknown(name: str, known: Sequence[str], what: str) -> InputError:
-    # There are more than a hundred architectures: one line names the closest.
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
-    return InputError(
-        f"unknown {what} {name!r}; the nearest of {len(known)} are {', '.join(close) or known[0]}"
-    )
-
-
 @contextmanager
-def _one_line(checkpoint: str) -> Iterator[None]:
+def _explain(checkpoint: str) -> Iterator[None]:
     """What open_clip, transformers and torch say of a checkpoint that does not load, as one `InputError`."""
     # open_clip logs at the root what it then raises, and so installs a handler there where there is none.
     root, silent = logging.getLogger(), logging.NullHandler()
@@ -354,11 +319,11 @@ def _one_line(checkpoint: str) -> Iterator[None]:
         root.removeHandler(silent)
 
 
-def _revision(name: str, pretrained: str | None) -> str:
+def _identify_weights(name: str, pretrained: str | None) -> str:
     """A hub snapshot's commit, else the sha256 of the weights (and a directory's config), 16 hex digits."""
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
-        weights = Path(open_clip.factory._find_checkpoint_in_dir(folder))
+        weights = Path(open_clip.factory._find_checkpoint_in_dir(folder))  # noqa: SLF001 - as open_clip itself does
     elif name.startswith("hf-hub:"):
         weights = Path(open_clip.pretrained.download_pretrained_from_hf(name.removeprefix("hf-hub:")))
     elif (tag := open_clip.get_pretrained_cfg(name, pretrained)) != {}:
@@ -374,12 +339,12 @@ def _revision(name: str, pretrained: str | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def _pooling(text_cfg: dict[str, Any]) -> str:
+def _name_pooling(text_cfg: dict[str, Any]) -> str:
     stated = open_clip.CLIPTextCfg(**text_cfg)
     return str(stated.hf_pooler_type if stated.hf_model_name else stated.pool_type)
 
 
-def _special_tokens(tokenizer: Any) -> str:
+def _read_special_tokens(tokenizer: Any) -> str:
     """What the tokenizer puts around a text, as it writes it."""
     if (inner := getattr(tokenizer, "tokenizer", None)) is not None:
         decoded: str = inner.decode(inner("")["input_ids"])
@@ -387,7 +352,7 @@ def _special_tokens(tokenizer: Any) -> str:
     return "".join(tokenizer.decoder[token] for token in tokenizer.all_special_ids)
 
 
-def _languages(tokenizer: Any) -> tuple[str, ...]:
+def _list_languages(tokenizer: Any) -> tuple[str, ...]:
     """The languages that a text can be said to be in, as FLORES-200 writes them (`zho_Hans`); often none."""
     inner: Any = getattr(tokenizer, "tokenizer", None)
     if not hasattr(inner, "src_lang"):
@@ -398,7 +363,7 @@ def _languages(tokenizer: Any) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _closest(lang: str, languages: tuple[str, ...], distance: int = 20) -> str:
+def _find_closest(lang: str, languages: tuple[str, ...], distance: int = 20) -> str:
     """Which of the languages an ISO 639-3 code means; empty if none of them."""
     try:
         match, _ = langcodes.closest_match(lang, languages, max_distance=distance)
@@ -407,11 +372,11 @@ def _closest(lang: str, languages: tuple[str, ...], distance: int = 20) -> str:
     return match if match in languages else ""
 
 
-def _templates(template: str | None) -> Mapping[str, str]:
+def _read_templates(template: str | None) -> Mapping[str, str]:
     if template is None:
         return {}
     if template == "photo":
-        return PHOTO
+        return tomllib.loads(files(__package__).joinpath("photo.toml").read_text("utf-8"))
     if template.count("{}") != 1:
         raise InputError(f"the template {template!r} must have one {{}} where the text stands, or be photo")
     return {"": template}

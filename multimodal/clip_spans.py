@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from open_clip.tokenizer import SimpleTokenizer
 
-from ..encoders.spans import token_spans as spans_of
+from ..checkpoints.tokenizers import locate_tokens
 
 PIECE = 256  # characters that byte-pair merging in Python, which takes the square of them, is given at a time
 
 
-def token_spans(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndarray]:
+def locate_clip_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndarray]:
     """The tokens of each text as `encoders.base.Tokenizes` gives them, by their places before it was cleaned.
 
     Where cleaning changes a word so that its letters cannot be told from each other any more (`&amp;`), all its tokens
@@ -27,7 +27,7 @@ def token_spans(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndar
     if isinstance(tokenizer, SimpleTokenizer):
         found = [_byte_pairs(tokenizer, text) for text, _ in cleaned]
     else:
-        found = spans_of(tokenizer.tokenizer, [text for text, _ in cleaned], name)
+        found = locate_tokens(tokenizer.tokenizer, [text for text, _ in cleaned], name)
     made = []
     for spans, (_, places) in zip(found, cleaned, strict=True):
         # Some tokenizers give the space before a text, which is not in it, a token of no length.
@@ -37,7 +37,7 @@ def token_spans(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndar
     return made
 
 
-def special_tokens(tokenizer: Any) -> int:
+def count_special_tokens(tokenizer: Any) -> int:
     """How many tokens are put around a text."""
     if isinstance(tokenizer, SimpleTokenizer):
         return 2

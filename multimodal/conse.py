@@ -18,16 +18,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..checkpoints.devices import resolve_device
-from ..checkpoints.offline import packages as offline
-from ..encoders.base import Encoder, EncoderSpec, Precision, Tokenizes, matrix, unit
-from ..encoders.registry import load
+from ..checkpoints.devices import Precision, resolve_device
+from ..checkpoints.offline.packages import locate_cache, make_checkpoint
+from ..checkpoints.options import limit_to
+from ..encoders.base import Encoder, EncoderSpec, Tokenizes, matrix, unit
+from ..encoders.registry import load_encoder
 from ..errors import InputError
 from ..files import place_atomically
 from ..items import Item, Role
 from ..media.images import MAX_PIXELS, check_max_pixels
+from .fusion import check_text_weight
 from .pixels import Pixels
-from .towers import TwoTower, check_text_weight
+from .towers import TwoTower
 
 ARCHITECTURE = "tf_efficientnet_lite2"
 PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fewer photos in most languages
@@ -90,13 +92,12 @@ class ConSE(TwoTower):
         """
         check_text_weight(text_weight)
         check_max_pixels(max_pixels)
-        if not 1 <= top <= len(class_names()):
-            raise InputError(f"top must be in 1..{len(class_names())}, not {top}")
+        top = limit_to("offline:conse", "top", top, len(list_classes()))
         if not 0 < sharpness <= 10:
             raise InputError(f"sharpness must be above 0 and at most 10, not {sharpness}")
         where = resolve_device(device)
-        weights = offline.checkpoint("efficientnet-lite2") / "model.safetensors"
-        words = load(f"offline:{text}" + (f"?dtype={dtype}" if text == "e5-small" else ""), device=device)
+        weights = make_checkpoint("efficientnet-lite2") / "model.safetensors"
+        words = _load_text(text, dtype, device)
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
         with weights.open("rb") as data:
             revision = hashlib.file_digest(data, "sha256").hexdigest()[:16]
@@ -113,7 +114,7 @@ class ConSE(TwoTower):
             max_pixels=max_pixels,
             extra={
                 "text": words.spec.fingerprint,
-                "classes": _key(words.spec),
+                "classes": _hash_classes(words.spec),
                 "top": top,
                 "sharpness": sharpness,
                 "text_weight": text_weight,
@@ -121,8 +122,7 @@ class ConSE(TwoTower):
             dtype=words.spec.dtype,
         )
         # In float32 whatever the precision: the cached vectors must not depend on who came first.
-        exact = f"offline:{text}" + ("?dtype=float32" if text == "e5-small" else "")
-        names = class_vectors(words.spec, lambda: load(exact, device=device))
+        names = embed_classes(words.spec, lambda: _load_text(text, "float32", device))
         encoder = cls(weights, words, names, spec, device=where, top=top, sharpness=sharpness)
         encoder.text_weight = text_weight
         return encoder
@@ -132,7 +132,7 @@ class ConSE(TwoTower):
         """The image model and its transform, loaded with the first image: text queries do without."""
         with self._loading:  # by one of the threads that decode
             if self._tower is None:
-                self._tower = image_tower(self.weights, self.device)
+                self._tower = open_image_tower(self.weights, self.device)
         return self._tower
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
@@ -154,7 +154,7 @@ class ConSE(TwoTower):
         return np.einsum("nk,nkd->nd", weights, self.names[best])
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
-        return unit(matrix(self.text, _items(texts), "query")) - self.centre
+        return unit(matrix(self.text, _make_items(texts), "query")) - self.centre
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The text encoder's tokens (`encoders.base.Tokenizes`)."""
@@ -173,7 +173,7 @@ class ConSE(TwoTower):
         return self.text
 
 
-def image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Module, Pixels]:
+def open_image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Module, Pixels]:
     """EfficientNet-Lite2 (Tan and Le 2019) with its safetensors weights, and its transform, from timm.
 
     In float32 always: in bfloat16 it is 2.6 times as fast on AMX, but vectors of photos that it is unsure
@@ -190,7 +190,7 @@ def image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Module, P
 
 
 @cache
-def class_names() -> tuple[str, ...]:
+def list_classes() -> tuple[str, ...]:
     """The 1,000 ImageNet class names in the classes' order, as open_clip has them."""
     # Read from its file: importing the package takes as long as answering the query.
     (folder,) = find_spec("open_clip").submodule_search_locations  # type: ignore[union-attr, misc]
@@ -198,21 +198,21 @@ def class_names() -> tuple[str, ...]:
     return tuple(names)
 
 
-def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
+def embed_classes(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     """Unit vectors of ImageNet's class names, float32 [1000, dim], in the classes' order.
 
     They are read from the cache; where they are not there, `text` is loaded to make them. `InputError` if
     they cannot be written.
     """
-    path = offline.cache_dir() / f"conse-{_key(spec)}.safetensors"
-    shape = (len(class_names()), spec.dim)
+    path = locate_cache() / f"conse-{_hash_classes(spec)}.safetensors"
+    shape = (len(list_classes()), spec.dim)
     try:
         vectors = load_file(path)["names"]
         if vectors.shape == shape:
             return vectors
     except (OSError, SafetensorError, KeyError):
-        pass  # not there yet, or cut short by a full disk: made anew
-    worded = _items([PROMPT.format(name) for name in class_names()])
+        pass  # not there yet, or cut short by a full disk: it is made now
+    worded = _make_items([PROMPT.format(name) for name in list_classes()])
     vectors = unit(matrix(text(), worded, "query"))
     try:
         with place_atomically(path) as partial:
@@ -223,11 +223,15 @@ def class_vectors(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     return vectors
 
 
-def _key(spec: EncoderSpec) -> str:
+def _hash_classes(spec: EncoderSpec) -> str:
     """What decides the class vectors: the text encoder's space, and the names as they are worded."""
-    names = "\n".join([spec.fingerprint, PROMPT, *class_names()])
+    names = "\n".join([spec.fingerprint, PROMPT, *list_classes()])
     return hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
-def _items(texts: Sequence[str]) -> list[Item]:
+def _load_text(name: str, dtype: str, device: str) -> Encoder:
+    return load_encoder(f"offline:{name}" + (f"?dtype={dtype}" if name == "e5-small" else ""), device=device)
+
+
+def _make_items(texts: Sequence[str]) -> list[Item]:
     return [Item(str(row), text) for row, text in enumerate(texts)]

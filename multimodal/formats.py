@@ -11,12 +11,11 @@ from ..errors import check_known
 from ..media.images import MAX_PIXELS
 
 log = logging.getLogger("crosslens")
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 Name = Literal["auto", "dse", "mcdse", "gme", "qwen3-vl", "omniembed", "plain"]
 
 
 @dataclass(frozen=True)
-class Format:
+class InputFormat:
     """How a family words an input, within its processor's chat template: a user's turn with the picture, then text.
 
     `query` and `document` hold the text at {}; `picture` is said of a picture alone. An instruction for queries takes
@@ -48,7 +47,7 @@ class Format:
         return instruct
 
 
-_DSE = Format(
+_DSE = InputFormat(
     query="Query: {}",
     document="Document: {}",
     picture="What is shown in this image?",
@@ -57,15 +56,15 @@ _DSE = Format(
     max_pixels=2560 * 28 * 28,
 )
 # Each as in its authors' own inference code; `auto` finds one by its words in the checkpoint's name.
-FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
+FORMATS: dict[str, tuple[tuple[str, ...], InputFormat]] = {
     "mcdse": (
         ("mcdse", "vdr-2b"),
-        Format(**{**asdict(_DSE), "opened": False, "max_pixels": 960 * 28 * 28}),
+        InputFormat(**{**asdict(_DSE), "opened": False, "max_pixels": 960 * 28 * 28}),
     ),
     "dse": (("dse-qwen",), _DSE),
     "gme": (
         ("gme-qwen",),
-        Format(
+        InputFormat(
             system="You are a helpful assistant.",
             instruct="system",
             end="<|endoftext|>",
@@ -76,7 +75,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
     ),
     "qwen3-vl": (
         ("qwen3-vl-embedding",),
-        Format(
+        InputFormat(
             system="Represent the user's input.",
             instruct="system",
             sentence=True,
@@ -86,16 +85,16 @@ FORMATS: dict[str, tuple[tuple[str, ...], Format]] = {
     ),
     "omniembed": (
         ("omniembed", "e5-omni"),
-        Format(query="Query: {}", end="<|endoftext|>", text_first=True, max_pixels=784 * 784),
+        InputFormat(query="Query: {}", end="<|endoftext|>", text_first=True, max_pixels=784 * 784),
     ),
-    "plain": ((), Format()),
+    "plain": ((), InputFormat()),
 }
 
 
-def format_of(checkpoint: str, adapter: str | None, asked: str) -> Format:
-    """The format of that name, or for `auto` that of the family that the checkpoint's (or adapter's) name tells.
+def find_format(checkpoint: str, adapter: str | None, asked: str) -> InputFormat:
+    """The format of that name, or for `auto` that of the family that the checkpoint's (or adapter's) name shows.
 
-    A name that tells none is warned of, and its input is the plain chat template. `InputError` for an unknown format.
+    A name that shows none is warned of, and its input is the plain chat template. `InputError` for an unknown format.
     """
     if asked != "auto":
         check_known(asked, FORMATS, "format of vlm")

@@ -12,7 +12,7 @@ from ..errors import InputError
 Fusion = Literal["feature", "score"]
 
 
-def fuse(
+def fuse_vectors(
     text: np.ndarray, image: np.ndarray, text_weight: float = 0.5, how: Fusion = "feature"
 ) -> np.ndarray:
     """The weighted mean of unit vectors, float32 [n, dim] from twice [n, dim] in one shared space.

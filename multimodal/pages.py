@@ -1,4 +1,4 @@
-"""`late:` over page images: ColPali and its kin (Faysse et al. 2024), a vector a patch of the page and a word of the query."""
+"""`late:` late interaction: page images read by ColPali and its kin, or text by ColBERT's (`encoders.late`)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import PIL.Image
 import torch
 import transformers
 
-from ..checkpoints.devices import resolve_device, resolve_dtype
-from ..checkpoints.sentence_files import fetch
-from ..checkpoints.weights import complete
-from ..encoders.base import EncoderSpec, Precision
-from ..encoders.late import pooling_name, stream
-from ..encoders.transformer import loaded, weights_hash
+from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
+from ..checkpoints.options import Limits, Loading
+from ..checkpoints.source import PROCESSOR_FILES
+from ..encoders.base import Encoder, EncoderSpec
+from ..encoders.batching import encode_windows
+from ..encoders.late import LateEncoder, name_pooling, pool_tokens
+from ..encoders.pooling import finish
 from ..errors import InputError
 from ..items import Item, Multi, Role
 from ..media.images import MAX_PIXELS, check_max_pixels
-from .formats import PROCESSOR_FILES
-from .towers import BUDGET, PATCH, in_threads, opened, picture_weight
+from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
 
 # The model types of transformers whose `forward` gives `embeddings` [n, tokens, dim] of text and of pages.
 MODELS = ("colpali", "colqwen2", "colmodernvbert")
@@ -31,14 +31,44 @@ CHARACTERS_PER_TOKEN = 64  # no tokenizer makes fewer tokens of more characters
 Inputs = Mapping[str, torch.Tensor]  # of one text or page, each with a first dimension of 1
 
 
-class PageEncoder:
-    """A ColPali-style retriever: page images and text queries, one unit vector [dim] a token; scored by MaxSim.
+def open_late(
+    checkpoint: str,
+    *,
+    loading: Loading,
+    limits: Limits,
+    pool: int = 1,
+    query_tokens: int | None = None,
+    max_pixels: int | None = None,
+    dtype: Precision = "auto",
+) -> Encoder:
+    """A checkpoint of ColPali's kind as `PageEncoder`, any other as `LateEncoder`; safetensors only.
 
-    Queries and pages are worded by the checkpoint's own processor. A document's text is worded as a query without the
-    augmentation tokens (the models are trained on pages alone); an item with text and an image has the vectors of
-    both, so that each word of a query finds the better of the two. `spec.max_pixels` bounds images before the
-    processor, and bounds what a processor of Qwen-VL's kind makes of them. Known-good: `vidore/colpali-v1.3-hf`,
-    `vidore/colqwen2-v1.0-hf`, `ModernVBERT/colmodernvbert-merged`.
+    `pool` keeps about one vector in `pool` of each document (`encoders.late.pool_tokens`); `query_tokens` and
+    `max_tokens` are the lengths of queries and documents in tokens, special ones included. `InputError` for an option
+    that the kind of model does not have, or a value beyond what the checkpoint has.
+    """
+    config = loading.find_source(checkpoint).load_config()
+    if pool < 1:
+        raise InputError(f"{checkpoint}: pool must be at least 1, not {pool}")
+    shared: dict[str, Any] = {"loading": loading, "limits": limits, "pool": pool, "dtype": dtype}
+    if config.model_type in MODELS:
+        if query_tokens is not None:
+            raise InputError(f"{checkpoint} does not fill queries up: query_tokens is for ColBERT's kind")
+        return PageEncoder.from_checkpoint(checkpoint, max_pixels=max_pixels, **shared)
+    if max_pixels is not None:
+        raise InputError(f"{checkpoint} reads text: max_pixels is for models that read pages")
+    return LateEncoder.from_checkpoint(checkpoint, query_tokens=query_tokens, **shared)
+
+
+class PageEncoder:
+    """A ColPali-style retriever (Faysse et al. 2024): page images and text queries, one unit vector [dim] a token.
+
+    A vector a patch of the page and a word of the query; scored by MaxSim. Queries and pages are worded by the
+    checkpoint's own processor. A document's text is worded as a query without the augmentation tokens (the models are
+    trained on pages alone); an item with text and an image has the vectors of both, so that each word of a query finds
+    the better of the two. `spec.max_pixels` bounds images before the processor, and bounds what a processor of
+    Qwen-VL's kind makes of them. Known-good: `vidore/colpali-v1.3-hf`, `vidore/colqwen2-v1.0-hf`,
+    `ModernVBERT/colmodernvbert-merged`.
     """
 
     def __init__(
@@ -56,72 +86,54 @@ class PageEncoder:
         self.device = device
         self.pool = pool
         self._padding = processor.tokenizer.pad_token_id or 0
-        self._frame = self._worded("", "query")["input_ids"].shape[1]
+        self._frame = self._word("", "query")["input_ids"].shape[1]
 
     @classmethod
     def from_checkpoint(
         cls,
         checkpoint: str,
         *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
+        loading: Loading,
+        limits: Limits,
         pool: int = 1,
-        max_tokens: int | None = None,
         max_pixels: int | None = None,
-        dim: int | None = None,
         dtype: Precision = "auto",
-        revision: str | None = None,
     ) -> PageEncoder:
-        """As `encoders.late.Late.from_checkpoint`; `max_pixels` is by default the processor's own limit, if it has one.
+        """As `open_late`; `max_pixels` is by default the processor's own limit, if it has one.
 
         `max_tokens` bounds texts, the frame of a query included. `InputError` if the checkpoint lacks weights or a
         processor of pages.
         """
         check_max_pixels(max_pixels)
-        where = resolve_device(device)
+        where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
-        source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        if not any(fetch(checkpoint, name, revision) for name in PROCESSOR_FILES):
-            raise InputError(
-                f"{checkpoint} has no processor (none of {', '.join(PROCESSOR_FILES)}) that takes images of pages"
-            )
-        processor = loaded(transformers.AutoProcessor, checkpoint, **source)
+        source.require(PROCESSOR_FILES, "processor", " that takes images of pages")
+        processor = source.load(transformers.AutoProcessor)
         if getattr(processor, "image_processor", None) is None or not hasattr(processor, "process_images"):
             raise InputError(f"{checkpoint}: its processor ({type(processor).__name__}) lacks images")
         # transformers has no Auto class for retrieval; its mapping for pretraining holds these models.
-        model = complete(
-            transformers.AutoModelForPreTraining,
-            checkpoint,
-            revision,
-            lambda key: "lm_head" in key,
-            dtype=precision,
-            trust_remote_code=trust_remote_code,
-        )
-        width = int(model.config.embedding_dim)
-        if dim is not None and not 1 <= dim <= width:
-            raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
-        pixels = _limited(checkpoint, processor.image_processor, max_pixels)
+        auto = transformers.AutoModelForPreTraining
+        model = source.load_model(auto, lambda key: "lm_head" in key, dtype=precision)
+        pixels = _limit_pixels(checkpoint, processor.image_processor, max_pixels)
         text = model.config.get_text_config()
         longest = int(getattr(text, "max_position_embeddings", None) or MAX_TOKENS)
         frame = processor.process_queries(text=[""])["input_ids"]
-        if max_tokens is not None and not frame.shape[1] < max_tokens <= longest:
-            raise InputError(
-                f"{checkpoint}: max_tokens must be in {frame.shape[1] + 1}..{longest}, not {max_tokens}"
-            )
         spec = EncoderSpec(
             name=f"late:{checkpoint}",
-            revision=getattr(model.config, "_commit_hash", None) or weights_hash(checkpoint),
+            revision=source.identify_weights(model.config),
             modalities=("text", "image"),
-            dim=dim or width,
+            dim=limits.limit_dim(checkpoint, int(model.config.embedding_dim)),
             kind="multi",
-            pooling=pooling_name(pool),
+            pooling=name_pooling(pool),
             query_prompt=processor.query_prefix,
             document_prompt=processor.visual_prompt_prefix,
             special_tokens=processor.tokenizer.decode(frame[0]),
-            max_tokens=max_tokens or min(longest, MAX_TOKENS),
+            max_tokens=limits.limit_tokens(
+                checkpoint, longest, least=frame.shape[1] + 1, usual=min(longest, MAX_TOKENS)
+            ),
             max_pixels=pixels,
             extra={"model": model.config.model_type, "processor": type(processor).__name__},
-            dtype=str(precision).removeprefix("torch."),
+            dtype=name_dtype(precision),
         )
         return cls(model, processor, spec, device=where, pool=pool)
 
@@ -129,43 +141,45 @@ class PageEncoder:
         """One `Multi` of float32 [tokens, dim] an item for each window of items."""
 
         def prepare(group: Sequence[Item]) -> list[list[Inputs]]:
-            pictured = [item for item in group if item.image is not None]
-            pages = in_threads(self._page, pictured, len(pictured))
-            made: list[list[Inputs]] = []
+            pages = map_in_threads(self._read_page, [item for item in group if item.image is not None])
+            inputs = []
             for item in group:
-                held: list[Inputs] = []
-                if "text" in item.modalities:
-                    held.append(self._worded(self._cut(item.text or ""), role))
-                if item.image is not None:
-                    held.append(next(pages))
-                made.append(held)
-            return made
+                words = [self._word(self._cut(item.text or ""), role)] if "text" in item.modalities else []
+                inputs.append(words if item.image is None else [*words, next(pages)])
+            return inputs
 
-        return stream(
+        def join(parts: list[np.ndarray]) -> np.ndarray:
+            vectors = np.concatenate(parts)
+            return vectors if role == "query" else pool_tokens(vectors, self.pool, protected=0)
+
+        return encode_windows(
             items,
             self.spec,
             prepare=prepare,
-            cost=_cost,
+            cost=_estimate_cost,
             forward=self._forward,
             budget=BUDGET[self.device.type],
-            pool=self.pool if role == "document" else 1,
-            protected=0,
             window=WINDOW,
             # A pixel is three numbers, and Qwen-VL's processors hold each twice.
-            weight=picture_weight(6 * self.model.dtype.itemsize * self.spec.max_pixels, WINDOW),
+            weight=weigh_pictures(6 * self.model.dtype.itemsize * self.spec.max_pixels, WINDOW),
+            join=join,
         )
 
     def page(self, image: PIL.Image.Image) -> Inputs:
         """What the model sees of an RGB image: token ids, patches."""
-        return _plain(self.processor.process_images(images=[image]))
+        return _drop_labels(self.processor.process_images(images=[image]))
 
-    def _page(self, item: Item) -> Inputs:
-        made = self.page(opened(item, self.spec.max_pixels))
-        return {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in made.items()}
+    def word(self, text: str, role: Role) -> Inputs:
+        """What the model sees of a text, as far as it fits."""
+        return self._word(self._cut(text), role)
 
-    def _worded(self, text: str, role: Role) -> Inputs:
+    def _read_page(self, item: Item) -> Inputs:
+        page = self.page(open_picture(item, self.spec.max_pixels))
+        return {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in page.items()}
+
+    def _word(self, text: str, role: Role) -> Inputs:
         suffix = {} if role == "query" else {"suffix": ""}
-        return _plain(self.processor.process_queries(text=[text], **suffix))
+        return _drop_labels(self.processor.process_queries(text=[text], **suffix))
 
     def _cut(self, text: str) -> str:
         """The text as far as it fits, without the token that stands for a picture."""
@@ -177,24 +191,23 @@ class PageEncoder:
         return text if len(spans) <= room else text[: spans[room][0]]
 
     def _forward(self, batch: Sequence[Inputs]) -> np.ndarray:
-        found = np.empty(len(batch), object)
+        vectors = np.empty(len(batch), object)
         # Texts and pages go separately: they have different inputs.
         for seen in (False, True):
             if rows := [row for row, each in enumerate(batch) if ("pixel_values" in each) == seen]:
-                found[rows] = self._embedded([batch[row] for row in rows])
-        return found
+                vectors[rows] = self._embed([batch[row] for row in rows])
+        return vectors
 
     @torch.inference_mode()
-    def _embedded(self, batch: Sequence[Inputs]) -> np.ndarray:
-        inputs = {key: self._together(key, [each[key] for each in batch]) for key in batch[0]}
-        embeddings = self.model(**inputs).embeddings.float()
-        vectors = torch.nn.functional.normalize(embeddings[..., : self.spec.dim], dim=-1).cpu().numpy()
+    def _embed(self, batch: Sequence[Inputs]) -> np.ndarray:
+        inputs = {key: self._pad(key, [each[key] for each in batch]) for key in batch[0]}
+        vectors = finish(self.model(**inputs).embeddings.float(), self.spec.dim, True).cpu().numpy()
         found = np.empty(len(batch), object)
         for row, each in enumerate(batch):
             found[row] = vectors[row, : each["input_ids"].shape[1]]
         return found
 
-    def _together(self, key: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _pad(self, key: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """One input of the model for the whole batch, padded on the right, where it changes no other token."""
         longest = max(part.shape[1] for part in parts)
         filling = self._padding if key == "input_ids" else 0
@@ -206,17 +219,17 @@ class PageEncoder:
         return whole.to(self.model.dtype) if whole.is_floating_point() else whole
 
 
-def _cost(inputs: Inputs) -> int:
+def _estimate_cost(inputs: Inputs) -> int:
     """Tokens, and what the pixels of a page cost the vision tower, in tokens."""
     pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else 0
     return inputs["input_ids"].shape[1] + pixels // PATCH
 
 
-def _plain(made: Mapping[str, torch.Tensor]) -> Inputs:
+def _drop_labels(made: Mapping[str, torch.Tensor]) -> Inputs:
     return {key: value for key, value in made.items() if key != "labels"}
 
 
-def _limited(checkpoint: str, images: Any, max_pixels: int | None) -> int:
+def _limit_pixels(checkpoint: str, images: Any, max_pixels: int | None) -> int:
     """The limit on a page's pixels, the processor set to it where it scales pages by such a limit itself."""
     size = dict(getattr(images, "size", None) or {})
     if "longest_edge" not in size or "shortest_edge" not in size or not hasattr(images, "merge_size"):

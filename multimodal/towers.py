@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,33 +12,29 @@ from typing import Any, TypeVar
 import numpy as np
 import PIL.Image
 
+from ..checkpoints.cores import list_cores
 from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
-from ..encoders.batching import Budget, computed, prepared
+from ..encoders.batching import Budget, compute_batches, prepare_windows
 from ..items import Dense, Item, Role
 from ..media.images import open_image
-from .fusion import Fusion, check_text_weight, fuse
-
-__all__ = ["DECODERS", "TwoTower", "check_text_weight", "in_threads", "opened", "picture_weight"]
+from .fusion import Fusion, fuse_vectors
 
 T = TypeVar("T")
-DECODERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+DECODERS = min(16, len(list_cores()))
 PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
-BUDGET = {
-    "cpu": 4096,
-    "cuda": 65536,
-    "mps": 16384,
-}  # tokens a batch of a vision-language model, patches included
+# Tokens a batch of a vision-language model, patches included.
+BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 HELD = 256 << 20  # bytes of pictures that a window may hold; another window is made ahead
 
 
 class TwoTower:
     """An encoder of texts and images into one space: a subclass sets `spec` and writes `texts` and `images`.
 
-    Vectors are float32 of length 1. An item with both gets one vector: `fuse` of its two with `text_weight`, shorter
-    than 1 if `fusion` is `score`. An `instruction` opens every query's text, and is the text of one that has only an
-    image (as in UniIR; Wei et al. 2024). Images are decoded by a few threads while the model works, JPEGs as coarsely
-    as leaves `shortest` pixels of the shorter side; a window of at most `window` items is made ahead, less where
-    pictures of `held` bytes would fill the memory, and `image_batch` images go into a model call.
+    Vectors are float32 of length 1. An item with both gets one vector: `fuse_vectors` of its two with `text_weight`,
+    shorter than 1 if `fusion` is `score`. An `instruction` opens every query's text, and is the text of one that has
+    only an image (as in UniIR; Wei et al. 2024). Images are decoded by a few threads while the model works, JPEGs as
+    coarsely as leaves `shortest` pixels of the shorter side; a window of at most `window` items is made ahead, less
+    where pictures of `held` bytes would fill the memory, and `image_batch` images go into a model call.
     """
 
     spec: EncoderSpec
@@ -70,25 +65,24 @@ class TwoTower:
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items."""
 
-        def prepare(group: Sequence[Item]) -> list[Any]:
+        def open_images(group: Sequence[Item]) -> list[Any]:
             pictured = [item for item in group if item.image is not None]
-            return list(in_threads(self._opened, pictured, len(pictured)))
+            return list(map_in_threads(self._open, pictured))
 
         limit = Budget(self.image_batch)
-        with closing(
-            prepared(items, self.spec, prepare, self.window, picture_weight(self.held, self.window))
-        ) as ready:
+        weight = weigh_pictures(self.held, self.window)
+        with closing(prepare_windows(items, self.spec, open_images, self.window, weight)) as ready:
             for group, pictures in ready:
                 if role == "query":
-                    group = [self._asked(item) for item in group]
+                    group = [self.word_query(item) for item in group]
                 ids = [item.id for item in group]
                 held = [check_modalities(item, self.spec) for item in group]
                 worded = [row for row, what in enumerate(held) if "text" in what]
                 pictured = np.array([row for row, what in enumerate(held) if "image" in what], np.intp)
                 vectors = np.zeros((len(group), self.spec.dim), np.float32)
                 names = [ids[row] for row in pictured]
-                for rows, found in computed(pictures, [1] * len(pictures), names, self.images, limit):
-                    vectors[pictured[rows]] = unit(found)
+                for rows, made in compute_batches(pictures, [1] * len(pictures), names, self.images, limit):
+                    vectors[pictured[rows]] = unit(made)
                 words = np.zeros_like(vectors)
                 if worded:
                     texts = [group[row].text or "" for row in worded]
@@ -96,48 +90,37 @@ class TwoTower:
                 both = np.array([len(what) == 2 for what in held])
                 alone = np.array(["image" not in what for what in held])
                 vectors[alone] = words[alone]
-                vectors[both] = fuse(words[both], vectors[both], self.text_weight, self.fusion)
+                vectors[both] = fuse_vectors(words[both], vectors[both], self.text_weight, self.fusion)
                 check_finite(ids, vectors, self.spec.name, self.spec.dtype)
                 yield Dense(ids, vectors)
 
-    def _asked(self, item: Item) -> Item:
+    def word_query(self, item: Item) -> Item:
         """A query as it is encoded: its text in the template, the instruction before it."""
         held = check_modalities(item, self.spec)
         text = self.template(item.lang).replace("{}", item.text or "") if "text" in held else ""
         return replace(item, text=f"{self.instruction} {text}".strip() if self.instruction else text)
 
-    def _opened(self, item: Item) -> Any:
-        return self.prepare(opened(item, self.spec.max_pixels, self.shortest))
+    def _open(self, item: Item) -> Any:
+        return self.prepare(open_picture(item, self.spec.max_pixels, self.shortest))
 
 
-def opened(item: Item, max_pixels: int, shortest: int | None = None) -> PIL.Image.Image:
+def open_picture(item: Item, max_pixels: int, shortest: int | None = None) -> PIL.Image.Image:
     """An item's image within limits, as `open_image` has them; `InputError` names the item and its path."""
     where = f" ({item.image})" if isinstance(item.image, os.PathLike) else ""
     assert item.image is not None
     return open_image(item.image, max_pixels=max_pixels, shortest=shortest, name=f"item {item.id!r}{where}")
 
 
-def picture_weight(held: int, window: int) -> Callable[[Item], int]:
+def weigh_pictures(held: int, window: int) -> Callable[[Item], int]:
     """How much of a window an item fills, where a picture holds `held` bytes: `HELD` bytes, or all items, fill it."""
     share = max(1, min(window, -(-window * held // HELD)))
     return lambda item: 1 if item.image is None else share
 
 
-def in_threads(work: Callable[[Item], T], items: Sequence[Item], depth: int) -> Iterator[T]:
-    """`map(work, items)` by threads, in order, with at most `depth` results waiting."""
-    if not items:
+def map_in_threads(work: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """`map(work, items)` by threads, in order."""
+    if len(items) < 2:
+        yield from map(work, items)
         return
-    if len(items) == 1:
-        yield work(items[0])
-        return
-    pool = ThreadPoolExecutor(min(DECODERS, len(items)), thread_name_prefix="crosslens-decode")
-    try:
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with ThreadPoolExecutor(min(DECODERS, len(items)), thread_name_prefix="crosslens-decode") as pool:
+        yield from pool.map(work, items)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,18 +18,21 @@ import numpy as np
 import PIL.Image
 import torch
 import transformers
+from transformers.models.auto import modeling_auto
 
-from ..checkpoints.devices import resolve_device, resolve_dtype
-from ..checkpoints.weights import complete
-from ..encoders.base import EncoderSpec, Precision
-from ..encoders.batching import stream
-from ..encoders.spans import token_spans
-from ..encoders.transformer import TOKENIZER_FILES, loaded, weights_hash
+from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
+from ..checkpoints.lora import find_base
+from ..checkpoints.options import Limits, Loading
+from ..checkpoints.source import PROCESSOR_FILES, Source
+from ..checkpoints.tokenizers import TOKENIZER_FILES, locate_tokens
+from ..encoders.base import EncoderSpec
+from ..encoders.batching import encode_windows
+from ..encoders.pooling import finish, pool
 from ..errors import InputError
 from ..items import Dense, Item, Role
 from ..media.images import check_max_pixels
-from .formats import PROCESSOR_FILES, Format, Name, format_of
-from .towers import BUDGET, PATCH, in_threads, opened, picture_weight
+from .formats import InputFormat, Name, find_format
+from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
 
 WINDOW = 512  # items a window; fewer pictures, which are held decoded
 # No tokenizer makes fewer tokens of more characters; the rest of a long text need not be read to be cut off.
@@ -37,7 +40,7 @@ CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PreparedItem:
     """An item as the processor takes it: its text in the template, its picture decoded, and what that costs."""
 
     text: str
@@ -49,7 +52,7 @@ class VisionLanguageEncoder:
     """A vision-language model with last-token pooling; one float32 vector [dim] of length 1 an item.
 
     An item with text and a picture is one input, so that the model itself fuses them. Pictures are decoded within
-    limits and scaled down to `spec.max_pixels` (width times height) by us; the model's processor is told to enlarge
+    limits and scaled down to `spec.max_pixels` (width times height) by us; the model's processor is set to enlarge
     none beyond that. Texts are cut so that the input has `spec.max_tokens`, which counts the picture's tokens too.
     Batches keep within one budget of tokens and pixels.
     """
@@ -61,7 +64,7 @@ class VisionLanguageEncoder:
         self,
         model: torch.nn.Module,
         processor: Any,
-        format: Format,
+        format: InputFormat,
         instruction: str,
         *,
         name: str,
@@ -80,10 +83,10 @@ class VisionLanguageEncoder:
         self._placeholders = [
             token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)
         ]
-        self._rendered = lru_cache(maxsize=64)(self._render)
-        self._bos = self._added_bos()
-        self.size = _size(processor.image_processor, format.min_pixels, max_pixels)
-        self._largest = self._measured(max_pixels)
+        self._frame = lru_cache(maxsize=64)(self._render)
+        self._bos = self._find_added_bos()
+        self.size = _choose_size(processor.image_processor, format.min_pixels, max_pixels)
+        self._largest = self._measure_largest(max_pixels)
 
     spec: EncoderSpec
 
@@ -92,44 +95,37 @@ class VisionLanguageEncoder:
         cls,
         checkpoint: str,
         *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
+        loading: Loading,
+        limits: Limits,
         format: Name = "auto",
         instruct: str | None = None,
-        dim: int | None = None,
-        max_tokens: int | None = None,
         truncate: bool = True,
         max_pixels: int | None = None,
         dtype: Precision = "auto",
         adapter: str | None = None,
         base: str | None = None,
         processor: str | None = None,
-        revision: str | None = None,
     ) -> VisionLanguageEncoder:
         """Load from the hub or a directory, safetensors only.
 
-        `format` is the family that the checkpoint is worded as, by default the one that its name tells. `instruct`
-        says what a query looks for. `dim` keeps the first components (Matryoshka; Kusupati et al. 2022). A checkpoint
-        that is an adapter of peft is merged into its base model, or into `base`; `adapter` is merged into the
-        checkpoint. `processor` names a checkpoint that has one, where this has none. With `truncate=false` an item
-        longer than `max_tokens` is an error. `InputError` in one line where anything is missing, does not fit or is
-        out of range.
+        `format` is the family that the checkpoint is worded as, by default the one that its name shows. `instruct`
+        says what a query looks for. A checkpoint that is an adapter of peft is merged into its base model, or into
+        `base`; `adapter` is merged into the checkpoint. `processor` names a checkpoint that has one, where this has
+        none. With `truncate=false` an item longer than `max_tokens` is an error. `InputError` in one line where
+        anything is missing, does not fit or is out of range.
         """
-        known = format_of(checkpoint, adapter, format)
+        known = find_format(checkpoint, adapter, format)
         pixels = known.max_pixels if max_pixels is None else max_pixels
         check_max_pixels(pixels)
-        where = resolve_device(device)
+        where = loading.where
         precision = resolve_dtype(dtype, where)
-        model, found_processor, version = _open(
-            checkpoint, revision, adapter, base, processor, trust_remote_code, precision
+        model, found_processor, revision = _open(
+            loading.find_source(checkpoint), adapter, base, processor, precision
         )
         text_config: Any = model.config.get_text_config()
-        width = int(text_config.hidden_size)
-        if dim is not None and not 1 <= dim <= width:
-            raise InputError(f"{checkpoint}: dim must be in 1..{width}, not {dim}")
         longest = int(getattr(text_config, "max_position_embeddings", 0) or known.max_tokens)
-        if max_tokens is not None and not 8 <= max_tokens <= longest:
-            raise InputError(f"{checkpoint}: max_tokens must be in 8..{longest}, not {max_tokens}")
+        dim = limits.limit_dim(checkpoint, int(text_config.hidden_size))
+        max_tokens = limits.limit_tokens(checkpoint, longest, least=8, usual=min(known.max_tokens, longest))
         encoder = cls(
             model,
             found_processor,
@@ -142,14 +138,14 @@ class VisionLanguageEncoder:
         encoder.truncate = truncate
         encoder.spec = EncoderSpec(
             name=f"vlm:{checkpoint}",
-            revision=version,
+            revision=revision,
             modalities=("text", "image"),
-            dim=dim or width,
+            dim=dim,
             pooling="last",
             query_prompt=encoder.worded("query", "{}", False),
             document_prompt=encoder.worded("document", "{}", False),
             special_tokens=encoder.tokenizer.decode(encoder.tokenizer("")["input_ids"]),
-            max_tokens=max_tokens or min(known.max_tokens, longest),
+            max_tokens=max_tokens,
             max_pixels=pixels,
             extra={
                 "picture": encoder.worded("document", "", True),
@@ -157,7 +153,7 @@ class VisionLanguageEncoder:
                 "blank": known.blank,
                 "size": encoder.size,
             },
-            dtype=str(precision).removeprefix("torch."),
+            dtype=name_dtype(precision),
         )
         return encoder
 
@@ -166,29 +162,29 @@ class VisionLanguageEncoder:
 
         `InputError` naming an item whose picture does not open or does not fit.
         """
-        return stream(
+        return encode_windows(
             items,
             self.spec,
-            prepare=lambda group: self.shown(group, role),
-            cost=lambda shown: shown.cost,
+            prepare=lambda group: self.prepare(group, role),
+            cost=lambda item: item.cost,
             forward=self._forward,
             budget=self.budget,
             window=WINDOW,
-            weight=picture_weight(3 * self.spec.max_pixels, WINDOW),
-            collate=self._collated,
+            weight=weigh_pictures(3 * self.spec.max_pixels, WINDOW),
+            collate=self._collate,
         )
 
     def worded(self, role: Role, text: str, pictured: bool) -> str:
         """What the processor is given: the chat template around the text and the picture's place."""
-        before, after = self._rendered(role, bool(text), pictured or self.format.blank > 0)
+        before, after = self._frame(role, bool(text), pictured or self.format.blank > 0)
         return f"{before}{self._clean(text)}{after}"
 
-    def shown(self, items: Sequence[Item], role: Role) -> list[Shown]:
+    def prepare(self, items: Sequence[Item], role: Role) -> list[PreparedItem]:
         """Items as the processor takes them, pictures opened by threads, texts cut."""
         held = [item.modalities for item in items]
         pictured = [item for item, what in zip(items, held, strict=True) if "image" in what]
-        pictures = in_threads(lambda item: opened(item, self.spec.max_pixels), pictured, len(pictured))
-        seen = [self._squashed(next(pictures)) if "image" in what else None for what in held]
+        pictures = map_in_threads(lambda item: open_picture(item, self.spec.max_pixels), pictured)
+        seen = [self._squash(next(pictures)) if "image" in what else None for what in held]
         longest = CHARACTERS_PER_TOKEN * self.spec.max_tokens
         texts = [
             (item.text or "")[:longest] if "text" in what else ""
@@ -208,16 +204,16 @@ class VisionLanguageEncoder:
                 text = self._cut(text, over, item)
                 whole = self.worded(role, text, "image" in item.modalities)
                 count = len(self._ids([whole])[0])
-            made.append(Shown(whole, image, count + more + pixels // PATCH))
+            made.append(PreparedItem(whole, image, count + more + pixels // PATCH))
         return made
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        return token_spans(self.tokenizer, texts, self.name)
+        return locate_tokens(self.tokenizer, texts, self.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the format's words (`encoders.base.Tokenizes`)."""
-        frame = "".join(self._rendered(role, True, self.format.blank > 0))
+        frame = "".join(self._frame(role, True, self.format.blank > 0))
         blank = self.picture_cost((self.format.blank, self.format.blank))[0] if self.format.blank else 0
         return self.spec.max_tokens - len(self._ids([frame])[0]) - blank
 
@@ -233,14 +229,14 @@ class VisionLanguageEncoder:
         patches = images.get_number_of_image_patches(size[1], size[0], limits)
         return patches // images.merge_size**2 - 1, patches * images.patch_size**2
 
-    def inputs(self, shown: Sequence[Shown]) -> dict[str, torch.Tensor]:
+    def inputs(self, prepared: Sequence[PreparedItem]) -> dict[str, torch.Tensor]:
         """What the model takes for items that all have pictures or all have none, padded, on its device."""
         given: dict[str, Any] = {}
-        if shown[0].picture is not None:
-            given["images"] = [[each.picture] for each in shown]
+        if prepared[0].picture is not None:
+            given["images"] = [[each.picture] for each in prepared]
             if self.size:
                 given["size"] = self.size
-        texts = [self._without_bos(each.text) for each in shown]
+        texts = [self._without_bos(each.text) for each in prepared]
         made = self.processor(
             text=texts, padding=True, padding_side=self.padding_side, return_tensors="pt", **given
         )
@@ -249,7 +245,7 @@ class VisionLanguageEncoder:
             for key, value in made.items()
         }
 
-    def _collated(self, batch: Sequence[Shown]) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
+    def _collate(self, batch: Sequence[PreparedItem]) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
         """The inputs of those with pictures and of those without, each with their places in the batch."""
         made = []
         for sees in (True, False):
@@ -257,31 +253,28 @@ class VisionLanguageEncoder:
                 made.append((rows, self.inputs([batch[row] for row in rows])))
         return made
 
+    @torch.inference_mode()
     def _forward(self, parts: Sequence[tuple[list[int], dict[str, torch.Tensor]]]) -> np.ndarray:
         vectors = np.empty((sum(len(rows) for rows, _ in parts), self.spec.dim), np.float32)
         for rows, inputs in parts:
-            vectors[rows] = self._pooled(inputs)
+            vectors[rows] = self.embed(inputs).cpu().numpy()
         return vectors
 
-    @torch.inference_mode()
-    def _pooled(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    def embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Unit vectors float32 [n, dim] of what `inputs` made, on the device; gradients flow through it."""
         states = self.model(**inputs, use_cache=False).last_hidden_state
-        mask = inputs["attention_mask"]
-        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-        pooled = states[torch.arange(len(mask), device=self.device), last, : self.spec.dim].float()
-        vectors: np.ndarray = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-        return vectors
+        return finish(pool(states, inputs["attention_mask"], "last"), self.spec.dim, True)
 
     def _render(self, role: Role, texted: bool, placed: bool) -> tuple[str, str]:
         """What stands before and after a text; `placed` says whether there is a place for a picture."""
         form = self.format.query if role == "query" else self.format.document
         slot = "\u241f"  # a symbol that no template writes
-        said = form.replace("{}", slot) if texted else self.format.picture
+        words = form.replace("{}", slot) if texted else self.format.picture
         instruction = self.instruction if role == "query" else ""
         if self.format.instruct == "text" and instruction:
-            said = form.replace("{}", f"{instruction} {slot}" if texted else instruction)
+            words = form.replace("{}", f"{instruction} {slot}" if texted else instruction)
         parts = [{"type": "image"}] if placed else []
-        parts.insert(0 if self.format.text_first else len(parts), {"type": "text", "text": said})
+        parts.insert(0 if self.format.text_first else len(parts), {"type": "text", "text": words})
         turns: list[dict[str, object]] = [{"role": "user", "content": [p for p in parts if p.get("text", 1)]}]
         system = self.format.system if self.format.instruct == "text" else instruction or self.format.system
         if system:
@@ -305,7 +298,7 @@ class VisionLanguageEncoder:
             text = text.replace(token, "")
         return text
 
-    def _added_bos(self) -> str:
+    def _find_added_bos(self) -> str:
         """The token that the tokenizer puts before every text, which templates write as well."""
         ids = self.tokenizer("x")["input_ids"]
         return str(self.tokenizer.bos_token) if ids[0] == self.tokenizer.bos_token_id else ""
@@ -336,7 +329,7 @@ class VisionLanguageEncoder:
             raise self._too_long(item, over + self.spec.max_tokens)
         return start
 
-    def _squashed(self, picture: PIL.Image.Image) -> PIL.Image.Image:
+    def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         """A strip so thin that a processor of Qwen-VL's kind would enlarge it beyond the limit, as one row of patches.
 
         Its sides are made at least a patch each, whatever their product.
@@ -356,11 +349,11 @@ class VisionLanguageEncoder:
             f"{self.spec.max_tokens}; raise max_tokens or lower max_pixels"
         )
 
-    def _measured(self, max_pixels: int) -> tuple[int, int]:
+    def _measure_largest(self, max_pixels: int) -> tuple[int, int]:
         """Tokens and pixels, as `picture_cost` has them, of the largest picture; `InputError` if it is enlarged."""
         side = math.isqrt(max_pixels)
         text = self.worded("document", "", True)
-        blank = Shown(text, PIL.Image.new("RGB", (side, side)), 0)
+        blank = PreparedItem(text, PIL.Image.new("RGB", (side, side)), 0)
         try:
             inputs = self.inputs([blank])
         except (ValueError, TypeError, KeyError) as error:
@@ -381,76 +374,54 @@ class VisionLanguageEncoder:
 
 
 def _open(
-    checkpoint: str,
-    revision: str | None,
-    adapter: str | None,
-    base: str | None,
-    processor: str | None,
-    trust_remote_code: bool,
-    dtype: torch.dtype,
+    source: Source, adapter: str | None, base: str | None, processor: str | None, dtype: torch.dtype
 ) -> tuple[Any, Any, str]:
     """The model without its language head, the processor, and the revision of both model and adapter."""
-    from transformers.models.auto import modeling_auto
-
-    from ..checkpoints.lora import based
-    from ..checkpoints.sentence_files import fetch
-
-    found, model_at, model_revision = based(checkpoint, revision, adapter, base)
-    if adapter and found:
-        found.require_base(model_at, "vlm")
-    source: dict[str, Any] = {"revision": model_revision, "trust_remote_code": trust_remote_code}
-    config = loaded(transformers.AutoConfig, model_at, **source)
-    homes: list[tuple[str, str | None]] = [(processor, None)] if processor else [(model_at, model_revision)]
-    if found and not processor:
-        homes.insert(0, (found.checkpoint, found.asked_revision))
-    home = next((h for h in homes if any(fetch(h[0], name, h[1]) for name in PROCESSOR_FILES)), None)
-    if home is None:
-        raise InputError(
-            f"{homes[-1][0]} has no processor (none of {', '.join(PROCESSOR_FILES)}); vlm takes a vision-language "
-            "model, or processor= names a checkpoint that has its processor"
-        )
-    if not any(fetch(home[0], name, home[1]) for name in TOKENIZER_FILES):
-        raise InputError(f"{home[0]} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
-    made = loaded(transformers.AutoProcessor, home[0], revision=home[1], trust_remote_code=trust_remote_code)
+    lora, under = find_base(source, adapter, base)
+    if adapter and lora:
+        lora.require_base(under, "vlm")
+    config = under.load_config()
+    homes = [replace(source, checkpoint=processor, revision=None)] if processor else [under]
+    if lora and not processor:
+        homes.insert(0, lora.source)
+    home = next((each for each in homes if each.find(*PROCESSOR_FILES)), homes[-1])
+    advice = "; vlm takes a vision-language model, or processor= names a checkpoint that has its processor"
+    home.require(PROCESSOR_FILES, "processor", advice)
+    home.require(TOKENIZER_FILES, "tokenizer")
+    made = home.load(transformers.AutoProcessor)
     if getattr(made, "image_processor", None) is None or getattr(made, "tokenizer", None) is None:
         raise InputError(
-            f"{home[0]}: its processor ({type(made).__name__}) lacks images; vlm reads text and images"
+            f"{home}: its processor ({type(made).__name__}) lacks images; vlm reads text and images"
         )
     if not getattr(made, "chat_template", None):
-        raise InputError(f"{home[0]}: its processor has no chat template, which says where pictures go")
+        raise InputError(f"{home}: its processor has no chat template, which says where pictures go")
     whole = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = transformers.AutoModelForImageTextToText if whole else transformers.AutoModel
-    held = found.keys if found else frozenset()
+    held = lora.keys if lora else frozenset()
     # Embedding checkpoints may be saved without the language head, which is not used.
-    model = complete(
-        auto,
-        model_at,
-        model_revision,
-        lambda key: key in held or key.startswith("lm_head"),
-        config=config,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
+    model = under.load_model(
+        auto, lambda key: key in held or key.startswith("lm_head"), config=config, dtype=dtype
     )
-    version = getattr(model.config, "_commit_hash", None) or weights_hash(model_at)
+    revision = under.identify_weights(model.config)
     body = model.base_model
-    if found:
-        version = f"{version}+{found.revision}"
+    if lora:
+        revision = f"{revision}+{lora.revision}"
         inside = {name for name, _ in body.named_modules()}
-        if all(key.rpartition(".lora_")[0] in inside for key in found.keys):  # trained without the head
-            body = found.merged(body)
+        if all(key.rpartition(".lora_")[0] in inside for key in lora.keys):  # trained without the head
+            body = lora.merge_into(body)
         else:
             # Adapters from before transformers moved the language model name its weights as checkpoints of then do;
             # this is where peft looks for their names of today.
-            model._checkpoint_conversion_mapping = _renamed(model)
-            body = found.merged(model).base_model
+            model._checkpoint_conversion_mapping = _map_old_names(model)  # noqa: SLF001 - read by peft
+            body = lora.merge_into(model).base_model
     if "pixel_values" not in inspect.signature(body.forward).parameters:
         raise InputError(
-            f"{model_at}: a {type(body).__name__} takes no pictures; vlm takes a vision-language model"
+            f"{under}: a {type(body).__name__} takes no pictures; vlm takes a vision-language model"
         )
-    return body, made, str(version)
+    return body, made, revision
 
 
-def _renamed(model: torch.nn.Module) -> dict[str, str]:
+def _map_old_names(model: torch.nn.Module) -> dict[str, str]:
     """Older names of the model's weights and the present ones, as patterns, from transformers' own table."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming
@@ -460,8 +431,8 @@ def _renamed(model: torch.nn.Module) -> dict[str, str]:
     return {each.source_patterns[0]: each.target_patterns[0] for each in renames}
 
 
-def _size(image_processor: Any, min_pixels: int, max_pixels: int) -> dict[str, int] | None:
-    """What tells a processor to make at least and at most so many pixels of a picture; None if nothing does.
+def _choose_size(image_processor: Any, min_pixels: int, max_pixels: int) -> dict[str, int] | None:
+    """What makes a processor make at least and at most so many pixels of a picture; None if nothing does.
 
     `min_pixels` is the processor's own where it is 0.
     """

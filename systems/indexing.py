@@ -87,8 +87,8 @@ def index_collection(
     kind, SPECs or windows is an `InputError` before anything is written.
     """
     from ..checkpoints.devices import resolve_devices
-    from ..encoders.cache import cached, settled
-    from ..encoders.workers import loaded as loading
+    from ..encoders.cache.encoder import add_caches, close_caches
+    from ..encoders.workers import open_encoders
     from ..indexes.passages import counting
     from ..indexes.registry import create_index, index_class, open_index
 
@@ -96,10 +96,13 @@ def index_collection(
     index_class(kind)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
-    with _cluster(ray, specs, documents, options) as cluster, loading(() if ray else specs, **options) as own:
+    with (
+        _cluster(ray, specs, documents, options) as cluster,
+        open_encoders(() if ray else specs, **options) as own,
+    ):
         encoders = cluster.encoders if cluster else own
         if cache and cluster is None:  # Ray's workers are on other machines
-            encoders = cached(encoders)
+            encoders = add_caches(encoders)
         if windows is not None:
             counting(windows, encoders)
         loaded = time.perf_counter()
@@ -114,7 +117,7 @@ def index_collection(
         )
         with progress("encoding", documents) as bar:
             added = made.add(fill_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
-    found = settled(encoders)
+    found = close_caches(encoders)
     if ray or len(devices) > 1:  # what has encoded is gone: searches load an encoder of their own
         made = open_index(directory, device=devices[0], trust_remote_code=trust_remote_code)
     recall = made.build(ann)

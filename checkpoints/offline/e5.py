@@ -34,7 +34,7 @@ EMBEDDING = {
 BLOCK = np.dtype([("scale", "<f2"), ("quants", "u1", 16)])  # 32 weights in 18 bytes
 
 
-def convert(files: Sequence[Path], directory: Path) -> None:
+def convert_e5(files: Sequence[Path], directory: Path) -> None:
     """Write config, float32 safetensors, tokenizer and sentence-transformers files into `directory`.
 
     float32 because it holds the 4-bit weights (11-bit scale times 4-bit integer) exactly.
@@ -101,11 +101,11 @@ def _write_tokenizer(cursor: _Cursor, directory: Path, max_tokens: int) -> None:
     blob = cursor.array("u1", size).tobytes()
     pieces = [blob[start:end].decode() for start, end in pairwise(offsets.tolist())]
     _, skipped = cursor.take("iI")
-    cursor.at += skipped  # the normalisation map, which `normalizer` stands for
+    cursor.at += skipped  # the normalisation map, which `make_normalizer` stands for
 
     scored = list(zip(pieces, scores.tolist(), strict=True))
     tokenizer = Tokenizer(models.Unigram(scored, unk, byte_fallback=False))
-    tokenizer.normalizer = normalizer()
+    tokenizer.normalizer = make_normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.add_special_tokens([pieces[i] for i in (bos, pad, eos, unk)])
@@ -134,7 +134,7 @@ def _write_tokenizer(cursor: _Cursor, directory: Path, max_tokens: int) -> None:
     )
 
 
-def normalizer() -> Any:
+def make_normalizer() -> Any:
     """XLM-R's normalisation, SentencePiece's `nmt_nfkc`: NFKC, no controls, plain spaces, also for joiners.
 
     On single code points it does what the file's map says, as a test checks. The map itself could be used

@@ -34,7 +34,7 @@ CONFIG = {
 }
 
 
-def convert(files: Sequence[Path], directory: Path) -> None:
+def convert_efficientnet(files: Sequence[Path], directory: Path) -> None:
     """Write config.json (preprocessing) and float32 safetensors, checked by a strict load into timm."""
     import timm
     import torch

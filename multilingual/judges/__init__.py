@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...checkpoints.loaded import load_shared
+from ...checkpoints.sharing import load_shared
 from ...specs import Spec, bound, find_factory
 from .base import Ask, BaseJudge, Completion, Judge, Sampling, can_see, refuse
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...encoders.batching import batches, halving
+from ...encoders.batching import compute_in_parts, plan_batches
 from .base import Ask, Completion
 from .chats import target_begins, texts, token_ids
 from .heads import CausalHead
@@ -88,7 +88,7 @@ class CausalJudge(LocalJudge):
         options = sampling(self.tokenizer, stop, temperature, seed)
         ends = end_tokens(self.model, self.tokenizer)
         done: list[Completion] = [Completion("", 0)] * len(starts)
-        for batch in batches([len(ids) + max_new_tokens for ids in starts], self.budget):
+        for batch in plan_batches([len(ids) + max_new_tokens for ids in starts], self.budget):
             tokens, mask = self._left_padded([starts[row] for row in batch])
             with torch.inference_mode():
                 out = self.model.generate(
@@ -121,9 +121,9 @@ class CausalJudge(LocalJudge):
         alone = [group for group, length in enumerate(lengths) if not length]
         together = [group for group, length in enumerate(lengths) if length]
         for part in (alone, together):
-            for batch in batches([costs[group] for group in part], self.budget):
+            for batch in plan_batches([costs[group] for group in part], self.budget):
                 groups = [part[row] for row in batch]
-                halving(forward, groups, [f"prompt {shared[group][1][0]}" for group in groups])
+                compute_in_parts(forward, groups, [f"prompt {shared[group][1][0]}" for group in groups])
                 self._tell(sum(len(shared[group][1]) for group in groups))
         return [results[n] for n in range(len(questions))]
 
@@ -151,7 +151,7 @@ class CausalJudge(LocalJudge):
                     input_ids=tokens, attention_mask=mask, position_ids=_positions(mask), use_cache=True
                 )[self._cache]
                 self.usage["prompt_tokens"] += int(mask.sum())
-            chunks = list(batches([len(rest) for rest in rests], self.budget))
+            chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
             for number, chunk in enumerate(chunks):
                 part = [questions[members[row][0]] for row in chunk]
                 later, real = self._left_padded([rests[row] for row in chunk])

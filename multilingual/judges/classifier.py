@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...encoders.batching import batches, halving
+from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from .base import Ask
 from .chats import check_length, fit, rendered, templated
@@ -44,8 +44,8 @@ class ClassifierJudge(LocalJudge):
         def forward(rows: Sequence[int]) -> np.ndarray:
             return self._scored([inputs[row] for row in rows])
 
-        for batch in batches([len(each["input_ids"]) for each in inputs], self.budget):
-            scores[batch] = halving(forward, batch, [f"prompt {row}" for row in batch])
+        for batch in plan_batches([len(each["input_ids"]) for each in inputs], self.budget):
+            scores[batch] = compute_in_parts(forward, batch, [f"prompt {row}" for row in batch])
             self._tell(len(batch))
         self.usage["calls"] += len(prompts)
         return scores

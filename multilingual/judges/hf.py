@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ...encoders.base import Precision
+from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
+from ...checkpoints.lora import find_base, find_tokenizer
+from ...checkpoints.source import PROCESSOR_FILES, Source
 from ...errors import InputError
 from .base import Judge
 
@@ -16,8 +18,6 @@ AUTO = {
     "classify": "AutoModelForSequenceClassification",
     "vision": "AutoModelForImageTextToText",
 }
-
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def open_hf(
@@ -43,40 +43,33 @@ def open_hf(
     """
     import transformers
 
-    from ...checkpoints.devices import resolve_device, resolve_dtype
-    from ...checkpoints.lora import based, tokenizer_of
-    from ...encoders.transformer import loaded, weights_hash
-
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    found, model_at, model_revision = based(checkpoint, revision, adapter, base)
-    source: dict[str, Any] = {"revision": model_revision, "trust_remote_code": trust_remote_code}
-    config = loaded(transformers.AutoConfig, model_at, **source)
+    found, source = find_base(Source(checkpoint, revision, trust_remote_code), adapter, base)
+    config = source.load_config()
     if task == "auto":
-        kind = (found and found.task) or _task(config, model_at, model_revision)
+        kind = (found and found.task) or _task(config, source)
     else:
         kind = task
     if max_pixels is not None and kind != "vision":
         raise InputError(f"{checkpoint} sees no pictures (it is run as {kind}): leave max_pixels out")
     if found and found.labels and kind == "classify":
         config.num_labels = found.labels
-    options = {"config": config, "dtype": precision, "use_safetensors": True, "output_loading_info": True}
-    model, report = loaded(getattr(transformers, AUTO[kind]), model_at, **options, **source)
     held = found.keys if found else frozenset()
-    if missing := sorted(set(report["missing_keys"]) - held):
-        raise InputError(f"{model_at}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
-    known = getattr(model.config, "_commit_hash", None) or weights_hash(model_at)
+    auto = getattr(transformers, AUTO[kind])
+    model = source.load_model(auto, lambda key: key in held, config=config, dtype=precision)
+    known = source.identify_weights(model.config)
     name = f"hf:{checkpoint}+{adapter}" if adapter else f"hf:{checkpoint}"
     if found:
-        model, known = found.merged(model), f"{known}+{found.revision}"
+        model, known = found.merge_into(model), f"{known}+{found.revision}"
     given: dict[str, Any] = {"passage_tokens": passage_tokens, "device": where}
     if kind == "vision":
         from .vision import MAX_PIXELS, VisionJudge
 
-        processor = loaded(transformers.AutoProcessor, model_at, **source)
+        processor = source.load(transformers.AutoProcessor)
         given["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
         return VisionJudge(model, processor, name, known, **given)
-    tokenizer = tokenizer_of(found, model_at, model_revision, trust_remote_code)
+    tokenizer = find_tokenizer(found, source).load_tokenizer()
     if found and len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise InputError(
             f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}; merge the "
@@ -95,11 +88,9 @@ def open_hf(
     return ClassifierJudge(model, tokenizer, name, known, **given)
 
 
-def _task(config: Any, checkpoint: str, revision: str | None) -> str:
+def _task(config: Any, source: Source) -> str:
     """What the configuration says that the model is."""
     from transformers.models.auto import modeling_auto
-
-    from ...checkpoints.sentence_files import fetch
 
     names = tuple(config.architectures or ())
     if any(name.endswith("ForSequenceClassification") for name in names):
@@ -110,16 +101,16 @@ def _task(config: Any, checkpoint: str, revision: str | None) -> str:
     sees = (
         not config.is_encoder_decoder and type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     )
-    if sees and any(fetch(checkpoint, name, revision) for name in PROCESSOR_FILES):
+    if sees and source.find(*PROCESSOR_FILES):
         return "vision"
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names) or (
         unknown and type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
     ):
         return "causal"
     if sees:
-        raise InputError(f"{checkpoint} has no processor (none of {', '.join(PROCESSOR_FILES)})")
+        source.require(PROCESSOR_FILES, "processor")
     what = " and ".join(names) or f"a model of type {config.model_type}"
     raise InputError(
-        f"{checkpoint} is {what}, which answers no questions; take a language model, a cross-encoder or a "
+        f"{source} is {what}, which answers no questions; take a language model, a cross-encoder or a "
         f"vision-language model, or say task= causal, seq2seq, classify or vision"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...encoders.base import Precision
+from ...checkpoints.devices import Precision
+from ...checkpoints.offline.packages import make_checkpoint
 from ...errors import unknown_name
 from .base import Judge
 
@@ -16,12 +17,11 @@ def open_offline(
     passage_tokens: int = 384,
 ) -> Judge:
     """`InputError` listing the offline judges for an unknown one, or naming the package if it is missing."""
-    from ...checkpoints.offline import packages as offline
     from . import hf
 
     if checkpoint != "gemma":
         raise unknown_name(checkpoint, ("gemma",), "offline judge")
-    where = str(offline.checkpoint(checkpoint))
+    where = str(make_checkpoint(checkpoint))
     judge = hf.open_hf(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"
     return judge

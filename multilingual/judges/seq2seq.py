@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from ...encoders.batching import batches, halving
+from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from .base import Ask, Completion
 from .chats import check_length, fit, rendered, target_begins, templated
@@ -119,9 +119,9 @@ class Seq2SeqJudge(LocalJudge):
         for length in sorted({len(start) for start in begun}):
             part = [row for row, start in enumerate(begun) if len(start) == length]
             costs = [len(encoders[row]) + length + max_new_tokens for row in part]
-            for batch in batches(costs, self.budget):
+            for batch in plan_batches(costs, self.budget):
                 rows = [part[place] for place in batch]
-                halving(forward, rows, [f"prompt {row}" for row in rows])
+                compute_in_parts(forward, rows, [f"prompt {row}" for row in rows])
                 self._tell(len(rows))
         self.usage["calls"] += len(prompts)
         return [done[row] for row in range(len(prompts))]
@@ -173,8 +173,8 @@ class Seq2SeqJudge(LocalJudge):
             results.update(self._decoded(some, [asked[each] for each in some], questions))
             return np.empty(len(rows))
 
-        for batch in batches([len(each) for each in inputs], self.budget):
-            halving(forward, batch, [f"prompt {asked[inputs[row]][0]}" for row in batch])
+        for batch in plan_batches([len(each) for each in inputs], self.budget):
+            compute_in_parts(forward, batch, [f"prompt {asked[inputs[row]][0]}" for row in batch])
             # Labels of many tokens are several questions of one call.
             self._tell(before + len(results) * calls // len(questions) - self._answered)
         return [results[n] for n in range(len(questions))]
@@ -193,7 +193,7 @@ class Seq2SeqJudge(LocalJudge):
             self.usage["prompt_tokens"] += int(mask.sum())
             pairs = [(place, n) for place, numbers in enumerate(members) for n in numbers]
             costs = [len(inputs[place]) + len(questions[n].shown) for place, n in pairs]
-            for chunk in batches(costs, self.budget):
+            for chunk in plan_batches(costs, self.budget):
                 rows = torch.tensor([pairs[each][0] for each in chunk], device=self.device)
                 part = [questions[pairs[each][1]] for each in chunk]
                 shown, _ = self._padded([question.shown for question in part])

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ...encoders.batching import batches, halving
+from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from ...items import Modality
 from ...media.images import MAX_PIXELS, check_max_pixels, open_image
@@ -158,8 +158,10 @@ class VisionJudge(LocalJudge):
         for rows in _windows(prompts):
             shown = [(row, self._shown(prompts[row], room[row])) for row in rows]
             for part in ([s for s in shown if s[1].pictures], [s for s in shown if not s[1].pictures]):
-                for batch in batches([each.cost for _, each in part], self.budget):
-                    halving(forward, [part[n] for n in batch], [f"prompt {part[n][0]}" for n in batch])
+                for batch in plan_batches([each.cost for _, each in part], self.budget):
+                    compute_in_parts(
+                        forward, [part[n] for n in batch], [f"prompt {part[n][0]}" for n in batch]
+                    )
                     self._tell(len(batch))
         self.usage["calls"] += len(prompts)
 

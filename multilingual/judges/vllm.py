@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...encoders.base import Precision
+from ...checkpoints.devices import Precision
 from ...errors import InputError
 from ...items import Modality
 from ...pipeline import advance
@@ -204,7 +204,7 @@ class VLLMJudge:
 
 
 def _revision(config: Any, checkpoint: str) -> str:
-    from ...encoders.transformer import weights_hash
+    from ...checkpoints.source import hash_weights
 
     commit = getattr(config, "_commit_hash", None)
-    return str(commit or (weights_hash(checkpoint) if Path(checkpoint).is_dir() else "unknown"))
+    return str(commit or (hash_weights(checkpoint) if Path(checkpoint).is_dir() else "unknown"))

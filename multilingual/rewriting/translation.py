@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ...checkpoints.loaded import load_shared
+from ...checkpoints.sharing import load_shared
 from ...errors import InputError, list_few, unknown_name
 from ...items import Item
 from ...pipeline import Stage

@@ -14,12 +14,9 @@ import numpy as np
 import torch
 import transformers
 
-from ...checkpoints.devices import resolve_device, resolve_dtype
-from ...checkpoints.sentence_files import fetch
-from ...checkpoints.weights import require_safetensors
-from ...encoders.base import Precision
-from ...encoders.batching import batches, halving
-from ...encoders.transformer import loaded, loaded_tokenizer, weights_hash
+from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
+from ...checkpoints.source import Source
+from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from ..judges.saying import completion, end_tokens
 from ..languages import name_language, parse_language
@@ -44,13 +41,13 @@ _MARKS = {
 def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: bool = False) -> bool:
     """Whether a checkpoint's type and vocabulary say that it was trained to translate."""
     try:
-        path = fetch(checkpoint, "config.json", revision) if checkpoint else None
+        path = Source(checkpoint, revision).find("config.json") if checkpoint else None
         kind = json.loads(path.read_text("utf-8")).get("model_type") if path else None
     except (ValueError, AttributeError, OSError):
         return False
     if kind not in _MARKS:
         return False
-    return kind == "marian" or bool(_codes(_tokenizer(checkpoint, revision, trust_remote_code), kind))
+    return kind == "marian" or bool(_codes(_tokenizer(Source(checkpoint, revision, trust_remote_code)), kind))
 
 
 def open_translator(
@@ -71,18 +68,11 @@ def open_translator(
         raise InputError(f"beams must be at least 1, not {beams}")
     where = resolve_device(device)
     precision = torch.float32 if dtype == "auto" and where.type == "cpu" else resolve_dtype(dtype, where)
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = loaded(transformers.AutoConfig, checkpoint, **source)
-    tokenizer = _tokenizer(checkpoint, revision, trust_remote_code)
-    options = {"config": config, "dtype": precision, "use_safetensors": True, "output_loading_info": True}
-    try:
-        model, report = loaded(transformers.AutoModelForSeq2SeqLM, checkpoint, **options, **source)
-    except InputError:
-        require_safetensors(checkpoint, revision, "AutoModelForSeq2SeqLM")
-        raise
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{checkpoint}: weights are missing from the checkpoint: {', '.join(missing[:3])}")
-    known = getattr(model.config, "_commit_hash", None) or weights_hash(checkpoint)
+    source = Source(checkpoint, revision, trust_remote_code)
+    config = source.load_config()
+    tokenizer = _tokenizer(source)
+    model = source.load_model(transformers.AutoModelForSeq2SeqLM, config=config, dtype=precision)
+    known = source.identify_weights(model.config)
     return TrainedTranslator(model, tokenizer, f"hf:{checkpoint}", known, device=where, beams=beams)
 
 
@@ -190,9 +180,11 @@ class TrainedTranslator:
         # Answers of one limit go together: a search with beams depends on it.
         for most in sorted({each.most for each in asked.values()}, reverse=True):
             rows = [row for row, each in asked.items() if each.most == most]
-            for batch in batches([self.beams * (len(asked[row].ids) + most) for row in rows], self.budget):
+            for batch in plan_batches(
+                [self.beams * (len(asked[row].ids) + most) for row in rows], self.budget
+            ):
                 chosen = [rows[place] for place in batch]
-                halving(forward, chosen, [pieces[row][0][:40] for row in chosen])
+                compute_in_parts(forward, chosen, [pieces[row][0][:40] for row in chosen])
         return said
 
     def _read(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
@@ -245,15 +237,15 @@ class TrainedTranslator:
         return texts
 
 
-def _tokenizer(checkpoint: str, revision: str | None, trust_remote_code: bool) -> Any:
+def _tokenizer(source: Source) -> Any:
     try:
-        return loaded_tokenizer(checkpoint, revision, trust_remote_code)
+        return source.load_tokenizer()
     except InputError:
         # Without them transformers takes a sentencepiece file for one of tiktoken, and says so.
         if all(importlib.util.find_spec(each) for each in ("sentencepiece", "google")):
             raise
         raise InputError(
-            f"the tokenizer of {checkpoint} needs sentencepiece and protobuf: pip install 'crosslens[translate]'"
+            f"the tokenizer of {source} needs sentencepiece and protobuf: pip install 'crosslens[translate]'"
         ) from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from hashlib import sha256
 
-from ...checkpoints.loaded import load_shared
+from ...checkpoints.sharing import load_shared
 from ...errors import InputError
 from ..judges import Judge
 from ..judges.messages import Message

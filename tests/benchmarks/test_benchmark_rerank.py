@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crosslens.encoders.registry import load as load_encoder
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection

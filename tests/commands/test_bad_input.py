@@ -68,7 +68,7 @@ def index(tmp_path_factory, spec) -> Path:
 
     where = tmp_path_factory.mktemp("bad-input")
     made = create_index(where / "index", lexical=False)
-    made.add(load_collection(str(collection(where / "source"))).docs(), [registry.load(spec)])
+    made.add(load_collection(str(collection(where / "source"))).docs(), [registry.load_encoder(spec)])
     made.build("none")
     return where / "index"
 

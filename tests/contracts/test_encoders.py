@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.encoders.base import Encoder, EncoderSpec, NotFinite
-from crosslens.encoders.registry import FAMILIES, OFFLINE, load
+from crosslens.encoders.registry import FAMILIES, OFFLINE, load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Dense, Item, Multi, Role, Sparse
 from PIL import Image
@@ -72,7 +72,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module", params=SPECS)
 def encoder(request: pytest.FixtureRequest, fill: Callable[[str], str]) -> Encoder:
-    return load(fill(SPECS[request.param]))
+    return load_encoder(fill(SPECS[request.param]))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def fill(request: pytest.FixtureRequest) -> Callable[[str], str]:
 @pytest.fixture
 def fresh(request: pytest.FixtureRequest, encoder: Encoder) -> Encoder:
     """The same encoder loaded once more, to be spoilt."""
-    return load(encoder.spec.name)
+    return load_encoder(encoder.spec.name)
 
 
 def noise(seed: int, width: int = 70, height: int = 50) -> Image.Image:
@@ -277,7 +277,7 @@ def test_spec_survives_json_and_loads_the_same_encoder(encoder: Encoder) -> None
     spec = EncoderSpec.from_json(json.loads(json.dumps(encoder.spec.to_json())))
     assert spec.difference(encoder.spec) == ""
     assert spec.fingerprint == encoder.spec.fingerprint
-    again = load(spec.name)
+    again = load_encoder(spec.name)
     assert again.spec.fingerprint == spec.fingerprint
     again.spec.require(spec)
     items = mixed(encoder, 5)
@@ -311,4 +311,4 @@ def test_input_is_read_a_bounded_window_ahead(encoder: Encoder) -> None:
 def test_an_unknown_option_lists_the_known(encoder: Encoder) -> None:
     name = encoder.spec.name
     with pytest.raises(InputError, match=r"unknown option of .* 'colour'.*known: "):
-        load(name + ("&" if "?" in name else "?") + "colour=red")
+        load_encoder(name + ("&" if "?" in name else "?") + "colour=red")

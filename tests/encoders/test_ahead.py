@@ -11,13 +11,13 @@ from threading import Event
 
 import numpy as np
 import pytest
-from crosslens.checkpoints.sharing import OneAtATime, shareable
+from crosslens.checkpoints.tokenizers import OneThreadAtATime, make_shareable
 from crosslens.encoders import batching
 from crosslens.encoders.base import EncoderSpec
-from crosslens.encoders.batching import ahead, stream
+from crosslens.encoders.batching import encode_windows, read_ahead
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multimodal.towers import DECODERS, in_threads
+from crosslens.multimodal.towers import DECODERS, map_in_threads
 
 SPEC = EncoderSpec("fake:length", "0", ("text",), 1, normalized=False)
 LONG = 20.0  # seconds after which a test that waits for a thread has failed
@@ -39,7 +39,7 @@ def items(count: int) -> Iterator[Item]:
 
 
 def encoded(source, *, prepare=None, forward=None, window=4, **options):
-    return stream(
+    return encode_windows(
         source,
         SPEC,
         prepare=prepare or (lambda group: [item.text for item in group]),
@@ -236,7 +236,7 @@ def test_elements_in_order_and_nothing_before_it_is_asked_for():
         started.set()
         yield from range(100)
 
-    numbers = ahead(make)
+    numbers = read_ahead(make)
     assert not started.is_set()
     assert list(numbers) == list(range(100))
 
@@ -250,7 +250,7 @@ def test_pictures_are_opened_by_several_threads_at_once():
 
     if DECODERS < 2:
         pytest.skip("one core")
-    assert list(in_threads(work, list(items(8)), 8)) == [str(n) for n in range(8)]
+    assert list(map_in_threads(work, list(items(8)))) == [str(n) for n in range(8)]
 
 
 class Tokenizer:
@@ -268,8 +268,8 @@ meeting = Event()
 
 
 def test_threads_share_a_tokenizer_without_taking_over_each_others_length():
-    tokenizer = shareable(shareable(Tokenizer()))
-    assert not isinstance(tokenizer._encode_plus.function, OneAtATime)
+    tokenizer = make_shareable(make_shareable(Tokenizer()))
+    assert not isinstance(tokenizer._encode_plus.function, OneThreadAtATime)
     found: dict[int, set[int]] = {4: set(), 9: set()}
 
     def run(length):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders.base import EncoderSpec, NotFinite
-from crosslens.encoders.batching import batches, halving, stream
+from crosslens.encoders.batching import compute_in_parts, encode_windows, plan_batches
 from crosslens.errors import InputError
 from crosslens.items import Item
 from hypothesis import given
@@ -19,7 +19,7 @@ SPEC = EncoderSpec("fake:length", "0", ("text",), 1, normalized=False)
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 200))
 def test_every_piece_is_in_one_batch_within_the_budget(costs, budget):
-    made = list(batches(costs, budget))
+    made = list(plan_batches(costs, budget))
     assert sorted(row for batch in made for row in batch) == list(range(len(costs)))
     for batch in made:
         assert len(batch) == 1 or max(costs[row] for row in batch) * len(batch) <= budget
@@ -31,7 +31,7 @@ def encoded(items, *, forward=None, window=4, budget=20, **options):
     def lengths(texts):
         return np.array([[len(text)] for text in texts], np.float32)
 
-    return stream(
+    return encode_windows(
         items,
         SPEC,
         prepare=lambda group: [item.text for item in group],
@@ -79,11 +79,11 @@ def test_out_of_memory_halves_the_batch_and_names_what_never_fits():
         return np.array([[float(len(text))] for text in texts])
 
     texts = ["x" * n for n in range(1, 9)]
-    assert halving(forward, texts, texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert compute_in_parts(forward, texts, texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert sizes[0] == 8
     assert max(size for size in sizes if size <= 3) > 1
     with pytest.raises(InputError, match="'d2' alone does not fit"):
-        halving(forward, ["a", "huge"], ["d1", "d2"])
+        compute_in_parts(forward, ["a", "huge"], ["d1", "d2"])
 
 
 def test_a_budget_that_was_too_much_is_lower_for_the_rest_of_the_stream():
@@ -138,7 +138,7 @@ def test_other_errors_pass_through():
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        halving(forward, ["a", "b"], ["a", "b"])
+        compute_in_parts(forward, ["a", "b"], ["a", "b"])
 
 
 def test_what_is_empty_or_not_finite_is_named():

@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from crosslens.encoders import cache_files, cache_store
 from crosslens.encoders.base import Encoder, EncoderSpec, Tokenizes, matrix
-from crosslens.encoders.cache import HELD, Cached, cached, content_key, settled
-from crosslens.encoders.cache_store import Store, directory, located
-from crosslens.encoders.registry import load
+from crosslens.encoders.cache import store as cache_store
+from crosslens.encoders.cache.contents import CacheContents, parse_size, prune_cache, read_contents
+from crosslens.encoders.cache.encoder import HELD, CachedEncoder, add_caches, close_caches
+from crosslens.encoders.cache.keys import compute_key
+from crosslens.encoders.cache.store import VectorStore, locate_vector_cache, locate_vectors
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Batch, Dense, Item, Multi, Role, Sparse, windows
 from PIL import Image
@@ -109,10 +111,10 @@ def test_vectors_are_found_again_bit_for_bit_and_in_order(kind):
     random.Random(0).shuffle(items)
     bare = rows(Counting(kind), items)
     encoder = Counting(kind)
-    assert rows(Cached(encoder), items) == bare
+    assert rows(CachedEncoder(encoder), items) == bare
     assert set(encoder.asked.values()) == {1}
     again = Counting(kind)
-    assert rows(Cached(again), reversed(items)) == bare[::-1]
+    assert rows(CachedEncoder(again), reversed(items)) == bare[::-1]
     assert not again.asked
     assert again.streams == 0
 
@@ -126,18 +128,18 @@ SPECS = [
 
 @pytest.mark.parametrize(("family", "checkpoint", "spec"), SPECS, ids=[each[0] for each in SPECS])
 def test_real_encoders_are_found_bit_for_bit(family, checkpoint, spec, request):
-    encoder = load(spec.format(request.getfixturevalue(checkpoint)))
+    encoder = load_encoder(spec.format(request.getfixturevalue(checkpoint)))
     items = [Item(f"d{n}", f"the cat number {n} " * (1 + n % 7)) for n in range(40)]
     bare = rows(encoder, items)
-    first, second = Cached(encoder), Cached(encoder)
+    first, second = CachedEncoder(encoder), CachedEncoder(encoder)
     assert rows(first, items) == bare
     assert rows(second, items) == bare
     assert (first.found, second.found) == (0, 40)
 
 
 def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encoder):
-    encoder = load(f"hf:{tiny_encoder}?dtype=float32")
-    told, mute = cached([encoder, Counting()])
+    encoder = load_encoder(f"hf:{tiny_encoder}?dtype=float32")
+    told, mute = add_caches([encoder, Counting()])
     assert isinstance(told, Tokenizes)
     assert not isinstance(mute, Tokenizes)
     assert (told.token_spans(["a cat"])[0] == encoder.token_spans(["a cat"])[0]).all()
@@ -145,7 +147,7 @@ def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encode
     assert told.room("query") == encoder.room("query")
     assert told.spec == encoder.spec
     encoder.processes = 3  # type: ignore[attr-defined]
-    assert [each.processes for each in (Cached(encoder), Cached(Counting()))] == [3, 1]
+    assert [each.processes for each in (CachedEncoder(encoder), CachedEncoder(Counting()))] == [3, 1]
 
 
 # Nothing is encoded twice
@@ -154,7 +156,7 @@ def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encode
 def test_equal_content_is_encoded_once_within_a_window_and_across_runs_and_collections():
     encoder = Counting(window=3)
     first = documents("one", "two", "one", "three", "two", "one", "four", "four")
-    layer = Cached(encoder)
+    layer = CachedEncoder(encoder)
     found = rows(layer, first)
     assert [id for id, _ in found] == [item.id for item in first]
     assert [each for _, each in found] == [
@@ -163,7 +165,7 @@ def test_equal_content_is_encoded_once_within_a_window_and_across_runs_and_colle
     assert set(encoder.asked.values()) == {1}
     assert layer.found == 4
     other = [Item(f"other-{item.id}", item.text, lang="eng", meta={"url": "x"}) for item in first]
-    assert rows(Cached(encoder), [*other, Item("new", "five")])[-1][0] == "new"
+    assert rows(CachedEncoder(encoder), [*other, Item("new", "five")])[-1][0] == "new"
     assert encoder.asked == Counter(["one", "two", "three", "four", "five"])
 
 
@@ -177,7 +179,7 @@ def test_many_equal_items_wait_for_one_and_for_no_more_than_a_window():
             read += 1
             yield Item(f"d{number}", "the same" if number else "first")
 
-    out = Cached(encoder).encode(stream(), "document")
+    out = CachedEncoder(encoder).encode(stream(), "document")
     next(out)
     assert read <= 2 * HELD["dense"] + 2
     assert sum(len(batch.ids) for batch in out) == 5000 - HELD["dense"]
@@ -186,14 +188,14 @@ def test_many_equal_items_wait_for_one_and_for_no_more_than_a_window():
 
 def test_a_new_collection_goes_to_the_encoder_as_one_stream():
     encoder = Counting()
-    rows(Cached(encoder), numbered(4000))
+    rows(CachedEncoder(encoder), numbered(4000))
     assert encoder.streams == 1
-    rows(Cached(encoder), numbered(4000))  # all found: it is not asked at all
+    rows(CachedEncoder(encoder), numbered(4000))  # all found: it is not asked at all
     assert encoder.streams == 1
 
 
 def test_where_most_is_found_little_is_read_ahead():
-    rows(Cached(Counting()), numbered(6000))
+    rows(CachedEncoder(Counting()), numbered(6000))
     rare = [Item(f"n{n}", f"text {n}" if n % 997 else f"new {n}", lang="eng") for n in range(6000)]
     encoder = Counting(window=10_000)
     read = given = 0
@@ -205,7 +207,7 @@ def test_where_most_is_found_little_is_read_ahead():
             yield item
 
     found = []
-    for batch in Cached(encoder).encode(stream(), "document"):
+    for batch in CachedEncoder(encoder).encode(stream(), "document"):
         given += len(batch.ids)
         found += batch.ids
         assert read - given <= 3 * HELD["dense"]
@@ -232,10 +234,10 @@ def test_an_encoder_may_read_its_input_in_a_thread():
                 yield self.batch(group)
             thread.join()
 
-    rows(Cached(Counting()), numbered(1000, 500))
+    rows(CachedEncoder(Counting()), numbered(1000, 500))
     items = numbered(3000) + [replace(item, id=f"again-{item.id}") for item in numbered(3000)]
     encoder = Threaded()
-    assert rows(Cached(encoder), items) == rows(Counting(), items)
+    assert rows(CachedEncoder(encoder), items) == rows(Counting(), items)
     assert set(encoder.asked.values()) == {1}
     assert len(encoder.asked) == 2000
 
@@ -243,24 +245,24 @@ def test_an_encoder_may_read_its_input_in_a_thread():
 def test_what_decides_a_vector_decides_what_is_found(tmp_path):
     encoder = Counting()
     base = documents("text")
-    rows(Cached(encoder), base)
+    rows(CachedEncoder(encoder), base)
     for other in (Counting(name="other"), Counting(dtype="bfloat16")):
-        rows(Cached(other), base)
+        rows(CachedEncoder(other), base)
         assert other.asked == Counter(["text"])
-    rows(Cached(encoder), documents("text", lang="deu"))
+    rows(CachedEncoder(encoder), documents("text", lang="deu"))
     assert encoder.asked == Counter({"text": 2})
-    rows(Cached(encoder), documents("text", lang="deu"))
+    rows(CachedEncoder(encoder), documents("text", lang="deu"))
     assert encoder.asked == Counter({"text": 2})
-    rows(Cached(encoder), [replace(base[0], image=tmp_path / "read by no one.png")])
+    rows(CachedEncoder(encoder), [replace(base[0], image=tmp_path / "read by no one.png")])
     assert encoder.asked == Counter({"text": 2})
     for _ in range(2):
-        list(Cached(encoder).encode(base, "query"))
+        list(CachedEncoder(encoder).encode(base, "query"))
     assert encoder.asked == Counter({"text": 4})
 
 
 def test_pictures_are_known_by_their_content(tmp_path):
     def key(item: Item) -> bytes | None:
-        return content_key(item, ("text", "image"))
+        return compute_key(item, ("text", "image"))
 
     def drawn(name: str, shade: int) -> Path:
         Image.new("RGB", (9, 7), (shade, 0, 0)).save(tmp_path / name)
@@ -288,13 +290,13 @@ def test_pictures_are_known_by_their_content(tmp_path):
     coloured.putpalette([9, 2, 3])
     assert key(Item("x", image=plain)) == key(Item("x", image=plain.copy()))
     assert key(Item("x", image=plain)) != key(Item("x", image=coloured))
-    assert content_key(Item("x", "ab", lang="c"), ("text",)) != content_key(
+    assert compute_key(Item("x", "ab", lang="c"), ("text",)) != compute_key(
         Item("x", "a", lang="bc"), ("text",)
     )
 
 
 def test_a_picture_that_is_not_there_is_the_encoders_error(tiny_clip, tmp_path):
-    encoder = Cached(load(f"clip:{tiny_clip}?dtype=float32"))
+    encoder = CachedEncoder(load_encoder(f"clip:{tiny_clip}?dtype=float32"))
     with pytest.raises(InputError, match=r"none\.png"):
         rows(encoder, [Item("x", image=tmp_path / "none.png")])
     Image.new("RGB", (40, 30), (9, 8, 7)).save(tmp_path / "none.png")
@@ -312,7 +314,7 @@ def test_vectors_that_are_not_finite_are_handed_on_and_not_kept():
 
     encoder = Broken()
     for _ in range(2):
-        made = matrix(Cached(encoder), documents("good", "bad"), "document")  # type: ignore[arg-type]
+        made = matrix(CachedEncoder(encoder), documents("good", "bad"), "document")  # type: ignore[arg-type]
         assert np.isnan(made).any(axis=1).tolist() == [False, True]
     assert encoder.asked == Counter({"good": 1, "bad": 2})
 
@@ -324,20 +326,20 @@ def test_an_encoder_that_loses_or_swaps_items_is_found_out(spoil):
             return super().batch(group[::-1] if spoil == "order" else group[:-1])
 
     with pytest.raises(InputError, match="count:x gave"):
-        rows(Cached(Broken()), numbered(10))
+        rows(CachedEncoder(Broken()), numbered(10))
 
 
 # No trouble with it stops a job, and none gives a wrong vector
 
 
 def file() -> Path:
-    (found,) = directory().glob("*.sqlite")
+    (found,) = locate_vector_cache().glob("*.sqlite")
     return found
 
 
 def test_a_damaged_vector_is_encoded_anew_and_kept_again(warnings):
     items = numbered(50)
-    bare = rows(Cached(Counting()), items)
+    bare = rows(CachedEncoder(Counting()), items)
     with sqlite3.connect(file()) as db:
         db.execute("UPDATE vectors SET vector = zeroblob(length(vector)) WHERE row = 7")
         db.execute("UPDATE vectors SET vector = substr(vector, 1, 252) WHERE row = 8")
@@ -349,11 +351,11 @@ def test_a_damaged_vector_is_encoded_anew_and_kept_again(warnings):
         db.execute("DELETE FROM vectors WHERE row = 11")
     db.close()
     encoder = Counting()
-    assert rows(Cached(encoder), items) == bare
+    assert rows(CachedEncoder(encoder), items) == bare
     assert sorted(encoder.asked) == sorted(f"text {n}" for n in (6, 7, 8, 9, 10))
     assert [record.message.count("damaged") for record in warnings.records] == [1]
     again = Counting()
-    assert rows(Cached(again), items) == bare
+    assert rows(CachedEncoder(again), items) == bare
     assert not again.asked
 
 
@@ -374,21 +376,21 @@ def spoilt(path: Path) -> None:
 )
 def test_a_damaged_file_is_one_warning_and_can_be_pruned(damage, warnings):
     items = numbered(3000)
-    first = Cached(Counting())
+    first = CachedEncoder(Counting())
     bare = rows(first, items)
-    settled([first])
+    close_caches([first])
     damage(file())
     encoder = Counting()
-    assert rows(Cached(encoder), items) == bare
+    assert rows(CachedEncoder(encoder), items) == bare
     assert encoder.asked
     messages = [record.message for record in warnings.records if "going on without" in record.message]
     assert len(messages) == 1
     assert f"crosslens cache --prune --encoder {encoder.spec.fingerprint}" in messages[0]
-    cache_files.pruned(encoder=encoder.spec.fingerprint)
-    assert not list(directory().iterdir())
-    rows(Cached(Counting()), items)
+    prune_cache(encoder=encoder.spec.fingerprint)
+    assert not list(locate_vector_cache().iterdir())
+    rows(CachedEncoder(Counting()), items)
     again = Counting()
-    assert rows(Cached(again), items) == bare
+    assert rows(CachedEncoder(again), items) == bare
     assert not again.asked
 
 
@@ -396,7 +398,7 @@ def test_a_cache_that_cannot_be_made_is_one_warning(monkeypatch, tmp_path, warni
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("CROSSLENS_VECTORS", str(tmp_path / "file" / "vectors"))
     items = numbered(1500)
-    layer = Cached(Counting())
+    layer = CachedEncoder(Counting())
     assert rows(layer, items) == rows(Counting(), items)
     assert rows(layer, items) == rows(Counting(), items)
     (record,) = warnings.records
@@ -405,18 +407,18 @@ def test_a_cache_that_cannot_be_made_is_one_warning(monkeypatch, tmp_path, warni
 
 
 def test_a_full_disk_is_one_warning_and_what_is_there_is_found(monkeypatch, warnings):
-    rows(Cached(Counting()), numbered(500))
-    connected = cache_store.connected
+    rows(CachedEncoder(Counting()), numbered(500))
+    open_vectors = cache_store.open_vectors
 
     def full(path: Path) -> sqlite3.Connection:
-        db = connected(path)
+        db = open_vectors(path)
         db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
         return db
 
-    monkeypatch.setattr(cache_store, "connected", full)
+    monkeypatch.setattr(cache_store, "open_vectors", full)
     encoder = Counting()
     items = numbered(5000)
-    assert rows(Cached(encoder), items) == rows(Counting(), items)
+    assert rows(CachedEncoder(encoder), items) == rows(Counting(), items)
     assert "text 499" not in encoder.asked
     (record,) = warnings.records
     assert "full" in record.message
@@ -424,20 +426,20 @@ def test_a_full_disk_is_one_warning_and_what_is_there_is_found(monkeypatch, warn
 
 
 def test_a_file_of_another_encoder_or_format_is_left_alone(warnings):
-    layer = Cached(Counting())
+    layer = CachedEncoder(Counting())
     rows(layer, numbered(5))
-    settled([layer])
+    close_caches([layer])
     other = Counting(name="other")
-    file().rename(located(other.spec))
-    assert rows(Cached(other), numbered(5)) == rows(Counting(), numbered(5))
+    file().rename(locate_vectors(other.spec))
+    assert rows(CachedEncoder(other), numbered(5)) == rows(Counting(), numbered(5))
     assert len(other.asked) == 5
     assert "another encoder" in warnings.records[-1].message
-    located(other.spec).rename(located(Counting().spec))
+    locate_vectors(other.spec).rename(locate_vectors(Counting().spec))
     with sqlite3.connect(file()) as db:
         db.execute(f"PRAGMA user_version = {cache_store.FORMAT + 1}")
     db.close()
     newer = Counting()
-    rows(Cached(newer), numbered(5))
+    rows(CachedEncoder(newer), numbered(5))
     assert len(newer.asked) == 5
     assert "format" in warnings.records[-1].message
 
@@ -445,10 +447,10 @@ def test_a_file_of_another_encoder_or_format_is_left_alone(warnings):
 WRITER = """
 import sys, time
 from crosslens.encoders.base import EncoderSpec
-from crosslens.encoders.cache_store import Store, located
+from crosslens.encoders.cache.store import VectorStore, locate_vectors
 spec = EncoderSpec("count:x", "count", ("text",), 384)
 first, count = map(int, sys.argv[1:])
-store = Store(located(spec), spec)
+store = VectorStore(locate_vectors(spec), spec)
 print("ready", flush=True)
 sys.stdin.readline()
 for start in range(first, first + count, 20):
@@ -466,7 +468,7 @@ def writer(first: int, count: int) -> subprocess.Popen[str]:
 def checked(upto: int) -> int:
     """How many of the first writers' vectors are there; all of them right."""
     spec = EncoderSpec("count:x", "count", ("text",), 384)
-    store = Store(located(spec), spec)
+    store = VectorStore(locate_vectors(spec), spec)
     found = store.get([n.to_bytes(16, "big") for n in range(upto)])
     store.close()
     for key, value in found.items():
@@ -511,8 +513,8 @@ def test_several_processes_write_the_same_and_other_vectors_at_once():
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
     assert checked(4000) == 3000
-    (kept,) = cache_files.survey().kept
-    assert kept.vectors == 3000
+    (file,) = read_contents().files
+    assert file.vectors == 3000
 
 
 # Looking at it, and pruning
@@ -522,79 +524,81 @@ def test_several_processes_write_the_same_and_other_vectors_at_once():
 def used(monkeypatch) -> dict[str, EncoderSpec]:
     """Two encoders: 2,000 vectors of 10 days ago of which 300 were used today, and 500 of 3 days ago."""
     old, new = Counting(name="old"), Counting(name="new")
-    today = cache_store.day()
+    today = cache_store.count_days()
 
     def layer(encoder: Counting, items: list[Item], ago: int) -> None:
-        monkeypatch.setattr(cache_store, "day", lambda: today - ago)
-        made = Cached(encoder)
+        monkeypatch.setattr(cache_store, "count_days", lambda: today - ago)
+        made = CachedEncoder(encoder)
         rows(made, items)
-        settled([made])
+        close_caches([made])
 
     layer(old, numbered(2000), 10)
     layer(new, numbered(500), 3)
     layer(old, numbered(2000)[::6][:300], 0)
-    monkeypatch.setattr(cache_store, "day", lambda: today)
+    monkeypatch.setattr(cache_store, "count_days", lambda: today)
     return {"old": old.spec, "new": new.spec}
 
 
-def held(found: cache_files.Survey) -> dict[str, int]:
-    return {each.name: each.vectors for each in found.kept}
+def held(found: CacheContents) -> dict[str, int]:
+    return {each.name: each.vectors for each in found.files}
 
 
 def test_pruning_by_age_keeps_what_was_used(used):
-    before = cache_files.survey()
+    before = read_contents()
     assert held(before) == {"old:x": 2000, "new:x": 500}
-    assert sum(each.bytes for each in before.kept) == sum(p.stat().st_size for p in directory().iterdir())
-    assert cache_files.pruned(older_than=10).removed == 0
-    found = cache_files.pruned(older_than=9)
+    assert sum(each.bytes for each in before.files) == sum(
+        p.stat().st_size for p in locate_vector_cache().iterdir()
+    )
+    assert prune_cache(older_than=10).removed == 0
+    found = prune_cache(older_than=9)
     assert (found.removed, held(found)) == (1700, {"old:x": 300, "new:x": 500})
-    freed = sum(each.bytes for each in before.kept) - sum(each.bytes for each in found.kept)
+    freed = sum(each.bytes for each in before.files) - sum(each.bytes for each in found.files)
     assert found.freed == freed > 0
     encoder = Counting(name="old")
-    rows(Cached(encoder), numbered(2000))
+    rows(CachedEncoder(encoder), numbered(2000))
     assert len(encoder.asked) == 1700
-    found = cache_files.pruned(older_than=1, encoder="new:x")
+    found = prune_cache(older_than=1, encoder="new:x")
     assert (found.removed, held(found)) == (500, {"old:x": 2000})
 
 
 def test_pruning_to_a_size_takes_the_longest_unused_first(used):
-    total = sum(each.bytes for each in cache_files.survey().kept)
-    assert cache_files.pruned(to="1GB").removed == 0
-    found = cache_files.pruned(to=f"{total // 2}B")
-    assert sum(path.stat().st_size for path in directory().iterdir()) <= total // 2
+    total = sum(each.bytes for each in read_contents().files)
+    assert prune_cache(to="1GB").removed == 0
+    found = prune_cache(to=f"{total // 2}B")
+    assert sum(path.stat().st_size for path in locate_vector_cache().iterdir()) <= total // 2
     left = held(found)
     assert left["new:x"] == 500
     assert 300 <= left["old:x"] < 2000
-    layer = Cached(Counting(name="old"))
+    layer = CachedEncoder(Counting(name="old"))
     rows(layer, numbered(2000)[::6][:300])
-    assert settled([layer]) == 300
-    found = cache_files.pruned(to="0")
-    assert not list(directory().iterdir())
+    assert close_caches([layer]) == 300
+    found = prune_cache(to="0")
+    assert not list(locate_vector_cache().iterdir())
     assert (held(found), found.to_json()["bytes"]) == ({}, 0)
 
 
 def test_pruning_an_encoder_and_all(used):
-    found = cache_files.pruned(encoder=used["old"].fingerprint)
+    found = prune_cache(encoder=used["old"].fingerprint)
     assert (found.removed, held(found)) == (2000, {"new:x": 500})
     with pytest.raises(InputError, match="did you mean new:x"):
-        cache_files.pruned(encoder="mew:x")
-    assert held(cache_files.pruned()) == {}
-    assert not list(directory().iterdir())
-    assert cache_files.pruned().removed == 0
+        prune_cache(encoder="mew:x")
+    assert held(prune_cache()) == {}
+    assert not list(locate_vector_cache().iterdir())
+    assert prune_cache().removed == 0
 
 
 def test_pruning_beside_a_process_that_uses_the_file(used):
     encoder = Counting(name="new")
-    layer = Cached(encoder)
+    layer = CachedEncoder(encoder)
     rows(layer, numbered(500))
-    found = cache_files.pruned()
+    found = prune_cache()
     assert (found.removed, held(found)) == (2500, {"new:x": 0})  # removed, but the open one
     rows(layer, numbered(500))
     assert len(encoder.asked) == 500
-    rows(Cached(Counting(name="new")), numbered(500))
-    assert held(cache_files.survey()) == {"new:x": 500}
+    rows(CachedEncoder(Counting(name="new")), numbered(500))
+    assert held(read_contents()) == {"new:x": 500}
     layer.close()
-    assert held(cache_files.pruned()) in ({}, {"new:x": 0})
+    assert held(prune_cache()) in ({}, {"new:x": 0})
 
 
 @pytest.mark.parametrize(
@@ -602,7 +606,7 @@ def test_pruning_beside_a_process_that_uses_the_file(used):
     [("5GB", 5 * 10**9), ("2GiB", 2**31), ("0", 0), ("1.5 mb", 1_500_000), ("7k", 7000), ("12B", 12)],
 )
 def test_sizes(text, size):
-    assert cache_files.size_of(text) == size
+    assert parse_size(text) == size
 
 
 # The command line
@@ -633,9 +637,9 @@ def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_pa
     status, out, _ = crosslens("cache", "--json")
     told = json.loads(out)
     assert status == 0
-    assert (told["directory"], told["vectors"]) == (str(directory()), 30)
+    assert (told["directory"], told["vectors"]) == (str(locate_vector_cache()), 30)
     (entry,) = told["encoders"]
-    assert (entry["encoder"], entry["dtype"]) == (load(spec).spec.name, "float32")
+    assert (entry["encoder"], entry["dtype"]) == (load_encoder(spec).spec.name, "float32")
     assert crosslens("cache")[1].count("30 vectors") == 2
     status, out, _ = crosslens("cache", "--prune", "--older-than", "0")
     assert (status, out.startswith("0 vectors removed")) == (0, True)

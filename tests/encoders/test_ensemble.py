@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, matrix
 from crosslens.encoders.ensemble import Ensemble
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Dense, Item, Role
 from crosslens.specs import Spec
@@ -112,21 +112,21 @@ def test_the_spec_of_the_command_line(tiny_encoder, tiny_clip, monkeypatch):
     monkeypatch.chdir(tiny_encoder.parent)
     # A relative directory, an option within a member, and weights.
     given = f"ensemble:hf:{tiny_encoder.name}%3Fdtype=float32%26pooling=cls+clip:{tiny_clip}?weights=2,1"
-    encoder = load(given)
+    encoder = load_encoder(given)
     assert isinstance(encoder, Ensemble)
     assert [member.spec.pooling for member in encoder.members][:1] == ["cls"]
     assert encoder.weights == [2 / 3, 1 / 3]
     assert Spec.parse(encoder.spec.name).options == {"weights": "2,1"}
     monkeypatch.chdir("/")
-    again = load(encoder.spec.name)
+    again = load_encoder(encoder.spec.name)
     assert again.spec == encoder.spec
     assert again.spec.name == encoder.spec.name
     np.testing.assert_array_equal(matrix(again, TEXTS, "query"), matrix(encoder, TEXTS, "query"))
     # Within an ensemble too: its own + and % are encoded once more.
     inner = f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean"
-    nested = load(f"ensemble:{inner.replace('%', '%25').replace('+', '%2B')}+clip:{tiny_clip}")
+    nested = load_encoder(f"ensemble:{inner.replace('%', '%25').replace('+', '%2B')}+clip:{tiny_clip}")
     assert nested.spec.dim == 32 + 32 + 16
-    assert load(nested.spec.name).spec == nested.spec
+    assert load_encoder(nested.spec.name).spec == nested.spec
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_spec_of_the_command_line(tiny_encoder, tiny_clip, monkeypatch):
 )
 def test_bad_specs_are_said_in_one_line(tiny_encoder, spec, message):
     with pytest.raises(InputError, match=message) as error:
-        load(spec.format(tiny_encoder))
+        load_encoder(spec.format(tiny_encoder))
     assert "\n" not in str(error.value)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from crosslens.encoders.base import Encoder
-from crosslens.encoders.registry import FAMILIES, load
+from crosslens.encoders.registry import FAMILIES, load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
@@ -38,7 +38,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Broken:
         where = Path(shutil.copytree(request.getfixturevalue(fixture), tmp_path / "broken"))
         spoil(where)
         return refusal(
-            lambda: load(f"{family.partition(' ')[0]}:{where}?{options}".rstrip("?"), device="cpu")
+            lambda: load_encoder(f"{family.partition(' ')[0]}:{where}?{options}".rstrip("?"), device="cpu")
         )
 
     return said
@@ -100,7 +100,7 @@ def test_a_processor_that_is_not_there_or_lacks_images(
     tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     ears = transformers.Wav2Vec2FeatureExtractor()
     transformers.Wav2Vec2Processor(ears, tokenizer).save_pretrained(where)
-    line = refusal(lambda: load(f"{family.partition(' ')[0]}:{where}", device="cpu"))
+    line = refusal(lambda: load_encoder(f"{family.partition(' ')[0]}:{where}", device="cpu"))
     assert "its processor (Wav2Vec2Processor) lacks images" in line
 
 
@@ -116,7 +116,7 @@ def test_an_adapter_of_another_base(
     save_file({"x": torch.zeros(1)}, tmp_path / "adapter/adapter_model.safetensors")
     fixture, options = CHECKPOINTS[family]
     spec = f"{family}:{request.getfixturevalue(fixture)}?adapter={tmp_path}/adapter&{options}".rstrip("&")
-    line = refusal(lambda: load(spec))
+    line = refusal(lambda: load_encoder(spec))
     assert "was trained on meta-llama/Llama-2-7b-hf, not on" in line
     assert "?base=" in line
 
@@ -125,7 +125,7 @@ def made(request: pytest.FixtureRequest, family: str, options: str, device: str 
     fixture, more = CHECKPOINTS[family]
     where = request.getfixturevalue(fixture)
     given = "&".join(each for each in (options, more) if each)
-    return load(f"{family.partition(' ')[0]}:{where}?{given}".rstrip("?"), device=device)
+    return load_encoder(f"{family.partition(' ')[0]}:{where}?{given}".rstrip("?"), device=device)
 
 
 @pytest.mark.parametrize("family", [name for name in CHECKPOINTS if name not in ("clip", "splade")])

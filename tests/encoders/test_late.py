@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders.base import Tokenizes
-from crosslens.encoders.late import LateEncoder, pooled
-from crosslens.encoders.registry import load
+from crosslens.encoders.late import LateEncoder, pool_tokens
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item, Role
 from crosslens.multimodal.pages import PageEncoder
@@ -25,7 +25,7 @@ TEXTS = ["The cat sleeps all day, and hunts at night!", "Le chat dort.", "猫整
 
 
 def late(path: Path, **options: object) -> LateEncoder:
-    encoder = load(
+    encoder = load_encoder(
         f"late:{path}?dtype=float32" + "".join(f"&{key}={value}" for key, value in options.items())
     )
     assert isinstance(encoder, LateEncoder)
@@ -40,7 +40,7 @@ def encoded(encoder: Any, texts: list[Any], role: Role) -> list[np.ndarray]:
 
 
 def tokens(encoder: LateEncoder, text: str, role: Role) -> list[str]:
-    ids, _ = encoder._filled(encoder.token_ids([text], role)[0], role)
+    ids, _ = encoder.fill(encoder.token_ids([text], role)[0], role)
     return [str(token) for token in encoder.tokenizer.convert_ids_to_tokens(ids)]
 
 
@@ -244,7 +244,7 @@ def xlmr_tokenizer() -> Any:
 def test_projection_is_applied_and_vectors_have_length_1(tiny_colbert: Path) -> None:
     encoder = late(tiny_colbert)
     (vectors,) = encoded(encoder, ["the cat"], "query")
-    ids, seen = encoder._filled(encoder.token_ids(["the cat"], "query")[0], "query")
+    ids, seen = encoder.fill(encoder.token_ids(["the cat"], "query")[0], "query")
     mask = torch.arange(len(ids))[None] < seen
     with torch.inference_mode():
         states = encoder.model(input_ids=torch.tensor([ids]), attention_mask=mask.long()).last_hidden_state[0]
@@ -299,15 +299,15 @@ def test_pooling_keeps_a_share_of_the_vectors_and_the_first_one() -> None:
     vectors = centres[groups] + 0.01 * random.standard_normal((30, 16))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     first = -centres[:1].astype(np.float32)
-    found = pooled(np.concatenate([first, vectors]), 6)
+    found = pool_tokens(np.concatenate([first, vectors]), 6)
     assert found.shape == (6, 16)
     np.testing.assert_array_equal(found[:1], first)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     # Each cluster's mean lies at its centre, whatever the order of the tokens.
     assert (found[1:] @ centres.T).max(axis=0).min() > 0.999
-    assert pooled(vectors, 6, 0).shape == (5, 16)
-    np.testing.assert_array_equal(pooled(vectors[:2], 2), vectors[:2])
-    assert len(pooled(np.repeat(vectors[:1], 9, axis=0), 2, 0)) <= 4
+    assert pool_tokens(vectors, 6, 0).shape == (5, 16)
+    np.testing.assert_array_equal(pool_tokens(vectors[:2], 2), vectors[:2])
+    assert len(pool_tokens(np.repeat(vectors[:1], 9, axis=0), 2, 0)) <= 4
 
 
 def test_pooling_is_for_documents_alone_and_part_of_the_space(tiny_colbert: Path) -> None:
@@ -332,7 +332,7 @@ def test_pages_and_queries_are_worded_by_the_processor(which: str, request: pyte
     import transformers
 
     where = request.getfixturevalue(which)
-    encoder = load(f"late:{where}?dtype=float32")
+    encoder = load_encoder(f"late:{where}?dtype=float32")
     assert isinstance(encoder, PageEncoder)
     processor = transformers.AutoProcessor.from_pretrained(where)
     model = transformers.AutoModelForPreTraining.from_pretrained(where, dtype=torch.float32).eval()
@@ -350,7 +350,7 @@ def test_pages_and_queries_are_worded_by_the_processor(which: str, request: pyte
 
 
 def test_the_vectors_of_text_and_page_are_put_together(tiny_colpali: Path) -> None:
-    encoder = load(f"late:{tiny_colpali}?dtype=float32")
+    encoder = load_encoder(f"late:{tiny_colpali}?dtype=float32")
     picture = page(30, 30)
     text, image, both = encoded(encoder, ["the cat", (None, picture), ("the cat", picture)], "document")
     np.testing.assert_allclose(both, np.concatenate([text, image]), atol=1e-4)
@@ -360,27 +360,27 @@ def test_the_vectors_of_text_and_page_are_put_together(tiny_colpali: Path) -> No
 
 def test_max_pixels_bounds_the_visual_tokens(tiny_colqwen: Path) -> None:
     """A page of 8 by 8 pixels is a token: 64 pixels a token, never more than the limit has room for."""
-    default = load(f"late:{tiny_colqwen}?dtype=float32")
+    default = load_encoder(f"late:{tiny_colqwen}?dtype=float32")
     assert default.spec.max_pixels == 1 << 16  # the processor's own
     frame = len(encoded(default, [(None, page(8, 8))], "document")[0]) - 1
     for limit in (1024, 4096, 16384):
-        encoder = load(f"late:{tiny_colqwen}?dtype=float32&max_pixels={limit}")
+        encoder = load_encoder(f"late:{tiny_colqwen}?dtype=float32&max_pixels={limit}")
         assert encoder.spec.max_pixels == limit
         for size in ((400, 300), (2000, 30), (33, 31)):
             visual = len(encoded(encoder, [(None, page(*size))], "document")[0]) - frame
             assert 0 < visual <= max(limit // 64, size[0] // 8 if size[0] > 1000 else 0)
         assert len(encoded(encoder, [(None, page(400, 300))], "document")[0]) - frame > limit // 64 * 0.7
     with pytest.raises(InputError, match="max_pixels must be at least 64"):
-        load(f"late:{tiny_colqwen}?max_pixels=63")
+        load_encoder(f"late:{tiny_colqwen}?max_pixels=63")
 
 
 def test_texts_of_pages_are_cut_and_cannot_pose_as_pictures(tiny_colpali: Path) -> None:
-    encoder = load(f"late:{tiny_colpali}?dtype=float32&max_tokens=30")
+    encoder = load_encoder(f"late:{tiny_colpali}?dtype=float32&max_tokens=30")
     assert isinstance(encoder, PageEncoder)
     long, posing = encoded(encoder, ["cat " * 300, f"{encoder.processor.image_token} cat"], "query")
     assert 26 <= len(long) <= 30
     assert len(posing) < 30
-    ids = encoder._worded(encoder._cut("cat " * 300), "query")["input_ids"][0]
+    ids = encoder.word("cat " * 300, "query")["input_ids"][0]
     augmented = encoder.processor.tokenizer.pad_token_id
     assert (ids == augmented).sum() == 10  # the cut leaves the augmentation tokens whole
 
@@ -401,7 +401,7 @@ def test_texts_of_pages_are_cut_and_cannot_pose_as_pictures(tiny_colpali: Path) 
 )
 def test_bad_options(tiny_colbert: Path, options: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load(f"late:{tiny_colbert}?{options}")
+        load_encoder(f"late:{tiny_colbert}?{options}")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_bad_options(tiny_colbert: Path, options: str, message: str) -> None:
 )
 def test_bad_options_of_pages(tiny_colpali: Path, options: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load(f"late:{tiny_colpali}?{options}")
+        load_encoder(f"late:{tiny_colpali}?{options}")
 
 
 def test_checkpoints_of_other_kinds(
@@ -442,7 +442,7 @@ def test_checkpoints_of_other_kinds(
         "pickled",
         tiny_colbert,
         lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"),
-        "only pickled weights.*convert them there with: python -c",
+        "pickled weights only .pytorch_model.bin.*convert them once: python -c",
     )
     spoilt("empty", tiny_colbert, lambda path: (path / "model.safetensors").unlink(), "has no weights")
     spoilt(
@@ -486,7 +486,7 @@ def test_pages_without_a_processor_or_weights(tmp_path: Path, tiny_colpali: Path
     there = copied(tiny_colpali, tmp_path / "bare")
     (there / "processor_config.json").unlink()
     with pytest.raises(InputError, match=r"bare.*(processor|lacks images)"):
-        load(f"late:{there}")
+        load_encoder(f"late:{there}")
     there = copied(tiny_colpali, tmp_path / "headless")
     weights = load_file(there / "model.safetensors")
     save_file(
@@ -495,4 +495,4 @@ def test_pages_without_a_processor_or_weights(tmp_path: Path, tiny_colpali: Path
         {"format": "pt"},
     )
     with pytest.raises(InputError, match="weights are missing from the checkpoint: embedding_proj_layer"):
-        load(f"late:{there}")
+        load_encoder(f"late:{there}")

@@ -14,10 +14,11 @@ import transformers
 from crosslens.checkpoints.int8 import Int8Linear
 from crosslens.encoders import registry
 from crosslens.encoders.base import Tokenizes, matrix
-from crosslens.encoders.instructions import instructed, known
+from crosslens.encoders.instructions import find_retriever, instruct_prompt
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
+from tiny.text import publish
 
 TEXTS = [
     "The cat sleeps all day and hunts at night.",
@@ -31,7 +32,9 @@ E5 = "Instruct: Given a web search query, retrieve relevant passages that answer
 
 
 def load(checkpoint: Path, options: str = "", dtype: str = "float32"):
-    return registry.load(f"llm:{checkpoint}?dtype={dtype}" + (f"&{options}" if options else ""), device="cpu")
+    return registry.load_encoder(
+        f"llm:{checkpoint}?dtype={dtype}" + (f"&{options}" if options else ""), device="cpu"
+    )
 
 
 def tokens(encoder, text: str) -> str:
@@ -69,9 +72,7 @@ def test_a_tokenizer_that_ends_texts_itself_is_left_to_it(llm_folder):
     assert (encoder.spec.query_prompt, encoder.spec.document_prompt) == (E5, "")
 
 
-def test_sentence_transformers_files_are_followed_but_for_checkpoints_known_to_need_an_end(
-    llm_folder, publish
-):
+def test_sentence_transformers_files_are_followed_but_for_checkpoints_known_to_need_an_end(llm_folder):
     bare = load(publish(llm_folder("tiny"), "lasttoken", prompts={"query": "Find: "}))
     assert tokens(bare, "cats") == "<s>cats"
     assert (bare.spec.query_prompt, bare.spec.document_prompt) == ("Find: ", "")
@@ -90,7 +91,7 @@ def test_the_end_that_a_checkpoint_is_known_by_is_not_its_eos_token(llm_folder):
     assert tokens(encoder, "cats") == "cats<|endoftext|>"
 
 
-def test_an_end_that_only_the_tokenizers_configuration_asks_for_is_put(llm_folder, publish, caplog):
+def test_an_end_that_only_the_tokenizers_configuration_asks_for_is_put(llm_folder, caplog):
     """SFR-Embedding-Mistral: `add_eos_token`, which transformers 5 ignores where there is a tokenizer.json."""
     where = publish(llm_folder("sfr-tiny"), "lasttoken")
     assert tokens(load(where), "cats") == "<s>cats"
@@ -183,16 +184,20 @@ def test_a_prompt_must_not_repeat_the_beginning(tiny_llm):
 @pytest.mark.parametrize(
     ("prompt", "style", "expected"),
     [
-        (known("intfloat/e5-mistral-7b-instruct").query_prompt, None, "Instruct: Find news\nQuery: "),
-        (known("Qwen/Qwen3-Embedding-0.6B").query_prompt, None, "Instruct: Find news\nQuery:"),
-        (known("google/embeddinggemma-300m").query_prompt, None, "task: Find news | query: "),
+        (
+            find_retriever("intfloat/e5-mistral-7b-instruct").query_prompt,
+            None,
+            "Instruct: Find news\nQuery: ",
+        ),
+        (find_retriever("Qwen/Qwen3-Embedding-0.6B").query_prompt, None, "Instruct: Find news\nQuery:"),
+        (find_retriever("google/embeddinggemma-300m").query_prompt, None, "task: Find news | query: "),
         ("", None, "Instruct: Find news\nQuery: "),
         ("query: ", "tart", "Find news [SEP] "),
         ("query: ", "gemma", "task: Find news | query: "),
     ],
 )
 def test_a_task_goes_into_the_prompt(prompt, style, expected):
-    assert instructed(prompt, "Find news", style, "x") == expected
+    assert instruct_prompt(prompt, "Find news", style, "x") == expected
 
 
 def test_instructions_are_for_queries_and_need_a_place(tiny_llm, llm_folder):
@@ -355,7 +360,7 @@ def test_devices_and_bits_that_are_not_here(tiny_llm):
     with pytest.raises(InputError, match=r"dtype=4bit needs a CUDA GPU, not cpu"):
         load(tiny_llm, dtype="4bit")
     with pytest.raises(InputError, match="there is no device 'cuda:99'"):
-        registry.load(f"llm:{tiny_llm}", device="cuda:99")
+        registry.load_encoder(f"llm:{tiny_llm}", device="cuda:99")
     with pytest.raises(InputError, match="unknown value of dtype"):
         load(tiny_llm, dtype="int3")
 
@@ -415,7 +420,7 @@ def test_an_adapter_beside_is_found_again_from_elsewhere(tiny_llm, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     spec = load(tiny_llm, "adapter=adapter").spec
     monkeypatch.chdir("/")
-    again = registry.load(spec.name, device="cpu")
+    again = registry.load_encoder(spec.name, device="cpu")
     again.spec.require(spec)
     assert str(where) in spec.name
 
@@ -439,7 +444,7 @@ def test_a_pickled_adapter_is_refused_with_a_command_that_converts_it(tiny_llm, 
         load(tmp_path / "converted")
 
 
-def test_an_adapter_has_its_own_pooling_and_prompts(tiny_llm, tmp_path, publish):
+def test_an_adapter_has_its_own_pooling_and_prompts(tiny_llm, tmp_path):
     where = publish(adapter(tiny_llm, tmp_path / "adapter", False), "mean", prompts={"query": "Find: "})
     spec = load(tiny_llm, f"adapter={where}").spec
     assert (spec.pooling, spec.query_prompt) == ("mean", "Find: ")

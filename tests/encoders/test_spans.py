@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from crosslens.encoders.base import Tokenizes
-from crosslens.encoders.ensemble import common
-from crosslens.encoders.registry import load
+from crosslens.encoders.ensemble import join_spans
+from crosslens.encoders.registry import load_encoder
 from crosslens.indexes.card import Windows
 from crosslens.indexes.passages import split
 from crosslens.indexes.registry import create_index
@@ -36,9 +36,9 @@ CANONICAL = {
 @pytest.fixture(params=["byte pairs", "XLM-R", "SigLIP"])
 def encoder(request, clip_folder):
     if request.param == "SigLIP":
-        return load(f"clip:{clip_folder(CANONICAL, '$A </s>', custom_text=True)}?dtype=float32")
+        return load_encoder(f"clip:{clip_folder(CANONICAL, '$A </s>', custom_text=True)}?dtype=float32")
     fixture = {"byte pairs": "tiny_clip", "XLM-R": "tiny_multilingual_clip"}[request.param]
-    return load(f"clip:{request.getfixturevalue(fixture)}?dtype=float32&instruct=find")
+    return load_encoder(f"clip:{request.getfixturevalue(fixture)}?dtype=float32&instruct=find")
 
 
 def counted(encoder, text: str) -> int:
@@ -71,7 +71,7 @@ def test_what_has_room_is_not_cut(encoder):
     for role, frame in (("document", ""), ("query", encoder.instruction)):
         room = encoder.room(role)
         text = words[: spans[room - 1][1]]
-        given = encoder._asked(Item("a", text)).text if role == "query" else text
+        given = encoder.word_query(Item("a", text)).text if role == "query" else text
         ids = encoder.token_ids([given])
         assert encoder.spec.max_tokens - 2 <= int((ids[0] != ids[0, -1]).sum()) + 1 <= encoder.spec.max_tokens
         assert room == encoder.room() - (counted(encoder, frame) if frame else 0)
@@ -84,13 +84,21 @@ def test_tokens_in_common_are_cut_where_all_begin_and_count_the_most():
     text = "ab cdef  gh "
     one = np.array([[0, 2], [2, 5], [5, 7], [8, 11]])  # a space belongs to the word behind it
     other = np.array([[0, 1], [1, 2], [3, 7], [9, 10], [10, 11], [11, 12]])
-    assert common(text, [one, other]).tolist() == [[0, 3], [0, 3], [3, 9], [3, 9], [9, 11], [9, 11], [9, 11]]
-    assert common(text, [other]).tolist() == [[0, 1], [1, 3], [3, 9], [9, 10], [10, 11], [10, 11]]
-    assert common(" ", [np.zeros((0, 2), np.int64)]).shape == (0, 2)
+    assert join_spans(text, [one, other]).tolist() == [
+        [0, 3],
+        [0, 3],
+        [3, 9],
+        [3, 9],
+        [9, 11],
+        [9, 11],
+        [9, 11],
+    ]
+    assert join_spans(text, [other]).tolist() == [[0, 1], [1, 3], [3, 9], [9, 10], [10, 11], [10, 11]]
+    assert join_spans(" ", [np.zeros((0, 2), np.int64)]).shape == (0, 2)
 
 
 def test_passages_of_an_ensemble_fit_into_every_member(tiny_encoder, tiny_clip, tmp_path):
-    ensemble = load(f"ensemble:hf:{tiny_encoder}%3Fdtype=float32+clip:{tiny_clip}%3Fdtype=float32")
+    ensemble = load_encoder(f"ensemble:hf:{tiny_encoder}%3Fdtype=float32+clip:{tiny_clip}%3Fdtype=float32")
     assert isinstance(ensemble, Tokenizes)
     members = ensemble.members
     assert ensemble.room() == min(member.room() for member in members) == 22
@@ -108,7 +116,7 @@ def test_passages_of_an_ensemble_fit_into_every_member(tiny_encoder, tiny_clip, 
 
 
 def test_an_ensemble_that_cannot_tell_says_so(tiny_encoder, monkeypatch):
-    ensemble = load(f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean")
+    ensemble = load_encoder(f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean")
     for member in ensemble.members:
         monkeypatch.setattr(member.tokenizer.__class__, "is_fast", property(lambda self: False))
     with pytest.raises(ValueError, match="none of ensemble:.* can tell where its tokens are"):

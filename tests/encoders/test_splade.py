@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders import splade
-from crosslens.encoders.registry import load
-from crosslens.encoders.terms import strongest
+from crosslens.encoders.registry import load_encoder
+from crosslens.encoders.rows import select_terms
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
@@ -75,7 +75,7 @@ def test_weights_are_those_of_the_formula(
 ) -> None:
     """However few tokens go through the head at a time, texts that end within a part included."""
     activation = "log1p_relu" if twice else "relu"
-    encoder = load(f"splade:{tiny_splade}?dtype=float32&pooling={pooling}&activation={activation}")
+    encoder = load_encoder(f"splade:{tiny_splade}?dtype=float32&pooling={pooling}&activation={activation}")
     monkeypatch.setitem(splade.LOGITS, "cpu", tokens * encoder.spec.dim * 4)
     seen = []
     encoder.decoder.register_forward_pre_hook(lambda _, states: seen.append(len(states[0])))  # type: ignore[attr-defined]
@@ -86,22 +86,22 @@ def test_weights_are_those_of_the_formula(
 
 
 def test_special_tokens_have_no_weight_but_their_positions_count(tiny_splade: Path) -> None:
-    encoder = load(f"splade:{tiny_splade}?dtype=float32")
+    encoder = load_encoder(f"splade:{tiny_splade}?dtype=float32")
     special = encoder.tokenizer.all_special_ids  # type: ignore[attr-defined]
     assert (matrix(encoder)[:, special] == 0).all()
-    encoder.special = encoder.special[:0]  # type: ignore[attr-defined]
+    encoder.kept[:] = True  # type: ignore[attr-defined]
     assert (matrix(encoder)[:, special] > 0).any()  # so that the line above is a finding
     assert encoder.spec.special_tokens == "[CLS][SEP]"
     assert (encoder.spec.kind, encoder.spec.metric, encoder.spec.normalized) == ("sparse", "dot", False)
 
 
 def test_few_terms_are_the_strongest(tiny_splade: Path) -> None:
-    every = matrix(load(f"splade:{tiny_splade}?dtype=float32"))
-    few = matrix(load(f"splade:{tiny_splade}?dtype=float32&terms=5"))
+    every = matrix(load_encoder(f"splade:{tiny_splade}?dtype=float32"))
+    few = matrix(load_encoder(f"splade:{tiny_splade}?dtype=float32&terms=5"))
     assert ((few > 0).sum(axis=1) == 5).all()
     for row, kept in zip(every, few, strict=True):
         np.testing.assert_allclose(np.sort(kept)[-5:], np.sort(row)[-5:], atol=1e-6)
-    terms, weights = strongest(np.array([0, 2, 1, 2, -1, 2], np.float32), 2)
+    terms, weights = select_terms(np.array([0, 2, 1, 2, -1, 2], np.float32), 2)
     assert terms.tolist() == [1, 3]
     assert weights.tolist() == [2, 2]
 
@@ -155,7 +155,7 @@ def test_as_sentence_transformers_encodes(copy: Callable[..., Path], tmp_path: P
     )
     st.SparseEncoder(modules=[router], device="cpu").save_pretrained(str(tmp_path / "saved"))
     theirs = st.SparseEncoder(str(tmp_path / "saved"), device="cpu")
-    ours = load(f"splade:{tmp_path / 'saved'}?dtype=float32")
+    ours = load_encoder(f"splade:{tmp_path / 'saved'}?dtype=float32")
     assert ours.spec.extra["activation"] == "log1p_relu"
     for role, encode in (("document", theirs.encode_document), ("query", theirs.encode_query)):
         expected = encode(TEXTS, convert_to_tensor=True).to_dense().float().numpy()
@@ -168,14 +168,14 @@ def test_as_sentence_transformers_encodes(copy: Callable[..., Path], tmp_path: P
 def test_queries_by_lookup_as_opensearch_publishes_them(copy: Callable[..., Path]) -> None:
     """`idf.json` beside the model: each different token of a query once, the model never asked."""
     where = copy(idf={"a": 1.5, "b": 0.25, "[SEP]": 9.0, "c": 0})
-    encoder = load(f"splade:{where}?dtype=float32")
+    encoder = load_encoder(f"splade:{where}?dtype=float32")
     np.testing.assert_allclose(matrix(encoder), by_hand(where, TEXTS), atol=2e-5)
     encoder.model.forward = None  # type: ignore[attr-defined]
     row = matrix(encoder, [Item("q", "a b a d c")], "query")[0]
     named = dict(zip(encoder.tokenizer.convert_ids_to_tokens(np.flatnonzero(row)), row[row > 0], strict=True))  # type: ignore[attr-defined]
     assert named["a"] == 1.5
     assert set(named) <= {"a", "b"}
-    through = load(f"splade:{where}?dtype=float32&lookup=false")
+    through = load_encoder(f"splade:{where}?dtype=float32&lookup=false")
     assert through.spec.fingerprint != encoder.spec.fingerprint
     assert not np.allclose(matrix(through, role="query"), matrix(encoder, role="query"))
 
@@ -184,16 +184,19 @@ def test_blade_reads_lower_case(tiny_splade: Path, tmp_path: Path) -> None:
     where = tmp_path / "blade-en-zh"
     shutil.copytree(tiny_splade, where)
     upper, lower = [Item("q", "THE CAT")], [Item("q", "the cat")]
-    blade, plain = load(f"splade:{where}?dtype=float32"), load(f"splade:{tiny_splade}?dtype=float32")
+    blade, plain = (
+        load_encoder(f"splade:{where}?dtype=float32"),
+        load_encoder(f"splade:{tiny_splade}?dtype=float32"),
+    )
     np.testing.assert_array_equal(matrix(blade, upper), matrix(plain, lower))
     assert not np.allclose(matrix(plain, upper), matrix(plain, lower))
-    as_written = load(f"splade:{where}?dtype=float32&lowercase=false")
+    as_written = load_encoder(f"splade:{where}?dtype=float32&lowercase=false")
     np.testing.assert_array_equal(matrix(as_written, upper), matrix(plain, upper))
     assert as_written.spec.fingerprint != blade.spec.fingerprint
 
 
 def test_an_index_of_it_finds_what_was_put_in(tiny_splade: Path, tmp_path: Path) -> None:
-    encoder = load(f"splade:{tiny_splade}?dtype=float32&terms=60")
+    encoder = load_encoder(f"splade:{tiny_splade}?dtype=float32&terms=60")
     index = create_index(tmp_path / "index", kind="sparse", lexical=False)
     assert index.add(ITEMS, encoder) == len(ITEMS)
     run = index.search([Item("q", TEXTS[0]), Item("r", TEXTS[3])], 5)
@@ -227,20 +230,23 @@ def test_an_index_of_it_finds_what_was_put_in(tiny_splade: Path, tmp_path: Path)
 )
 def test_what_cannot_be(copy: Callable[..., Path], files: dict[str, Any], options: str, text: str) -> None:
     with pytest.raises(InputError, match=text) as caught:
-        load(f"splade:{copy(**files)}?dtype=float32&{options}".rstrip("&"))
+        load_encoder(f"splade:{copy(**files)}?dtype=float32&{options}".rstrip("&"))
     assert "\n" not in str(caught.value)
 
 
 def test_checkpoints_that_are_no_masked_language_model(
     tiny_encoder: Path, tiny_splade: Path, copy: Callable[..., Path]
 ) -> None:
-    with pytest.raises(InputError, match=r"has no masked-LM head, or not all its weights \(cls\.predictions"):
-        load(f"splade:{tiny_encoder}?dtype=float32")
+    with pytest.raises(
+        InputError,
+        match=r"missing from the checkpoint: cls\.predictions.*splade: needs a masked language model",
+    ):
+        load_encoder(f"splade:{tiny_encoder}?dtype=float32")
     where = copy()
     (where / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="has no tokenizer"):
-        load(f"splade:{where}?dtype=float32")
+        load_encoder(f"splade:{where}?dtype=float32")
     shutil.copy(tiny_splade / "tokenizer.json", where)
     (where / "model.safetensors").rename(where / "pytorch_model.bin")
     with pytest.raises(InputError, match="pickled weights only.*AutoModelForMaskedLM"):
-        load(f"splade:{where}?dtype=float32")
+        load_encoder(f"splade:{where}?dtype=float32")

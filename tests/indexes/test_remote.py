@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from crosslens.encoders.base import EncoderSpec
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes import late, places
 from crosslens.indexes.encoding import Made
@@ -304,7 +304,7 @@ def test_workers_write_there(bucket: str, tiny_encoder: Path) -> None:
         index = create_index(f"{bucket}/workers")
         assert index.add(ITEMS, cluster.encoders, cluster=cluster) == 80
     alone = create_index("memory://")
-    alone.add(ITEMS, load(f"hf:{tiny_encoder}", device="cpu"))
+    alone.add(ITEMS, load_encoder(f"hf:{tiny_encoder}", device="cpu"))
     assert open_index(f"{bucket}/workers").fingerprint == alone.fingerprint
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders.base import matrix
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multimodal.clip import ClipEncoder
-from crosslens.multimodal.fusion import fuse
+from crosslens.multimodal.fusion import fuse_vectors
 from PIL import Image
 from safetensors.torch import load_file
+from tiny.tokenizers import make_tokenizer
 
 TEXTS = ["a cat", "Катя на крыше дома", "一只猫在屋顶上", "گربه", "x" * 300]
 
@@ -52,13 +53,13 @@ def test_vectors_are_open_clips(tiny_clip: Path) -> None:
     with torch.inference_mode():
         text = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
         pixels = model.encode_image(transform(image)[None], normalize=True).numpy()
-    encoder = load(f"clip:{tiny_clip}?dtype=float32")
+    encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32")
     np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), text, atol=1e-5)
     np.testing.assert_allclose(matrix(encoder, [Item("p", image=image)], "document"), pixels, atol=1e-5)
 
 
 def test_multilingual_tower_without_its_padding_is_open_clips(tiny_multilingual_clip: Path) -> None:
-    encoder = load(f"clip:{tiny_multilingual_clip}?dtype=float32")
+    encoder = load_encoder(f"clip:{tiny_multilingual_clip}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     ids = encoder.token_ids(TEXTS)
     assert ids.shape == (len(TEXTS), 40)
@@ -76,11 +77,11 @@ def test_multilingual_tower_without_its_padding_is_open_clips(tiny_multilingual_
 
 def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(tiny_multilingual_clip, tmp_path) -> None:
     """As SigLIP 2's were in training: its tokenizer is of Gemma's class, which transformers 5 pads on the left."""
-    expected = load(f"clip:{tiny_multilingual_clip}?dtype=float32").token_ids(TEXTS)  # type: ignore[attr-defined]
+    expected = load_encoder(f"clip:{tiny_multilingual_clip}?dtype=float32").token_ids(TEXTS)  # type: ignore[attr-defined]
     left = shutil.copytree(tiny_multilingual_clip, tmp_path / "left")
     config = json.loads((left / "tokenizer_config.json").read_text())
     (left / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
-    encoder = load(f"clip:{left}?dtype=float32")
+    encoder = load_encoder(f"clip:{left}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     assert torch.equal(encoder.token_ids(TEXTS), expected)
     assert expected[0, -1] == encoder.padding
@@ -88,7 +89,7 @@ def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(tiny_multilin
 
 
 def test_spec_says_what_the_model_does(tiny_clip: Path) -> None:
-    spec = load(f"clip:{tiny_clip}").spec
+    spec = load_encoder(f"clip:{tiny_clip}").spec
     assert (spec.dim, spec.max_tokens, spec.modalities) == (16, 24, ("text", "image"))
     assert spec.special_tokens == "<start_of_text><end_of_text>"
     assert spec.extra["preprocess"]["size"] == [32, 32] or spec.extra["preprocess"]["size"] == 32
@@ -101,23 +102,23 @@ def test_revision_follows_weights_and_config(tiny_clip: Path, tmp_path: Path) ->
     config = json.loads((copy / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["interpolation"] = "bilinear"
     (copy / "open_clip_config.json").write_text(json.dumps(config))
-    assert load(f"clip:{copy}").spec.revision != load(f"clip:{tiny_clip}").spec.revision
+    assert load_encoder(f"clip:{copy}").spec.revision != load_encoder(f"clip:{tiny_clip}").spec.revision
 
 
 def test_text_and_image_are_fused_by_weight(tiny_clip: Path) -> None:
     image, text = picture(2), "a dog"
     for weight in (0.5, 0.8):
-        encoder = load(f"clip:{tiny_clip}?dtype=float32&text_weight={weight}")
+        encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32&text_weight={weight}")
         found = matrix(encoder, [Item("t", text), Item("i", image=image), Item("b", text, image)], "query")
-        np.testing.assert_allclose(found[2], fuse(found[:1], found[1:2], weight)[0], atol=1e-6)
+        np.testing.assert_allclose(found[2], fuse_vectors(found[:1], found[1:2], weight)[0], atol=1e-6)
     assert found[2] @ found[0] > found[2] @ found[1]
-    assert load(f"clip:{tiny_clip}").spec.fingerprint != encoder.spec.fingerprint
+    assert load_encoder(f"clip:{tiny_clip}").spec.fingerprint != encoder.spec.fingerprint
     with pytest.raises(InputError, match="text_weight must be in"):
-        load(f"clip:{tiny_clip}?text_weight=1.5")
+        load_encoder(f"clip:{tiny_clip}?text_weight=1.5")
 
 
 def test_max_pixels_is_applied_before_the_transform(tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = load(f"clip:{tiny_clip}?max_pixels=500")
+    encoder = load_encoder(f"clip:{tiny_clip}?max_pixels=500")
     assert isinstance(encoder, ClipEncoder)
     sizes: list[tuple[int, int]] = []
     transform = encoder.transform
@@ -128,12 +129,12 @@ def test_max_pixels_is_applied_before_the_transform(tiny_clip: Path, monkeypatch
 
 
 def test_architecture_with_a_file_of_weights(tiny_arch: str, tiny_clip: Path, tmp_path: Path) -> None:
-    expected = matrix(load(f"clip:{tiny_clip}?dtype=float32"), items(TEXTS), "query")
+    expected = matrix(load_encoder(f"clip:{tiny_clip}?dtype=float32"), items(TEXTS), "query")
     file = tiny_clip / "open_clip_model.safetensors"
-    encoder = load(f"clip:{tiny_arch}/{file}?dtype=float32")
+    encoder = load_encoder(f"clip:{tiny_arch}/{file}?dtype=float32")
     np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
     torch.save({"state_dict": load_file(file)}, tmp_path / "weights.pt")
-    encoder = load(f"clip:{tiny_arch}/{tmp_path}/weights.pt?dtype=float32")
+    encoder = load_encoder(f"clip:{tiny_arch}/{tmp_path}/weights.pt?dtype=float32")
     np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
 
 
@@ -149,12 +150,12 @@ def test_pickles_do_not_run(tiny_arch: str, tiny_clip: Path, tmp_path: Path) -> 
     flag = tmp_path / "ran"
     torch.save({"state_dict": Evil(flag)}, tmp_path / "evil.pt")
     with pytest.raises(InputError, match="pickle that may run code"):
-        load(f"clip:{tiny_arch}/{tmp_path}/evil.pt")
+        load_encoder(f"clip:{tiny_arch}/{tmp_path}/evil.pt")
     folder = Path(shutil.copytree(tiny_clip, tmp_path / "folder"))
     (folder / "open_clip_model.safetensors").unlink()
     shutil.copy(tmp_path / "evil.pt", folder / "open_clip_pytorch_model.bin")
     with pytest.raises(InputError, match="pickle that may run code"):
-        load(f"clip:{folder}")
+        load_encoder(f"clip:{folder}")
     assert not flag.exists()
 
 
@@ -180,8 +181,8 @@ def test_a_checkpoint_cannot_ask_for_its_own_code(
         "from_pretrained",
         lambda *given, **options: (asked.append(options["trust_remote_code"]), genuine(*given, **options))[1],
     )
-    load(f"clip:{folder}")
-    load(f"clip:{folder}", trust_remote_code=True)
+    load_encoder(f"clip:{folder}")
+    load_encoder(f"clip:{folder}", trust_remote_code=True)
     assert asked == [False, True]
 
 
@@ -195,7 +196,7 @@ def test_siglip_text_is_canonicalised(clip_folder: Callable[..., Path]) -> None:
         "pool_type": "last",
     }
     folder = clip_folder({**text, "tokenizer_kwargs": {"clean": "canonicalize"}}, "$A </s>", custom_text=True)
-    encoder = load(f"clip:{folder}?dtype=float32")
+    encoder = load_encoder(f"clip:{folder}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     ids = encoder.token_ids(["A photo, of a CAT!", "a photo of a cat"])
     assert ids.shape == (2, 64)
@@ -233,7 +234,7 @@ def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_p
         }
     )
     tokenizer.save_pretrained(folder)
-    encoder = load(f"clip:{folder}?dtype=float32")
+    encoder = load_encoder(f"clip:{folder}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     ids = encoder.token_ids(["cat"] * 6, ["eng", None, "zho", "fas", "swa", "qaa"])
     firsts = encoder.tokenizer.tokenizer.convert_ids_to_tokens(ids[:, 0].tolist())
@@ -246,7 +247,7 @@ def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_p
 
 
 def test_long_text_is_cut_quickly_and_alike(tiny_clip: Path) -> None:
-    encoder = load(f"clip:{tiny_clip}?dtype=float32")
+    encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     text = "one two three " * 20_000
     ids = encoder.token_ids([text, text[:2000]])
@@ -266,38 +267,38 @@ def test_long_text_is_cut_quickly_and_alike(tiny_clip: Path) -> None:
 )
 def test_unknown_names(checkpoint: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        load(f"clip:{checkpoint}")
+        load_encoder(f"clip:{checkpoint}")
     assert "\n" not in str(error.value)
 
 
 def test_broken_directories(tiny_clip: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no open_clip_config\.json there"):
-        load(f"clip:{tmp_path}")
+        load_encoder(f"clip:{tmp_path}")
     folder = Path(shutil.copytree(tiny_clip, tmp_path / "folder"))
     weights = folder / "open_clip_model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:5000])
     with pytest.raises(InputError, match="cannot load clip:"):
-        load(f"clip:{folder}")
+        load_encoder(f"clip:{folder}")
     weights.unlink()  # open_clip would go on with random weights
     with pytest.raises(InputError, match="cannot load clip:"):
-        load(f"clip:{folder}")
+        load_encoder(f"clip:{folder}")
     weights.write_bytes(data)
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["embed_dim"] = 24
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="cannot load clip:") as error:
-        load(f"clip:{folder}")
+        load_encoder(f"clip:{folder}")
     assert "\n" not in str(error.value)
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(InputError, match="cannot load clip:"):
-        load(f"clip:{folder}")
+        load_encoder(f"clip:{folder}")
 
 
 def test_loading_leaves_logging_alone(tiny_clip: Path) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
-    load(f"clip:{tiny_clip}")
+    load_encoder(f"clip:{tiny_clip}")
     assert (root.level, list(root.handlers)) == before
 
 
@@ -305,7 +306,7 @@ def test_a_bad_image_is_named(tiny_clip: Path, tmp_path: Path) -> None:
     (path := tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
     good = [Item(str(row), image=picture(row)) for row in range(40)]
     with pytest.raises(InputError, match=r"item 'bad' \(.*cut\.png\)"):
-        matrix(load(f"clip:{tiny_clip}"), [*good, Item("bad", image=path)], "document")
+        matrix(load_encoder(f"clip:{tiny_clip}"), [*good, Item("bad", image=path)], "document")
 
 
 SMALL = {"width": 32, "heads": 2, "layers": 1}
@@ -373,18 +374,10 @@ TOWERS: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object]]
 
 def tower(where: Path, kind: str) -> Path:
     """A directory as open_clip's hub repositories are, with seeded random weights."""
-    import importlib.util
-
     import open_clip
     import transformers
     from safetensors.torch import save_file
-    from tokenizers.processors import TemplateProcessing
 
-    located = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "conftest.py")
-    assert located is not None
-    conftest = importlib.util.module_from_spec(located)
-    assert located.loader is not None
-    located.loader.exec_module(conftest)
     text, vision, model = TOWERS[kind]
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     if kind in ("XLM-R", "BERT, first token"):
@@ -397,12 +390,9 @@ def tower(where: Path, kind: str) -> Path:
         ).save_pretrained(where / "text")
     inside = dict(text)
     if "hf_tokenizer_name" in text:
-        tokenizer = conftest.tiny_tokenizer(
-            bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-        )
         template = "$A </s>" if kind in ("SigLIP 2", "mT5") else "<s> $A </s>"
-        ends = [(each, tokenizer.convert_tokens_to_ids(each)) for each in ("<s>", "</s>") if each in template]
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=ends)
+        special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        tokenizer = make_tokenizer(template, **special)
         tokenizer.save_pretrained(where)
         inside["vocab_size"] = len(tokenizer)
     config = {
@@ -438,7 +428,7 @@ def test_every_kind_of_tower_gives_open_clips_own_vectors(kind: str, tmp_path: P
     import open_clip
 
     where = tower(tmp_path, kind)
-    encoder = load(f"clip:{where}?dtype=float32")
+    encoder = load_encoder(f"clip:{where}?dtype=float32")
     config = json.loads((where / "open_clip_config.json").read_text())["model_cfg"]
     options = {}
     if "hf_model_name" in config["text_cfg"]:  # open_clip asks the hub for it
@@ -460,7 +450,7 @@ def test_every_kind_of_tower_gives_open_clips_own_vectors(kind: str, tmp_path: P
 
 
 def test_siglip_2_is_lower_cased_and_padded_to_64_as_trained(tmp_path: Path) -> None:
-    encoder = load(f"clip:{tower(tmp_path, 'SigLIP 2')}?dtype=float32")
+    encoder = load_encoder(f"clip:{tower(tmp_path, 'SigLIP 2')}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
     short, same, other = encoder.token_ids(["a CAT", "A cat!", "a dog"])
     assert torch.equal(short, same)
@@ -477,7 +467,7 @@ def test_siglip_2_is_lower_cased_and_padded_to_64_as_trained(tmp_path: Path) -> 
 
 
 def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
-    plain = load(f"clip:{tiny_clip}?dtype=float32")
+    plain = load_encoder(f"clip:{tiny_clip}?dtype=float32")
     asked = [
         Item("a", "cat"),
         Item("b", "Katze", lang="deu"),
@@ -498,24 +488,24 @@ def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
         "picha ya paka",
     ]
     expected = matrix(plain, items([*worded, "katua", "x"]), "query")
-    photo = load(f"clip:{tiny_clip}?dtype=float32&template=photo")
+    photo = load_encoder(f"clip:{tiny_clip}?dtype=float32&template=photo")
     found = matrix(photo, asked, "query")
     np.testing.assert_allclose(found[:-1], expected, atol=1e-5)
     np.testing.assert_allclose(found[-1:], matrix(plain, asked[-1:], "query"), atol=1e-6)
     # Documents are left as they are.
     np.testing.assert_allclose(matrix(photo, asked, "document"), matrix(plain, asked, "document"), atol=1e-6)
-    one = load(f"clip:{tiny_clip}?dtype=float32&template=an icon of {{}}.&instruct=find")
+    one = load_encoder(f"clip:{tiny_clip}?dtype=float32&template=an icon of {{}}.&instruct=find")
     np.testing.assert_allclose(
         matrix(one, asked[:2], "query"),
         matrix(plain, items(["find an icon of cat.", "find an icon of Katze."]), "query"),
         atol=1e-5,
     )
     assert one.spec.query_prompt == "an icon of {}."
-    assert load(one.spec.name).spec == one.spec
+    assert load_encoder(one.spec.name).spec == one.spec
     assert len({each.spec.fingerprint for each in (plain, photo, one)}) == 3
     for bad in ("a photo", "{} and {}"):
         with pytest.raises(InputError, match=r"must have one \{\} where the text stands, or be photo"):
-            load(f"clip:{tiny_clip}?template={bad}")
+            load_encoder(f"clip:{tiny_clip}?template={bad}")
 
 
 @pytest.mark.parametrize(
@@ -523,4 +513,4 @@ def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
 )
 def test_naflex_is_said_not_to_be_there(checkpoint: str) -> None:
     with pytest.raises(InputError, match=r"has no NaFlex towers .* take one of a fixed size"):
-        load(f"clip:{checkpoint}")
+        load_encoder(f"clip:{checkpoint}")

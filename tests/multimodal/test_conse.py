@@ -8,7 +8,7 @@ import pytest
 from crosslens import demo
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.encoders.base import Encoder, matrix, unit
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.media.images import open_image
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @cache
 def encoder(options: str = "") -> ConSE:
-    loaded = load(f"offline:conse?dtype=float32{options}")
+    loaded = load_encoder(f"offline:conse?dtype=float32{options}")
     assert isinstance(loaded, ConSE)
     return loaded
 
@@ -96,7 +96,7 @@ def test_role_does_not_matter_and_texts_are_centred() -> None:
     texts = [Item("a", "a red apple"), Item("b", "ein roter Apfel")]
     vectors = matrix(encoder(), texts, "query")
     np.testing.assert_allclose(vectors, matrix(encoder(), texts, "document"), atol=1e-6)
-    bare = matrix(load("offline:e5-small?dtype=float32"), texts, "query")
+    bare = matrix(load_encoder("offline:e5-small?dtype=float32"), texts, "query")
     np.testing.assert_allclose(vectors, unit(bare - encoder().centre), atol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_use_is_a_text_tower_too() -> None:
 def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = load("offline:use-m3")
+    words = load_encoder("offline:use-m3")
     calls = 0
 
     def text() -> Encoder:
@@ -121,22 +121,22 @@ def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
         return words
 
     monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
-    first = conse.class_vectors(words.spec, text)
+    first = conse.embed_classes(words.spec, text)
     assert (first.shape, first.dtype) == ((1000, 512), np.float32)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
-    assert np.array_equal(conse.class_vectors(words.spec, text), first)
+    assert np.array_equal(conse.embed_classes(words.spec, text), first)
     assert calls == 1
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    np.testing.assert_allclose(conse.class_vectors(words.spec, text), first, atol=1e-6)
+    np.testing.assert_allclose(conse.embed_classes(words.spec, text), first, atol=1e-6)
     assert calls == 2
     monkeypatch.setattr(conse, "PROMPT", "a photo of a {}")
-    assert not np.allclose(conse.class_vectors(words.spec, text), first, atol=1e-2)
+    assert not np.allclose(conse.embed_classes(words.spec, text), first, atol=1e-2)
     assert len(list((tmp_path / "cache").iterdir())) == 2
     monkeypatch.setenv("CROSSLENS_CACHE", str(file))  # a file, so no directory can be made there
     monkeypatch.setattr(conse, "PROMPT", "{}")
     with pytest.raises(InputError, match="set CROSSLENS_CACHE"):
-        conse.class_vectors(words.spec, text)
+        conse.embed_classes(words.spec, text)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
 )
 def test_options_out_of_range(options: str) -> None:
     with pytest.raises(InputError, match=options.partition("=")[0]):
-        load(f"offline:conse?{options}")
+        load_encoder(f"offline:conse?{options}")

@@ -8,11 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 from crosslens.encoders.base import EncoderSpec, matrix, unit
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes.lance import LanceIndex
 from crosslens.items import Item
-from crosslens.multimodal.fusion import fuse
+from crosslens.multimodal.fusion import fuse_vectors
 from crosslens.multimodal.towers import TwoTower
 
 DIM = 8
@@ -50,15 +50,15 @@ MIXED = [*DOCUMENTS, *(Item(f"b{n}", f"other {n}", grey(20 + n)) for n in range(
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
 def test_the_product_with_a_fused_vector_is_the_weighted_mean_of_the_products_with_its_parts(weight):
     text, image, documents = (np.random.default_rng(n).normal(size=(6, DIM)) for n in range(3))
-    scores = fuse(text, image, weight, "score") @ documents.T
+    scores = fuse_vectors(text, image, weight, "score") @ documents.T
     np.testing.assert_allclose(
         scores, weight * unit(text) @ documents.T + (1 - weight) * unit(image) @ documents.T, atol=1e-5
     )
-    features = fuse(text, image, weight)
+    features = fuse_vectors(text, image, weight)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
     # Of queries the length changes nothing: both rank alike.
     assert (np.argsort(-scores) == np.argsort(-features @ documents.T)).all()
-    assert features.dtype == fuse(text, image, weight, "score").dtype == np.float32
+    assert features.dtype == fuse_vectors(text, image, weight, "score").dtype == np.float32
 
 
 def test_weights_at_the_ends_are_the_parts_alone():
@@ -111,8 +111,8 @@ def test_one_vector_an_item_in_order_and_an_instruction_for_queries_alone():
 
 
 def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
-    plain = load(f"clip:{tiny_clip}?dtype=float32")
-    scored = load(f"clip:{tiny_clip}?dtype=float32&fuse=score&text_weight=0.25&instruct=find")
+    plain = load_encoder(f"clip:{tiny_clip}?dtype=float32")
+    scored = load_encoder(f"clip:{tiny_clip}?dtype=float32&fuse=score&text_weight=0.25&instruct=find")
     assert (plain.spec.metric, plain.spec.normalized) == ("cosine", True)
     assert (scored.spec.metric, scored.spec.normalized) == ("dot", False)
     assert scored.spec.extra["fuse"] == "score"
@@ -121,15 +121,18 @@ def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
     text, image = matrix(plain, [Item("t", "find a cat"), Item("i", image=grey(90))], "query")
     np.testing.assert_allclose(matrix(scored, [item], "query")[0], 0.25 * text + 0.75 * image, atol=1e-5)
     assert (
-        len({load(f"clip:{tiny_clip}?{o}").spec.fingerprint for o in ("", "fuse=score", "instruct=x")}) == 3
+        len(
+            {load_encoder(f"clip:{tiny_clip}?{o}").spec.fingerprint for o in ("", "fuse=score", "instruct=x")}
+        )
+        == 3
     )
     with pytest.raises(InputError, match="unknown value of fuse .*known: feature, score"):
-        load(f"clip:{tiny_clip}?fuse=sum")
+        load_encoder(f"clip:{tiny_clip}?fuse=sum")
 
 
 @pytest.mark.parametrize("fused", ["feature", "score"])
 def test_an_index_scores_documents_by_what_was_fused(tiny_clip, tmp_path, fused):
-    encoder = load(f"clip:{tiny_clip}?dtype=float32&fuse={fused}")
+    encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32&fuse={fused}")
     index = LanceIndex.create(tmp_path / "index", kind="lance", lexical=False)
     # With texts or images alone beside them, the index makes z-scores of each group.
     both = MIXED[10:]

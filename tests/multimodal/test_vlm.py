@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import shutil
@@ -14,16 +13,14 @@ import pytest
 import torch
 import transformers
 from crosslens.encoders.base import Tokenizes, matrix
-from crosslens.encoders.registry import load
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.media.images import open_image
-from crosslens.multimodal.formats import FORMATS, format_of
+from crosslens.multimodal.formats import FORMATS, find_format
 from crosslens.multimodal.vlm import VisionLanguageEncoder
-
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
+from tiny.tokenizers import make_tokenizer
+from tiny.vision import QWEN_TEMPLATE
 
 TEXT = {
     "hidden_size": 32,
@@ -39,7 +36,7 @@ LIMIT = 64 * 64
 
 
 def tokenizer_with(*more, **named):
-    tokenizer = CONFTEST.tiny_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>", **named)
+    tokenizer = make_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>", **named)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", *more]})
     return tokenizer
 
@@ -83,7 +80,7 @@ def qwen3():
         image_processor=transformers.Qwen2VLImageProcessor(**sizes),
         tokenizer=tokenizer,
         video_processor=transformers.Qwen3VLVideoProcessor(**sizes),
-        chat_template=CONFTEST.QWEN_TEMPLATE,
+        chat_template=QWEN_TEMPLATE,
     )
     return transformers.Qwen3VLForConditionalGeneration(config), processor
 
@@ -99,7 +96,7 @@ def omni():
         "audio_bos_token": "<|audio_bos|>",
         "audio_eos_token": "<|audio_eos|>",
     }
-    tokenizer = CONFTEST.tiny_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = make_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         eos_token="<|im_end|>",
@@ -138,7 +135,7 @@ def omni():
         audio_end_token_id=ids["audio_eos_token"],
     )
     sizes = {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 1 << 16}}
-    template = CONFTEST.QWEN_TEMPLATE.replace("<|vision_start|>", "<|vision_bos|>")
+    template = QWEN_TEMPLATE.replace("<|vision_start|>", "<|vision_bos|>")
     template = template.replace("<|vision_end|>", "<|vision_eos|>").replace("<|image_pad|>", "<|IMAGE|>")
     processor = transformers.Qwen2_5OmniProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(**sizes),
@@ -180,8 +177,7 @@ def llava():
         patch_size=4,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template="<s>"
-        + CONFTEST.QWEN_TEMPLATE.replace("".join((SIGHTS[0], SIGHTS[2], SIGHTS[1])), "<image>"),
+        chat_template="<s>" + QWEN_TEMPLATE.replace("".join((SIGHTS[0], SIGHTS[2], SIGHTS[1])), "<image>"),
     )
     return transformers.LlavaForConditionalGeneration(config), processor
 
@@ -198,7 +194,7 @@ def smol():
         ),
         tokenizer=tokenizer,
         image_seq_len=4,
-        chat_template=CONFTEST.QWEN_TEMPLATE.replace("".join((SIGHTS[0], SIGHTS[2], SIGHTS[1])), "<image>"),
+        chat_template=QWEN_TEMPLATE.replace("".join((SIGHTS[0], SIGHTS[2], SIGHTS[1])), "<image>"),
     )
     config = transformers.Idefics3Config(
         text_config=transformers.LlamaConfig(**text_config(tokenizer)),
@@ -239,7 +235,7 @@ def folder(tmp_path_factory, tiny_vlm):
 
 def opened(where, **options) -> VisionLanguageEncoder:
     given = {"dtype": "float32", "format": "plain", "max_pixels": LIMIT, **options}
-    encoder = load(f"vlm:{where}?" + "&".join(f"{key}={value}" for key, value in given.items()))
+    encoder = load_encoder(f"vlm:{where}?" + "&".join(f"{key}={value}" for key, value in given.items()))
     assert isinstance(encoder, VisionLanguageEncoder)
     return encoder
 
@@ -314,7 +310,7 @@ def test_each_family_is_worded_as_its_authors_do_and_pooled_there(
     encoder = opened(where, format=format, **({"instruct": instruct} if instruct else {}))
     image = picture(40, 30) if "i" in holds else None
     item = Item("a", "cats" if "t" in holds else None, image)
-    (shown,) = encoder.shown([item], role)
+    (shown,) = encoder.prepare([item], role)
     assert shown.text == worded
     if image is None and format in ("dse", "mcdse"):
         image = PIL.Image.new("RGB", (56, 56))  # black, as theirs
@@ -333,8 +329,9 @@ def test_alone_equals_in_a_mixed_batch_padded_on_either_side(folder, items, kind
     alone = np.concatenate([matrix(encoder, [item], "document") for item in items])
     encoder.padding_side = side
     batches = []
-    pooled = encoder._pooled
-    encoder._pooled = lambda inputs: (batches.append(len(inputs["input_ids"])), pooled(inputs))[1]
+    encoder.model.register_forward_pre_hook(
+        lambda model, args, inputs: batches.append(len(inputs["input_ids"])), with_kwargs=True
+    )
     together = matrix(encoder, items, "document")
     assert batches == [5, 2]  # with pictures and without
     assert (alone * together).sum(axis=1).min() > 0.9999
@@ -356,14 +353,14 @@ def test_vectors_of_every_architecture_are_those_of_plain_code(folder, kind):
         text = processor.apply_chat_template(turns, add_generation_prompt=True)
         text = text.removeprefix("<s>")  # the tokenizer adds it
         expected, ids = plain(where, text, item.image, encoder.size)
-        (seen,) = encoder.inputs(encoder.shown([item], "query"))["input_ids"]
+        (seen,) = encoder.inputs(encoder.prepare([item], "query"))["input_ids"]
         assert torch.equal(seen, ids)
         assert (seen == (encoder.tokenizer.bos_token_id or -1)).sum() == (kind == "llava")
         assert matrix(encoder, [item], "query")[0] @ expected > 0.9999
 
 
 def visual_tokens(encoder, image) -> int:
-    (shown,) = encoder.shown([Item("a", image=image)], "document")
+    (shown,) = encoder.prepare([Item("a", image=image)], "document")
     assert shown.picture.width * shown.picture.height <= encoder.spec.max_pixels
     ids = encoder.inputs([shown])["input_ids"]
     return int((ids == encoder.tokenizer.convert_tokens_to_ids(encoder.processor.image_token)).sum())
@@ -400,7 +397,7 @@ def test_max_pixels_bounds_tiles_and_what_has_one_size_says_so(folder):
 def test_what_an_item_costs_is_what_it_becomes(folder, items):
     encoder = opened(folder("qwen2-vl"), format="dse")
     for item in items:
-        (shown,) = encoder.shown([item], "document")
+        (shown,) = encoder.prepare([item], "document")
         inputs = encoder.inputs([shown])
         pixels = inputs["pixel_values"].numel() // 6  # two frames of three colours
         assert shown.cost == inputs["input_ids"].shape[1] + pixels // 196
@@ -408,13 +405,13 @@ def test_what_an_item_costs_is_what_it_becomes(folder, items):
 
 def test_the_default_limits_are_the_familys(folder):
     where = folder("qwen2-vl")
-    encoder = load(f"vlm:{where}?format=gme")
+    encoder = load_encoder(f"vlm:{where}?format=gme")
     assert (encoder.spec.max_pixels, encoder.spec.max_tokens) == (1280 * 28 * 28, 512)
     assert encoder.spec.pooling == "last"
     assert encoder.spec.query_prompt == f"{HELP}{{}}{OPENED}<|endoftext|>"
     # Qwen3-VL-Embedding's authors enlarge small pictures to 4096 pixels, whatever its processor's own least is.
     assert encoder.size["shortest_edge"] == 4 * 28 * 28
-    third = load(f"vlm:{folder('qwen3-vl')}?format=qwen3-vl")
+    third = load_encoder(f"vlm:{folder('qwen3-vl')}?format=qwen3-vl")
     assert third.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 1800 * 32 * 32}
     assert visual_tokens(third, picture(30, 30)) == 4096 / 64
 
@@ -422,7 +419,7 @@ def test_the_default_limits_are_the_familys(folder):
 def test_a_small_picture_is_not_squashed_where_the_limit_is_low(folder):
     """Enlarged to the processor's least, 3136 pixels, it would pass the limit of 4096, and lose its shape."""
     encoder = opened(folder("qwen2-vl"), format="gme")
-    (shown,) = encoder.shown([Item("a", image=picture(40, 30))], "document")
+    (shown,) = encoder.prepare([Item("a", image=picture(40, 30))], "document")
     assert shown.picture.size == (40, 30)
     assert visual_tokens(encoder, picture(40, 30)) <= LIMIT / 64
 
@@ -432,7 +429,7 @@ def test_long_text_is_cut_and_the_end_stays(folder, format):
     encoder = opened(folder("qwen2-vl"), format=format, max_tokens=140)
     for text in ("the cat sleeps " * 400, "猫😀" * 400, "x" * 3000):
         for image in (None, picture(64, 16)):
-            (shown,) = encoder.shown([Item("a", text, image)], "query")
+            (shown,) = encoder.prepare([Item("a", text, image)], "query")
             (ids,) = encoder.inputs([shown])["input_ids"]
             assert 133 <= len(ids) <= 140
             assert shown.text.endswith(f"{OPENED}<|endoftext|>")
@@ -445,7 +442,7 @@ def test_long_text_is_cut_and_the_end_stays(folder, format):
     room = encoder.room("query")
     text = "the cat " * 200
     (spans,) = encoder.token_spans([text])
-    (shown,) = encoder.shown([Item("a", text[: spans[room - 1][1]])], "query")
+    (shown,) = encoder.prepare([Item("a", text[: spans[room - 1][1]])], "query")
     assert 136 <= encoder.inputs([shown])["input_ids"].shape[1] <= 140  # "Query: " and what follows merge
     with pytest.raises(InputError, match=r"'big' has \d+ tokens .* reads 140; raise max_tokens or lower"):
         matrix(
@@ -467,22 +464,6 @@ def test_text_that_looks_like_a_picture_is_none(folder):
         )
         assert np.isfinite(found).all()
     assert "<|image_pad|>" not in opened(folder("qwen2-vl")).worded("query", "<|image_pad|>a", False)
-
-
-def test_out_of_memory_halves_the_batch(folder, items, monkeypatch):
-    encoder = opened(folder("qwen2-vl"))
-    expected = matrix(encoder, items, "query")
-    genuine, sizes = encoder._forward, []
-
-    def scarce(parts):
-        sizes.append(sum(len(rows) for rows, _ in parts))
-        if sizes[-1] > 1:
-            raise torch.OutOfMemoryError("out of memory")
-        return genuine(parts)
-
-    monkeypatch.setattr(encoder, "_forward", scarce)
-    np.testing.assert_allclose(matrix(encoder, items, "query"), expected, atol=1e-4)
-    assert max(sizes) == len(items)
 
 
 def test_dim_keeps_the_first_components(folder, items):
@@ -514,10 +495,10 @@ def test_the_family_is_told_by_the_name(caplog):
         "Tevatron/OmniEmbed-v0.1-multivent": "omniembed",
     }
     for name, family in names.items():
-        assert format_of(name, None, "auto") == FORMATS[family][1]
-    assert format_of("Tevatron/Qwen2.5-Omni-7B-Thinker", "Tevatron/OmniEmbed-v0.1", "auto").text_first
+        assert find_format(name, None, "auto") == FORMATS[family][1]
+    assert find_format("Tevatron/Qwen2.5-Omni-7B-Thinker", "Tevatron/OmniEmbed-v0.1", "auto").text_first
     assert not caplog.records
-    assert format_of("Qwen/Qwen2-VL-2B-Instruct", None, "auto") == FORMATS["plain"][1]
+    assert find_format("Qwen/Qwen2-VL-2B-Instruct", None, "auto") == FORMATS["plain"][1]
     assert "of no family known to vlm" in caplog.text
 
 
@@ -644,7 +625,7 @@ def test_what_cannot_be_read_is_said_in_one_line(folder, tiny_encoder, tmp_path)
     cases["vlm:/nowhere"] = "there is no directory /nowhere"
     for spec, message in cases.items():
         with pytest.raises(InputError, match=message) as error:
-            load(spec)
+            load_encoder(spec)
         assert "\n" not in str(error.value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections import Counter
@@ -20,11 +19,8 @@ from crosslens.multilingual.judges.classifier import ClassifierJudge
 from crosslens.multilingual.judges.messages import Message, Passage, Seam
 from crosslens.multilingual.prompts import parse_prompt
 from crosslens.pipeline import watch
+from tiny.tokenizers import make_tokenizer
 from tokenizers.processors import TemplateProcessing
-
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
 
 SIZE = {
     "hidden_size": 32,
@@ -45,17 +41,15 @@ PAIRS = [
 def tokenizer_of(kind, **options):
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     if kind == "llama":  # no padding token, as Llama has none
-        tokenizer = CONFTEST.tiny_tokenizer(**special)
+        tokenizer = make_tokenizer(**special)
         template = {"single": "<s> $A", "pair": "<s> $A <s> $B"}
     elif kind == "bert":
         special |= {"pad_token": "<pad>"}
-        tokenizer = CONFTEST.tiny_tokenizer(**special)
+        tokenizer = make_tokenizer(**special)
         template = {"single": "<s> $A </s>", "pair": "<s>:0 $A:0 </s>:0 $B:1 </s>:1"}
     else:
         # XLM-R's order: <s> 0, <pad> 1, </s> 2.
-        tokenizer = CONFTEST.tiny_tokenizer(
-            bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-        )
+        tokenizer = make_tokenizer(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
         template = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
     used = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**template, special_tokens=used)

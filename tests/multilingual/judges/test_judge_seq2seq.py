@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +13,12 @@ from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.messages import Message, Passage
 from crosslens.multilingual.judges.seq2seq import Seq2SeqJudge
 from crosslens.pipeline import watch
+from tiny.tokenizers import SENTENCES, make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
-
 TEXTS = (
-    *CONFTEST.SENTENCES,
+    *SENTENCES,
     "Query: Document: Relevant: Yes No how long do cats sleep?",
     *["true false A B C D"] * 20,
 )
@@ -52,9 +47,7 @@ def t5_tokenizer():
 
 
 def bart_tokenizer():
-    tokenizer = CONFTEST.tiny_tokenizer(
-        bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    tokenizer = make_tokenizer(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     used = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=used)
     return tokenizer

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,12 +9,9 @@ from crosslens.errors import InputError
 from crosslens.multilingual.judges.tokens import SEAM, Labels, Tokens, chosen, tails
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny.tokenizers import SENTENCES, make_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRST")
 NUMBERS = tuple(f"{n}]" for n in range(1, 21))
@@ -31,7 +25,7 @@ SETS = {
 }
 BEFORE = ("Answer:", "Answer: ", "The answer is", "Passage [", "回答：", "Ответ:\n", "assistant\n", "")
 TEXTS = (
-    *CONFTEST.SENTENCES,
+    *SENTENCES,
     "Answer: A B C D E F G H I J K L M N O P Q R S T Yes No 是 否 Да Нет Passage [1] [2] 12 20 回答：是",
     *(f"Answer: {label} the answer is {label}" for label in LETTERS),
     "Passage Perfectly relevant Highly relevant Irrelevant relevant relevant assistant Ответ: Да Ответ: Нет",
@@ -130,7 +124,7 @@ def wordpiece():
 
 
 KINDS = {
-    "tiny": lambda: CONFTEST.tiny_tokenizer(eos_token="</s>"),
+    "tiny": lambda: make_tokenizer(eos_token="</s>"),
     "byte-level": byte_level,
     "byte-level, digits": lambda: byte_level(digits=True),
     "colon merges": merging,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import shutil
 from collections import Counter
@@ -21,10 +20,7 @@ from crosslens.multilingual.judges.messages import Message, Passage, Picture
 from crosslens.multilingual.judges.vision import VisionJudge
 from crosslens.multilingual.prompts import parse_prompt
 from crosslens.pipeline import watch
-
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
+from tiny.tokenizers import make_tokenizer
 
 # Each model's own way of writing a picture, in a template that takes parts.
 TEMPLATE = (
@@ -44,9 +40,7 @@ TEXT = {
 
 
 def tokenizer_with(*more):
-    tokenizer = CONFTEST.tiny_tokenizer(
-        bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
+    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
     tokenizer.add_special_tokens({"extra_special_tokens": list(more)})
     return tokenizer
 

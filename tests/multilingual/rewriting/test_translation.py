@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import math
 import signal
@@ -35,12 +34,10 @@ from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslat
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny.tokenizers import SENTENCES
 
 spm = pytest.importorskip("sentencepiece")
 
-_SPEC = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[2] / "conftest.py")
-CONFTEST = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(CONFTEST)
 
 ENGLISH = (
     "The cat sleeps all day and hunts at night.",
@@ -58,7 +55,7 @@ SIZE = dict(
 def sentencepiece(where: Path, name: str, **options) -> list[str]:
     """A sentencepiece model trained on the test's sentences, as `name`; its pieces after the three special ones."""
     spm.SentencePieceTrainer.train(
-        sentence_iterator=iter([*CONFTEST.SENTENCES, *ENGLISH] * 4),
+        sentence_iterator=iter([*SENTENCES, *ENGLISH] * 4),
         model_prefix=str(where / "made"),
         vocab_size=300,
         character_coverage=1.0,
@@ -121,11 +118,11 @@ def nllb(where: Path) -> Path:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    alphabet = ["▁", *sorted(set("".join([*CONFTEST.SENTENCES, *ENGLISH])) - set(" \n"))]
+    alphabet = ["▁", *sorted(set("".join([*SENTENCES, *ENGLISH])) - set(" \n"))]
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator([*CONFTEST.SENTENCES, *ENGLISH] * 4, trainer)
+    tokenizer.train_from_iterator([*SENTENCES, *ENGLISH] * 4, trainer)
     made = json.loads(tokenizer.to_str())["model"]
     real = transformers.NllbTokenizer(vocab=made["vocab"], merges=[tuple(pair) for pair in made["merges"]])
     real.save_pretrained(where)

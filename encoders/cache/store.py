@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
-from .base import EncoderSpec
+from ...checkpoints.offline.packages import locate_cache
+from ..base import EncoderSpec
 
 log = logging.getLogger("crosslens")
 
@@ -24,7 +25,7 @@ PAGE = 16384  # bytes: vectors of 384 to 1,024 dimensions fill such pages to 76-
 WAIT = 20.0  # seconds for another process to finish what it writes
 TOGETHER = 500  # keys a statement: old SQLites take no more than 999
 
-# Days of use are not in the table of vectors: to note that a million were used again would write all of it anew.
+# Days of use are not in the table of vectors: to note that a million were used again would write all of it again.
 TABLES = """
 CREATE TABLE about (spec TEXT NOT NULL);
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, sum BLOB NOT NULL, vector BLOB NOT NULL);
@@ -32,11 +33,11 @@ CREATE TABLE keys (key BLOB PRIMARY KEY, row INTEGER NOT NULL, day INTEGER NOT N
 """
 
 
-class Store:
+class VectorStore:
     """Vectors as bytes, by 16-byte keys, on disk; a cache, so that nothing here is an error of the caller.
 
     What cannot be read is not found; what cannot be written is not kept; either is one warning. Rows carry a checksum
-    over key and vector, and one that does not hold is not found and is written anew. `put` commits: a kill at any
+    over key and vector, and one that does not hold is not found and is written again. `put` commits: a kill at any
     moment leaves what was put before. Several processes and threads may use a file at once (SQLite's write-ahead log,
     so on a local disk). `day` counts from 1970 and is that of the last use.
     """
@@ -54,26 +55,19 @@ class Store:
         found: dict[bytes, bytes] = {}
         if not self._readable:
             return found
-        today, stale = day(), []
+        today, stale = count_days(), []
         with self._lock:
             try:
-                db = self._opened()
-                for start in range(0, len(keys), TOGETHER):
-                    part = keys[start : start + TOGETHER]
-                    for key, used, sum, vector in db.execute(
-                        "SELECT k.key, k.day, v.sum, v.vector FROM keys k CROSS JOIN vectors v ON v.row = k.row "
-                        f"WHERE k.key IN ({_marks(part)})",
-                        part,
-                    ):
-                        if not isinstance(vector, bytes) or sum != checksum(key, vector):
-                            self._spoilt(key)
-                            continue
-                        found[key] = vector
-                        if used != today:
-                            stale.append((today, key))
+                for key, used, sum, vector in _select(self._open(), "k.key, k.day, v.sum, v.vector", keys):
+                    if not isinstance(vector, bytes) or sum != _checksum(key, vector):
+                        self._note_damage(key)
+                        continue
+                    found[key] = vector
+                    if used != today:
+                        stale.append((today, key))
             except (sqlite3.Error, OSError) as error:
                 self._readable = self._writable = False
-                self._stopped("read", error)
+                self._warn("read", error)
                 return {}
             if stale and self._writable:
                 self._write(lambda db: db.executemany("UPDATE keys SET day = ? WHERE key = ?", stale))
@@ -83,29 +77,17 @@ class Store:
         """Keep vectors; those that another process has kept meanwhile stay as they are."""
         if not vectors or not self._writable:
             return
-        today = day()
+        today = count_days()
 
         def write(db: sqlite3.Connection) -> None:
             for key in self._damaged & vectors.keys():
                 db.execute("DELETE FROM vectors WHERE row = (SELECT row FROM keys WHERE key = ?)", (key,))
-            keys = list(vectors)
-            there: set[bytes] = set()
-            for start in range(0, len(keys), TOGETHER):
-                part = keys[start : start + TOGETHER]
-                there.update(
-                    key
-                    for (key,) in db.execute(
-                        "SELECT k.key FROM keys k CROSS JOIN vectors v ON v.row = k.row "
-                        f"WHERE k.key IN ({_marks(part)})",
-                        part,
-                    )
-                )
-            new = [key for key in keys if key not in there]
+            there = {key for (key,) in _select(db, "k.key", list(vectors))}
             (last,) = db.execute("SELECT coalesce(max(row), 0) FROM vectors").fetchone()
-            numbered = list(enumerate(new, last + 1))
+            numbered = list(enumerate((key for key in vectors if key not in there), last + 1))
             db.executemany(
                 "INSERT INTO vectors VALUES (?, ?, ?)",
-                ((row, checksum(key, vectors[key]), vectors[key]) for row, key in numbered),
+                ((row, _checksum(key, vectors[key]), vectors[key]) for row, key in numbered),
             )
             db.executemany(
                 "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", ((key, row, today) for row, key in numbered)
@@ -126,18 +108,18 @@ class Store:
     def _write(self, write: Callable[[sqlite3.Connection], object]) -> bool:
         """One transaction; whether it was committed."""
         try:
-            with transaction(self._opened()) as db:
+            with begin(self._open()) as db:
                 write(db)
             return True
         except (sqlite3.Error, OSError) as error:
             self._writable = False
-            self._stopped("write", error)
+            self._warn("write", error)
             return False
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = connected(self.path)
+            self._db = open_vectors(self.path)
             try:
                 self._prepare(self._db)
             except BaseException:
@@ -147,53 +129,51 @@ class Store:
         return self._db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        if _format(db) == 0:
+        if _read_format(db) == 0:
             db.execute(f"PRAGMA page_size = {PAGE}")
             with suppress(sqlite3.OperationalError):  # where another process is just doing it
                 db.execute("PRAGMA journal_mode = WAL")
-            with transaction(db):
-                if _format(db) == 0:
+            with begin(db):
+                if _read_format(db) == 0:
                     for statement in TABLES.split(";"):
                         db.execute(statement)
                     db.execute("INSERT INTO about VALUES (?)", (json.dumps(self.spec.to_json()),))
                     db.execute(f"PRAGMA user_version = {FORMAT}")
-        if self.spec.difference(about(db)):
+        if self.spec.difference(read_spec(db)):
             raise sqlite3.DatabaseError("it holds the vectors of another encoder")
 
-    def _spoilt(self, key: bytes) -> None:
+    def _note_damage(self, key: bytes) -> None:
         if not self._damaged:
             log.warning("the cache %s holds damaged vectors: they are encoded again", self.path)
         self._damaged.add(key)
 
-    def _stopped(self, what: str, error: Exception) -> None:
-        mend = "set CROSSLENS_VECTORS to another directory, or say --no-cache"
+    def _warn(self, what: str, error: Exception) -> None:
+        advice = "set CROSSLENS_VECTORS to another directory, or write --no-cache"
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            mend = "another process keeps it locked"
+            advice = "another process keeps it locked"
         elif code == sqlite3.SQLITE_FULL:
-            mend = "make room, by `crosslens cache --prune --to SIZE` say"
+            advice = "make room, for example by `crosslens cache --prune --to SIZE`"
         elif isinstance(error, sqlite3.Error) and code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            mend = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
-        said = error.strerror if isinstance(error, OSError) else error
-        log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, said, mend)
+            advice = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, reason, advice)
 
 
-def directory() -> Path:
+def locate_vector_cache() -> Path:
     """Where vectors are kept: `CROSSLENS_VECTORS`, else `vectors` beside the checkpoints; not created."""
     if chosen := os.environ.get("CROSSLENS_VECTORS"):
         return Path(chosen).expanduser()
-    from ..checkpoints.offline.packages import cache_dir
-
-    return cache_dir() / "vectors"
+    return locate_cache() / "vectors"
 
 
-def located(spec: EncoderSpec) -> Path:
+def locate_vectors(spec: EncoderSpec) -> Path:
     """The file of an encoder: one for each space, and for each precision that vectors of it were computed in."""
     dtype = "".join(each if each.isalnum() else "_" for each in spec.dtype)
-    return directory() / f"{spec.fingerprint}-{dtype}.sqlite"
+    return locate_vector_cache() / f"{spec.fingerprint}-{dtype}.sqlite"
 
 
-def connected(path: Path) -> sqlite3.Connection:
+def open_vectors(path: Path) -> sqlite3.Connection:
     """The database in `path`, which is made if it is not there, without transactions of Python's own."""
     db = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
     # In WAL mode a kill loses nothing so, and a power cut no more than the last commits.
@@ -202,7 +182,7 @@ def connected(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def begin(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """The right to write until the block ends: committed then, or undone if it fails."""
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -214,31 +194,38 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def about(db: sqlite3.Connection) -> EncoderSpec:
+def read_spec(db: sqlite3.Connection) -> EncoderSpec:
     """Whose vectors a file holds; `sqlite3.DatabaseError` if it is not a file of this format."""
-    if (found := _format(db)) != FORMAT:
+    if (found := _read_format(db)) != FORMAT:
         raise sqlite3.DatabaseError(f"it is of format {found}, and this crosslens reads {FORMAT}")
     row = db.execute("SELECT spec FROM about").fetchone()
     try:
         return EncoderSpec.from_json(json.loads(row[0]))
-    except (TypeError, ValueError, InputError):
-        raise sqlite3.DatabaseError("it does not tell whose vectors it holds") from None
+    except (TypeError, ValueError):
+        raise sqlite3.DatabaseError("it does not say whose vectors it holds") from None
 
 
-def day() -> int:
+def count_days() -> int:
     """Today, in days since 1970 (UTC)."""
     return int(time.time() // 86400)
 
 
-def checksum(key: bytes, vector: bytes) -> bytes:
+def _checksum(key: bytes, vector: bytes) -> bytes:
     """8 bytes over a key and its vector."""
     return hashlib.blake2b(vector, digest_size=8, key=key).digest()
 
 
-def _format(db: sqlite3.Connection) -> int:
+def _read_format(db: sqlite3.Connection) -> int:
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     return found
 
 
-def _marks(keys: Sequence[bytes]) -> str:
-    return ",".join("?" * len(keys))
+def _select(db: sqlite3.Connection, columns: str, keys: Sequence[bytes]) -> Iterator[Any]:
+    """Columns of the keys (k) and vectors (v) that are there."""
+    for start in range(0, len(keys), TOGETHER):
+        part = keys[start : start + TOGETHER]
+        marks = ",".join("?" * len(part))
+        yield from db.execute(
+            f"SELECT {columns} FROM keys k CROSS JOIN vectors v ON v.row = k.row WHERE k.key IN ({marks})",
+            part,
+        )

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.checkpoints import int8_text
-from crosslens.checkpoints.int8_text import Latest, RowEmbedding, RowLinear
-from crosslens.encoders import registry, transformer
+from crosslens.checkpoints import int8, int8_text
+from crosslens.checkpoints.devices import resolve_dtype
+from crosslens.checkpoints.int8_text import LastStates, RowEmbedding, RowLinear
 from crosslens.encoders.base import NotFinite, matrix
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
@@ -31,20 +32,25 @@ ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache, and no model left alive from another test."""
+    """An empty cache."""
     monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
     return tmp_path / "cache" / "int8"
 
 
+@pytest.fixture
+def checkpoint(tmp_path, tiny_encoder) -> Path:
+    """A copy of `tiny_encoder` that no encoder of another test shares."""
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "checkpoint"))
+
+
 def load(checkpoint: Path, options: str = "dtype=int8"):
-    return registry.load(f"hf:{checkpoint}?{options}", device="cpu")
+    return load_encoder(f"hf:{checkpoint}?{options}", device="cpu")
 
 
 def test_a_layer_is_what_its_integers_say():
     torch.manual_seed(0)
     linear = torch.nn.Linear(48, 24)
-    layer = RowLinear(linear, Latest())
+    layer = RowLinear(linear, LastStates())
     states = torch.randn(2, 5, 48) + 3
     # In float64, by the definition: least and greatest value of a row are 0 and 255 steps above its least.
     rows = states.double().reshape(10, 48)
@@ -63,7 +69,7 @@ def test_a_layer_is_what_its_integers_say():
 
 def test_a_row_does_not_depend_on_the_others():
     torch.manual_seed(0)
-    layer = RowLinear(torch.nn.Linear(32, 16), Latest())
+    layer = RowLinear(torch.nn.Linear(32, 16), LastStates())
     rows = torch.randn(40, 32) * torch.logspace(-6, 6, 40)[:, None]
     together = layer(rows)
     for row in (0, 7, 39):
@@ -80,7 +86,7 @@ def test_a_row_does_not_depend_on_the_others():
 )
 def test_rows_of_no_range_or_much(row):
     linear = torch.nn.Linear(32, 16)
-    found = RowLinear(linear, Latest())(torch.tensor([row]))
+    found = RowLinear(linear, LastStates())(torch.tensor([row]))
     scale = max(1.0, max(map(abs, row)))
     torch.testing.assert_close(found / scale, linear(torch.tensor([row])) / scale, atol=0.05, rtol=0)
 
@@ -89,19 +95,19 @@ def test_rows_of_no_range_or_much(row):
 def test_what_is_not_finite_stays_so_in_its_row_alone(bad):
     rows = torch.randn(3, 32)
     rows[1, 7] = bad
-    finite = RowLinear(torch.nn.Linear(32, 16), Latest())(rows).isfinite()
+    finite = RowLinear(torch.nn.Linear(32, 16), LastStates())(rows).isfinite()
     assert finite.all(1).tolist() == [True, False, True]
     assert not finite[1].any()
 
 
 def test_layers_of_one_parent_quantise_the_same_states_once():
-    latest = Latest()
+    latest = LastStates()
     one, other = (RowLinear(torch.nn.Linear(32, 8), latest) for _ in range(2))
     states = torch.randn(4, 32)
     one(states)
-    kept = latest.rows(states)[0]
+    kept = latest.quantise(states)[0]
     other(states)
-    assert latest.rows(states)[0] is kept
+    assert latest.quantise(states)[0] is kept
     assert not torch.equal(one(states + 1), one(states))
 
 
@@ -114,8 +120,8 @@ def test_an_embedding_is_near():
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-def test_near_to_float32_and_in_its_space(tiny_encoder, cache, pooling):
-    exact, ours = (load(tiny_encoder, f"dtype={d}&pooling={pooling}") for d in ("float32", "int8"))
+def test_near_to_float32_and_in_its_space(checkpoint, cache, pooling):
+    exact, ours = (load(checkpoint, f"dtype={d}&pooling={pooling}") for d in ("float32", "int8"))
     ours.spec.require(exact.spec)
     assert ours.spec.dtype == "int8"
     for role in ("query", "document"):
@@ -123,8 +129,8 @@ def test_near_to_float32_and_in_its_space(tiny_encoder, cache, pooling):
         assert 0.998 < cosines.min() < 1
 
 
-def test_every_layer_and_embedding_is_in_eight_bits(tiny_encoder, cache):
-    model = load(tiny_encoder).model
+def test_every_layer_and_embedding_is_in_eight_bits(checkpoint, cache):
+    model = load(checkpoint).model
     kinds = [type(module) for module in model.modules()]
     assert torch.nn.Linear not in kinds
     assert torch.nn.Embedding not in kinds
@@ -132,28 +138,24 @@ def test_every_layer_and_embedding_is_in_eight_bits(tiny_encoder, cache):
     assert all(not tensor.is_meta for table in (model.parameters(), model.buffers()) for tensor in table)
 
 
-def test_exported_once_and_read_from_there(tiny_encoder, cache, monkeypatch):
-    first = matrix(load(tiny_encoder), ITEMS, "document")
+def test_exported_once_and_read_from_there(checkpoint, cache):
+    first = matrix(load(checkpoint), ITEMS, "document")
     [export] = cache.iterdir()  # and nothing half-written beside it
     assert export.suffix == ".safetensors"
     assert export.stat().st_mode & 0o044
     written = export.stat().st_mtime_ns
-    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
-    monkeypatch.setattr(int8_text, "write", lambda *_: pytest.fail("quantised again"))
-    again = load(tiny_encoder)
-    np.testing.assert_array_equal(matrix(again, ITEMS, "document"), first)
+    np.testing.assert_array_equal(matrix(load(checkpoint), ITEMS, "document"), first)
     assert export.stat().st_mtime_ns == written
     # The file is what is read: a weight changed in it changes the vectors.
     held = load_file(export)
     held["encoder.layer.1.output.LayerNorm.weight"][:16] *= 2
     save_file(held, export)
-    monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
-    assert (matrix(load(tiny_encoder), ITEMS, "document") * first).sum(axis=1).max() < 0.9999
+    assert (matrix(load(checkpoint), ITEMS, "document") * first).sum(axis=1).max() < 0.9999
 
 
-def test_other_weights_or_another_configuration_are_another_export(tiny_encoder, cache, tmp_path):
-    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "copy"))
-    load(tiny_encoder), load(copy)
+def test_other_weights_or_another_configuration_are_another_export(checkpoint, cache, tmp_path):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    load(checkpoint), load(copy)
     assert len(list(cache.iterdir())) == 1  # the same weights elsewhere
     config = (copy / "config.json").read_text()
     (copy / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
@@ -169,15 +171,14 @@ def test_other_weights_or_another_configuration_are_another_export(tiny_encoder,
     assert len(list(cache.iterdir())) == 3
 
 
-def test_a_damaged_export_is_made_again_and_said(tiny_encoder, cache, caplog, monkeypatch):
-    first = matrix(load(tiny_encoder), ITEMS, "document")
+def test_a_damaged_export_is_made_again_and_said(checkpoint, cache, caplog):
+    first = matrix(load(checkpoint), ITEMS, "document")
     [export] = cache.iterdir()
     for damage in (lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[100:]):
         export.write_bytes(damage(export.read_bytes()))
-        monkeypatch.setattr(transformer, "_LIVE", type(transformer._LIVE)())
         with caplog.at_level(logging.WARNING, "crosslens"):
             caplog.clear()
-            np.testing.assert_array_equal(matrix(load(tiny_encoder), ITEMS, "document"), first)
+            np.testing.assert_array_equal(matrix(load(checkpoint), ITEMS, "document"), first)
         assert "is damaged" in caplog.text
 
 
@@ -190,15 +191,15 @@ def test_tied_embeddings_stay_one(tmp_path, cache):
     ids, mask = torch.randint(0, 90, (2, 7)), torch.ones(2, 7, dtype=torch.long)
     with torch.inference_mode():
         expected = model(ids, mask).last_hidden_state
-        made = int8_text.opened(config, "tied", lambda: model, lambda: T5EncoderModel(config)).eval()
+        made = int8_text.open_int8(config, "tied", lambda: model, lambda: T5EncoderModel(config)).eval()
         found = made(ids, mask).last_hidden_state
     assert made.shared is made.encoder.embed_tokens
     cosines = torch.nn.functional.cosine_similarity(found, expected, dim=-1)
     assert 0.995 < cosines.min() < 1
 
 
-def test_nan_in_the_weights_is_named(tiny_encoder, cache, tmp_path):
-    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "copy"))
+def test_nan_in_the_weights_is_named(checkpoint, cache, tmp_path):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     weights = load_file(copy / "model.safetensors")
     weights["encoder.layer.0.intermediate.dense.bias"][3] = float("nan")
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
@@ -206,49 +207,47 @@ def test_nan_in_the_weights_is_named(tiny_encoder, cache, tmp_path):
         matrix(load(copy), ITEMS, "document")
 
 
-def test_a_cache_that_cannot_be_written(tiny_encoder, cache, tmp_path):
+def test_a_cache_that_cannot_be_written(checkpoint, cache, tmp_path):
     (tmp_path / "cache").write_text("a file where the directory should be")
     with pytest.raises(
         InputError, match=r"the int8 form of the checkpoint takes \d+ MB; set CROSSLENS_CACHE"
     ):
-        load(tiny_encoder)
+        load(checkpoint)
 
 
-def test_only_on_a_cpu_that_multiplies_exactly(tiny_encoder, cache, monkeypatch):
-    monkeypatch.setattr(transformer, "resolve_device", lambda device: torch.device("cuda"))
+def test_only_on_a_cpu_that_multiplies_exactly(checkpoint, cache, monkeypatch):
     with pytest.raises(InputError, match="dtype=int8 is for CPUs, not cuda; there take bfloat16 or float16"):
-        load(tiny_encoder)
-    monkeypatch.undo()
-    genuine = torch._int_mm
+        resolve_dtype("int8", torch.device("cuda"))
+    genuine = int8.multiply_int8
 
     def saturating(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return genuine(left, right).clamp(max=127 * 127 * 100)
 
-    int8_text.require_exact.cache_clear()
-    monkeypatch.setattr(torch, "_int_mm", saturating)
+    int8.require_exact.cache_clear()
+    monkeypatch.setattr(int8, "multiply_int8", saturating)
     with pytest.raises(InputError, match="dtype=int8 needs a CPU with VNNI"):
-        load(tiny_encoder)
+        load(checkpoint)
     monkeypatch.undo()
-    int8_text.require_exact()
+    int8.require_exact()
 
 
-def test_an_unknown_precision_lists_the_known(tiny_encoder):
+def test_an_unknown_precision_lists_the_known(checkpoint):
     with pytest.raises(InputError, match=r"dtype.*int4.*int8"):
-        load(tiny_encoder, "dtype=int4")
+        load(checkpoint, "dtype=int4")
 
 
 CODE = """
 import sys
-from crosslens.encoders import registry
 from crosslens.encoders.base import matrix
+from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
-encoder = registry.load(f"hf:{sys.argv[1]}?dtype=int8", device="cpu")
+encoder = load_encoder(f"hf:{sys.argv[1]}?dtype=int8", device="cpu")
 print(matrix(encoder, [Item("a", "The cat")], "query").tobytes().hex())
 """
 
 
-def test_two_processes_at_once(tiny_encoder, cache):
-    command = [sys.executable, "-c", CODE, str(tiny_encoder)]
+def test_two_processes_at_once(checkpoint, cache):
+    command = [sys.executable, "-c", CODE, str(checkpoint)]
     jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [job.communicate()[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import InputError, unknown_name
-from .cache_store import about, connected, day, directory, transaction
+from ...errors import InputError, unknown_name
+from .store import begin, count_days, locate_vector_cache, open_vectors, read_spec
 
 NAME = re.compile(r"([0-9a-f]{12})-(\w+)\.sqlite")
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-# What a file says that is none, is damaged, or lacks our tables; 0 is what `about` says itself.
+# What a file says that is none, is damaged, or lacks our tables; 0 is what `read_spec` says itself.
 UNREADABLE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheFile:
     """One encoder's file: `bytes` on disk, the `day` of the last use (from 1970); `error` says why it cannot be read."""
 
     path: Path
@@ -41,56 +41,58 @@ class Kept:
             "dtype": self.dtype,
             "vectors": self.vectors,
             "bytes": self.bytes,
-            "last_used": _date(self.day),
+            "last_used": _write_date(self.day),
             "error": self.error or None,
         }
 
     def __str__(self) -> str:
-        state = f"{self.vectors:,} vectors, {_size(self.bytes)}, last used {_date(self.day) or 'never'}"
+        state = f"{self.vectors:,} vectors, {_write_size(self.bytes)}, last used {_write_date(self.day) or 'never'}"
         if self.error:
-            state = f"{_size(self.bytes)}, cannot be read ({self.error})"
+            state = f"{_write_size(self.bytes)}, cannot be read ({self.error})"
         return f"{self.fingerprint}  {self.name} in {self.dtype}: {state}"
 
 
 @dataclass(frozen=True)
-class Survey:
+class CacheContents:
     """The whole cache; `removed` vectors and `freed` bytes were taken out of it just now."""
 
     directory: Path
-    kept: tuple[Kept, ...]
+    files: tuple[CacheFile, ...]
     removed: int | None = None
     freed: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        told: dict[str, object] = {
+        contents: dict[str, object] = {
             "directory": str(self.directory),
-            "encoders": [each.to_json() for each in self.kept],
-            "vectors": sum(each.vectors for each in self.kept),
-            "bytes": sum(each.bytes for each in self.kept),
+            "encoders": [each.to_json() for each in self.files],
+            "vectors": sum(each.vectors for each in self.files),
+            "bytes": sum(each.bytes for each in self.files),
         }
         if self.freed is not None:
-            told |= {"removed": self.removed, "freed": self.freed}
-        return told
+            contents |= {"removed": self.removed, "freed": self.freed}
+        return contents
 
     def __str__(self) -> str:
         lines = []
         if self.freed is not None:
-            lines.append(f"{self.removed:,} vectors removed, {_size(self.freed)} freed")
-        lines += map(str, self.kept)
-        total = sum(each.vectors for each in self.kept)
-        size = sum(each.bytes for each in self.kept)
-        lines.append(f"{self.directory}: {total:,} vectors, {_size(size)}")
+            lines.append(f"{self.removed:,} vectors removed, {_write_size(self.freed)} freed")
+        lines += map(str, self.files)
+        total = sum(each.vectors for each in self.files)
+        size = sum(each.bytes for each in self.files)
+        lines.append(f"{self.directory}: {total:,} vectors, {_write_size(size)}")
         return "\n".join(lines)
 
 
-def survey() -> Survey:
+def read_contents() -> CacheContents:
     """What the cache holds, the largest file first."""
-    where = directory()
-    found = [_kept(path) for path in sorted(where.glob("*.sqlite")) if NAME.fullmatch(path.name)]
-    return Survey(where, tuple(sorted(found, key=lambda each: -each.bytes)))
+    where = locate_vector_cache()
+    found = [_read_file(path) for path in sorted(where.glob("*.sqlite")) if NAME.fullmatch(path.name)]
+    return CacheContents(where, tuple(sorted(found, key=lambda each: -each.bytes)))
 
 
-def pruned(*, older_than: int | None = None, encoder: str | None = None, to: str | None = None) -> Survey:
+def prune_cache(
+    *, older_than: int | None = None, encoder: str | None = None, to: str | None = None
+) -> CacheContents:
     """Take vectors out, and what is left of the cache.
 
     Those last used more than `older_than` days ago (0: before today); then the longest unused until the files take
@@ -101,8 +103,8 @@ def pruned(*, older_than: int | None = None, encoder: str | None = None, to: str
     """
     if older_than is not None and older_than < 0:
         raise InputError(f"--older-than counts days and must be 0 or more, not {older_than}")
-    most = None if to is None else size_of(to)
-    chosen = _chosen(survey().kept, encoder)
+    most = None if to is None else parse_size(to)
+    chosen = _choose(read_contents().files, encoder)
     before = sum(each.bytes for each in chosen)
     removed = 0
     sound = []
@@ -112,17 +114,17 @@ def pruned(*, older_than: int | None = None, encoder: str | None = None, to: str
             continue
         sound.append(each.path)
         if older_than is not None:
-            removed += _removed(each.path, day() - older_than)
+            removed += _remove(each.path, count_days() - older_than)
         elif most is None:
-            removed += _removed(each.path, None)
+            removed += _remove(each.path, None)
     if most is not None:
-        removed += _fitted(sound, most)
-    after = sum(_bytes(each.path) for each in chosen)
-    left = survey()
-    return Survey(left.directory, left.kept, removed, before - after)
+        removed += _shrink_to(sound, most)
+    after = sum(_count_bytes(each.path) for each in chosen)
+    left = read_contents()
+    return CacheContents(left.directory, left.files, removed, before - after)
 
 
-def size_of(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes of a size as people write it: `5GB` (10^9), `2GiB` (2^30), `0`; `InputError` if it is none."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text.upper())
     unit = match and (match[2] if match[2].endswith("B") else match[2] + "B")
@@ -131,7 +133,7 @@ def size_of(text: str) -> int:
     return int(float(match[1]) * UNITS[unit])
 
 
-def _chosen(kept: Sequence[Kept], encoder: str | None) -> list[Kept]:
+def _choose(kept: Sequence[CacheFile], encoder: str | None) -> list[CacheFile]:
     if encoder is None:
         return list(kept)
     found = [each for each in kept if encoder in (each.fingerprint, each.name)]
@@ -142,31 +144,31 @@ def _chosen(kept: Sequence[Kept], encoder: str | None) -> list[Kept]:
     return found
 
 
-def _kept(path: Path) -> Kept:
+def _read_file(path: Path) -> CacheFile:
     match = NAME.fullmatch(path.name)
     assert match is not None
     try:
-        with closing(connected(path)) as db:
-            spec = about(db)
+        with closing(open_vectors(path)) as db:
+            spec = read_spec(db)
             vectors, last = db.execute("SELECT count(*), max(day) FROM keys").fetchone()
-        return Kept(path, spec.name, match[1], spec.dtype, vectors, _bytes(path), last)
+        return CacheFile(path, spec.name, match[1], spec.dtype, vectors, _count_bytes(path), last)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in UNREADABLE:
             raise InputError(f"cannot read {path}: {error}") from None
-        return Kept(path, "?", match[1], match[2], 0, _bytes(path), None, str(error))
+        return CacheFile(path, "?", match[1], match[2], 0, _count_bytes(path), None, str(error))
 
 
-def _fitted(paths: Sequence[Path], most: int) -> int:
+def _shrink_to(paths: Sequence[Path], most: int) -> int:
     """Remove the longest unused vectors of all files until these take `most` bytes; how many were removed."""
     removed = 0
-    while (over := sum(map(_bytes, paths)) - most) > 0:
+    while (over := sum(map(_count_bytes, paths)) - most) > 0:
         # What a vector takes is known on average only: so again until it fits.
         days: list[tuple[int, int, float, Path]] = []
         for path in paths:
             if path.exists():
-                with closing(connected(path)) as db:
+                with closing(open_vectors(path)) as db:
                     counts = db.execute("SELECT day, count(*) FROM keys GROUP BY day").fetchall()
-                each = _bytes(path) / max(1, sum(count for _, count in counts))
+                each = _count_bytes(path) / max(1, sum(count for _, count in counts))
                 days += [(used, count, each, path) for used, count in counts]
         if not days:
             break
@@ -178,15 +180,15 @@ def _fitted(paths: Sequence[Path], most: int) -> int:
             if over <= 0:
                 break
         for path, count in quota.items():
-            removed += _removed(path, None, count)
+            removed += _remove(path, None, count)
     return removed
 
 
-def _removed(path: Path, before: int | None, most: int = -1) -> int:
+def _remove(path: Path, before: int | None, most: int = -1) -> int:
     """Remove the vectors last used before a day, the longest unused and oldest first and at most so many."""
     try:
-        with closing(connected(path)) as db:
-            with transaction(db):
+        with closing(open_vectors(path)) as db:
+            with begin(db):
                 db.execute("CREATE TEMP TABLE gone AS SELECT key, row FROM keys LIMIT 0")
                 db.execute(
                     "INSERT INTO gone SELECT key, row FROM keys WHERE day < ? ORDER BY day, row LIMIT ?",
@@ -199,7 +201,7 @@ def _removed(path: Path, before: int | None, most: int = -1) -> int:
             if count:
                 _shrink(db, path)
             if not left:
-                _dropped(db, path)
+                _drop_empty(db, path)
             return int(count)
     except sqlite3.OperationalError as error:
         raise InputError(f"cannot prune {path}: {error}; is another process using it?") from None
@@ -221,7 +223,7 @@ def _shrink(db: sqlite3.Connection, path: Path) -> None:
         ) from None
 
 
-def _dropped(db: sqlite3.Connection, path: Path) -> None:
+def _drop_empty(db: sqlite3.Connection, path: Path) -> None:
     """Remove an empty file, unless another process has it open: that one would write on to nowhere."""
     db.execute("PRAGMA busy_timeout = 0")
     try:
@@ -236,13 +238,13 @@ def _dropped(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _unlink(path: Path) -> None:
-    for each in _parts(path):
+    for each in _list_parts(path):
         each.unlink(missing_ok=True)
 
 
-def _bytes(path: Path) -> int:
+def _count_bytes(path: Path) -> int:
     total = 0
-    for each in _parts(path):
+    for each in _list_parts(path):
         try:
             total += each.stat().st_size
         except FileNotFoundError:
@@ -250,16 +252,16 @@ def _bytes(path: Path) -> int:
     return total
 
 
-def _parts(path: Path) -> list[Path]:
+def _list_parts(path: Path) -> list[Path]:
     """A database's file, and those that SQLite keeps beside it while it is open."""
     return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
 
 
-def _date(number: int | None) -> str | None:
+def _write_date(number: int | None) -> str | None:
     return None if number is None else datetime.fromtimestamp(number * 86400, UTC).date().isoformat()
 
 
-def _size(count: int) -> str:
+def _write_size(count: int) -> str:
     for unit in ("GB", "MB", "KB"):
         if count >= UNITS[unit]:
             return f"{count / UNITS[unit]:.1f} {unit}"

@@ -1,0 +1,192 @@
+"""Where a checkpoint is, and how what it holds is opened: quietly, from safetensors alone and complete, or an error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.utils import cached_file, hub
+
+from ..errors import InputError
+from .offline.packages import is_converted
+from .tokenizers import TOKENIZER_FILES, make_shareable
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+TO_SAFETENSORS = (
+    "import torch, safetensors.torch as s; w = torch.load(d + '/{old}', weights_only=True); "
+    "s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, d + '/{new}', {{'format': 'pt'}})"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint: a directory or a name on the hub, at a revision; its own code runs only where that is trusted.
+
+    `folder` is where in the checkpoint the model lies, if it does not lie at the top.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return self.checkpoint
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.checkpoint).is_dir()
+
+    def find(self, *names: str) -> Path | None:
+        """The path of the first of these files that the checkpoint has, fetched from the hub; None if it has none."""
+        for name in (f"{self.folder}/{each}".lstrip("/") for each in names):
+            if self.is_local:
+                path: str | Path | None = Path(self.checkpoint, name)
+            else:
+                path = cached_file(
+                    self.checkpoint,
+                    name,
+                    revision=self.revision,
+                    _raise_exceptions_for_missing_entries=False,
+                    _raise_exceptions_for_connection_errors=False,
+                )
+            if path is not None and (found := Path(path)).is_file():
+                return found
+        return None
+
+    def require(self, names: Sequence[str], what: str, advice: str = "") -> None:
+        """`InputError` unless the checkpoint has one of these files, which make `what`."""
+        if self.find(*names) is None:
+            raise InputError(f"{self} has no {what} (none of {', '.join(names)}){advice}")
+
+    def read_json(self, name: str) -> Any:
+        """What a JSON file of the checkpoint holds; None if there is no such file, `InputError` if it is not JSON."""
+        if (path := self.find(name)) is None:
+            return None
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON ({error})") from None
+
+    def load(self, auto: Any, **options: Any) -> Any:
+        """`auto.from_pretrained` without its chatter; its failures as an `InputError` of one line."""
+        if self.checkpoint.startswith(("/", ".", "~")) and not self.is_local:
+            raise InputError(f"there is no directory {self}")
+        if self.folder:
+            options["subfolder"] = self.folder
+        level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        try:
+            loaded = auto.from_pretrained(
+                self.checkpoint, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
+            )
+            return make_shareable(loaded)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else type(error).__name__
+            if "trust_remote_code" in str(error):
+                reason = (
+                    "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
+                )
+            kind = auto.__name__.removeprefix("Auto").lower()
+            raise InputError(f"cannot load {self} ({kind}): {reason}") from None
+        finally:
+            transformers.logging.set_verbosity(level)
+            if bars:
+                transformers.logging.enable_progress_bar()
+
+    def load_config(self) -> Any:
+        return self.load(transformers.AutoConfig)
+
+    def load_tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; `InputError` if it has none (transformers would make an empty one up)."""
+        self.require(TOKENIZER_FILES, "tokenizer")
+        return self.load(transformers.AutoTokenizer)
+
+    def load_model(
+        self,
+        auto: Any,
+        is_spare: Callable[[str], bool] = lambda key: False,
+        advice: str = "",
+        **options: Any,
+    ) -> Any:
+        """The model, by the class `auto` of transformers. `is_spare` says which weights may be missing.
+
+        `InputError` if others are, with the `advice`; and how to convert them if all are pickled.
+        """
+        try:
+            model, report = self.load(auto, use_safetensors=True, output_loading_info=True, **options)
+        except InputError:
+            self.require_safetensors(auto.__name__)
+            raise
+        if missing := sorted(key for key in report["missing_keys"] if not is_spare(key)):
+            names = ", ".join(missing[:3])
+            raise InputError(f"{self}: weights are missing from the checkpoint: {names}{advice}")
+        return model
+
+    def require_safetensors(self, auto: str = "AutoModel") -> None:
+        """`InputError` that says how to convert with the class `auto`, if the checkpoint's weights are pickled only."""
+        if self.is_local:
+            if any(Path(self.checkpoint).glob("*.safetensors")):
+                return
+            pickled = [path.name for path in sorted(Path(self.checkpoint).glob("pytorch_model*.bin"))]
+        else:
+            names = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+            try:
+                pickled = [
+                    each for each in names if hub.has_file(self.checkpoint, each, revision=self.revision)
+                ]
+            except (
+                OSError,
+                ValueError,
+                hub.httpx.HTTPError,
+            ):  # no network, no such name: the first error stands
+                return
+        if pickled:
+            code = f"from transformers import {auto} as M; M.from_pretrained(d).save_pretrained(d)"
+            raise self.refuse_pickled(pickled[0], code)
+
+    def refuse_pickled(self, file: str, code: str) -> InputError:
+        """The error for pickled weights; `code` is Python that converts those of a copy in the directory `d`."""
+        if self.is_local:
+            copy = f"from shutil import copytree as f; d = f({self.checkpoint!r}, 'converted')"
+        else:
+            which = f", revision={self.revision!r}" if self.revision else ""
+            copy = (
+                "from huggingface_hub import snapshot_download as f; "
+                f"d = f({self.checkpoint!r}, local_dir='converted'{which})"
+            )
+        return InputError(
+            f"{self} has pickled weights only ({file}), which are not read, since they may hold code; "
+            f'if you trust them, convert them once: python -c "{copy}; {code}"'
+        )
+
+    def identify_weights(self, config: Any = None) -> str:
+        """What the weights are known by: the hub's commit in a loaded configuration, or the hash of a directory's."""
+        commit = getattr(config, "_commit_hash", None)
+        return str(commit or hash_weights(Path(self.checkpoint, self.folder)))
+
+
+def hash_weights(folder: str | Path) -> str:
+    """16 hex digits over a directory's safetensors and tokenizer files; the name of what was made from a package."""
+    folder = Path(folder)
+    if is_converted(folder):
+        return folder.name  # which holds the sha256 of what it was made from
+    tokenizer = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    # Dense layers lie in folders of their own.
+    return hash_files([*sorted(folder.rglob("*.safetensors")), *tokenizer])
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """16 hex digits over the sha256 of each file, in this order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
