@@ -621,7 +621,7 @@ def test_pickled_weights_and_a_missing_package_are_named(checkpoints, tmp_path, 
             "MarianTokenizer requires the SentencePiece library. Check out the instructions on the"
         )
 
-    monkeypatch.setattr(translation_models, "loaded_tokenizer", lacks)
+    monkeypatch.setattr(translation_models.Source, "load_tokenizer", lacks)
     with pytest.raises(InputError, match="Check out"):  # it is installed here: something else is wrong
         stage(checkpoints("marian"))
     monkeypatch.setattr(translation_models.importlib.util, "find_spec", lambda name: None)
