@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...checkpoints.loaded import load_shared
+from ...checkpoints.sharing import load_shared
 from ...errors import InputError
 from ...specs import Spec, distributed
 from ..judges import Judge, find_judge
