@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate
     from .evaluation.table import Table
     from .indexes.base import Index, Recall
-    from .indexes.card import Windows
     from .indexes.registry import create_index, open_index
+    from .indexes.storage.card import Windows
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
     from .multilingual.collections.base import Collection
     from .multilingual.collections.registry import load_collection as collection
@@ -33,8 +33,8 @@ _WHERE = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.table": ("Table",),
     "indexes.base": ("Index", "Recall"),
-    "indexes.card": ("Windows",),
     "indexes.registry": ("create_index", "open_index"),
+    "indexes.storage.card": ("Windows",),
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
     "multilingual.collections.base": ("Collection",),
     "multilingual.collections.registry": ("collection=load_collection",),

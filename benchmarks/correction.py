@@ -19,7 +19,7 @@ from contextlib import redirect_stdout
 from crosslens import create_index, evaluate
 from crosslens.encoders.cache.encoder import add_caches
 from crosslens.encoders.registry import load_encoder
-from crosslens.indexes import derived
+from crosslens.indexes.index import DocumentIndex
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
 from measurements import add_save, save, tabulate
@@ -38,18 +38,18 @@ def main() -> None:
     collection = load_collection(given.collection)
     docs, queries = (list(fill_languages(each)) for each in (collection.docs(), collection.queries()))
     index = create_index("memory://", lexical=False)
-    derived.OPENINGS = 1  # as few as can be, for they are replaced below
+    assert isinstance(index, DocumentIndex)
+    index.statistics.openings = 0  # so that queries are corrected by the mean of documents
     index.add(docs, add_caches([load_encoder(given.encoder, device=given.device)]))
     (space,) = index.card.spaces
     if not space.multilingual:
         sys.exit(f"{given.collection} has one language: nothing is corrected there")
 
     runs = {"uncorrected": index.search(queries, given.k, exact=True, correct=False)}
-    index._moments[space.fingerprint]._asked.clear()
     runs["mean of documents"] = index.search(queries, given.k, exact=True)
     for count in map(int, given.openings.split(",")):
-        derived.OPENINGS = count
-        index._refresh_spaces()
+        index.statistics.openings = count
+        index.statistics.refresh(index.encoders.find)
         runs[f"{count} openings"] = index.search(queries, given.k, exact=True)
     table = evaluate(
         runs,

@@ -79,7 +79,7 @@ class Data:
 def make(folder: Path, rows: int, dim: int, threads: int) -> None:
     """Write the files of `Data`."""
     from crosslens.encoders.base import unit
-    from crosslens.indexes.spaces import TEXT, Moments
+    from crosslens.indexes.moments import TEXT, Moments
 
     random = np.random.default_rng(1)
     spectrum = 1 / np.sqrt(1 + np.arange(dim))
@@ -193,7 +193,7 @@ def lance(data: Data, exact: bool) -> tuple[Search, dict[str, float]]:
 
 def flat(data: Data) -> tuple[Search, dict[str, float]]:
     import torch
-    from crosslens.indexes.flat import FlatSearcher
+    from crosslens.indexes.kinds.flat import FlatSearcher
 
     torch.set_num_threads(data.threads)
     vectors = np.empty((data.rows, data.dim), np.float32)

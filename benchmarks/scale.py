@@ -69,7 +69,7 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
     from crosslens import evaluate, open_index
     from crosslens.encoders.base import matrix
     from crosslens.encoders.registry import load_encoder
-    from crosslens.indexes.encoding import Made
+    from crosslens.indexes.encoding import Precomputed
 
     queries = list(islice(load_collection(topics).queries(), TOPICS))
     opened = open_index(index)
@@ -78,7 +78,7 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
     started = time.perf_counter()
     vectors = matrix(encoder, queries, "query")
     encoded = time.perf_counter() - started
-    opened = open_index(index, encoders=Made(spec, queries, vectors))
+    opened = open_index(index, encoders=Precomputed(spec, queries, vectors))
     opened.search(queries[:8], 10, exact=True)  # the first search opens files
     found = {}
     for deep in (100, DEEP):

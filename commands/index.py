@@ -38,7 +38,7 @@ def index_command(
     json: Json = False,
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
-    from ..indexes.card import Windows
+    from ..indexes.storage.card import Windows
     from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders

@@ -1,8 +1,8 @@
-"""The contract of indexes: `Index`, the `Searcher` inside it, filters, and the recall that `build` measures."""
+"""The contract of indexes: `Index`, the `Searcher` inside it, and the recall that `build` measures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -11,12 +11,15 @@ import numpy as np
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError
 from ..items import Item
+from ..pipeline import Stage
 from ..runs import Run
-from .card import Card
+from .storage.card import Card
+from .storage.filters import Where
+from .storage.resume import Portion
+from .storage.storage import Storage
 
-# Field (`lang`, `modality`, or a key of `Item.meta`) -> the value it must have, or one of several.
-Where = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
 Mode = Literal["dense", "lexical", "hybrid"]
+WINDOW = 512  # items encoded and committed at a time, for each process: what a kill can lose
 
 
 @dataclass(frozen=True)
@@ -32,29 +35,25 @@ class Recall:
     seconds: float = 0.0
 
 
+class PortionWriter(Protocol):
+    """Who encodes and stores in the place of this process: a cluster (`indexes.distributed`)."""
+
+    def store(self, storage: Storage, portions: Iterable[Portion]) -> Iterator[Portion]:
+        """Encode and commit the items of each portion; yields them, in their order, once they are stored."""
+        ...
+
+
 class Index(Protocol):
     """Vectors, full text and the documents behind them, in one place."""
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Where it is."""
+        ...
 
     @property
     def card(self) -> Card:
-        """What it is: its kind, encoders, settings, counts."""
-        ...
-
-    @property
-    def langs(self) -> Mapping[str, int]:
-        """Documents of each language, most first; those without a language are left out."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits over the documents, the spaces and the search structures."""
-        ...
-
-    def __len__(self) -> int:
-        """How many documents it holds."""
+        """What it is and holds."""
         ...
 
     @property
@@ -62,12 +61,41 @@ class Index(Protocol):
         """The encoders whose vectors it holds."""
         ...
 
-    def add(self, items: Iterable[Item], encoders: Encoder | Sequence[Encoder]) -> int:
-        """Encode and store; returns how many items were new or changed. Idempotent by id: a rerun resumes."""
+    @property
+    def langs(self) -> dict[str, int]:
+        """Documents of each language, most first; those without a language are left out."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the documents, the spaces and the search structures; `InputError` if unfinished."""
+        ...
+
+    def __len__(self) -> int:
+        """How many documents are stored."""
+        ...
+
+    def add(
+        self,
+        items: Iterable[Item],
+        encoders: Encoder | Sequence[Encoder] = (),
+        *,
+        progress: Callable[[int], None] | None = None,
+        cluster: PortionWriter | None = None,
+        window: int = WINDOW,
+    ) -> int:
+        """Encode and store items, a `window` or a minute's work at a time; returns how many were new or changed.
+
+        Each encoder gets the items that it can read. Items already stored as they are, with all their vectors, are
+        passed over: after a kill a rerun goes on, and adding twice changes nothing. `progress` gets the number of
+        items done; the workers of `cluster` encode in place of this process. `InputError` names an item that is
+        empty, given twice, or read by no encoder and without text for full text; what was stored before it stays.
+        `SpecMismatch` if an encoder that made vectors here is missing; another encoder adds a space.
+        """
         ...
 
     def build(self, ann: str = "auto") -> Recall:
-        """Make the search structures; recall is measured against exact search, never assumed."""
+        """Make the search structures of the index's kind; recall is measured against exact search, never assumed."""
         ...
 
     def ready(self) -> None:
@@ -76,7 +104,7 @@ class Index(Protocol):
 
     def search(
         self,
-        queries: Iterable[Item] | Run,
+        queries: Iterable[Item | str] | Run,
         k: int,
         *,
         where: Where | None = None,
@@ -84,7 +112,31 @@ class Index(Protocol):
         mode: Mode = "dense",
         correct: bool = True,
     ) -> Run:
-        """The k best documents of each query as a `Run` that keeps this index as its `docs`."""
+        """The k best documents of each query, as a `Run` that keeps this index as its `docs`.
+
+        `dense` scores are cosines (inner products for `dot` spaces) where there is one space with one kind of
+        document; with several spaces, or texts and pictures in one, they are z-scores against each space's
+        background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid` fuses both
+        by reciprocal rank within the query's language (`indexes.fusion`), and is dense alone for queries that hold
+        other than text. `where` keeps documents by `lang`, `modality` or metadata; `exact` passes approximate indexes
+        over; `correct` subtracts language means where a space is multilingual.
+
+        A query that has `Run.probes` is not encoded itself: its probes are, each in its role, and their vectors are
+        averaged (weights of terms added, token vectors put together); full text searches the words of all of them.
+        `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
+        """
+        ...
+
+    def retriever(
+        self,
+        mode: Mode = "dense",
+        k: int = 100,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        correct: bool = True,
+    ) -> Stage:
+        """The search of this index as a pipeline stage."""
         ...
 
     def get(self, ids: Sequence[str]) -> list[Item]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,18 +27,19 @@ from ..encoders.base import Encoder, EncoderSpec, Tokenizes
 from ..encoders.registry import load_encoder
 from ..errors import CrosslensError, InputError
 from ..items import Batch, Item, Role
-from .card import Card
-from .registry import index_class
-from .storage import DATABASE, MEMORY, failing
-from .table import DOCUMENTS, Fresh
-
-if TYPE_CHECKING:
-    from .lance import LanceIndex
+from .base import WINDOW
+from .kinds.base import Kind
+from .registry import find_kind
+from .storage.card import Card
+from .storage.connect import DATABASE, MEMORY, translate_errors
+from .storage.resume import ItemState, Portion
+from .storage.storage import Storage
+from .storage.tables import DOCUMENTS
 
 AHEAD = 2  # shards that a worker has before it, so that it never waits
 BEHIND = 4  # times as many may be done and wait for an earlier one, which a retry holds up
 FREED = 50  # tenths of a second to wait for resources
-RETRIES = 3  # times that Ray starts a worker anew, and a shard, before it gives up
+RETRIES = 3  # times that Ray starts a worker, and a shard, again before it gives up
 log = logging.getLogger("crosslens")
 
 
@@ -70,16 +71,16 @@ class Cluster:
         self._mine = False
 
     def __enter__(self) -> Self:
-        self._ray = _ray()
+        self._ray = _import_ray()
         try:
             self._connect()
-            device, count = self._slots()
+            device, count = self._count_slots()
             gpus = 1 if device == "cuda" else 0
             actor = self._ray.remote(Worker).options(
                 num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
             )
             self._actors = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
-            specs = self._got(self._actors[0].specs.remote())
+            specs = self._get(self._actors[0].specs.remote())
             self.encoders = [_Away(self, number, spec) for number, spec in enumerate(specs)]
         except BaseException:
             self.__exit__()
@@ -94,26 +95,26 @@ class Cluster:
             self._ray.shutdown()
             self._mine = False
 
-    def store(self, index: LanceIndex, parts: Iterable[Fresh]) -> Iterator[Fresh]:
-        """Encode and commit what is fresh in each part; yields the parts, in their order, once they are stored.
+    def store(self, storage: Storage, portions: Iterable[Portion]) -> Iterator[Portion]:
+        """Encode and commit the items of each portion; yields them, in their order, once they are stored.
 
         Shards are committed as they are done, in any order. What is new is appended as fragments, all that are ready
         in one commit; what replaces stored rows comes here as rows. A shard whose worker dies is done again.
         """
-        if index.path == MEMORY:
+        if storage.path == MEMORY:
             raise InputError("workers cannot write to an index in memory: give a directory")
-        shards = _Shards(self._ray, list(self._actors), index)
+        shards = _Shards(self._ray, list(self._actors), storage)
         try:
             most = AHEAD * len(self._actors)
-            for part in parts:
-                shards.start(part)
+            for portion in portions:
+                shards.start(portion)
                 while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
                     shards.collect()
-                yield from shards.done()
+                yield from shards.take_done()
             while shards.running:
                 shards.collect()
-                yield from shards.done()
-            yield from shards.done()
+                yield from shards.take_done()
+            yield from shards.take_done()
         finally:
             self._actors = shards.actors
 
@@ -121,24 +122,24 @@ class Cluster:
         """What the encoder of that number makes of a few items."""
         if not self._actors:
             raise InputError("the workers of this index are gone: open it again to search it")
-        batches: list[Batch] = self._got(self._actors[0].encode.remote(number, items, role))
+        batches: list[Batch] = self._get(self._actors[0].encode.remote(number, items, role))
         return batches
 
-    def _got(self, reference: Any) -> Any:
-        return _got(self._ray, reference)
+    def _get(self, reference: Any) -> Any:
+        return _get_answer(self._ray, reference)
 
     def _connect(self) -> None:
         ray = self._ray
         if ray.is_initialized():
             return
-        # A cluster of our own is gone in a moment: it tells nobody of itself.
+        # A cluster of our own is gone in a moment: it sends no statistics about itself.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray prints what workers say on stdout, which is for results.
         options = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address == "local":
             options |= {"include_dashboard": False}
         try:
-            _reached(self._address)
+            _check_address(self._address)
             ray.init(address=self._address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
             cause = " ".join(str(error).split())[:200]
@@ -148,7 +149,7 @@ class Cluster:
             ) from None
         self._mine = True
 
-    def _slots(self) -> tuple[str, int]:
+    def _count_slots(self) -> tuple[str, int]:
         """The workers' device, and how many there can be."""
         if self._device not in ("auto", "cpu", "cuda"):
             raise InputError(
@@ -168,8 +169,6 @@ class Cluster:
         if not slots:
             raise InputError(f"the Ray cluster at {self._address!r} has no GPU; give --device cpu")
         if self._documents is not None:
-            from .lance import WINDOW
-
             slots = max(1, min(slots, math.ceil(self._documents / WINDOW)))
         return device, slots
 
@@ -182,8 +181,9 @@ class Worker:
             os.chdir(folder)
         self._specs, self._device, self._trust = specs, device, trust_remote_code
         self._target: object = None
+        self._kind: Kind
 
-    # Not in `__init__`: Ray tells of an error there only that the worker died.
+    # Not in `__init__`: of an error there Ray reports only that the worker died.
     @cached_property
     def _encoders(self) -> list[Encoder]:
         return [
@@ -197,20 +197,29 @@ class Worker:
         return list(self._encoders[number].encode(items, role))
 
     def rows(
-        self, path: str, card: Card, items: Sequence[Item], states: Sequence[tuple[str, str]], write: bool
+        self,
+        path: str,
+        card: Card,
+        columns: Sequence[str],
+        items: Sequence[Item],
+        states: Sequence[ItemState],
+        write: bool,
     ) -> list[str] | pa.Table:
-        """The rows of `items`, encoded; with `write` they are in the storage, and what comes are their fragments."""
+        """The rows of `items`, encoded; with `write` they are in the storage, and what comes are their fragments.
+
+        `columns` are those that the documents have now: when there are more of them, the table is opened again.
+        """
+        if self._target != (path, columns):
+            found, detail = find_kind(card.kind)
+            self._kind = found(Storage(path, card), self._device, detail)
+            self._target = (path, columns)
         spaces = [card.space(encoder.spec) for encoder in self._encoders]
-        target = (path, [space.column for space in card.spaces])
-        if self._target != target:
-            self._index = index_class(card.kind)(path, card)
-            self._target = target
-        block = self._index._rows(items, states, spaces, self._encoders)
+        block = self._kind.rows(items, states, spaces, self._encoders)
         if not write:
             return block
-        lance = _lance()
-        with failing("write", path):
-            data = lance.dataset(_uri(path))
+        lance = _import_lance()
+        with translate_errors("write", path):
+            data = lance.dataset(_name_dataset(path))
             made = lance.fragment.write_fragments(
                 block, data, schema=block.schema, data_storage_version=data.data_storage_version
             )
@@ -219,29 +228,29 @@ class Worker:
 
 @dataclass
 class _Shard:
-    part: Fresh
+    portion: Portion
     stored: bool = False
 
 
 @dataclass
 class _Shards:
-    """The shards of one run: under way, and done but not yet told."""
+    """The shards of one run: under way, and done but not yet handed on."""
 
     ray: Any
     actors: list[Any]
-    index: LanceIndex
-    queue: deque[_Shard] = field(default_factory=deque)  # in the order of the parts
+    storage: Storage
+    queue: deque[_Shard] = field(default_factory=deque)  # in the order of the portions
     running: dict[Any, tuple[_Shard, Any]] = field(default_factory=dict)
 
-    def start(self, part: Fresh) -> None:
-        shard = _Shard(part, stored=not part.items)
+    def start(self, portion: Portion) -> None:
+        shard = _Shard(portion, stored=not portion.items)
         self.queue.append(shard)
         if not shard.stored:
             self._send(shard)
 
-    def done(self) -> Iterator[Fresh]:
+    def take_done(self) -> Iterator[Portion]:
         while self.queue and self.queue[0].stored:
-            yield self.queue.popleft().part
+            yield self.queue.popleft().portion
 
     def collect(self) -> None:
         """Wait for a shard, and commit all that are done by then."""
@@ -254,7 +263,7 @@ class _Shards:
         for reference in ready:
             shard, actor = self.running.pop(reference)
             try:
-                made = _got(self.ray, reference)
+                made = _get_answer(self.ray, reference)
             except self.ray.exceptions.RayActorError:
                 self._lost(shard, actor)
             except Exception as error:  # what the others have made is stored first
@@ -266,12 +275,12 @@ class _Shards:
                 else:
                     blocks.append(made)
         if fragments or blocks:
-            self.index._open_for_change()
+            self.storage.begin_change()
         if fragments:
-            _commit(self.index, fragments)
+            _commit(self.storage, fragments)
         for block in blocks:
             # No compaction: it removes files that no version names yet, those of the shards under way among them.
-            self.index._tables.write(block, new=False, compacting=False)
+            self.storage.tables.write(block, new=False, compacting=False)
         for shard in finished:
             shard.stored = True
         if failed is not None:
@@ -283,15 +292,16 @@ class _Shards:
             if id(actor) in loads:
                 loads[id(actor)] += 1
         actor = min(self.actors, key=lambda each: loads[id(each)])
-        part, index = shard.part, self.index
-        write = part.new and not index.path.startswith(DATABASE)  # a database gives nobody its files
-        reference = actor.rows.remote(_path(index.path), index.card, part.items, part.states, write)
+        portion, storage = shard.portion, self.storage
+        write = portion.new and not storage.path.startswith(DATABASE)  # a database gives nobody its files
+        path, columns = _resolve_path(storage.path), list(storage.tables.documents.schema.names)
+        reference = actor.rows.remote(path, storage.card, columns, portion.items, portion.states, write)
         self.running[reference] = (shard, actor)
 
     def _lost(self, shard: _Shard, actor: Any) -> None:
         """Give the shard of a worker that Ray has given up to another one."""
         self.actors = [each for each in self.actors if each is not actor]
-        first, last = shard.part.items[0].id, shard.part.items[-1].id
+        first, last = shard.portion.items[0].id, shard.portion.items[-1].id
         if not self.actors:
             raise CrosslensError(
                 f"the last worker died {RETRIES + 1} times, the last time over the items {first!r} to {last!r}; is "
@@ -325,29 +335,29 @@ class _Away:
     def _tokenizer(self) -> Tokenizes:
         encoder = load_encoder(self.spec.name, device="cpu")
         if not isinstance(encoder, Tokenizes):
-            raise InputError(f"{self.spec.name} cannot tell where its tokens are")
+            raise InputError(f"{self.spec.name} cannot say where its tokens are")
         return encoder
 
 
-def _commit(index: LanceIndex, fragments: Sequence[str]) -> None:
-    """Append fragments to the documents, all or none."""
-    lance = _lance()
+def _commit(storage: Storage, fragments: Sequence[str]) -> None:
+    """Append fragments that workers have written to the documents, in one version."""
+    lance = _import_lance()
     made = [lance.fragment.FragmentMetadata.from_json(each) for each in fragments]
-    with failing("write", index.path):
-        uri = _uri(_path(index.path))
-        version = lance.dataset(uri).version
-        lance.LanceDataset.commit(uri, lance.LanceOperation.Append(made), read_version=version)
-        index._tables.documents.checkout_latest()
+    with translate_errors("write", storage.path):
+        name = _name_dataset(_resolve_path(storage.path))
+        version = lance.dataset(name).version
+        lance.LanceDataset.commit(name, lance.LanceOperation.Append(made), read_version=version)
+        storage.tables.documents.checkout_latest()
 
 
-def _reached(address: str) -> None:
+def _check_address(address: str) -> None:
     """`OSError` where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _got(ray: Any, reference: Any) -> Any:
+def _get_answer(ray: Any, reference: Any) -> Any:
     """What a worker gave back; an error of crosslens there is raised as itself."""
     try:
         return ray.get(reference)
@@ -357,16 +367,16 @@ def _got(ray: Any, reference: Any) -> Any:
         raise
 
 
-def _path(path: str) -> str:
+def _resolve_path(path: str) -> str:
     """Where workers find the index: their working directory is another."""
     return path if "://" in path else str(Path(path).resolve())
 
 
-def _uri(path: str) -> str:
+def _name_dataset(path: str) -> str:
     return f"{path}/{DOCUMENTS}.lance"
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     try:
         import lance  # noqa: F401
         import ray
@@ -377,7 +387,7 @@ def _ray() -> Any:
     return ray
 
 
-def _lance() -> Any:
+def _import_lance() -> Any:
     import lance
     import lance.fragment
 

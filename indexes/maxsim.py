@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..items import Item, Multi, Role
 from ..pipeline import Stage
 from ..runs import Run
+from .encoding import encode_batches
 
 # Numbers (float32) that one block of documents may take: its vectors, and their products with the queries.
 BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20, "mps": 64 << 20}
@@ -65,11 +66,11 @@ def maxsim(
     where = resolve_device(device)
     budget = block or BLOCK[where.type]
     with torch.inference_mode():
-        for rows in _groups([len(query) for query in queries]):
+        for rows in _group_queries([len(query) for query in queries]):
             asked = [torch.from_numpy(np.asarray(queries[row], np.float32)) for row in rows]
             lengths = torch.tensor([len(each) for each in asked], device=where)
             turned = torch.cat(asked).to(where).T
-            for part, places in _blocks(documents.offsets, turned.shape, budget):
+            for part, places in pad_blocks(documents.offsets, turned.shape, budget):
                 vectors = torch.from_numpy(documents.vectors[places.reshape(-1)]).to(where).float()
                 best = (vectors @ turned).view(*places.shape, -1).amax(dim=1)
                 summed = torch.segment_reduce(best.T.contiguous(), "sum", lengths=lengths)
@@ -77,7 +78,7 @@ def maxsim(
     return scores
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _group_queries(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Consecutive queries that have at most `QUERY_TOKENS` vectors together, or one that has more."""
     group: list[int] = []
     held = 0
@@ -91,7 +92,7 @@ def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _blocks(
+def pad_blocks(
     offsets: np.ndarray, turned: tuple[int, ...], budget: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Documents of about one length, and the places of their vectors, int64 [n, longest].
@@ -112,20 +113,18 @@ def _blocks(
         start += size
 
 
-def best(found: Sequence[tuple[str, float]], k: int) -> list[tuple[str, float]]:
+def keep_best(found: Sequence[tuple[str, float]], k: int) -> list[tuple[str, float]]:
     """The k of highest score, ids breaking ties."""
     return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
-def token_vectors(encoder: Encoder, items: Iterable[Item], role: Role) -> Iterator[tuple[str, np.ndarray]]:
+def encode_tokens(encoder: Encoder, items: Sequence[Item], role: Role) -> Iterator[tuple[str, np.ndarray]]:
     """The id and vectors, float32 [tokens, dim], of each item, one by one as they are encoded.
 
     `InputError` if the encoder is not a late-interaction encoder, or gives vectors that are none or not finite.
     """
     spec = encoder.spec
-    for batch in encoder.encode(items, role):
-        if not isinstance(batch, Multi):
-            raise InputError(f"{spec.name} makes {spec.kind} vectors: late interaction needs a late: encoder")
+    for batch in encode_batches(encoder, items, role, Multi):
         for name, vectors in zip(batch.ids, batch.vectors, strict=True):
             if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != spec.dim:
                 raise InputError(
@@ -167,12 +166,12 @@ class MaxSim(Stage):
             for hit in pool:
                 asking.setdefault(hit.id, []).append(query)
         asked = [query for query in run.queries if query.id in pools]
-        queries = dict(token_vectors(self.encoder, asked, "query"))
+        queries = dict(encode_tokens(self.encoder, asked, "query"))
         scores: dict[str, list[tuple[str, float]]] = {query: [] for query in pools}
         names = list(asking)
         for start in range(0, len(names), TOGETHER):
             documents = dict(
-                token_vectors(self.encoder, run.docs.get(names[start : start + TOGETHER]), "document")
+                encode_tokens(self.encoder, run.docs.get(names[start : start + TOGETHER]), "document")
             )
             count["documents"] += len(documents)
             count["tokens"] += sum(map(len, documents.values()))

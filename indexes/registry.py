@@ -1,29 +1,31 @@
-"""Which index kinds there are, and how a directory becomes an index. A new kind is one file and one line."""
+"""Which index kinds there are, and how a directory becomes an index."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders.base import Encoder
-from ..errors import InputError, check_known
-from .card import Card, Windows
-from .storage import is_remote
+from ..errors import InputError
+from ..specs import Spec, find_factory
+from .storage.card import Card, Passages, Windows
+from .storage.connect import is_remote
 
 if TYPE_CHECKING:
-    from .lance import LanceIndex
-    from .passages import PassageIndex
+    from .base import Index
+    from .encoding import SpaceEncoders
+    from .kinds.base import Kind
+    from .storage.storage import Storage
 
-# kind -> module and class, a `LanceIndex`; what follows a colon in the kind (`faiss:HNSW32`) is the class's
-# own.
-INDEXES = {
-    "lance": "indexes.lance:LanceIndex",
-    "flat": "indexes.flat:FlatIndex",
-    "faiss": "indexes.faiss:FaissIndex",
-    "sparse": "indexes.sparse:SparseIndex",
-    "late": "indexes.late:LateIndex",
+# kind -> a `kinds.base.Kind`; what follows a colon in the kind (`faiss:HNSW32`) is the class's own. Other packages add
+# kinds by entry points of the group `crosslens.indexes`.
+KINDS = {
+    "lance": "indexes.kinds.lance:LanceKind",
+    "flat": "indexes.kinds.flat:FlatKind",
+    "faiss": "indexes.kinds.faiss:FaissKind",
+    "sparse": "indexes.kinds.sparse:SparseKind",
+    "late": "indexes.kinds.late:LateKind",
 }
 
 
@@ -36,7 +38,7 @@ def create_index(
     passages: Windows | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> LanceIndex | PassageIndex:
+) -> Index:
     """A new index in the directory `path`, or in memory for `memory://`; one already there is opened.
 
     `path` may be in an object store (`s3://BUCKET/PREFIX`, `gs://`, `az://`) or a database that LanceDB serves
@@ -44,19 +46,15 @@ def create_index(
     found by the best of them. `InputError` if the directory holds an index of another kind or with other settings, or
     other files, and on a kind that needs a directory elsewhere.
     """
-    found = index_class(kind)
+    from .encoding import SpaceEncoders
+    from .storage.storage import Storage
+
+    found = check_kind(kind)
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
-    made = found.create(
-        path,
-        kind=kind,
-        name=name,
-        lexical=lexical,
-        passages=passages,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    return _whole(made)
+    split = Passages(passages) if passages else None
+    storage = Storage.create(path, Card(kind, name, lexical, passages=split))
+    return _assemble(storage, SpaceEncoders(device, trust_remote_code))
 
 
 def open_index(
@@ -65,37 +63,44 @@ def open_index(
     encoders: Encoder | Sequence[Encoder] | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> LanceIndex | PassageIndex:
-    """The index in the directory `path`: a `PassageIndex` if it was made of passages.
+) -> Index:
+    """The index in the directory `path`.
 
     Given encoders must be those that made its vectors, else `SpecMismatch` names the difference; those not
     given are loaded by their SPEC at the first search that needs them. `InputError` if there is no index, or
     one of a newer format.
     """
-    card = Card.read(path)
-    opened = index_class(card.kind)(
-        path, card, encoders=encoders, device=device, trust_remote_code=trust_remote_code
-    )
-    return _whole(opened)
+    from .encoding import SpaceEncoders, list_encoders
+    from .storage.storage import Storage
+
+    storage = Storage.open(path)
+    held = SpaceEncoders(device, trust_remote_code)
+    for encoder in list_encoders(encoders or ()):
+        storage.card.space(encoder.spec)
+        held.give(encoder)
+    return _assemble(storage, held)
 
 
-def index_class(kind: str) -> type[LanceIndex]:
-    """The class of an index kind; `InputError` lists the known ones."""
+def find_kind(kind: str) -> tuple[type[Kind], str]:
+    """The class of an index kind, and what follows the colon in it; `InputError` lists the known ones."""
     family, colon, rest = kind.partition(":")
-    check_known(family, INDEXES, "index kind")
     if colon and not rest:
         raise InputError(f"the index kind {kind!r} has nothing after the colon")
-    module, _, name = INDEXES[family].partition(":")
-    found: type[LanceIndex] = getattr(import_module(f"..{module}", __package__), name)
-    if rest and not found.takes_more:
-        raise InputError(f"the index kind {kind!r}: {family} takes nothing after it")
+    found, spec = find_factory(Spec(family, rest), "indexes", KINDS, "index kind")
+    return found, spec.checkpoint
+
+
+def check_kind(kind: str) -> type[Kind]:
+    """The class of an index kind that can be made here; `InputError` if it is not known, or wrong after the colon."""
+    found, detail = find_kind(kind)
+    found.check_detail(kind.removesuffix(detail).rstrip(":"), detail)
     return found
 
 
-def _whole(index: LanceIndex) -> LanceIndex | PassageIndex:
-    """The index as documents are seen in it."""
-    if index.card.passages is None:
-        return index
+def _assemble(storage: Storage, encoders: SpaceEncoders) -> Index:
+    from .index import DocumentIndex
     from .passages import PassageIndex
 
-    return PassageIndex(index)
+    kind, detail = find_kind(storage.card.kind)
+    index = DocumentIndex(storage, kind(storage, encoders.device, detail), encoders)
+    return index if storage.card.passages is None else PassageIndex(index)

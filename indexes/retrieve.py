@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ..pipeline import Stage
 from ..runs import Run
-from .base import Index, Mode, Where, check_k
+from .base import Index, Mode, check_k
+from .storage.filters import Where
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Retrieve(Stage):
 
     def __str__(self) -> str:
         if self.mode == "lexical":
-            from .fulltext import K1, B
+            from .storage.fulltext import K1, B
 
             return f"lexical (BM25, k1={K1}, b={B})"
         return self.mode if self.correct else f"{self.mode} (uncorrected)"

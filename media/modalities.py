@@ -41,7 +41,7 @@ MEDIA: dict[str, Medium] = {}  # in the order in which joined names (`text+image
 
 def register(medium: Medium) -> None:
     """Add a modality; `InputError` if its name is taken or cannot be that of a column."""
-    if medium.name in MEDIA or medium.name in ("text", "id", "lang", "meta"):
+    if medium.name in MEDIA or medium.name in ("text", "id", "lang", "meta", "modality", "facets", "hash"):
         raise InputError(f"the modality {medium.name!r} is there already")
     if not medium.name.isidentifier() or not medium.name.islower():
         raise InputError(f"{medium.name!r} cannot be the name of a modality: use small letters")

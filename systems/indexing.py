@@ -15,8 +15,8 @@ from ..pipeline import Progress, show_nothing
 
 if TYPE_CHECKING:
     from ..indexes.base import Index, Recall
-    from ..indexes.card import Windows
     from ..indexes.distributed import Cluster
+    from ..indexes.storage.card import Windows
     from ..multilingual.collections.base import Collection
 
 
@@ -89,11 +89,11 @@ def index_collection(
     from ..checkpoints.devices import resolve_devices
     from ..encoders.cache.encoder import add_caches, close_caches
     from ..encoders.workers import open_encoders
-    from ..indexes.passages import counting
-    from ..indexes.registry import create_index, index_class, open_index
+    from ..indexes.registry import check_kind, create_index, open_index
+    from ..indexes.splitting import choose_tokenizer
 
     started = time.perf_counter()
-    index_class(kind)
+    check_kind(kind)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
     with (
@@ -104,7 +104,7 @@ def index_collection(
         if cache and cluster is None:  # Ray's workers are on other machines
             encoders = add_caches(encoders)
         if windows is not None:
-            counting(windows, encoders)
+            choose_tokenizer(windows, encoders)
         loaded = time.perf_counter()
         made = create_index(
             directory,

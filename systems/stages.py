@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import InputError, check_known
 from ..indexes.base import Mode, Where
-from ..indexes.card import Windows
+from ..indexes.storage.card import Windows
 from ..items import Item
 from ..multilingual.collections.documents import fetch_documents
 from ..multilingual.collections.topics import Source

@@ -21,8 +21,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ..errors import InputError, list_few
-from .storage import DATABASE, MEMORY, connected, failing, is_remote
+from ...errors import InputError, list_few
+from ...files import lock_directory
+from .connect import DATABASE, MEMORY, connect_database, is_remote, translate_errors
 
 FILES = "crosslens"  # the table of small files
 LOCK = ".lock"  # the row that says who writes, and until when
@@ -30,7 +31,7 @@ LEASE = 120  # seconds that a writer which is gone still holds the lock
 RENEWED = 20  # seconds between two signs of life
 
 
-class Place(Protocol):
+class FilePlace(Protocol):
     """Small files by name, each written whole or not at all, and the right to write."""
 
     folder: Path | None  # where files of any size may lie, to be mapped into memory
@@ -41,27 +42,27 @@ class Place(Protocol):
 
     def has(self, name: str) -> bool: ...
 
-    def reading(self, name: str) -> AbstractContextManager[Path]:
+    def read(self, name: str) -> AbstractContextManager[Path]:
         """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
         ...
 
-    def writing(self, name: str) -> AbstractContextManager[Path]:
+    def write(self, name: str) -> AbstractContextManager[Path]:
         """Where to write it, as a whole file; it is there when the block ends."""
         ...
 
-    def locked(self) -> AbstractContextManager[None]:
-        """A context manager: the right to write, for one process; `InputError` if another one has it."""
+    def lock(self) -> AbstractContextManager[None]:
+        """The right to write, for one process; `InputError` if another one has it."""
         ...
 
 
-def place_of(path: str | Path) -> Place | None:
+def find_place(path: str | Path) -> FilePlace | None:
     """Where the index at `path` keeps its files; None in memory, where there are none to keep."""
     if str(path) == MEMORY:
         return None
-    return Rows(str(path)) if is_remote(path) else Folder(Path(path))
+    return TablePlace(str(path)) if is_remote(path) else FolderPlace(Path(path))
 
 
-class Folder:
+class FolderPlace:
     """A directory of this machine; the system takes the lock back when its holder ends."""
 
     def __init__(self, path: Path) -> None:
@@ -82,61 +83,42 @@ class Folder:
     def has(self, name: str) -> bool:
         return (self._path / name).exists()
 
-    def reading(self, name: str) -> AbstractContextManager[Path]:
+    def read(self, name: str) -> AbstractContextManager[Path]:
         return nullcontext(self._path / name)
 
-    def writing(self, name: str) -> AbstractContextManager[Path]:
+    def write(self, name: str) -> AbstractContextManager[Path]:
         return nullcontext(self._path / name)
 
-    def locked(self) -> AbstractContextManager[None]:
-        return locked(self._path)
+    def lock(self) -> AbstractContextManager[None]:
+        return lock_directory(self._path)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The right to write to a directory, for one process; the system takes it back when that ends."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    try:
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is writing to {folder}: wait until it is done") from None
-        yield
-
-
-class Rows:
+class TablePlace:
     """Rows `name`, `data`, `until` of a table beside the others.
 
-    Who writes says so in the row of the lock every 20 seconds; one that has been silent for 120 seconds by the clock
-    has lost it, and so has one of this machine that runs no more. Two that ask at once are told apart by the
-    database, where two changes of one row conflict.
+    The writer is named in the row of the lock, which it renews every `renewed` seconds; one that has been silent for
+    120 seconds by the clock has lost it, and so has a process of this machine that runs no more. The database decides
+    between two that ask at once, as two changes of one row conflict.
     """
 
     SCHEMA = pa.schema([("name", pa.string()), ("data", pa.binary()), ("until", pa.float64())])
 
     folder: Path | None = None
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, renewed: float = RENEWED) -> None:
         self.path = path
+        self._renewed = renewed
         self._lost = False
 
     @cached_property
     def _table(self) -> Any:
-        with failing("open", self.path):
-            database = connected(self.path)
+        with translate_errors("open", self.path):
+            database = connect_database(self.path)
             return database.open_table(FILES) if FILES in database.list_tables().tables else None
 
     def begin(self) -> None:
-        with failing("write", self.path):
-            database = connected(self.path)
+        with translate_errors("write", self.path):
+            database = connect_database(self.path)
             names = set(database.list_tables().tables)
             if FILES in names:  # one that was killed before there was a card
                 return
@@ -147,78 +129,75 @@ class Rows:
 
     def has(self, name: str) -> bool:
         try:
-            self._row(name)
+            self._find_row(name)
         except FileNotFoundError:
             return False
         return True
 
     @contextmanager
-    def reading(self, name: str) -> Iterator[Path]:
-        data, _ = self._row(name)
+    def read(self, name: str) -> Iterator[Path]:
+        data, _ = self._find_row(name)
         with TemporaryDirectory(prefix="crosslens-") as folder:
             (Path(folder) / name).write_bytes(data)
             yield Path(folder) / name
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def write(self, name: str) -> Iterator[Path]:
         with TemporaryDirectory(prefix="crosslens-") as folder:
             yield Path(folder) / name
             data = (Path(folder) / name).read_bytes()
         if self._lost:
             raise InputError(f"another process has taken {self.path} over: rerun when it is done")
         row = pa.table([[name], [data], [0.0]], schema=self.SCHEMA)
-        with failing("write", self.path):
+        with translate_errors("write", self.path):
             upsert = self._table.merge_insert("name")
             upsert.when_matched_update_all().when_not_matched_insert_all().execute(row)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
-        until = time.time() + LEASE
-        holder, _ = self._holder()
+        holder, _ = self._find_holder()
         free = f"until < {time.time()}"
-        if _gone(holder):
-            free = f"({free} OR data = {_hex(holder)})"
-        with failing("write", self.path):
-            values = {"data": me.encode(), "until": until}
+        if _is_gone(holder):
+            free = f"({free} OR data = {_to_hex(holder)})"
+        with translate_errors("write", self.path):
+            values = {"data": me.encode(), "until": time.time() + LEASE}
             self._table.update(where=f"name = '{LOCK}' AND {free}", values=values)
-        holder, held = self._holder()
+        holder, until = self._find_holder()
         if holder != me:
             raise InputError(
                 f"another process ({holder.rpartition(':')[0]}) is writing to {self.path}: wait until it is done, or, "
-                f"if it is no more, {max(1, round(held - time.time()))} seconds"
+                f"if it is no more, {max(1, round(until - time.time()))} seconds"
             )
+        mine = f"name = '{LOCK}' AND data = {_to_hex(me)}"
         ended = threading.Event()
-        renewing = threading.Thread(target=self._renew, args=(me, ended), daemon=True)
+        renewing = threading.Thread(target=self._renew, args=(me, mine, ended), daemon=True)
         renewing.start()
         try:
             yield
         finally:
             ended.set()
             renewing.join()
-            with failing("write", self.path):
-                mine = f"name = '{LOCK}' AND data = {_hex(me)}"
+            with translate_errors("write", self.path):
                 self._table.update(where=mine, values={"data": b"", "until": 0.0})
                 if not self.path.startswith(DATABASE):  # which clears up by itself
                     self._table.optimize(cleanup_older_than=timedelta(minutes=10))
 
-    def _renew(self, me: str, ended: threading.Event) -> None:
-        while not ended.wait(RENEWED):
-            with suppress(
-                Exception
-            ):  # a network that fails for a moment; if it is longer, another may take over
-                mine = f"name = '{LOCK}' AND data = {_hex(me)}"
+    def _renew(self, me: str, mine: str, ended: threading.Event) -> None:
+        while not ended.wait(self._renewed):
+            # A network may fail for a moment; if it does so for longer, another process may take over.
+            with suppress(Exception):
                 self._table.update(where=mine, values={"until": time.time() + LEASE})
-                self._lost = self._holder()[0] != me
+                self._lost = self._find_holder()[0] != me
 
-    def _holder(self) -> tuple[str, float]:
-        data, until = self._row(LOCK)
+    def _find_holder(self) -> tuple[str, float]:
+        data, until = self._find_row(LOCK)
         return data.decode(), until
 
-    def _row(self, name: str) -> tuple[bytes, float]:
+    def _find_row(self, name: str) -> tuple[bytes, float]:
         if self._table is None:
             raise FileNotFoundError(name)
-        with failing("read", self.path):
+        with translate_errors("read", self.path):
             self._table.checkout_latest()
             found = self._table.search().where(f"name = '{name}'").limit(1).to_arrow().to_pylist()
         if not found:
@@ -226,11 +205,11 @@ class Rows:
         return found[0]["data"], found[0]["until"]
 
 
-def _hex(text: str) -> str:
+def _to_hex(text: str) -> str:
     return f"X'{text.encode().hex()}'"
 
 
-def _gone(holder: str) -> bool:
+def _is_gone(holder: str) -> bool:
     """Whether the holder of a lock was a process of this machine that runs no more."""
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
-from ..items import Item
-from ..runs import Hit, ranked
+from ...items import Item
+from ...runs import Hit, ranked
+from .filters import quote_all
 
 # The Snowball stemmers of lancedb 0.40, by ISO 639-3.
 STEMMERS = {
@@ -53,7 +54,7 @@ _LETTERS = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "ة": "ه", "\u200
 _WORD = re.compile(r"\w+")
 
 
-def group_of(lang: str | None) -> str:
+def choose_group(lang: str | None) -> str:
     """The group of a language: its own if there is a stemmer, `icu`, or `ngram` for all others and None."""
     lang = SAME.get(lang or "", lang)
     if lang in STEMMERS:
@@ -61,15 +62,15 @@ def group_of(lang: str | None) -> str:
     return "icu" if lang in SEGMENTED else "ngram"
 
 
-def column(group: str) -> str:
+def name_column(group: str) -> str:
     """The full-text column of a group."""
     return f"t_{group}"
 
 
-COLUMNS = tuple(map(column, GROUPS))
+COLUMNS = tuple(map(name_column, GROUPS))
 
 
-def analysed(text: str, group: str) -> str:
+def analyse(text: str, group: str) -> str:
     """A text as its column holds it, and a query as it is asked there.
 
     Composed characters (the tokenizers break words at combining marks), full-width letters made narrow, and
@@ -81,7 +82,7 @@ def analysed(text: str, group: str) -> str:
     return text.translate(_LETTERS) if group == "ngram" else text
 
 
-def settings(group: str) -> FTS:
+def make_tokenizer(group: str) -> FTS:
     """The tokenizer of a group's column."""
     if group in STEMMERS:
         # The simple tokenizer breaks Tamil words at their vowel signs.
@@ -93,15 +94,15 @@ def settings(group: str) -> FTS:
     )
 
 
-def build(table: Any) -> list[str]:
-    """Index the full-text columns of a table anew; returns the groups that have text."""
-    groups = [group for group in GROUPS if table.count_rows(f"{column(group)} IS NOT NULL")]
+def index_text(table: Any) -> list[str]:
+    """Index the full-text columns of a table, in place of earlier indexes; returns the groups that have text."""
+    groups = [group for group in GROUPS if table.count_rows(f"{name_column(group)} IS NOT NULL")]
     for group in groups:
-        table.create_index(column(group), config=settings(group), replace=True)
+        table.create_index(name_column(group), config=make_tokenizer(group), replace=True)
     return groups
 
 
-def search(
+def search_text(
     table: Any, query: Item, groups: Sequence[str], k: int, where: str | None, *, own_language: bool = False
 ) -> tuple[Hit, ...]:
     """The k best documents for the query's text, among `groups`, by weighted reciprocal rank.
@@ -114,23 +115,23 @@ def search(
     known.
     """
     if own_language and query.lang is not None:
-        where = _both(where, _spoken(query.lang))
+        where = _join_conditions(where, _in_language(query.lang))
     text = query.text or ""
-    own = group_of(query.lang)
+    own = choose_group(query.lang)
     others = [group for group in groups if group not in (own, "ngram")]
     mine, foreign = where, where
     if own == "ngram" and query.lang is not None:
-        mine = _both(where, _spoken(query.lang))
-        foreign = _both(where, f"lang != {_quoted(query.lang)}")  # which null does not satisfy
+        mine = _join_conditions(where, _in_language(query.lang))
+        foreign = _join_conditions(where, f"lang != {quote_all([query.lang])}")  # which null does not satisfy
     weight = FOREIGN if query.lang is not None else 1.0
     lists = []
     if own in groups:
-        lists.append((1.0, _matches(table, _asked(text, own), k, mine)))
+        lists.append((1.0, _find_hits(table, _match(text, own), k, mine)))
     if others:
-        either = BooleanQuery([(Occur.SHOULD, _asked(text, group)) for group in others])
-        lists.append((weight, _matches(table, either, k, where)))
+        either = BooleanQuery([(Occur.SHOULD, _match(text, group)) for group in others])
+        lists.append((weight, _find_hits(table, either, k, where)))
     if "ngram" in groups and (own != "ngram" or query.lang is not None):
-        lists.append((weight, _sharing(table, text, k, foreign)))
+        lists.append((weight, _find_sharing(table, text, k, foreign)))
     if len(lists) == 1:
         return lists[0][1]
     return ranked(
@@ -138,44 +139,40 @@ def search(
     )[:k]
 
 
-def _asked(text: str, group: str) -> MatchQuery:
+def _match(text: str, group: str) -> MatchQuery:
     """The words of a text, any of which may match; nothing in it is an operator."""
-    return MatchQuery(analysed(text, group), column(group))
+    return MatchQuery(analyse(text, group), name_column(group))
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _in_language(lang: str) -> str:
+    return f"(lang = {quote_all([lang])} OR lang IS NULL)"
 
 
-def _spoken(lang: str) -> str:
-    return f"(lang = {_quoted(lang)} OR lang IS NULL)"
-
-
-def _both(where: str | None, condition: str) -> str:
+def _join_conditions(where: str | None, condition: str) -> str:
     return f"({where}) AND {condition}" if where else condition
 
 
-def _matches(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
-    found = table.search(query, query_type="fts").select(["id", "_score"]).limit(k)
-    rows = (found.where(where) if where else found).to_arrow()
-    return ranked(zip(rows["id"].to_pylist(), rows["_score"].to_pylist(), strict=True))
+def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
+    return ranked(_search(table, query, ["id", "_score"], k, where))
 
 
-def _sharing(table: Any, text: str, k: int, where: str | None) -> tuple[Hit, ...]:
+def _find_sharing(table: Any, text: str, k: int, where: str | None) -> tuple[Hit, ...]:
     """Hits in `ngram` that hold a whole word of the text, of three characters or more."""
-    words = {word for word in _words(analysed(text, "ngram")) if len(word) > 2}
+    words = {word for word in _split_words(analyse(text, "ngram")) if len(word) > 2}
     if not words:
         return ()
-    name = column("ngram")
-    found = (
-        table.search(_asked(" ".join(sorted(words)), "ngram"), query_type="fts")
-        .select(["id", "_score", name])
-        .limit(k)
-    )
+    query = _match(" ".join(sorted(words)), "ngram")
+    rows = _search(table, query, ["id", "_score", name_column("ngram")], k, where)
+    return ranked((id, score) for id, score, held in rows if words & _split_words(held))
+
+
+def _search(
+    table: Any, query: FullTextQuery, columns: list[str], k: int, where: str | None
+) -> Iterator[tuple[Any, ...]]:
+    found = table.search(query, query_type="fts").select(columns).limit(k)
     rows = (found.where(where) if where else found).to_arrow()
-    listed = zip(*(rows[part].to_pylist() for part in ("id", "_score", name)), strict=True)
-    return ranked((id, score) for id, score, held in listed if words & _words(held))
+    return zip(*(rows[name].to_pylist() for name in columns), strict=True)
 
 
-def _words(text: str) -> set[str]:
+def _split_words(text: str) -> set[str]:
     return set(_WORD.findall(text.casefold()))

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
-from ..checkpoints.devices import is_out_of_memory, resolve_device
-from ..errors import InputError
-from .ann import CUTOFFS
-from .base import Recall, Searcher, Where, check_k
-from .card import Card, Space
-from .lance import Found, LanceIndex
-from .table import where_sql
+from ...checkpoints.devices import is_out_of_memory, resolve_device
+from ...errors import InputError
+from ..base import Recall, Searcher, check_k
+from ..storage.card import Space
+from ..storage.storage import Storage
+from ..storage.tables import Tables
+from .base import Rankings, SpaceQueries
+from .dense import DenseKind
+from .recall import check_exact, exact_recall
 
 log = logging.getLogger("crosslens")
-Kind = TypeVar("Kind", bound=Searcher)
+S = TypeVar("S", bound=Searcher)
 
 TOGETHER = 64  # queries a matrix product
 BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
@@ -103,16 +104,16 @@ class FlatSearcher:
         """The same for up to 64 queries, with k rows there to find; `chosen` are the rows allowed, rising."""
         count = len(self._host) if chosen is None else len(chosen)
         if len(queries) == 1 and self._rows.device.type == "cpu":
-            candidates, scores = self._one(queries[0], k, chosen)
+            candidates, scores = self._search_one(queries[0], k, chosen)
         else:
             group = max(GROUP, -(-count * len(queries) * 4 // MAXIMA))
             group = 1 if 4 * k * group > count else group
-            places = self._proposed(queries, k, chosen, group).cpu().numpy()
+            places = self._propose(queries, k, chosen, group).cpu().numpy()
             # The end of the last group is not there: its place is scored as the last row, and struck out.
             absent = places >= count
             places = np.minimum(places, count - 1)
             candidates = places if chosen is None else chosen[places]
-            scores = self._scores(queries, candidates)
+            scores = self._score(queries, candidates)
             scores[absent] = -np.inf
         if candidates.shape[1] > k:
             best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
@@ -120,7 +121,7 @@ class FlatSearcher:
         order = np.lexsort((candidates, -scores), axis=1)
         return np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1)
 
-    def _proposed(self, queries: np.ndarray, k: int, chosen: np.ndarray | None, group: int) -> torch.Tensor:
+    def _propose(self, queries: np.ndarray, k: int, chosen: np.ndarray | None, group: int) -> torch.Tensor:
         """Places (in `chosen`, or rows) of the k groups with the highest scores: int64 [q, k * group]."""
         device = self._rows.device
         turned = torch.from_numpy(queries).to(device).T
@@ -147,7 +148,7 @@ class FlatSearcher:
             for start in range(0, len(wanted), size):
                 yield start, self._rows.index_select(0, wanted[start : start + size])
 
-    def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _score(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products of each query with its own rows int64 [q, c]: float32 [q, c]."""
         scores = np.empty(rows.shape, np.float32)
         if self._rows.device.type == "cpu":
@@ -159,129 +160,133 @@ class FlatSearcher:
             out[:] = (block * torch.from_numpy(query).to(block.device)).sum(dim=1).cpu().numpy()
         return scores
 
-    def _one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _search_one(
+        self, query: np.ndarray, k: int, chosen: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not."""
         block = self._host if chosen is None else self._host[chosen]
         scores = np.empty(len(block), np.float32)
         step = -(-len(block) // torch.get_num_threads()) if len(block) >= THREADED_FROM else len(block)
 
-        def score(start: int) -> None:
+        def score_from(start: int) -> None:
             np.vecdot(block[start : start + step], query, out=scores[start : start + step])
 
         starts = range(0, len(block), step)
         if len(starts) == 1:
-            score(0)
+            score_from(0)
         else:
             with ThreadPoolExecutor(len(starts)) as pool:
-                list(pool.map(score, starts))
+                list(pool.map(score_from, starts))
         best = torch.from_numpy(scores).topk(k, sorted=False).indices.numpy()
         return (best if chosen is None else chosen[best])[None], scores[best][None]
 
 
 @dataclass
-class Held(Generic[Kind]):
+class LoadedSpace(Generic[S]):
     """A space in memory: a searcher, and `ids` (an object array) that names its rows."""
 
     ids: np.ndarray
-    searcher: Kind
+    searcher: S
 
     @cached_property
     def rows(self) -> dict[str, int]:
         """The row of each id."""
         return {id: row for row, id in enumerate(self.ids.tolist())}
 
+    def mask(self, ids: Iterable[str]) -> np.ndarray:
+        """Which rows are of `ids`, bool [n]."""
+        mask = np.zeros(len(self.ids), bool)
+        mask[[self.rows[id] for id in ids if id in self.rows]] = True
+        return mask
 
-class FlatIndex(LanceIndex):
-    """A `LanceIndex` whose vectors are loaded once and searched exactly, on a GPU where there is one.
+    def rank(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Rankings:
+        """The nearest of each query by id; rows that are not there are left out."""
+        return [
+            list(zip(self.ids[mine[mine >= 0]].tolist(), theirs[mine >= 0].tolist(), strict=True))
+            for mine, theirs in zip(*self.searcher.nearest(queries, k, allowed), strict=True)
+        ]
 
-    For experiments: batches of queries run many times faster than from disk. Needs 4 bytes a dimension and
-    vector.
-    """
 
-    def __init__(self, path: str | Path, card: Card, **settings: Any) -> None:
-        super().__init__(path, card, **settings)
-        self._loaded: dict[tuple[str, bool], Held[FlatSearcher]] = {}
+class FilterMasks:
+    """The rows of each space that the latest filters keep, as masks."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self._masks: dict[tuple[str, str], np.ndarray] = {}
 
-    def build(self, ann: str = "auto") -> Recall:
-        """Load the vectors; `ann` is `auto` or `none`, as search is exact."""
-        if ann not in ("auto", "none"):
-            raise InputError(
-                f"a flat index searches exactly and has no {ann}: write auto, or make it of kind lance"
-            )
-        started = time.perf_counter()
-        self._require_complete()
-        for space in self.card.spaces:
-            self._held(space, space.multilingual)
-        return Recall("flat", 0, dict.fromkeys(CUTOFFS, 1.0), round(time.perf_counter() - started, 3))
-
-    def _nearest(
-        self,
-        space: Space,
-        vectors: np.ndarray,
-        k: int,
-        where: Where | None,
-        exact: bool,
-        corrected: bool,
-    ) -> Found:
-        held = self._held(space, corrected)
-        rows, scores = held.searcher.nearest(vectors, k, self._allowed(space, held, where))
-        return named(held.ids, rows, scores)
-
-    def _vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        held = self._held(space, corrected)
-        rows = np.array([held.rows.get(id, -1) for id in ids], np.int64)
-        found = np.full((len(ids), space.spec.dim), np.nan, np.float32)
-        found[rows >= 0] = held.searcher.vectors[rows[rows >= 0]]
-        return found
-
-    def _refresh(self) -> None:
-        self._forget()
-        super()._refresh()
-
-    def _held(self, space: Space, corrected: bool) -> Held[FlatSearcher]:
-        """Loaded by the first search that needs it: corrected and raw vectors are two sets."""
-        key = (space.fingerprint, corrected)
-        if key not in self._loaded:
-            ids, vectors = self._read(space, corrected)
-            self._loaded[key] = Held(np.array(ids, object), FlatSearcher(vectors, self._device))
-        return self._loaded[key]
-
-    def _read(self, space: Space, corrected: bool) -> tuple[list[str], np.ndarray]:
-        """Ids and vectors float32 [n, dim] of a space, in the order of the table."""
-        vectors = np.empty((sum(space.counts.values()), space.spec.dim), np.float32)
-        ids: list[str] = []
-        for names, _, _, block in self._tables.blocks(space, corrected):
-            ids += names
-            if len(ids) <= len(vectors):
-                vectors[len(ids) - len(names) : len(ids)] = block
-        if len(ids) != len(vectors):
-            raise InputError(f"{self.path} has changed since it was opened: open it again")
-        return ids, vectors
-
-    def _allowed(self, space: Space, held: Held[Any], where: Where | None) -> np.ndarray | None:
-        """The rows that a filter keeps, as a mask; the latest filters are remembered."""
-        condition = where_sql(where, self.card.keys)
+    def get(
+        self, space: Space, condition: str | None, mask: Callable[[list[str]], np.ndarray]
+    ) -> np.ndarray | None:
+        """The mask of an SQL condition, made of the ids that match by `mask`; None without a condition."""
         if condition is None:
             return None
         # The rows of a space are in one order, corrected or not, here and in files made from it.
         key = (space.fingerprint, condition)
         if key not in self._masks:
-            mask = np.zeros(len(held.ids), bool)
-            mask[[held.rows[id] for id in self._tables.matching(condition) if id in held.rows]] = True
             if len(self._masks) >= MASKS:
                 del self._masks[next(iter(self._masks))]
-            self._masks[key] = mask
+            self._masks[key] = mask(self._tables.list_ids(condition))
         return self._masks[key]
 
-    def _forget(self) -> None:
-        self._loaded.clear()
+    def clear(self) -> None:
         self._masks.clear()
 
 
-def named(ids: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> Found:
-    """Rows int64 [q, k] and scores as ids with their scores; -1 is left out."""
-    return [
-        list(zip(ids[mine[mine >= 0]].tolist(), theirs[mine >= 0].tolist(), strict=True))
-        for mine, theirs in zip(rows, scores, strict=True)
-    ]
+class FlatKind(DenseKind):
+    """Vectors are loaded once and searched exactly, on a GPU where there is one.
+
+    For experiments: batches of queries run many times faster than from disk. Needs 4 bytes a dimension and vector.
+    """
+
+    def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
+        super().__init__(storage, device, detail)
+        self.masks = FilterMasks(storage.tables)
+        self._loaded: dict[tuple[str, bool], LoadedSpace[FlatSearcher]] = {}
+
+    def build(self, ann: str) -> Recall:
+        """Load the vectors; `ann` is `auto` or `none`, as search is exact."""
+        check_exact(ann, "flat")
+        started = time.perf_counter()
+        for space in self.storage.card.spaces:
+            self.load(space, space.multilingual)
+        return exact_recall("flat", started)
+
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        loaded = self.load(asked.space, asked.corrected)
+        return loaded.rank(asked.vectors, k, self.masks.get(asked.space, condition, loaded.mask))
+
+    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        loaded = self.load(space, corrected)
+        rows = np.array([loaded.rows.get(id, -1) for id in ids], np.int64)
+        found = np.full((len(ids), space.spec.dim), np.nan, np.float32)
+        found[rows >= 0] = loaded.searcher.vectors[rows[rows >= 0]]
+        return found
+
+    def discard(self) -> None:
+        self._loaded.clear()
+        self.masks.clear()
+        super().discard()
+
+    def has_loaded(self, space: Space, corrected: bool) -> bool:
+        """Whether the vectors of a space are in memory."""
+        return (space.fingerprint, corrected) in self._loaded
+
+    def load(self, space: Space, corrected: bool) -> LoadedSpace[FlatSearcher]:
+        """The vectors of a space in memory, raw or corrected: these are two sets."""
+        key = (space.fingerprint, corrected)
+        if key not in self._loaded:
+            ids, vectors = self._read(space, corrected)
+            self._loaded[key] = LoadedSpace(np.array(ids, object), FlatSearcher(vectors, self.device))
+        return self._loaded[key]
+
+    def _read(self, space: Space, corrected: bool) -> tuple[list[str], np.ndarray]:
+        """Ids and vectors float32 [n, dim] of a space, in the order of the table."""
+        vectors = np.empty((space.count, space.spec.dim), np.float32)
+        ids: list[str] = []
+        for names, _, _, block in self.storage.tables.blocks(space, corrected):
+            ids += names
+            if len(ids) <= len(vectors):
+                vectors[len(ids) - len(names) : len(ids)] = block
+        if len(ids) != len(vectors):
+            raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
+        return ids, vectors

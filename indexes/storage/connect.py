@@ -1,4 +1,4 @@
-"""The places that an index can be in, and what goes wrong there."""
+"""The locations that an index can be in, and the errors of storage there as one clear line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, unknown_name
+from ...errors import InputError, check_known
 
 MEMORY = "memory://"
 DATABASE = "db://"  # a database that LanceDB serves
@@ -21,13 +21,11 @@ def is_remote(path: str | Path) -> bool:
     scheme, colons, _ = str(path).partition("://")
     if not colons or str(path) == MEMORY:
         return False
-    known = (DATABASE, *STORES)
-    if (start := scheme + colons) not in known:
-        raise unknown_name(start, (MEMORY, *known), "kind of location")
+    check_known(scheme + colons, (MEMORY, DATABASE, *STORES), "kind of location")
     return True
 
 
-def connected(path: str | Path) -> Any:
+def connect_database(path: str | Path) -> Any:
     """The LanceDB database at `path`; keys come from the environment (AWS_*, LANCEDB_API_KEY).
 
     A `db://` database is in the region LANCEDB_REGION (us-east-1), or at the address LANCEDB_HOST_OVERRIDE.
@@ -44,8 +42,8 @@ def connected(path: str | Path) -> Any:
 
 
 @contextmanager
-def failing(what: str, where: str) -> Iterator[None]:
-    """`InputError` in place of what LanceDB raises when a file cannot be read or written."""
+def translate_errors(what: str, where: str) -> Iterator[None]:
+    """`InputError` in place of what LanceDB raises when it cannot `what` (read, write, open) the files of `where`."""
     try:
         yield
     except InputError:
@@ -63,11 +61,11 @@ def failing(what: str, where: str) -> Iterator[None]:
         if not known:
             raise
         raise InputError(
-            f"cannot {what} {where}: {_cause(text)}; nothing stored is lost, mend it and rerun"
+            f"cannot {what} {where}: {_find_cause(text)}; nothing stored is lost: repair it and rerun"
         ) from None
 
 
-def _cause(text: str) -> str:
-    """What says most in an error of the storage: the system's words, or an object store's, or the beginning."""
+def _find_cause(text: str) -> str:
+    """The system's words in an error of the storage, or those of an object store, or its beginning."""
     found = re.search(r"([A-Z][\w ,]*\(os error \d+\))|<Message>(.*?)</Message>", text)
     return (found.group(1) or found.group(2)) if found else text[:200]

@@ -1,21 +1,18 @@
-"""`crosslens.json`: what an index is, which encoders made its vectors, what it holds, if it is finished."""
+"""The card of an index: what it is, which encoders made its vectors, what it holds, and whether it is finished."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..encoders.base import EncoderSpec
-from ..errors import InputError, SpecMismatch
-from ..files import write_atomically
-from .places import Place, place_of
+from ...encoders.base import EncoderSpec
+from ...errors import InputError, SpecMismatch
+from ...media.modalities import join_modalities
 
 FORMAT = 1
-FILE = "crosslens.json"
 
 
 @dataclass
@@ -61,14 +58,28 @@ class Space:
         """The column of its language-corrected vectors, in their own table."""
         return f"c_{self.fingerprint}"
 
+    @property
+    def count(self) -> int:
+        """How many documents have vectors."""
+        return sum(self.counts.values())
+
+    def reads(self, modality: str) -> str:
+        """What the encoder reads of a document of a modality (`text+image`); empty if nothing."""
+        return join_modalities(set(modality.split("+")) & set(self.spec.modalities))
+
+    def read_all(self, modalities: Sequence[str]) -> list[str]:
+        """`reads` for each of many documents, whose modalities are few."""
+        read = {each: self.reads(each) for each in set(modalities)}
+        return [read[each] for each in modalities]
+
 
 @dataclass(frozen=True)
 class Windows:
     """How documents are split into passages: `window` tokens each, a new one every `stride` tokens.
 
     The defaults are those of ColBERT-X on the long news of NeuCLIR (Nair et al. 2022; Yang et al. 2024). Tokens are
-    those of the index's first encoder of text that can tell them, or of the encoder that the SPEC `tokenizer`
-    names, as an index without encoders needs. `InputError` unless 1 <= stride <= window.
+    those of the index's first encoder of text that says where its tokens are, or of the encoder that the SPEC
+    `tokenizer` names, as an index without encoders needs. `InputError` unless 1 <= stride <= window.
     """
 
     window: int = 180
@@ -85,13 +96,16 @@ class Windows:
 
     @classmethod
     def of(cls, window: int | None = None, stride: int | None = None) -> Windows:
-        """The windows that are meant where one number, or neither, is given: a stride is half its window."""
+        """Windows of which one number, or neither, is given: a stride is half its window."""
         window = cls.window if window is None else window
         return cls(window, max(1, window // 2) if stride is None else stride)
 
     def __str__(self) -> str:
         by = f" of {self.tokenizer}" if self.tokenizer else ""
         return f"passages of {self.window} tokens{by} (stride {self.stride})"
+
+
+FIRST = "#0"  # how the ids of documents' first passages end: each document has just one
 
 
 @dataclass
@@ -108,7 +122,7 @@ class Passages:
 
 @dataclass
 class Card:
-    """The state of an index beside its tables; written whole under a temporary name and renamed.
+    """The state of an index beside its tables, `crosslens.json`.
 
     With `passages` the rows are parts of documents; `documents` and `langs` count whole documents all the same.
     """
@@ -167,6 +181,7 @@ class Card:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Card:
+        """What `to_json` gave; `ValueError`, `KeyError` or `TypeError` if it is damaged."""
         fields = {key: value for key, value in data.items() if key != "format"}
         spaces = []
         for stored in fields.pop("spaces"):
@@ -177,73 +192,7 @@ class Card:
             if ann is not None:
                 ann = Ann(**{**ann, "recall": {int(k): v for k, v in ann["recall"].items()}})
             spaces.append(Space(spec, stored["counts"], stored["multilingual"], ann))
-        passages = fields.pop("passages", None)  # indexes made before there were passages say nothing of them
+        passages = fields.pop("passages", None)  # older indexes have no such field
         if passages is not None:
             passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
         return cls(spaces=spaces, passages=passages, **fields)
-
-    def write(self, place: Place) -> None:
-        """`InputError` if it cannot be written, a full disk included."""
-        with place.writing(FILE) as path, write_atomically(path) as out:
-            json.dump(self.to_json(), out, ensure_ascii=False, indent=2)
-
-    @classmethod
-    def read(cls, path: str | Path) -> Card:
-        """The card of the index in `path`; `InputError` if it is missing, damaged or of a newer format."""
-        file = f"{path}/{FILE}"
-        try:
-            if (place := place_of(path)) is None:
-                raise FileNotFoundError
-            with place.reading(FILE) as found:
-                data = json.loads(found.read_text(encoding="utf-8"))
-            format = data["format"]
-        except FileNotFoundError:
-            raise InputError(
-                f"{path} is not an index (it has no {FILE}); make one with `crosslens index`"
-            ) from None
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror}") from None
-        except InputError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is damaged ({error}); make the index again") from None
-        if format != FORMAT:
-            raise SpecMismatch(
-                f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
-                "update crosslens or make the index again"
-            )
-        try:
-            return cls.from_json(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is damaged ({error}); make the index again") from None
-
-
-def begun(path: str | Path, wanted: Card) -> Card:
-    """`wanted`, written into `path`, a new or empty directory; or the card of the index that is there already.
-
-    In memory it is not written. `InputError` if the one there is of another kind or has other settings, or if the
-    directory holds other files.
-    """
-    place = place_of(path)
-    if place is None:
-        return wanted
-    if place.has(FILE):
-        card = Card.read(path)
-        wished = {"kind": wanted.kind, "name": wanted.name or card.name, "lexical": wanted.lexical}
-        for setting, value in wished.items():
-            if getattr(card, setting) != value:
-                raise InputError(
-                    f"{path} is an index with {setting}={getattr(card, setting)!r}, not {value!r}; "
-                    "give another directory or the same settings"
-                )
-        there, asked = (
-            str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted)
-        )
-        if there != asked:
-            raise InputError(
-                f"{path} is an index of {there}, not of {asked}; give another directory or the same settings"
-            )
-        return card
-    place.begin()
-    wanted.write(place)
-    return wanted

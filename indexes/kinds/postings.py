@@ -14,8 +14,8 @@ from typing import IO, Any, Self
 import numpy as np
 import scipy.sparse
 
-from ..errors import InputError
-from .table import digest
+from ...errors import InputError
+from ...items import hash_text
 
 BLOCK = 1 << 16  # documents a block: their numbers fit into 16 bits, and a block's scores into a core's cache
 POSTINGS = 8 << 20  # postings a block: what is held in memory while it is turned round
@@ -61,7 +61,7 @@ class Postings:
     def of(cls, rows: Iterable[Rows], vocabulary: int) -> Self:
         """Postings in memory."""
         parts: dict[str, list[np.ndarray]] = {name: [] for name in FILES}
-        for block in _blocks(rows, vocabulary):
+        for block in _make_blocks(rows, vocabulary):
             for name, part in block.items():
                 parts[name].append(part)
         return cls(
@@ -84,7 +84,7 @@ class Postings:
                     name: files.enter_context(_Growing(partial / f"{name}.npy", kind))
                     for name, kind in FILES.items()
                 }
-                for block in _blocks(rows, vocabulary):
+                for block in _make_blocks(rows, vocabulary):
                     for name, part in block.items():
                         arrays[name].extend(part)
             if folder.exists():
@@ -154,15 +154,17 @@ class Postings:
             spans = np.asarray(self.arrays["starts"][bounds[block] : end + 1])
             for row, best in enumerate(found):
                 part = slice(queries.indptr[row], queries.indptr[row + 1])
-                scores = self._scores(queries.indices[part], queries.data[part], terms, spans, stop - start)
+                scores = self._score_block(
+                    queries.indices[part], queries.data[part], terms, spans, stop - start
+                )
                 if scores is None:
                     continue
                 if mine is not None:
                     scores *= mine
-                found[row] = _merged(best, _best(scores, k), start, k)
-        return [self._named(rows, scores, k) for rows, scores in found]
+                found[row] = _merge(best, _pick_best(scores, k), start, k)
+        return [self._name_hits(rows, scores, k) for rows, scores in found]
 
-    def _scores(
+    def _score_block(
         self, asked: np.ndarray, weights: np.ndarray, terms: np.ndarray, spans: np.ndarray, documents: int
     ) -> np.ndarray | None:
         """The scores of a block's documents, float32 [documents]; `None` where no term of the query occurs."""
@@ -183,7 +185,7 @@ class Postings:
         scores: np.ndarray = columns @ weights[held]
         return scores
 
-    def _named(self, rows: np.ndarray, scores: np.ndarray, k: int) -> list[tuple[str, float]]:
+    def _name_hits(self, rows: np.ndarray, scores: np.ndarray, k: int) -> list[tuple[str, float]]:
         hits = zip(self.names(rows), scores.tolist(), strict=True)
         return nsmallest(k, hits, key=lambda hit: (-hit[1], hit[0]))
 
@@ -196,11 +198,11 @@ class Postings:
 
     def mask(self, ids: Iterable[str]) -> np.ndarray:
         """Which documents are among `ids`: a mask over the documents."""
-        wanted = np.fromiter((digest(each) for each in ids), np.uint64)
+        wanted = np.fromiter((hash_text(each) for each in ids), np.uint64)
         return np.isin(self.arrays["digests"], wanted)
 
 
-def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _pick_best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and scores of the k highest positive scores, and of all that equal the last of them, in no order."""
     group = min(GROUP, len(scores) // (2 * k))
     floor = np.float32(0)
@@ -209,28 +211,28 @@ def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         maxima = scores[: len(scores) // group * group].reshape(group, -1).max(axis=0)
         floor = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
     rows = np.flatnonzero(scores >= floor if floor > 0 else scores > 0)
-    return _reaching(rows, scores[rows], k)
+    return _keep_reaching(rows, scores[rows], k)
 
 
-def _reaching(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _keep_reaching(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     if len(scores) <= k:
         return rows, scores
     keep = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
     return rows[keep], scores[keep]
 
 
-def _merged(
+def _merge(
     known: tuple[np.ndarray, np.ndarray], new: tuple[np.ndarray, np.ndarray], start: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     rows, scores = (np.concatenate(both) for both in zip(known, (new[0] + start, new[1]), strict=True))
-    return _reaching(rows, scores, k)
+    return _keep_reaching(rows, scores, k)
 
 
-def _blocks(rows: Iterable[Rows], vocabulary: int) -> Iterator[dict[str, np.ndarray]]:
+def _make_blocks(rows: Iterable[Rows], vocabulary: int) -> Iterator[dict[str, np.ndarray]]:
     """The arrays of `FILES` for one block after the other."""
     documents = terms = postings = letters = 0
     yield {"starts": np.zeros(1, np.int64)}
-    for ids, matrix in _gathered(rows):
+    for ids, matrix in _gather(rows):
         columns = matrix.tocsc()  # documents rise within each term
         counts = np.diff(columns.indptr)
         held = np.flatnonzero(counts)
@@ -246,7 +248,7 @@ def _blocks(rows: Iterable[Rows], vocabulary: int) -> Iterator[dict[str, np.ndar
             "weights": columns.data,
             "ids": np.frombuffer(b"".join(texts), np.uint8),
             "ends": ends,
-            "digests": np.array([digest(each) for each in ids], np.uint64),
+            "digests": np.array([hash_text(each) for each in ids], np.uint64),
         }
         documents += len(ids)
         terms += len(held)
@@ -256,7 +258,7 @@ def _blocks(rows: Iterable[Rows], vocabulary: int) -> Iterator[dict[str, np.ndar
         yield {name: np.zeros(0, kind) for name, kind in FILES.items()}
 
 
-def _gathered(rows: Iterable[Rows]) -> Iterator[tuple[list[str], scipy.sparse.csr_matrix]]:
+def _gather(rows: Iterable[Rows]) -> Iterator[tuple[list[str], scipy.sparse.csr_matrix]]:
     """Rows joined to blocks of at most `BLOCK` documents and about `POSTINGS` postings."""
     ids: list[str] = []
     parts: list[scipy.sparse.csr_matrix] = []
@@ -283,7 +285,7 @@ class _Growing:
 
     def __enter__(self) -> Self:
         self._file = self._path.open("wb")
-        self._header()
+        self._write_header()
         return self
 
     def extend(self, part: np.ndarray) -> None:
@@ -291,7 +293,7 @@ class _Growing:
         self._file.write(np.ascontiguousarray(part, self._kind).data)
         self._length += len(part)
 
-    def _header(self) -> None:
+    def _write_header(self) -> None:
         assert self._file is not None
         shape = {
             "descr": np.lib.format.dtype_to_descr(self._kind),
@@ -305,7 +307,7 @@ class _Growing:
         try:
             size = self._file.tell()
             self._file.seek(0)
-            self._header()
+            self._write_header()
             assert self._file.tell() == size - self._length * self._kind.itemsize
             self._file.flush()
             os.fsync(self._file.fileno())

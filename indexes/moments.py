@@ -14,9 +14,10 @@ from ..encoders.base import unit
 from ..errors import InputError
 from ..files import place_atomically
 from ..items import Role
+from ..media.modalities import MEDIA
 
 Key = TypeVar("Key")
-TEXT, IMAGE, BOTH = "text", "image", "text+image"
+TEXT = "text"
 Block = tuple[np.ndarray, Sequence[str | None], Sequence[str]]  # vectors, languages, modalities
 
 # A language's mean is trusted as far as its documents go: this many count as much as the mean of all texts.
@@ -36,28 +37,28 @@ FORMAT = "1"
 class Moments:
     """Means and covariances of one space's stored vectors, by language and modality.
 
-    Two passes over the same blocks fill it: `update` for the means, then `spread` for the covariances of raw
-    and of corrected vectors; `of` does both. A modality is `text`, `image` or `text+image`, and is what the
-    *space's encoder read* of the document: a picture with a caption is `text` in a text-only space. Texts are
-    grouped by language. Pictures are one group. Documents read as both are a group of their own, since their
-    vectors lie between the other two; their language is not looked at.
+    Two passes over the same blocks fill it: `update` for the means, then `spread` for the covariances of raw and of
+    corrected vectors; `of` does both. A modality is what the *space's encoder read* of the document, as one name: a
+    picture with a caption is `text` in a text-only space, and `text+image` where both are read. Texts are grouped by
+    language. Each other modality is one group. Documents of which several are read (`text+image`) are a group of
+    their own, since their vectors lie between the others; their language is not looked at.
 
-    The correction subtracts the mean of an item's group and scales to length 1, for documents and queries
-    alike: multilingual encoders put each language into a cone of its own, and so rank documents in the
-    query's language too high. Queries have means of their own, of texts that were encoded as queries (`ask`):
-    they are short and have another prompt, and what they have in common with each other is not what documents
-    have. Sums are float64, everything handed out is float32.
+    The correction subtracts the mean of an item's group and scales to length 1, for documents and queries alike:
+    multilingual encoders put each language into a cone of its own, and so rank documents in the query's language too
+    high. Queries have means of their own, of texts that were encoded as queries (`add_queries`): they are short and
+    have another prompt, and what they have in common with each other is not what documents have. Sums are float64,
+    everything handed out is float32.
     """
 
     def __init__(self, dim: int, kappa: float = KAPPA) -> None:
         self.dim = dim
         self.kappa = kappa
-        self._languages: dict[str, _Sum] = {}
-        self._modalities: dict[str, _Sum] = {}
-        self._asked: dict[str, _Sum] = {}  # by language, that of texts without one under ""
-        self._about: dict[str, str] = {}
-        self._raw: dict[str, _Spread] = {}
-        self._corrected: dict[str, _Spread] = {}
+        self.languages: dict[str, VectorSum] = {}
+        self.modalities: dict[str, VectorSum] = {}
+        self.queries: dict[str, VectorSum] = {}  # by language, those without one under ""
+        self.about: dict[str, str] = {}  # which texts `queries` are of
+        self.raw: dict[str, VectorSpread] = {}
+        self.corrected: dict[str, VectorSpread] = {}
         self._passed: Counter[str] = Counter()  # rows that `spread` has been given
 
     @classmethod
@@ -72,46 +73,46 @@ class Moments:
 
     def update(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
         """First pass: count and mean of each group of `vectors` float32 [n, dim]."""
-        vectors = self._checked(vectors, langs, modalities)
-        for modality, rows in _grouped(modalities):
-            self._modalities.setdefault(modality, _Sum(self.dim)).add(vectors[rows])
+        vectors = self._check(vectors, langs, modalities)
+        for modality, rows in _group(modalities):
+            self.modalities.setdefault(modality, VectorSum(self.dim)).add(vectors[rows])
         pairs = [lang if modality == TEXT else None for lang, modality in zip(langs, modalities, strict=True)]
-        for lang, rows in _grouped(pairs):
+        for lang, rows in _group(pairs):
             if lang is not None:
-                self._languages.setdefault(lang, _Sum(self.dim)).add(vectors[rows])
+                self.languages.setdefault(lang, VectorSum(self.dim)).add(vectors[rows])
 
     def spread(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
         """Second pass, once the means are complete: covariances of raw and of corrected vectors.
 
         Of a modality with more than 20,000 documents only evenly spaced ones are looked at.
         """
-        vectors = self._checked(vectors, langs, modalities)
-        for modality, rows in _grouped(modalities):
-            step = -(-self._modalities.get(modality, _Sum(self.dim)).count // SAMPLE) or 1
+        vectors = self._check(vectors, langs, modalities)
+        for modality, rows in _group(modalities):
+            step = -(-self._group_of(modality).count // SAMPLE) or 1
             sample = rows[-self._passed[modality] % step :: step]
             self._passed[modality] += len(rows)
             if len(sample):
                 raw = vectors[sample]
                 corrected = self.correct(raw, [langs[row] for row in sample], [modality] * len(sample))
-                self._raw.setdefault(modality, _Spread(self.dim)).add(raw)
-                self._corrected.setdefault(modality, _Spread(self.dim)).add(corrected)
+                self.raw.setdefault(modality, VectorSpread(self.dim)).add(raw)
+                self.corrected.setdefault(modality, VectorSpread(self.dim)).add(corrected)
 
-    def ask(self, lang: str | None, vectors: np.ndarray, about: str) -> None:
+    def add_queries(self, lang: str | None, vectors: np.ndarray, about: str) -> None:
         """Texts of a language like those that will be asked for, encoded as queries: `vectors` float32 [n, dim].
 
-        `about` tells which texts they are, so that `ask_again` need not have them encoded again.
+        `about` says which texts they are, so that `reuse_queries` need not have them encoded again.
         """
-        vectors = self._checked(vectors, [lang] * len(vectors), [TEXT] * len(vectors))
-        self._asked[lang or ""] = total = _Sum(self.dim)
+        vectors = self._check(vectors, [lang] * len(vectors), [TEXT] * len(vectors))
+        self.queries[lang or ""] = total = VectorSum(self.dim)
         total.add(vectors)
-        self._about[lang or ""] = about
+        self.about[lang or ""] = about
 
-    def ask_again(self, earlier: Moments, lang: str | None, about: str) -> bool:
-        """Take over what `earlier` was asked in a language; False if it was not asked these texts."""
-        if earlier._about.get(lang or "") != about:
+    def reuse_queries(self, earlier: Moments, lang: str | None, about: str) -> bool:
+        """Take over what `earlier` holds of queries in a language; False if it was given other texts."""
+        if earlier.about.get(lang or "") != about:
             return False
-        self._asked[lang or ""] = earlier._asked[lang or ""]
-        self._about[lang or ""] = about
+        self.queries[lang or ""] = earlier.queries[lang or ""]
+        self.about[lang or ""] = about
         return True
 
     @property
@@ -119,43 +120,44 @@ class Moments:
         """Texts of each language seen by `update`, most first; those without a language are left out."""
         return {
             lang: total.count
-            for lang, total in sorted(self._languages.items(), key=lambda x: (-x[1].count, x[0]))
+            for lang, total in sorted(self.languages.items(), key=lambda x: (-x[1].count, x[0]))
         }
 
     @property
     def is_multilingual(self) -> bool:
-        """Whether at least two languages have enough texts for the correction to be worth its while."""
-        return sum(total.count >= ENOUGH for total in self._languages.values()) >= 2
+        """Whether at least two languages have enough texts for the correction to be of use."""
+        return sum(total.count >= ENOUGH for total in self.languages.values()) >= 2
 
-    def mean(self, lang: str | None, modality: str) -> np.ndarray:
+    def document_mean(self, lang: str | None, modality: str) -> np.ndarray:
         """What `correct` subtracts from documents, float32 [dim]; shrunk where they are few.
 
-        A language's mean is drawn towards that of all texts, (n mean + kappa all) / (n + kappa), which stands
-        alone for an unknown language or one without documents. `text+image` is drawn likewise towards the
-        middle of the two. The means of all texts and of all pictures are drawn to zero with the weight of one
-        document, so that the only picture of an index is not its own mean.
+        A language's mean is drawn towards that of all texts, (n mean + kappa all) / (n + kappa), which stands alone
+        for an unknown language or one without documents. `text+image` is drawn likewise towards the middle of the
+        two. The means of all texts and of all pictures are drawn to zero with the weight of one document, so that the
+        only picture of an index is not its own mean.
         """
-        if modality == BOTH:
-            middle = (self.mean(lang, TEXT) + self.mean(None, IMAGE)) / 2
-            return self._modalities.get(BOTH, _Sum(self.dim)).shrunk(middle, self.kappa)
-        root = self._modalities.get(modality, _Sum(self.dim)).shrunk(np.zeros(self.dim), 1.0)
-        if modality == TEXT and lang in self._languages:
-            return self._languages[lang].shrunk(root, self.kappa)
+        group, parts = self._group_of(modality), modality.split("+")
+        if len(parts) > 1:
+            middle = np.sum([self.document_mean(lang, each) for each in parts], axis=0) / len(parts)
+            return group.shrink(middle, self.kappa)
+        root = group.shrink(np.zeros(self.dim), 1.0)
+        if modality == TEXT and lang in self.languages:
+            return self.languages[lang].shrink(root, self.kappa)
         return root
 
-    def asked(self, lang: str | None, modality: str) -> np.ndarray:
+    def query_mean(self, lang: str | None, modality: str) -> np.ndarray:
         """What `correct` subtracts from queries, float32 [dim].
 
-        For texts as `mean`, with what `ask` was given in the documents' place; where it was given nothing, and for
-        pictures, it is that of documents.
+        For texts as `document_mean`, with what `add_queries` was given in the documents' place; where it was given
+        nothing, and for other modalities, it is that of documents.
         """
-        if modality != TEXT or not self._asked:
-            return self.mean(lang, modality)
-        every = _Sum(self.dim)
-        every.count = sum(part.count for part in self._asked.values())
-        every.sum = np.sum([part.sum for part in self._asked.values()], axis=0)
-        root = every.shrunk(np.zeros(self.dim), 1.0)
-        return self._asked[lang].shrunk(root, self.kappa) if lang and lang in self._asked else root
+        if modality != TEXT or not self.queries:
+            return self.document_mean(lang, modality)
+        every = VectorSum(self.dim)
+        every.count = sum(part.count for part in self.queries.values())
+        every.sum = np.sum([part.sum for part in self.queries.values()], axis=0)
+        root = every.shrink(np.zeros(self.dim), 1.0)
+        return self.queries[lang].shrink(root, self.kappa) if lang and lang in self.queries else root
 
     def correct(
         self,
@@ -165,10 +167,10 @@ class Moments:
         role: Role = "document",
     ) -> np.ndarray:
         """`vectors` [n, dim] less the mean of each one's group, at length 1: float32 [n, dim], a copy."""
-        vectors = self._checked(vectors, langs, modalities)
+        vectors = self._check(vectors, langs, modalities)
         corrected = np.empty_like(vectors)
-        mean = self.asked if role == "query" else self.mean
-        for (lang, modality), rows in _grouped(list(zip(langs, modalities, strict=True))):
+        mean = self.query_mean if role == "query" else self.document_mean
+        for (lang, modality), rows in _group(list(zip(langs, modalities, strict=True))):
             corrected[rows] = vectors[rows] - mean(lang, modality)
         return unit(corrected)
 
@@ -182,7 +184,7 @@ class Moments:
         spread directions, |q|^2 / dim; without any, mean is 0 as well. The deviation is never 0.
         """
         queries = np.asarray(queries, np.float32)
-        known = (self._corrected if corrected else self._raw).get(modality, _Spread(self.dim))
+        known = (self.corrected if corrected else self.raw).get(modality, VectorSpread(self.dim))
         even = np.square(queries).sum(axis=1) / self.dim
         variance = np.einsum("qd,qd->q", queries @ known.covariance, queries).clip(min=0)
         missing = max(0, FEW - known.count)
@@ -195,15 +197,11 @@ class Moments:
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {}
-        for kind, sums in (
-            ("language", self._languages),
-            ("modality", self._modalities),
-            ("asked", self._asked),
-        ):
+        for kind, sums in self._sums.items():
             for name, total in sums.items():
                 tensors[f"{kind}/{name}/count"] = np.array([total.count], np.int64)
                 tensors[f"{kind}/{name}/sum"] = total.sum
-        for kind, spreads in (("raw", self._raw), ("corrected", self._corrected)):
+        for kind, spreads in self._spreads.items():
             for name, spread in spreads.items():
                 tensors[f"{kind}/{name}/count"] = np.array([spread.count], np.int64)
                 tensors[f"{kind}/{name}/mean"] = spread.mean
@@ -211,7 +209,7 @@ class Moments:
         head = {
             "format": FORMAT,
             "moments": json.dumps({"dim": self.dim, "kappa": self.kappa}),
-            "asked": json.dumps(self._about),
+            "asked": json.dumps(self.about),
         }
         with place_atomically(path) as partial:
             try:
@@ -224,39 +222,50 @@ class Moments:
         """Read what `save` wrote; `InputError` if the file is missing, damaged or of another format."""
         from safetensors import SafetensorError, safe_open
 
-        mend = "build the index again to measure its vectors anew"
+        repair = "build the index again, which measures its vectors again"
         try:
             with safe_open(path, "numpy") as file:
                 head = file.metadata() or {}
                 if head.get("format") != FORMAT:
-                    raise InputError(f"{path}: moments of format {head.get('format')}, not {FORMAT}; {mend}")
+                    raise InputError(
+                        f"{path}: moments of format {head.get('format')}, not {FORMAT}; {repair}"
+                    )
                 moments = cls(**json.loads(head["moments"]))
-                moments._about = dict(json.loads(head.get("asked", "{}")))
+                moments.about = dict(json.loads(head.get("asked", "{}")))
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     moments._restore(name, file.get_tensor(name))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"cannot read {path}: {error}; {mend}") from None
+            raise InputError(f"cannot read {path}: {error}; {repair}") from None
         return moments
 
     def _restore(self, name: str, tensor: np.ndarray) -> None:
         kind, _, rest = name.partition("/")
         group, _, field = rest.rpartition("/")
-        sums = {"language": self._languages, "modality": self._modalities, "asked": self._asked}.get(kind)
-        if sums is not None:
-            part: _Sum | _Spread = sums.setdefault(group, _Sum(self.dim))
+        if kind in self._sums:
+            part: VectorSum | VectorSpread = self._sums[kind].setdefault(group, VectorSum(self.dim))
         else:
-            spreads = {"raw": self._raw, "corrected": self._corrected}[kind]
-            part = spreads.setdefault(group, _Spread(self.dim))
+            part = self._spreads[kind].setdefault(group, VectorSpread(self.dim))
         if field == "count":
             part.count = int(tensor[0])
-        elif tensor.shape == part.__dict__[field].shape:
-            part.__dict__[field] = tensor
+        elif tensor.shape == getattr(part, field).shape:
+            setattr(part, field, tensor)
         else:
             raise ValueError(f"{name} has the shape {tensor.shape}")
 
-    def _checked(
+    @property
+    def _sums(self) -> dict[str, dict[str, VectorSum]]:
+        return {"language": self.languages, "modality": self.modalities, "asked": self.queries}
+
+    @property
+    def _spreads(self) -> dict[str, dict[str, VectorSpread]]:
+        return {"raw": self.raw, "corrected": self.corrected}
+
+    def _group_of(self, modality: str) -> VectorSum:
+        return self.modalities.get(modality, VectorSum(self.dim))
+
+    def _check(
         self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]
     ) -> np.ndarray:
         vectors = np.asarray(vectors, np.float32)
@@ -268,24 +277,13 @@ class Moments:
             raise ValueError(
                 f"vectors {vectors.shape} of dim {self.dim}, {len(langs)} langs, {len(modalities)} modalities"
             )
-        if unknown := set(modalities) - {TEXT, IMAGE, BOTH}:
+        parts = {part for modality in set(modalities) for part in modality.split("+")}
+        if unknown := parts - {TEXT, *MEDIA}:
             raise ValueError(f"unknown modalities {sorted(unknown)}")
         return vectors
 
 
-def fuse(scores: np.ndarray) -> np.ndarray:
-    """One score a document from z-scores float32 [spaces, docs]: their mean over the spaces that have one.
-
-    nan marks a space that lacks the document or cannot read the query; the result, float32 [docs], is nan
-    where all do.
-    """
-    held = ~np.isnan(scores)
-    total = np.where(held, scores, 0).sum(axis=0, dtype=np.float64)
-    spaces = held.sum(axis=0)
-    return np.where(spaces > 0, total / np.maximum(spaces, 1), np.nan).astype(np.float32)
-
-
-class _Sum:
+class VectorSum:
     """Count and float64 sum of vectors."""
 
     def __init__(self, dim: int) -> None:
@@ -296,12 +294,12 @@ class _Sum:
         self.count += len(vectors)
         self.sum += vectors.sum(axis=0, dtype=np.float64)
 
-    def shrunk(self, prior: np.ndarray, weight: float) -> np.ndarray:
+    def shrink(self, prior: np.ndarray, weight: float) -> np.ndarray:
         """Their mean, drawn towards `prior` as if `weight` vectors had been there."""
         return ((self.sum + weight * prior) / (self.count + weight)).astype(np.float32)
 
 
-class _Spread:
+class VectorSpread:
     """Count, mean and population covariance, merged block by block (Chan, Golub and LeVeque 1979)."""
 
     def __init__(self, dim: int) -> None:
@@ -323,7 +321,7 @@ class _Spread:
         self.count = total
 
 
-def _grouped(keys: Sequence[Key]) -> list[tuple[Key, np.ndarray]]:
+def _group(keys: Sequence[Key]) -> list[tuple[Key, np.ndarray]]:
     """Each different key with the rows that have it."""
     rows: dict[Key, list[int]] = {}
     for row, key in enumerate(keys):

@@ -1,0 +1,122 @@
+"""Rankings put into one: of several spaces by their z-scores, and of dense search and full text within each language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ..pipeline import reciprocal_ranks
+from ..runs import Hit
+from .kinds.base import Kind, Rankings, SpaceQueries
+from .statistics import SpaceStatistics
+
+RESCORED = 20_000  # candidates whose vectors are fetched at a time
+
+# Several spaces, or texts and pictures in one
+
+
+def fuse_spaces(
+    kind: Kind,
+    statistics: SpaceStatistics,
+    asked: Sequence[SpaceQueries],
+    found: Sequence[Rankings],
+    queries: int,
+) -> Rankings:
+    """Candidates of all spaces, or of several modalities in one, under the mean of their exact z-scores.
+
+    `found` has the candidates of the queries of each space of `asked`, of a batch of so many `queries`.
+    """
+    pools: list[dict[str, None]] = [{} for _ in range(queries)]
+    for each, lists in zip(asked, found, strict=True):
+        for row, ranking in zip(each.rows, lists, strict=True):
+            pools[row].update((doc, None) for doc, _ in ranking)
+    step = max(1, RESCORED // max(1, *map(len, pools)))
+    return [
+        ranking
+        for start in range(0, queries, step)
+        for ranking in _rescore(
+            kind,
+            statistics,
+            [each.select(range(start, min(queries, start + step))) for each in asked],
+            pools[start : start + step],
+        )
+    ]
+
+
+def _rescore(
+    kind: Kind, statistics: SpaceStatistics, asked: Sequence[SpaceQueries], pools: Sequence[Iterable[str]]
+) -> Rankings:
+    """Each query's pool of documents with their fused scores."""
+    ids = sorted({doc for pool in pools for doc in pool})
+    places = {doc: place for place, doc in enumerate(ids)}
+    modalities = kind.storage.tables.read_column("modality", ids)
+    scores = np.full((len(asked), len(pools), len(ids)), np.nan, np.float32)
+    for layer, each in zip(scores, asked, strict=True):
+        if not each.rows or not ids:
+            continue
+        space = each.space
+        products = each.vectors @ kind.vectors(space, ids, each.corrected).T
+        read = np.array(space.read_all(modalities))
+        for group in space.counts:
+            mean, deviation = statistics.get(space).background(each.vectors, group, each.corrected)
+            columns = np.flatnonzero(read == group)
+            z = (products[:, columns] - mean[:, None]) / deviation[:, None]
+            layer[np.ix_(np.array(each.rows), columns)] = z
+    rankings: Rankings = []
+    for row, pool in enumerate(pools):
+        mine = list(pool)
+        values = average_scores(scores[:, row, [places[doc] for doc in mine]])
+        rankings.append(list(zip(mine, values.tolist(), strict=True)))
+    return rankings
+
+
+def average_scores(scores: np.ndarray) -> np.ndarray:
+    """One score a document from z-scores float32 [spaces, docs]: their mean over the spaces that have one.
+
+    nan marks a space that lacks the document or cannot read the query; the result, float32 [docs], is nan
+    where all do.
+    """
+    held = ~np.isnan(scores)
+    total = np.where(held, scores, 0).sum(axis=0, dtype=np.float64)
+    spaces = held.sum(axis=0)
+    return np.where(spaces > 0, total / np.maximum(spaces, 1), np.nan).astype(np.float32)
+
+
+# Dense search and full text
+
+
+def fuse_hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable]) -> list[Hit]:
+    """Fuse two rankings by reciprocal rank within each group (language) of documents.
+
+    Full text sees little but the query's own language. Plain reciprocal rank fusion takes that for relevance and
+    lifts the query's language over all others; here the dense ranking decides which group stands at which rank, and
+    within a group both decide together; a group that full text does not answer for stays as dense search has it. In a
+    collection of one language this is plain reciprocal rank fusion. Scores are the dense scores of the ranks;
+    documents beyond the dense ranking follow below its last one.
+    """
+    queues: dict[Hashable, list[str]] = {}
+    lists: dict[Hashable, tuple[list[Hit], list[Hit]]] = {}
+    for place, hits in enumerate((dense, lexical)):
+        for hit in hits:
+            lists.setdefault(group(hit.id), ([], []))[place].append(hit)
+    totals: dict[str, float] = {}
+    for key, both in lists.items():
+        scores = reciprocal_ranks(both)
+        totals |= scores
+        queues[key] = sorted(scores, key=lambda doc: (-scores[doc], doc))
+    order = [queues[group(hit.id)].pop(0) for hit in dense]
+    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: (-totals[doc], doc))
+    fused: list[Hit] = []
+    last = np.inf
+    for place, doc in enumerate([*order, *left]):
+        # Equal dense scores would let the ids decide; the fused order is to stand.
+        score = min(dense[place].score if place < len(dense) else last, np.nextafter(last, -np.inf))
+        last = score if np.isfinite(score) else 1.0 / (place + 1)
+        fused.append(Hit(doc, float(last)))
+    return fused
+
+
+def list_documents(*rankings: Mapping[str, Sequence[Hit]]) -> list[str]:
+    """The ids of all documents in the rankings (query id to hits), sorted."""
+    return sorted({hit.id for lists in rankings for hits in lists.values() for hit in hits})

@@ -1,0 +1,132 @@
+"""The contract of kinds: how the vectors of an index are stored, searched and built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+
+from ...encoders.base import Encoder, EncoderSpec
+from ...errors import InputError
+from ...items import Item, Role
+from ..base import Recall
+from ..storage.card import Space
+from ..storage.resume import ItemState
+from ..storage.rows import make_rows
+from ..storage.storage import Storage
+
+Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
+
+
+@dataclass(frozen=True)
+class SpaceQueries:
+    """The queries that a space can read: their rows in the batch, and their vectors, as its kind encodes them.
+
+    `corrected` says that the mean of their language was subtracted, so that they meet corrected documents.
+    """
+
+    space: Space
+    rows: Sequence[int]
+    vectors: Any
+    corrected: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Those of some rows of the batch, counted within these from 0."""
+        places = {row: place for place, row in enumerate(rows)}
+        kept = [at for at, row in enumerate(self.rows) if row in places]
+        held = self.vectors
+        vectors = [held[at] for at in kept] if isinstance(held, list) else held[kept]
+        return replace(self, rows=[places[self.rows[at]] for at in kept], vectors=vectors)
+
+
+class Kind(ABC):
+    """One way to store and search vectors; `indexes.registry` says which there are.
+
+    An index has one, over the same storage: `detail` is what follows the colon in its name (`faiss:HNSW32`). What it
+    keeps in memory is that of the index as it was opened, and of its own `refresh`.
+    """
+
+    holds: ClassVar[Literal["dense", "multi", "sparse"]]  # the kind of vectors
+    several: ClassVar[bool] = False  # whether it holds those of several encoders
+    needs_folder: ClassVar[bool] = False  # whether it has files beside its tables, to be mapped into memory
+
+    def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
+        self.storage = storage
+        self.device = device
+        self.detail = detail
+
+    @classmethod
+    def check_detail(cls, name: str, detail: str) -> None:
+        """`InputError` if the kind `name` cannot have `detail`; asked before an index is made."""
+        if detail:
+            raise InputError(f"the index kind {name}:{detail}: {name} takes nothing after it")
+
+    def check_spec(self, spec: EncoderSpec) -> None:  # noqa: B027 (most kinds take any)
+        """`InputError` if vectors of an encoder cannot be stored; asked before anything is encoded."""
+
+    # Storing
+
+    @abstractmethod
+    def fields(self, space: Space) -> list[pa.Field]:
+        """The columns that hold the vectors of a space; the first is `space.column`, null without a vector."""
+
+    @abstractmethod
+    def columns(self, space: Space, encoder: Encoder, items: Sequence[Item]) -> list[pa.Array]:
+        """Those columns for a window of items; `InputError` if what the encoder makes cannot be stored."""
+
+    def rows(
+        self,
+        items: Sequence[Item],
+        states: Sequence[ItemState],
+        spaces: Sequence[Space],
+        encoders: Sequence[Encoder],
+    ) -> pa.Table:
+        """A window of items as rows of the documents table, encoded for each space."""
+        vectors: dict[str, pa.Array] = {}
+        for space, encoder in zip(spaces, encoders, strict=True):
+            names = [field.name for field in self.fields(space)]
+            vectors |= zip(names, self.columns(space, encoder, items), strict=True)
+        return make_rows(items, states, vectors, self.storage.tables.documents.schema)
+
+    def discard(self) -> None:
+        """Forget what `build` has made and what is in memory: the rows change."""
+        columns = [name for space in self.storage.card.spaces for name in (space.column, space.corrected)]
+        for space in self.storage.card.spaces:
+            space.ann = None
+        self.storage.save()
+        self.storage.tables.drop_vector_indexes(columns)
+
+    def refresh(self) -> None:  # noqa: B027 (of most kinds nothing follows)
+        """Make what follows from the stored vectors of all spaces, and put their counts on the card."""
+
+    # Searching
+
+    @abstractmethod
+    def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> Any:
+        """The vectors of items that the encoder reads: checked, and in a form that has a length and rows."""
+
+    @abstractmethod
+    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> Any:
+        """The vectors of `count` queries, of those of their probes.
+
+        `vectors` are blocks as `encode` gives them; `owners` int [probes] is the query of each.
+        """
+
+    @abstractmethod
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        """For each query the k documents of the highest score, of those that match an SQL `condition`."""
+
+    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        """The stored vectors of `ids`, float32 [n, dim], nan where there is none; asked of dense kinds alone."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def build(self, ann: str) -> Recall:
+        """Make the search structures, or load them, and say what they find; `InputError` for an unknown `ann`."""

@@ -1,0 +1,393 @@
+"""`faiss:FACTORY`: approximate search by any index that a faiss factory string describes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...encoders.base import EncoderSpec
+from ...errors import InputError
+from ...files import place_atomically, write_atomically
+from ..base import Recall, check_k
+from ..storage.card import Ann, Space
+from ..storage.filters import write_sql
+from ..storage.storage import Storage
+from .base import Rankings, SpaceQueries
+from .dense import DenseKind
+from .flat import FlatKind, LoadedSpace
+from .recall import (
+    CUTOFFS,
+    DEPTH,
+    ENOUGH,
+    build_spaces,
+    choose_filter,
+    measure_recall,
+    perturb_vectors,
+    scan_blocks,
+)
+
+log = logging.getLogger("crosslens")
+
+TRAIN = 65_536  # vectors that an index learns from, or 64 a cluster if that is more
+START = 16  # probes or candidates that tuning starts from
+LONGEST = 4096  # candidates of a graph search, at most
+SAME = 0.002  # recall that is not worth more probes
+REFINE = 10  # times k candidates that a refine stage looks at
+ANY_DIM = 960  # a dimension that most factory strings suit
+REPAIR = "build the index again"
+
+
+class FaissSearcher:
+    """Nearest neighbours by inner product in a faiss index (`indexes.base.Searcher`): approximate, by its kind.
+
+    `effort` is `nprobe` of an inverted file, `efSearch` of a graph, and nothing to others; under a filter it
+    is `filtered`. A refine stage looks at `refine` times k candidates. There may be fewer hits than k though
+    more rows are allowed. Scores are faiss's: estimates where vectors are quantised and no refine stage
+    follows. On a GPU, if `device` is not `cpu`, faiss sees one, and has this kind for GPUs; filters stay on
+    the CPU.
+    """
+
+    def __init__(self, index: Any, effort: int, filtered: int, refine: int, device: str = "cpu") -> None:
+        self._index = index
+        self._effort, self._filtered, self._refine = effort, filtered, refine
+        self._gpu = None if device.startswith("cpu") else _copy_to_gpu(index, effort, refine)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def nearest(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `Searcher.nearest`; `Unfiltered` if there is a mask and faiss has no filter for this kind of index."""
+        check_k(k)
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        depth = min(k, len(self))
+        if depth == 0 or len(queries) == 0:
+            return rows, scores
+        queries = np.ascontiguousarray(queries, np.float32)
+        if allowed is not None:
+            selector = import_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            parameters = _make_parameters(self._index, self._filtered, self._refine, selector)
+            try:
+                found = self._index.search(queries, depth, params=parameters)
+            except RuntimeError as error:
+                if "params" not in str(error):
+                    raise
+                raise Unfiltered(type(self._index).__name__) from None
+        elif self._gpu is not None:
+            found = self._gpu.search(queries, depth)
+        else:
+            parameters = _make_parameters(self._index, self._effort, self._refine, None)
+            found = self._index.search(queries, depth, params=parameters)
+        scores[:, :depth], rows[:, :depth] = found
+        _drop_repeated(rows)
+        scores[rows < 0] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+
+
+class Unfiltered(Exception):
+    """faiss cannot search this kind of index under a filter."""
+
+
+class FaissKind(DenseKind):
+    """Default search is a faiss index, built from a factory string: kind `faiss:HNSW32`.
+
+    Metric inner product. `build` makes a file a space and its ids beside the tables, with their sha256 on the card:
+    faiss trusts what it reads, so a file is checked before. Exact search is `FlatKind`'s: that of `exact=True`, of
+    what is not built, of uncorrected queries to a multilingual space, of queries for which faiss finds fewer than k
+    of the documents that match, and of filters on kinds for which faiss has none.
+    """
+
+    needs_folder = True
+
+    def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
+        super().__init__(storage, device, detail)
+        self._flat = FlatKind(storage, device)
+        self._opened: dict[str, LoadedSpace[FaissSearcher]] = {}
+        self._warned: set[str] = set()
+
+    @classmethod
+    def check_detail(cls, name: str, detail: str) -> None:
+        """`InputError` for a factory string that faiss does not understand."""
+        if not detail:
+            raise InputError(f"the index kind {name} needs a factory string: write faiss:HNSW32, for example")
+        try:
+            # Any dimension shows whether faiss can read the string; whether the encoder's suits it, `add` sees.
+            make_faiss_index(detail, ANY_DIM)
+        except InputError as error:
+            reason = str(error).partition(": ")[2]
+            if not re.search(r"multiple of|%", reason):
+                raise InputError(f"no index kind '{name}:{detail}': {reason}") from None
+
+    def check_spec(self, spec: EncoderSpec) -> None:
+        make_faiss_index(self.detail, spec.dim)
+
+    def build(self, ann: str) -> Recall:
+        """The faiss index of each space, trained and filled from the table a block at a time.
+
+        `ann` is `auto` for the factory string of the index's kind, another factory string, or `none`. Probes are
+        raised until 0.97 of the exact 10 best of 100 queries are found, or more find no more. Serves the default
+        search, language-corrected where the space is multilingual. `InputError` with faiss's reason if it fails.
+        """
+        factory = self.detail if ann == "auto" else ann
+        if ann != "none":
+            for space in self.storage.card.spaces:  # before what is there is thrown away
+                make_faiss_index(factory, space.spec.dim)
+        return build_spaces(self, lambda space: factory, self._make)
+
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        space = asked.space
+        if exact or space.ann is None or asked.corrected != space.multilingual:
+            return self._flat.nearest(asked, k, condition, exact)
+        opened = self._open(space, space.ann)
+        allowed = self._flat.masks.get(space, condition, opened.mask)
+        try:
+            found = opened.rank(asked.vectors, k, allowed)
+        except Unfiltered as error:
+            self._warn(f"faiss has no filters for {error}: searching exactly")
+            return self._flat.nearest(asked, k, condition, exact)
+        enough = min(k, len(opened.ids) if allowed is None else int(allowed.sum()))
+        if short := [row for row, hits in enumerate(found) if len(hits) < enough]:
+            self._warn(
+                f"{space.ann.kind} finds fewer documents than match, for some: searching those exactly"
+            )
+            again = replace(asked, rows=short, vectors=asked.vectors[short])
+            for row, hits in zip(short, self._flat.nearest(again, k, condition, exact), strict=True):
+                found[row] = hits
+        return found
+
+    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        # Of a few candidates: not worth holding all vectors beside the faiss index, unless they are already.
+        if self._flat.has_loaded(space, corrected):
+            return self._flat.vectors(space, ids, corrected)
+        return super().vectors(space, ids, corrected)
+
+    def discard(self) -> None:
+        files = [name for space in self.storage.card.spaces if space.ann for name in space.ann.files]
+        self._opened.clear()
+        self._flat.discard()  # saves the card first, so that it never names files that are not there
+        if (folder := self.storage.folder) is not None:
+            for name in files:
+                (folder / Path(name).name).unlink(missing_ok=True)
+
+    def _make(self, space: Space, factory: str) -> Ann:
+        tables, dim = self.storage.tables, space.spec.dim
+        index = make_faiss_index(factory, dim)
+        ids: list[str] = []
+        with _translate_errors(
+            f"faiss cannot build {factory} over {space.count:,} vectors of {dim} dimensions"
+        ):
+            if not index.is_trained:
+                wanted = max(TRAIN, 64 * getattr(_find_inner(index), "nlist", 0))
+                index.train(self._sample(space, -(-space.count // wanted)))
+            for names, _, _, vectors in tables.blocks(space, space.multilingual):
+                index.add(vectors)
+                ids += names
+        plan = self._tune(space, index, np.array(ids, object), factory)
+        if (folder := self.storage.folder) is not None:
+            plan.files = _write_files(folder, space, index, ids)
+        self._hold(space, index, ids, plan)
+        return plan
+
+    def _sample(self, space: Space, step: int) -> np.ndarray:
+        """Every `step`-th vector, float32 [n, dim]."""
+        parts, row = [], 0
+        for _, _, _, vectors in self.storage.tables.blocks(space, space.multilingual):
+            parts.append(vectors[-row % step :: step])
+            row += len(vectors)
+        return np.concatenate(parts)
+
+    def _tune(self, space: Space, index: Any, ids: np.ndarray, factory: str) -> Ann:
+        """The least effort that finds enough, without and with a filter on a language."""
+        card, tables = self.storage.card, self.storage.tables
+        queries = perturb_vectors(tables, space, space.multilingual)
+
+        def tune(condition: str | None) -> tuple[int, dict[int, float]]:
+            truth = scan_blocks(tables.blocks(space, space.multilingual, condition), queries, DEPTH)
+            tried: list[tuple[int, dict[int, float]]] = []
+            for effort in _list_efforts(index):
+                loaded = LoadedSpace(ids, FaissSearcher(index, effort, effort, REFINE))
+                allowed = self._flat.masks.get(space, condition, loaded.mask)
+                ranked = {cutoff: loaded.rank(queries, cutoff, allowed) for cutoff in CUTOFFS}
+                at = {cutoff: measure_recall(found, truth, cutoff) for cutoff, found in ranked.items()}
+                tried.append((effort, at))
+                if at[CUTOFFS[0]] >= ENOUGH:
+                    break
+            best = tried[-1][1][CUTOFFS[0]]
+            return next(pair for pair in tried if pair[1][CUTOFFS[0]] >= min(best, ENOUGH) - SAME)
+
+        effort, recall = tune(None)
+        plan = Ann(factory, effort, effort, REFINE, recall, queries=len(queries))
+        if (chosen := choose_filter(card)) is not None:
+            lang, plan.kept = chosen
+            try:
+                plan.filtered_probes, at = tune(write_sql({"lang": lang}, ()))
+            except Unfiltered:
+                at = {CUTOFFS[0]: 1.0}  # searched exactly
+            plan.filtered = at[CUTOFFS[0]]
+        return plan
+
+    def _open(self, space: Space, plan: Ann) -> LoadedSpace[FaissSearcher]:
+        """A space's faiss index, read at the first search that needs it, its checksum before."""
+        if space.fingerprint not in self._opened:
+            folder = self.storage.folder
+            assert folder is not None
+            # The name without a path: a card that came with the files may not lead out of their directory.
+            files = {folder / Path(name).name: expected for name, expected in plan.files.items()}
+            for file, expected in files.items():
+                try:
+                    found = hash_file(file)
+                except OSError as error:
+                    raise InputError(f"cannot read {file}: {error.strerror}; {REPAIR}") from None
+                if found != expected:
+                    raise InputError(f"{file} is not the file that was built (its sha256 differs); {REPAIR}")
+            if len(files) != 2:
+                raise InputError(f"{self.storage.path} does not name the files of its faiss index; {REPAIR}")
+            index_file, list_file = files
+            with _translate_errors(f"cannot read {index_file}"):
+                index = import_faiss().read_index(str(index_file))
+            self._hold(space, index, json.loads(list_file.read_text(encoding="utf-8")), plan)
+        return self._opened[space.fingerprint]
+
+    def _hold(self, space: Space, index: Any, ids: Sequence[str], plan: Ann) -> None:
+        searcher = FaissSearcher(index, plan.probes, plan.filtered_probes, plan.refine, self.device)
+        self._opened[space.fingerprint] = LoadedSpace(np.array(ids, object), searcher)
+
+    def _warn(self, text: str) -> None:
+        """Once for each index that is open."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s: %s", self.storage.path, text)
+
+
+def import_faiss() -> Any:
+    """The faiss module; `InputError` naming the extra that brings it."""
+    try:
+        import faiss
+    except ImportError:
+        raise InputError("faiss is not installed: pip install 'crosslens[faiss]'") from None
+    return faiss
+
+
+def make_faiss_index(factory: str, dim: int) -> Any:
+    """An empty faiss index for inner products; `InputError` with faiss's reason for a string that is none."""
+    faiss = import_faiss()
+    with _translate_errors(f"faiss cannot make an index {factory!r} of {dim} dimensions"):
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
+        raise InputError(f"faiss index {factory!r}: crosslens keeps the ids itself, leave IDMap out")
+    return index
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _drop_repeated(rows: np.ndarray) -> None:
+    """Row -1 for all but one of equal ones in rows int64 [q, k]: faiss's NSG finds some documents twice."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, 1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
+    np.put_along_axis(rows, order, ordered, 1)
+
+
+def _make_parameters(index: Any, effort: int, refine: int, selector: Any) -> Any:
+    """faiss's search parameters for an index and those inside it; None where none are needed."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _make_parameters(index.index, effort, refine, selector)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        inner = _make_parameters(index.base_index, effort, refine, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=refine, base_index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=min(effort, index.nlist), sel=selector)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+    return None if selector is None else faiss.SearchParameters(sel=selector)
+
+
+def _find_inner(index: Any) -> Any:
+    """The index that searches, inside those that transform and refine."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _find_inner(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return _find_inner(index.base_index)
+    return index
+
+
+def _list_efforts(index: Any) -> list[int]:
+    """The efforts to try, rising: from 16, doubling, to all cells or the longest search of a graph."""
+    faiss = import_faiss()
+    inner = _find_inner(index)
+    if isinstance(inner, faiss.IndexIVF):
+        most = int(inner.nlist)
+    elif isinstance(inner, faiss.IndexHNSW):
+        most = min(LONGEST, int(inner.ntotal))
+    else:
+        return [0]
+    efforts = [min(START, most)]
+    while efforts[-1] < most:
+        efforts.append(min(most, 2 * efforts[-1]))
+    return efforts
+
+
+def _copy_to_gpu(index: Any, effort: int, refine: int) -> Any:
+    """A copy of the index on the first GPU with its search parameters set; None without a GPU, or its kind."""
+    faiss = import_faiss()
+    if faiss.get_num_gpus() == 0:
+        return None
+    try:
+        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError as error:
+        log.info("faiss searches %s on the CPU: %s", type(index).__name__, _find_reason(error))
+        return None
+    inner = _find_inner(index)
+    if isinstance(inner, faiss.IndexIVF):
+        faiss.GpuParameterSpace().set_index_parameter(moved, "nprobe", min(effort, inner.nlist))
+    if isinstance(faiss.downcast_index(index), faiss.IndexRefine):
+        faiss.GpuParameterSpace().set_index_parameter(moved, "k_factor_rf", refine)
+    return moved
+
+
+def _write_files(folder: Path, space: Space, index: Any, ids: Sequence[str]) -> dict[str, str]:
+    """Write the index and its ids under temporary names, and rename; their names and sha256."""
+    faiss = import_faiss()
+    name, list_name = (f"faiss-{space.fingerprint}.{end}" for end in ("index", "ids.json"))
+    with place_atomically(folder / name) as partial, _translate_errors(f"cannot write {folder / name}"):
+        faiss.write_index(index, str(partial))
+    with write_atomically(folder / list_name) as out:
+        json.dump(ids, out, ensure_ascii=False)
+    return {each: hash_file(folder / each) for each in (name, list_name)}
+
+
+@contextmanager
+def _translate_errors(what: str) -> Iterator[None]:
+    """`InputError` with faiss's reason in place of its exceptions."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(f"{what}: {_find_reason(error)}") from None
+
+
+def _find_reason(error: Exception) -> str:
+    """What faiss says, on one line, without its source files and asserted expressions."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^Error in .*?\.(?:cpp|h|cu|cuh):\d+: ", "", text)
+    return re.sub(r"^Error: '.*?' failed: ", "", text)

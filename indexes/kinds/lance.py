@@ -1,0 +1,150 @@
+"""The kind `lance`: LanceDB searches its own vector columns, exactly or by an index whose recall was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
+
+from ...errors import InputError, check_known
+from ..base import Recall
+from ..storage.card import Ann, Space
+from ..storage.connect import translate_errors
+from ..storage.filters import write_sql
+from .base import Rankings, SpaceQueries
+from .dense import DenseKind
+from .recall import (
+    CUTOFFS,
+    DEPTH,
+    ENOUGH,
+    build_spaces,
+    choose_filter,
+    measure_recall,
+    perturb_vectors,
+    scan_blocks,
+)
+
+AUTO_FROM = 50_000  # vectors; below, exact search is as fast
+STRUCTURES = {"IVF_FLAT": IvfFlat, "IVF_RQ": IvfRq, "IVF_PQ": IvfPq, "IVF_HNSW_SQ": HnswSq}
+FEWEST = 256  # vectors that an approximate index needs
+PROBES = 20
+REFINE = 10
+BATCH = 64  # queries asked of LanceDB at a time
+SCAN_FROM = 4  # queries from which one pass over all vectors beats LanceDB's search for each
+
+
+class LanceKind(DenseKind):
+    """Vectors are searched on disk: for serving, filters and growth.
+
+    `auto_from` is the number of vectors from which `build("auto")` makes an approximate index.
+    """
+
+    auto_from = AUTO_FROM
+
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        space, corrected = asked.space, asked.corrected
+        plan = space.ann if corrected == space.multilingual and not exact else None
+        if plan is None and len(asked.vectors) >= SCAN_FROM:
+            blocks = self.storage.tables.blocks(space, corrected, condition)
+            return scan_blocks(blocks, asked.vectors, k)
+        return self.search_column(asked, k, condition, plan)
+
+    def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann | None) -> Rankings:
+        """LanceDB's search, approximate by `plan`, exact without: for each vector k ids and inner products."""
+        space, tables = asked.space, self.storage.tables
+        name = space.corrected if asked.corrected else space.column
+        table = tables.table_of(name)
+        found: Rankings = [[] for _ in asked.vectors]
+        for start in range(0, len(asked.vectors), BATCH):
+            part = asked.vectors[start : start + BATCH]
+            with translate_errors("read", tables.where):
+                query = table.search(list(part), vector_column_name=name).limit(k)
+                query = query.select(["id", "_distance", *(["query_index"] if len(part) > 1 else [])])
+                query = query.where(condition) if condition else query
+                if plan is None:
+                    query = query.distance_type("dot").bypass_vector_index()
+                else:
+                    query = query.distance_type(_metric(asked))
+                    query = query.nprobes(plan.filtered_probes if condition else plan.probes)
+                    query = query.refine_factor(plan.refine)
+                    if plan.kind == "IVF_HNSW_SQ":
+                        query = query.ef(max(200, 2 * k * plan.refine))
+                hits = query.to_arrow()
+            rows = hits["query_index"].to_pylist() if len(part) > 1 else [0] * len(hits)
+            distances = hits["_distance"].to_pylist()
+            for row, doc, distance in zip(rows, hits["id"].to_pylist(), distances, strict=True):
+                found[start + row].append((doc, 1.0 - distance))
+        return found
+
+    def build(self, ann: str) -> Recall:
+        """An approximate index for each space, with recall measured against exact search.
+
+        `ann` is `none`, `IVF_FLAT`, `IVF_RQ`, `IVF_PQ`, `IVF_HNSW_SQ`, or `auto`: none below 50,000 vectors, and from
+        there IVF_RQ (IVF_FLAT for dimensions that are no multiple of 8). Queries use as many probes as were measured
+        to find 0.95 of the exact 10 best, and as many as it takes under a language filter. Serves the default search,
+        language-corrected where the space is multilingual; `correct=False` there stays exact.
+        """
+        check_known(ann, ("auto", "none", *STRUCTURES), "kind of approximate index")
+
+        def choose(space: Space) -> str:
+            if ann != "auto":
+                return ann
+            return "none" if space.count < self.auto_from else "IVF_FLAT" if space.spec.dim % 8 else "IVF_RQ"
+
+        return build_spaces(self, choose, self._make)
+
+    def _make(self, space: Space, structure: str) -> Ann:
+        tables, corrected = self.storage.tables, space.multilingual
+        if space.count < FEWEST:
+            raise InputError(
+                f"{space.count} vectors are too few for {structure} ({FEWEST} are needed): build with ann none"
+            )
+        queries = perturb_vectors(tables, space, corrected)
+        asked = SpaceQueries(space, range(len(queries)), queries, corrected)
+        config = STRUCTURES[structure](distance_type=_metric(asked))
+        tables.index_vectors(space.corrected if corrected else space.column, config)
+        # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
+        steps = _double(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
+
+        def tune(
+            condition: str | None, pairs: Sequence[tuple[int, int]]
+        ) -> tuple[int, int, dict[int, float]]:
+            """The first probes and refine factor that find enough, else the last, with the recall they have."""
+            truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
+
+            def measure(cutoff: int, probes: int, refine: int) -> float:
+                plan = Ann(structure, probes, probes, refine)
+                return measure_recall(self.search_column(asked, cutoff, condition, plan), truth, cutoff)
+
+            enough = (pair for pair in pairs if measure(CUTOFFS[0], *pair) >= ENOUGH)
+            probes, refine = next(enough, pairs[-1])
+            return probes, refine, {cutoff: measure(cutoff, probes, refine) for cutoff in CUTOFFS}
+
+        # Codes of few bits need more candidates.
+        most = REFINE * 5 if structure in ("IVF_RQ", "IVF_PQ") else REFINE
+        pairs = [(PROBES, REFINE)] * (most > REFINE) + [(probes, most) for probes in steps]
+        probes, refine, at = tune(None, pairs)
+        plan = Ann(structure, probes, min(steps[-1], 4 * probes), refine, at, queries=len(queries))
+        if (chosen := choose_filter(self.storage.card)) is not None:
+            lang, plan.kept = chosen
+            more = [(probes, refine) for probes in _double(plan.filtered_probes, steps[-1])]
+            plan.filtered_probes, _, at = tune(write_sql({"lang": lang}, ()), more)
+            plan.filtered = at[CUTOFFS[0]]
+        return plan
+
+
+def _metric(asked: SpaceQueries) -> str:
+    """The metric of an approximate index.
+
+    Cosine wherever vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
+    """
+    return "cosine" if asked.corrected or asked.space.spec.normalized else "dot"
+
+
+def _double(first: int, last: int) -> list[int]:
+    """`first`, twice that, and so on, ending with `last`."""
+    steps = [first]
+    while steps[-1] < last:
+        steps.append(min(last, 2 * steps[-1]))
+    return steps

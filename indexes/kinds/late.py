@@ -1,0 +1,184 @@
+"""The kind `late` (late interaction): many vectors a document; LanceDB proposes candidates, exact MaxSim decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...encoders.base import Encoder
+from ...errors import InputError, check_known
+from ...items import Item, Role
+from ..base import Recall
+from ..encoding import check_halves, select_readable
+from ..maxsim import Tokens, encode_tokens, keep_best, maxsim
+from ..storage.card import Ann, Space
+from ..storage.connect import translate_errors
+from ..storage.rows import make_lists, read_lists
+from .base import Kind, Rankings, SpaceQueries
+from .lance import STRUCTURES
+from .recall import CUTOFFS, DEPTH, ENOUGH, NOISE, build_spaces, measure_recall
+
+# Token vectors from which `auto` makes an approximate index: one pass over fewer takes about a second.
+AUTO_FROM = 2_000_000
+KINDS = ("IVF_RQ", "IVF_FLAT", "IVF_PQ")
+READ = 128  # documents a block: some 30 MB of page images' vectors
+FEWEST = 256  # token vectors that an approximate index needs
+QUERIES = 50
+QUERY_TOKENS = 32  # of a query that is made to measure recall
+# Probes, and candidates beyond 2 k, from the least to the most work.
+PLANS = ((20, 100), (20, 200), (40, 400), (80, 800), (160, 1600))
+
+Tokened = tuple[list[str], Tokens]  # ids, and their vectors
+
+
+class LateKind(Kind):
+    """Many vectors a document; mode `dense` means search by MaxSim.
+
+    Scores are exact MaxSim, float32, over the stored float16 vectors: the sum over the query's m vectors of the best
+    inner product each finds in the document, in -m..m for vectors of length 1. They compare within a query, not
+    across queries of different m. Without an approximate index every document is scored, a block at a time. With one,
+    LanceDB proposes candidates by the tokens' neighbours (documents beyond them are not found), and MaxSim orders
+    them. One encoder an index; texts and pages stand in one list as MaxSim has them, and there is no language
+    correction.
+    """
+
+    holds = "multi"
+
+    def fields(self, space: Space) -> list[pa.Field]:
+        return [pa.field(space.column, pa.list_(pa.list_(pa.float16(), space.spec.dim)))]
+
+    def columns(self, space: Space, encoder: Encoder, items: Sequence[Item]) -> list[pa.Array]:
+        readable, held = select_readable(space.spec, items)
+        parts = [np.zeros((0, space.spec.dim), np.float16)]
+        for name, vectors in encode_tokens(encoder, readable, "document"):
+            check_halves(vectors, encoder.spec.name, name)
+            parts.append(vectors.astype(np.float16))
+        flat = pa.array(np.concatenate(parts).reshape(-1))
+        vectors_ = pa.FixedSizeListArray.from_arrays(flat, space.spec.dim)
+        return make_lists([len(part) for part in parts[1:]], held, vectors_)
+
+    def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> list[np.ndarray]:
+        return [vectors for _, vectors in encode_tokens(encoder, items, role)]
+
+    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> list[np.ndarray]:
+        """The vectors of all probes together."""
+        probes = [each for block in vectors for each in block]
+        return [np.concatenate([probes[at] for at in np.flatnonzero(owners == row)]) for row in range(count)]
+
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        if exact or asked.space.ann is None:
+            return self._rank(self._read_blocks(asked.space, condition), asked.vectors, k)
+        return self.search_column(asked, k, condition, asked.space.ann)
+
+    def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann) -> Rankings:
+        """For each query the k best of the documents that are proposed."""
+        proposals = (self.propose(asked.space, each, k, condition, plan) for each in asked.vectors)
+        return [self._rank(each, [query], k)[0] for each, query in zip(proposals, asked.vectors, strict=True)]
+
+    def propose(
+        self, space: Space, query: np.ndarray, k: int, condition: str | None, plan: Ann
+    ) -> Iterator[Tokened]:
+        """Documents near some of a query's tokens, by LanceDB's approximate index: candidates for MaxSim."""
+        with translate_errors("read", self.storage.path):
+            search = self.storage.tables.documents.search(query, vector_column_name=space.column)
+            search = search.distance_type("cosine").limit(2 * k + plan.refine)
+            search = search.nprobes(plan.filtered_probes if condition else plan.probes)
+            search = search.select(["id", "_distance", space.column])
+            for batch in (search.where(condition) if condition else search).to_batches(READ):
+                yield _read_tokens(batch, space)
+
+    def build(self, ann: str) -> Recall:
+        """An approximate index of the token vectors, with the recall of its candidates measured against exact search.
+
+        `ann` is `none`, `IVF_RQ`, `IVF_FLAT`, `IVF_PQ`, or `auto`: none below 2,000,000 token vectors, and IVF_RQ from
+        there, if the dimension is a multiple of 8 (the others are slower than exact search, measured on 560,000
+        vectors). Probes and candidates are raised until 0.97 of the exact 10 best are found; what is then found at 10
+        and 100 is returned, and kept with the index. Queries are stored documents' vectors with noise. Many queries
+        at once are about as fast with `exact`, which reads the vectors once for all.
+        """
+        check_known(ann, ("auto", "none", *KINDS), "kind of approximate index")
+
+        def choose(space: Space) -> str:
+            if ann != "auto":
+                return ann
+            return "none" if self._count_tokens(space) < AUTO_FROM or space.spec.dim % 8 else "IVF_RQ"
+
+        return build_spaces(self, choose, self._make)
+
+    def refresh(self) -> None:
+        """How many documents have vectors."""
+        for space in self.storage.card.spaces:
+            counts: Counter[str] = Counter()
+            for batch in self.storage.tables.scan(["modality"], f"{space.column} IS NOT NULL"):
+                counts.update(space.read_all(batch.column("modality").to_pylist()))
+            space.counts = dict(counts)
+
+    def _rank(self, blocks: Iterable[Tokened], queries: Sequence[np.ndarray], k: int) -> Rankings:
+        """The k documents of highest MaxSim for each query."""
+        found: Rankings = [[] for _ in queries]
+        for names, tokens in blocks:
+            for row, scores in enumerate(maxsim(queries, tokens, self.device)):
+                floor = found[row][-1][1] if len(found[row]) == k else -np.inf
+                places = np.flatnonzero(scores >= floor)
+                if len(places):
+                    more = [(names[place], float(scores[place])) for place in places]
+                    found[row] = keep_best([*found[row], *more], k)
+        return found
+
+    def _read_blocks(self, space: Space, condition: str | None = None) -> Iterator[Tokened]:
+        """Ids and vectors of all documents that have some, a block at a time in the order of the table."""
+        held = f"{space.column} IS NOT NULL" + (f" AND ({condition})" if condition else "")
+        for batch in self.storage.tables.scan(["id", space.column], held, READ):
+            if len(batch):
+                yield _read_tokens(batch, space)
+
+    def _count_tokens(self, space: Space) -> int:
+        """How many token vectors there are."""
+        counts = {"n": f"coalesce(array_length({space.column}), 0)"}
+        return sum(sum(batch.column("n").to_pylist()) for batch in self.storage.tables.scan(counts))
+
+    def _make(self, space: Space, structure: str) -> Ann:
+        if (count := self._count_tokens(space)) < FEWEST:
+            raise InputError(
+                f"{count} token vectors are too few for {structure} ({FEWEST} are needed): build with ann none"
+            )
+        self.storage.tables.index_vectors(space.column, STRUCTURES[structure](distance_type="cosine"))
+        queries = self._perturb_documents(space)
+        asked = SpaceQueries(space, range(len(queries)), queries)
+        truth = self._rank(self._read_blocks(space), queries, DEPTH)
+        plan = Ann(structure, 0, 0, 0)
+        for probes, candidates in PLANS:
+            plan = Ann(structure, probes, 4 * probes, candidates, queries=len(queries))
+            for cutoff in CUTOFFS:
+                found = self.search_column(asked, cutoff, None, plan)
+                plan.recall[cutoff] = measure_recall(found, truth, cutoff)
+            if plan.recall[CUTOFFS[0]] >= ENOUGH:
+                break
+        return plan
+
+    def _perturb_documents(self, space: Space) -> list[np.ndarray]:
+        """Up to 50 queries from evenly spaced documents: 32 of a document's vectors, with noise that is always the same."""
+        wanted = set(np.linspace(0, space.count - 1, min(space.count, QUERIES)).astype(int).tolist())
+        random = np.random.default_rng(0)
+        queries: list[np.ndarray] = []
+        row = 0
+        for names, tokens in self._read_blocks(space):
+            for each in range(len(names)):
+                if row + each in wanted:
+                    vectors = tokens.document(each).astype(np.float32)
+                    vectors = vectors[np.linspace(0, len(vectors) - 1, QUERY_TOKENS).astype(int)]
+                    noise = random.standard_normal(vectors.shape).astype(np.float32)
+                    noisy = vectors + NOISE * noise / np.sqrt(space.spec.dim)
+                    queries.append(noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
+            row += len(names)
+        return queries
+
+
+def _read_tokens(batch: pa.RecordBatch, space: Space) -> Tokened:
+    offsets, lists = read_lists(batch.column(space.column))
+    vectors = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, space.spec.dim)
+    return batch.column("id").to_pylist(), Tokens(vectors, offsets)

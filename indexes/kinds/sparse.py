@@ -1,0 +1,131 @@
+"""The kind `sparse` (SPLADE, PromptReps): weights of terms, searched exactly through inverted postings."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse
+
+from ...encoders.base import Encoder, check_finite
+from ...errors import InputError
+from ...items import Item, Role, Sparse
+from ..base import Recall
+from ..encoding import encode_batches, select_readable
+from ..storage.card import Space
+from ..storage.rows import make_lists, read_lists
+from ..storage.storage import Storage
+from .base import Kind, Rankings, SpaceQueries
+from .flat import FilterMasks
+from .postings import Postings, Rows
+from .recall import check_exact, exact_recall
+
+
+class SparseKind(Kind):
+    """Weights of terms instead of vectors; mode `dense` means search by these weights.
+
+    The weights of each window of items are committed with its rows (`add` resumes as with every kind, and a kill
+    loses the window under way). From them `add` makes the postings when it is done, memory-mapped files that are
+    searched exactly: scores are inner products in float32, equal ones are ordered by id, and documents that share no
+    term with the query are no hits. One encoder an index. There is no language correction: weights of terms have no
+    mean that stands in the way.
+    """
+
+    holds = "sparse"
+    needs_folder = True
+
+    def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
+        super().__init__(storage, device, detail)
+        self._postings: Postings | None = None
+        self._masks = FilterMasks(storage.tables)
+
+    def build(self, ann: str) -> Recall:
+        """Open the postings; `ann` is `auto` or `none`, as search is exact."""
+        check_exact(ann, "sparse")
+        started = time.perf_counter()
+        for space in self.storage.card.spaces:
+            self._open(space)
+        return exact_recall("postings", started)
+
+    def fields(self, space: Space) -> list[pa.Field]:
+        """The terms, and their weights."""
+        terms, weights = space.column, f"w_{space.fingerprint}"
+        return [pa.field(terms, pa.list_(pa.int32())), pa.field(weights, pa.list_(pa.float32()))]
+
+    def columns(self, space: Space, encoder: Encoder, items: Sequence[Item]) -> list[pa.Array]:
+        readable, held = select_readable(space.spec, items)
+        weights = self.encode(encoder, readable, "document")
+        terms = pa.array(weights.indices, pa.int32())
+        return make_lists(np.diff(weights.indptr), held, terms, pa.array(weights.data, pa.float32()))
+
+    def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> scipy.sparse.csr_matrix:
+        """Weights float32 [n, vocabulary] without zeros; `InputError` if some are negative or not finite."""
+        spec = encoder.spec
+        blocks = [scipy.sparse.csr_matrix((0, spec.dim), dtype=np.float32)]
+        for batch in encode_batches(encoder, items, role, Sparse):
+            weights = scipy.sparse.csr_matrix(batch.vectors, dtype=np.float32)
+            check_finite(batch.ids, np.asarray(weights.sum(axis=1)), spec.name, spec.dtype)
+            if weights.nnz and weights.data.min() < 0:
+                raise InputError(
+                    f"{spec.name} gave weights below 0, which an index of terms does not rank by"
+                )
+            weights.eliminate_zeros()
+            blocks.append(weights)
+        found = scipy.sparse.vstack(blocks, format="csr")
+        found.sort_indices()
+        return found
+
+    def pool(
+        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int
+    ) -> scipy.sparse.csr_matrix:
+        """Their sums."""
+        ones = np.ones(len(owners), np.float32)
+        adding = scipy.sparse.csr_matrix((ones, (owners, np.arange(len(owners)))), (count, len(owners)))
+        return adding @ scipy.sparse.vstack(vectors, format="csr")
+
+    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
+        postings = self._open(asked.space)
+        allowed = self._masks.get(asked.space, condition, postings.mask)
+        return postings.nearest(asked.vectors, k, allowed)
+
+    def discard(self) -> None:
+        self._postings = None
+        self._masks.clear()
+        super().discard()
+
+    def refresh(self) -> None:
+        """The postings again, from the weights that are stored."""
+        for space in self.storage.card.spaces:
+            counts: Counter[str] = Counter()
+            rows = self._read_rows(space, counts)
+            if self.storage.folder is None:
+                self._postings = Postings.of(rows, space.spec.dim)
+            else:
+                self._postings = Postings.write(self._name_folder(space), rows, space.spec.dim)
+            space.counts = dict(counts)
+
+    def _read_rows(self, space: Space, counts: Counter[str]) -> Iterator[Rows]:
+        """Ids and weights of all documents that have some, in the order of the table; counts them on the way."""
+        names = [field.name for field in self.fields(space)]
+        for batch in self.storage.tables.scan(["id", "modality", *names], f"{space.column} IS NOT NULL"):
+            counts.update(space.read_all(batch.column("modality").to_pylist()))
+            (starts, terms), (_, weights) = (read_lists(batch.column(name)) for name in names)
+            shape = (len(batch), space.spec.dim)
+            matrix = scipy.sparse.csr_matrix((weights.to_numpy(), terms.to_numpy(), starts), shape)
+            yield batch.column("id").to_pylist(), matrix
+
+    def _open(self, space: Space) -> Postings:
+        if self._postings is None:
+            self._postings = Postings.open(self._name_folder(space), space.spec.dim)
+            if len(self._postings) != space.count:
+                raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
+        return self._postings
+
+    def _name_folder(self, space: Space) -> Path:
+        assert self.storage.folder is not None
+        return self.storage.folder / f"postings_{space.fingerprint}"

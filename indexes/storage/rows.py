@@ -1,0 +1,126 @@
+"""Items as rows of the documents table and back, and vectors as columns of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...items import Item
+from ...media.modalities import MEDIA, to_bytes
+from .filters import list_facets
+from .fulltext import COLUMNS, analyse, choose_group, name_column
+from .resume import ItemState
+
+
+def media_fields(name: str) -> list[pa.Field]:
+    """The columns of a medium: its bytes, or the path of a file that holds it."""
+    return [pa.field(name, pa.binary()), pa.field(f"{name}_path", pa.string())]
+
+
+FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("lang", pa.string()),
+    pa.field("modality", pa.string()),
+    pa.field("text", pa.string()),
+    *media_fields("image"),
+    pa.field("meta", pa.string()),
+    pa.field("facets", pa.list_(pa.string())),
+    pa.field("hash", pa.string()),
+]
+
+
+def list_media(names: Iterable[str]) -> list[str]:
+    """The media that have columns among the `names` of a table's columns, whether registered here or not."""
+    there = list(names)
+    return [each for each in there if f"{each}_path" in there]
+
+
+def lacking_media(items: Iterable[Item], names: Iterable[str]) -> list[str]:
+    """The media that some item holds and that have no columns among `names`."""
+    held = {name for item in items for name, value in item.contents.items() if value is not None}
+    return [name for name in MEDIA if name in held.difference(names)]
+
+
+def make_rows(
+    items: Sequence[Item], states: Sequence[ItemState], vectors: Mapping[str, pa.Array], schema: pa.Schema
+) -> pa.Table:
+    """A window of items as rows of the documents table; `vectors` are the columns of their vectors by name."""
+    columns: dict[str, Any] = {
+        "id": [item.id for item in items],
+        "lang": [item.lang for item in items],
+        "modality": [item.modality for item in items],
+        "text": [item.text for item in items],
+        "meta": [state.meta for state in states],
+        "facets": [list_facets(item.meta) for item in items],
+        "hash": [state.hash for state in states],
+        **vectors,
+    }
+    for name in list_media(schema.names):
+        held = [item.contents.get(name) for item in items]
+        columns[name] = [
+            None if each is None or isinstance(each, Path) else to_bytes(name, each) for each in held
+        ]
+        columns[f"{name}_path"] = [str(each.absolute()) if isinstance(each, Path) else None for each in held]
+    groups = [choose_group(item.lang) for item in items]
+    for name in set(COLUMNS).intersection(schema.names):
+        columns[name] = [
+            analyse(item.text, group) if item.text and name_column(group) == name else None
+            for item, group in zip(items, groups, strict=True)
+        ]
+    arrays = [
+        columns[field.name]
+        if isinstance(columns.get(field.name), pa.Array)
+        else pa.array(columns.get(field.name, [None] * len(items)), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def read_items(batch: pa.RecordBatch) -> Iterator[Item]:
+    """The items of rows that have the columns `id`, `text`, `lang`, `meta` and those of some media."""
+    names = list_media(batch.schema.names)
+    for row in batch.to_pylist():
+        paths = {name: row[f"{name}_path"] for name in names}
+        media = {name: row[name] if path is None else Path(path) for name, path in paths.items()}
+        image = media.pop("image")
+        held = {name: value for name, value in media.items() if value is not None}
+        yield Item(row["id"], row["text"], image, row["lang"], json.loads(row["meta"]), held)
+
+
+def read_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """A column of dense vectors as float32 [n, dim] (a copy, nan where it is null), and the mask of the others."""
+    dim = array.type.list_size
+    # `values` ignores the array's own offset and holds something for null rows, too.
+    values = array.values.to_numpy(zero_copy_only=False)
+    vectors = values.reshape(-1, dim)[array.offset : array.offset + len(array)].astype(np.float32)
+    held = array.is_valid().to_numpy(zero_copy_only=False)
+    vectors[~held] = np.nan
+    return vectors, held
+
+
+def make_halves(vectors: np.ndarray, held: np.ndarray) -> pa.Array:
+    """Rows of float [n, dim] as a column of float16 vectors, null where not `held`."""
+    filled = np.where(held[:, None], vectors, 0).astype(np.float16)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(filled.reshape(-1)), vectors.shape[1], mask=pa.array(~held)
+    )
+
+
+def make_lists(lengths: Sequence[int] | np.ndarray, held: np.ndarray, *values: pa.Array) -> list[pa.Array]:
+    """Columns of lists, null where not `held`: `lengths` int [held rows] are the same for each array of `values`."""
+    counts = np.zeros(len(held), np.int64)
+    counts[held] = lengths
+    offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32(), mask=np.append(~held, False))
+    return [pa.ListArray.from_arrays(offsets, each) for each in values]
+
+
+def read_lists(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """A column of lists without nulls: where each begins and the last ends, int64 [n + 1], and all their values."""
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    # A block is a part of a larger array.
+    return offsets - offsets[0], array.values.slice(offsets[0], offsets[-1] - offsets[0])

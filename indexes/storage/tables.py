@@ -1,0 +1,286 @@
+"""The Lance tables of an index: what is stored in them, written, searched and read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lancedb.index import Bitmap, BTree, LabelList
+
+from ...errors import InputError, check_known, list_few
+from ...items import Item, windows
+from ...media.modalities import MEDIA
+from ...runs import Hit
+from .card import Space
+from .connect import DATABASE, connect_database, is_remote, translate_errors
+from .filters import list_modalities, quote_all
+from .fulltext import COLUMNS, index_text, search_text
+from .resume import StoredStates
+from .rows import FIELDS, lacking_media, list_media, make_halves, media_fields, read_halves, read_items
+
+DOCUMENTS, CORRECTED = "documents", "corrected"
+READ = 8192  # rows a block when a whole table is read
+LOOKUP = 2000  # ids in one `IN` list
+THREADS = 4  # full-text queries under way at a time
+COMPACT_EVERY = 256  # commits; each one rewrites the list of all fragments
+INDEX_FILTERS_FROM = 10_000  # rows; below, a scan is as fast
+PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: the longest it takes
+FILTERS = ("id", "lang", "modality", "facets")  # columns that the table of corrected vectors repeats
+
+Block = tuple[list[str], list[str | None], list[str], np.ndarray]
+
+
+class Tables:
+    """The tables `documents` and `corrected` under one directory, or in memory for `memory://`.
+
+    `documents` has a row an item, with the vectors as encoded; `corrected` is derived from it, row for row, and is
+    replaced as a whole. Writers must hold the index's lock. Failures to read or write are `InputError`.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self.where = str(where)
+        with translate_errors("open", self.where):
+            self._database = connect_database(self.where)
+            names = set(self._database.list_tables().tables)
+            self._open = {name: self._database.open_table(name) for name in names & {DOCUMENTS, CORRECTED}}
+        self._commits = 0
+
+    def create(self, lexical: bool) -> None:
+        """The empty documents table, with full-text columns if `lexical`; nothing if it is there."""
+        if DOCUMENTS not in self._open:
+            fields = FIELDS + [pa.field(name, pa.string()) for name in (COLUMNS if lexical else ())]
+            with translate_errors("write", self.where):
+                self._open[DOCUMENTS] = self._database.create_table(DOCUMENTS, schema=pa.schema(fields))
+
+    @property
+    def documents(self) -> Any:
+        """The documents, as LanceDB's table."""
+        if DOCUMENTS not in self._open:
+            raise InputError(f"{self.where} has lost its table of documents; make the index again")
+        return self._open[DOCUMENTS]
+
+    def table_of(self, column: str) -> Any:
+        """LanceDB's table that has the vector column of that name."""
+        return self._open[CORRECTED] if column.startswith("c_") else self.documents
+
+    def __len__(self) -> int:
+        return int(self.documents.count_rows())
+
+    # Writing
+
+    def add_columns(self, fields: Sequence[pa.Field]) -> None:
+        """Empty columns of the documents, unless they are there."""
+        if new := [field for field in fields if field.name not in self.documents.schema.names]:
+            with translate_errors("write", self.where):
+                self.documents.add_columns(new)
+
+    def add_media(self, items: Iterable[Item]) -> None:
+        """Columns for the media that the items bring, unless they are there."""
+        names = lacking_media(items, self.documents.schema.names)
+        self.add_columns([field for name in names for field in media_fields(name)])
+
+    def read_states(self, spaces: Sequence[Space]) -> StoredStates:
+        """Which items are stored with all the vectors that they can have in `spaces`."""
+        missing = []
+        for space in spaces:
+            if readable := [each for each in list_modalities() if space.reads(each)]:
+                missing.append(f"({space.column} IS NULL AND modality IN ({quote_all(readable)}))")
+        wanted = {"id": "id", "hash": "hash", "missing": " OR ".join(missing) or "false"}
+        return StoredStates(self.scan(wanted))
+
+    def write(self, rows: pa.Table, new: bool, compacting: bool = True) -> None:
+        """Commit a window of rows: appended if all are `new`, else replacing those of the same ids."""
+        with translate_errors("write", self.where):
+            if new:
+                self.documents.add(rows, on_bad_vectors="null")
+            else:
+                upsert = self.documents.merge_insert("id")
+                upsert = upsert.when_matched_update_all().when_not_matched_insert_all()
+                upsert.execute(rows, on_bad_vectors="null")
+        self._commits += 1
+        if compacting and self._commits % COMPACT_EVERY == 0:
+            self.compact()
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take the documents of `ids` out; what is not stored is passed over."""
+        with translate_errors("write", self.where):
+            for part in windows(ids, LOOKUP):
+                self.documents.delete(f"id IN ({quote_all(part)})")
+
+    def compact(self) -> None:
+        """Join small fragments, and remove what older versions and killed writers have left behind."""
+        with translate_errors("write", self.where), warnings.catch_warnings():
+            # The lock makes this process the only writer; readers of an index that changes must open it again.
+            warnings.simplefilter("ignore", UserWarning)
+            for table in self._open.values():
+                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            if not is_remote(self.where):
+                # Lance writes a file under such a name first, and leaves it there when it is killed.
+                for partial in Path(self.where).glob("*.lance/**/.tmp*"):
+                    partial.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Wait until all indexes are built: a served database does it when it likes."""
+        if self.where.startswith(DATABASE):
+            with translate_errors("write", self.where):
+                for table in self._open.values():
+                    if names := [index.name for index in table.list_indices()]:
+                        table.wait_for_index(names, timeout=PATIENCE)
+
+    def index_filters(self) -> None:
+        """Scalar indexes on what `where` and `get` look up."""
+        for table in self._open.values():
+            if table.count_rows() >= INDEX_FILTERS_FROM:
+                with translate_errors("write", self.where):
+                    table.create_index("id", config=BTree())
+                    table.create_index("lang", config=Bitmap())
+                    table.create_index("modality", config=Bitmap())
+                    table.create_index("facets", config=LabelList())
+
+    def index_text(self) -> list[str]:
+        """Full-text indexes, in place of earlier ones; returns the groups of languages that have text."""
+        with translate_errors("write", self.where):
+            return index_text(self.documents)
+
+    def index_vectors(self, column: str, config: Any) -> None:
+        """An approximate index of a vector column, in place of one that is there."""
+        with translate_errors("write", self.where):
+            self.table_of(column).create_index(column, config=config, replace=True)
+        self.settle()
+
+    def drop_vector_indexes(self, columns: Sequence[str]) -> None:
+        """Remove the approximate indexes of the vector columns, where there are some."""
+        with translate_errors("write", self.where):
+            for table in self._open.values():
+                for each in table.list_indices():
+                    if set(columns) & set(each.columns):
+                        table.drop_index(each.name)
+
+    def replace_corrected(
+        self,
+        spaces: Sequence[Space],
+        correct: Callable[[Space, np.ndarray, list[Any], list[str]], np.ndarray],
+    ) -> None:
+        """Write the table of corrected vectors again, a block at a time; without spaces there is none.
+
+        `correct` gets a space, vectors float32 [n, dim], and the language and modality that was read of each.
+        """
+        if not spaces:
+            if CORRECTED in self._open:
+                with translate_errors("write", self.where):
+                    self._database.drop_table(CORRECTED)
+                del self._open[CORRECTED]
+            return
+        fields = [field for field in FIELDS if field.name in FILTERS]
+        fields += [pa.field(space.corrected, pa.list_(pa.float16(), space.spec.dim)) for space in spaces]
+        schema = pa.schema(fields)
+
+        def make_blocks() -> Iterator[pa.RecordBatch]:
+            for batch in self.scan([*FILTERS, *(space.column for space in spaces)]):
+                arrays = [batch.column(name) for name in FILTERS]
+                langs = np.array(batch.column("lang").to_pylist(), object)
+                modalities = batch.column("modality").to_pylist()
+                for space in spaces:
+                    vectors, held = read_halves(batch.column(space.column))
+                    read = np.array(space.read_all(modalities), object)
+                    vectors[held] = correct(space, vectors[held], langs[held].tolist(), read[held].tolist())
+                    arrays.append(make_halves(vectors, held))
+                yield pa.record_batch(arrays, schema=schema)
+
+        with translate_errors("write", self.where):
+            mode = "overwrite" if CORRECTED in self._open else "create"
+            reader = pa.RecordBatchReader.from_batches(schema, make_blocks())
+            self._open[CORRECTED] = self._database.create_table(
+                CORRECTED, reader, schema=schema, mode=mode, on_bad_vectors="null"
+            )
+
+    # Reading
+
+    def scan(self, columns: Any, where: str | None = None, rows: int = READ) -> Iterator[pa.RecordBatch]:
+        """Columns of the documents, at most so many `rows` at a time, in the order of the table."""
+        yield from self._scan(self.documents, columns, where, rows)
+
+    def blocks(self, space: Space, corrected: bool, where: str | None = None) -> Iterator[Block]:
+        """Ids, languages, modalities (as the space's encoder read them), and vectors float32 [n, dim].
+
+        In the order of the rows, which is the same corrected or not; documents without a vector are left out.
+        """
+        name = space.corrected if corrected else space.column
+        condition = f"{name} IS NOT NULL" + (f" AND ({where})" if where else "")
+        for batch in self._scan(self.table_of(name), ["id", "lang", "modality", name], condition):
+            ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
+            yield ids, langs, space.read_all(modalities), read_halves(batch.column(name))[0]
+
+    def list_ids(self, where: str) -> list[str]:
+        """The ids of the documents that a filter keeps."""
+        return [each for batch in self.scan(["id"], where) for each in batch.column("id").to_pylist()]
+
+    def search_text(
+        self, queries: Sequence[Item], groups: Sequence[str], k: int, where: str | None, own_language: bool
+    ) -> dict[str, tuple[Hit, ...]]:
+        """The k best documents for the words of each query, by `fulltext.search_text`."""
+        search = partial(search_text, k=k, where=where, own_language=own_language)
+        with translate_errors("read", self.where), ThreadPoolExecutor(THREADS) as threads:
+            hits = threads.map(lambda query: search(self.documents, query, groups), queries)
+            return {query.id: found for query, found in zip(queries, hits, strict=True)}
+
+    def read_vectors(self, name: str, ids: Sequence[str], dim: int) -> np.ndarray:
+        """A column of dense vectors at `ids`, float32 [n, dim]; nan where there is none."""
+        rows = {each: row for row, each in enumerate(ids)}
+        found = np.full((len(ids), dim), np.nan, np.float32)
+        for batch in self._scan_ids(self.table_of(name), ["id", name], ids):
+            vectors, held = read_halves(batch.column(name))
+            places = np.array([rows[each] for each in batch.column("id").to_pylist()], dtype=np.int64)
+            found[places[held]] = vectors[held]
+        return found
+
+    def read_column(self, name: str, ids: Sequence[str]) -> list[Any]:
+        """The value of a column (`lang`, `modality`) for each document of `ids`."""
+        found: dict[str, Any] = {}
+        for batch in self._scan_ids(self.documents, ["id", name], ids):
+            found.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        return [found[each] for each in ids]
+
+    def get_items(self, ids: Sequence[str]) -> list[Item]:
+        """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
+        found = self.find_items(ids)
+        self.require(ids, found)
+        return [found[each] for each in ids]
+
+    def find_items(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The stored items of those of `ids` that are stored; `InputError` for a medium that is not registered."""
+        media = list_media(self.documents.schema.names)
+        for name in media:
+            check_known(name, MEDIA, f"modality, which {self.where} holds,")
+        columns = [
+            "id",
+            "text",
+            "lang",
+            "meta",
+            *(field.name for name in media for field in media_fields(name)),
+        ]
+        batches = self._scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
+        return {item.id: item for batch in batches for item in read_items(batch)}
+
+    def require(self, ids: Iterable[str], found: Container[str]) -> None:
+        """`InputError` naming the `ids` that are not `found`."""
+        if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
+            raise InputError(f"no documents with the ids {list_few(unknown)} in {self.where}")
+
+    def _scan_ids(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for part in windows(ids, LOOKUP):
+            yield from self._scan(table, columns, f"id IN ({quote_all(part)})")
+
+    def _scan(
+        self, table: Any, columns: Any, where: str | None, rows: int = READ
+    ) -> Iterator[pa.RecordBatch]:
+        with translate_errors("read", self.where):
+            query = table.search().select(columns).limit(None)
+            yield from (query.where(where) if where else query).to_batches(batch_size=rows)
