@@ -1,175 +1,102 @@
-"""The contract of `indexes.base.Index`, over every registered kind."""
+"""The contract of `indexes.base.Index`, over every registered kind: what is stored, found and refused."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import runpy
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
-from crosslens.encoders.base import EncoderSpec, NotFinite, unit
+import scipy.sparse
+from crosslens.encoders.base import NotFinite, unit
 from crosslens.errors import InputError, SpecMismatch
 from crosslens.indexes.base import check_k
-from crosslens.indexes.card import FILE, Windows
-from crosslens.indexes.registry import INDEXES, create_index, open_index
-from crosslens.indexes.spaces import KAPPA
-from crosslens.items import Dense, Item
-from crosslens.runs import Run
+from crosslens.indexes.moments import KAPPA
+from crosslens.indexes.registry import KINDS, open_index
+from crosslens.indexes.storage.storage import FILE
+from crosslens.items import Batch, Dense, Item, Multi, Sparse
 
-OWN = {"faiss": "faiss:Flat"}  # kinds that need a word after the colon
-SPARSE = {"sparse", "late"}  # kinds that hold no dense vectors: tests/unit/test_sparse.py, test_late_index.py
+SHARED = runpy.run_path(str(Path(__file__).with_name("index_cases.py")))
+CASES, QUERIES, LANGS = (SHARED[name] for name in ("CASES", "QUERIES", "LANGS"))
+Case, Hashing, collection, png, same = (
+    SHARED[name] for name in ("Case", "Hashing", "collection", "png", "same")
+)
 MODES = ("dense", "lexical", "hybrid")
-LANGS = ("eng", "zho", "fas", "swa")
 
 
-class Hashing:
-    """A deterministic encoder: the sum of a random direction for each word and for the bytes of a picture."""
-
-    def __init__(
-        self, name: str = "fake:hashing", modalities: tuple[str, ...] = ("text", "image"), dim: int = 24
-    ) -> None:
-        self.spec = EncoderSpec(name, "1", modalities, dim)  # type: ignore[arg-type]
-        self.encoded = 0  # documents
-
-    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-        for item in items:
-            self.encoded += role == "document"
-            parts: list[bytes] = []
-            if "text" in self.spec.modalities:
-                parts += [word.encode() for word in (item.text or "").split()]
-            if "image" in self.spec.modalities and isinstance(item.image, bytes):
-                parts.append(item.image)
-            yield Dense([item.id], unit(np.sum([self.direction(part) for part in parts], axis=0))[None])
-
-    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
-        return [np.array(each, np.int64).reshape(-1, 2) for each in spans]
-
-    def room(self, role: str = "document") -> int:
-        return 64
-
-    def direction(self, part: bytes) -> np.ndarray:
-        seed = int.from_bytes(hashlib.blake2b(part + self.spec.name.encode(), digest_size=8).digest(), "big")
-        return np.random.default_rng(seed).standard_normal(self.spec.dim).astype(np.float32)
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Any:
+    return CASES[request.param]
 
 
-def png(shade: int) -> bytes:
-    out = io.BytesIO()
-    PIL.Image.new("RGB", (4, 4), (shade, 0, 0)).save(out, "PNG")
-    return out.getvalue()
+def test_every_kind_is_here() -> None:
+    assert set(KINDS) <= set(CASES)
 
 
-def collection(texts: int = 700, photos: int = 30, langs: tuple[str, ...] = LANGS) -> list[Item]:
-    """More texts than fit into one window, with metadata, and photos without a language."""
-    random = np.random.default_rng(7)
-    words = [f"w{number}" for number in range(150)]
-    items = [
-        Item(
-            f"t{number}",
-            " ".join(random.choice(words, 6)),
-            lang=langs[number % len(langs)],
-            meta={"year": 2000 + number % 5, "source": "a'b" if number % 2 else 'c"d', "tags": [number % 3]},
-        )
-        for number in range(texts)
-    ]
-    return items + [Item(f"p{number}", image=png(number)) for number in range(photos)]
-
-
-QUERIES = [
-    Item("words", "w1 w2 w3", lang="eng"),
-    Item("one", "w7", lang="swa"),
-    Item("photo", image=png(5)),
-    Item("both", "w9", png(3), lang="fas"),
-]
-
-
-@pytest.fixture(params=[*sorted(INDEXES.keys() - SPARSE), "passages"])
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "passages":  # documents that are one passage are found as if they were not split
-        monkeypatch.setitem(globals(), "create_index", partial(create_index, passages=Windows(8, 4)))
-        return "lance"
-    module = INDEXES[request.param].partition(":")[0]
-    if find_spec(f"crosslens.{module}") is None:
-        pytest.skip(f"{module} is not there yet")
-    if request.param == "faiss":
-        pytest.importorskip("faiss")
-    return OWN.get(request.param, request.param)
-
-
-def same(one: Run, other: Run) -> None:
-    """Both runs have the same documents, at the same scores but for rounding."""
-    assert [query.id for query in one.queries] == [query.id for query in other.queries]
-    for query in one.queries:
-        assert dict(one[query.id]).keys() == dict(other[query.id]).keys()
-        expected = dict(other[query.id])
-        assert dict(one[query.id]) == pytest.approx(expected, abs=2e-3)
-
-
-def test_results_are_ordered_and_the_run_carries_its_documents(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    assert index.add(collection(), Hashing()) == len(index) == 730
+def test_results_are_ordered_and_the_run_carries_its_documents(case: Any) -> None:
+    items = collection()
+    index = case.filled(items)
     run = index.search(QUERIES, 10)
     assert [query.id for query in run.queries] == ["words", "one", "photo", "both"]
     for query, hits in run:
-        assert len(hits) == 10
-        assert len({hit.id for hit in hits}) == 10, query.id
+        assert len(hits) == len({hit.id for hit in hits}) == min(10, len(case.found(query, items)))
         assert list(hits) == sorted(hits, key=lambda hit: (-hit.score, hit.id))
     assert run["photo"][0].id == "p5"
     assert [item.id for item in run.items("words")] == [hit.id for hit in run["words"]]
+    assert index.langs == dict.fromkeys(LANGS, 175)
+    assert [spec.name for spec in index.specs] == ["fake:hashing"]
 
 
-def test_a_query_finds_the_same_alone_and_among_others(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(), Hashing())
+def test_a_query_finds_the_same_alone_and_among_others(case: Any) -> None:
+    index = case.filled(collection())
     many = index.search(QUERIES, 10)
     for query in QUERIES:
-        alone = index.search([query], 10)
-        same(alone, replace(many, queries=(query,)))
+        same(index.search([query], 10), many, [query])
 
 
 @pytest.mark.parametrize("correct", [True, False])
 @pytest.mark.parametrize("queries", [1, 20])
-def test_search_equals_brute_force(kind: str, correct: bool, queries: int) -> None:
-    encoder = Hashing(modalities=("text",))
+def test_search_equals_brute_force(case: Any, correct: bool, queries: int) -> None:
+    encoder = case.encoder(modalities=("text",))
     items = collection(photos=0)
-    index = create_index("memory://", kind=kind, lexical=False)
+    index = case.create(lexical=False)
     index.add(items, encoder)
     asked = [Item(f"q{number}", f"w{number} w{number + 1}", lang="zho") for number in range(queries)]
     run = index.search(asked, 10, exact=True, correct=correct)
 
-    documents = np.concatenate([batch.vectors for batch in encoder.encode(items, "document")])
-    documents = documents.astype(np.float16).astype(np.float32)
-    vectors = np.concatenate([batch.vectors for batch in encoder.encode(asked, "query")])
-    if correct:  # less each language's mean, drawn to the mean of all as if by KAPPA documents
+    documents, vectors = (
+        case.vectors(encoder.encode(*each)) for each in ((items, "document"), (asked, "query"))
+    )
+    documents = [each.astype(np.float16).astype(np.float32) for each in documents]
+    if correct and case.holds == "dense":
+        # less each language's mean, drawn to the mean of all as if by KAPPA documents
+        stored = np.concatenate(documents)
         langs = np.array([item.lang for item in items])
-        overall = documents.sum(axis=0) / (len(documents) + 1)
+        overall = stored.sum(axis=0) / (len(stored) + 1)
         means = {
-            lang: (documents[langs == lang].sum(axis=0) + KAPPA * overall) / ((langs == lang).sum() + KAPPA)
+            lang: (stored[langs == lang].sum(axis=0) + KAPPA * overall) / ((langs == lang).sum() + KAPPA)
             for lang in LANGS
         }
-        documents = unit(documents - np.stack([means[lang] for lang in langs]))
-        vectors = unit(vectors - means["zho"])
-    scores = vectors @ documents.T
+        documents = [unit(each - means[lang]) for each, lang in zip(documents, langs, strict=True)]
+        vectors = [unit(each - means["zho"]) for each in vectors]
+    scores = case.scores(vectors, documents)
     for row, query in enumerate(asked):
-        best = np.sort(scores[row])[::-1][:10]
+        best = np.sort(scores[row])[::-1][: min(10, len(case.found(query, items)))]
         assert [hit.score for hit in run[query.id]] == pytest.approx(best.tolist(), abs=2e-3)
         for hit in run[query.id]:
             assert scores[row, int(hit.id[1:])] == pytest.approx(hit.score, abs=2e-3)
 
 
-def test_adding_again_changes_nothing_and_encodes_nothing(kind: str, tmp_path: Path) -> None:
-    index = create_index(tmp_path / "index", kind=kind)
-    index.add(collection(), Hashing())
+def test_adding_again_changes_nothing_and_encodes_nothing(case: Any, tmp_path: Path) -> None:
+    index = case.filled(collection(), tmp_path / "index")
     before, fingerprint = index.search(QUERIES, 20), index.fingerprint
-    encoder = Hashing()
+    encoder = case.encoder()
     assert index.add(collection(), encoder) == 0
     assert encoder.encoded == 0
     again = open_index(tmp_path / "index", encoders=encoder)
@@ -178,11 +105,10 @@ def test_adding_again_changes_nothing_and_encodes_nothing(kind: str, tmp_path: P
     same(again.search(QUERIES, 20), before)
 
 
-def test_changed_items_are_encoded_again_and_found_anew(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(), Hashing())
+def test_changed_items_are_encoded_again_and_found_again(case: Any) -> None:
+    index = case.filled(collection())
     before = index.fingerprint
-    encoder = Hashing()
+    encoder = case.encoder()
     changed = [Item("t3", "quite other words", lang="eng"), Item("t4", "w1", lang="eng", meta={"year": 1999})]
     assert index.add([*changed, *collection()[5:]], encoder) == 2
     assert encoder.encoded == 2
@@ -194,23 +120,23 @@ def test_changed_items_are_encoded_again_and_found_anew(kind: str) -> None:
     assert index.fingerprint != before
 
 
-def test_an_interrupted_add_goes_on_to_the_same_index(kind: str, tmp_path: Path) -> None:
+def test_an_interrupted_add_goes_on_to_the_same_index(case: Any, tmp_path: Path) -> None:
     class Stopping(Hashing):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Batch]:
             for batch in super().encode(items, role):
                 if self.encoded > 600:
                     raise KeyboardInterrupt
                 yield batch
 
-    whole = create_index(tmp_path / "whole", kind=kind)
-    whole.add(collection(), Hashing())
-    index = create_index(tmp_path / "index", kind=kind)
+    whole = case.create(tmp_path / "whole")
+    whole.add(collection(), case.encoder())
+    index = case.create(tmp_path / "index")
     with pytest.raises(KeyboardInterrupt):
-        index.add(collection(), Stopping())
+        index.add(collection(), Stopping(case.holds))
     with pytest.raises(InputError, match=r"unfinished: 512 documents are stored; rerun `crosslens index`"):
         open_index(tmp_path / "index").search(QUERIES, 5)
-    encoder = Hashing()
-    again = create_index(tmp_path / "index", kind=kind)
+    encoder = case.encoder()
+    again = case.create(tmp_path / "index")
     assert again.add(collection(), encoder) == 730 - 512
     assert encoder.encoded == 730 - 512
     assert again.fingerprint == whole.fingerprint
@@ -240,24 +166,22 @@ def test_an_interrupted_add_goes_on_to_the_same_index(kind: str, tmp_path: Path)
         ({"lang": "x') OR (1=1"}, lambda item: False),
     ],
 )
-def test_filters_are_kept_to(kind: str, where: dict, keeps: object, queries: int) -> None:
-    index = create_index("memory://", kind=kind)
+def test_filters_are_kept_to(case: Any, where: dict, keeps: object, queries: int) -> None:
+    index = case.create()
     items = collection()
-    index.add(items, Hashing())
+    index.add(items, case.encoder())
     allowed = {item.id for item in items if keeps(item)}  # type: ignore[operator]
     asked = [Item(f"q{number}", f"w{number}", lang="eng") for number in range(queries)]
     for exact in (True, False):
         run = index.search(asked, 2000, where=where, exact=exact)
         for query in asked:
-            found = {hit.id for hit in run[query.id]}
-            assert found == allowed
+            assert {hit.id for hit in run[query.id]} == allowed & case.found(query, items)
     lexical = index.search(asked, 2000, where=where, mode="lexical")
     assert all(hit.id in allowed for query in asked for hit in lexical[query.id])
 
 
-def test_unknown_fields_and_values_of_filters_are_named(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(), Hashing())
+def test_unknown_fields_and_values_of_filters_are_named(case: Any) -> None:
+    index = case.filled(collection())
     for where, text in [
         (
             {"yaer": 2001},
@@ -271,16 +195,15 @@ def test_unknown_fields_and_values_of_filters_are_named(kind: str) -> None:
             index.search(QUERIES, 5, where=where)
 
 
-def test_more_hits_than_documents_gives_all_of_them(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(12, 3), Hashing())
-    run = index.search(QUERIES, 1000)
-    assert all(len(hits) == 15 for _, hits in run)
+def test_more_hits_than_documents_gives_all_of_them(case: Any) -> None:
+    items = collection(12, 3)
+    for query, hits in case.filled(items).search(QUERIES, 1000):
+        assert {hit.id for hit in hits} == case.found(query, items)
 
 
-def test_queries_that_cannot_be_answered(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(12, 0), Hashing(modalities=("text",)))
+def test_queries_that_cannot_be_answered(case: Any) -> None:
+    index = case.create()
+    index.add(collection(12, 0), case.encoder(modalities=("text",)))
     for query, text in [
         (Item("q", "   "), "query 'q' is empty"),
         (Item("q", image=png(1)), "query 'q' holds image, which no encoder of memory:// reads"),
@@ -298,7 +221,7 @@ def test_queries_that_cannot_be_answered(kind: str) -> None:
     assert index.search([], 5).hits == {}
 
 
-def test_items_that_cannot_be_stored_are_named_and_earlier_ones_stay(kind: str) -> None:
+def test_items_that_cannot_be_stored_are_named_and_earlier_ones_stay(case: Any) -> None:
     bad = {
         "empty": Item("bad", " "),
         "occurs twice": Item("t1", "w1"),
@@ -308,55 +231,72 @@ def test_items_that_cannot_be_stored_are_named_and_earlier_ones_stay(kind: str) 
         "valid Unicode": Item("bad", "w1 \ud800"),
     }
     for text, item in bad.items():
-        index = create_index("memory://", kind=kind)
+        index = case.create()
         with pytest.raises(InputError, match=text) as caught:
-            index.add([*collection(600, 0), item], Hashing(modalities=("text",)))
+            index.add([*collection(600, 0), item], case.encoder(modalities=("text",)))
         assert "\n" not in str(caught.value)
         assert len(index) == 512  # whole windows before it
-        assert index.add(collection(600, 0), Hashing(modalities=("text",))) == 88
+        assert index.add(collection(600, 0), case.encoder(modalities=("text",))) == 88
 
 
-def test_vectors_that_are_not_finite_are_not_stored(kind: str) -> None:
+def test_vectors_that_are_not_finite_are_not_stored(case: Any) -> None:
     class Broken(Hashing):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-            for batch in super().encode(items, role):
-                yield Dense(batch.ids, batch.vectors * np.nan if "t555" in batch.ids[0] else batch.vectors)
+        def batch(self, id: str, parts: Any) -> Batch:
+            made = super().batch(id, parts)
+            if id.startswith("t555"):
+                match made:
+                    case Dense() | Sparse():
+                        return replace(made, vectors=made.vectors * np.nan)
+                    case Multi():
+                        return Multi(made.ids, [each * np.nan for each in made.vectors])
+            return made
 
-    index = create_index("memory://", kind=kind)
+    index = case.create()
     with pytest.raises(NotFinite, match="t555"):
-        index.add(collection(), Broken())
+        index.add(collection(), Broken(case.holds))
     assert len(index) == 512
-    assert index.add(collection(), Hashing()) == 730 - 512
+    assert index.add(collection(), case.encoder()) == 730 - 512
     assert all(np.isfinite(hit.score) for hit in index.search(QUERIES, 2000)["words"])
 
 
-def test_an_encoder_that_loses_or_swaps_items_is_refused(kind: str) -> None:
+def test_an_encoder_that_is_not_what_its_spec_says_is_refused(case: Any) -> None:
     class Swapping(Hashing):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Batch]:
             yield from reversed(list(super().encode(items, role)))
 
-    index = create_index("memory://", kind=kind)
+    class Lying(Hashing):
+        def batch(self, id: str, parts: Any) -> Batch:
+            return (
+                Multi([id], [np.ones((1, self.spec.dim))])
+                if self.spec.kind == "dense"
+                else Dense([id], np.ones((1, 1)))
+            )
+
+    index = case.create()
     with pytest.raises(InputError, match="in another order"):
-        index.add(collection(), Swapping())
+        index.add(collection(), Swapping(case.holds))
     assert len(index) == 1  # the first goes alone
+    with pytest.raises(InputError, match="fake:hashing is not a (dense|sparse|late-interaction) encoder"):
+        index.add(collection(), Lying(case.holds))
+    other = "sparse" if case.holds == "dense" else "dense"
+    with pytest.raises(InputError, match=f"makes {other} vectors; this index holds {case.holds} ones"):
+        index.add(collection(), Hashing(other))
 
 
-def test_another_spec_is_refused(kind: str, tmp_path: Path) -> None:
-    index = create_index(tmp_path / "index", kind=kind)
-    index.add(collection(20, 2), Hashing())
-    other = Hashing()
+def test_another_spec_is_refused(case: Any, tmp_path: Path) -> None:
+    index = case.filled(collection(20, 2), tmp_path / "index")
+    other = case.encoder()
     other.spec = replace(other.spec, pooling="mean", query_prompt="query: ")
     with pytest.raises(SpecMismatch, match=r"pooling: 'mean', there ''; query_prompt: 'query: ', there ''"):
         open_index(tmp_path / "index", encoders=other)
     with pytest.raises(SpecMismatch, match="pooling"):
         index.add(collection(25, 2), other)
-    other.spec = replace(Hashing().spec, dtype="bfloat16")  # not part of the space
+    other.spec = replace(case.encoder().spec, dtype="bfloat16")  # not part of the space
     assert open_index(tmp_path / "index", encoders=other).search(QUERIES, 3).hits
 
 
-def test_a_newer_or_damaged_card_is_refused(kind: str, tmp_path: Path) -> None:
-    index = create_index(tmp_path / "index", kind=kind)
-    index.add(collection(20, 2), Hashing())
+def test_a_newer_or_damaged_card_is_refused(case: Any, tmp_path: Path) -> None:
+    case.filled(collection(20, 2), tmp_path / "index")
     card = tmp_path / "index" / FILE
     data = json.loads(card.read_text())
     card.write_text(json.dumps({**data, "format": 2}))
@@ -370,20 +310,20 @@ def test_a_newer_or_damaged_card_is_refused(kind: str, tmp_path: Path) -> None:
         open_index(tmp_path / "nowhere")
 
 
-def test_settings_and_other_files_are_not_overridden(kind: str, tmp_path: Path) -> None:
-    create_index(tmp_path / "index", kind=kind)
+def test_settings_and_other_files_are_not_overridden(case: Any, tmp_path: Path) -> None:
+    case.create(tmp_path / "index")
     with pytest.raises(InputError, match="lexical=True, not False"):
-        create_index(tmp_path / "index", kind=kind, lexical=False)
+        case.create(tmp_path / "index", lexical=False)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(png(1))
     with pytest.raises(InputError, match=r"holds other files \(cat.jpg\)"):
-        create_index(tmp_path / "photos", kind=kind)
+        case.create(tmp_path / "photos")
     with pytest.raises(InputError, match="cannot make the directory"):
-        create_index(tmp_path / "photos" / "cat.jpg" / "index", kind=kind)
+        case.create(tmp_path / "photos" / "cat.jpg" / "index")
 
 
-def test_documents_come_back_in_the_order_asked_for(kind: str, tmp_path: Path) -> None:
-    index = create_index(tmp_path / "index", kind=kind)
+def test_documents_come_back_in_the_order_asked_for(case: Any, tmp_path: Path) -> None:
+    index = case.create(tmp_path / "index")
     (tmp_path / "cat.png").write_bytes(png(9))
     items = [
         Item("a", "text\nwith 'quotes' and 文字 🎈", lang="eng", meta={"n": 1, "deep": {"x": [1, None]}}),
@@ -393,11 +333,10 @@ def test_documents_come_back_in_the_order_asked_for(kind: str, tmp_path: Path) -
     ]
 
     class Texts(Hashing):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-            for item in items:
-                yield from super().encode([Item(item.id, item.text or "none")], role)
+        def parts(self, item: Item, role: str) -> list[bytes]:
+            return super().parts(item, role) or [b"picture"]
 
-    index.add(items, Texts())
+    index.add(items, Texts(case.holds))
     ids = ["c", "a", "b'; --", "a"]
     assert index.get(ids) == [items[2], items[0], items[1], items[0]]
     assert PIL.Image.open(io.BytesIO(index.get(["d"])[0].image)).size == (3, 3)  # type: ignore[arg-type]
@@ -406,11 +345,11 @@ def test_documents_come_back_in_the_order_asked_for(kind: str, tmp_path: Path) -
         index.get(["a", "x", "y"])
 
 
-def test_full_text_moves_only_documents_in_the_language_of_the_query(kind: str) -> None:
+def test_full_text_moves_only_documents_in_the_language_of_the_query(case: Any) -> None:
     items = collection(photos=0)
     spoken = {item.id: item.lang for item in items}
-    index = create_index("memory://", kind=kind)
-    index.add(items, Hashing())
+    index = case.create()
+    index.add(items, case.encoder())
     dense, _, hybrid = (
         [hit.id for hit in index.search(QUERIES[:1], 100, mode=mode)["words"]] for mode in MODES
     )
@@ -423,23 +362,27 @@ def test_full_text_moves_only_documents_in_the_language_of_the_query(kind: str) 
     ]
 
 
-def test_hybrid_holds_what_both_find_and_needs_full_text(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(), Hashing())
+def test_hybrid_holds_what_both_find_and_needs_full_text(case: Any) -> None:
+    index = case.filled(collection())
     dense, lexical, hybrid = (index.search(QUERIES[:2], 100, mode=mode)["words"] for mode in MODES)
     assert {hit.id for hit in dense[:1] + lexical[:1]} <= {hit.id for hit in hybrid}
     assert index.search([Item("q", image=png(5))], 1, mode="hybrid")["q"][0].id == "p5"
-    without = create_index("memory://", kind=kind, lexical=False)
-    without.add(collection(20, 0), Hashing())
+    without = case.create(lexical=False)
+    without.add(collection(20, 0), case.encoder())
     for mode in ("lexical", "hybrid"):
         with pytest.raises(InputError, match="made without full text"):
             without.search(QUERIES[:2], 5, mode=mode)
 
 
-def test_several_spaces_are_fused(kind: str) -> None:
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.holds == "dense"])
+def test_several_spaces_are_fused(name: str) -> None:
     """A text-only and a text-image space: photos are found by the one that sees them, texts by both."""
-    index = create_index("memory://", kind=kind)
-    texts, both = Hashing("fake:texts", ("text",), 16), Hashing("fake:both", dim=24)
+    case = CASES[name]
+    index = case.create()
+    texts, both = (
+        case.encoder(name="fake:texts", modalities=("text",), dim=16),
+        case.encoder(name="fake:both"),
+    )
     items = collection()
     assert index.add(items, [texts, both]) == 730
     assert (texts.encoded, both.encoded) == (700, 730)
@@ -449,36 +392,63 @@ def test_several_spaces_are_fused(kind: str) -> None:
     assert len(run["q"]) == 730  # photos stand in the same list, by the space that holds them
     with pytest.raises(SpecMismatch, match=r"fake:both|modalities"):
         index.add(items, texts)
-    third = Hashing("fake:third", ("text",), 8)
+    third = case.encoder(name="fake:third", modalities=("text",), dim=8)
     assert index.add(items, [texts, both, third]) == 700  # photos have all the vectors they can have
     assert index.search([Item("q", items[17].text, lang=items[17].lang)], 1)["q"][0].id == "t17"
     with pytest.raises(InputError, match="given twice"):
         index.add(items, [texts, texts])
 
 
-def test_the_retriever_is_a_stage_with_a_stable_fingerprint(kind: str, tmp_path: Path) -> None:
-    index = create_index(tmp_path / "index", kind=kind)
-    index.add(collection(), Hashing())
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.holds != "dense"])
+def test_kinds_of_one_encoder_refuse_another(name: str) -> None:
+    case = CASES[name]
+    index = case.create()
+    with pytest.raises(InputError, match="vectors of one encoder: make one for each, and fuse their runs"):
+        index.add(collection(), [case.encoder(), case.encoder(name="fake:other", modalities=("text",))])
+    assert len(index) == 0
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.windows])
+def test_vectors_made_elsewhere(name: str) -> None:
+    case = CASES[name]
+    items = collection(50, 3)
+    batches = list(case.encoder().encode(items, "document"))
+    vectors: Any = case.vectors(batches)
+    if case.holds != "multi":
+        vectors = np.concatenate(vectors)
+    if case.holds == "sparse":
+        vectors = scipy.sparse.csr_matrix(vectors)
+    index = case.create()
+    assert index.add_vectors(items, vectors, case.encoder().spec) == 53
+    assert index.add(items, case.encoder()) == 0
+    same(index.search(QUERIES, 9), case.filled(items).search(QUERIES, 9))
+    with pytest.raises(InputError, match="cannot have (vectors of shape|the vectors of)"):
+        index.add_vectors(items, vectors[:3], case.encoder().spec)
+
+
+def test_the_retriever_is_a_stage_with_a_stable_fingerprint(case: Any, tmp_path: Path) -> None:
+    index = case.filled(collection(), tmp_path / "index")
     stage = index.retriever(k=20, where={"lang": ["zho"]}) % 5
-    run = stage(QUERIES)
+    run = stage(QUERIES[:1])
     assert all(len(hits) == 5 for _, hits in run)
-    assert run.manifest.records[0].counts == {"queries": 4}
-    other = open_index(tmp_path / "index", encoders=Hashing())
+    assert run.manifest.records[0].counts == {"queries": 1}
+    other = open_index(tmp_path / "index", encoders=case.encoder())
     one, two = (each.retriever(k=20, where={"lang": ["zho"]}) for each in (index, other))
     assert one.fingerprint == two.fingerprint
     assert index.retriever(k=21).fingerprint != index.retriever(k=20).fingerprint
     before = index.retriever().fingerprint
-    index.add([Item("new", "w1")], Hashing())
+    index.add([Item("new", "w1")], case.encoder())
     assert index.retriever().fingerprint != before
 
 
-def test_build_reports_its_recall(kind: str) -> None:
-    index = create_index("memory://", kind=kind)
-    index.add(collection(), Hashing())
+def test_build_reports_its_recall(case: Any) -> None:
+    index = case.filled(collection())
     before = index.search(QUERIES, 10)
     recall = index.build()
     assert recall.at[10] >= 0.95
     same(index.search(QUERIES, 10), before)  # so small that auto is exact
+    with pytest.raises(InputError, match="unknown kind of approximate index|has no nonsense|'nonsense' of"):
+        index.build("nonsense")
 
 
 def test_k_is_checked_in_one_place() -> None:
