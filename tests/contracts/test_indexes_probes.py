@@ -99,8 +99,8 @@ def test_full_text_searches_for_the_words_of_all_probes(case: Any) -> None:
 
 def test_hybrid_is_dense_alone_where_a_probe_holds_a_picture(case: Any) -> None:
     index = case.filled(collection())
-    run = probing((*PROBES[:1], (Item("seen", image=png(3)), "query")))
-    dense, hybrid = (index.search(run, 20, mode=mode) for mode in ("dense", "hybrid"))
+    run = probing(((Item("word", "w1"), "query"), (Item("seen", image=png(3)), "query")))
+    dense, hybrid = (index.search(run, 100, mode=mode) for mode in ("dense", "hybrid"))
     assert [hit.id for hit in hybrid["q"]] == [hit.id for hit in dense["q"]]
     assert "p3" in dict(dense["q"])
 
