@@ -67,7 +67,7 @@ class Cluster:
         self._device = device
         self._trust = trust_remote_code
         self._documents = documents
-        self._actors: list[Any] = []
+        self.workers: list[Any] = []
         self._mine = False
 
     def __enter__(self) -> Self:
@@ -79,8 +79,8 @@ class Cluster:
             actor = self._ray.remote(Worker).options(
                 num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
             )
-            self._actors = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
-            specs = self._get(self._actors[0].specs.remote())
+            self.workers = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
+            specs = self._get(self.workers[0].specs.remote())
             self.encoders = [_Away(self, number, spec) for number, spec in enumerate(specs)]
         except BaseException:
             self.__exit__()
@@ -88,9 +88,9 @@ class Cluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for actor in self._actors:
+        for actor in self.workers:
             self._ray.kill(actor)
-        self._actors = []
+        self.workers = []
         if self._mine:
             self._ray.shutdown()
             self._mine = False
@@ -103,9 +103,9 @@ class Cluster:
         """
         if storage.path == MEMORY:
             raise InputError("workers cannot write to an index in memory: give a directory")
-        shards = _Shards(self._ray, list(self._actors), storage)
+        shards = _Shards(self._ray, list(self.workers), storage)
         try:
-            most = AHEAD * len(self._actors)
+            most = AHEAD * len(self.workers)
             for portion in portions:
                 shards.start(portion)
                 while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
@@ -116,13 +116,13 @@ class Cluster:
                 yield from shards.take_done()
             yield from shards.take_done()
         finally:
-            self._actors = shards.actors
+            self.workers = shards.actors
 
     def ask(self, number: int, items: Sequence[Item], role: Role) -> list[Batch]:
         """What the encoder of that number makes of a few items."""
-        if not self._actors:
+        if not self.workers:
             raise InputError("the workers of this index are gone: open it again to search it")
-        batches: list[Batch] = self._get(self._actors[0].encode.remote(number, items, role))
+        batches: list[Batch] = self._get(self.workers[0].encode.remote(number, items, role))
         return batches
 
     def _get(self, reference: Any) -> Any:

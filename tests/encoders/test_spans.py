@@ -7,9 +7,9 @@ import pytest
 from crosslens.encoders.base import Tokenizes
 from crosslens.encoders.ensemble import join_spans
 from crosslens.encoders.registry import load_encoder
-from crosslens.indexes.card import Windows
-from crosslens.indexes.passages import split
 from crosslens.indexes.registry import create_index
+from crosslens.indexes.splitting import split_text
+from crosslens.indexes.storage.card import Windows
 from crosslens.items import Item
 
 TEXTS = [
@@ -75,7 +75,7 @@ def test_what_has_room_is_not_cut(encoder):
         ids = encoder.token_ids([given])
         assert encoder.spec.max_tokens - 2 <= int((ids[0] != ids[0, -1]).sum()) + 1 <= encoder.spec.max_tokens
         assert room == encoder.room() - (counted(encoder, frame) if frame else 0)
-    passages = split(words, spans, Windows(encoder.room(), encoder.room()))
+    passages = split_text(words, spans, Windows(encoder.room(), encoder.room()))
     # A word that a passage begins with may have a token more than it has behind a space.
     assert max(counted(encoder, words[start:end]) for start, end in passages) <= encoder.room() + 1
 
@@ -104,7 +104,7 @@ def test_passages_of_an_ensemble_fit_into_every_member(tiny_encoder, tiny_clip, 
     assert ensemble.room() == min(member.room() for member in members) == 22
     text = " ".join(TEXTS * 3)
     (spans,) = ensemble.token_spans([text])
-    passages = split(text, spans, Windows(22, 22))
+    passages = split_text(text, spans, Windows(22, 22))
     assert len(passages) > 10
     for start, end in passages:
         piece = text[start:end]

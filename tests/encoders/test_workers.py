@@ -314,7 +314,7 @@ def same_tables(one: Path, other: Path) -> None:
     mine, theirs = open_index(one), open_index(other)
     assert mine.card.content == theirs.card.content
     for space in mine.card.spaces:
-        blocks = [list(index._tables.blocks(space, False)) for index in (mine, theirs)]  # type: ignore[union-attr]
+        blocks = [list(index.storage.tables.blocks(space, False)) for index in (mine, theirs)]
         ids = [[id for block in each for id in block[0]] for each in blocks]
         assert ids[0] == ids[1]
         vectors = [np.concatenate([block[3] for block in each]) for each in blocks]

@@ -16,11 +16,10 @@ import pytest
 from crosslens.encoders.base import Encoder
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
-from crosslens.indexes import lance as lance_index
-from crosslens.indexes.card import Windows
+from crosslens.indexes.base import WINDOW, Index
 from crosslens.indexes.distributed import Cluster
-from crosslens.indexes.lance import LanceIndex
 from crosslens.indexes.registry import create_index, open_index
+from crosslens.indexes.storage.card import Windows
 from crosslens.items import Item
 from PIL import Image
 
@@ -66,8 +65,8 @@ def specs(tiny_encoder: Path, tiny_clip: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def cluster(ray_here: None, specs: list[str]) -> Iterator[Cluster]:
     """Two of them: as many as the documents have shards."""
-    with Cluster("auto", specs, device="cpu", documents=2 * lance_index.WINDOW) as cluster:
-        assert len(cluster._actors) == 2
+    with Cluster("auto", specs, device="cpu", documents=2 * WINDOW) as cluster:
+        assert len(cluster.workers) == 2
         yield cluster
 
 
@@ -77,14 +76,9 @@ def encoders(specs: list[str]) -> list[Encoder]:
     return [load_encoder(spec, device="cpu") for spec in specs]
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_index, "WINDOW", 16)
-
-
-def contents(index: LanceIndex) -> dict[str, dict[str, object]]:
+def contents(index: Index) -> dict[str, dict[str, object]]:
     """All rows of the documents by id."""
-    rows = index._tables.documents.to_arrow().to_pylist()
+    rows = index.storage.tables.documents.to_arrow().to_pylist()
     assert len({row["id"] for row in rows}) == len(rows)
     return {row["id"]: row for row in rows}
 
@@ -105,11 +99,10 @@ def same(one: Any, other: Any) -> None:
     assert [space.counts for space in one.card.spaces] == [space.counts for space in other.card.spaces]
 
 
-def pid(actor: object) -> int:
-    return int(ray.get(actor.__ray_call__.remote(lambda worker: os.getpid())))  # type: ignore[attr-defined]
+def pid(worker: object) -> int:
+    return int(ray.get(worker.__ray_call__.remote(lambda worker: os.getpid())))  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("small_shards")
 class TestCluster:
     def test_killed_in_the_middle_the_table_is_that_of_one_process(
         self, tmp_path: Path, cluster: Cluster, encoders: list[Encoder]
@@ -122,7 +115,7 @@ class TestCluster:
         alone = create_index(tmp_path / "alone")
         alone.add(items, encoders)
         index = create_index(tmp_path / "index")
-        victim, other = map(pid, cluster._actors)
+        victim, other = map(pid, cluster.workers)
         killed: list[int] = []
 
         def kill(done: int) -> None:
@@ -131,11 +124,11 @@ class TestCluster:
                 os.kill(victim, signal.SIGKILL)
                 killed.append(done)
 
-        assert index.add(items, cluster.encoders, progress=kill, cluster=cluster) == 402
+        assert index.add(items, cluster.encoders, progress=kill, cluster=cluster, window=16) == 402
         assert killed
-        after = list(map(pid, cluster._actors))
+        after = list(map(pid, cluster.workers))
         assert len(after) == 2
-        assert victim not in after  # Ray started it anew, and it went on
+        assert victim not in after  # Ray started it again, and it went on
         assert other in after
         index = open_index(tmp_path / "index", device="cpu")
         same(index, alone)
@@ -156,17 +149,17 @@ class TestCluster:
 
         index = create_index(tmp_path / "index")
         with pytest.raises(KeyboardInterrupt):
-            index.add(items, cluster.encoders, progress=stop, cluster=cluster)
+            index.add(items, cluster.encoders, progress=stop, cluster=cluster, window=16)
         index = create_index(tmp_path / "index")
         kept = len(index)
         assert 16 <= kept < 600
         with pytest.raises(InputError, match="unfinished"):
             index.search(["cat"], 1)
-        assert index.add(items, cluster.encoders, cluster=cluster) == 600 - kept
-        assert index.add(items, cluster.encoders, cluster=cluster) == 0
+        assert index.add(items, cluster.encoders, cluster=cluster, window=16) == 600 - kept
+        assert index.add(items, cluster.encoders, cluster=cluster, window=16) == 0
         items[5] = Item("d5", "Something else altogether", lang="eng")
         items.append(Item("new", "A new one", lang="eng"))
-        assert index.add(items, cluster.encoders, cluster=cluster) == 2
+        assert index.add(items, cluster.encoders, cluster=cluster, window=16) == 2
         alone = create_index(tmp_path / "alone")
         alone.add(items, encoders)
         same(index, alone)
@@ -174,9 +167,9 @@ class TestCluster:
     def test_passages(self, tmp_path: Path, cluster: Cluster, encoders: list[Encoder]) -> None:
         items = [Item(f"d{n}", " ".join([WORDS["eng"]] * (1 + n % 5)), lang="eng") for n in range(40)]
         indexes = [create_index(tmp_path / name, passages=Windows(20, 10)) for name in ("index", "alone")]
-        assert indexes[0].add(items, cluster.encoders, cluster=cluster) == 40
+        assert indexes[0].add(items, cluster.encoders, cluster=cluster, window=16) == 40
         indexes[1].add(items, encoders)
-        same(*(each.passages for each in indexes))  # type: ignore[union-attr]
+        same(*(each.passages for each in indexes))
 
     def test_an_item_that_a_worker_refuses_is_named_in_one_line(
         self, tmp_path: Path, cluster: Cluster
@@ -184,13 +177,13 @@ class TestCluster:
         items = [*documents(20), Item("broken", image=b"no picture")]
         index = create_index(tmp_path / "index")
         with pytest.raises(InputError, match="broken") as error:
-            index.add(items, cluster.encoders, cluster=cluster)
+            index.add(items, cluster.encoders, cluster=cluster, window=16)
         assert "\n" not in str(error.value)
         assert "Traceback" not in str(error.value)
 
     def test_memory_is_refused(self, cluster: Cluster) -> None:
         with pytest.raises(InputError, match="in memory"):
-            create_index("memory://").add(documents(3), cluster.encoders, cluster=cluster)
+            create_index("memory://").add(documents(3), cluster.encoders, cluster=cluster, window=16)
 
     def test_a_spec_that_no_worker_can_load(self, ray_here: None) -> None:
         with (

@@ -10,13 +10,9 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-import pytest
-from crosslens.indexes.lance import WINDOW
-from crosslens.indexes.pace import paced
+from crosslens.indexes.base import WINDOW
+from crosslens.indexes.moments import Moments
 from crosslens.indexes.registry import open_index
-from crosslens.indexes.spaces import Moments
-from crosslens.indexes.table import Fresh
-from crosslens.items import Item
 
 DOCUMENTS = 2000
 LANGS = ("eng", "zho", "fas", "rus")
@@ -123,7 +119,7 @@ def test_a_kill_at_any_moment_loses_a_window_at_most(tmp_path: Path, tiny_encode
     [space] = killed.card.spaces
     for corrected in (False, True):
         ids, vectors = zip(
-            *(table(index._tables.blocks(space, corrected)) for index in (killed, whole)),  # type: ignore[union-attr]
+            *(table(index.storage.tables.blocks(space, corrected)) for index in (killed, whole)),
             strict=True,
         )
         assert ids[0] == ids[1]
@@ -132,7 +128,7 @@ def test_a_kill_at_any_moment_loses_a_window_at_most(tmp_path: Path, tiny_encode
     moments = [Moments.load(tmp_path / name / file) for name in ("index", "whole")]
     assert moments[0].counts == moments[1].counts
     for lang in LANGS:
-        np.testing.assert_allclose(*(each.mean(lang, "text") for each in moments), atol=1e-4)
+        np.testing.assert_allclose(*(each.document_mean(lang, "text") for each in moments), atol=1e-4)
     for part in zip(*(each.background(vectors[0][:5], "text", True) for each in moments), strict=True):
         np.testing.assert_allclose(*part, atol=1e-4)
     queries = ["cat", "document 7"]
@@ -146,56 +142,3 @@ def test_a_kill_at_any_moment_loses_a_window_at_most(tmp_path: Path, tiny_encode
 def table(blocks: object) -> tuple[list[str], np.ndarray]:
     parts = list(blocks)  # type: ignore[call-overload]
     return [id for part in parts for id in part[0]], np.concatenate([part[3] for part in parts])
-
-
-# What a slow encoder loses
-
-
-class Clock:
-    """Time as `paced` sees it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("crosslens.indexes.pace.time.monotonic", lambda: self.now)
-
-
-def fresh(count: int, stored: int = 0) -> Fresh:
-    """A window that begins with items that are stored."""
-    window = [Item(str(n), text="a") for n in range(stored + count)]
-    return Fresh(window, window[stored:], [("{}", item.id) for item in window[stored:]], True)
-
-
-def parts(clock: Clock, windows: list[Fresh], each: float) -> list[Fresh]:
-    """What `paced` makes of windows for an encoder that takes `each` seconds an item."""
-    made = []
-    for part in paced(iter(windows)):
-        made.append(part)
-        clock.now += each * len(part.items)
-    return made
-
-
-@pytest.mark.parametrize("each", [0.001, 0.1, 0.5, 3.0, 90.0])
-def test_a_part_takes_a_minute_at_most_and_holds_its_window(
-    monkeypatch: pytest.MonkeyPatch, each: float
-) -> None:
-    windows = [fresh(512), fresh(100, stored=412), fresh(0, stored=512), fresh(512)]
-    made = parts(Clock(monkeypatch), windows, each)
-    assert all(len(part.items) * each <= 60 or len(part.items) == 1 for part in made)
-    for name in ("window", "items", "states"):
-        joined = [one for part in made for one in getattr(part, name)]
-        assert joined == [one for window in windows for one in getattr(window, name)]
-    assert all(part.states[-1][1] == part.items[-1].id == part.window[-1].id for part in made if part.items)
-
-
-def test_windows_of_a_fast_encoder_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = parts(Clock(monkeypatch), [fresh(512)] * 3, 0.07)  # e5-small on two cores
-    assert [len(part.items) for part in made] == [1, 511, 512, 512]
-
-
-def test_an_encoder_that_becomes_slow_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    sizes = []
-    for part in paced([fresh(512) for _ in range(4)]):
-        sizes.append(len(part.items))
-        clock.now += len(part.items) * (0.01 if len(sizes) < 3 else 1.0)
-    assert sizes == [1, 511, 512, *[32] * 32]

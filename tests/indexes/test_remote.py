@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,10 +26,9 @@ import pytest
 from crosslens.encoders.base import EncoderSpec
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
-from crosslens.indexes import late, places
-from crosslens.indexes.encoding import Made
-from crosslens.indexes.places import Rows
+from crosslens.indexes.encoding import Precomputed
 from crosslens.indexes.registry import create_index, open_index
+from crosslens.indexes.storage.place import FILES, TablePlace
 from crosslens.items import Item
 from lancedb.index import FTS
 from lancedb.query import BooleanQuery, MatchQuery, Occur
@@ -242,8 +243,8 @@ def test_an_index_is_that_of_a_directory(kind: str, request: pytest.FixtureReque
     where = request.getfixturevalue(kind) + ("/whole" if kind == "bucket" else "whole")
     indexes = [create_index(path, name="many") for path in (where, tmp_path / "local")]
     for index in indexes:
-        assert index.add_vectors(ITEMS[:50], VECTORS[:50], SPEC) == 50  # type: ignore[union-attr]
-        assert index.add_vectors(ITEMS, VECTORS, SPEC) == 30  # type: ignore[union-attr]
+        assert index.add_vectors(ITEMS[:50], VECTORS[:50], SPEC) == 50
+        assert index.add_vectors(ITEMS, VECTORS, SPEC) == 30
         index.build()
     there, here = open_index(where), open_index(tmp_path / "local")
     assert there.card.to_json() == here.card.to_json()
@@ -251,11 +252,11 @@ def test_an_index_is_that_of_a_directory(kind: str, request: pytest.FixtureReque
     for space in there.card.spaces:
         for corrected in (False, True):
             mine, theirs = (
-                np.concatenate([block[3] for block in each._tables.blocks(space, corrected)])  # type: ignore[union-attr]
+                np.concatenate([block[3] for block in each.storage.tables.blocks(space, corrected)])
                 for each in (there, here)
             )
             np.testing.assert_array_equal(mine, theirs)
-        mine, theirs = (each._moment(space).correct(VECTORS, ["eng"] * 80, ["text"] * 80) for each in (there, here))  # type: ignore[union-attr] # fmt: skip
+        mine, theirs = (each.statistics.get(space).correct(VECTORS, ["eng"] * 80, ["text"] * 80) for each in (there, here))  # fmt: skip
         np.testing.assert_array_equal(mine, theirs)
     options = {"mode": "lexical", "where": {"lang": "fra", "n": 1}}
     found, expected = (each.search(["chat"], 5, **options).hits for each in (there, here))  # type: ignore[arg-type]
@@ -264,7 +265,7 @@ def test_an_index_is_that_of_a_directory(kind: str, request: pytest.FixtureReque
     assert there.get(["d3", "d2"]) == here.get(["d3", "d2"])
     queries = [Item("q", "a cat", lang="eng"), Item("r", "un chat", lang="fra")]
     for each in (there, here):
-        each._encoders[SPEC.fingerprint] = Made(SPEC, queries, VECTORS[:2])  # type: ignore[union-attr]
+        each.encoders.give(Precomputed(SPEC, queries, VECTORS[:2]))
     for mode in ("dense", "hybrid"):
         found, expected = (each.search(queries, 5, mode=mode).hits for each in (there, here))  # type: ignore[arg-type]
         assert {query: [hit.id for hit in hits] for query, hits in found.items()} == {
@@ -308,57 +309,74 @@ def test_workers_write_there(bucket: str, tiny_encoder: Path) -> None:
     assert open_index(f"{bucket}/workers").fingerprint == alone.fingerprint
 
 
-def test_one_writes_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def take_lock(where: str, holder: str, until: float) -> None:
+    """What another process writes into the row of the lock."""
+    table = lancedb.connect(where).open_table(FILES)
+    table.update(where="name = '.lock'", values={"data": holder.encode(), "until": until})
+
+
+def read_lock(where: str) -> tuple[str, float]:
+    """Who holds the lock, and until when."""
+    table = lancedb.connect(where).open_table(FILES)
+    (row,) = table.search().where("name = '.lock'").limit(1).to_list()
+    return row["data"].decode(), row["until"]
+
+
+def test_one_writes_at_a_time(bucket: str) -> None:
     where = f"{bucket}/lock"
     create_index(where)
     held = rf"another process \(.*:{os.getpid()}\) is writing to {where}"
-    with Rows(where).locked(), pytest.raises(InputError, match=held), Rows(where).locked():
+    with TablePlace(where).lock(), pytest.raises(InputError, match=held), TablePlace(where).lock():
         pass
-    with Rows(where).locked():
+    with TablePlace(where).lock():
         pass
 
 
-def test_a_writer_that_is_gone_is_followed_at_once_or_when_its_time_is_over(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_is_gone_is_followed_at_once_or_when_its_time_is_over(bucket: str) -> None:
     where = f"{bucket}/gone"
     create_index(where)
-
-    def left_by(holder: str, until: float) -> None:
-        Rows(where)._table.update(where="name = '.lock'", values={"data": holder.encode(), "until": until})
-
-    left_by(f"{places.socket.gethostname()}:{2**22 + 1}:x", places.time.time() + 100)  # no such process
-    with Rows(where).locked():
+    take_lock(where, f"{socket.gethostname()}:{2**22 + 1}:x", time.time() + 100)  # no such process
+    with TablePlace(where).lock():
         pass
-    left_by("elsewhere:1:x", places.time.time() + 100)
-    with pytest.raises(InputError, match=r"elsewhere:1\).* (99|100) seconds"), Rows(where).locked():
+    take_lock(where, "elsewhere:1:x", time.time() + 100)
+    with pytest.raises(InputError, match=r"elsewhere:1\).* (99|100) seconds"), TablePlace(where).lock():
         pass
-    left_by("elsewhere:1:x", places.time.time() - 1)
-    with Rows(where).locked():
+    take_lock(where, "elsewhere:1:x", time.time() - 1)
+    with TablePlace(where).lock():
         pass
 
 
-def test_the_lock_is_renewed_and_one_that_is_lost_stops_the_writer(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_is_renewed_and_one_that_is_lost_stops_the_writer(bucket: str) -> None:
     where = f"{bucket}/renewed"
     create_index(where)
-    monkeypatch.setattr(places, "RENEWED", 0.05)
-    place = Rows(where)
-    with place.locked():
-        _, first = place._holder()
-        assert within(30, lambda: place._holder()[1] > first)
-        place._table.update(where="name = '.lock'", values={"data": b"elsewhere:1:x", "until": 1e12})
-        assert within(30, lambda: place._lost)
-        with pytest.raises(InputError, match="taken .* over"), place.writing("file") as path:
+    place = TablePlace(where, renewed=0.05)
+
+    def write() -> None:
+        with place.write("file") as path:
             path.write_bytes(b"x")
-    assert place._holder()[0] == "elsewhere:1:x"
+
+    def refused() -> bool:
+        try:
+            write()
+        except InputError:
+            return True
+        return False
+
+    with place.lock():
+        _, first = read_lock(where)
+        assert within(30, lambda: read_lock(where)[1] > first)
+        write()
+        take_lock(where, "elsewhere:1:x", 1e12)
+        assert within(30, refused)
+        with pytest.raises(InputError, match="taken .* over"):
+            write()
+    assert read_lock(where)[0] == "elsewhere:1:x"
 
 
 def within(seconds: float, holds: Callable[[], bool]) -> bool:
-    end = places.time.monotonic() + seconds
-    while not (held := holds()) and places.time.monotonic() < end:
-        places.time.sleep(0.05)
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(0.05)
     return held
 
 
@@ -390,14 +408,13 @@ def test_other_tables_and_kinds_are_refused(bucket: str) -> None:
 def test_other_kinds_that_have_tables_alone(bucket: str, kind: str) -> None:
     spec = replace(SPEC, kind="multi" if kind == "late" else "dense")
     vectors: Any = VECTORS[:9] if kind == "flat" else [VECTORS[n : n + 2] for n in range(9)]
-    stand_in = Made if kind == "flat" else late._Made
     queries = [Item("q", "a cat", lang="eng")]
     runs = []
     for where in (f"{bucket}/{kind}", "memory://"):
         index: Any = create_index(where, kind=kind)
         assert index.add_vectors(ITEMS[:9], vectors, spec) == 9
         opened: Any = index if where == "memory://" else open_index(where)
-        opened._encoders[spec.fingerprint] = stand_in(spec, queries, vectors[:1])
+        opened.encoders.give(Precomputed(spec, queries, vectors[:1]))
         runs.append(opened.search(queries, 5).hits["q"])
     assert len(runs[0]) == 5
     assert [hit.id for hit in runs[0]] == [hit.id for hit in runs[1]]

@@ -10,7 +10,7 @@ import pytest
 from crosslens.encoders.base import EncoderSpec, matrix, unit
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
-from crosslens.indexes.lance import LanceIndex
+from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.multimodal.fusion import fuse_vectors
 from crosslens.multimodal.towers import TwoTower
@@ -133,7 +133,7 @@ def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
 @pytest.mark.parametrize("fused", ["feature", "score"])
 def test_an_index_scores_documents_by_what_was_fused(tiny_clip, tmp_path, fused):
     encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32&fuse={fused}")
-    index = LanceIndex.create(tmp_path / "index", kind="lance", lexical=False)
+    index = create_index(tmp_path / "index", lexical=False)
     # With texts or images alone beside them, the index makes z-scores of each group.
     both = MIXED[10:]
     index.add(both, encoder)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from crosslens.encoders.base import EncoderSpec, NotFinite
-from crosslens.errors import InputError, SpecMismatch
-from crosslens.indexes import postings as module
-from crosslens.indexes.postings import Postings
+from crosslens.encoders.base import EncoderSpec
+from crosslens.errors import InputError
+from crosslens.indexes.base import Index
+from crosslens.indexes.kinds import postings as module
+from crosslens.indexes.kinds.postings import Postings
 from crosslens.indexes.registry import create_index, open_index
-from crosslens.indexes.sparse import SparseIndex
-from crosslens.items import Dense, Item, Sparse
+from crosslens.items import Item, Sparse
 
 VOCABULARY = 500
 
@@ -85,10 +85,8 @@ def brute(items: list[Item], queries: list[Item], k: int) -> dict[str, list[tupl
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> SparseIndex:
-    made = create_index(tmp_path / "index", kind="sparse", lexical=False)
-    assert isinstance(made, SparseIndex)
-    return made
+def index(tmp_path: Path) -> Index:
+    return create_index(tmp_path / "index", kind="sparse", lexical=False)
 
 
 @pytest.mark.parametrize("k", [1, 10, 2000])
@@ -145,26 +143,7 @@ def test_large_blocks_are_searched_through_the_best_of_groups() -> None:
         assert found == expected[:25]
 
 
-def test_adding_again_encodes_nothing_and_an_opened_index_finds_the_same(
-    index: SparseIndex, tmp_path: Path
-) -> None:
-    items = collection()
-    index.add(items, Counting())
-    before, fingerprint = index.search(QUERIES, 20), index.fingerprint
-    encoder = Counting()
-    assert index.add(items, encoder) == 0
-    assert encoder.encoded == 0
-    again = open_index(tmp_path / "index", encoders=Counting())
-    assert again.fingerprint == fingerprint
-    assert again.specs == [Counting().spec]
-    found = again.search(QUERIES, 20)
-    assert found.hits == before.hits
-    assert [item.id for item in found.items("q1")] == [hit.id for hit in found["q1"]]
-    by_id = {item.id: item for item in items}
-    assert again.get(["d3", "d1"]) == [by_id["d3"], by_id["d1"]]
-
-
-def test_changed_and_new_items_are_found_anew(index: SparseIndex) -> None:
+def test_changed_and_new_items_are_found(index: Index) -> None:
     items = collection()
     index.add(items, Counting())
     changed = [replace(items[3], text="w498 w498"), Item("new", "w498")]
@@ -175,27 +154,6 @@ def test_changed_and_new_items_are_found_anew(index: SparseIndex) -> None:
     assert {
         query: [tuple(hit) for hit in hits] for query, hits in index.search(QUERIES, 50).hits.items()
     } == expected
-
-
-def test_an_interrupted_add_goes_on_to_the_same_index(index: SparseIndex, tmp_path: Path) -> None:
-    class Stopping(Counting):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Sparse]:
-            for batch in super().encode(items, role):
-                if self.encoded > 600:
-                    raise KeyboardInterrupt
-                yield batch
-
-    with pytest.raises(KeyboardInterrupt):
-        index.add(collection(), Stopping())
-    with pytest.raises(InputError, match=r"unfinished: 512 documents are stored; rerun `crosslens index`"):
-        open_index(tmp_path / "index").search(QUERIES, 5)
-    encoder = Counting()
-    again = create_index(tmp_path / "index", kind="sparse", lexical=False)
-    assert again.add(collection(), encoder) == encoder.encoded == 700 - 512
-    whole = create_index("memory://", kind="sparse", lexical=False)
-    whole.add(collection(), Counting())
-    assert again.fingerprint == whole.fingerprint
-    assert again.search(QUERIES, 30).hits == whole.search(QUERIES, 30).hits
 
 
 def test_a_kill_loses_at_most_a_window(tmp_path: Path) -> None:
@@ -225,26 +183,6 @@ def test_a_kill_loses_at_most_a_window(tmp_path: Path) -> None:
     assert {query.id: [tuple(hit) for hit in hits] for query, hits in again.search(QUERIES, 20)} == expected
 
 
-@pytest.mark.parametrize(
-    ("where", "keeps"),
-    [
-        ({"lang": "zho"}, lambda item: item.lang == "zho"),
-        ({"lang": ["zho", "fas"]}, lambda item: item.lang != "eng"),
-        ({"year": 2001, "lang": "eng"}, lambda item: item.lang == "eng" and item.meta["year"] == 2001),
-        ({"lang": "deu"}, lambda item: False),
-    ],
-)
-def test_filters_are_kept_to(index: SparseIndex, where: dict, keeps: object) -> None:
-    items = collection()
-    index.add(items, Counting())
-    expected = brute([item for item in items if keeps(item)], QUERIES, 40)  # type: ignore[operator]
-    for _ in range(2):  # the second time from the remembered mask
-        found = index.search(QUERIES, 40, where=where)
-        assert {query.id: [tuple(hit) for hit in hits] for query, hits in found} == expected
-    with pytest.raises(InputError, match="unknown field to filter by 'yaer'"):
-        index.search(QUERIES, 5, where={"yaer": 1})
-
-
 def test_pictures_and_texts_without_terms_are_stored_and_no_hits(tmp_path: Path) -> None:
     class Silent(Counting):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Sparse]:
@@ -267,80 +205,30 @@ def test_pictures_and_texts_without_terms_are_stored_and_no_hits(tmp_path: Path)
     )
 
 
-def test_full_text_stands_beside_the_weights() -> None:
-    index = create_index("memory://", kind="sparse")
-    index.add([Item("a", "w1 w2", lang="eng"), Item("b", "w3 w3", lang="eng")], Counting())
-    query = [Item("q", "w3", lang="eng")]
-    for mode in ("dense", "lexical", "hybrid"):
-        assert index.search(query, 5, mode=mode)["q"][0].id == "b", mode  # type: ignore[arg-type]
-    run = index.retriever(k=5)(query)
-    assert [hit.id for hit in run["q"]] == ["b"]
+def test_negative_weights_are_not_stored(index: Index) -> None:
+    class Broken(Counting):
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Sparse]:
+            for batch in super().encode(items, role):
+                if self.encoded == 600:
+                    batch.vectors.data[0] = -1
+                yield batch
+
+    with pytest.raises(InputError, match="below 0"):
+        index.add(collection(), Broken())
+    assert len(index) == 512
+    assert index.add(collection(), Counting()) == 700 - 512
+
+
+def test_a_kind_takes_nothing_after_its_name_and_searches_exactly(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sparse takes nothing after it"):
+        create_index(tmp_path / "other", kind="sparse:csr")
+    index.add(collection(5), Counting())
     assert index.build().kind == "postings"
     with pytest.raises(InputError, match="has no IVF_PQ"):
         index.build("IVF_PQ")
 
 
-def test_weights_made_elsewhere() -> None:
-    items = collection(50)
-    index = create_index("memory://", kind="sparse", lexical=False)
-    assert isinstance(index, SparseIndex)
-    assert index.add_vectors(items, scipy.sparse.csr_matrix(weights(items)), Counting().spec) == 50
-    with pytest.raises(InputError, match="cannot have weights|cannot have vectors"):
-        index.add_vectors(items[:3], scipy.sparse.csr_matrix((2, VOCABULARY)), Counting().spec)
-    other = create_index("memory://", kind="sparse", lexical=False)
-    other.add(items, Counting())
-    assert index.fingerprint == other.fingerprint
-
-
-def test_other_encoders_are_refused(index: SparseIndex, tmp_path: Path) -> None:
-    class Vectors(Counting):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:  # type: ignore[override]
-            for item in items:
-                yield Dense([item.id], np.ones((1, VOCABULARY), np.float32))
-
-    with pytest.raises(InputError, match="makes dense vectors; this index holds sparse ones"):
-        index.add(collection(5), Counting(kind="dense"))
-    with pytest.raises(InputError, match="is not a sparse encoder"):
-        index.add(collection(5), Vectors())
-    index.add(collection(), Counting())
-    with pytest.raises(SpecMismatch, match="pooling: 'max', there ''"):
-        index.add(collection(), Counting(pooling="max"))
-    with pytest.raises(SpecMismatch, match="pooling"):
-        open_index(tmp_path / "index", encoders=Counting(pooling="max"))
-    with pytest.raises(InputError, match="one encoder"):
-        index.add(collection(), [Counting(), Counting(pooling="max")])
-    dense = create_index("memory://", kind="lance")
-    with pytest.raises(InputError, match="makes sparse vectors; this index holds dense ones"):
-        dense.add(collection(5), Counting())
-    with pytest.raises(InputError, match="sparse takes nothing after it"):
-        create_index(tmp_path / "other", kind="sparse:csr")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(np.nan, "not finite for d"), (np.inf, "not finite"), (-1, "below 0")]
-)
-def test_weights_that_cannot_be_ranked_by_are_not_stored(index: SparseIndex, value: float, text: str) -> None:
-    class Broken(Counting):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Sparse]:
-            for batch in super().encode(items, role):
-                if self.encoded == 600:
-                    batch.vectors.data[0] = value
-                yield batch
-
-    with pytest.raises(InputError, match=text) as caught:
-        index.add(collection(), Broken())
-    assert isinstance(caught.value, NotFinite) == (value != -1)
-    assert len(index) == 512
-    assert index.add(collection(), Counting()) == 700 - 512
-
-
-def test_lost_swapped_and_damaged_things_are_said(index: SparseIndex, tmp_path: Path) -> None:
-    class Swapping(Counting):
-        def encode(self, items: Iterable[Item], role: str) -> Iterator[Sparse]:
-            yield from reversed(list(super().encode(items, role)))
-
-    with pytest.raises(InputError, match="in another order"):
-        index.add(collection(), Swapping())
+def test_damaged_postings_are_refused(index: Index, tmp_path: Path) -> None:
     index.add(collection(), Counting())
     (folder,) = (tmp_path / "index").glob("postings_*")
     assert not list((tmp_path / "index").glob(".postings_*"))  # nothing is left over
@@ -353,17 +241,7 @@ def test_lost_swapped_and_damaged_things_are_said(index: SparseIndex, tmp_path: 
         open_index(tmp_path / "index", encoders=Counting()).search(QUERIES, 5)
 
 
-def test_queries_that_cannot_be_answered(index: SparseIndex) -> None:
-    index.add(collection(), Counting())
-    for query, text in [(Item("q", " "), "is empty"), (Item("q", image=b"x"), "which no encoder of")]:
-        with pytest.raises(InputError, match=text):
-            index.search([query], 5)
-    with pytest.raises(InputError, match="k must be at least 1"):
-        index.search(QUERIES, 0)
-    assert index.search([], 5).hits == {}
-
-
-def test_an_empty_index_answers_nothing(index: SparseIndex, tmp_path: Path) -> None:
+def test_an_empty_index_answers_nothing(index: Index, tmp_path: Path) -> None:
     assert index.add([], Counting()) == 0
     assert index.search(QUERIES, 5)["q1"] == ()
     assert open_index(tmp_path / "index", encoders=Counting()).search(QUERIES, 5)["q1"] == ()

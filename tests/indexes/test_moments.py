@@ -1,4 +1,4 @@
-"""Means, the language correction, and backgrounds of scores (`indexes.spaces`)."""
+"""Means, the language correction, and backgrounds of scores (`indexes.moments`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import unit
 from crosslens.errors import InputError
-from crosslens.indexes.spaces import BOTH, IMAGE, TEXT, Block, Moments, fuse
+from crosslens.indexes.moments import TEXT, Block, Moments
 
 DIM = 32
+IMAGE, BOTH = "image", "text+image"
 SIZES = {"eng": 900, "zho": 700, "swa": 3, None: 50}
 
 
@@ -71,40 +72,40 @@ def test_correction_makes_languages_equal(moments: Moments) -> None:
     assert abs((query @ corrected[zho].T).mean() - (query @ corrected[eng].T).mean()) < 0.02
 
 
-def test_queries_are_corrected_by_what_was_asked(tmp_path: Path) -> None:
+def test_queries_are_corrected_by_the_mean_of_queries(tmp_path: Path) -> None:
     moments = Moments.of(DIM, blocks)
     random = np.random.default_rng(6)
     english = unit(random.normal(size=(40, DIM)) + 3 * random.normal(size=DIM))
-    # Nothing asked: as documents.
-    np.testing.assert_array_equal(moments.asked("eng", TEXT), moments.mean("eng", TEXT))
-    moments.ask("eng", english[:30], "thirty")
-    moments.ask(None, english[30:], "ten")
+    # None yet: as documents.
+    np.testing.assert_array_equal(moments.query_mean("eng", TEXT), moments.document_mean("eng", TEXT))
+    moments.add_queries("eng", english[:30], "thirty")
+    moments.add_queries(None, english[30:], "ten")
     moments.save(tmp_path / "moments")
     for each in (moments, Moments.load(tmp_path / "moments")):
         every = english.sum(axis=0) / 41
         eng = (english[:30].sum(axis=0) + 3 * every) / 33
-        np.testing.assert_allclose(each.asked("eng", TEXT), eng, atol=1e-5)
-        # A language that was not asked in, and none, have the mean of all.
+        np.testing.assert_allclose(each.query_mean("eng", TEXT), eng, atol=1e-5)
+        # A language without queries, and none, have the mean of all.
         for lang in ("zho", None):
-            np.testing.assert_allclose(each.asked(lang, TEXT), every, atol=1e-5)
-        np.testing.assert_array_equal(each.asked(None, IMAGE), moments.mean(None, IMAGE))
+            np.testing.assert_allclose(each.query_mean(lang, TEXT), every, atol=1e-5)
+        np.testing.assert_array_equal(each.query_mean(None, IMAGE), moments.document_mean(None, IMAGE))
         corrected = each.correct(english[:2], ["eng"] * 2, [TEXT] * 2, "query")
         np.testing.assert_allclose(corrected, unit(english[:2] - eng), atol=1e-5)
         np.testing.assert_allclose(
             each.correct(english[:2], ["eng"] * 2, [TEXT] * 2),
-            unit(english[:2] - moments.mean("eng", TEXT)),
+            unit(english[:2] - moments.document_mean("eng", TEXT)),
             atol=1e-5,
         )
 
 
-def test_what_was_asked_is_taken_over_if_the_texts_are_the_same(tmp_path: Path) -> None:
+def test_queries_are_taken_over_if_the_texts_are_the_same(tmp_path: Path) -> None:
     before, after = Moments.of(DIM, blocks), Moments.of(DIM, blocks)
-    before.ask("eng", VECTORS[:20], "these")
+    before.add_queries("eng", VECTORS[:20], "these")
     before.save(tmp_path / "moments")
-    assert not after.ask_again(Moments.load(tmp_path / "moments"), "eng", "others")
-    assert not after.ask_again(Moments.load(tmp_path / "moments"), "zho", "these")
-    assert after.ask_again(Moments.load(tmp_path / "moments"), "eng", "these")
-    np.testing.assert_array_equal(after.asked("eng", TEXT), before.asked("eng", TEXT))
+    assert not after.reuse_queries(Moments.load(tmp_path / "moments"), "eng", "others")
+    assert not after.reuse_queries(Moments.load(tmp_path / "moments"), "zho", "these")
+    assert after.reuse_queries(Moments.load(tmp_path / "moments"), "eng", "these")
+    np.testing.assert_array_equal(after.query_mean("eng", TEXT), before.query_mean("eng", TEXT))
 
 
 def test_the_input_is_left_alone_and_blocks_do_not_matter(moments: Moments) -> None:
@@ -123,30 +124,32 @@ def test_the_input_is_left_alone_and_blocks_do_not_matter(moments: Moments) -> N
 
 
 def test_a_language_with_few_documents_is_drawn_to_the_mean_of_all_texts(moments: Moments) -> None:
-    everything = moments.mean(None, TEXT)
+    everything = moments.document_mean(None, TEXT)
     own = VECTORS[rows("swa", TEXT)].mean(axis=0)
     expected = (3 * own + moments.kappa * everything) / (3 + moments.kappa)
-    np.testing.assert_allclose(moments.mean("swa", TEXT), expected, atol=1e-6)
+    np.testing.assert_allclose(moments.document_mean("swa", TEXT), expected, atol=1e-6)
     # A large language keeps its own mean.
-    np.testing.assert_allclose(moments.mean("eng", TEXT), VECTORS[rows("eng", TEXT)].mean(axis=0), atol=0.01)
+    np.testing.assert_allclose(
+        moments.document_mean("eng", TEXT), VECTORS[rows("eng", TEXT)].mean(axis=0), atol=0.01
+    )
 
 
 @pytest.mark.parametrize("lang", [None, "tlh"])
 def test_unknown_languages_use_the_mean_of_all_texts(moments: Moments, lang: str | None) -> None:
     texts = VECTORS[[kind == TEXT for kind in KINDS]]
-    np.testing.assert_allclose(moments.mean(lang, TEXT), texts.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(moments.document_mean(lang, TEXT), texts.mean(axis=0), atol=1e-3)
 
 
 def test_pictures_have_one_mean_whatever_their_language(moments: Moments) -> None:
-    np.testing.assert_array_equal(moments.mean("eng", IMAGE), moments.mean(None, IMAGE))
+    np.testing.assert_array_equal(moments.document_mean("eng", IMAGE), moments.document_mean(None, IMAGE))
 
 
 def test_documents_read_as_both_lie_between_when_there_are_none() -> None:
     kept = [row for row, kind in enumerate(KINDS) if kind != BOTH]
     moments = Moments(DIM)
     moments.update(VECTORS[kept], [LANGS[row] for row in kept], [KINDS[row] for row in kept])
-    middle = (moments.mean("zho", TEXT) + moments.mean(None, IMAGE)) / 2
-    np.testing.assert_allclose(moments.mean("zho", BOTH), middle, atol=1e-6)
+    middle = (moments.document_mean("zho", TEXT) + moments.document_mean(None, IMAGE)) / 2
+    np.testing.assert_allclose(moments.document_mean("zho", BOTH), middle, atol=1e-6)
 
 
 def test_the_only_document_is_not_its_own_mean() -> None:
@@ -193,7 +196,7 @@ def test_background_of_few_documents_is_never_without_spread() -> None:
 
 
 def test_covariance_looks_at_a_sample_of_large_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crosslens.indexes.spaces.SAMPLE", 400)
+    monkeypatch.setattr("crosslens.indexes.moments.SAMPLE", 400)
     moments = Moments.of(DIM, blocks)
     queries = unit(np.random.default_rng(1).normal(size=(9, DIM)))
     for kind in (TEXT, IMAGE, BOTH):
@@ -260,12 +263,3 @@ def test_blocks_that_do_not_fit_are_refused(moments: Moments) -> None:
         moments.correct(np.zeros((2, DIM)), ["eng"], [TEXT, TEXT])
     with pytest.raises(ValueError, match="sound"):
         moments.correct(np.zeros((1, DIM)), ["eng"], ["sound"])
-
-
-def test_fuse_averages_over_the_spaces_that_have_the_document() -> None:
-    nan = np.nan
-    scores = np.array([[1, nan, nan, -2], [3, 4, nan, nan]], np.float32)
-    fused = fuse(scores)
-    assert fused.dtype == np.float32
-    np.testing.assert_array_equal(fused, np.array([2, 4, nan, -2], np.float32))
-    assert fuse(np.zeros((0, 3), np.float32)).shape == (3,)

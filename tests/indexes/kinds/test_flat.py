@@ -1,0 +1,208 @@
+"""Exact search in memory, below and beside the contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crosslens.encoders.base import EncoderSpec, unit
+from crosslens.errors import InputError
+from crosslens.indexes.base import Index
+from crosslens.indexes.kinds import flat
+from crosslens.indexes.kinds.flat import FlatSearcher
+from crosslens.indexes.registry import create_index, open_index
+from crosslens.indexes.storage.filters import Where
+from crosslens.items import Dense, Item
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DIM = 32
+COUNT = 2000
+LANGS = ("eng", "zho", "fas", "rus")
+SPEC = EncoderSpec("fake:given", "1", ("text",), DIM)
+ITEMS = [
+    Item(f"d{row}", f"text {row}", lang="swa" if row % 40 == 0 else LANGS[row % 4], meta={"year": row % 100})
+    for row in range(COUNT)
+]
+
+
+def clustered(count: int, seed: int = 0) -> np.ndarray:
+    """Vectors around 40 centres, as embeddings are, and not at random in all directions."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(40, DIM))
+    return unit(centres[random.integers(0, 40, count)] + 0.7 * random.normal(size=(count, DIM)))
+
+
+VECTORS = clustered(COUNT)
+
+
+class Given:
+    """An encoder whose queries' vectors are made beforehand."""
+
+    spec = SPEC
+
+    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+        for item in items:
+            seed = int("".join(each for each in item.id if each.isdigit()))
+            yield Dense([item.id], clustered(1, 1000 + seed))
+
+
+FILTERS: list[Where | None] = [
+    None,
+    {"lang": "swa"},
+    {"lang": ["swa", "eng"], "year": 20},
+    {"lang": "swa", "year": [1, 2]},
+]
+QUERIES = [Item(f"q{number}", "query", lang="eng") for number in range(30)]
+
+
+def filled(kind: str, path: str | Path = "memory://") -> Index:
+    index = create_index(path, kind=kind, lexical=False)
+    index.add_vectors(ITEMS, VECTORS, SPEC)
+    return index
+
+
+def opened(path: Path) -> Index:
+    return open_index(path, encoders=Given())
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The same documents in a flat index."""
+    path = tmp_path_factory.mktemp("flat") / "index"
+    filled("flat", path)
+    return opened(path)
+
+
+def brute_force(vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    best = -np.sort(-scores, axis=1)[:, :k]
+    return np.pad(best, [(0, 0), (0, k - best.shape[1])], constant_values=-np.inf)
+
+
+def check(searcher: FlatSearcher, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> None:
+    vectors = searcher.vectors
+    rows, scores = searcher.nearest(queries, k, allowed)
+    assert rows.shape == scores.shape == (len(queries), k)
+    assert rows.dtype == np.int64
+    assert scores.dtype == np.float32
+    matching = len(vectors) if allowed is None else int(allowed.sum())
+    found = rows >= 0
+    assert (found.sum(axis=1) == min(k, matching)).all()
+    assert (scores[~found] == -np.inf).all()
+    np.testing.assert_allclose(scores, brute_force(vectors, queries, k, allowed), atol=1e-5)
+    for query, mine, theirs in zip(queries, rows, scores, strict=True):
+        hits = mine[mine >= 0]
+        assert len(set(hits.tolist())) == len(hits)
+        assert allowed is None or allowed[hits].all()
+        np.testing.assert_allclose(theirs[: len(hits)], vectors[hits] @ query, atol=1e-5)
+        ties = np.flatnonzero(np.diff(theirs[: len(hits)]) == 0)
+        assert (hits[ties] < hits[ties + 1]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_flat_equals_brute_force(data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, 300), "count")
+    dim = data.draw(st.integers(1, 12), "dim")
+    k = data.draw(st.sampled_from([1, 2, 5, 10, 40, 400]), "k")
+    asked = data.draw(st.sampled_from([0, 1, 2, 3, 70]), "queries")
+    random = np.random.default_rng(data.draw(st.integers(0, 1000), "seed"))
+    vectors = random.normal(size=(count, dim)).astype(np.float32)
+    if data.draw(st.booleans(), "coarse"):
+        vectors = vectors.round()  # many equal rows, and equal scores of different ones
+    kept = data.draw(st.sampled_from([None, 0.0, 0.05, 0.5, 1.0]), "kept")
+    allowed = None if kept is None else random.random(count) < kept
+    queries = random.normal(size=(asked, dim)).astype(np.float32)
+    check(FlatSearcher(vectors, "cpu"), queries, k, allowed)
+
+
+@pytest.mark.parametrize("asked", [1, 3, 130])
+@pytest.mark.parametrize("kept", [None, 0.02, 0.7])
+@pytest.mark.parametrize("k", [10, 1000])
+def test_flat_equals_brute_force_over_many_blocks(asked: int, kept: float | None, k: int) -> None:
+    # More rows than fit one block, and no multiple of blocks or groups, so that the ends are seen.
+    random = np.random.default_rng(3)
+    vectors = unit(random.normal(size=(2 * flat.BLOCK["cpu"] + 4321, 16)))
+    allowed = None if kept is None else random.random(len(vectors)) < kept
+    check(FlatSearcher(vectors, "cpu"), unit(random.normal(size=(asked, 16))), k, allowed)
+
+
+def test_large_groups_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat, "MAXIMA", 4096)
+    monkeypatch.setattr(flat, "THREADED_FROM", 1)
+    searcher = FlatSearcher(VECTORS, "cpu")
+    for asked in (1, 2, 64):
+        check(searcher, clustered(asked, 7), 3, None)
+
+
+def test_best_rows_that_lie_side_by_side_are_all_found() -> None:
+    # The best rows of all are in one group: it must not count as one candidate.
+    vectors = np.zeros((5000, 4), np.float32)
+    vectors[:, 0] = np.linspace(0.1, 0.2, 5000)
+    vectors[800:808, 0] = np.linspace(0.9, 1, 8)
+    rows, _ = FlatSearcher(vectors, "cpu").nearest(np.eye(4, dtype=np.float32)[:2], 9)
+    assert rows[0].tolist() == [807, 806, 805, 804, 803, 802, 801, 800, 4999]
+
+
+def test_scores_do_not_depend_on_the_rest_of_the_batch() -> None:
+    searcher = FlatSearcher(VECTORS, "cpu")
+    queries = clustered(70, 5)
+    rows, scores = searcher.nearest(queries, 20)
+    for number in (0, 33, 69):
+        alone = searcher.nearest(queries[number : number + 1], 20)
+        np.testing.assert_array_equal(alone[0][0], rows[number])
+        np.testing.assert_array_equal(alone[1][0], scores[number])
+
+
+def test_float32_vectors_are_not_copied_and_others_are_converted() -> None:
+    assert FlatSearcher(VECTORS, "cpu").vectors is VECTORS
+    halves = VECTORS.astype(np.float16)
+    check(FlatSearcher(halves, "cpu"), clustered(3), 5, None)
+    halves.flags.writeable = False
+    check(FlatSearcher(halves, "cpu"), clustered(3), 5, None)
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    searcher = FlatSearcher(VECTORS, "cpu")
+    with pytest.raises(InputError, match="k must be at least 1"):
+        searcher.nearest(VECTORS[:1], 0)
+    with pytest.raises(ValueError, match="32 dimensions"):
+        searcher.nearest(np.zeros((1, 8)), 1)
+    with pytest.raises(ValueError, match="2000 rows"):
+        searcher.nearest(VECTORS[:1], 1, np.ones(3, bool))
+
+
+def test_flat_index_finds_what_lance_finds(exact: Index, tmp_path: Path) -> None:
+    filled("lance", tmp_path / "lance")
+    lance = opened(tmp_path / "lance")
+    for where in FILTERS:
+        for correct in (True, False):
+            mine = exact.search(QUERIES, 10, where=where, correct=correct)
+            theirs = lance.search(QUERIES, 10, where=where, correct=correct)
+            for query in QUERIES:
+                assert dict(mine[query.id]) == pytest.approx(dict(theirs[query.id]), abs=2e-3)
+
+
+def test_flat_index_sees_what_is_added_after_a_search(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    filled("flat", path)
+    index = opened(path)
+    query = [Item("q1", "query")]
+    index.search(query, 3, where={"lang": "eng"}, correct=False)
+    index.add_vectors([Item("best", "text", lang="eng")], clustered(1, 1001), SPEC)
+    for where in (None, {"lang": "eng"}):
+        assert index.search(query, 1, where=where, correct=False)["q1"][0].id == "best"
+
+
+def test_flat_builds_nothing_approximate() -> None:
+    index = filled("flat")
+    assert index.build().at == {10: 1.0, 100: 1.0}
+    with pytest.raises(InputError, match="no IVF_PQ"):
+        index.build("IVF_PQ")
+    with pytest.raises(InputError, match="flat takes nothing after"):
+        create_index("memory://", kind="flat:HNSW32")

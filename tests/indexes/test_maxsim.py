@@ -1,0 +1,180 @@
+"""Exact MaxSim against a plain loop, and the stage that reorders hits by it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from crosslens.encoders.base import Encoder, EncoderSpec, unit
+from crosslens.errors import InputError
+from crosslens.indexes import maxsim
+from crosslens.indexes.maxsim import MaxSim, Tokens
+from crosslens.indexes.registry import create_index
+from crosslens.items import Dense, Item, Multi, Role
+from crosslens.multilingual.collections.documents import InMemoryDocuments
+from crosslens.runs import Run
+
+LANGS = ("eng", "zho", "fas")
+WORDS = [f"w{number}" for number in range(400)]
+
+
+class Words:
+    """A late-interaction encoder: of each word its own random direction, turned a little by the words before it."""
+
+    def __init__(self, modalities: tuple[str, ...] = ("text",), dim: int = 32) -> None:
+        self.spec = EncoderSpec("fake:words", "1", modalities, dim, kind="multi")  # type: ignore[arg-type]
+        self.encoded: list[str] = []
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
+        for item in items:
+            self.encoded.append(item.id)
+            words = (item.text or "").split()
+            yield Multi(
+                [item.id], [np.stack([self.direction(word, place) for place, word in enumerate(words)])]
+            )
+
+    def direction(self, word: str, place: int) -> np.ndarray:
+        seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+        turn = np.random.default_rng(place).standard_normal(self.spec.dim) * 0.2
+        return unit(np.random.default_rng(seed).standard_normal(self.spec.dim) + turn)
+
+
+def collection(count: int) -> list[Item]:
+    random = np.random.default_rng(3)
+    return [
+        Item(
+            f"d{row}",
+            " ".join(random.choice(WORDS, 1 + row * 7 % 30)),
+            lang=LANGS[row % 3],
+            meta={"year": 2000 + row % 2},
+        )
+        for row in range(count)
+    ]
+
+
+QUERIES = [
+    Item("long", "w1 w2 w3 w4 w5 w6 w7 w8", lang="eng"),
+    Item("one", "w17", lang="zho"),
+    Item("two", "w8 w90"),
+]
+
+
+def matrices(encoder: Encoder, items: Iterable[Item], role: Role = "document") -> list[np.ndarray]:
+    return [vectors for batch in encoder.encode(items, role) for vectors in batch.vectors]
+
+
+def looped(query: np.ndarray, document: np.ndarray) -> float:
+    total = 0.0
+    for vector in query:
+        total += max(float(vector @ other) for other in document)
+    return total
+
+
+@pytest.mark.parametrize("block", [1, 100, 5000, None])
+def test_maxsim_equals_a_loop_whatever_the_block(block: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maxsim, "QUERY_TOKENS", 10)
+    random = np.random.default_rng(0)
+    queries = [random.standard_normal((count, 5)).astype(np.float32) for count in (3, 1, 12, 4, 6)]
+    documents = [
+        random.standard_normal((count, 5)).astype(np.float16) for count in (7, 1, 40, 2, 2, 19, 1, 8)
+    ]
+    scores = maxsim.maxsim(queries, Tokens.of(documents), "cpu", block)
+    loop = [[looped(query, document.astype(np.float32)) for document in documents] for query in queries]
+    np.testing.assert_allclose(scores, loop, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_stay_within_the_budget() -> None:
+    offsets = np.concatenate([[0], np.cumsum(np.random.default_rng(1).integers(1, 60, 300))])
+    seen: Counter[int] = Counter()
+    for part, places in maxsim.pad_blocks(offsets, (8, 16), 5000):
+        assert places.size * (8 + 16) <= 5000
+        seen.update(part.tolist())
+        for row, mine in zip(part, places, strict=True):
+            assert sorted(set(mine.tolist())) == list(range(offsets[row], offsets[row + 1]))
+        assert 2 * len(set(places[-1])) + 1 >= places.shape[1]  # no more padding than vectors
+    assert seen == Counter(range(300))
+
+
+def test_maxsim_is_asymmetric_and_bounded_by_the_length_of_the_query() -> None:
+    long, short = unit(np.eye(4)[[0, 1, 2]]), unit(np.eye(4)[[0]])
+    assert maxsim.maxsim([long], Tokens.of([short]))[0, 0] == pytest.approx(1)
+    assert maxsim.maxsim([short], Tokens.of([long]))[0, 0] == pytest.approx(1)
+    assert maxsim.maxsim([long], Tokens.of([long]))[0, 0] == pytest.approx(3)
+    assert maxsim.maxsim([long], Tokens.of([-short]))[0, 0] == pytest.approx(-1)
+    assert maxsim.maxsim([short], Tokens.of([-short]))[0, 0] == pytest.approx(-1)
+    with pytest.raises(ValueError, match="without a vector"):
+        Tokens.of([long, np.zeros((0, 4))])
+
+
+# The stage
+
+
+def first(items: list[Item], depth: int) -> Run:
+    """A first stage that finds documents in the order of the collection, under a store that can be asked once each."""
+    hits = {query.id: [(item.id, -float(row)) for row, item in enumerate(items[:depth])] for query in QUERIES}
+    return Run.of(QUERIES).ranking(hits, InMemoryDocuments({item.id: item for item in items}))
+
+
+def test_the_stage_reorders_candidates_by_maxsim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maxsim, "TOGETHER", 7)
+    items = collection(40)
+    encoder = Words()
+    run = MaxSim(encoder, depth=25)(first(items, 32))
+    documents = matrices(Words(), items[:25])
+    for query, vectors in zip(QUERIES, matrices(Words(), QUERIES, "query"), strict=True):
+        scores = {
+            item.id: looped(vectors, document) for item, document in zip(items[:25], documents, strict=True)
+        }
+        assert dict(run[query.id][:25]) == pytest.approx(scores, abs=1e-4)
+        assert [hit.id for hit in run[query.id][25:]] == [item.id for item in items[25:32]]
+    # Each document is encoded once, although three queries hold it.
+    assert Counter(encoder.encoded) == Counter([*(q.id for q in QUERIES), *(item.id for item in items[:25])])
+    assert run.manifest.records[-1].counts["documents"] == 25
+    assert run.manifest.records[-1].models == {"fake:words": "1"}
+
+
+def test_the_stage_equals_the_index() -> None:
+    items = collection(30)
+    index = create_index("memory://", kind="late")
+    index.add(items, Words())
+    run = MaxSim(Words(), depth=30)(index.retriever("lexical", 30)(QUERIES[:1]))
+    scores = dict(index.search(QUERIES[:1], 30)["long"])
+    assert run["long"]
+    assert all(hit.score == pytest.approx(scores[hit.id], abs=2e-3) for hit in run["long"])
+
+
+def test_the_stage_has_a_fingerprint_of_encoder_and_depth() -> None:
+    one, two = MaxSim(Words()), MaxSim(Words(), device="cpu")
+    assert one == two
+    assert one.fingerprint == two.fingerprint
+    assert (one % 10).fingerprint == (two % 10).fingerprint
+    other = Words()
+    other.spec = replace(other.spec, max_tokens=99)
+    assert len({one.fingerprint, MaxSim(Words(), 50).fingerprint, MaxSim(other).fingerprint}) == 3
+    dense = Words()
+    dense.spec = replace(dense.spec, kind="dense")
+    with pytest.raises(InputError, match="fake:words makes dense vectors: MaxSim needs a late: encoder"):
+        MaxSim(dense)
+    with pytest.raises(InputError, match="depth must be at least 1"):
+        MaxSim(Words(), 0)
+    with pytest.raises(InputError, match="needs the documents"):
+        one(Run.of(QUERIES))
+
+    class Lying(Words):
+        def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:  # type: ignore[override]
+            yield Dense([item.id for item in items], np.ones((1, 32), np.float32))
+
+    with pytest.raises(InputError, match="is not a late-interaction encoder"):
+        MaxSim(Lying())(first(collection(5), 5))
+
+
+def test_the_stage_passes_queries_without_hits() -> None:
+    run = replace(first(collection(5), 5), hits={"one": first(collection(5), 5)["one"]})
+    done = MaxSim(Words())(run)
+    assert len(done["one"]) == 5
+    assert done["long"] == ()
+    assert MaxSim(Words())(replace(run, hits={})).hits == {}
