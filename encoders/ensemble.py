@@ -22,7 +22,7 @@ class Ensemble:
     Each is scaled by the root of its weight, so that the inner product of two vectors is the weighted mean of the
     members' cosines, and any index, ANN and fused queries work as for one encoder. (Weights are of cosines as they
     are: an encoder whose cosines lie close together counts for less than its weight. An index made with several
-    encoders, `LanceIndex.add(items, [one, other])`, is the ensemble of scores: it makes them z-scores over each space
+    encoders, `Index.add(items, [one, other])`, is the ensemble of scores: it makes them z-scores over each space
     before it sums them.) Items are read in the modalities that all members read.
 
     On the texts of the collection `demo` (61 queries, 14 languages) nDCG@10 is 0.56 with e5-small, 0.61 with USE and
