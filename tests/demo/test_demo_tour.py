@@ -60,7 +60,7 @@ def toured(tmp_path_factory):
         patch.setattr(tour, "load", lambda spec, device: encoders[spec])
         judge = Rerank(LengthJudge(), load_prompt("likelihood"), depth=10, alpha=0.5, unseen="keep")
         patch.setattr(tour, "load_reranker", lambda *_, **__: judge)
-        patch.setattr("crosslens.indexes.encoding.load", lambda spec, **_: encoders[spec])
+        patch.setattr("crosslens.indexes.encoding.load_encoder", lambda spec, **_: encoders[spec])
         report = tour.tour(where / "index", where / "demo.html", device="cpu")
     return report, (where / "demo.html").read_text("utf-8")
 

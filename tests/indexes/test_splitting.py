@@ -124,7 +124,9 @@ def test_tokenizers_say_where_their_tokens_are(
 
 def test_prompts_and_special_tokens_are_not_spans_and_take_room(tiny_encoder: Path) -> None:
     plain = load_encoder(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
-    prompted = load_encoder(f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu")
+    prompted = load_encoder(
+        f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu"
+    )
     assert isinstance(plain, Tokenizes)
     assert isinstance(prompted, Tokenizes)
     assert plain.room() == 128 - 2
