@@ -57,7 +57,7 @@ def toured(tmp_path_factory):
         "offline:conse": Trigrams("fake:both", ("text", "image")),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tour, "load", lambda spec, device: encoders[spec])
+        patch.setattr(tour, "load_encoder", lambda spec, device: encoders[spec])
         judge = Rerank(LengthJudge(), load_prompt("likelihood"), depth=10, alpha=0.5, unseen="keep")
         patch.setattr(tour, "load_reranker", lambda *_, **__: judge)
         patch.setattr("crosslens.indexes.encoding.load_encoder", lambda spec, **_: encoders[spec])
