@@ -12,7 +12,7 @@ import unicodedata
 import crosslens
 import pytest
 
-from .pages import FENCE, PAGES, ROOT, name_page
+from .pages import FENCE, PAGES, ROOT, name_page, read_blocks
 
 CODE = re.compile(r"`[^`]*`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -111,6 +111,14 @@ def test_every_extra_is_described():
         set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
         == extras.keys()
     )
+
+
+def test_the_layers_of_the_design_are_those_that_are_kept():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    kept = [layer for layer in contracts[0]["layers"] if not layer.startswith("(")]
+    block = next(each for each in read_blocks(ROOT / "docs/design.md") if "commands/" in each.text)
+    shown = [re.split(r"\W", line)[0] for line in block.text.splitlines()]
+    assert shown == kept
 
 
 def test_the_site_fetches_nothing():
