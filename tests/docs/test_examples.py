@@ -56,14 +56,7 @@ def media():
         unregister(name)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        # Until encoders and index kinds of `py:` land.
-        pytest.param(name, marks=pytest.mark.xfail(reason="rooms in work") if "extending" in name else ())
-        for name in EXAMPLES
-    ],
-)
+@pytest.mark.parametrize("page", EXAMPLES)
 def test_examples_of_a_page_run(page, folder, media, tiny_judge, crosslens):
     names: dict[str, object] = {}
     small = {

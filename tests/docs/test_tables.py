@@ -8,7 +8,7 @@ import pytest
 from crosslens.encoders.registry import FAMILIES as ENCODERS
 from crosslens.encoders.registry import OFFLINE
 from crosslens.evaluation.experiment.plan import Plan
-from crosslens.indexes.registry import INDEXES
+from crosslens.indexes.registry import KINDS
 from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
@@ -94,7 +94,7 @@ def test_keys_of_experiments():
         ("reranking.md", "prompts", list_prompts()),
         ("reranking.md", "sorters", list(SORTERS)),
         ("reranking.md", "family", [f"{family}:" for family in (*JUDGES, "py")]),
-        ("indexes.md", "`--index`", list(INDEXES)),
+        ("indexes.md", "`--index`", list(KINDS)),
     ],
 )
 def test_names_are_those_that_there_are(page, heading, known):
