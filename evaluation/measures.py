@@ -16,6 +16,8 @@ MEASURES = ("nDCG@20", "AP", "RBP(rel=1)", "R@100", "R@1000")
 MLIR = ("alpha_nDCG@20", "PEER@20")
 EXAMPLES = "for example nDCG@20, AP, RBP(rel=1), R@100, RR, P@10, Judged@20, alpha_nDCG@20, PEER@20"
 
+_NICKNAMES = {"peer": "PEER", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}
+
 # ir_measures computes these with pyndeval, from qrels that name an aspect; without it warns and is wrong.
 _ASPECTS = frozenset(
     ["ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP", "AP_IA", "P_IA", "StRecall"]
@@ -68,8 +70,8 @@ def parse_measure(name: Any) -> Any:
         )
     elif not ir_measures.DefaultPipeline.supports(measure):
         lacking = [p for p in ir_measures.DefaultPipeline.providers if p.supports(measure)]
-        mend = lacking[0].install_instructions() if lacking else f"use another, {EXAMPLES}"
-        raise InputError(f"the measure {name!r} cannot be computed here: {mend}")
+        remedy = lacking[0].install_instructions() if lacking else f"use another, {EXAMPLES}"
+        raise InputError(f"the measure {name!r} cannot be computed here: {remedy}")
     return measure
 
 
@@ -78,15 +80,9 @@ def _unknown_measure(name: str) -> InputError:
 
     import ir_measures
 
-    names = {measure.NAME for measure in ir_measures.measures.registry.values()}
-    known = {alias.casefold(): measure.NAME for alias, measure in ir_measures.measures.registry.items()}
-    known |= {name.casefold(): name for name in names} | {
-        "peer": "PEER",
-        "map": "AP",
-        "mrr": "RR",
-        "recall": "R",
-        "precision": "P",
-    }
+    registry = ir_measures.measures.registry
+    known = {alias.casefold(): measure.NAME for alias, measure in registry.items()}
+    known |= {measure.NAME.casefold(): measure.NAME for measure in registry.values()} | _NICKNAMES
     head, at, cutoff = name.partition("@")
     close = difflib.get_close_matches(head.casefold(), known, n=1)
     hint = f"; did you mean {known[close[0]]}{at}{cutoff}?" if close else ""

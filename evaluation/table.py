@@ -104,15 +104,19 @@ class Table:
         """The same tables in LaTeX (booktabs), to `\\input`: see `Grid.latex`."""
         return PREAMBLE + format_latex(self.grids(), caption=caption, label=label)
 
-    def __rich__(self) -> rich.console.Group:
-        return self._render()
+    def __rich__(self, *, per_topic: bool = False) -> rich.console.Group:
+        import rich.console
+        from rich.text import Text
+
+        tables = (grid.rich() for grid in self.grids(per_topic=per_topic))
+        return rich.console.Group(*tables, *map(Text, self.notes()))
 
     def show(self, *, per_topic: bool = False) -> None:
         """Print the tables on stdout: bold where that is a terminal, plain where it is not."""
         import rich.console
 
         width = None if sys.stdout.isatty() else WIDE
-        rich.console.Console(width=width).print(self._render(per_topic=per_topic))
+        rich.console.Console(width=width).print(self.__rich__(per_topic=per_topic))
 
     def __str__(self) -> str:
         """The tables as plain text, without colour codes."""
@@ -121,13 +125,6 @@ class Table:
         out = io.StringIO()
         rich.console.Console(file=out, width=WIDE, color_system=None, force_terminal=False).print(self)
         return out.getvalue()
-
-    def _render(self, *, per_topic: bool = False) -> rich.console.Group:
-        import rich.console
-        from rich.text import Text
-
-        tables = (grid.rich() for grid in self.grids(per_topic=per_topic))
-        return rich.console.Group(*tables, *map(Text, self.notes()))
 
     def grids(self, *, per_topic: bool = False) -> Iterator[Grid]:
         """What is shown: all queries, the groups of each measure, languages' shares, and on demand every topic."""
@@ -205,8 +202,7 @@ class Table:
 
     def _rows(self, columns: Sequence[tuple[str, str]]) -> tuple[tuple[Cell, ...], ...]:
         """A row a system; columns are (measure, group)."""
-        cells = [[self.cell(system, *column) for column in columns] for system in self.systems]
-        return tuple((Cell(system), *row) for system, row in zip(self.systems, cells, strict=True))
+        return tuple((Cell(s), *(self.cell(s, *column) for column in columns)) for s in self.systems)
 
     def cell(self, system: str, measure: str, group: str = ALL, *, intervals: bool = True) -> Cell:
         """A mean as it is shown: with its mark, and its interval if there is one."""

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-from ..experiment.results import Outcome, Part, Results
+from ..experiment.results import Part, Results
 from ..grids import Cell, Grid
 from ..significance import Comparison
 from ..table import ALL, Table
@@ -35,6 +35,14 @@ def summarise(results: Results) -> Grid | None:
         notes = [f"† differs from {' or '.join(baselines)} on the collection; see its own table"]
     title = results.parts[0].table.measures[0] if common else "First measure"
     return Grid(f"{title} over all queries", ("system", *head), rows, tuple(notes))
+
+
+def describe_results(results: Results) -> str:
+    """How much was compared, and when."""
+    systems = len({system for part in results.parts for system in part.table.systems})
+    about = f"{count_nouns(systems, 'system')} on {count_nouns(len(results.parts), 'collection')}"
+    date = results.provenance.get("date")
+    return f"{about}, {date}" if date else about
 
 
 def describe_collection(part: Part) -> list[str]:
@@ -92,11 +100,6 @@ def tabulate_costs(part: Part) -> Grid:
         rows.append(tuple(map(Cell, (system, *numbers, str(len(outcome.reused))))))
     head = ("system", "seconds", "seconds a query", "judge calls", "tokens", "peak MiB", "stages reused")
     return Grid("Costs", head, tuple(rows), (COSTS_NOTE,))
-
-
-def describe_reuse(outcome: Outcome) -> str:
-    """What was taken from disk, as a sentence; empty where all was computed."""
-    return f"reused: {', '.join(outcome.reused)}" if outcome.reused else ""
 
 
 def dump_background(results: Results) -> dict[str, str]:

@@ -69,6 +69,8 @@ def plot_costs(part: Part) -> Plot:
         return Plot(heading, "No plot of quality against cost: there is one system.")
     if len(points) < 2:
         return Plot(heading, "No plot of quality against cost: fewer than two systems have measured seconds.")
+    from matplotlib.ticker import LogLocator, NullLocator
+
     best = find_front(points)
     texts = {
         system: f"{measure} {value:.4f}, {seconds:.4g} seconds a query"
@@ -78,10 +80,12 @@ def plot_costs(part: Part) -> Plot:
         drawn = svg.add_axes(canvas, left=52, top=24, right=14, bottom=42)
         seconds, values = zip(*points.values(), strict=True)
         drawn.set_xscale("log")
-        drawn.set_xlim(min(seconds) / 1.7, max(seconds) * 1.7)
-        ticks = _choose_ticks(*drawn.get_xlim())
-        drawn.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        drawn.set_xticks([], minor=True)
+        drawn.set_xlim(min(seconds) / 3, max(seconds) * 3)
+        drawn.xaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if max(seconds) < 1000 * min(seconds) else (1,))
+        )
+        drawn.xaxis.set_major_formatter("{x:g}")
+        drawn.xaxis.set_minor_locator(NullLocator())
         pad = 0.12 * (max(values) - min(values)) or 0.02
         drawn.set_ylim(min(values) - pad, max(values) + pad)
         drawn.grid()
@@ -192,18 +196,6 @@ def find_front(points: dict[str, tuple[float, float]]) -> list[str]:
         if not best or points[name][1] > points[best[-1]][1]:
             best.append(name)
     return best
-
-
-def _choose_ticks(low: float, high: float) -> list[float]:
-    """At least three round numbers between the ends, where those differ by a factor of 2.5 or more."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-        ticks = [step * 10.0**decade for decade in decades for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 3:
-            break
-    return ticks[:: math.ceil(len(ticks) / 8)]
 
 
 def _draw_dots(

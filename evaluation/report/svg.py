@@ -31,17 +31,12 @@ _STYLE = {
     "axes.formatter.useoffset": False,
     "font.size": SIZE,
     "axes.labelsize": SIZE,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.alpha": 0.2,
     "lines.markersize": 2 * RADIUS,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
 }  # fmt: skip
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -65,7 +60,7 @@ def add_axes(figure: Figure, left: float, top: float, right: float, bottom: floa
     width, height = figure.get_size_inches() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     axes = figure.add_axes(box)
-    axes.tick_params(which="both", left=False, bottom=False)
+    axes.tick_params(which="both", length=0)
     return axes
 
 

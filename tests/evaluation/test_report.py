@@ -17,13 +17,7 @@ import scipy.stats
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.experiment.results import Cost, Outcome, Part, Results
 from crosslens.evaluation.report import contents, plots, svg
-from crosslens.evaluation.report.render import (
-    make_anchors,
-    render_html,
-    render_latex,
-    render_markdown,
-    write_report,
-)
+from crosslens.evaluation.report.render import make_anchors, render_report, write_report
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import CollectionCounts
 from crosslens.runs import Run
@@ -80,7 +74,7 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def page(results: Results) -> str:
-    return render_html(results)
+    return render_report(results, "report.html")
 
 
 class Page(HTMLParser):
@@ -190,13 +184,13 @@ def test_p_values_of_groups_are_scipys(results):
 
 
 def test_the_same_results_give_the_same_bytes(page, results):
-    assert render_html(results) == page
-    assert render_markdown(results) == render_markdown(results)
-    assert render_latex(results) == render_latex(results)
+    assert render_report(results, "report.html") == page
+    assert render_report(results, "tables.md") == render_report(results, "tables.md")
+    assert render_report(results, "tables.tex") == render_report(results, "tables.tex")
     script = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); import test_report as t;"
-        "from crosslens.evaluation.report.render import render_html; from crosslens.evaluation.experiment.results import Results;"
-        "print(hashlib.sha256(render_html(Results('x', {}, (t.part(),), {})).encode()).hexdigest())"
+        "from crosslens.evaluation.report.render import render_report; from crosslens.evaluation.experiment.results import Results;"
+        "print(hashlib.sha256(render_report(Results('x', {}, (t.part(),), {}), 'report.html').encode()).hexdigest())"
     )
     told = {
         subprocess.run(
@@ -297,6 +291,18 @@ def test_quality_against_cost_and_its_front():
     assert [f"{system}: {text}" for system, text in drawn.legend] == told
 
 
+@pytest.mark.parametrize("seconds", [(1, 1.01), (1, 9), (0.03, 28), (1e-3, 1e3), (1e-9, 1e9)])
+def test_the_scale_of_seconds_has_a_few_round_numbers(seconds):
+    two = part(systems=SYSTEMS[:2])
+    costs = zip(two.outcomes.items(), seconds, strict=True)
+    outcomes = {system: replace(of, cost=Cost(each * of.queries)) for (system, of), each in costs}
+    (panel,) = plots.plot_costs(replace(two, outcomes=outcomes)).panels
+    texts = [text.text for text in ElementTree.fromstring(panel.svg).iter(f"{SVG}text")]
+    ticks = texts[: texts.index("seconds a query (log scale)")]
+    assert 3 <= len(ticks) <= 14
+    assert {tick[0] for tick in ticks} <= set("0125")
+
+
 def test_systems_at_one_point_share_a_label():
     (panel,) = plots.plot_costs(twins := part(systems=("a", "b"), baseline="a")).panels
     assert len(titles(panel.svg)) == 2
@@ -309,7 +315,7 @@ def test_systems_at_one_point_share_a_label():
 
 def test_what_cannot_be_drawn_is_said():
     alone = part(systems=("lexical",), baseline=None, per=None, interval=None)
-    page = render_html(Results("one", {}, (alone,)))
+    page = render_report(Results("one", {}, (alone,)), "report.html")
     assert "No plot of quality against cost: there is one system." in page
     assert "No plot by group: the queries were not evaluated in groups." in page
     assert "No plot of differences by query: there is one system." in page
@@ -335,7 +341,7 @@ def test_what_cannot_be_drawn_is_said():
 
 
 def test_markdown(results):
-    text = render_markdown(results)
+    text = render_report(results, "tables.md")
     assert text.startswith("# Test \\<b> & co\n")
     assert "| a & b\\_\\<x> |" in text
     assert "| system | news <1> | ニュース |" in text
@@ -353,7 +359,7 @@ def test_markdown(results):
 
 
 def test_latex(results):
-    text = render_latex(results)
+    text = render_report(results, "tables.tex")
     code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     bare = re.sub(r"\\[{}]", "", code.replace("\\\\", ""))
     assert bare.count("{") == bare.count("}")
