@@ -1,4 +1,4 @@
-"""runs.py: order, TREC files that all readers read alike, qrels, files that appear only when complete."""
+"""runs.py: order, TREC files that all readers read alike, qrels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytrec_eval
-from crosslens.errors import InputError, list_few
-from crosslens.files import write_atomically
+from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.runs import Manifest, Record, Run, ranked, read_qrels
 from hypothesis import given, settings
@@ -207,33 +206,6 @@ def test_a_missing_file_is_one_line(tmp_path):
         read_qrels(tmp_path / "nowhere")
     with pytest.raises(InputError, match="cannot read"):
         Run.from_trec(tmp_path)
-
-
-def test_written_appears_only_when_complete(tmp_path):
-    path = tmp_path / "out.txt"
-    path.write_text("old")
-    with pytest.raises(ZeroDivisionError), write_atomically(path) as out:
-        out.write("half" * (1 // 0))
-    assert path.read_text() == "old"
-    with write_atomically(path) as out:
-        out.write("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
-
-
-def test_written_where_it_cannot_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "file" / "below", tmp_path / "no" / "folder", tmp_path):
-        with pytest.raises(InputError, match="cannot write"), write_atomically(path) as out:
-            out.write("x")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_some_names_a_few_and_counts_all():
-    assert list_few([]) == "none"
-    assert list_few("abc") == "a, b, c"
-    assert list_few("abcdef") == "a, b, c, ... (6 in all)"
 
 
 def test_the_manifest_beside_a_run_is_read_with_it(tmp_path):

@@ -1,12 +1,14 @@
-"""The SPEC grammar."""
+"""The SPEC grammar, whose options go where, and factories from outside the package."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.specs import Spec, bound
+from crosslens.pipeline import Cut
+from crosslens.specs import Spec, bound, distributed, find_factory, known_options
 
 
 def target(
@@ -62,3 +64,62 @@ def test_mistakes_are_one_clear_line(text, message):
     with pytest.raises(InputError, match=message) as caught:
         bound(Spec.parse(text), target, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    dim: int = 8
+    depth: int = 2
+
+
+def sized(checkpoint: str, *, sizes: Sizes, how: Literal["a", "b"] = "a") -> None:
+    pass
+
+
+def test_a_dataclass_stands_for_its_fields():
+    assert list(known_options(sized)) == ["dim", "depth", "how"]
+    assert bound(Spec.parse("hf:a?depth=3&how=b"), sized) == {"sizes": Sizes(8, 3), "how": "b"}
+    assert bound(Spec.parse("hf:a"), sized) == {"sizes": Sizes()}
+
+
+def test_options_side_by_side_go_to_the_first_that_knows_them():
+    def other(*, how: Literal["a", "b"] = "a", extra: int = 0) -> None:
+        pass
+
+    spec = Spec.parse("hf:a?how=b&extra=4&dim=3")
+    first, second = distributed(spec, "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
+    assert first == {"how": "b", "extra": 4}
+    assert second == {"dim": 3, "device": "cpu"}
+    with pytest.raises(InputError, match=r"unknown option of x@hf:a 'dmi'; did you mean dim\?") as error:
+        distributed(Spec.parse("hf:a?dmi=3"), "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
+    assert all(name in str(error.value) for name in ("how", "extra", "dim", "ratio"))
+    assert "device" not in str(error.value)
+
+
+FAMILIES = {"cut": "pipeline:Cut"}
+
+
+def test_a_factory_is_one_of_ours_one_that_can_be_imported_or_one_of_an_installed_package(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "their_module.py").write_text("class Box:\n    class Inner:\n        pass\n")
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[crosslens.toys]\nboxes = their_module:Box\nbroken = their_module:Nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_factory(Spec("cut", "x"), "toys", FAMILIES, "toy") == (Cut, Spec("cut", "x"))
+    box, spec = find_factory(Spec.parse("boxes:some?x=1"), "toys", FAMILIES, "toy")
+    assert (box.__name__, spec) == ("Box", Spec("boxes", "some", {"x": "1"}))
+    inner, spec = find_factory(Spec.parse("py:their_module:Box.Inner:a/b?x=1"), "toys", FAMILIES, "toy")
+    assert (inner, spec) == (box.Inner, Spec("py", "a/b", {"x": "1"}))
+    for text, message in (
+        ("bxes", r"unknown toy 'bxes'; did you mean boxes\? \(known: boxes, broken, cut, more, py\)"),
+        ("py:their_module", "write py:MODULE:NAME"),
+        ("py:nowhere_at_all:X", "cannot import nowhere_at_all:X .* is it installed, or on PYTHONPATH"),
+        ("broken", r"broken \(of an installed package\): cannot import their_module:Nothing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_factory(Spec.parse(text), "toys", FAMILIES, "toy", more=("more",))
