@@ -76,7 +76,7 @@ class AssessmentTask:
     """Pairs to judge into the qrels `output`, and what their grades are held against.
 
     `human` are judgements from `source`, `langs` the documents' languages in their file; `runs` are the systems to rank
-    by `measure`. `left_out` are topics that have no wording in the language asked for; `unseen` is `Assessor`'s.
+    by `measure`. `left_out` are topics that have no wording in the wanted language; `unseen` is `Assessor`'s.
     """
 
     output: Path
@@ -123,7 +123,7 @@ class AssessmentTask:
     def _describe(self, done: Assessment) -> Iterator[str]:
         """What is to be known of an assessment."""
         if self.left_out:
-            yield f"topics that have no wording in the language asked for are left out: {list_few(self.left_out)}"
+            yield f"topics that have no wording in the wanted language are left out: {list_few(self.left_out)}"
         if done.resumed:
             yield f"{done.resumed} of {len(self.pairs)} pairs were judged before and taken from {self.journal.name}"
         for what, pairs in (

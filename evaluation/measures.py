@@ -126,9 +126,9 @@ def measure_rankings(
         topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()
     }
     known = {topic: grades for topic, grades in known.items() if grades}
-    for asked, grades in ((judged, plain), (theirs, known)):
-        if asked and ranks and grades:
-            for metric in ir_measures.evaluator(asked, grades).iter_calc(ranks):
+    for some, grades in ((judged, plain), (theirs, known)):
+        if some and ranks and grades:
+            for metric in ir_measures.evaluator(some, grades).iter_calc(ranks):
                 found[str(metric.measure)][metric.query_id] = float(metric.value)
     return found
 
@@ -175,7 +175,7 @@ def is_total(measure: Any) -> bool:
 
 def aggregate(measure: Any, values: Mapping[str, float], queries: Iterable[str]) -> float:
     """The measure over `queries`: their mean, or for a few measures the total."""
-    # A few measures of ir_measures are totals (NumRel), so it says how to aggregate.
+    # A few measures of ir_measures are totals (NumRel), so it decides how to aggregate.
     aggregator = measure.aggregator()
     for query in queries:
         aggregator.add(values[query])

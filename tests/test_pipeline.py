@@ -154,7 +154,7 @@ def test_reciprocal_ranks_of_nothing():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: A % 0, "at least 1, not 0"),
         (lambda: -1 * A, "0 or more"),
@@ -165,8 +165,8 @@ def test_reciprocal_ranks_of_nothing():
         (lambda: RRF((A,), -1), "0 or more, not -1"),
     ],
 )
-def test_senseless_parameters_are_refused(make, told):
-    with pytest.raises(InputError, match=told):
+def test_senseless_parameters_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
         make()
 
 
@@ -175,7 +175,7 @@ def test_a_stage_that_returns_nan_is_named():
         Fixed((("x", math.nan),))(TWO)
 
 
-def test_the_manifest_tells_every_stage_once():
+def test_the_manifest_has_every_stage_once():
     manifest = (rrf(A, B % 2) >> ZScore())(TWO).manifest
     names = [record.stage for record in manifest.records]
     assert names == ["fixed", "fixed", "% 2", "rrf(fixed, fixed >> % 2)", "zscore"]

@@ -76,7 +76,7 @@ def test_a_foreign_run_with_ties_is_read_in_trec_evals_order(tmp_path_factory, h
     path = tmp_path_factory.mktemp("run") / "b.trec"
     path.write_text("".join(f"q Q0 {doc} 1 {score!r} x\n" for doc, score in hits.items()))
     order = [hit.id for hit in Run.from_trec(path)["q"]]
-    for doc in hits:  # trec_eval tells the rank of a document if it alone is relevant
+    for doc in hits:  # trec_eval gives the rank of a document if it alone is relevant
         evaluator = pytrec_eval.RelevanceEvaluator({"q": {doc: 1}}, {"recip_rank"})
         with path.open() as lines:
             found = evaluator.evaluate(pytrec_eval.parse_run(lines))["q"]["recip_rank"]
@@ -118,7 +118,7 @@ def test_queries_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("1 Q0 a 1 x tag", r"b\.trec:2: not a run line"),
         ("1 Q0 a 1 0.5", r"b\.trec:2: not a run line"),
@@ -127,10 +127,10 @@ def test_queries_of_a_run(tmp_path):
         ("1 Q0 ok 2 0.5 tag", r"b\.trec:2: document 'ok' occurs twice for query '1'"),
     ],
 )
-def test_a_malformed_run_line_is_named(tmp_path, line, told):
+def test_a_malformed_run_line_is_named(tmp_path, line, message):
     path = tmp_path / "b.trec"
     path.write_text(f"1 Q0 ok 1 1.0 tag\n{line}\n")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         Run.from_trec(path)
 
 
@@ -166,10 +166,10 @@ def test_the_manifest_lies_beside_the_run_and_counts_add_up(tmp_path):
     )
     run = Run((Item("1"),), {}, Manifest((one, two)))
     run.to_trec(tmp_path / "r.trec", tag="mine")
-    told = json.loads((tmp_path / "r.trec.manifest.json").read_text())
-    assert told["tag"] == "mine"
-    assert [stage["stage"] for stage in told["stages"]] == ["a", "b"]
-    assert told["stages"][1]["counts"] == {"tokens": 4, "calls": 1}
+    message = json.loads((tmp_path / "r.trec.manifest.json").read_text())
+    assert message["tag"] == "mine"
+    assert [stage["stage"] for stage in message["stages"]] == ["a", "b"]
+    assert message["stages"][1]["counts"] == {"tokens": 4, "calls": 1}
     assert run.manifest.total("tokens") == 7
     assert run.manifest.total("nothing") == 0
 
@@ -186,7 +186,7 @@ def test_qrels_with_languages_in_column_2(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"1 0 d 1\n1 0 d\n", r"q:2: not a qrels line"),
         (b"1 0 d 1.5\n", r"q:1: not a qrels line"),
@@ -195,9 +195,9 @@ def test_qrels_with_languages_in_column_2(tmp_path):
         (b"1 0 d 1\n" * 5000 + b"1 0 \xff 1\n", r"q:5001: not UTF-8"),
     ],
 )
-def test_malformed_qrels_are_named(tmp_path, content, told):
+def test_malformed_qrels_are_named(tmp_path, content, message):
     (tmp_path / "q").write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_qrels(tmp_path / "q")
 
 

@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 class Plot(NamedTuple):
     """The panels of a plot and how to read them; without panels `caption` is why there is no plot.
 
-    `legend` names the numbers at the marks, from 1: a system, and what is said of it.
+    `legend` names the numbers at the marks, from 1: a system, and its values.
     """
 
     title: str

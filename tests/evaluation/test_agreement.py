@@ -75,9 +75,9 @@ def test_agreement_counts_what_only_one_side_judged_and_goes_by_language():
     assert found["zho"] == Agreement((2, 3), ((0, 0), (1, 0)), lacking=1, extra=1)
     assert found["unknown"] == Agreement((), (), lacking=0, extra=1)
     assert list(compare_grades(human, judged)) == ["all"]
-    said = json.loads(json.dumps(found["unknown"].to_json(), allow_nan=False))
-    assert said["pairs"] == 0
-    assert said["exact"] is said["kappa"] is said["kappa_binary"]["1"] is None
+    result = json.loads(json.dumps(found["unknown"].to_json(), allow_nan=False))
+    assert result["pairs"] == 0
+    assert result["exact"] is result["kappa"] is result["kappa_binary"]["1"] is None
     assert found["all"].mean_absolute_error == 0.5
 
 

@@ -110,15 +110,15 @@ def trec(path: Path, ranking, queries=range(5)) -> Path:
 def test_grades_are_the_judges_and_each_content_is_asked_once():
     judge = Knowing(TRUTH)
     again = [(pairs()[0][0], Item("copy", text(0), lang="zho"))]
-    told = []
-    with watch(told.append):
+    done = []
+    with watch(done.append):
         found = Assessor(judge, PROMPT)(pairs() + again)
     assert found.qrels == {
         "q0": {f"d{d}": grade(0, d) for d in range(12)} | {"copy": grade(0, 0)},
         "q1": {f"d{d}": grade(1, d) for d in range(12)},
     }
     assert len(judge.asked) == len(set(judge.asked)) == 24
-    assert told == [1, 5, 9, 13, 17, 21, 25]  # the copy needs no answer of its own
+    assert done == [1, 5, 9, 13, 17, 21, 25]  # the copy needs no answer of its own
     assert found.record.counts == {
         "pairs": 25, "unreadable_pairs": 0, "unseen": 0, "calls": 24, "prompt_tokens": 240,
     }  # fmt: skip
@@ -232,9 +232,9 @@ def test_pairs_and_prompts_that_cannot_become_qrels_are_refused():
     half = parse_prompt(GRADED.replace("1, 2, 3]", "0.5, 2, 3]"), "half")
     with pytest.raises(InputError, match=r"half gives the grade 0\.5"):
         Assessor(Knowing(TRUTH), half)
-    said = parse_prompt(GRADED.replace("choose", "generate"), "said")
+    generated = parse_prompt(GRADED.replace("choose", "generate"), "generated")
     with pytest.raises(InputError, match="cannot answer `generate`"):
-        Assessor(Knowing(TRUTH), said)
+        Assessor(Knowing(TRUTH), generated)
 
 
 def test_the_pool_is_the_union_of_the_runs_first_documents_by_best_rank(folder, tmp_path):
@@ -356,9 +356,9 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     ]
     for run in (perfect, plain, worst):
         command += ["--run", run]
-    status, said, err = crosslens(*command, "-m", "nDCG@5", "--json")
+    status, printed, err = crosslens(*command, "-m", "nDCG@5", "--json")
     assert status == 0, err
-    report = json.loads(said)
+    report = json.loads(printed)
     grades, langs = read_qrels(out)
     assert sum(map(len, grades.values())) == report["judged"] == 60
     assert langs == {f"d{d}": LANGS[d % 3] for d in range(11)}  # d11 has no language: 0
@@ -382,11 +382,11 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     assert manifest["stages"][0]["counts"]["calls"] == 60
     assert not Path(f"{out}.journal").exists()
 
-    status, said, err = crosslens(*command)
+    status, printed, err = crosslens(*command)
     assert status == 0, err
-    assert said.splitlines()[0] == f"{out}: 60 pairs of 5 topics judged by graded@knowing"
-    assert "systems by nDCG@20 over 5 topics" in said
-    table = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.split()}
+    assert printed.splitlines()[0] == f"{out}: 60 pairs of 5 topics judged by graded@knowing"
+    assert "systems by nDCG@20 over 5 topics" in printed
+    table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.split()}
     assert table["all"][:3] == ["50", "0", "10"]
     assert table["all"][5] == f"{whole['kappa']:.3f}"
 
@@ -395,37 +395,37 @@ def test_the_command_without_runs_judges_the_same_pairs_and_says_what_is_missing
     crosslens, knowing, folder, tmp_path
 ):
     out = tmp_path / "again"
-    status, said, err = crosslens(
+    status, printed, err = crosslens(
         "judge", folder, "--judge", knowing, "-o", out, "--qrels", folder / "qrels.txt", "--json"
     )
     assert status == 0, err
-    report = json.loads(said)
+    report = json.loads(printed)
     assert report["judged"] == report["agreement"]["all"]["pairs"] == 50
     assert report["agreement"]["all"]["kappa_binary"]["1"] == 1
     assert report["systems"] is None
     run = trec(tmp_path / "run", lambda q: range(4))
-    status, said, err = crosslens(
+    status, printed, err = crosslens(
         "judge", folder, "--judge", knowing, "-o", out, "--qrels", "collection", "--run", run
     )
     assert status == 0
     assert "systems are not compared: a ranking of systems needs 3 runs or more, not 1" in err
-    assert [line.split()[2] for line in said.splitlines() if line.startswith("  all")] == ["30"]
+    assert [line.split()[2] for line in printed.splitlines() if line.startswith("  all")] == ["30"]
 
 
 def test_a_killed_command_goes_on_where_it_was(crosslens, knowing, folder, tmp_path, monkeypatch):
     out = tmp_path / "llm.qrels"
     command = ["judge", folder, "-o", out, "--qrels", "collection", "--judge"]
     monkeypatch.setattr(Knowing, "choose", interrupting(Knowing.choose))
-    status, said, err = crosslens(*command, f"{knowing}?dies=21")
+    status, printed, err = crosslens(*command, f"{knowing}?dies=21")
     assert status == 1
     assert "interrupted" in err
     assert not out.exists()
     assert Path(f"{out}.journal").exists()
-    status, said, err = crosslens(*command, knowing, "--json")
+    status, printed, err = crosslens(*command, knowing, "--json")
     assert status == 0, err
-    assert json.loads(said)["resumed"] == 20
-    assert json.loads(said)["stages"][0]["counts"]["calls"] == 50
-    assert "20 of 50 pairs were judged before" in json.loads(said)["notes"][0]
+    assert json.loads(printed)["resumed"] == 20
+    assert json.loads(printed)["stages"][0]["counts"]["calls"] == 50
+    assert "20 of 50 pairs were judged before" in json.loads(printed)["notes"][0]
     assert not Path(f"{out}.journal").exists()
 
 
@@ -442,9 +442,9 @@ def interrupting(choose):
 def test_a_judge_without_one_readable_answer_writes_nothing(crosslens, knowing, folder, tmp_path):
     out = tmp_path / "out"
     mute = knowing.replace(":truth", ":mute")
-    status, said, err = crosslens("judge", folder, "-o", out, "--qrels", "collection", "--judge", mute)
+    status, printed, err = crosslens("judge", folder, "-o", out, "--qrels", "collection", "--judge", mute)
     assert status == 2
-    assert not said
+    assert not printed
     assert "gave no grade that could be read" in err
     assert "50 unreadable" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graded.toml", "news"]
@@ -454,11 +454,11 @@ def test_a_real_model_judges(crosslens, folder, tmp_path, tiny_judge):
     (tmp_path / "graded.toml").write_text(GRADED)
     spec = f"{tmp_path / 'graded.toml'}@hf:{tiny_judge}?dtype=float32"
     out = tmp_path / "out"
-    status, said, err = crosslens(
+    status, printed, err = crosslens(
         "judge", folder, "-o", out, "--qrels", "collection", "--judge", spec, "--json"
     )
     assert status == 0, err
-    report = json.loads(said)
+    report = json.loads(printed)
     assert report["judged"] == 50
     assert set(report["grades"]) <= {"0", "1", "2", "3"}
     ((name, revision),) = report["stages"][0]["models"].items()

@@ -95,22 +95,22 @@ def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
     ]  # fmt: skip
     done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert (told["test"], told["correction"], told["level"]) == ("randomisation", "bonferroni", 0.9)
-    assert told["measures"] == ["RR", "PEER@20", "alpha_nDCG@20"]
-    assert told["per"] == "doc_lang"
-    assert told["systems"][0]["values"]["alpha_nDCG@20"] == dict.fromkeys("1234", 1)
+    result = json.loads(done.stdout)
+    assert (result["test"], result["correction"], result["level"]) == ("randomisation", "bonferroni", 0.9)
+    assert result["measures"] == ["RR", "PEER@20", "alpha_nDCG@20"]
+    assert result["per"] == "doc_lang"
+    assert result["systems"][0]["values"]["alpha_nDCG@20"] == dict.fromkeys("1234", 1)
     expected = evaluate_files(qrels, [tmp_path / "good.trec", tmp_path / "poor.trec"], langs=tmp_path / "langs",
-                              measures=told["measures"], baseline=0, test="randomisation",
+                              measures=result["measures"], baseline=0, test="randomisation",
                               correction="bonferroni", interval=0.9, seed=3)  # fmt: skip
-    assert told == json.loads(json.dumps(expected.to_json(per_query=True)))
+    assert result == json.loads(json.dumps(expected.to_json(per_query=True)))
     shown = CliRunner().invoke(app, [*map(str, arguments), "--no-per-language"])
     assert "RR per topic" in shown.stdout
     assert "per doc_lang" not in shown.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"runs": {}}, "no runs"),
         ({"qrels": {}}, "no judgements"),
@@ -127,10 +127,10 @@ def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
         ),
     ],
 )
-def test_what_makes_no_sense_is_one_line(arguments, told, grades, good):
+def test_what_makes_no_sense_is_one_line(arguments, message, grades, good):
     with pytest.raises(InputError) as error:
         evaluate(**{"runs": {"good": good}, "qrels": grades, "measures": ["RR"]} | arguments)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

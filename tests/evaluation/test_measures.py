@@ -174,7 +174,7 @@ def test_the_order_of_the_run_decides_and_not_float32():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("nope", "unknown measure 'nope'"),
         ("ndcg@10", "did you mean nDCG@10?"),
@@ -196,8 +196,8 @@ def test_the_order_of_the_run_decides_and_not_float32():
         ("RBP(rel=1,p=1.0)", "p 1.0; it must lie between 0 and 1"),
     ],
 )
-def test_a_measure_that_cannot_be_is_one_line_and_no_crash(name, told):
+def test_a_measure_that_cannot_be_is_one_line_and_no_crash(name, message):
     with pytest.raises(InputError) as error:
         parse_measure(name)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -192,7 +192,7 @@ def test_the_same_results_give_the_same_bytes(page, results):
         "from crosslens.evaluation.report.render import render_report; from crosslens.evaluation.experiment.results import Results;"
         "print(hashlib.sha256(render_report(Results('x', {}, (t.part(),), {}), 'report.html').encode()).hexdigest())"
     )
-    told = {
+    result = {
         subprocess.run(
             [sys.executable, "-c", script, str(__file__).rpartition("/")[0]],
             env=os.environ | {"PYTHONHASHSEED": seed},
@@ -200,7 +200,7 @@ def test_the_same_results_give_the_same_bytes(page, results):
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
-    assert len(told) == 1
+    assert len(result) == 1
 
 
 def titles(drawn: str) -> list[str]:
@@ -247,8 +247,8 @@ def test_a_bar_for_every_query(results):
     base = table.values["lexical"]["nDCG@20"]
     for panel in drawn.panels:
         ours = table.values[panel.title]["nDCG@20"]
-        told = titles(panel.svg)
-        assert sorted(told) == sorted(f"{q}: {ours[q]:.4f}, baseline {base[q]:.4f}" for q in base)
+        result = titles(panel.svg)
+        assert sorted(result) == sorted(f"{q}: {ours[q]:.4f}, baseline {base[q]:.4f}" for q in base)
         better, worse = sum(ours[q] > base[q] for q in base), sum(ours[q] < base[q] for q in base)
         assert panel.remark == f"{better} better, {worse} worse, {28 - better - worse} the same"
         # On one scale: the height of a bar is its difference.
@@ -264,10 +264,10 @@ def test_a_dot_for_every_system_in_every_group(results):
     drawn = plots.plot_groups(table)
     assert [(p.title, p.remark) for p in drawn.panels] == [("eng", "10 queries"), ("fas", "9 queries"), ("zho", "9 queries")]  # fmt: skip
     for panel in drawn.panels:
-        told = titles(panel.svg)
-        assert len(told) == 4
+        result = titles(panel.svg)
+        assert len(result) == 4
         for system in SYSTEMS:
-            line = next(title for title in told if title.startswith(f"{panel.title}, {system}: "))
+            line = next(title for title in result if title.startswith(f"{panel.title}, {system}: "))
             assert f"{table.mean(system, 'nDCG@20', panel.title):.4f}" in line
     one = plots.plot_groups(part(systems=("lexical",), baseline=None).table)
     assert [panel.title for panel in one.panels] == ["lexical"]
@@ -281,14 +281,14 @@ def test_a_dot_for_every_system_in_every_group(results):
 def test_quality_against_cost_and_its_front():
     drawn = plots.plot_costs(part())
     (panel,) = drawn.panels
-    told = titles(panel.svg)
-    assert sorted(title.partition(": nDCG")[0] for title in told) == sorted(SYSTEMS)
-    assert any(title.endswith("0.01 seconds a query") for title in told)
+    result = titles(panel.svg)
+    assert sorted(title.partition(": nDCG")[0] for title in result) == sorted(SYSTEMS)
+    assert any(title.endswith("0.01 seconds a query") for title in result)
     points = {"a": (1.0, 0.5), "slow": (2.0, 0.5), "b": (3.0, 0.7), "worse": (3.0, 0.6), "c": (9.0, 0.9)}
     assert plots.find_front(points) == ["a", "b", "c"]
     numbers = [text.text for text in ElementTree.fromstring(panel.svg).iter(f"{SVG}text")]
     assert {"1", "2", "3", "4"} < set(numbers)
-    assert [f"{system}: {text}" for system, text in drawn.legend] == told
+    assert [f"{system}: {text}" for system, text in drawn.legend] == result
 
 
 @pytest.mark.parametrize("seconds", [(1, 1.01), (1, 9), (0.03, 28), (1e-3, 1e3), (1e-9, 1e9)])
@@ -375,9 +375,9 @@ def test_latex(results):
 
 
 def test_results_as_json(results):
-    told = json.loads(json.dumps(results.to_json(), allow_nan=False))
+    result = json.loads(json.dumps(results.to_json(), allow_nan=False))
     table = results.parts[0].table
-    system = told["collections"][0]["table"]["systems"][1]
+    system = result["collections"][0]["table"]["systems"][1]
     assert system["name"] == AWFUL
     for lang in LANGS:
         found = table.comparison(AWFUL, "RR", lang)
@@ -385,8 +385,8 @@ def test_results_as_json(results):
             "difference": found.difference, "p": found.p, "corrected": found.corrected,
             "better": found.better, "worse": found.worse,
         }  # fmt: skip
-    assert told["collections"][0]["systems"][AWFUL]["cost"]["calls"] == 7
-    assert told["plan"] == results.plan
+    assert result["collections"][0]["systems"][AWFUL]["cost"]["calls"] == 7
+    assert result["plan"] == results.plan
 
 
 def test_without_matplotlib_nothing_but_the_plots_is_lacking(results, page, tmp_path, monkeypatch):

@@ -105,8 +105,8 @@ def test_one_query_allows_no_test(run_of):
     )
     assert math.isnan(table.comparisons["b", "RR"].p)
     assert not table.comparisons["b", "RR"].significant
-    told = json.loads(json.dumps(table.to_json(), allow_nan=False))
-    assert told["systems"][1]["against_baseline"]["RR"]["p"] is None
+    result = json.loads(json.dumps(table.to_json(), allow_nan=False))
+    assert result["systems"][1]["against_baseline"]["RR"]["p"] is None
 
 
 def test_holm_by_hand():
@@ -186,9 +186,9 @@ def test_every_mean_has_its_interval(grades, good, poor):
     assert (low, high) == (0.625, 1)  # three of four are 1, one is 1/2
     assert "0.8750 [0.625, 1.000]" in str(table)
     assert "95% interval of the mean" in str(table)
-    told = json.loads(json.dumps(table.to_json(), allow_nan=False))
-    assert told["level"] == 0.95
-    assert told["systems"][0]["intervals"]["RR"] == {
+    result = json.loads(json.dumps(table.to_json(), allow_nan=False))
+    assert result["level"] == 0.95
+    assert result["systems"][0]["intervals"]["RR"] == {
         "all": [low, high], "eng": [0.5, 1.0], "zho": [None, None], "unknown": [None, None],
     }  # fmt: skip
     assert evaluate(runs, grades, ["RR"]).intervals is None

@@ -14,7 +14,7 @@ from crosslens.evaluation.grids import Cell, Grid
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def test_groups_are_marked_and_told(systems, judged, kinds):
+def test_groups_are_marked_and_explained(systems, judged, kinds):
     table = evaluate(systems, judged, ["RR"], per="kind", queries=kinds, baseline="base")
     heads, better = table.markdown().split("**RR per kind**")[1].strip().splitlines()[0::4][:2]
     assert heads == "| system | all (40) | alone (1) | even (19) | odd (20) |"
@@ -26,16 +26,16 @@ def test_groups_are_marked_and_told(systems, judged, kinds):
         line for line in table.latex().split("RR per kind")[1].splitlines() if line.startswith("better")
     )
     assert [r"$^\dagger$" in cell for cell in marked.split("&")[1:]] == [True, False, True, True]
-    told = json.loads(json.dumps(table.to_json(), allow_nan=False))["systems"][2]["against_baseline"]["RR"]
-    assert told["p"] == table.comparisons["better", "RR"].p
-    assert set(told["groups"]) == {"alone", "even", "odd"}
-    assert told["groups"]["odd"]["p"] == table.comparison("better", "RR", "odd").p
-    assert told["groups"]["alone"]["p"] is told["groups"]["alone"]["corrected"] is None
+    result = json.loads(json.dumps(table.to_json(), allow_nan=False))["systems"][2]["against_baseline"]["RR"]
+    assert result["p"] == table.comparisons["better", "RR"].p
+    assert set(result["groups"]) == {"alone", "even", "odd"}
+    assert result["groups"]["odd"]["p"] == table.comparison("better", "RR", "odd").p
+    assert result["groups"]["alone"]["p"] is result["groups"]["alone"]["corrected"] is None
     without = evaluate(systems, judged, ["RR"], baseline="base").to_json()["systems"][2]["against_baseline"][
         "RR"
     ]
     assert "groups" not in without
-    assert without["p"] == told["p"]
+    assert without["p"] == result["p"]
 
 
 def tabulars(latex: str) -> list[list[str]]:
@@ -125,12 +125,12 @@ def test_markdown_and_text_and_json(systems, judged, random_run):
     assert "a|b [red]" in text  # rich would take it for a colour
     for system in table.systems:
         assert f"{table.mean(system, 'RR'):.4f}" in text
-    told = json.loads(json.dumps(table.to_json(per_query=True), allow_nan=False))
-    assert told["measures"] == ["RR", "P@1"]
-    assert told["baseline"] == "base"
-    assert told["systems"][2]["name"] == "better"
-    assert told["systems"][2]["means"]["RR"]["all"] == table.mean("better", "RR")
-    assert told["systems"][2]["values"]["RR"]["7"] == table.values["better"]["RR"]["7"]
+    result = json.loads(json.dumps(table.to_json(per_query=True), allow_nan=False))
+    assert result["measures"] == ["RR", "P@1"]
+    assert result["baseline"] == "base"
+    assert result["systems"][2]["name"] == "better"
+    assert result["systems"][2]["means"]["RR"]["all"] == table.mean("better", "RR")
+    assert result["systems"][2]["values"]["RR"]["7"] == table.values["better"]["RR"]["7"]
     assert "values" not in table.to_json()["systems"][0]
 
 
