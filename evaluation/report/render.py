@@ -74,15 +74,22 @@ def make_anchors(names: Iterable[str]) -> list[str]:
 
 def _section(part: Part, anchor: str) -> dict[str, object]:
     """What templates show of a collection; the page folds away all but the first measure."""
-    table = part.table
+    measures = part.table.measures
+    grids = list(part.table.grids())
+    differences = [contents.tabulate_differences(part.table, measure) for measure in measures]
+    later = {f"{measure} per {part.table.per}" for measure in measures[1:]}
     anchors = zip(part.outcomes, make_anchors(part.outcomes), strict=True)
     return {
         "part": part,
         "anchor": anchor,
         "label": f"tab:{re.sub('[^a-z0-9]+', '-', anchor).strip('-') or 'collection'}",
         "links": {system: f"#{anchor}--{each}" for system, each in anchors},
-        "folded": {f"{measure} per {table.per}" for measure in table.measures[1:]},
-        "differences": [contents.tabulate_differences(table, measure) for measure in table.measures],
+        "grids": [grid for grid in grids if grid.title not in later],
+        "differences": differences,
+        "folded": [
+            *(grid for grid in grids if grid.title in later),
+            *(grid for each in differences[1:] for grid in each),
+        ],
         "costs": contents.tabulate_costs(part),
     }
 

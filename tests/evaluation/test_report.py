@@ -320,6 +320,7 @@ def test_what_cannot_be_drawn_is_said():
     assert "No plot by group: the queries were not evaluated in groups." in page
     assert "No plot of differences by query: there is one system." in page
     assert "<svg" not in page
+    assert "<details" not in page  # nothing about the other measure that the table over all queries lacks
     assert "first measure" not in page.lower()  # one collection needs no summary
     two = part(systems=SYSTEMS[:2], baseline=None)
     assert "no baseline" in plots.plot_queries(two.table).caption
