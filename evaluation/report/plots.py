@@ -248,11 +248,5 @@ def _draw_bars(bars: Sequence[tuple[float, str]], most: float, label: str) -> st
         drawn.spines["bottom"].set_visible(False)
         drawn.grid(axis="y")
         drawn.axhline(0, color=INK, lw=0.8)
-        width = 0.85 if len(bars) < 100 else 1.0  # without a gap where they are many
-        for place, (difference, title) in enumerate(bars, 1):
-            colour = GAIN if difference > 0 else LOSS if difference < 0 else INK
-            (bar,) = drawn.bar(
-                place, difference, width, color=colour, edgecolor=INK, lw=0 if difference else 1.5
-            )
-            svg.add_title(bar, title)
+        svg.add_bars(drawn, *zip(*bars, strict=True))
         return svg.render_svg(canvas, label)

@@ -225,7 +225,8 @@ def titles(drawn: str) -> list[str]:
             assert left + long <= width + 1, text.text
             assert 0 < y <= height, text.text
     marks = [element for element in root.iter() if element.find(f"{SVG}title") is not None]
-    assert len(list(root.iter(f"{SVG}circle"))) in (0, len(marks))
+    shapes = {f"{SVG}circle", f"{SVG}path"}
+    assert all(sum(shape.tag in shapes for shape in mark.iter()) == 1 for mark in marks)
     assert not re.search("#01020.", drawn)
     return [element.findtext(f"{SVG}title") for element in marks]
 
