@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from crosslens.encoders.batching import plan_batches
 from crosslens.errors import InputError
-from crosslens.multilingual.judges import causal
 from crosslens.multilingual.judges.causal import CausalJudge
-from crosslens.multilingual.judges.messages import Message, fitted
-from crosslens.multilingual.judges.tokens import SEAM, Tokens
+from crosslens.multilingual.judges.messages import Message, cut_passages
+from crosslens.multilingual.judges.tokens import CachedTokenizer
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Loop:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
         self.model = model.to(judge.device).eval()
-        self.tokens = Tokens(self.tokenizer, checkpoint)
+        self.tokens = CachedTokenizer(self.tokenizer, checkpoint)
         self.judge = judge
 
     def __call__(self, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -82,7 +81,7 @@ class Loop:
         if question.target:
             whole = self._ids(text + question.target)
             return whole, len(whole) - len(prompt)
-        plan = self.tokens.labels(text[-SEAM:], question.labels)
+        plan = self.tokens.plan_labels(text, question.labels)
         if not plan.single:
             raise InputError(
                 f"{self.judge.name}: labels of several tokens are more than the plain loop reads"
@@ -108,7 +107,7 @@ class Loop:
 
 def worded(judge: CausalJudge, message: Message) -> str:
     """A message without chat template, its passages cut as the judge cuts them."""
-    cut, _ = fitted(
+    cut, _ = cut_passages(
         message, judge.tokens, passage_tokens=judge.passage_tokens, room=judge.context - 64, name=judge.name
     )
     return cut.plain()
@@ -131,8 +130,8 @@ def answered(judge: CausalJudge, questions: Sequence[Question]) -> list[np.ndarr
 
 def unshared(judge: CausalJudge, questions: Sequence[Question]) -> list[np.ndarray]:
     """A judge's answers, every prompt computed from its first token."""
-    with patch.object(causal, "prefixes", lambda rows: [(0, [n]) for n in range(len(rows))]):
-        return answered(judge, questions)
+    judge.shortest = sys.maxsize
+    return answered(judge, questions)
 
 
 def another(judge: CausalJudge, model: Any = None) -> CausalJudge:

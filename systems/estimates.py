@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..multilingual.judges.estimates import Estimate
+from ..multilingual.judges.estimates import TokenEstimate
 from ..multilingual.reranking.plan import RerankPlan
 from ..runs import Hit
 
@@ -32,7 +32,7 @@ def estimate_judging(method: RerankPlan, query: float, passage: float) -> Work:
     calls, passages = count_questions(method)
     limit = method.options.get("passage_tokens")
     shown = min(passage, float(limit)) if isinstance(limit, int) and limit > 0 else passage
-    wording = Estimate().count(method.prompt.template + method.prompt.system)
+    wording = TokenEstimate().count(method.prompt.template + method.prompt.system)
     return Work(calls, calls * (query + wording) + passages * shown)
 
 

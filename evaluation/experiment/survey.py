@@ -10,7 +10,7 @@ from statistics import mean
 
 from ...items import Item
 from ...multilingual.collections.registry import load_collection
-from ...multilingual.judges.estimates import Estimate
+from ...multilingual.judges.estimates import TokenEstimate
 from ...systems.estimates import Work
 from ...systems.system import System
 from .conduct import open_sites, parse_systems
@@ -72,7 +72,7 @@ class Survey:
 def survey_plan(plan: Plan, out: Path) -> list[Survey]:
     """The plan's work, a survey a collection; loads no model and writes nothing but what was read of collections.
 
-    Tokens are those of `Estimate`, rather too many than too few; what stages have finished before is not taken off.
+    Tokens are those of `TokenEstimate`, rather too many than too few; what stages have finished before is not taken off.
     """
     systems = parse_systems(plan)
     return [_survey_site(site, systems) for site in open_sites(plan, systems, out)]
@@ -109,5 +109,5 @@ def _find_state(folder: Path) -> str:
 
 
 def _mean_tokens(items: Iterable[Item]) -> float:
-    estimate = Estimate()
+    estimate = TokenEstimate()
     return mean(estimate.count(item.text or "") for item in islice(items, SAMPLE))

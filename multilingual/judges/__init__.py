@@ -25,7 +25,7 @@ __all__ = [
 # parameters are the options that a SPEC may set. Other packages add theirs by entry points of `crosslens.judges`.
 JUDGES = {
     "hf": "multilingual.judges.hf:open_hf",
-    "openai": "multilingual.judges.openai:open_openai",
+    "openai": "multilingual.judges.openai:OpenAIJudge",
     "vllm": "multilingual.judges.vllm:open_vllm",
     "offline": "multilingual.judges.offline:open_offline",
 }

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 
-def ranking_in(text: str, labels: Sequence[str], count: Counter[str]) -> list[int]:
+def read_ranking(text: str, labels: Sequence[str], count: Counter[str]) -> list[int]:
     """Positions of the labels in the order that the text ranks them: always a permutation of range(len(labels)).
 
     Identifiers in square brackets win over named ones ("Passage B", and what is listed after it), these over bare
@@ -50,7 +50,7 @@ def ranking_in(text: str, labels: Sequence[str], count: Counter[str]) -> list[in
     return order + [place for place in range(len(labels)) if place not in set(order)]
 
 
-def label_in(text: str, labels: Sequence[str], count: Counter[str], *, after: str = "") -> int | None:
+def read_label(text: str, labels: Sequence[str], count: Counter[str], *, after: str = "") -> int | None:
     """Position of the label that the text settles on; None, counted, where it names none.
 
     The last explicit verdict ("final score: 2", "the answer is no", "B is more relevant") wins, then a label that
@@ -67,6 +67,14 @@ def label_in(text: str, labels: Sequence[str], count: Counter[str], *, after: st
         kinds = {"foreign_digits"}
     count.update(kinds)
     return settled.place if settled else None
+
+
+def drop_thoughts(text: str) -> str:
+    """What follows the last <think> of an answer; nothing where that finds no end."""
+    tags = [tag for tag in TAGS.finditer(text) if tag[2].casefold() != "answer"]
+    if not tags:
+        return text
+    return text[tags[-1].end() :] if tags[-1][1] else ""
 
 
 class _Mention(NamedTuple):

@@ -25,6 +25,11 @@ class Completion:
     tokens: int
     ended: bool = True
 
+    def cut_at(self, stop: Sequence[str]) -> Completion:
+        """The text up to the first of the strings that it holds, that one included."""
+        ends = [self.text.find(each) + len(each) for each in stop if each in self.text]
+        return Completion(self.text[: min(ends)], self.tokens) if ends else self
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -70,7 +75,7 @@ class Judge(Protocol):
         """Mean log-probability per token, float64 [n], of each target after its prompt."""
         ...
 
-    def generate(self, prompts: Sequence[Message], *_: Any, **sampling: Any) -> list[Completion]:
+    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
         """What the model says after each prompt; `sampling` are the fields of `Sampling`."""
         ...
 

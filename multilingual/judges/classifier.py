@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from .base import Ask
-from .chats import check_length, fit, rendered, templated
-from .local import LocalJudge
+from .local import LocalJudge, pad_rows
 from .messages import Message, Part, Seam
 
 
@@ -37,71 +35,57 @@ class ClassifierJudge(LocalJudge):
         self.context = _longest(self.model, self.tokenizer)
         self.grades = _grades(self.model.config, self.name)
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        inputs = [self._encoded(prompt) for prompt in prompts]
-        scores = np.empty(len(inputs))
-
-        def forward(rows: Sequence[int]) -> np.ndarray:
-            return self._scored([inputs[row] for row in rows])
-
-        for batch in plan_batches([len(each["input_ids"]) for each in inputs], self.budget):
-            scores[batch] = compute_in_parts(forward, batch, [f"prompt {row}" for row in batch])
-            self._tell(len(batch))
-        self.usage["calls"] += len(prompts)
+    def _score(self, prompts: Sequence[Message]) -> np.ndarray:
+        scores = np.empty(len(prompts))
+        inputs = [self.encode(prompt) for prompt in prompts]
+        for row, score in self._run(inputs, lambda each: len(each["input_ids"]), self._forward):
+            scores[row] = score
+            self._count_answers(1)
         return scores
 
-    def _encoded(self, prompt: Message) -> dict[str, list[int]]:
+    def encode(self, prompt: Message) -> dict[str, list[int]]:
         """The tokenizer's output for one message, cut to fit."""
         paired = Seam.SEAM in prompt.parts
-        chats = not paired and templated(self, prompt)
-        if chats:
-            special = self.tokens.count(rendered(self.tokenizer, prompt, "", self.name))
+        templated = not paired and self.is_templated(prompt)
+        if templated:
+            special = self.tokens.count(self.render(prompt, ""))
         else:
             special = self.tokenizer.num_special_tokens_to_add(pair=paired)
-        whole = fit(self, prompt, self.context - special)
-        if chats:
-            text = rendered(self.tokenizer, whole, whole.user(), self.name) + whole.answer
+        whole = self.cut(prompt, self.context - special)
+        if templated:
+            text = self.render(whole, whole.user()) + whole.answer
             encoded = self.tokenizer(text, add_special_tokens=False, verbose=False)
         else:
             encoded = self.tokenizer(*_inputs(whole, self.name), verbose=False)
-        check_length(self, len(encoded["input_ids"]))
+        self.check_length(len(encoded["input_ids"]))
         return dict(encoded)
 
-    def _scored(self, inputs: Sequence[dict[str, list[int]]]) -> np.ndarray:
+    def _forward(self, inputs: Sequence[dict[str, list[int]]]) -> list[float]:
         # On the right whatever the tokenizer's side: there padding moves no position, and causal models never see it.
-        pad = self._unused([each["input_ids"] for each in inputs])
-        longest = max(len(each["input_ids"]) for each in inputs)
-        fill = {"input_ids": pad, "attention_mask": 0, "token_type_ids": self.tokenizer.pad_token_type_id}
-        tensors = {
-            key: torch.tensor(
-                [each[key] + [fill.get(key, 0)] * (longest - len(each[key])) for each in inputs],
-                device=self.device,
-            )
-            for key in inputs[0]
-        }
+        fill = self._unused([each["input_ids"] for each in inputs])
+        tensors = pad_rows([each["input_ids"] for each in inputs], fill, self.device)
+        if "token_type_ids" in inputs[0]:
+            types = [each["token_type_ids"] for each in inputs]
+            padded = pad_rows(types, self.tokenizer.pad_token_type_id, self.device)
+            tensors["token_type_ids"] = padded["input_ids"]
         config = self.model.config.get_text_config()
         own = config.pad_token_id
-        config.pad_token_id = pad  # heads on causal models look for the last token that is not this one
+        config.pad_token_id = fill  # heads on causal models look for the last token that is not this one
         try:
             with torch.inference_mode():
                 logits = self.model(**tensors).logits.double().cpu().numpy()
         finally:
             config.pad_token_id = own
-        self.usage["prompt_tokens"] += sum(len(each["input_ids"]) for each in inputs)
+        self.usage["prompt_tokens"] += int(tensors["attention_mask"].sum())
         return self._relevance(logits)
 
-    def _relevance(self, logits: np.ndarray) -> np.ndarray:
-        """float64 [n] of the head's logits [n, labels]."""
-        labels = logits.shape[1]
-        if labels == 1:
-            one: np.ndarray = logits[:, 0]
-            return one
-        if labels == 2:
-            odds: np.ndarray = logits[:, 1] - logits[:, 0]
-            return odds
-        shares = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-        expected: np.ndarray = shares @ self.grades
-        return expected
+    def _relevance(self, logits: np.ndarray) -> list[float]:
+        """One number for each row of the head's logits [n, labels]."""
+        if logits.shape[1] < 3:  # the logit itself, or the log-odds
+            relevance = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
+        else:
+            relevance = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)) @ self.grades
+        return [float(each) for each in relevance]
 
     def _unused(self, rows: Sequence[Sequence[int]]) -> int:
         """The model's padding token; Llama has none, and takes one that none of the rows contains."""

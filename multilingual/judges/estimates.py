@@ -5,7 +5,7 @@ from __future__ import annotations
 BYTES = 3
 
 
-class Estimate:
+class TokenEstimate:
     """A token for every three bytes of UTF-8, which is rather too many than too few in any script.
 
     On the demo's passages it counts 0.97 (Swahili) to 3 (Hindi) times the tokens of Gemma 3, and 1.2 to 3.5 times

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .tokens import Continuation
+
 ROWS = 128  # hidden states that go through the head at once: their logits stay small
 
 
@@ -62,11 +64,26 @@ class Head:
         bias = None if getattr(self.layer, "bias", None) is None else self.layer.bias[chosen]
         return self.way(torch.nn.functional.linear(states, weight, bias).float(), chosen)
 
-    def said(self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
-        """The score of each of a row's labels, float64: the log of the sum of what its token ids have.
+    def answer(
+        self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]
+    ) -> list[np.ndarray]:
+        """The log-probabilities of each continuation's scored tokens, or the scores of its labels, float64.
 
-        `states` [n, ...] are those of the last token of n prompts, `labels` the token ids of each label after each.
+        `states` [n, width, ...] has in row n, from place `first[n]` on, the states after which these tokens come.
         """
+        if asked[0].labels:
+            return self._score_labels(states[range(len(asked)), list(first)], [each.labels for each in asked])
+        rows = [n for n, each in enumerate(asked) for _ in range(each.scored)]
+        places = [start + at for start, each in zip(first, asked, strict=True) for at in range(each.scored)]
+        targets = [token for each in asked for token in each.tokens[len(each.tokens) - each.scored :]]
+        values = self.log_probs(states[rows, places], torch.tensor(targets, device=states.device))
+        ends = np.cumsum([each.scored for each in asked])[:-1]
+        return np.split(values.double().cpu().numpy(), ends)
+
+    def _score_labels(
+        self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]
+    ) -> list[np.ndarray]:
+        """The score of each of a row's labels: the log of the sum of what its token ids have after `states` [n, ...]."""
         columns = sorted({token for row in labels for ids in row for token in ids})
         place = {token: n for n, token in enumerate(columns)}
         logits = self.logits(states, columns).double().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
 from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
@@ -12,11 +13,12 @@ from .base import Judge
 
 Task = Literal["auto", "causal", "seq2seq", "classify", "vision"]
 
-AUTO = {
-    "causal": "AutoModelForCausalLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "classify": "AutoModelForSequenceClassification",
-    "vision": "AutoModelForImageTextToText",
+# By task: transformers' class, and ours.
+CLASSES = {
+    "causal": ("AutoModelForCausalLM", "causal:CausalJudge"),
+    "seq2seq": ("AutoModelForSeq2SeqLM", "seq2seq:Seq2SeqJudge"),
+    "classify": ("AutoModelForSequenceClassification", "classifier:ClassifierJudge"),
+    "vision": ("AutoModelForImageTextToText", "vision:VisionJudge"),
 }
 
 
@@ -47,48 +49,39 @@ def open_hf(
     precision = resolve_dtype(dtype, where)
     found, source = find_base(Source(checkpoint, revision, trust_remote_code), adapter, base)
     config = source.load_config()
-    if task == "auto":
-        kind = (found and found.task) or _task(config, source)
-    else:
-        kind = task
+    kind = ((found and found.task) or find_task(config, source)) if task == "auto" else task
     if max_pixels is not None and kind != "vision":
         raise InputError(f"{checkpoint} sees no pictures (it is run as {kind}): leave max_pixels out")
     if found and found.labels and kind == "classify":
         config.num_labels = found.labels
     held = found.keys if found else frozenset()
-    auto = getattr(transformers, AUTO[kind])
-    model = source.load_model(auto, lambda key: key in held, config=config, dtype=precision)
+    auto, reference = CLASSES[kind]
+    model = source.load_model(
+        getattr(transformers, auto), lambda key: key in held, config=config, dtype=precision
+    )
     known = source.identify_weights(model.config)
     name = f"hf:{checkpoint}+{adapter}" if adapter else f"hf:{checkpoint}"
     if found:
         model, known = found.merge_into(model), f"{known}+{found.revision}"
-    given: dict[str, Any] = {"passage_tokens": passage_tokens, "device": where}
+    limits: dict[str, Any] = {"passage_tokens": passage_tokens, "device": where}
     if kind == "vision":
-        from .vision import MAX_PIXELS, VisionJudge
-
-        processor = source.load(transformers.AutoProcessor)
-        given["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
-        return VisionJudge(model, processor, name, known, **given)
-    tokenizer = find_tokenizer(found, source).load_tokenizer()
-    if found and len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
-        raise InputError(
-            f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, and the model embeddings for {rows}; merge the "
-            f"adapter into its base model first"
-        )
-    if kind == "causal":
-        from .causal import CausalJudge
-
-        return CausalJudge(model, tokenizer, name, known, **given)
-    if kind == "seq2seq":
-        from .seq2seq import Seq2SeqJudge
-
-        return Seq2SeqJudge(model, tokenizer, name, known, **given)
-    from .classifier import ClassifierJudge
-
-    return ClassifierJudge(model, tokenizer, name, known, **given)
+        reader = source.load(transformers.AutoProcessor)
+        limits |= {} if max_pixels is None else {"max_pixels": max_pixels}
+    else:
+        reader = find_tokenizer(found, source).load_tokenizer()
+        if found and len(reader) > (rows := model.get_input_embeddings().num_embeddings):
+            raise InputError(
+                f"{checkpoint}: its tokenizer has {len(reader)} tokens, and the model embeddings for {rows}; merge the "
+                f"adapter into its base model first"
+            )
+    module, _, judge = reference.partition(":")
+    opened: Judge = getattr(import_module(f".{module}", __package__), judge)(
+        model, reader, name, known, **limits
+    )
+    return opened
 
 
-def _task(config: Any, source: Source) -> str:
+def find_task(config: Any, source: Source) -> str:
     """What the configuration says that the model is."""
     from transformers.models.auto import modeling_auto
 
@@ -112,5 +105,5 @@ def _task(config: Any, source: Source) -> str:
     what = " and ".join(names) or f"a model of type {config.model_type}"
     raise InputError(
         f"{source} is {what}, which answers no questions; take a language model, a cross-encoder or a "
-        f"vision-language model, or say task= causal, seq2seq, classify or vision"
+        f"vision-language model, or choose task= causal, seq2seq, classify or vision"
     )

@@ -1,33 +1,32 @@
-"""What the judges share that run a model of transformers in this process."""
+"""What judges share that run a model of transformers in this process: batches, padding, and generated text."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from ...errors import InputError
-from ...items import Modality
-from ...pipeline import advance
-from .base import Ask, Completion, refuse
+from ...encoders.batching import compute_in_parts, plan_batches
+from .base import Completion, Sampling
 from .messages import Message
-from .tokens import Tokens
+from .tokenized import TokenizedJudge
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read
 
 
-class LocalJudge:
-    """A model on its device, with its tokenizer and its limits; a subclass answers what it `can`.
+class LocalJudge(TokenizedJudge):
+    """A model on its device; a subclass answers what it `can`.
 
     `budget` is how many tokens a batch may have, on the CPU and on an accelerator. `InputError` for `passage_tokens`
     below 1.
     """
 
-    modalities: frozenset[Modality] = frozenset({"text"})
-    can: frozenset[Ask] = frozenset()
     budgets = (4096, 32768)
     appetites = (1024, 16384)
 
@@ -41,52 +40,129 @@ class LocalJudge:
         passage_tokens: int,
         device: torch.device,
     ) -> None:
-        if passage_tokens < 1:
-            raise InputError(f"passage_tokens must be at least 1, not {passage_tokens}")
-        self.name = name
-        self.revision = revision
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 0)
+        super().__init__(
+            tokenizer, name, revision, passage_tokens=passage_tokens, context=int(positions or UNBOUNDED)
+        )
         self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, name)
         self.device = device
-        self.passage_tokens = passage_tokens
-        self.usage: Counter[str] = Counter()
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
         self.budget = self.budgets[device.type != "cpu"]
         self.appetite = self.appetites[device.type != "cpu"]
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 0)
-        self.context = int(positions or UNBOUNDED)
-        self._answered = 0
+        self.generator = TextGenerator(self.model, tokenizer, self.usage)
 
     @property
     def fingerprint(self) -> str:
         return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
 
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        raise refuse(self, "choose")
+    def _pad(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> dict[str, torch.Tensor]:
+        return pad_rows(rows, self.generator.pad, self.device, left=left)
 
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        raise refuse(self, "likelihood")
+    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        if sampling.temperature > 0:
+            torch.manual_seed(sampling.seed or 0)
+        done: dict[int, Completion] = {}
+        for row, answer in self._write(prompts, sampling):
+            done[row] = answer
+            self._count_answers(1)
+        return [done[row] for row in range(len(prompts))]
 
-    def generate(
+    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        """As they come: the position of a prompt, and what the model says after it."""
+        raise NotImplementedError
+
+    def _run(
         self,
-        prompts: Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
+        pieces: Sequence[P],
+        cost: Callable[[P], int],
+        forward: Callable[[Sequence[P]], Sequence[R]],
+        parts: Iterable[Sequence[int]] | None = None,
+        prompts: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, R]]:
+        """`run_batches` within the budget; `prompts` are the positions of the pieces' prompts, where these differ."""
+        names = [f"prompt {row}" for row in (range(len(pieces)) if prompts is None else prompts)]
+        return run_batches(pieces, cost, forward, self.budget, names, parts)
+
+
+class TextGenerator:
+    """`generate` of a transformers model, and what of its tokens is the answer; `usage` counts them."""
+
+    def __init__(self, model: Any, tokenizer: Any, usage: Counter[str]) -> None:
+        self.model, self.tokenizer, self.usage = model, tokenizer, usage
+        fillers = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+        self.pad = next((int(token) for token in fillers if token is not None), 0)
+        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        ends = [tokenizer.eos_token_id] if ends is None else ends
+        self.ends = frozenset(ends if isinstance(ends, list) else [ends])
+
+    def write(
+        self, inputs: Mapping[str, torch.Tensor], begins: int, sampling: Sampling, **more: Any
     ) -> list[Completion]:
-        raise refuse(self, "generate")
+        """What the model says after a padded batch; `begins` is how many tokens of a row are not of the answer.
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
+        Seeds are set by the caller, once for all batches.
+        """
+        # Checkpoints bring sampling settings of their own; greedy means none of them.
+        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling.temperature > 0:
+            options |= {"do_sample": True, "temperature": sampling.temperature}
+        if sampling.stop:
+            options |= {"stop_strings": list(sampling.stop), "tokenizer": self.tokenizer}
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, pad_token_id=self.pad, max_new_tokens=sampling.max_new_tokens, **options, **more
+            )
+        answers = [self.read(row, sampling.stop) for row in out[:, begins:].tolist()]
+        self.usage["generated_tokens"] += sum(answer.tokens for answer in answers)
+        self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
+        return answers
 
-    def _tell(self, answered: int) -> None:
-        """So many questions more were answered."""
-        self._answered += answered
-        advance(answered)
+    def read(self, tokens: list[int], stop: Sequence[str]) -> Completion:
+        """New tokens as text, without the end and what fills the row; a stop string found is its last part."""
+        while tokens and tokens[-1] == self.pad and self.pad not in self.ends:
+            tokens.pop()
+        length = next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))
+        text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        return Completion(text, length, length < len(tokens)).cut_at(stop)
 
-    @property
-    def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+
+def run_batches(
+    pieces: Sequence[P],
+    cost: Callable[[P], int],
+    forward: Callable[[Sequence[P]], Sequence[R]],
+    budget: int,
+    names: Sequence[str],
+    parts: Iterable[Sequence[int]] | None = None,
+) -> Iterator[tuple[int, R]]:
+    """Positions in `pieces` and what `forward` makes of these, in length-sorted batches, halved where memory runs out.
+
+    `parts` are positions that may stand in one batch (default: all). `InputError` names a piece that never fits.
+    """
+    for part in [range(len(pieces))] if parts is None else parts:
+        for batch in plan_batches([cost(pieces[row]) for row in part], budget):
+            rows = [part[place] for place in batch]
+            made: dict[int, R] = {}
+
+            def run(some: Sequence[int], made: dict[int, R] = made) -> np.ndarray:
+                made.update(zip(some, forward([pieces[row] for row in some]), strict=True))
+                return np.empty(len(some))
+
+            compute_in_parts(run, rows, [names[row] for row in rows])
+            yield from made.items()
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool = False
+) -> dict[str, torch.Tensor]:
+    """Rows of tokens filled up to the longest: `input_ids` and `attention_mask`, int64 [n, longest]."""
+    longest = max(map(len, rows))
+    fills = [longest - len(row) for row in rows]
+    if left:
+        ids = [[pad] * fill + [*row] for row, fill in zip(rows, fills, strict=True)]
+        mask = [[0] * fill + [1] * len(row) for row, fill in zip(rows, fills, strict=True)]
+    else:
+        ids = [[*row] + [pad] * fill for row, fill in zip(rows, fills, strict=True)]
+        mask = [[1] * len(row) + [0] * fill for row, fill in zip(rows, fills, strict=True)]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }

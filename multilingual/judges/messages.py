@@ -1,19 +1,14 @@
-"""What a judge is shown: a `Message` made of literal text, passages that may be cut, pictures, and a seam."""
+"""What a judge is shown: a `Message` made of literal text, passages that may be cut, attached media, and a seam."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from ...errors import InputError
 from ...items import Modality
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import PIL.Image
 
 Chat = Literal["auto", "always", "never"]
 
@@ -26,10 +21,11 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture, as `Item.image` holds it; opened when the judge looks at it, never before."""
+class Attachment:
+    """A picture or another medium, as `Item.contents` holds it; opened when the judge looks at it, never before."""
 
-    image: Path | bytes | PIL.Image.Image
+    modality: Modality
+    content: object
 
 
 class Seam(Enum):
@@ -38,14 +34,14 @@ class Seam(Enum):
     SEAM = "seam"
 
 
-Part = str | Passage | Picture | Seam
+Part = str | Passage | Attachment | Seam
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """`parts` is what the user says, in order; `answer` is how the model's answer begins, put there for it.
 
-    `chat` tells whether the model's chat template goes around it: `always` needs one, `auto` uses it where there is
+    `chat` says whether the model's chat template goes around it: `always` needs one, `auto` uses it where there is
     one, `never` leaves it off. Without a template, `system`, `parts` and `answer` follow each other as plain text.
     """
 
@@ -55,29 +51,32 @@ class Message:
     chat: Chat = "never"
 
     @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Attachment))
+
+    @property
     def modalities(self) -> frozenset[Modality]:
         """What a judge must be able to see."""
-        pictures = any(isinstance(part, Picture) for part in self.parts)
-        return frozenset({"text", "image"} if pictures else {"text"})
+        return frozenset({"text", *(each.modality for each in self.attachments)})
 
     def plain(self) -> str:
-        """System, parts and answer as one text, without a chat template; pictures and seams say nothing."""
+        """System, parts and answer as one text, without a chat template, media and seams."""
         opening = f"{self.system}\n\n" if self.system else ""
         return opening + self.user() + self.answer
 
     def user(self) -> str:
         """The parts as one text."""
-        return "".join(written(part) for part in self.parts)
+        return "".join(text_of(part) for part in self.parts)
 
 
-def written(part: Part) -> str:
-    """A part's text; nothing for pictures and seams."""
+def text_of(part: Part) -> str:
+    """A part's text; empty for media and seams."""
     if isinstance(part, Passage):
         return part.text
     return part if isinstance(part, str) else ""
 
 
-class Counts(Protocol):
+class TokenCounter(Protocol):
     """How many tokens a text has, and the text cut to so many."""
 
     def count(self, text: str) -> int: ...
@@ -88,8 +87,8 @@ class Counts(Protocol):
 LEAST = 8  # tokens of a passage below which there is nothing to judge
 
 
-def fitted(
-    message: Message, tokens: Counts, *, passage_tokens: int, room: int, name: str
+def cut_passages(
+    message: Message, counter: TokenCounter, *, passage_tokens: int, room: int, name: str
 ) -> tuple[Message, int]:
     """The message with its passages cut to `passage_tokens`, and further until all of it has at most `room` tokens.
 
@@ -101,8 +100,8 @@ def fitted(
         return message, 0
     bare = replace(message, parts=tuple("" if isinstance(part, Passage) else part for part in message.parts))
     # A token may be lost or won where a passage meets its neighbours.
-    left = room - tokens.count(bare.plain()) - 2 * len(passages)
-    lengths = [tokens.count(each.text) for each in passages]
+    left = room - counter.count(bare.plain()) - 2 * len(passages)
+    lengths = [counter.count(each.text) for each in passages]
     limit = _share([min(length, passage_tokens) for length in lengths], left)
     if limit < min(LEAST, *([passage_tokens, *lengths])):
         many = "one passage" if len(passages) == 1 else f"{len(passages)} passages"
@@ -112,7 +111,8 @@ def fitted(
         )
     limit = min(limit, passage_tokens)
     parts = tuple(
-        Passage(tokens.cut(part.text, limit)) if isinstance(part, Passage) else part for part in message.parts
+        Passage(counter.cut(part.text, limit)) if isinstance(part, Passage) else part
+        for part in message.parts
     )
     return replace(message, parts=parts), sum(length > limit for length in lengths)
 

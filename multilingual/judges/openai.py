@@ -11,20 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, check_at_least
 from ...items import Modality
-from ...pipeline import advance
-from .answers import label_in
-from .base import Ask, Completion, refuse
-from .estimates import Estimate
-from .messages import Message, Picture, fitted, written
-from .replies import Labels, shown_tokens, spoken, tail
-from .servers import OFFICIAL, A, Q, Server, checked_url
+from .answers import read_label
+from .base import Ask, BaseJudge, Completion, Sampling
+from .estimates import TokenEstimate
+from .messages import Attachment, Message, cut_passages, text_of
+from .replies import ServedLabels, count_target_tokens, read_logprobs, split_thought
+from .servers import OFFICIAL, A, Q, Server, parse_url
+from .tokens import count_common
 
 THINK, THOUGHT = "<think>", "</think>"
 NO_THOUGHT = re.compile(rf"^\s*{THINK}\s*{THOUGHT}\s*")  # how templates say that there is none to be
@@ -39,65 +39,15 @@ SAID = 0.05  # probability that all labels hold together where a chat model says
 SURE = 0.99  # probability of a label that was read from text
 
 
-def open_openai(
-    checkpoint: str,
-    *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    url: str = "",
-    concurrency: int = 8,
-    timeout: float = 60,
-    retries: int = 5,
-    budget: int = 0,
-    passage_tokens: int = 384,
-    api: Literal["chat", "completions"] = "chat",
-    context: int = 0,
-    images: bool = False,
-    prefill: bool = False,
-    seed: int = 0,
-) -> OpenAIJudge:
-    """A model behind `url` (default: OPENAI_BASE_URL, or OpenAI itself); the key comes from OPENAI_API_KEY only.
+class OpenAIJudge(BaseJudge):
+    """A judge over HTTP, behind `url` (default: OPENAI_BASE_URL, or OpenAI itself); the key is OPENAI_API_KEY's only.
 
     At most `concurrency` requests are under way; each waits `timeout` seconds for an answer and is repeated up to
     `retries` times. `budget` ends the work after so many tokens, prompts included (0: none). Passages are cut to
     `passage_tokens`, and further where `context`, the model's length in tokens, is given. `api=completions` sends
-    plain text, for base models. `images` tells that the model sees pictures, `prefill` that the server continues an
+    plain text, for base models. `images` says that the model sees pictures, `prefill` that the server continues an
     answer that is begun for it (vLLM, llama.cpp). Nothing is sent before the first question; `device` and
     `trust_remote_code` are the server's matter. `InputError` for what is missing or makes no sense.
-    """
-    del device, trust_remote_code
-    if not checkpoint:
-        raise InputError("the judge openai: names no model; write openai:MODEL?url=http://HOST:PORT/v1")
-    for what, value, least in (
-        ("concurrency", concurrency, 1),
-        ("retries", retries, 0),
-        ("budget", budget, 0),
-        ("passage_tokens", passage_tokens, 1),
-        ("context", context, 0),
-    ):
-        if value < least:
-            raise InputError(f"{what} must be at least {least}, not {value}")
-    if not 0 < timeout < math.inf:
-        raise InputError(f"timeout must be a number of seconds above 0, not {timeout}")
-    where = checked_url(
-        url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL, "url" if url else "OPENAI_BASE_URL"
-    )
-    server = Server(
-        checkpoint, where, concurrency=concurrency, timeout=timeout, retries=retries, budget=budget
-    )
-    return OpenAIJudge(
-        server,
-        passage_tokens=passage_tokens,
-        api=api,
-        context=context,
-        images=images,
-        prefill=prefill,
-        seed=seed,
-    )
-
-
-class OpenAIJudge:
-    """A judge over HTTP (`load` says with which options).
 
     `choose` reads the log-probabilities of the first token that says a label, summed over the ways to write it ("A",
     " A", "A."; words also in other case); a label that is not among the tokens shown gets less than the least of
@@ -105,38 +55,60 @@ class OpenAIJudge:
     as 1 does 10), the answer is generated and read; that is said once, and counted as `without_logprobs`. Answers
     that name no label are counted by kind (`refused`, `unreadable`, ...: see `answers`), with equal probabilities.
 
-    There is no tokenizer here: tokens are estimated from the script (`Estimate`). How an answer begins
+    There is no tokenizer here: tokens are estimated from the script (`TokenEstimate`). How an answer begins
     (`Message.answer`) is sent as an open assistant turn with `prefill`; otherwise the user's turn says it, except
     for an open `<think>`, which asks the server for its thinking mode instead.
     """
 
+    advice: ClassVar = {
+        "likelihood": ", or api=completions on a server that echoes log-probabilities",
+        "image": "; set images=true if it sees pictures",
+    }
+
     def __init__(
         self,
-        server: Server,
+        checkpoint: str,
         *,
-        passage_tokens: int,
-        api: Literal["chat", "completions"],
-        context: int,
-        images: bool,
-        prefill: bool,
-        seed: int,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        url: str = "",
+        concurrency: int = 8,
+        timeout: float = 60,
+        retries: int = 5,
+        budget: int = 0,
+        passage_tokens: int = 384,
+        api: Literal["chat", "completions"] = "chat",
+        context: int = 0,
+        images: bool = False,
+        prefill: bool = False,
+        seed: int = 0,
     ) -> None:
+        del device, trust_remote_code
+        if not checkpoint:
+            raise InputError("the judge openai: names no model; write openai:MODEL?url=http://HOST:PORT/v1")
+        check_at_least(1, concurrency=concurrency, passage_tokens=passage_tokens)
+        check_at_least(0, retries=retries, budget=budget, context=context)
+        if not 0 < timeout < math.inf:
+            raise InputError(f"timeout must be a number of seconds above 0, not {timeout}")
+        source = "url" if url else "OPENAI_BASE_URL"
+        where = parse_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL, source)
+        self.server = Server(
+            checkpoint, where, concurrency=concurrency, timeout=timeout, retries=retries, budget=budget
+        )
         if images and api == "completions":
             raise InputError(
-                f"{server.name}: pictures go through the chat API only; leave api=completions away"
+                f"{self.server.name}: pictures go through the chat API only; leave api=completions away"
             )
-        self.server = server
-        self.name = server.name
-        self.revision = "unknown"  # what the server names with its answers, while that stays the same
-        self.usage = server.usage
+        super().__init__(self.server.name, "unknown")  # what the server names, while that stays the same
+        self.usage = self.server.usage
         self.passage_tokens, self.context, self.seed, self.prefill = passage_tokens, context, seed, prefill
         self.chats = api == "chat"
         self.modalities: frozenset[Modality] = frozenset({"text", "image"} if images else {"text"})
         self.can: frozenset[Ask] = frozenset(
             {"choose", "generate"} if self.chats else {"choose", "generate", "likelihood"}
         )
-        self.appetite = 4 * server.concurrency
-        self.estimate = Estimate()
+        self.appetite = 4 * concurrency
+        self.estimate = TokenEstimate()
         self._path = "chat/completions" if self.chats else "completions"
         # What the server has shown of itself; it changes how often is asked, not what is read.
         self._blind = ""  # why there are no log-probabilities of labels
@@ -150,52 +122,33 @@ class OpenAIJudge:
         )
         return f"{urlsplit(self.server.url).netloc}/{self.server.model}/{self._path}/{limits}"
 
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        if len(labels) < 2 or not prompts:
+    def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
+        if len(labels) < 2:
             return np.zeros((len(prompts), len(labels)))
-        return np.stack(self._each(partial(self._chosen, labels=Labels(labels)), prompts))
+        return np.stack(self._each(partial(self._chosen, labels=ServedLabels(labels)), prompts))
 
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        if "likelihood" not in self.can:
-            raise InputError(
-                f"{refuse(self, 'likelihood')}, or api=completions on a server that echoes log-probabilities"
-            )
+    def _likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         if not all(targets):
             raise InputError(f"{self.name}: a target is empty, it has no likelihood")
         return np.array(self._each(self._likely, list(zip(prompts, targets, strict=True))), dtype=np.float64)
 
-    def generate(
-        self,
-        prompts: Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int | None = None,
-    ) -> list[Completion]:
-        """Ends at one of `stop`; a thought that the server keeps apart comes first, between <think> and </think>."""
-        said = partial(
-            self._said,
-            room=max_new_tokens,
-            stop=tuple(stop),
-            temperature=temperature,
-            seed=self.seed if seed is None else seed,
-        )
-        return self._each(said, prompts)
+    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """A thought that the server keeps apart comes first, between <think> and </think>."""
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
+        async def write(message: Message) -> Completion:
+            message = self._fit(message, sampling.max_new_tokens)
+            choice, answer = await self._answer(message, sampling)
+            self._count_refusal(choice)
+            return answer
+
+        return self._each(write, prompts)
 
     def _each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q]) -> list[A]:
-        def tell() -> None:
-            self.usage["calls"] += 1
-            advance()
-
-        answers = self.server.each(ask, questions, tell) if questions else []
+        answers = self.server.each(ask, questions, lambda: self._count_answers(1))
         self.revision = self.server.revision
         return answers
 
-    async def _chosen(self, message: Message, labels: Labels) -> np.ndarray:
+    async def _chosen(self, message: Message, labels: ServedLabels) -> np.ndarray:
         message = self._fit(message, ROOMS[0])
         row, why = None, f"one of the labels {', '.join(labels.given)} begins another"
         if not labels.ambiguous:
@@ -203,31 +156,28 @@ class OpenAIJudge:
         if row is None:
             self.server.warn(f"{why}; answers are generated and read instead")
             row = await self._read(message, labels)
-        normalised: np.ndarray = row - np.logaddexp.reduce(row)
-        return normalised
+        normalized: np.ndarray = row - np.logaddexp.reduce(row)
+        return normalized
 
-    async def _scored(self, message: Message, labels: Labels) -> tuple[np.ndarray | None, str]:
+    async def _scored(self, message: Message, labels: ServedLabels) -> tuple[np.ndarray | None, str]:
         """Log-probabilities of the labels, or None and why there are none."""
         if self._blind:
             return None, self._blind
         body = await self._worded(message)
 
-        def asked() -> dict[str, Any] | None:
-            top = self.server.top
+        def request() -> dict[str, Any] | None:
+            if not (top := self.server.top):
+                return None
             shown = {"logprobs": True, "top_logprobs": top} if self.chats else {"logprobs": top}
-            return (
-                body | shown | {"max_tokens": self._ahead, "temperature": 0, "seed": self.seed}
-                if top
-                else None
-            )
+            return body | shown | {"max_tokens": self._ahead, "temperature": 0, "seed": self.seed}
 
         while True:
             ahead = self._ahead
-            choice = await self.server.send(self._path, asked)
-            if choice is not None and self._refused(choice):
+            choice = await self.server.send(self._path, request)
+            if choice is not None and self._count_refusal(choice):
                 return labels.even, ""
-            text, thought = spoken(choice or {})
-            positions = shown_tokens(choice or {})
+            text, thought = split_thought(choice or {})
+            positions = read_logprobs(choice or {})
             if thought:
                 self._blind = "the model thinks before it answers"
             elif choice is None or (positions is None and text):
@@ -235,7 +185,7 @@ class OpenAIJudge:
             if self._blind:
                 return None, self._blind
             for tops in positions or []:
-                row, share = labels.shares(tops)
+                row, share = labels.score(tops)
                 # Without a template the model was told nothing, and only the labels' odds count.
                 if share > (SAID if self.chats else 0):
                     return row, ""
@@ -243,18 +193,18 @@ class OpenAIJudge:
                 return None, "the model's answer does not begin with a label"
             self._ahead = AHEAD
 
-    async def _read(self, message: Message, labels: Labels) -> np.ndarray:
+    async def _read(self, message: Message, labels: ServedLabels) -> np.ndarray:
         """Log-probabilities of the labels from a generated answer: almost one for the label that it names."""
         self.usage["without_logprobs"] += 1
         longest = min(ROOMS[1], self.context // 4) if self.context else ROOMS[1]
         while True:
             room = min(self._room, longest)
-            choice, said = await self._answer(message, room=room, stop=(), temperature=0.0, seed=self.seed)
-            if self._refused(choice):
+            choice, answer = await self._answer(message, Sampling(room))
+            if self._count_refusal(choice):
                 return labels.even
             kinds: Counter[str] = Counter()
-            place = label_in(said.text, labels.bare, kinds, after=labels.closing)
-            if place is not None or said.ended or room == longest:
+            place = read_label(answer.text, labels.bare, kinds, after=labels.closing)
+            if place is not None or answer.ended or room == longest:
                 self.usage.update(kinds)
                 if place is None:
                     return labels.even
@@ -264,17 +214,16 @@ class OpenAIJudge:
             message = self._fit(message, longest)
             self._room = ROOMS[1]  # cut in a thought or an explanation; the next ones will be as long
 
-    async def _likely(self, asked: tuple[Message, str]) -> float:
-        message, target = asked
-        start = sendable(self._fit(message, self.estimate.count(target)).plain())
-        target = sendable(target)
+    async def _likely(self, question: tuple[Message, str]) -> float:
+        message, target = question
+        start = replace_surrogates(self._fit(message, self.estimate.count(target)).plain())
+        target = replace_surrogates(target)
         tokens, values = await self._echoed(start + target)
-        mine = tail(tokens, target)
+        mine = count_target_tokens(tokens, target)
         if mine is None:
-            # Tokens that are parts of characters do not spell the text; the prompt's own tokens tell it apart.
+            # Tokens that are parts of characters do not spell the text; the prompt's own tokens set it apart.
             before, _ = await self._echoed(start)
-            pairs = enumerate(zip(before, tokens, strict=False))
-            mine = len(tokens) - next((n for n, (a, b) in pairs if a != b), min(len(before), len(tokens)))
+            mine = len(tokens) - count_common(before, tokens)
         scored = [value for value in values[len(values) - mine :] if isinstance(value, int | float)]
         if not scored or not np.isfinite(scored).all():
             raise InputError(f"{self.server.here}: the target {target!r} got no log-probabilities")
@@ -286,7 +235,7 @@ class OpenAIJudge:
         needs = (
             "likelihood needs a completions API that echoes the prompt's log-probabilities, as vLLM's does"
         )
-        choice = await self.server.send("completions", lambda: body, mend=f"{needs}; take another prompt")
+        choice = await self.server.send("completions", lambda: body, advice=f"{needs}; take another prompt")
         shown = (choice or {}).get("logprobs")
         shown = shown if isinstance(shown, dict) else {}
         tokens, values = shown.get("tokens"), shown.get("token_logprobs")
@@ -300,40 +249,29 @@ class OpenAIJudge:
         end = len(tokens) - generated
         return [str(token) for token in tokens[:end]], values[:end]
 
-    async def _said(
-        self, message: Message, *, room: int, stop: tuple[str, ...], temperature: float, seed: int
-    ) -> Completion:
-        message = self._fit(message, room)
-        choice, said = await self._answer(message, room=room, stop=stop, temperature=temperature, seed=seed)
-        self._refused(choice)
-        return said
-
-    async def _answer(
-        self, message: Message, *, room: int, stop: tuple[str, ...], temperature: float, seed: int
-    ) -> tuple[dict[str, Any], Completion]:
+    async def _answer(self, message: Message, sampling: Sampling) -> tuple[dict[str, Any], Completion]:
+        seed = self.seed if sampling.seed is None else sampling.seed
         body = await self._worded(message)
-        body |= {"max_tokens": room, "temperature": temperature, "seed": seed}
-        if stop:
-            body["stop"] = list(stop[:4])  # OpenAI's limit; the text is cut at all of them here
+        body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "seed": seed}
+        if sampling.stop:
+            body["stop"] = list(sampling.stop[:4])  # OpenAI's limit; the text is cut at all of them here
         choice = await self.server.send(self._path, lambda: body)
         assert choice is not None
-        text, thought = spoken(choice)
+        text, thought = split_thought(choice)
         ended = choice.get("finish_reason") != "length"
-        opened = _thinking(message)
+        opened = _opens_thought(message)
         if thought:
             text = ("" if opened else THINK) + thought + (THOUGHT if text or ended else "") + text
         elif opened:
             text = text.lstrip().removeprefix(THINK)
-        if choice.get("stop_reason") in stop:  # vLLM's, where the text leaves it off
+        if choice.get("stop_reason") in sampling.stop:  # vLLM's, where the text leaves it off
             text += str(choice["stop_reason"])
-        ends = [text.find(each) + len(each) for each in stop if each in text]
-        if ends:
-            text, ended = text[: min(ends)], True
-        return choice, Completion(text, int(choice["generated"]), ended)
+        return choice, Completion(text, int(choice["generated"]), ended).cut_at(sampling.stop)
 
-    def _refused(self, choice: dict[str, Any]) -> bool:
-        said = choice.get("message")
-        refusal = said.get("refusal") if isinstance(said, dict) else None
+    def _count_refusal(self, choice: dict[str, Any]) -> bool:
+        """Whether the server says that the model refused to answer."""
+        message = choice.get("message")
+        refusal = message.get("refusal") if isinstance(message, dict) else None
         refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
         if refused:
             self.usage["refused"] += 1
@@ -342,35 +280,35 @@ class OpenAIJudge:
     async def _worded(self, message: Message) -> dict[str, Any]:
         """The body of a request, but for its sampling."""
         if not self.chats:
-            return {"prompt": sendable(message.plain())}
-        if any(isinstance(part, Picture) for part in message.parts):
+            return {"prompt": replace_surrogates(message.plain())}
+        if message.attachments:
             return await asyncio.to_thread(self._turns, message)  # decoding takes a while, and others wait
         return self._turns(message)
 
     def _turns(self, message: Message) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
         for part in message.parts:
-            if isinstance(part, Picture):
-                content.append({"type": "image_url", "image_url": {"url": data_url(part)}})
-            elif text := sendable(written(part)):
+            if isinstance(part, Attachment):
+                content.append({"type": "image_url", "image_url": {"url": to_data_url(part.content)}})
+            elif text := replace_surrogates(text_of(part)):
                 if content and content[-1]["type"] == "text":
                     content[-1]["text"] += text
                 else:
                     content.append({"type": "text", "text": text})
         body: dict[str, Any] = {}
-        answer, thinking = sendable(message.answer), _thinking(message)
+        answer, thinking = replace_surrogates(message.answer), _opens_thought(message)
         if answer and self.prefill:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
             thinking = answer.lstrip().startswith(THINK)  # else templates put an empty thought before ours
         elif not thinking and (begun := NO_THOUGHT.sub("", answer)):
             content.append({"type": "text", "text": BEGUN + begun})
         if self.server.url != OFFICIAL:
-            # Templates of hybrid models (Qwen3) think unless told not to, and a label would not come first.
+            # Templates of hybrid models (Qwen3) think unless they are asked not to, and a label would not come first.
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         plain = all(part["type"] == "text" for part in content)
-        user = "".join(part["text"] for part in content) if plain else content
-        turns = [{"role": "system", "content": sendable(message.system)}] if message.system else []
-        turns.append({"role": "user", "content": user})  # type: ignore[dict-item]
+        user: Any = "".join(part["text"] for part in content) if plain else content
+        turns = [{"role": "system", "content": replace_surrogates(message.system)}] if message.system else []
+        turns.append({"role": "user", "content": user})
         if answer and self.prefill:
             turns.append({"role": "assistant", "content": answer})
         return body | {"messages": turns}
@@ -383,31 +321,28 @@ class OpenAIJudge:
             )
         if not self.chats and message.chat == "always":
             raise InputError(f"{self.name}: the prompt needs a chat template; leave api=completions away")
-        pictures = sum(isinstance(part, Picture) for part in message.parts)
-        if pictures and "image" not in self.modalities:
-            raise InputError(f"{self.name} is sent no pictures; set images=true if it sees them")
-        room = (self.context or 1 << 40) - reserve - FRAME - pictures * PICTURE
-        message, cut = fitted(
+        room = (self.context or 1 << 40) - reserve - FRAME - len(message.attachments) * PICTURE
+        message, cut = cut_passages(
             message, self.estimate, passage_tokens=self.passage_tokens, room=room, name=self.name
         )
         self.usage["cut_passages"] += cut
         return message
 
 
-def _thinking(message: Message) -> bool:
+def _opens_thought(message: Message) -> bool:
     """Whether the model is to think first: its answer opens a thought and does not close it."""
     return message.answer.lstrip().startswith(THINK) and THOUGHT not in message.answer
 
 
-def data_url(picture: Picture) -> str:
-    """The picture as a JPEG in a `data:` URL, decoded and bounded by `media.images`."""
+def to_data_url(image: Any) -> str:
+    """A picture as a JPEG in a `data:` URL, decoded and bounded by `media.images`."""
     from ...media.images import open_image
 
     out = io.BytesIO()
-    open_image(picture.image).save(out, "JPEG", quality=90)
+    open_image(image).save(out, "JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def sendable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text without lone surrogates, which no UTF-8 can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

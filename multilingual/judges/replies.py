@@ -14,7 +14,7 @@ MARGIN = 1.0  # nats by which an unseen label lies below the least of the seen t
 LEAST = -50.0  # log-probability below which servers' figures (-9999 for none) say nothing
 
 
-class Labels:
+class ServedLabels:
     """The labels of a question, and what tokens say of them."""
 
     def __init__(self, given: Sequence[str]) -> None:
@@ -25,30 +25,30 @@ class Labels:
         sign = re.search(r"[\W_].*", shared, re.S)
         self.closing = sign.group() if sign and len(sign.group()) < min(map(len, given)) else ""
         self.bare = tuple(label.removesuffix(self.closing) for label in given)
-        self.cores = tuple(core(label) for label in self.bare)
+        self.cores = tuple(strip_signs(label) for label in self.bare)
         folded = sorted(each.casefold() for each in self.cores)
         self.ambiguous = any(b.startswith(a) for a, b in pairwise(folded))
 
-    def said_by(self, token: str) -> int | None:
+    def find(self, token: str) -> int | None:
         """The label that a token says, or that it alone can begin."""
-        word = core(token.replace("▁", " ").replace("Ġ", " "))
+        word = strip_signs(token.replace("▁", " ").replace("Ġ", " "))
         if word in self.cores:
             return self.cores.index(word)
         # A single letter in lower case is rather the article "a" than the label A.
         if len(word) > 1:
             word = word.casefold()
-        able = [
+        possible = [
             n
             for n, each in enumerate(self.cores)
             if len(each) > 1 and each.casefold().startswith(word.casefold())
         ]
-        return able[0] if word and len(able) == 1 else None
+        return possible[0] if word and len(possible) == 1 else None
 
-    def shares(self, tops: Sequence[tuple[str, float]]) -> tuple[np.ndarray, float]:
+    def score(self, tops: Sequence[tuple[str, float]]) -> tuple[np.ndarray, float]:
         """Log-probability of each label among the likeliest next tokens, and the probability of all together."""
         shares = np.zeros(len(self.given))
         for token, value in tops:
-            place = self.said_by(token)
+            place = self.find(token)
             if place is not None:
                 shares[place] += math.exp(value)
         # What is not shown is less likely than the least token shown, and than all that is not shown together.
@@ -63,24 +63,24 @@ class Labels:
         return np.full(len(self.given), -math.log(len(self.given)))
 
 
-def core(text: str) -> str:
+def strip_signs(text: str) -> str:
     """A label without what may stand around it: spaces, brackets, quotes, points."""
     bare = re.sub(r"^[\W_]+|[\W_]+$", "", text)
     return bare or text.strip()
 
 
-def spoken(choice: dict[str, Any]) -> tuple[str, str]:
+def split_thought(choice: dict[str, Any]) -> tuple[str, str]:
     """What was answered, and what was thought where the server keeps that apart."""
-    said = choice.get("message")
-    if not isinstance(said, dict):
+    message = choice.get("message")
+    if not isinstance(message, dict):
         return str(choice.get("text") or ""), ""
-    content = said.get("content") or said.get("refusal") or ""
+    content = message.get("content") or message.get("refusal") or ""
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return str(content), str(said.get("reasoning_content") or said.get("reasoning") or "")
+    return str(content), str(message.get("reasoning_content") or message.get("reasoning") or "")
 
 
-def shown_tokens(choice: dict[str, Any]) -> list[list[tuple[str, float]]] | None:
+def read_logprobs(choice: dict[str, Any]) -> list[list[tuple[str, float]]] | None:
     """The likeliest tokens and their log-probabilities at each place of the answer; None where there are none.
 
     Read in both forms: the chat API's (llama.cpp uses it everywhere) and that of completions.
@@ -109,7 +109,7 @@ def shown_tokens(choice: dict[str, Any]) -> list[list[tuple[str, float]]] | None
     ] or None
 
 
-def tail(tokens: Sequence[str], target: str) -> int | None:
+def count_target_tokens(tokens: Sequence[str], target: str) -> int | None:
     """How many of the last tokens spell the target, one shared with the prompt included; None if they do not."""
     text, mine = "", 0
     for token in reversed(tokens):

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import CrosslensError, InputError
-from .estimates import Estimate
-from .replies import spoken
+from .estimates import TokenEstimate
+from .replies import split_thought
 
 OFFICIAL = "https://api.openai.com/v1"
 TOPS = (20, 5, 0)  # next tokens whose log-probabilities are asked for: as many as the server allows
@@ -55,8 +55,8 @@ class Server:
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._openai = _package()
-        self._key = _key(url)
+        self._openai = _import_openai()
+        self._key = _read_key(url)
 
     @property
     def revision(self) -> str:
@@ -64,11 +64,11 @@ class Server:
         return next(iter(self._revisions)) if len(self._revisions) == 1 else "unknown"
 
     def each(
-        self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], tell: Callable[[], None]
+        self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]
     ) -> list[A]:
         """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others.
 
-        `tell` is called for each answer, in the thread of the caller.
+        `count` is called for each answer, in the thread of the caller.
         """
         answers: dict[int, A] = {}
         done: SimpleQueue[bool] = SimpleQueue()  # True for an answer, False at the end
@@ -91,7 +91,7 @@ class Server:
         future.add_done_callback(lambda _: done.put(False))
         try:
             while done.get():
-                tell()
+                count()
             future.result()
         except BaseException:
             future.cancel()
@@ -103,11 +103,11 @@ class Server:
         path: str,
         body: Callable[[], dict[str, Any] | None],
         *,
-        mend: str = "look at the options in the SPEC",
+        advice: str = "look at the options in the SPEC",
     ) -> dict[str, Any] | None:
         """The first choice of the answer, with `generated`, its tokens; None where `body` gives up.
 
-        `body` is asked anew when the server has refused a parameter and something was learnt from it.
+        `body` is called again when the server has refused a parameter and something was learnt from it.
         """
         while True:
             wanted = body()
@@ -127,9 +127,9 @@ class Server:
             except self._openai.APIStatusError as error:
                 if self._learnt(error, sent):
                     continue
-                raise self._worded(error, mend) from None
+                raise self._worded(error, advice) from None
             except self._openai.OpenAIError as error:
-                raise self._worded(error, mend) from None
+                raise self._worded(error, advice) from None
             return self._choice(raw, wanted)
 
     async def _posted(self, path: str, sent: dict[str, Any]) -> Any:
@@ -174,8 +174,8 @@ class Server:
             if "text" in each
         ]
         said += [turn["content"] for turn in turns if isinstance(turn["content"], str)]
-        estimate = Estimate()
-        return sum(map(estimate.count, said)), estimate.count("".join(spoken(choice)))
+        estimate = TokenEstimate()
+        return sum(map(estimate.count, said)), estimate.count("".join(split_thought(choice)))
 
     def _learnt(self, error: Any, sent: dict[str, Any]) -> bool:
         """Whether the refusal names a parameter that can be left off or said otherwise."""
@@ -202,7 +202,7 @@ class Server:
             self._warned.add(what)
             log.warning("%s: %s", self.here, what)
 
-    def _worded(self, error: Exception, mend: str) -> CrosslensError:
+    def _worded(self, error: Exception, advice: str) -> CrosslensError:
         tried = f" (tried {self.retries + 1} times)" if self.retries else ""
         if isinstance(error, self._openai.APITimeoutError):
             return CrosslensError(
@@ -212,7 +212,7 @@ class Server:
         reason = self._cleaned(_reason(error))
         if not status:
             return CrosslensError(
-                f"{self.here} cannot be reached{tried}: {reason}; start the server or mend the url"
+                f"{self.here} cannot be reached{tried}: {reason}; start the server or correct the url"
             )
         refusal = f"{self.here} refuses: {status} {reason}"
         if status in (401, 403):  # servers quote parts of the key: nothing of theirs is repeated
@@ -229,7 +229,7 @@ class Server:
             return CrosslensError(f"{refusal}{tried}; lower concurrency= or raise retries=")
         if status >= 500 or status in (408, 409):
             return CrosslensError(f"{self.here} fails: {status} {reason}{tried}; look at the server's log")
-        return InputError(f"{refusal}; {mend}")
+        return InputError(f"{refusal}; {advice}")
 
     def _cleaned(self, text: str) -> str:
         """A server's words as part of one line, short, and without the key."""
@@ -270,7 +270,7 @@ def _spin(loop: asyncio.AbstractEventLoop, client: Any) -> None:
     loop.close()
 
 
-def _package() -> Any:
+def _import_openai() -> Any:
     try:
         import openai
     except ImportError:
@@ -278,19 +278,19 @@ def _package() -> Any:
     return openai
 
 
-def _key(url: str) -> str:
+def _read_key(url: str) -> str:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key.isascii() or not key.isprintable():
-        raise InputError("OPENAI_API_KEY holds characters that no key has; copy it anew")
+        raise InputError("OPENAI_API_KEY holds characters that no key has; copy it again")
     if not key and url == OFFICIAL:
         raise InputError(
-            f"openai: judges ask {OFFICIAL} unless told otherwise; set OPENAI_API_KEY, or name your server with "
+            f"openai: judges ask {OFFICIAL} by default; set OPENAI_API_KEY, or name your server with "
             f"?url=http://HOST:PORT/v1"
         )
     return key
 
 
-def checked_url(url: str, source: str) -> str:
+def parse_url(url: str, source: str) -> str:
     """The address without a last slash; `InputError` naming its source if it is none, or holds more than one."""
     try:
         parts = urlsplit(url)

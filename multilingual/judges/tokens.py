@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,16 +11,16 @@ import numpy as np
 
 from ...errors import InputError
 
-SEAM = 16  # characters before a seam that decide how a tokenizer splits there
+REACH = 16  # characters before a text that decide how a tokenizer splits it
 ANCHORS = (")", "]", "\n")  # what a label may follow without merging with it
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelTokens:
     """How labels are read off: as one next token each, or as whole token sequences.
 
     With `single`, each label has one or more token ids, any of which says it, after the tokens `lead` that all
-    labels begin with; tokens that all of them end with (a closing bracket) tell nothing and are left out. Otherwise
+    labels begin with; tokens that all of them end with (a closing bracket) say nothing and are left out. Otherwise
     `sequences` has each label's tokens.
     """
 
@@ -31,41 +31,50 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
+class Continuation:
     """What follows a prompt's tokens: how many of its last `tokens` are scored, or the ids of labels after them."""
 
     tokens: tuple[int, ...]
     scored: int = 0
     labels: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What the model must read of it: the last scored token only has to be predicted."""
+        return self.tokens[:-1] if self.scored else self.tokens
 
-def tails(plans: Sequence[Labels]) -> list[tuple[Tail, ...]]:
+
+def plan_continuations(plans: Sequence[LabelTokens]) -> list[tuple[Continuation, ...]]:
     """What to ask after each prompt: the labels at once if all plans have single tokens, else each by itself."""
     if all(plan.single for plan in plans):
-        return [(Tail(plan.lead, labels=plan.ids),) for plan in plans]
-    return [tuple(Tail(row, len(row)) for row in plan.sequences) for plan in plans]
+        return [(Continuation(plan.lead, labels=plan.ids),) for plan in plans]
+    return [tuple(Continuation(row, len(row)) for row in plan.sequences) for plan in plans]
 
 
-def chosen(asked: Sequence[Sequence[Tail]], answers: Iterable[np.ndarray], labels: int) -> np.ndarray:
-    """Log-probabilities float64 [n, labels], normalised, from the answers to `tails`, taken in turn.
+def normalize_labels(
+    asked: Sequence[Sequence[Continuation]], answers: Sequence[Sequence[np.ndarray]]
+) -> np.ndarray:
+    """Log-probabilities float64 [n, labels], normalised, from the answers to `plan_continuations`.
 
     A label of many tokens has the probability of them all: the sum of their logarithms, not the mean.
     """
-    said = iter(answers)
-    rows = [next(said) if row[0].labels else [next(said).sum() for _ in row] for row in asked]
-    table = np.array(rows, dtype=np.float64).reshape(len(asked), labels)
-    normalised: np.ndarray = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
-    return normalised
+    rows = [
+        found[0] if each[0].labels else [scores.sum() for scores in found]
+        for each, found in zip(asked, answers, strict=True)
+    ]
+    table = np.array(rows, dtype=np.float64)
+    normalized: np.ndarray = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+    return normalized
 
 
-class Tokens:
+class CachedTokenizer:
     """A tokenizer as judges need it; its answers are remembered, for passages and labels come again and again."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self.tokenizer = tokenizer
         self.name = name
         self.ids = lru_cache(maxsize=1 << 14)(self._ids)
-        self.labels = lru_cache(maxsize=1 << 10)(self._labels)
+        self._planned = lru_cache(maxsize=1 << 10)(self._plan_labels)
         self.cut = lru_cache(maxsize=1 << 14)(self._cut)
 
     def count(self, text: str) -> int:
@@ -90,20 +99,23 @@ class Tokens:
             end -= 1
         return text[:end]
 
-    def _labels(self, before: str, labels: tuple[str, ...]) -> Labels:
-        """What the labels are made of after `before` (the last characters of the prompt; empty: a new turn).
+    def plan_labels(self, before: str, labels: Sequence[str]) -> LabelTokens:
+        """What the labels are made of after the text `before` (empty: a new turn).
 
         A label may follow glued or after a space, and tokenizers differ in what they make of it: " A" may be one
         token, or a space and "A". The form that goes on from `before` as people write comes first; where both
         forms are single tokens, either says the label. `InputError` if two labels have the same tokens.
         """
+        return self._planned(before[-REACH:], tuple(labels))
+
+    def _plan_labels(self, before: str, labels: tuple[str, ...]) -> LabelTokens:
         forms = (
             ("{}", " {}")
             if not before or (not before[-1].isalnum() and before[-1] not in ":.?!,;")
             else (" {}", "{}")
         )
-        read = [self._read(before, [form.format(label) for label in labels]) for form in forms]
-        sound = [each for each in read if each is not None]
+        plans = (self._plan_form(before, [form.format(label) for label in labels]) for form in forms)
+        sound = [each for each in plans if each is not None]
         if not sound:
             unk = self.tokenizer.unk_token_id
             if unwritten := [label for label in labels if unk is not None and unk in self.ids(label)]:
@@ -121,24 +133,25 @@ class Tokens:
             tuple(dict.fromkeys(mine + more)) for mine, more in zip(first.ids, others[0].ids, strict=True)
         )
         distinct = sum(map(len, ids)) == len(set().union(*ids))
-        return Labels(True, (), ids, first.sequences) if distinct else first
+        return LabelTokens(True, (), ids, first.sequences) if distinct else first
 
-    def _read(self, before: str, said: Sequence[str]) -> Labels | None:
-        rows = [self.following(before, text) for text in said]
+    def _plan_form(self, before: str, written: Sequence[str]) -> LabelTokens | None:
+        rows = [self.following(before, text) for text in written]
         unk = self.tokenizer.unk_token_id
         if len(set(rows)) < len(rows) or not all(rows) or any(unk in row for row in rows):
             return None
-        lead = _common(rows)
+        lead = rows[0][: count_common(min(rows), max(rows))]
         rest = [row[len(lead) :] for row in rows]
         # The first of several tokens is not the label: half a character, or a word that others begin with as well.
         single = (
             all(rest) and len({row[0] for row in rest}) == len(rest) and len({row[1:] for row in rest}) == 1
         )
         ids = tuple(row[:1] for row in rest) if single else ()
-        return Labels(single, lead if single else (), ids, tuple(rows))
+        return LabelTokens(single, lead if single else (), ids, tuple(rows))
 
     def following(self, before: str, text: str) -> tuple[int, ...]:
         """A text's tokens after `before`; where both merge into one token, those that it has by itself in a line."""
+        before = before[-REACH:]
         start, both = self.ids(before), self.ids(before + text)
         return both[len(start) :] if both[: len(start)] == start else self._inside(text)
 
@@ -151,9 +164,7 @@ class Tokens:
         return self.ids(text)
 
 
-def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    shortest, longest = min(rows), max(rows)
-    for place, (one, other) in enumerate(zip(shortest, longest, strict=False)):
-        if one != other:
-            return shortest[:place]
-    return shortest[: min(map(len, rows))]
+def count_common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many elements two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -5,27 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 
-from ...encoders.batching import compute_in_parts, plan_batches
 from ...errors import InputError
 from ...items import Modality
 from ...media.images import MAX_PIXELS, check_max_pixels, open_image
-from .base import Ask, Completion
-from .chats import check_length, fit, rendered, templated
+from .base import Ask, Completion, Sampling
 from .heads import CausalHead
 from .local import LocalJudge
-from .messages import Message, Part, Picture, written
-from .saying import completion, end_tokens, sampling
-from .tokens import SEAM, Tail, chosen, tails
+from .messages import Attachment, Message, Part, text_of
+from .tokens import Continuation
 
-__all__ = ["MAX_PIXELS", "VisionJudge"]
+R = TypeVar("R")
 
 PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 PICTURES = 64  # decoded pictures held at once
@@ -33,7 +29,7 @@ WINDOW = 256  # questions planned at once
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class VisionInput:
     """A prompt as the processor takes it: its text, its pictures decoded, and about how many tokens that costs."""
 
     text: str
@@ -79,110 +75,140 @@ class VisionJudge(LocalJudge):
         self._placeholders = [
             token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)
         ]
-        self._opened = lru_cache(maxsize=PICTURES)(self._decoded)
-        self._weight = lru_cache(maxsize=1 << 12)(self._weighed)
-        self._head: CausalHead | None = None
+        self._opened = lru_cache(maxsize=PICTURES)(self._decode)
+        self._weight = lru_cache(maxsize=1 << 12)(self._weigh)
 
     @property
     def fingerprint(self) -> str:
         return f"{super().fingerprint}/{self.max_pixels}"
 
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        ends = [self._frame(prompt)[-SEAM:] for prompt in prompts]
-        asked = tails([self.tokens.labels(end, tuple(labels)) for end in ends])
-        return chosen(asked, self._answers(prompts, asked), len(labels))
+    @cached_property
+    def head(self) -> CausalHead:
+        """The language-model head."""
+        return CausalHead(self.model, self.device)
 
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        asked = []
-        for prompt, target in zip(prompts, targets, strict=True):
-            ids = self.tokens.following(self._frame(prompt)[-SEAM:], target)
-            if not ids:
-                raise InputError(f"{self.name}: the target {target!r} has no tokens")
-            asked.append((Tail(ids, len(ids)),))
-        return np.array([row.mean() for row in self._answers(prompts, asked)])
+    def _starts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Message], list[str]]:
+        return prompts, [
+            self.write_frame(prompt) for prompt in prompts
+        ]  # opened in `_answers`, a few at a time
 
-    def generate(
-        self,
-        prompts: Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Greedy at temperature 0; ends at one of `stop`, which the text then ends with."""
-        options = sampling(self.tokenizer, stop, temperature, seed)
-        ends = end_tokens(self.model, self.tokenizer)
-        done: dict[int, Completion] = {}
+    def _targets(
+        self, prompts: Sequence[Message], targets: Sequence[str]
+    ) -> tuple[Sequence[Message], list[Continuation]]:
+        ids = [
+            self.tokens.following(self.write_frame(prompt), target)
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        return prompts, [self._continuation(*each) for each in zip(ids, targets, strict=True)]
 
-        def forward(shown: Sequence[tuple[int, _Shown]]) -> np.ndarray:
-            inputs = self._inputs([each for _, each in shown])
-            with torch.inference_mode():
-                out = self.model.generate(
-                    **inputs, pad_token_id=self._pad, max_new_tokens=max_new_tokens, **options
-                )
-            said = out[:, inputs["input_ids"].shape[1] :].tolist()
-            for (row, _), tokens in zip(shown, said, strict=True):
-                done[row] = completion(tokens, self.tokenizer, ends, self._pad, stop)
-                self.usage["generated_tokens"] += done[row].tokens
-            self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
-            return np.empty(len(shown))
+    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        def write(some: Sequence[tuple[int, VisionInput]]) -> list[Completion]:
+            inputs = self.process([each for _, each in some])
+            return self.generator.write(inputs, inputs["input_ids"].shape[1], sampling)
 
-        self._in_batches(prompts, [max_new_tokens] * len(prompts), forward)
-        return [done[row] for row in range(len(prompts))]
+        return self._in_windows(prompts, [sampling.max_new_tokens] * len(prompts), write)
 
-    def _answers(self, prompts: Sequence[Message], asked: Sequence[Sequence[Tail]]) -> list[np.ndarray]:
-        """For each prompt's tails in turn the log-probabilities of the scored tokens, or the scores of the labels."""
-        results: dict[tuple[int, int], np.ndarray] = {}
-
-        def forward(shown: Sequence[tuple[int, _Shown]]) -> np.ndarray:
+    def _answers(
+        self, starts: Sequence[Message], asked: Sequence[Sequence[Continuation]]
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        def forward(some: Sequence[tuple[int, VisionInput]]) -> list[list[np.ndarray]]:
             # Labels of many tokens are asked about one by one, in equally large batches.
-            for n in range(len(asked[0])):
-                values = self._followed([each for _, each in shown], [asked[row][n] for row, _ in shown])
-                results.update(((row, n), value) for (row, _), value in zip(shown, values, strict=True))
-            return np.empty(len(shown))
+            found = [
+                self._answer([each for _, each in some], [asked[row][column] for row, _ in some])
+                for column in range(len(asked[0]))
+            ]
+            return [list(row) for row in zip(*found, strict=True)]
 
-        room = [max(len(tail.tokens) for tail in row) for row in asked]
-        self._in_batches(prompts, room, forward)
-        return [results[row, n] for row in range(len(prompts)) for n in range(len(asked[row]))]
+        room = [max(len(each.tokens) for each in some) for some in asked]
+        for row, answers in self._in_windows(starts, room, forward):
+            for column, answer in enumerate(answers):
+                yield row, column, answer
 
-    def _in_batches(
+    def _in_windows(
         self,
         prompts: Sequence[Message],
         room: Sequence[int],
-        forward: Callable[[Sequence[tuple[int, _Shown]]], np.ndarray],
-    ) -> None:
-        """`forward` over all prompts as they are shown, in batches; `room` tokens are left after each."""
+        forward: Callable[[Sequence[tuple[int, VisionInput]]], Sequence[R]],
+    ) -> Iterator[tuple[int, R]]:
+        """`forward` over all prompts with their pictures opened, in batches; `room` tokens are left after each."""
         for prompt in prompts:
-            self._templated(prompt)
+            self.is_templated(prompt)
         for rows in _windows(prompts):
-            shown = [(row, self._shown(prompts[row], room[row])) for row in rows]
-            for part in ([s for s in shown if s[1].pictures], [s for s in shown if not s[1].pictures]):
-                for batch in plan_batches([each.cost for _, each in part], self.budget):
-                    compute_in_parts(
-                        forward, [part[n] for n in batch], [f"prompt {part[n][0]}" for n in batch]
-                    )
-                    self._tell(len(batch))
-        self.usage["calls"] += len(prompts)
+            opened = [(row, self.open_message(prompts[row], room[row])) for row in rows]
+            parts = [
+                [n for n, (_, each) in enumerate(opened) if bool(each.pictures) == pictured]
+                for pictured in (True, False)
+            ]
+            for n, answer in self._run(opened, lambda each: each[1].cost, forward, parts, rows):
+                yield rows[n], answer
 
-    def _frame(self, prompt: Message) -> str:
-        """The prompt's text without its pictures."""
-        parts = tuple(part for part in prompt.parts if not isinstance(part, Picture))
-        return self._text(replace(prompt, parts=parts))
+    def _answer(self, some: Sequence[VisionInput], asked: Sequence[Continuation]) -> list[np.ndarray]:
+        after = [each.shown for each in asked]
+        inputs = self._extend(self.process(some), after)
+        self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
+        with torch.inference_mode():
+            states = self.head.states(max(map(len, after)) + 1, use_cache=False, **inputs)
+            return self.head.answer(states, [len(each.tokens) - each.scored for each in asked], asked)
 
-    def _templated(self, prompt: Message) -> bool:
-        around = templated(self, prompt)
-        if not around and "image" in prompt.modalities:
+    def _extend(
+        self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
+        """The inputs with tokens after each prompt, filled up on the right, where a causal model does not see it."""
+        if not any(after):
+            return inputs
+        more = self._pad(after)
+        zeros = torch.zeros_like(more["input_ids"])  # what else has a value a token are types: 0 is text
+        shape = inputs["input_ids"].shape
+        return {
+            key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1)
+            if value.shape == shape
+            else value
+            for key, value in inputs.items()
+        }
+
+    @property
+    def _templates(self) -> Any:
+        return self.processor
+
+    def is_templated(self, message: Message) -> bool:
+        """As of other judges; `InputError` also for a picture without a template."""
+        templated = super().is_templated(message)
+        if not templated and message.attachments:
             raise InputError(
                 f"{self.name}: only its chat template says where pictures go, and the prompt leaves it off; set "
                 f"chat=auto"
             )
-        return around
+        return templated
+
+    def write_frame(self, prompt: Message) -> str:
+        """The prompt's text without its pictures."""
+        return self._text(
+            replace(prompt, parts=tuple(p for p in prompt.parts if not isinstance(p, Attachment)))
+        )
+
+    def open_message(self, prompt: Message, room: int) -> VisionInput:
+        """The prompt with its pictures opened and its passages cut so that `room` tokens more still fit."""
+        pictures = tuple(self._open(each.content) for each in prompt.attachments)
+        weights = [self._weight(picture.size) for picture in pictures]
+        tokens, pixels = sum(each for each, _ in weights), sum(each for _, each in weights)
+        frame = tokens + self.tokens.count(self._text(replace(prompt, parts=(), system="", answer="")))
+        whole = self.cut(prompt, self.context - room - frame)
+        length = self.tokens.count(self.write_frame(whole)) + tokens
+        self.check_length(length + room, ", or lower max_pixels")
+        return VisionInput(self._text(whole), pictures, length + room + pixels // PATCH)
+
+    def process(self, some: Sequence[VisionInput]) -> dict[str, torch.Tensor]:
+        """What the model takes for a batch, left-padded, on its device and in its precision."""
+        inputs = self._processed([each.text for each in some], [each.pictures for each in some])
+        return {
+            key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+            for key, value in inputs.items()
+        }
 
     def _text(self, prompt: Message) -> str:
-        if not self._templated(prompt):
+        if not self.is_templated(prompt):
             return f"{self.tokenizer.bos_token or ''}{self._clean(prompt.plain())}"
-        text = rendered(self.processor, prompt, self._content(prompt.parts), self.name, _as_parts)
+        text = self.render(prompt, self._content(prompt.parts), _as_parts)
         return text + self._clean(prompt.answer)
 
     def _content(self, parts: Sequence[Part]) -> list[dict[str, object]]:
@@ -190,11 +216,11 @@ class VisionJudge(LocalJudge):
         content: list[dict[str, object]] = []
         text = ""
         for part in parts:
-            if isinstance(part, Picture):
+            if isinstance(part, Attachment):
                 content += [*(_as_parts(text) if text else ()), {"type": "image"}]
                 text = ""
             else:
-                text += self._clean(written(part))
+                text += self._clean(text_of(part))
         return [*content, *_as_parts(text)] if text or not content else content
 
     def _clean(self, text: str) -> str:
@@ -203,37 +229,26 @@ class VisionJudge(LocalJudge):
             text = text.replace(token, "")
         return text
 
-    def _shown(self, prompt: Message, room: int) -> _Shown:
-        """The prompt with its pictures opened and its passages cut so that `room` tokens more still fit."""
-        pictures = tuple(self._open(part.image) for part in prompt.parts if isinstance(part, Picture))
-        weights = [self._weight(picture.size) for picture in pictures]
-        tokens, pixels = sum(each for each, _ in weights), sum(each for _, each in weights)
-        frame = tokens + self.tokens.count(self._text(replace(prompt, parts=(), system="", answer="")))
-        whole = fit(self, prompt, self.context - room - frame)
-        length = self.tokens.count(self._frame(whole)) + tokens
-        check_length(self, length + room, ", or lower max_pixels")
-        return _Shown(self._text(whole), pictures, length + room + pixels // PATCH)
-
-    def _open(self, image: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+    def _open(self, image: Any) -> PIL.Image.Image:
         # PIL images have no hash.
-        return self._decoded(image) if isinstance(image, PIL.Image.Image) else self._opened(image)
+        return self._decode(image) if isinstance(image, PIL.Image.Image) else self._opened(image)
 
-    def _decoded(self, image: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+    def _decode(self, image: Any) -> PIL.Image.Image:
         return open_image(image, max_pixels=self.max_pixels)
 
-    def _weighed(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _weigh(self, size: tuple[int, int]) -> tuple[int, int]:
         """Tokens and pixels that a picture of this size becomes; the processor knows."""
-        message = Message((Picture(b""), "x"), chat="always")
+        message = Message((Attachment("image", b""), "x"), chat="always")
         with_, without = self._text(message), self._text(replace(message, parts=("x",)))
         inputs = self._processed([with_], [[PIL.Image.new("RGB", size)]])
         pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else size[0] * size[1]
         return inputs["input_ids"].shape[1] - self.tokens.count(without), pixels
 
     def _processed(
-        self, texts: Sequence[str], pictures: Sequence[Sequence[PIL.Image.Image]] | None
+        self, texts: Sequence[str], pictures: Sequence[Sequence[PIL.Image.Image]]
     ) -> dict[str, torch.Tensor]:
-        given: dict[str, Any] = {"images": [list(each) for each in pictures]} if pictures else {}
-        if pictures and self._size:
+        given: dict[str, Any] = {"images": [list(each) for each in pictures]} if pictures[0] else {}
+        if given and self._size:
             given["size"] = self._size
         inputs = self.processor(
             text=list(texts),
@@ -245,34 +260,6 @@ class VisionJudge(LocalJudge):
         )
         return dict(inputs)
 
-    def _inputs(self, shown: Sequence[_Shown]) -> dict[str, torch.Tensor]:
-        """What the model takes for a batch, left-padded, on its device and in its precision."""
-        pictures = [each.pictures for each in shown] if shown[0].pictures else None
-        inputs = self._processed([each.text for each in shown], pictures)
-        return {
-            key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
-            for key, value in inputs.items()
-        }
-
-    def _followed(self, shown: Sequence[_Shown], asked: Sequence[Tail]) -> list[np.ndarray]:
-        """One value array a prompt: what its tail asks for."""
-        if self._head is None:
-            self._head = CausalHead(self.model, self.device)
-        # The last scored token only has to be predicted.
-        after = [tail.tokens[:-1] if tail.scored else tail.tokens for tail in asked]
-        inputs = _extended(self._inputs(shown), after, self._pad)
-        self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
-        with torch.inference_mode():
-            states = self._head.states(width=max(map(len, after)) + 1, use_cache=False, **inputs)
-            if asked[0].labels:
-                last = [len(each) for each in after]
-                return self._head.said(states[range(len(last)), last], [tail.labels for tail in asked])
-            rows = [n for n, tail in enumerate(asked) for _ in range(tail.scored)]
-            places = [at for tail in asked for at in range(tail.scored)]
-            targets = torch.tensor([token for tail in asked for token in tail.tokens], device=self.device)
-            values = self._head.log_probs(states[rows, places], targets).double().cpu().numpy()
-        return np.split(values, np.cumsum([tail.scored for tail in asked])[:-1])
-
 
 def _as_parts(text: str) -> list[dict[str, object]]:
     return [{"type": "text", "text": text}]
@@ -283,7 +270,7 @@ def _windows(prompts: Sequence[Message]) -> Iterator[list[int]]:
     window: list[int] = []
     held = 0
     for row, prompt in enumerate(prompts):
-        pictures = sum(isinstance(part, Picture) for part in prompt.parts)
+        pictures = len(prompt.attachments)
         if window and (held + pictures > PICTURES or len(window) == WINDOW):
             yield window
             window, held = [], 0
@@ -291,28 +278,6 @@ def _windows(prompts: Sequence[Message]) -> Iterator[list[int]]:
         held += pictures
     if window:
         yield window
-
-
-def _extended(
-    inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]], pad: int
-) -> dict[str, torch.Tensor]:
-    """The inputs with tokens after each prompt, filled up on the right, where a causal model does not see it."""
-    longest = max(map(len, after))
-    if not longest:
-        return inputs
-    shape, device = inputs["input_ids"].shape, inputs["input_ids"].device
-    more = {
-        "input_ids": [[*each, *[pad] * (longest - len(each))] for each in after],
-        "attention_mask": [[1] * len(each) + [0] * (longest - len(each)) for each in after],
-    }
-    zeros = [[0] * longest for _ in after]
-    # What else has a value a token are types: 0 is text.
-    return {
-        key: torch.cat([value, torch.tensor(more.get(key, zeros), device=device, dtype=value.dtype)], dim=1)
-        if value.shape == shape
-        else value
-        for key, value in inputs.items()
-    }
 
 
 def _within(image_processor: Any, max_pixels: int) -> dict[str, int] | None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...checkpoints.devices import Precision
-from ...errors import InputError
-from ...items import Modality
-from ...pipeline import advance
-from .base import Ask, Completion, refuse
-from .chats import target_begins, texts, token_ids
+from ...errors import InputError, check_at_least
+from .base import Ask, Completion, Sampling
 from .messages import Message
-from .tokens import SEAM, Tail, Tokens, chosen, tails
+from .tokenized import TokenizedJudge
+from .tokens import Continuation
 
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms
 
@@ -50,13 +47,8 @@ def open_vllm(
         raise InputError(f"vllm:{checkpoint} runs on the accelerator that vLLM is built for, not on {device}")
     if not 0 < memory <= 1:
         raise InputError(f"memory is a share above 0 and at most 1, not {memory}")
-    for what, value, least in (
-        ("passage_tokens", passage_tokens, 1),
-        ("context", context, 0),
-        ("parallel", parallel, 1),
-    ):
-        if value < least:
-            raise InputError(f"{what} must be at least {least}, not {value}")
+    check_at_least(1, passage_tokens=passage_tokens, parallel=parallel)
+    check_at_least(0, context=context)
     try:
         engine = LLM(
             model=checkpoint,
@@ -80,93 +72,62 @@ def open_vllm(
     return VLLMJudge(engine, checkpoint, passage_tokens=passage_tokens, seed=seed)
 
 
-class VLLMJudge:
+class VLLMJudge(TokenizedJudge):
     """A causal language model through vLLM, which batches, and computes prefixes that prompts share once.
 
     Labels of one token each are scored in a single step that allows no other token; labels of many, and targets, by
     the prompt's own log-probabilities, which vLLM cannot take from its prefix cache.
     """
 
-    modalities: frozenset[Modality] = frozenset({"text"})
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     appetite = 4096
+    spare = 1  # it always makes one token, whether or not it is looked at
 
     def __init__(self, engine: Any, checkpoint: str, *, passage_tokens: int, seed: int = 0) -> None:
         config = engine.llm_engine.model_config
-        self.name = f"vllm:{checkpoint}"
-        self.revision = _revision(config.hf_config, checkpoint)
+        context = int(config.max_model_len) - self.spare
+        revision = _revision(config.hf_config, checkpoint)
+        name, tokenizer = f"vllm:{checkpoint}", engine.get_tokenizer()
+        super().__init__(tokenizer, name, revision, passage_tokens=passage_tokens, context=context)
         self.engine = engine
-        self.tokenizer = engine.get_tokenizer()
-        self.tokens = Tokens(self.tokenizer, self.name)
-        self.context = int(config.max_model_len) - 1  # it always makes one token
-        self.passage_tokens, self.seed = passage_tokens, seed
-        self.chats = bool(getattr(self.tokenizer, "chat_template", None))
-        self.usage: Counter[str] = Counter()
+        self.seed = seed
         self._dtype = str(config.dtype)
 
     @property
     def fingerprint(self) -> str:
         return f"{self.revision}/vllm/{self._dtype}/{self.context}/{self.passage_tokens}/{self.seed}"
 
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        # The step itself makes one token; the tokens of long labels need room in the prompt.
-        read = texts(self, prompts, 1 + max((self.tokens.count(f" {label}") for label in labels), default=0))
-        asked = tails([self.tokens.labels(text[-SEAM:], tuple(labels)) for text in read])
-        questions = [
-            (start, tail)
-            for start, row in zip(token_ids(self, read, prompts), asked, strict=True)
-            for tail in row
-        ]
-        return chosen(asked, self._answers(questions, len(prompts)), len(labels))
-
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        longest = max((self.tokens.count(target) for target in set(targets)), default=0)
-        read = texts(self, prompts, longest + 1)
-        starts = token_ids(self, read, prompts)
-        wholes = token_ids(self, [text + target for text, target in zip(read, targets, strict=True)], prompts)
-        questions = []
-        for start, whole, target in zip(starts, wholes, targets, strict=True):
-            begins = target_begins(start, whole, self.name, target)
-            questions.append((whole[:begins], Tail(whole[begins:], len(whole) - begins)))
-        return np.array([row.mean() for row in self._answers(questions, len(prompts))], dtype=np.float64)
-
-    def generate(
-        self,
-        prompts: Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int | None = None,
-    ) -> list[Completion]:
-        """Greedy at temperature 0; ends at one of `stop`, which the text then ends with."""
+    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         from vllm import SamplingParams
 
-        sampling = SamplingParams(
-            max_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=(self.seed if seed is None else seed) if temperature > 0 else None,
-            stop=list(stop) or None,
+        seed = self.seed if sampling.seed is None else sampling.seed
+        options = SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=seed if sampling.temperature > 0 else None,
+            stop=list(sampling.stop) or None,
             include_stop_str_in_output=True,
         )
-        rows = token_ids(self, texts(self, prompts, max_new_tokens), prompts)
-        said = [output.outputs[0] for output in self._run(rows, [sampling] * len(rows))]
-        self._answered(len(prompts))
-        self.usage["generated_tokens"] += sum(len(each.token_ids) for each in said)
-        return [Completion(each.text, len(each.token_ids), each.finish_reason != "length") for each in said]
+        rows = self.tokenize(self.write_texts(prompts, sampling.max_new_tokens), prompts)
+        written = [output.outputs[0] for output in self._run(rows, [options] * len(rows))]
+        self._count_answers(len(prompts))
+        self.usage["generated_tokens"] += sum(len(each.token_ids) for each in written)
+        return [
+            Completion(each.text, len(each.token_ids), each.finish_reason != "length") for each in written
+        ]
 
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        raise refuse(self, "score")
-
-    def _answers(self, questions: Sequence[tuple[tuple[int, ...], Tail]], many: int) -> list[np.ndarray]:
-        """The log-probabilities of each tail's scored tokens, or of its labels, float64."""
+    def _answers(
+        self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
         from vllm import SamplingParams
 
-        # vLLM always makes one token, whether or not it is looked at.
         one = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+        questions = [
+            (row, column, each) for row, some in enumerate(asked) for column, each in enumerate(some)
+        ]
         sampling = []
-        for _, tail in questions:
-            allowed = sorted({token for ids in tail.labels for token in ids})
+        for *_, each in questions:
+            allowed = sorted({token for ids in each.labels for token in ids})
             if len(allowed) > MOST:
                 raise InputError(
                     f"{self.name}: labels of {len(allowed)} tokens in all, and at most {MOST} are scored"
@@ -175,32 +136,23 @@ class VLLMJudge:
                 sampling.append(SamplingParams(**one, logprobs=len(allowed), allowed_token_ids=allowed))
             else:
                 sampling.append(SamplingParams(**one, prompt_logprobs=1))
-        rows = [(*start, *tail.tokens) for start, tail in questions]
-        answers = []
-        for row, (_, tail), output in zip(rows, questions, self._run(rows, sampling), strict=True):
-            if tail.labels:
+        ids = [(*starts[row], *each.tokens) for row, _, each in questions]
+        for (row, column, each), tokens, output in zip(questions, ids, self._run(ids, sampling), strict=True):
+            if each.labels:
                 shown = output.outputs[0].logprobs[0]
-                forms = [[shown[token].logprob for token in ids] for ids in tail.labels]
-                answers.append(np.array([np.logaddexp.reduce(each) for each in forms], dtype=np.float64))
+                forms = [[shown[token].logprob for token in label] for label in each.labels]
+                scores = [np.logaddexp.reduce(form) for form in forms]
             else:
-                places = range(len(row) - tail.scored, len(row))
-                values = [output.prompt_logprobs[place][row[place]].logprob for place in places]
-                answers.append(np.array(values, dtype=np.float64))
-        self._answered(many)
-        return answers
+                places = range(len(tokens) - each.scored, len(tokens))
+                scores = [output.prompt_logprobs[place][tokens[place]].logprob for place in places]
+            yield row, column, np.array(scores, dtype=np.float64)
 
     def _run(self, rows: Sequence[tuple[int, ...]], sampling: Sequence[Any]) -> list[Any]:
-        if not rows:
-            return []
         prompts = [{"prompt_token_ids": list(row)} for row in rows]
         outputs: list[Any] = self.engine.generate(prompts, list(sampling), use_tqdm=False)
         for row, output in zip(rows, outputs, strict=True):
             self.usage["prompt_tokens"] += len(row) - (output.num_cached_tokens or 0)
         return outputs
-
-    def _answered(self, many: int) -> None:
-        self.usage["calls"] += many
-        advance(many)
 
 
 def _revision(config: Any, checkpoint: str) -> str:

@@ -1,9 +1,19 @@
 """Prompts as data: one TOML file each in this folder; a `Prompt` words a comparison and reads the answer."""
 
 from .asking import bind_judge, split_method
-from .files import configure_prompt, list_prompts, load_prompt, parse_prompt
+from .files import configure_prompt, configure_wording, list_prompts, load_prompt, load_wording
 from .prompt import Comparison, Prompt
+from .wording import Wording
 
 __all__ = [
-    "Comparison", "Prompt", "bind_judge", "configure_prompt", "list_prompts", "load_prompt", "parse_prompt", "split_method",
-]  # fmt: skip
+    "Comparison",
+    "Prompt",
+    "Wording",
+    "bind_judge",
+    "configure_prompt",
+    "configure_wording",
+    "list_prompts",
+    "load_prompt",
+    "load_wording",
+    "split_method",
+]

@@ -23,7 +23,7 @@ SPACELESS = frozenset(("Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "
 Piece = tuple[str, str | None]  # a text without white space around it, and the language it is in
 
 
-def sentences(text: str) -> Iterator[str]:
+def split_sentences(text: str) -> Iterator[str]:
     """The sentences of a text, a line's end being one too; joined they are the text again."""
     for line in text.splitlines(keepends=True):
         begins = 0
@@ -37,15 +37,15 @@ def sentences(text: str) -> Iterator[str]:
             yield line[begins:]
 
 
-def parted(text: str, fits: Callable[[str], bool]) -> list[str]:
+def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
     """A text in parts that fit, cut at clauses, else between words, else anywhere; joined they are the text again."""
     if fits(text) or len(text) < 2:
         return [text]
     at = _middle(text)
-    return [*parted(text[:at], fits), *parted(text[at:], fits)]
+    return [*split_text(text[:at], fits), *split_text(text[at:], fits)]
 
 
-def packed(pieces: Sequence[str], most: int, *, lines: bool) -> Iterator[str]:
+def join_pieces(pieces: Sequence[str], most: int, *, lines: bool) -> Iterator[str]:
     """Neighbouring pieces joined while they have at most `most` characters; across the ends of lines with `lines`."""
     held = ""
     for piece in pieces:
@@ -57,7 +57,7 @@ def packed(pieces: Sequence[str], most: int, *, lines: bool) -> Iterator[str]:
         yield held
 
 
-def piecewise(
+def translate_pieces(
     texts: Sequence[str],
     sources: Sequence[str | None],
     to: str,
@@ -90,7 +90,7 @@ def piecewise(
 
 
 @lru_cache(maxsize=512)
-def spaced(code: str) -> bool:
+def puts_spaces(code: str) -> bool:
     """Whether a language (ISO 639-3) puts spaces between words."""
     import langcodes
 
@@ -120,7 +120,7 @@ def _middle(text: str) -> int:
 
 def _whole(pieces: Sequence[tuple[str, str]], to: str) -> str:
     """Pieces in their new words, the white space around them as it was, but as `to` has it between sentences."""
-    apart = spaced(to)
+    apart = puts_spaces(to)
     made = ""
     for piece, said in pieces:
         if not said:

@@ -39,7 +39,7 @@ _FAULTS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class TranslationReport:
     """What was written: `lines` in all, `resumed` of them by earlier sessions; `counts` over all sessions."""
 
     output: Path
@@ -76,7 +76,7 @@ def translate_collection(
     what: What = "documents",
     fields: str | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Report:
+) -> TranslationReport:
     """Write a collection's documents or topics in the language of `stage` as JSON lines.
 
     Documents are `id, title, text, image, lang, source` and what else they had, as a directory collection reads them;
@@ -103,7 +103,7 @@ def translate_collection(
     }
     started = time.perf_counter()
     with _Growing(output, about) as file:
-        for window in _windows(items, file.seen, stage.translator.appetite):
+        for window in batch_items(items, file.seen, stage.translator.appetite):
             count: Counter[str] = Counter()
             split = _split if what == "documents" else _whole
             answers = translations(window, stage.translator, stage.to, count, split)
@@ -116,7 +116,7 @@ def translate_collection(
                 progress(file.lines)
         seconds = round(time.perf_counter() - started, 1)
         file.finish(seconds)
-    return Report(output, what, stage, file.lines, file.resumed, dict(file.counts), seconds)
+    return TranslationReport(output, what, stage, file.lines, file.resumed, dict(file.counts), seconds)
 
 
 class _Growing:
@@ -232,7 +232,7 @@ def _last_line_end(file: Any, size: int) -> int:
     return 0
 
 
-def _windows(items: Iterable[Item], seen: SeenIds, appetite: int) -> Iterator[list[Item]]:
+def batch_items(items: Iterable[Item], seen: SeenIds, appetite: int) -> Iterator[list[Item]]:
     """Items that were not seen, in lists of about so many characters."""
     window: list[Item] = []
     held = 0

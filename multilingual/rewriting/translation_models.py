@@ -7,20 +7,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
 from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
 from ...checkpoints.source import Source
-from ...encoders.batching import compute_in_parts, plan_batches
-from ...errors import InputError
-from ..judges.saying import completion, end_tokens
+from ...errors import InputError, check_at_least
+from ..judges.base import Sampling
+from ..judges.local import TextGenerator, pad_rows, run_batches
 from ..languages import name_language, parse_language
-from .pieces import Piece, parted, piecewise, sentences
+from .pieces import Piece, split_sentences, split_text, translate_pieces
 
 LONGEST = 256  # tokens of a piece; these models were trained on sentences, and drop what comes after a few
 BUDGETS = (4096, 32768)  # padded tokens a batch, question and answer, on a CPU and on an accelerator
@@ -61,11 +59,10 @@ def open_translator(
 ) -> TrainedTranslator:
     """Load from the hub or a directory, safetensors only.
 
-    `dtype` is float32 on a CPU unless it is said, `beams` the width of the search (1: greedy). `InputError` in one
+    `dtype` is float32 on a CPU by default, `beams` the width of the search (1: greedy). `InputError` in one
     line where anything is missing or does not fit.
     """
-    if beams < 1:
-        raise InputError(f"beams must be at least 1, not {beams}")
+    check_at_least(1, beams=beams)
     where = resolve_device(device)
     precision = torch.float32 if dtype == "auto" and where.type == "cpu" else resolve_dtype(dtype, where)
     source = Source(checkpoint, revision, trust_remote_code)
@@ -76,26 +73,18 @@ def open_translator(
     return TrainedTranslator(model, tokenizer, f"hf:{checkpoint}", known, device=where, beams=beams)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A piece as the encoder reads it, and how many tokens its translation may have."""
-
-    ids: tuple[int, ...]
-    most: int
-
-
 class TrainedTranslator:
     """An encoder-decoder that translates sentence by sentence, with beams or greedily; the same text, the same words.
 
     OPUS-MT (Tiedemann and Thottingal 2020; Helsinki-NLP/opus-mt-zh-en) has one source and one target language, or
-    several that it is told by `>>rus<<`; NLLB (NLLB Team 2022; facebook/nllb-200-distilled-600M), M2M100 (Fan et al.
+    several that it is given by `>>rus<<`; NLLB (NLLB Team 2022; facebook/nllb-200-distilled-600M), M2M100 (Fan et al.
     2021; facebook/m2m100_418M) and mBART-50 (Tang et al. 2020; facebook/mbart-large-50-many-to-many-mmt) read the
     source language's token and begin with the target's; MADLAD (Kudugunta et al. 2023; google/madlad400-3b-mt) reads
     `<2ru>` before the text. Which languages there are is read off the vocabulary.
 
     Texts are cut at the ends of sentences and lines. A sentence of more than 256 tokens is cut further (counted as
     `split_sentences`), and a translation that finds no end, at a limit that depends on the sentence's length alone
-    (`cut_answers`). Texts in no known language are not translated where the model must be told
+    (`cut_answers`). Texts in no known language are not translated where the model must read it
     (`unknown_language`).
     """
 
@@ -112,11 +101,11 @@ class TrainedTranslator:
         self.budget = BUDGETS[device.type != "cpu"]
         self.appetite = APPETITES[device.type != "cpu"]
         self._kind = model.config.model_type
-        self._codes = _codes(tokenizer, self._kind)
+        self.codes = _codes(tokenizer, self._kind)
         self.sources, self.targets = self._direction()
         positions = getattr(model.config, "max_position_embeddings", None)
         self._room = int(positions) if positions else 1 << 20
-        self._ends = end_tokens(model, tokenizer)
+        self.generator = TextGenerator(self.model, tokenizer, self.usage)
         # How long answers may be is said with each; an end forced there could not be told from a real one.
         model.generation_config.max_length = None
         model.generation_config.forced_eos_token_id = None
@@ -127,19 +116,21 @@ class TrainedTranslator:
 
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
-            return [part for sentence in sentences(text) for part in self._fitting(sentence)]
+            return [part for sentence in split_sentences(text) for part in self.cut_sentence(sentence)]
 
-        return piecewise(texts, sources, to, cut, lambda pieces: self._said(pieces, to), self.usage)
+        return translate_pieces(
+            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self.usage
+        )
 
     @property
-    def _told(self) -> bool:
+    def _reads_source(self) -> bool:
         """Whether the model reads the source language's token, and begins its answer with the target's."""
         return self._kind not in ("marian", "t5")
 
     def _direction(self) -> tuple[frozenset[str] | None, frozenset[str] | None]:
-        """The languages that the model reads and writes, None where that cannot be told."""
-        known = frozenset(self._codes)
-        if self._told:
+        """The languages that the model reads and writes, None where that cannot be known."""
+        known = frozenset(self.codes)
+        if self._reads_source:
             return known, known
         if self._kind == "t5":
             return None, known
@@ -147,7 +138,8 @@ class TrainedTranslator:
         written = known | {other} if other else known
         return frozenset([one]) if one else None, written or None
 
-    def _fitting(self, sentence: str) -> list[str]:
+    def cut_sentence(self, sentence: str) -> list[str]:
+        """A sentence in parts that the model reads whole; counted where these are several."""
         special = self.tokenizer.num_special_tokens_to_add() + 2  # MADLAD's and OPUS-MT's mark of the target
         most = min(LONGEST, self._room) - special
 
@@ -155,86 +147,67 @@ class TrainedTranslator:
             return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) <= most
 
         # A token has at least one byte: short sentences need not be counted.
-        parts = [sentence] if len(sentence.encode()) < most else parted(sentence, fits)
+        parts = [sentence] if len(sentence.encode()) < most else split_text(sentence, fits)
         self.usage["split_sentences"] += len(parts) > 1
         return parts
 
-    def _said(self, pieces: Sequence[Piece], to: str) -> list[str]:
-        """Each piece in the language `to`; empty where its language would have to be told and is not known."""
-        said = [""] * len(pieces)
-        asked: dict[int, _Asked] = {}
+    def _translate(self, pieces: Sequence[Piece], to: str) -> list[str]:
+        """Each piece in the language `to`; empty where its language is not known and the model must read it."""
+        translated = [""] * len(pieces)
+        rows: list[int] = []
+        inputs: list[
+            tuple[tuple[int, ...], int]
+        ] = []  # what the encoder reads, and how long its answer may be
         for source in dict.fromkeys(source for _, source in pieces):
-            rows = [row for row, piece in enumerate(pieces) if piece[1] == source]
-            if self._told and source is None:
-                self.usage["unknown_language"] += len(rows)
+            some = [row for row, piece in enumerate(pieces) if piece[1] == source]
+            if self._reads_source and source is None:
+                self.usage["unknown_language"] += len(some)
                 continue
-            for row, ids in zip(rows, self._read([pieces[row][0] for row in rows], source, to), strict=True):
-                asked[row] = _Asked(ids, min(_most(len(ids)), self._room - 2))
-        first = self._id(self._codes[to]) if self._told else None
+            rows += some
+            for ids in self._encode([pieces[row][0] for row in some], source, to):
+                inputs.append((ids, min(_longest_answer(len(ids)), self._room - 2)))
+        first = self._language_token(self.codes[to]) if self._reads_source else None
 
-        def forward(rows: Sequence[int]) -> np.ndarray:
-            for row, text in zip(rows, self._generated([asked[row] for row in rows], first), strict=True):
-                said[row] = text
-            return np.empty(len(rows))
+        def write(some: Sequence[tuple[tuple[int, ...], int]]) -> list[str]:
+            given = pad_rows([ids for ids, _ in some], self.generator.pad, self.device)
+            options = {"num_beams": self.beams, "forced_bos_token_id": first}
+            answers = self.generator.write(given, 1 + (first is not None), Sampling(some[0][1]), **options)
+            self.usage["calls"] += len(some)
+            self.usage["cut_answers"] += sum(not answer.ended for answer in answers)
+            self.usage["empty"] += sum(not answer.text.strip() for answer in answers)
+            return [" ".join(answer.text.split()) for answer in answers]
 
         # Answers of one limit go together: a search with beams depends on it.
-        for most in sorted({each.most for each in asked.values()}, reverse=True):
-            rows = [row for row, each in asked.items() if each.most == most]
-            for batch in plan_batches(
-                [self.beams * (len(asked[row].ids) + most) for row in rows], self.budget
-            ):
-                chosen = [rows[place] for place in batch]
-                compute_in_parts(forward, chosen, [pieces[row][0][:40] for row in chosen])
-        return said
+        limits = sorted({limit for _, limit in inputs}, reverse=True)
+        parts = [[n for n, (_, most) in enumerate(inputs) if most == limit] for limit in limits]
+        names = [pieces[row][0][:40] for row in rows]
+        cost = lambda each: self.beams * (len(each[0]) + each[1])  # noqa: E731
+        for n, text in run_batches(inputs, cost, write, self.budget, names, parts):
+            translated[rows[n]] = text
+        return translated
 
-    def _read(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
-        """The tokens that the encoder reads, special ones and those that tell the languages included."""
-        if self._told:
-            self.tokenizer.src_lang = self._codes[source or ""]
+    def _encode(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
+        """The tokens that the encoder reads, special ones and those of the languages included."""
+        if self._reads_source:
+            self.tokenizer.src_lang = self.codes[source or ""]
             rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
-            mark, where = self._id(self._codes[source or ""]), "source"
-        elif code := self._codes.get(to):
+            mark, where = self._language_token(self.codes[source or ""]), "source"
+        elif code := self.codes.get(to):
             written = f">>{code}<<" if self._kind == "marian" else f"<2{code}>"
             rows = self.tokenizer([f"{written} {text}" for text in texts], verbose=False)["input_ids"]
-            mark, where = self._id(code), "target"
+            mark, where = self._language_token(code), "target"
         else:
             return [tuple(row) for row in self.tokenizer(list(texts), verbose=False)["input_ids"]]
         if any(mark not in row for row in rows):
             raise InputError(f"{self.name}: its tokenizer leaves out the token of the {where} language")
         return [tuple(row) for row in rows]
 
-    def _id(self, code: str) -> int:
+    def _language_token(self, code: str) -> int:
         """The token of a language as the model writes it."""
         if hasattr(self.tokenizer, "get_lang_id"):  # M2M100 keeps its languages apart from the vocabulary
             return int(self.tokenizer.get_lang_id(code))
         written = {"marian": f">>{code}<<", "t5": f"<2{code}>"}.get(self._kind, code)
         return int(self.tokenizer.convert_tokens_to_ids(written))
-
-    def _generated(self, asked: Sequence[_Asked], first: int | None) -> list[str]:
-        pad = int(self.tokenizer.pad_token_id or 0)
-        longest = max(len(each.ids) for each in asked)
-        tokens = [[*each.ids, *[pad] * (longest - len(each.ids))] for each in asked]
-        mask = [[1] * len(each.ids) + [0] * (longest - len(each.ids)) for each in asked]
-        with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=torch.tensor(tokens, device=self.device),
-                attention_mask=torch.tensor(mask, device=self.device),
-                max_new_tokens=asked[0].most,
-                num_beams=self.beams,
-                do_sample=False,
-                forced_bos_token_id=first,
-            )
-        begins = 1 + (first is not None)
-        texts = []
-        for row in out[:, begins:].tolist():
-            answer = completion(row, self.tokenizer, self._ends, pad, ())
-            self.usage["generated_tokens"] += answer.tokens
-            self.usage["cut_answers"] += not answer.ended
-            self.usage["empty"] += not answer.text.strip()
-            texts.append(" ".join(answer.text.split()))
-        self.usage["prompt_tokens"] += sum(map(sum, mask))
-        self.usage["calls"] += len(asked)
-        return texts
 
 
 def _tokenizer(source: Source) -> Any:
@@ -249,7 +222,7 @@ def _tokenizer(source: Source) -> Any:
         ) from None
 
 
-def _most(tokens: int) -> int:
+def _longest_answer(tokens: int) -> int:
     """How many tokens a translation of so many may have: twice as many and some, up to a power of two."""
     return 1 << (2 * tokens + 15).bit_length()
 

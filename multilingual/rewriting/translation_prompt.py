@@ -5,24 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from hashlib import sha256
+from importlib.resources import files
+from typing import ClassVar
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError
 from ..judges import Judge
+from ..judges.answers import drop_thoughts
 from ..judges.messages import Message
 from ..languages import name_language
-from .pieces import Piece, packed, parted, piecewise, sentences, spaced
-
-# For models that follow instructions and for those that only go on from where a text ends.
-PROMPT = "Translate from {source} to {target}. Write only the translation.\n\n{source}: {text}\n{target}:"
-UNKNOWN = "Translate into {target}. Write only the translation.\n\nText: {text}\n{target}:"
+from ..prompts import Wording, load_wording
+from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_text, translate_pieces
 
 CHUNK = 1200  # characters that a model is shown at once
 APPETITE = 64_000  # characters
 
-_THOUGHT = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 # What models say before a translation. Only with a word of translating in it, or in a line of its own: "Here is the list:"
 # may be what the text says.
@@ -44,6 +43,7 @@ _QUOTES = (
 )
 
 
+@cache
 def prompt_judge(factory: Callable[..., Judge]) -> Callable[..., PromptedTranslator]:
     """What opens a translator, from what opens a judge, with its options."""
 
@@ -51,7 +51,6 @@ def prompt_judge(factory: Callable[..., Judge]) -> Callable[..., PromptedTransla
     def open_prompted(checkpoint: str, **options: object) -> PromptedTranslator:
         return PromptedTranslator(load_shared(factory, checkpoint, options))
 
-    open_prompted.__qualname__ = f"prompt_judge({factory.__qualname__})"  # it makes something else
     return open_prompted
 
 
@@ -80,50 +79,65 @@ class PromptedTranslator:
 
     @property
     def fingerprint(self) -> str:
-        prompt = sha256(f"{PROMPT}{UNKNOWN}{CHUNK}".encode()).hexdigest()[:8]
-        return f"{self.judge.fingerprint}/{prompt}"
+        words = "".join(_load_request(known).template for known in (True, False))
+        return f"{self.judge.fingerprint}/{sha256(f'{words}{CHUNK}'.encode()).hexdigest()[:8]}"
 
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
             parts = [
-                part for each in sentences(text) for part in parted(each, lambda part: len(part) <= CHUNK)
+                part
+                for each in split_sentences(text)
+                for part in split_text(each, lambda part: len(part) <= CHUNK)
             ]
-            return list(packed(parts, CHUNK, lines=self.judge.chats))
+            return list(join_pieces(parts, CHUNK, lines=self.judge.chats))
 
-        return piecewise(texts, sources, to, cut, lambda pieces: self._said(pieces, to), self._own)
+        return translate_pieces(
+            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own
+        )
 
-    def _said(self, pieces: Sequence[Piece], to: str) -> list[str]:
-        said = [""] * len(pieces)
-        limits = [_most(text, source) for text, source in pieces]
+    def _translate(self, pieces: Sequence[Piece], to: str) -> list[str]:
+        translated = [""] * len(pieces)
+        limits = [_longest_answer(text, source) for text, source in pieces]
         stop = () if self.judge.chats else ("\n",)
         for most in sorted(set(limits), reverse=True):
             rows = [row for row, limit in enumerate(limits) if limit == most]
-            prompts = [prompt(*pieces[row], to) for row in rows]
+            prompts = [word_request(*pieces[row], to) for row in rows]
             answers = self.judge.generate(prompts, max_new_tokens=most, stop=stop)
             for row, answer in zip(rows, answers, strict=True):
-                said[row] = text = cleaned(answer.text, pieces[row][0], name_language(to))
+                translated[row] = text = clean_answer(answer.text, pieces[row][0], name_language(to))
                 self._own["cut_answers"] += not answer.ended
                 self._own["empty"] += not text
                 if text and not any(map(str.isalpha, text)):
                     self._own["unreadable"] += 1
-                    said[row] = ""
-        return said
+                    translated[row] = ""
+        return translated
 
 
-def prompt(text: str, source: str | None, to: str) -> Message:
-    """The question, with the languages by their English names; in a chat template where the model has one."""
-    template = UNKNOWN if source is None else PROMPT
-    words = template.format(source=name_language(source or to), target=name_language(to), text=text)
-    return Message((words,), chat="auto")
+def word_request(text: str, source: str | None, to: str) -> Message:
+    """The request to translate, with the languages by their English names; in a chat template where the model has one."""
+    values = {"source": name_language(source or to), "target": name_language(to), "text": text}
+    return _load_request(source is not None).fill(values)
 
 
-def cleaned(answer: str, text: str, target: str) -> str:
+class TranslationWording(Wording):
+    """A wording of the request to translate {text} from {source} to {target}."""
+
+    placeholders: ClassVar = {"template": ("source", "target", "text"), "system": ("source", "target")}
+
+
+@cache
+def _load_request(known: bool) -> TranslationWording:
+    name = "translate" if known else "translate-unknown"
+    return load_wording(TranslationWording, name, files(__package__))
+
+
+def clean_answer(answer: str, text: str, target: str) -> str:
     """What an answer says as the translation of `text` into the language named `target`.
 
     Without thoughts, a fence, an opening (`Translation:`, `Here is the translation:`), quotes that the text did not
     have, and, for a text of one line, all but the first paragraph. Never empty unless there is nothing but a thought.
     """
-    said = _thoughtless(answer).strip()
+    said = drop_thoughts(answer).strip()
     if fenced := _FENCE.search(said):
         said = fenced[1].strip() or said
     opening = _opening(target).match(said)
@@ -145,15 +159,7 @@ def _opening(target: str) -> re.Pattern[str]:
     return re.compile(rf"[*_#\s]{{0,4}}(?:{ways})[*_\s]{{0,8}}", re.IGNORECASE)
 
 
-def _thoughtless(answer: str) -> str:
-    """What follows the last thought; nothing if that finds no end."""
-    tags = list(_THOUGHT.finditer(answer))
-    if not tags:
-        return answer
-    return answer[tags[-1].end() :] if tags[-1][1] else ""
-
-
-def _most(text: str, source: str | None) -> int:
+def _longest_answer(text: str, source: str | None) -> int:
     """How many tokens a translation may have: one a character, more from scripts with a word in two characters."""
-    weight = 1 if source is None or spaced(source) else 2
+    weight = 1 if source is None or puts_spaces(source) else 2
     return 1 << (64 + weight * len(text) - 1).bit_length()

@@ -17,7 +17,7 @@ from crosslens.evaluation.assess_task import plan_assessment
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges.messages import Passage
-from crosslens.multilingual.prompts import load_prompt, parse_prompt
+from crosslens.multilingual.prompts import Prompt, load_prompt
 from crosslens.pipeline import advance, watch
 from crosslens.runs import Manifest, read_qrels
 
@@ -27,7 +27,7 @@ template = "Query: {query}\\nPassage: {passage}\\nGrade:"
 labels = ["0", "1", "2", "3"]
 values = [0, 1, 2, 3]
 """
-PROMPT = parse_prompt(GRADED, "graded-test")
+PROMPT = Prompt.parse(GRADED, "graded-test")
 LANGS = ("zho", "fas", "rus")
 
 
@@ -175,7 +175,7 @@ def test_a_journal_serves_only_the_same_judge_prompt_and_content(tmp_path):
     journal = tmp_path / "journal"
     one = pairs(1, 1)
     Assessor(Knowing(TRUTH), PROMPT)(one, journal=journal)
-    (query, document), other = one[0], parse_prompt(GRADED.replace("Grade:", "Mark:"), "graded-test")
+    (query, document), other = one[0], Prompt.parse(GRADED.replace("Grade:", "Mark:"), "graded-test")
     for judge, prompt, asked in (
         (Knowing(TRUTH, fingerprint="other"), PROMPT, one),
         (Knowing(TRUTH), other, one),
@@ -229,10 +229,10 @@ def test_pairs_and_prompts_that_cannot_become_qrels_are_refused():
         Assessor(Knowing(TRUTH), PROMPT)([(query, Item("a b", text(0)))])
     with pytest.raises(InputError, match="likelihood gives no grades"):
         Assessor(Knowing(TRUTH), load_prompt("likelihood"))
-    half = parse_prompt(GRADED.replace("1, 2, 3]", "0.5, 2, 3]"), "half")
+    half = Prompt.parse(GRADED.replace("1, 2, 3]", "0.5, 2, 3]"), "half")
     with pytest.raises(InputError, match=r"half gives the grade 0\.5"):
         Assessor(Knowing(TRUTH), half)
-    generated = parse_prompt(GRADED.replace("choose", "generate"), "generated")
+    generated = Prompt.parse(GRADED.replace("choose", "generate"), "generated")
     with pytest.raises(InputError, match="cannot answer `generate`"):
         Assessor(Knowing(TRUTH), generated)
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from crosslens.multilingual.judges.answers import label_in, ranking_in
+from crosslens.multilingual.judges.answers import read_label, read_ranking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ NOTHING = {"empty", "refused", "unclosed_thought", "unreadable"}
 def ranked(text, labels):
     """The labels in the order read, and what was counted."""
     count = Counter()
-    order = ranking_in(text, labels, count)
+    order = read_ranking(text, labels, count)
     assert sorted(order) == list(range(len(labels)))
     return "".join(labels[place] for place in order), dict(count)
 
@@ -109,7 +109,7 @@ def test_two_digits_are_one_identifier():
     for form in ("[{}]", "{}", "Passage {}"):
         count = Counter()
         text = " > ".join(form.format(n) for n in order)
-        assert [place + 1 for place in ranking_in(text, labels, count)] == order
+        assert [place + 1 for place in read_ranking(text, labels, count)] == order
         assert not count
 
 
@@ -174,22 +174,22 @@ SETTLED = [
 @pytest.mark.parametrize(("text", "labels", "label", "kinds"), SETTLED)
 def test_labels_as_models_write_them(text, labels, label, kinds):
     count = Counter()
-    place = label_in(text, labels, count)
+    place = read_label(text, labels, count)
     assert (None if place is None else labels[place]) == label
     assert count == dict.fromkeys(kinds, 1)
 
 
 def test_what_follows_a_label_tells_it_from_mentions():
     labels = tuple(map(str, range(1, 21)))
-    assert label_in("12]</answer>", labels, Counter(), after="]</answer>") == 11
-    assert label_in("so 3: it beats 5", labels, Counter(), after=":") == 2
-    assert label_in("so 3 it beats 5", labels, Counter(), after=":") == 4
+    assert read_label("12]</answer>", labels, Counter(), after="]</answer>") == 11
+    assert read_label("so 3: it beats 5", labels, Counter(), after=":") == 2
+    assert read_label("so 3 it beats 5", labels, Counter(), after=":") == 4
 
 
 def test_counts_add_up_over_answers():
     count = Counter()
     for text in ("", "", "I cannot rank them", "[1]", "nothing"):
-        ranking_in(text, NUMBERS, count)
+        read_ranking(text, NUMBERS, count)
     assert count == {"empty": 2, "refused": 1, "missing": 1, "unreadable": 1}
 
 
@@ -233,12 +233,12 @@ LABELS = st.one_of(
 @settings(max_examples=400, deadline=None)
 def test_any_text_gives_a_permutation_and_a_label_or_none(text, labels, after):
     count = Counter()
-    assert sorted(ranking_in(text, labels, count)) == list(range(len(labels)))
+    assert sorted(read_ranking(text, labels, count)) == list(range(len(labels)))
     assert set(count.values()) <= {1}
     assert sum(count[kind] for kind in NOTHING) <= 1
     assert not (count["missing"] and sum(count[kind] for kind in NOTHING))
     count.clear()
-    place = label_in(text, labels, count, after=after)
+    place = read_label(text, labels, count, after=after)
     assert place is None or 0 <= place < len(labels)
     assert sum(count[kind] for kind in NOTHING) == (place is None)
 
@@ -259,7 +259,7 @@ def test_well_formed_rankings_are_read_as_written(order, size, letters, form, jo
     order = [place for place in order if place < size]
     count = Counter()
     text = frame.format(joint.join(form.format(labels[place]) for place in order))
-    assert ranking_in(text, labels, count) == order
+    assert read_ranking(text, labels, count) == order
     assert not count
 
 
@@ -285,9 +285,9 @@ LONG = [
 @pytest.mark.parametrize("piece", [*LONG, "猫", "not yes ", "ich kann "])
 def test_long_answers_take_linear_time(piece):
     text = (piece * 100_000)[:100_000]
-    label_in(text[:100], LETTERS, Counter())
+    read_label(text[:100], LETTERS, Counter())
     for labels in (LETTERS, NUMBERS, YESNO):
         started = time.process_time()
-        ranking_in(text, labels, Counter())
-        label_in(text, labels, Counter())
+        read_ranking(text, labels, Counter())
+        read_label(text, labels, Counter())
         assert time.process_time() - started < 3  # quadratic ones took minutes

@@ -13,9 +13,9 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
-from crosslens.multilingual.judges.messages import Passage, Picture, Seam
+from crosslens.multilingual.judges.messages import Attachment, Passage, Seam
 from crosslens.multilingual.languages import name_language
-from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt, parse_prompt
+from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt
 from crosslens.multilingual.reranking.rerank import check_sorter
 from crosslens.multilingual.reranking.sorters import SORTERS
 
@@ -103,7 +103,7 @@ def test_every_prompt_names_its_paper_and_goes_with_its_sorter(name):
 
 @pytest.mark.parametrize(("name", "code"), WORDINGS)
 def test_every_wording_shows_the_query_and_every_document(name, code):
-    prompt = load_prompt(name).spoken(code)
+    prompt = load_prompt(name).in_language(code)
     shown = DOCS[: prompt.most]
     message = prompt.message(QUERY, shown)
     assert [part.text for part in message.parts if isinstance(part, Passage)] == [doc.text for doc in shown]
@@ -132,7 +132,7 @@ def test_every_wording_shows_the_query_and_every_document(name, code):
 @pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if each[1] != "eng"])
 def test_translations_keep_the_placeholders_and_are_in_their_language(name, code):
     english = load_prompt(name)
-    translated = english.spoken(code)
+    translated = english.in_language(code)
     for key in ("template", "each", "target", "system"):
         fields = [
             sorted(field for _, field, _, _ in string.Formatter().parse(getattr(prompt, key)) if field)
@@ -214,13 +214,13 @@ def test_the_seam_parts_what_a_cross_encoder_reads():
 
 @pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if load_prompt(each[0]).labels])
 def test_a_tokenizer_can_tell_the_labels_of_every_wording_apart(name, code, tiny_judge):
-    from crosslens.multilingual.judges.tokens import SEAM, Tokens
+    from crosslens.multilingual.judges.tokens import CachedTokenizer
     from transformers import AutoTokenizer
 
-    prompt = load_prompt(name).spoken(code)
+    prompt = load_prompt(name).in_language(code)
     text = prompt.message(QUERY, DOCS[:1]).plain() if not prompt.think else prompt.answer
-    tokens = Tokens(AutoTokenizer.from_pretrained(tiny_judge), "tiny")
-    labels = tokens.labels(text[-SEAM:], tuple(label + prompt.closing for label in prompt.labels))
+    tokens = CachedTokenizer(AutoTokenizer.from_pretrained(tiny_judge), "tiny")
+    labels = tokens.plan_labels(text, tuple(label + prompt.closing for label in prompt.labels))
     assert len(set(labels.sequences)) == len(prompt.labels)
 
 
@@ -305,9 +305,9 @@ FAULTS = [
 
 @pytest.mark.parametrize(("changes", "message"), FAULTS)
 def test_faulty_files_are_one_clear_line(changes, message):
-    parse_prompt(toml(), "mine")
+    Prompt.parse(toml(), "mine")
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        parse_prompt(toml(**changes), "mine")
+        Prompt.parse(toml(**changes), "mine")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 350
 
@@ -317,7 +317,9 @@ def test_files_of_ones_own(tmp_path):
     file.write_text(toml(**MANY, labels='"A..D"', table_zho='template = "{query}：{passages}"'), "utf-8")
     prompt = load_prompt(str(file))
     assert (prompt.name, prompt.most, prompt.labels) == ("mine", 4, tuple("ABCD"))
-    assert prompt.spoken("zho").message(QUERY, DOCS[:2]).user().startswith(QUERY.text + "：A text number 0")
+    assert (
+        prompt.in_language("zho").message(QUERY, DOCS[:2]).user().startswith(QUERY.text + "：A text number 0")
+    )
     with pytest.raises(InputError, match="there is no prompt file .*other.toml"):
         load_prompt(str(tmp_path / "other.toml"))
     file.write_bytes(b'asks = "\xff"')
@@ -367,9 +369,9 @@ def test_instructions_are_the_querys_the_settings_or_the_files():
     mine = configure_prompt(prompt, instruction="Refute it.", language="query")
     told = Item("q", "Q", lang="rus", meta={"instruction": "Confirm it."})
     assert "Find a passage that answers the query." in prompt.message(QUERY, DOCS[:1]).user()
-    assert "Найти отрывок" in prompt.spoken("rus").message(QUERY, DOCS[:1]).user()
-    assert "Задача: Refute it.\n" in mine.spoken("rus").message(QUERY, DOCS[:1]).user()
-    assert "Задача: Confirm it.\n" in mine.spoken("rus").message(told, DOCS[:1]).user()
+    assert "Найти отрывок" in prompt.in_language("rus").message(QUERY, DOCS[:1]).user()
+    assert "Задача: Refute it.\n" in mine.in_language("rus").message(QUERY, DOCS[:1]).user()
+    assert "Задача: Confirm it.\n" in mine.in_language("rus").message(told, DOCS[:1]).user()
 
 
 def test_the_language_of_the_prompt_is_fixed_or_that_of_query_or_documents():
@@ -408,8 +410,8 @@ def test_scores_come_back_in_the_order_asked_whatever_the_languages():
     judge = Judge(prefers=lambda text: float(text.split()[-1]))
     prompt = Prompt(
         "p",
-        "likelihood",
         "{passage}",
+        asks="likelihood",
         target="{query}",
         language="document",
         words={"zho": {"template": "、{passage}"}},
@@ -441,7 +443,7 @@ def test_likelihood_is_that_of_the_query_in_its_own_words():
 def test_yes_or_no_is_their_log_odds():
     (scores,) = load_prompt("yesno").score(Sure(0.9, 0.1), [(QUERY, DOCS[:2])])
     np.testing.assert_allclose(scores, np.log(9))
-    three = Prompt("p", "choose", "{query}{passage}", labels=("a", "b", "c"))
+    three = Prompt("p", "{query}{passage}", asks="choose", labels=("a", "b", "c"))
     (scores,) = three.score(Sure(0.5, 0.3, 0.2), [(QUERY, DOCS[:1])])
     np.testing.assert_allclose(scores, 0, atol=1e-12)
     (scores,) = load_prompt("yesno").score(Judge(prefers=lambda _: 0.0), [(QUERY, DOCS[:1])])
@@ -575,13 +577,13 @@ def test_pictures_are_shown_to_judges_that_see_them_and_once_only():
         prompt = load_prompt(name)
         blind = prompt.message(query, [photo, told])
         assert blind.modalities == {"text"}
-        assert not any(isinstance(part, Picture) for part in blind.parts)
+        assert not any(isinstance(part, Attachment) for part in blind.parts)
         message = prompt.message(query, [photo, told], BOTH)
         assert message.modalities == BOTH
-        pictures = [part.image for part in message.parts if isinstance(part, Picture)]
+        pictures = [part.content for part in message.parts if isinstance(part, Attachment)]
         assert pictures == [b"query", b"photo", b"told"]  # listwise says the query twice
         assert message.user() == blind.user()
-    place = message.parts.index(Picture(b"told"))
+    place = message.parts.index(Attachment("image", b"told"))
     assert message.parts[place - 1] == Passage("a caption")
     judge = Judge(sees=("text", "image"))
     load_prompt("yesno").score(judge, [(query, [photo])])

@@ -82,19 +82,19 @@ class Oracle:
         return [Completion(" > ".join(f"[{n + 1}]" for n in order), 5) for order in orders]
 
 
-PROMPT = Prompt("test", "likelihood", "{passage}", target=" {query}", chat="never")
+PROMPT = Prompt("test", "{passage}", asks="likelihood", target=" {query}", chat="never")
 SETS = Prompt(
     "sets",
-    "choose",
     "{query}\n{passages}",
+    asks="choose",
     each="{label} {passage}\n",
     labels=tuple("ABCDEFGHIJKLMNOPQRST"),
     sort="heapsort",
 )
 LISTS = Prompt(
     "lists",
-    "generate",
     "{query}\n{passages}",
+    asks="generate",
     each="[{label}] {passage}\n",
     labels=tuple(map(str, range(1, 21))),
     sort="window",
@@ -309,7 +309,7 @@ def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups(
         (SETS, Window(window=30), "window shows 30 passages at once, and the prompt sets has 20 labels"),
         (SETS, Heapsort(arity=20), "heapsort shows 21 passages"),
         (
-            Prompt("p", "score", "{query}{seam}{passage}"),
+            Prompt("p", "{query}{seam}{passage}", asks="score"),
             Pointwise(),
             "cannot answer `score` questions",
         ),

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
-from crosslens.multilingual.judges.tokens import SEAM, Labels, Tokens, chosen, tails
+from crosslens.multilingual.judges.tokens import (
+    CachedTokenizer,
+    LabelTokens,
+    normalize_labels,
+    plan_continuations,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny.tokenizers import SENTENCES, make_tokenizer
@@ -141,7 +146,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def tokens(request):
-    return Tokens(KINDS[request.param](), request.param)
+    return CachedTokenizer(KINDS[request.param](), request.param)
 
 
 class Chain:
@@ -164,7 +169,7 @@ def test_labels_read_off_are_those_of_the_whole_sequences(tokens, labels):
 
 def _read_off(tokens, before, labels):
     try:
-        plan = tokens.labels(before[-SEAM:], labels)
+        plan = tokens.plan_labels(before, labels)
     except InputError:
         # Only a tokenizer without the characters may give up.
         assert tokens.name == "wordpiece"
@@ -172,21 +177,21 @@ def _read_off(tokens, before, labels):
         return
     model = Chain(len(tokens.tokenizer))
     start = tokens.ids(before)
-    (asked,) = tails([plan])
+    (asked,) = plan_continuations([plan])
     answers = [
         np.array(
             [
-                np.logaddexp.reduce([model.said((*start, *tail.tokens), [each]) for each in ids])
-                for ids in tail.labels
+                np.logaddexp.reduce([model.said((*start, *part.tokens), [each]) for each in ids])
+                for ids in part.labels
             ]
         )
-        if tail.labels
+        if part.labels
         else np.array(
-            [model.said((*start, *tail.tokens[:n]), [token]) for n, token in enumerate(tail.tokens)]
+            [model.said((*start, *part.tokens[:n]), [token]) for n, token in enumerate(part.tokens)]
         )
-        for tail in asked
+        for part in asked
     ]
-    (found,) = chosen([asked], answers, len(labels))
+    (found,) = normalize_labels([asked], [answers])
     assert np.isfinite(found).all()
     assert np.logaddexp.reduce(found) == pytest.approx(0)
     # In full: all tokens of each label in the forms that were read, but for an ending that all have.
@@ -212,7 +217,7 @@ def test_what_is_read_is_how_the_tokenizer_writes_the_label_there(tokens, labels
 def _written(tokens, before, labels):
     """Prompt and label together have the same tokens as the text of both, unless the tokenizer merges across."""
     try:
-        plan = tokens.labels(before[-SEAM:], labels)
+        plan = tokens.plan_labels(before, labels)
     except InputError:
         return
     start = tokens.ids(before)
@@ -242,26 +247,26 @@ def _written(tokens, before, labels):
     ],
 )
 def test_labels_of_many_tokens_are_found_to_be_so(kind, labels, single):
-    assert Tokens(KINDS[kind](), kind).labels("Answer:", labels).single is single
+    assert CachedTokenizer(KINDS[kind](), kind).plan_labels("Answer:", labels).single is single
 
 
 def test_both_ways_of_writing_a_letter_say_it():
     for kind in ("byte-level", "byte-fallback", "bpe, dummy prefix"):
-        tokens = Tokens(KINDS[kind](), kind)
-        (ids, *_) = tokens.labels("Answer:", LETTERS).ids
+        tokens = CachedTokenizer(KINDS[kind](), kind)
+        (ids, *_) = tokens.plan_labels("Answer:", LETTERS).ids
         said = {tokens.tokenizer.convert_ids_to_tokens(each) for each in ids}
         assert said in ({"A", "▁A"}, {"A", "ĠA"}), kind
 
 
 def test_a_prompt_that_merges_with_the_label_still_finds_the_labels_own_token():
-    tokens = Tokens(merging(), "merging")
+    tokens = CachedTokenizer(merging(), "merging")
     assert len(tokens.ids(":A")) == 1  # or this tests nothing
-    plan = tokens.labels("Answer:", LETTERS)
+    plan = tokens.plan_labels("Answer:", LETTERS)
     assert plan.single
     assert tokens.tokenizer.convert_tokens_to_ids("A") in plan.ids[0]
     # A space at the prompt's end merges with the label; sentencepiece would put another one before it.
-    fallback = Tokens(byte_fallback(), "fallback")
-    assert fallback.tokenizer.convert_tokens_to_ids("A") in fallback.labels("Answer: ", LETTERS).ids[0]
+    fallback = CachedTokenizer(byte_fallback(), "fallback")
+    assert fallback.tokenizer.convert_tokens_to_ids("A") in fallback.plan_labels("Answer: ", LETTERS).ids[0]
 
 
 def test_labels_that_cannot_be_told_apart_are_an_error():
@@ -273,26 +278,28 @@ def test_labels_that_cannot_be_told_apart_are_an_error():
     )
     lower.backend_tokenizer.normalizer = normalizers.Lowercase()
     lower.backend_tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokens = Tokens(lower, "lower")
-    assert tokens.labels("answer", ("Yes", "No")).ids == ((1,), (2,))
+    tokens = CachedTokenizer(lower, "lower")
+    assert tokens.plan_labels("answer", ("Yes", "No")).ids == ((1,), (2,))
     with pytest.raises(InputError, match="same tokens of two of the labels Yes, YES"):
-        tokens.labels("answer", ("Yes", "YES"))
+        tokens.plan_labels("answer", ("Yes", "YES"))
     with pytest.raises(InputError, match="no tokens for the label Да"):
-        tokens.labels("answer", ("Да", "yes"))
+        tokens.plan_labels("answer", ("Да", "yes"))
 
 
 def test_labels_are_asked_at_once_only_where_all_prompts_have_single_tokens():
-    single = Labels(True, (7,), ((1,), (2,)), ((7, 1), (7, 2)))
-    many = Labels(False, (), (), ((1, 2), (3,)))
-    assert [[tail.labels for tail in row] for row in tails([single, single])] == [[((1,), (2,))]] * 2
-    rows = tails([single, many])
-    assert [[(tail.tokens, tail.scored) for tail in row] for row in rows] == [
+    single = LabelTokens(True, (7,), ((1,), (2,)), ((7, 1), (7, 2)))
+    many = LabelTokens(False, (), (), ((1, 2), (3,)))
+    assert [[each.labels for each in row] for row in plan_continuations([single, single])] == [
+        [((1,), (2,))]
+    ] * 2
+    rows = plan_continuations([single, many])
+    assert [[(each.tokens, each.scored) for each in row] for row in rows] == [
         [((7, 1), 2), ((7, 2), 2)],
         [((1, 2), 2), ((3,), 1)],
     ]
-    table = chosen(rows, [np.log([0.5, 0.4]), np.log([0.5, 0.6]), np.log([0.3, 0.1]), np.log([0.09])], 2)
+    answers = [[np.log([0.5, 0.4]), np.log([0.5, 0.6])], [np.log([0.3, 0.1]), np.log([0.09])]]
+    table = normalize_labels(rows, answers)
     np.testing.assert_allclose(np.exp(table), [[0.4, 0.6], [0.25, 0.75]])
-    assert chosen([], [], 3).shape == (0, 3)
 
 
 @given(st.text(st.sampled_from([*ALPHABET, "😀", "ก"]), max_size=40), st.integers(0, 12))
@@ -307,6 +314,6 @@ def test_a_text_is_cut_to_its_start_between_characters(text, limit):
 
 
 CUTS = {
-    kind: Tokens(KINDS[kind](), kind)
+    kind: CachedTokenizer(KINDS[kind](), kind)
     for kind in ("tiny", "byte-fallback", "unigram, dummy prefix", "wordpiece")
 }

@@ -17,8 +17,7 @@ from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.classifier import ClassifierJudge
 from crosslens.multilingual.judges.messages import Message, Passage, Seam
-from crosslens.multilingual.prompts import parse_prompt
-from crosslens.pipeline import watch
+from crosslens.multilingual.prompts import Prompt
 from tiny.tokenizers import make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -137,10 +136,10 @@ def test_scores_are_the_logits_of_plain_code_alone_and_in_a_batch(folder, kind):
 
 def test_a_pair_has_the_token_types_of_its_model(folder):
     judge = load(folder("bert"))
-    encoded = judge._encoded(paired("a query", "a passage"))
+    encoded = judge.encode(paired("a query", "a passage"))
     assert encoded == dict(judge.tokenizer("a query", "a passage"))
     assert set(encoded["token_type_ids"]) == {0, 1}
-    assert "token_type_ids" not in load(folder("xlmr"))._encoded(paired("a query", "a passage"))
+    assert "token_type_ids" not in load(folder("xlmr")).encode(paired("a query", "a passage"))
 
 
 @pytest.mark.parametrize("kind", ["xlmr", "llama"])
@@ -193,7 +192,7 @@ def test_the_passage_is_cut_to_the_context_and_the_query_never(folder):
     assert judge.context == 64  # 66 positions, of which RoBERTa keeps two
     before = Counter(judge.usage)
     query = "how long do cats sleep"
-    (cut, whole) = judge._encoded(paired(query, "cat " * 300)), judge._encoded(paired(query, "cat"))
+    (cut, whole) = judge.encode(paired(query, "cat " * 300)), judge.encode(paired(query, "cat"))
     spent = judge.usage - before
     assert spent["cut_passages"] == 1
     assert 60 <= len(cut["input_ids"]) <= 64
@@ -206,53 +205,28 @@ def test_the_passage_is_cut_to_the_context_and_the_query_never(folder):
     with pytest.raises(InputError, match="exceeds the context of 64"):
         judge.score([Message(("cats " * 80,))])
     short = load(folder("xlmr"), passage_tokens=5)
-    assert judge.tokenizer.decode(short._encoded(paired("q", "cat " * 50))["input_ids"]).count("cat") <= 5
+    assert judge.tokenizer.decode(short.encode(paired("q", "cat " * 50))["input_ids"]).count("cat") <= 5
     assert short.fingerprint != judge.fingerprint
 
 
 def test_one_input_or_two_and_no_more(folder):
     judge = load(folder("xlmr"))
     single = Message(("Is ", Passage("this"), " it?"), system="Judge.")
-    assert judge._encoded(single) == dict(judge.tokenizer("Judge.\n\nIs this it?"))
+    assert judge.encode(single) == dict(judge.tokenizer("Judge.\n\nIs this it?"))
     with pytest.raises(InputError, match="has 2 seams"):
         judge.score([Message(("a", Seam.SEAM, "b", Seam.SEAM, "c"))])
 
 
-def test_usage_progress_and_the_contract(folder):
+def test_usage_counts_every_token_but_padding(folder):
     judge = load(folder("xlmr"))
-    told = []
     judge.budget = 40
-    with watch(told.append):
-        judge.score(messages())
-    assert told[-1] == judge.usage["calls"] == len(PAIRS)
+    judge.score(messages())
     assert judge.usage["prompt_tokens"] == sum(len(judge.tokenizer(*pair)["input_ids"]) for pair in PAIRS)
-    assert judge.score([]).shape == (0,)
-    for ask in (
-        lambda: judge.choose(messages(), ("a", "b")),
-        lambda: judge.likelihood(messages(), ["x"] * 5),
-        lambda: judge.generate(messages()),
-    ):
-        with pytest.raises(InputError, match=r"it can: score"):
-            ask()
-
-
-def test_out_of_memory_halves_the_batch(folder, monkeypatch):
-    judge = load(folder("xlmr"))
-    expected = judge.score(messages())
-    scored = judge._scored
-
-    def scarce(inputs):
-        if len(inputs) > 1:
-            raise torch.OutOfMemoryError("out of memory")
-        return scored(inputs)
-
-    monkeypatch.setattr(judge, "_scored", scarce)
-    np.testing.assert_allclose(judge.score(messages()), expected, atol=1e-5)
 
 
 def test_a_prompt_with_a_seam_reaches_the_judge_as_a_pair(folder):
     where = folder("xlmr")
-    prompt = parse_prompt('asks = "score"\ntemplate = "{query}{seam}{passage}"', "cross")
+    prompt = Prompt.parse('asks = "score"\ntemplate = "{query}{seam}{passage}"', "cross")
     (scores,) = prompt.score(load(where), [(Item("q", "cats"), [Item("d", "The cat."), Item("e", "x")])])
     np.testing.assert_allclose(scores, plain(where, [("cats", "The cat."), ("cats", "x")])[:, 0], atol=1e-5)
 
@@ -408,9 +382,7 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
 
     torch.save(load_file(path), tmp_path / "pickled/pytorch_model.bin")
     path.unlink()
-    conversion = (
-        "has pickled weights only .*convert them once: python -c .*AutoModelForSequenceClassification"
-    )
-    with pytest.raises(InputError, match=conversion) as caught:
+    message = "has pickled weights only .*convert them once: python -c .*AutoModelForSequenceClassification"
+    with pytest.raises(InputError, match=message) as caught:
         load(str(tmp_path / "pickled"))
     assert "\n" not in str(caught.value)

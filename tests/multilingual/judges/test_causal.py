@@ -10,8 +10,7 @@ import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
-from crosslens.multilingual.judges.causal import CausalJudge, prefixes
-from crosslens.multilingual.judges.chats import texts
+from crosslens.multilingual.judges.causal import CausalJudge, group_prefixes
 from crosslens.multilingual.judges.messages import Message, Passage
 from crosslens.multilingual.prompts import load_prompt
 from hypothesis import given, settings
@@ -80,7 +79,7 @@ def test_choose_is_that_of_a_plain_loop_for_labels_of_one_and_many_tokens(judge,
         )
         for doc in DOCS
     ]
-    plans = [judge.tokens.labels(m.plain()[-16:], labels) for m in messages]
+    plans = [judge.tokens.plan_labels(m.plain(), labels) for m in messages]
     if plans[0].single:
         expected = [
             [
@@ -122,7 +121,7 @@ rows_of_tokens = st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=30).m
 @settings(max_examples=300, deadline=None)
 def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
     rows = [head + row for row in rows]
-    groups = prefixes(rows)
+    groups = group_prefixes(rows)
     assert sorted(n for _, members in groups for n in members) == list(range(len(rows)))
     for length, members in groups:
         assert len({rows[n][:length] for n in members}) == 1
@@ -133,8 +132,8 @@ def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
 
 def test_a_long_passage_is_cut_and_the_query_is_not(judge):
     short = copied(judge, passage_tokens=5)
-    (text,) = texts(
-        short, [Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1
+    (text,) = short.write_texts(
+        [Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1
     )
     assert text.endswith(" the query")
     assert short.tokens.count(text.removesuffix(" the query")) == 5
@@ -147,8 +146,8 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     small = copied(judge)
     small.context = 120
     long, tiny = "The cat sleeps all day and hunts at night. " * 9, "Le chat"
-    (text,) = texts(
-        small, [Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1
+    (text,) = small.write_texts(
+        [Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1
     )
     assert small.tokens.count(text) < 120
     first, second, third = text.removesuffix(" the query").split("|")
@@ -156,9 +155,9 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     assert first == third
     assert small.tokens.count(first) > 30
     with pytest.raises(InputError, match="too short for 20 passages"):
-        texts(small, [Message((*[Passage(long)] * 20, " the query"))], 1)
+        small.write_texts([Message((*[Passage(long)] * 20, " the query"))], 1)
     with pytest.raises(InputError, match="too short for one passage"):
-        texts(small, [Message((Passage(long), "cat " * 118))], 1)
+        small.write_texts([Message((Passage(long), "cat " * 118))], 1)
 
 
 def test_generate_continues_every_prompt_as_it_does_alone(judge):
@@ -184,16 +183,16 @@ def test_a_chat_template_goes_around_where_it_is_wanted(judge):
     chat.tokenizer = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
     chat.tokenizer.chat_template, chat.chats = TEMPLATE, True
     message = Message(("Is ", Passage("water"), " wet?"), system="Be brief.", answer="It", chat="auto")
-    assert texts(chat, [message], 1) == ["<system>Be brief.\n<user>Is water wet?\n<model>It"]
-    assert texts(judge, [message], 1) == ["Be brief.\n\nIs water wet?It"]
+    assert chat.write_texts([message], 1) == ["<system>Be brief.\n<user>Is water wet?\n<model>It"]
+    assert judge.write_texts([message], 1) == ["Be brief.\n\nIs water wet?It"]
     never = Message(("Is it?",), chat="never")
-    assert texts(chat, [never], 1) == ["Is it?"]
+    assert chat.write_texts([never], 1) == ["Is it?"]
     chat.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
     )
-    assert texts(chat, [message], 1) == ["<user>Be brief.\n\nIs water wet?\n<model>It"]
+    assert chat.write_texts([message], 1) == ["<user>Be brief.\n\nIs water wet?\n<model>It"]
     with pytest.raises(InputError, match="has no chat template"):
-        texts(judge, [Message(("Is it?",), chat="always")], 1)
+        judge.write_texts([Message(("Is it?",), chat="always")], 1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gemma2", "gpt2", "neox", "cohere"])
@@ -228,16 +227,16 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
     messages = [Message((Passage(doc.text), "\nA question about cats. Is it? Answer:")) for doc in DOCS]
     expected = [
         [np.logaddexp.reduce([plain(judge, m.plain(), judge.tokenizer.decode([t]))[0] for t in ids])
-         for ids in judge.tokens.labels("Answer:", ("Yes", "No")).ids]
+         for ids in judge.tokens.plan_labels("Answer:", ("Yes", "No")).ids]
         for m in messages
     ]  # fmt: skip
     np.testing.assert_allclose(
         judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4
     )
-    assert judge._head.way is not None
+    assert judge.head.way is not None
     mean = [np.mean(plain(judge, m.plain(), " Yes, it is")) for m in messages]
     np.testing.assert_allclose(judge.likelihood(messages, [" Yes, it is"] * len(DOCS)), mean, rtol=1e-3)
-    judge._head.way = None  # as for an architecture whose head cannot be told apart
+    judge.head.way = None  # as for an architecture whose head cannot be told apart
     np.testing.assert_allclose(
         judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4
     )

@@ -150,7 +150,7 @@ def normalised(rows):
 
 
 def test_the_encoder_reads_the_end_of_its_input(judge):
-    (ids,) = judge._read(messages()[1:2])
+    (ids,) = judge.encode(messages()[1:2])
     assert judge.tokenizer.convert_ids_to_tokens(ids)[-1] == "</s>"
     assert ids == tuple(judge.tokenizer(messages()[1].plain())["input_ids"])
 
@@ -160,7 +160,7 @@ def test_the_encoder_reads_the_end_of_its_input(judge):
     "labels", [("true", "false"), ("A", "B", "C", "D"), ("how long do cats", "Le chat dort")]
 )
 def test_choose_is_that_of_plain_code(judge, labels, answer):
-    plan = judge.tokens.labels(answer, labels)
+    plan = judge.tokens.plan_labels(answer, labels)
     asked = messages(answer)
     if plan.single:
         expected = [
@@ -176,8 +176,8 @@ def test_choose_is_that_of_plain_code(judge, labels, answer):
 
 
 def test_labels_of_one_and_of_many_tokens_are_both_tested(judge):
-    assert not judge.tokens.labels("", ("how long do cats", "Le chat dort")).single
-    assert judge.tokens.labels("", ("A", "B", "C", "D")).single
+    assert not judge.tokens.plan_labels("", ("how long do cats", "Le chat dort")).single
+    assert judge.tokens.plan_labels("", ("A", "B", "C", "D")).single
 
 
 def test_likelihood_is_that_of_plain_code_and_targets_carry_no_end(judge):
@@ -200,17 +200,16 @@ def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge
     asked = messages()
     expected = judge.choose(asked, ("true", "false"))
     said = judge.likelihood(asked, ["how long?"] * 4)
-    assert judge._head.plain
+    assert judge.head.plain
     other = copied(judge)
-    other._head = other._found_head()
-    other._head.way = None
+    other.head.way = None
     np.testing.assert_allclose(other.choose(asked, ("true", "false")), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(other.likelihood(asked, ["how long?"] * 4), said, rtol=1e-4)
 
 
 def test_equal_inputs_are_encoded_once(judge):
     asked = messages()[:1]
-    length = len(judge._read(asked)[0])
+    length = len(judge.encode(asked)[0])
     for many in (1, 5):
         before = Counter(judge.usage)
         judge.likelihood(asked * many, ["how long?", "x", "кошка", "true", "Yes"][:many])
@@ -245,7 +244,7 @@ def test_generate_says_what_the_model_says_to_each_prompt_alone(judge):
 
 def test_passages_are_cut_and_queries_are_not(judge):
     short = copied(judge, passage_tokens=3)
-    (ids,) = short._read([Message((Passage("The cat sleeps all day"), " the query"))])
+    (ids,) = short.encode([Message((Passage("The cat sleeps all day"), " the query"))])
     text = judge.tokenizer.decode(ids, skip_special_tokens=True)
     assert text.endswith("the query")
     assert "day" not in text
@@ -264,41 +263,14 @@ def test_only_absolute_positions_limit_the_prompt(judge):
         judge.generate(messages(), max_new_tokens=200)
 
 
-def test_out_of_memory_halves_the_batch(judge, monkeypatch):
-    expected = judge.choose(messages(), ("true", "false"))
-    small = copied(judge)
-    decoded, sizes = small._decoded, []
-
-    def scarce(inputs, *rest):
-        sizes.append(len(inputs))
-        if len(inputs) > 1:
-            raise torch.OutOfMemoryError("out of memory")
-        return decoded(inputs, *rest)
-
-    monkeypatch.setattr(small, "_decoded", scarce)
-    np.testing.assert_allclose(small.choose(messages(), ("true", "false")), expected, rtol=1e-4, atol=1e-5)
-    assert sizes[0] > 1
-
-
-def test_progress_counts_questions_and_the_contract_is_kept(judge):
-    told = []
-    mine = copied(judge)
-    with watch(told.append):
-        mine.choose(messages(), ("true", "false"))
-        mine.choose(messages(), ("how long do cats", "Le chat dort"))
-        mine.likelihood(messages(), ["x"] * 4)
-        mine.generate(messages(), max_new_tokens=2)
-    assert told[-1] == 16
-    assert told == sorted(told)
-    assert mine.choose([], ("true", "false")).shape == (0, 2)
-    assert mine.likelihood([], []).shape == (0,)
-    assert mine.generate([]) == []
-    with pytest.raises(InputError, match="cannot answer `score`"):
-        mine.score(messages())
+def test_progress_counts_questions_whatever_labels_are_made_of(judge):
+    seen = []
+    with watch(seen.append):
+        judge.choose(messages(), ("true", "false"))
+        judge.choose(messages(), ("how long do cats", "Le chat dort"))
+    assert seen == [*range(1, 9)]
     with pytest.raises(InputError, match="has no tokens"):
-        mine.likelihood(messages()[:1], [""])
-    assert copied(judge, passage_tokens=5).fingerprint != mine.fingerprint
-    assert not mine.chats
+        judge.likelihood(messages()[:1], [""])
 
 
 def test_a_chat_template_goes_around_where_there_is_one(judge):
@@ -310,7 +282,7 @@ def test_a_chat_template_goes_around_where_there_is_one(judge):
         chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %} Relevant:",
     )
     chatting = Seq2SeqJudge(judge.model, tokenizer, "tiny", "0", passage_tokens=384, device=judge.device)
-    (ids,) = chatting._read([Message(("how long?",), answer="A", chat="auto")])
+    (ids,) = chatting.encode([Message(("how long?",), answer="A", chat="auto")])
     assert ids == tuple(tokenizer("user: how long? Relevant:", add_special_tokens=False)["input_ids"])
     with pytest.raises(InputError, match="has no chat template"):
         judge.choose([Message(("how long?",), chat="always")], ("true", "false"))

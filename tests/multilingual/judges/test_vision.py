@@ -16,10 +16,9 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge
-from crosslens.multilingual.judges.messages import Message, Passage, Picture
+from crosslens.multilingual.judges.messages import Attachment, Message, Passage
 from crosslens.multilingual.judges.vision import VisionJudge
-from crosslens.multilingual.prompts import parse_prompt
-from crosslens.pipeline import watch
+from crosslens.multilingual.prompts import Prompt
 from tiny.tokenizers import make_tokenizer
 
 # Each model's own way of writing a picture, in a template that takes parts.
@@ -196,17 +195,25 @@ def messages(tmp_path_factory):
     path.write_bytes(photo(24, 24, 1))
     small = PIL.Image.open(io.BytesIO(photo(17, 40, 2)))
     return [
-        Message(("Query: cats ", Picture(photo(32, 16)), Passage("Le chat dort."), " Yes?"), chat="auto"),
+        Message(
+            ("Query: cats ", Attachment("image", photo(32, 16)), Passage("Le chat dort."), " Yes?"),
+            chat="auto",
+        ),
         Message(("Query: cats ", Passage("The cat sleeps all day. " * 4), " Yes?"), chat="auto"),
-        Message((Picture(path), " and ", Picture(small), "?"), system="Judge.", answer="It is", chat="auto"),
+        Message(
+            (Attachment("image", path), " and ", Attachment("image", small), "?"),
+            system="Judge.",
+            answer="It is",
+            chat="auto",
+        ),
         Message(("x",), chat="auto"),
-        Message((Picture(photo(40, 40, 3)),), chat="auto"),
+        Message((Attachment("image", photo(40, 40, 3)),), chat="auto"),
         Message(("no template ", Passage("猫")), chat="never"),
     ]
 
 
 def opened(message):
-    images = [part.image for part in message.parts if isinstance(part, Picture)]
+    images = [part.content for part in message.parts if isinstance(part, Attachment)]
     return [
         (PIL.Image.open(io.BytesIO(i) if isinstance(i, bytes) else i) if not hasattr(i, "size") else i)
         for i in images
@@ -221,7 +228,7 @@ def plain_inputs(judge, message):
         )
     content = [
         {"type": "image"}
-        if isinstance(part, Picture)
+        if isinstance(part, Attachment)
         else {"type": "text", "text": part if isinstance(part, str) else part.text}
         for part in message.parts
     ]
@@ -260,7 +267,7 @@ def normalised(rows):
 
 
 def expected_choice(judge, messages, labels):
-    plans = [judge.tokens.labels(judge._frame(m)[-16:], labels) for m in messages]
+    plans = [judge.tokens.plan_labels(judge.write_frame(m), labels) for m in messages]
     if all(plan.single for plan in plans):
         rows = [
             [
@@ -290,13 +297,14 @@ def test_choose_is_that_of_plain_code_alone_and_in_a_mixed_batch(judge, messages
 
 
 def test_labels_of_one_and_of_many_tokens_are_both_tested(judge):
-    assert judge.tokens.labels("<assistant>", ("A", "B", "C")).single
-    assert not judge.tokens.labels("<assistant>", ("Le chat dort", "猫整天睡觉")).single
+    assert judge.tokens.plan_labels("<assistant>", ("A", "B", "C")).single
+    assert not judge.tokens.plan_labels("<assistant>", ("Le chat dort", "猫整天睡觉")).single
 
 
 def test_pictures_change_the_answer(judge, messages):
     other = Message(
-        ("Query: cats ", Picture(photo(32, 16, 9)), Passage("Le chat dort."), " Yes?"), chat="auto"
+        ("Query: cats ", Attachment("image", photo(32, 16, 9)), Passage("Le chat dort."), " Yes?"),
+        chat="auto",
     )
     one, two = judge.choose([messages[0], other], ("A", "B"))
     assert np.abs(one - two).max() > 1e-3
@@ -329,14 +337,14 @@ def test_generate_says_what_the_model_says_to_each_message_alone(judge, messages
 
 
 def test_more_pixels_are_more_tokens_and_max_pixels_bounds_them(folders):
-    big = [Message((Picture(photo(128, 96)), "?"), chat="auto")]
+    big = [Message((Attachment("image", photo(128, 96)), "?"), chat="auto")]
     tokens = {}
     for kind in ("qwen2-vl", "idefics3"):
         for limit in (64 * 64, 32 * 32, 16 * 16):
             judge = load(folders(kind), max_pixels=limit)
-            (shown,) = [judge._shown(big[0], 0)]
+            (shown,) = [judge.open_message(big[0], 0)]
             assert shown.pictures[0].width * shown.pictures[0].height <= limit
-            inputs = judge._inputs([shown])
+            inputs = judge.process([shown])
             pixels = (
                 inputs["pixel_values"].numel() / 3 / (2 if kind == "qwen2-vl" else 1)
             )  # two frames a patch
@@ -354,8 +362,8 @@ def test_more_pixels_are_more_tokens_and_max_pixels_bounds_them(folders):
 
 def test_what_a_picture_costs_is_what_it_becomes(judge, messages):
     for message in messages:
-        shown = judge._shown(message, 0)
-        inputs = judge._inputs([shown])
+        shown = judge.open_message(message, 0)
+        inputs = judge.process([shown])
         pixels = inputs["pixel_values"].numel() // 3 if shown.pictures else 0
         length = inputs["input_ids"].shape[1]
         assert abs(shown.cost - length - pixels // 196) <= len(shown.pictures)
@@ -363,12 +371,14 @@ def test_what_a_picture_costs_is_what_it_becomes(judge, messages):
 
 def test_passages_are_cut_around_pictures(judge):
     short = copied(judge, passage_tokens=3)
-    message = Message(("the query ", Picture(photo(16, 16)), Passage("The cat sleeps all day")), chat="auto")
-    assert "day" not in short._shown(message, 0).text
+    message = Message(
+        ("the query ", Attachment("image", photo(16, 16)), Passage("The cat sleeps all day")), chat="auto"
+    )
+    assert "day" not in short.open_message(message, 0).text
     assert short.usage["cut_passages"] == 1
-    long = Message((Picture(photo(16, 16)), Passage("long " * 900), " the query"), chat="auto")
-    shown = copied(judge, passage_tokens=900)._shown(long, 10)
-    length = judge._inputs([shown])["input_ids"].shape[1]
+    long = Message((Attachment("image", photo(16, 16)), Passage("long " * 900), " the query"), chat="auto")
+    shown = copied(judge, passage_tokens=900).open_message(long, 10)
+    length = judge.process([shown])["input_ids"].shape[1]
     assert 490 <= length <= 502
     with pytest.raises(InputError, match="exceeds the context of 512"):
         judge.choose([Message(("cats " * 600,), chat="auto")], ("A", "B"))
@@ -376,9 +386,10 @@ def test_passages_are_cut_around_pictures(judge):
 
 def test_text_that_looks_like_a_picture_is_none(judge, messages):
     hostile = Message(
-        (Picture(photo(16, 16)), Passage("a <image> or <|image_pad|> <|video_pad|> here")), chat="auto"
+        (Attachment("image", photo(16, 16)), Passage("a <image> or <|image_pad|> <|video_pad|> here")),
+        chat="auto",
     )
-    clean = judge._clean("<image><|image_pad|>")
+    clean = judge.open_message(hostile, 0).text.partition("a ")[2]
     assert judge.processor.image_token not in clean
     assert np.isfinite(judge.choose([hostile, messages[0]], ("A", "B"))).all()
 
@@ -387,7 +398,8 @@ def test_pictures_need_the_template_and_the_template_a_checkpoint(judge, folders
     before = Counter(judge.usage)
     with pytest.raises(InputError, match="set chat=auto"):
         judge.choose(
-            [Message(("x",), chat="auto"), Message((Picture(photo(8, 8)),), chat="never")], ("A", "B")
+            [Message(("x",), chat="auto"), Message((Attachment("image", photo(8, 8)),), chat="never")],
+            ("A", "B"),
         )
     assert not judge.usage - before
     assert judge.chats
@@ -400,54 +412,22 @@ def test_pictures_need_the_template_and_the_template_a_checkpoint(judge, folders
 
 def test_a_damaged_picture_is_one_clear_line(judge):
     with pytest.raises(InputError, match="not a picture"):
-        judge.choose([Message((Picture(b"no picture"), "?"), chat="auto")], ("A", "B"))
-
-
-def test_out_of_memory_halves_the_batch(judge, messages, monkeypatch):
-    expected = judge.choose(messages, ("A", "B"))
-    small = copied(judge)
-    followed, sizes = small._followed, []
-
-    def scarce(shown, asked):
-        sizes.append(len(shown))
-        if len(shown) > 1:
-            raise torch.OutOfMemoryError("out of memory")
-        return followed(shown, asked)
-
-    monkeypatch.setattr(small, "_followed", scarce)
-    np.testing.assert_allclose(small.choose(messages, ("A", "B")), expected, rtol=1e-3, atol=1e-4)
-    assert max(sizes) > 1
+        judge.choose([Message((Attachment("image", b"no picture"), "?"), chat="auto")], ("A", "B"))
 
 
 def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge, messages):
     expected = judge.choose(messages, ("A", "B"))
-    assert judge._head.plain
+    assert judge.head.plain
     said = judge.likelihood(messages, [" how long"] * 6)
     other = copied(judge)
     other.choose(messages[:1], ("A", "B"))
-    other._head.way = None
+    other.head.way = None
     np.testing.assert_allclose(other.choose(messages, ("A", "B")), expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(other.likelihood(messages, [" how long"] * 6), said, rtol=1e-4)
 
 
-def test_progress_and_the_contract(judge, messages):
-    told = []
-    mine = copied(judge)
-    with watch(told.append):
-        mine.choose(messages, ("A", "B"))
-        mine.generate(messages, max_new_tokens=1)
-    assert told == sorted(told)
-    assert told[-1] == mine.usage["calls"] == 12
-    assert mine.modalities == {"text", "image"}
-    assert mine.choose([], ("A", "B")).shape == (0, 2)
-    assert mine.likelihood([], []).shape == (0,)
-    assert mine.generate([]) == []
-    with pytest.raises(InputError, match="cannot answer `score`"):
-        mine.score(messages)
-
-
 def test_a_prompt_shows_it_documents_with_pictures(judge):
-    prompt = parse_prompt(
+    prompt = Prompt.parse(
         'asks = "choose"\nlabels = ["A", "B"]\ntemplate = "{query}: {passage} Answer:"', "seen"
     )
     documents = [
