@@ -37,12 +37,12 @@ def split_sentences(text: str) -> Iterator[str]:
             yield line[begins:]
 
 
-def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
+def split_to_fit(text: str, fits: Callable[[str], bool]) -> list[str]:
     """A text in parts that fit, cut at clauses, else between words, else anywhere; joined they are the text again."""
     if fits(text) or len(text) < 2:
         return [text]
     at = _middle(text)
-    return [*split_text(text[:at], fits), *split_text(text[at:], fits)]
+    return [*split_to_fit(text[:at], fits), *split_to_fit(text[at:], fits)]
 
 
 def join_pieces(pieces: Sequence[str], most: int, *, lines: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ...errors import InputError, check_at_least
 from ..judges.base import Sampling
 from ..judges.local import TextGenerator, pad_rows, run_batches
 from ..languages import name_language, parse_language
-from .pieces import Piece, split_sentences, split_text, translate_pieces
+from .pieces import Piece, split_sentences, split_to_fit, translate_pieces
 
 LONGEST = 256  # tokens of a piece; these models were trained on sentences, and drop what comes after a few
 BUDGETS = (4096, 32768)  # padded tokens a batch, question and answer, on a CPU and on an accelerator
@@ -147,7 +147,7 @@ class TrainedTranslator:
             return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) <= most
 
         # A token has at least one byte: short sentences need not be counted.
-        parts = [sentence] if len(sentence.encode()) < most else split_text(sentence, fits)
+        parts = [sentence] if len(sentence.encode()) < most else split_to_fit(sentence, fits)
         self.usage["split_sentences"] += len(parts) > 1
         return parts
 

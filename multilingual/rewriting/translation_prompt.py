@@ -17,7 +17,7 @@ from ..judges.answers import drop_thoughts
 from ..judges.messages import Message
 from ..languages import name_language
 from ..prompts import Wording, load_wording
-from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_text, translate_pieces
+from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_to_fit, translate_pieces
 
 CHUNK = 1200  # characters that a model is shown at once
 APPETITE = 64_000  # characters
@@ -87,7 +87,7 @@ class PromptedTranslator:
             parts = [
                 part
                 for each in split_sentences(text)
-                for part in split_text(each, lambda part: len(part) <= CHUNK)
+                for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
             ]
             return list(join_pieces(parts, CHUNK, lines=self.judge.chats))
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from crosslens.multilingual.rewriting.pieces import join_pieces, split_sentences, split_text, translate_pieces
+from crosslens.multilingual.rewriting.pieces import (
+    join_pieces,
+    split_sentences,
+    split_to_fit,
+    translate_pieces,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +21,7 @@ def test_pieces_joined_are_the_text(text):
     whole = list(split_sentences(text))
     assert "".join(whole) == text
     assert all(whole)
-    parts = [part for each in whole for part in split_text(each, lambda part: len(part) <= 5)]
+    parts = [part for each in whole for part in split_to_fit(each, lambda part: len(part) <= 5)]
     assert "".join(parts) == text
     assert all(len(part) <= 5 for part in parts)
     for lines in (True, False):
