@@ -118,7 +118,7 @@ class SeenIds:
         key = hash_text(id)
         if key in self._latest:
             return True
-        place = int(np.searchsorted(self._sorted, np.uint64(key)))
+        place = int(self._sorted.searchsorted(np.uint64(key)))
         if place < len(self._sorted) and int(self._sorted[place]) == key:
             return True
         self._latest.add(key)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from ...errors import InputError, list_few
 from ...items import Item, SeenIds
 from ...runs import Qrels
-from .records import Rows, parse_record
+from .records import Record, Rows
 from .topics import Source, check_topic_languages
 
 T = TypeVar("T")
@@ -113,11 +113,11 @@ class FileCollection:
         return self.read_items("documents", self.document_rows(), self.read_document)
 
     def document_rows(self) -> Rows:
-        """The rows of all documents; a line of JSON may be left as bytes."""
+        """The rows of all documents with their places: lines of JSON, or what `read_document` takes."""
         raise NotImplementedError
 
     def read_document(self, row: Any) -> Item | None:
-        """The document of a row, lines of JSON parsed; None leaves it out, `InputError` says what is wrong with it."""
+        """The document of a row, a `Record` where it was a line; None leaves it out, `InputError` names what is wrong."""
         raise NotImplementedError
 
     def read_items(self, what: str, rows: Rows, read: Callable[[Any], Item | None]) -> Iterator[Item]:
@@ -126,7 +126,7 @@ class FileCollection:
         seen = SeenIds()
         for place, row in rows:
             try:
-                item = read(parse_record(row) if type(row) is bytes else row)
+                item = read(Record.parse(row) if type(row) is bytes else row)
                 if item is not None and seen.add(item.id):
                     raise InputError(f"the id {item.id!r} occurs a second time")
             except InputError as error:

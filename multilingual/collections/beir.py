@@ -12,18 +12,7 @@ from ..languages import parse_language
 from .base import MissingPart
 from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import (
-    Record,
-    Rows,
-    join_title,
-    make_item,
-    read_id,
-    read_json_lines,
-    read_lang,
-    read_media,
-    read_meta,
-    read_text,
-)
+from .records import Record, Rows, make_item, read_json_lines
 
 _KNOWN = frozenset(["lang"])  # in the metadata
 
@@ -64,19 +53,15 @@ class Beir(PublishedCollection):
         return read_json_lines(self._find("corpus"))
 
     def read_document(self, record: Record) -> Item:
-        title = read_text(record, "title")
-        return self._read_item(
-            record, "document", title, join_title(title, read_text(record, "text")), self._lang
-        )
+        return self._read_item(record, "document", record.join_texts("title", "text"), self._lang)
 
     def query_rows(self) -> Rows:
         return read_json_lines(self._find("queries"))
 
     def read_query(self, record: Record) -> Item | None:
-        if self._split is not None and read_id(record, "_id") not in self._judged:
+        if self._split is not None and record.read_id("_id") not in self._judged:
             return None
-        title, text = read_text(record, "title"), read_text(record, "text")
-        return self._read_item(record, "query", title, text or None, None)
+        return self._read_item(record, "query", record.read_text("text") or None, None)
 
     def queries(self, **options: Any) -> list[Item]:
         """The queries that the split judges, or all of them where there are no judgements."""
@@ -97,12 +82,11 @@ class Beir(PublishedCollection):
         lacking = MissingPart if stem == "queries" else InputError
         raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self._root}")
 
-    def _read_item(
-        self, record: Record, what: str, title: str | None, text: str | None, lang: str | None
-    ) -> Item:
-        metadata = {} if record.get("metadata") is None else record["metadata"]
-        if not isinstance(metadata, dict):
-            raise InputError(f"metadata must be an object, not {type(metadata).__name__}")
-        meta = ({"title": title} if title else {}) | read_meta(metadata, _KNOWN)
-        media = read_media(metadata, self._root)
-        return make_item(what, read_id(record, "_id"), text, media, read_lang(metadata) or lang, meta)
+    def _read_item(self, record: Record, what: str, text: str | None, lang: str | None) -> Item:
+        given = {} if record.get("metadata") is None else record["metadata"]
+        if not isinstance(given, dict):
+            raise InputError(f"metadata must be an object, not {type(given).__name__}")
+        metadata = Record(given)
+        meta = record.read_texts("title") | metadata.read_meta(_KNOWN)
+        media = metadata.read_media(self._root)
+        return make_item(what, record.read_id("_id"), text, media, metadata.read_lang() or lang, meta)

@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_parquet
 from .published import PublishedCollection
-from .records import Record, Rows, read_id, read_text, require_text
+from .records import Record, Rows
 
 Domain = Literal[
     "aops", "biology", "earth_science", "economics", "leetcode", "pony", "psychology", "robotics",
@@ -38,21 +38,21 @@ class Bright(PublishedCollection):
         return self._read("long_documents" if self._long else "documents")
 
     def read_document(self, row: Record) -> Item | None:
-        id, text = read_id(row, "id"), read_text(row, "content")
-        return Item(id, text, None, "eng") if text and text.strip() else None
+        id, text = row.read_id(), row.join_texts("content")
+        return Item(id, text, None, "eng") if text else None
 
     def query_rows(self) -> Rows:
         return self._read("examples")
 
     def read_query(self, row: Record) -> Item:
-        id = read_id(row, "id")
+        id = row.read_id()
         excluded = [each for each in _read_ids(row, "excluded_ids") if each != "N/A"]
         meta = {"excluded_ids": excluded} if excluded else {}
-        return Item(id, require_text(row, "query", "question", id), None, "eng", meta)
+        return Item(id, row.require_text("query", "question", id), None, "eng", meta)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
         key = "gold_ids_long" if self._long else "gold_ids"
-        judged = {read_id(row, "id"): dict.fromkeys(_read_ids(row, key), 1) for _, row in self.query_rows()}
+        judged = {row.read_id(): dict.fromkeys(_read_ids(row, key), 1) for _, row in self.query_rows()}
         return {id: grades for id, grades in judged.items() if grades}
 
     def _read(self, folder: str) -> Rows:

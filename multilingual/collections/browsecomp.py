@@ -8,7 +8,7 @@ from ...items import Item
 from ...runs import read_qrels
 from .files import read_parquet, read_table
 from .published import PublishedCollection
-from .records import Record, Rows, read_id, read_text
+from .records import Record, Rows
 
 
 class BrowseCompPlus(PublishedCollection):
@@ -34,15 +34,14 @@ class BrowseCompPlus(PublishedCollection):
         return read_parquet(self.files.get_all("train-*.parquet"))
 
     def read_document(self, row: Record) -> Item | None:
-        text, url = read_text(row, "text"), read_text(row, "url")
-        meta = {"url": url} if url else {}
-        return Item(read_id(row, "docid"), text, None, None, meta) if text and text.strip() else None
+        text = row.join_texts("text")
+        return Item(row.read_id("docid"), text, None, None, row.read_texts("url")) if text else None
 
     def query_rows(self) -> Rows:
         return read_table(self.files.get_one("topics-qrels/queries.tsv"), ("id", "text"))
 
     def read_query(self, row: Record) -> Item:
-        return Item(read_id(row, "id"), row["text"], None, "eng")
+        return Item(row.read_id(), row["text"], None, "eng")
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
         return read_qrels(self.files.get_one(f"topics-qrels/{self._qrels}"))[0]

@@ -10,7 +10,7 @@ from ...runs import read_qrels
 from ..languages import parse_language
 from .files import read_table
 from .published import PublishedCollection
-from .records import Record, Rows, join_title, read_id, read_json_lines, read_text
+from .records import Record, Rows, read_json_lines
 
 NAMES = {"hau": ("hausa", "ha"), "som": ("somali", "so"), "swa": ("swahili", "sw"), "yor": ("yoruba", "yo")}
 # Passages as the project's README has them.
@@ -49,9 +49,8 @@ class Ciral(PublishedCollection):
         return read_json_lines(*self.files.get_all(f"{folder}/{self._language}_passages.jsonl"))
 
     def read_document(self, record: Record) -> Item:
-        meta = {key: value for key in ("title", "url") if (value := read_text(record, key))}
-        text = join_title(meta.get("title"), read_text(record, "text"))
-        return Item(read_id(record, "docid"), text, None, self._code, meta)
+        text, meta = record.join_texts("title", "text"), record.read_texts("title", "url")
+        return Item(record.read_id("docid"), text, None, self._code, meta)
 
     def query_rows(self) -> Rows:
         name = f"topics.ciral-v1.0-{self._short}-{self._split}.tsv"
@@ -59,7 +58,7 @@ class Ciral(PublishedCollection):
         return read_table(path, ("id", "text"))
 
     def read_query(self, row: Record) -> Item:
-        return Item(read_id(row, "id"), row["text"], None, "eng")
+        return Item(row.read_id(), row["text"], None, "eng")
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
         pools = "-pools" if self._pools else ""

@@ -11,19 +11,7 @@ from ...items import Item
 from ...runs import Qrels, read_qrels
 from ..languages import parse_language
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection
-from .records import (
-    Record,
-    Rows,
-    join_title,
-    make_item,
-    read_id,
-    read_json_lines,
-    read_lang,
-    read_media,
-    read_meta,
-    read_text,
-    require_text,
-)
+from .records import Record, Rows, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
@@ -68,12 +56,12 @@ class Directory(FileCollection):
         return read_json_lines(self._docs)
 
     def read_document(self, record: Record) -> Item:
-        text = join_title(read_text(record, "title"), read_text(record, "text"))
-        meta = read_meta(record)
+        text = record.join_texts("title", "text")
+        meta = record.read_meta()
         if "time" not in meta and "date" in meta:
             meta["time"] = meta.pop("date")
-        media = read_media(record, self.root)
-        return make_item("document", read_id(record, "id"), text, media, read_lang(record), meta)
+        media = record.read_media(self.root)
+        return make_item("document", record.read_id(), text, media, record.read_lang(), meta)
 
     def queries(
         self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
@@ -125,10 +113,10 @@ class Directory(FileCollection):
         return found[0] if found else None
 
     def _read_flat(self, record: Record, topics: TopicReader) -> Item:
-        id = read_id(record, "id")
+        id = record.read_id()
         if topics.source not in (None, "original"):
             raise InputError(f"topic {id!r} has no {topics.source} translation: it is not in NeuCLIR's form")
-        parts: list[str | None] = [require_text(record, key, "topic", id) for key in topics.fields]
-        text = "\n".join(part for part in parts or [read_text(record, "text")] if part) or None
-        media = read_media(record, self.root)
-        return make_item("topic", id, text, media, read_lang(record), read_meta(record))
+        parts: list[str | None] = [record.require_text(key, "topic", id) for key in topics.fields]
+        text = "\n".join(part for part in parts or [record.read_text("text")] if part) or None
+        media = record.read_media(self.root)
+        return make_item("topic", id, text, media, record.read_lang(), record.read_meta())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...errors import InputError, unknown_name
+from ...errors import unknown_name
 from ...items import Item
 from ..languages import parse_language
 from .base import CollectionCounts, check_count
 from .published import PublishedCollection
-from .records import Record, Rows, join_title, read_id, read_json_lines, read_text, require_text
+from .records import Record, Rows, read_json_lines
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
@@ -44,8 +44,7 @@ class Eclektic(PublishedCollection):
             id, lang, text = _read_article(record)
             if ids.setdefault((lang, text), id) != id:
                 return None
-            meta = {key: value for key in ("title", "url") if (value := read_text(record, key))}
-            return Item(id, text, None, lang, meta)
+            return Item(id, text, None, lang, record.read_texts("title", "url"))
 
         return self.read_items("documents", self.query_rows(), read)
 
@@ -71,7 +70,7 @@ class Eclektic(PublishedCollection):
 
     def read_query(self, record: Record) -> Item:
         id, own, _ = _read_article(record)
-        text = require_text(record, f"{self._lang}_q" if self._lang else "question", "question", id)
+        text = record.require_text(f"{self._lang}_q" if self._lang else "question", "question", id)
         return Item(id, text, None, parse_language(self._lang or own), {"original_lang": own})
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
@@ -87,12 +86,10 @@ class Eclektic(PublishedCollection):
 
 def _read_article(record: Record) -> tuple[str, str, str]:
     """The question's id, and the language and text of its article."""
-    id = read_id(record, "q_id")
-    lang = read_text(record, "original_lang")
-    text = join_title(read_text(record, "title"), require_text(record, "content", "question", id))
-    if not lang:
-        raise InputError(f"question {id!r} has no original_lang")
-    return id, parse_language(lang), text or ""
+    id = record.read_id("q_id")
+    lang = record.require_text("original_lang", "question", id)
+    record.require_text("content", "question", id)
+    return id, parse_language(lang), record.join_texts("title", "content") or ""
 
 
 def _find_code(given: str) -> str:

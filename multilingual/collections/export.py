@@ -16,7 +16,7 @@ from ...errors import InputError, check_known
 from ...items import Item
 from ...media.modalities import to_file
 from .base import Collection, media_to_json, read_if_present
-from .records import read_meta
+from .records import Record
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]
@@ -148,7 +148,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> int:
 
 def _split_title(item: Item) -> tuple[str | None, str | None, dict[str, object]]:
     """Title, the rest of the text, the other metadata."""
-    meta = read_meta(item.meta)
+    meta = Record(item.meta).read_meta()
     title = meta.pop("title", None)
     if isinstance(title, str) and title.strip() and item.text is not None:
         if item.text == title:

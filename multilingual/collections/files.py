@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import InputError
 from ...files import read_lines
 from .base import MissingPart
-from .records import Rows, read_id
+from .records import Record, Rows
 
 
 class DatasetFiles:
@@ -97,7 +97,7 @@ class DatasetFiles:
 
 
 def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
-    """The rows of Parquet files as dicts; `InputError` on a damaged file."""
+    """The rows of Parquet files; `InputError` on a damaged file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -108,13 +108,13 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
                 for rows in file.iter_batches(batch_size=batch):
                     for row in rows.to_pylist():
                         number += 1
-                        yield f"{path}: row {number}", row
+                        yield f"{path}: row {number}", Record(row)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"cannot read {path} after row {number}: {_first_line(error)}") from None
 
 
 def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header: bool = False) -> Rows:
-    """The rows of a file of columns, separated by tabs without quoting, or by white space, as dicts.
+    """The rows of a file of columns, separated by tabs without quoting, or by white space.
 
     The last column keeps what tabs it holds.
     """
@@ -127,7 +127,7 @@ def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header:
             raise InputError(
                 f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}"
             )
-        yield f"{path}:{number}", dict(zip(columns, fields, strict=True))
+        yield f"{path}:{number}", Record(zip(columns, fields, strict=True))
 
 
 def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, dict[str, int]]:
@@ -138,7 +138,7 @@ def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, d
             value = float(row[grade])
             if not value.is_integer():
                 raise ValueError
-            judged.setdefault(read_id(row, query), {})[read_id(row, doc)] = int(value)
+            judged.setdefault(row.read_id(query), {})[row.read_id(doc)] = int(value)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
         except (KeyError, TypeError, ValueError):

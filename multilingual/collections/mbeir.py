@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import Record, Rows, make_item, read_id, read_json_lines, read_path, read_text
+from .records import Record, Rows, make_item, read_json_lines
 
 
 class MBeir(PublishedCollection):
@@ -53,6 +53,6 @@ class MBeir(PublishedCollection):
         return read_judgements(rows, "qid", "did", "grade")
 
     def _read_item(self, record: Record, id: str, text: str, image: str, what: str) -> Item:
-        words = read_text(record, text) or None
-        media = {"image": read_path(record, image, self.files.directory, "image")}
-        return make_item(what, read_id(record, id), words, media, "eng" if words else None, {})
+        words = record.read_text(text) or None
+        media = {"image": record.read_path(image, self.files.directory, "image")}
+        return make_item(what, record.read_id(id), words, media, "eng" if words else None, {})

@@ -11,7 +11,7 @@ from ..languages import parse_language
 from .base import MissingPart
 from .files import read_table
 from .published import PublishedCollection
-from .records import Record, Rows, join_title, read_id, read_json_lines, read_text
+from .records import Record, Rows, read_json_lines
 
 # Passages as the project's README has them; it has none for German and Yoruba, which came later.
 PASSAGES = dict(
@@ -50,9 +50,8 @@ class Miracl(PublishedCollection):
         return read_json_lines(*self.files.get_all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
 
     def read_document(self, record: Record) -> Item:
-        title = read_text(record, "title")
-        text = join_title(title, read_text(record, "text"))
-        return Item(read_id(record, "docid"), text, None, self._code, {"title": title} if title else {})
+        text, meta = record.join_texts("title", "text"), record.read_texts("title")
+        return Item(record.read_id("docid"), text, None, self._code, meta)
 
     def query_rows(self) -> Rows:
         name = f"topics.miracl-v1.0-{self._lang}-{self._split}.tsv"
@@ -60,7 +59,7 @@ class Miracl(PublishedCollection):
         return read_table(path, ("id", "text"))
 
     def read_query(self, row: Record) -> Item:
-        return Item(read_id(row, "id"), row["text"], None, self._code)
+        return Item(row.read_id(), row["text"], None, self._code)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
         if self._split.startswith("test"):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 import sys
 import unicodedata
-import zlib
 from collections.abc import Iterable
 from functools import cache, cached_property
 from itertools import count, groupby
@@ -21,7 +19,7 @@ from ..languages import parse_language
 from .base import CollectionCounts, check_count
 from .files import DatasetFiles
 from .published import PublishedCollection
-from .records import Record, Rows, join_title, read_id, read_json_lines, read_text, require_text
+from .records import Record, Rows, read_json_lines, read_raw_lines
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
@@ -81,13 +79,12 @@ class Mkqa(PublishedCollection):
         return read_json_lines(self.files.get_one("mkqa.jsonl.gz", "mkqa.jsonl"))
 
     def read_query(self, record: Record) -> Item | None:
-        id = read_id(record, "example_id")
+        id = record.read_id("example_id")
         answers = self._read_answers(record, id)
         if not answers:
             return None
-        queries = record.get("queries")
-        queries = queries if isinstance(queries, dict) else {}
-        text = require_text(queries, self._lang, "question", id, f"wording in {self._lang}")
+        queries = record["queries"] if isinstance(record.get("queries"), dict) else {}
+        text = Record(queries).require_text(self._lang, "question", id, f"wording in {self._lang}")
         return Item(id, text, None, parse_language(self._lang), {"answers": answers})
 
     def document_rows(self) -> Rows:
@@ -106,10 +103,9 @@ class Mkqa(PublishedCollection):
         return _read_dpr(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_json_lines(path)
 
     def read_document(self, record: Record) -> Item:
-        id = read_id(record, next((key for key in ("id", "_id", "docid") if key in record), "id"))
-        title, text = read_text(record, "title"), require_text(record, "text", "passage", id)
-        meta = {"title": title} if title and title.strip() else {}
-        return Item(id, join_title(title, text), None, self._code, meta)
+        id = record.read_id(next((key for key in ("id", "_id", "docid") if key in record), "id"))
+        record.require_text("text", "passage", id)
+        return Item(id, record.join_texts("title", "text"), None, self._code, record.read_texts("title"))
 
     def _read_answers(self, record: Record, id: str) -> list[str]:
         """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
@@ -125,7 +121,7 @@ class Mkqa(PublishedCollection):
             aliases = answer.get("aliases") or []
             if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
                 raise InputError(f"question {id!r}: aliases must be a list of texts")
-            found += [text for text in (read_text(answer, "text"), *aliases) if text and text.strip()]
+            found += [text for text in (Record(answer).read_text("text"), *aliases) if text and text.strip()]
         return list(dict.fromkeys(found))
 
     @cached_property
@@ -225,25 +221,18 @@ def _read_dpr(path: Path) -> Rows:
     columns = ["id", "text", "title"]
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig", newline=""
-        ) as lines:  # fmt: skip
-            rows = csv.reader(lines, delimiter="\t")
-            for row in rows:
-                first, number = number + 1, rows.line_num
-                if number > first:
-                    raise InputError(f"{path}:{first}: a quotation mark is not closed in its line")
-                if first == 1 and sorted(row) == sorted(columns):
-                    columns = row
-                elif row and len(row) != len(columns):
-                    raise InputError(f"{path}:{first}: not `{' TAB '.join(columns)}` but {len(row)} columns")
-                elif row:
-                    yield f"{path}:{first}", dict(zip(columns, row, strict=True))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
+        rows = csv.reader((line.decode("utf-8") for _, line in read_raw_lines(path)), delimiter="\t")
+        for row in rows:
+            first, number = number + 1, rows.line_num
+            if number > first:
+                raise InputError(f"{path}:{first}: a quotation mark is not closed in its line")
+            if first == 1 and sorted(row) == sorted(columns):
+                columns = row
+            elif row and len(row) != len(columns):
+                raise InputError(f"{path}:{first}: not `{' TAB '.join(columns)}` but {len(row)} columns")
+            elif row:
+                yield f"{path}:{first}", Record(zip(columns, row, strict=True))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text after line {number} ({error.reason})") from None
     except csv.Error as error:
         raise InputError(f"{path}:{number + 1}: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -71,11 +71,11 @@ class PublishedCollection(FileCollection):
         return check_collection(self, self.name, {} if self.sample else self.published)
 
     def query_rows(self) -> Rows:
-        """The rows of all queries; a line of JSON may be left as bytes."""
+        """The rows of all queries, as `document_rows`."""
         raise NotImplementedError
 
     def read_query(self, row: Any) -> Item | None:
-        """The query of a row, lines of JSON parsed; None leaves it out, `InputError` says what is wrong with it."""
+        """The query of a row, as `read_document`."""
         raise NotImplementedError
 
     def published_qrels(self) -> dict[str, dict[str, int]]:

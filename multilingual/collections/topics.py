@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Container, Iterable, Iterator
+from typing import Literal, get_args
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
 from ..languages import fill_languages, parse_language
-from .records import Record, read_id, read_lang, read_text, require_text
+from .records import Record
 
 Source = Literal["original", "human", "machine"]
 FIELDS = ("title", "description", "narrative")
@@ -40,7 +40,7 @@ class TopicReader:
         A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
         language, else all of them.
         """
-        id = read_id(record, "topic_id")
+        id = record.read_id("topic_id")
         wordings = record["topics"]
         if not isinstance(wordings, list) or not all(isinstance(wording, dict) for wording in wordings):
             raise InputError(f"topic {id!r}: `topics` must be a list of objects")
@@ -48,16 +48,16 @@ class TopicReader:
         if not isinstance(meant, list) or not all(isinstance(each, str) for each in meant):
             raise InputError(f"topic {id!r}: `languages_with_qrels` must be a list of language codes")
         langs = [parse_language(each) for each in meant]
-        wording = self._choose_wording(id, wordings, langs)
+        wording = self._choose_wording(id, [Record(each) for each in wordings], langs)
         if wording is None:
             return None
-        own = read_lang(wording)
+        own = wording.read_lang()
         parts = []
         for key in self.fields or ("title", "description"):
             if key == "narrative" and not wording.get("topic_narrative"):
                 parts.append(_read_narrative(record.get("narratives"), own, doc_langs, id))
             else:
-                parts.append(require_text(wording, f"topic_{key}", "topic", id, key))
+                parts.append(wording.require_text(f"topic_{key}", "topic", id, key))
         return Item(
             id, "\n".join(parts), None, own, {"source": _read_source(wording), "languages_with_qrels": langs}
         )
@@ -72,7 +72,7 @@ class TopicReader:
         fitting = [
             (order.index(kind), wording)
             for wording in wordings
-            if (kind := _read_source(wording)) in order and (lang is None or read_lang(wording) == lang)
+            if (kind := _read_source(wording)) in order and (lang is None or wording.read_lang() == lang)
         ]
         if not fitting:
             if lang is not None and lang not in meant:
@@ -80,7 +80,7 @@ class TopicReader:
             offered = list_few(f"{wording.get('lang')} {_read_source(wording)}" for wording in wordings)
             wanted = " ".join(filter(None, (lang, source))) or "original"
             raise InputError(f"topic {id!r} has no wording in {wanted} (it has {offered})")
-        if lang is None and len({read_lang(wording) for _, wording in fitting}) > 1:
+        if lang is None and len({wording.read_lang() for _, wording in fitting}) > 1:
             langs = list_few(sorted({str(wording.get("lang")) for _, wording in fitting}))
             raise InputError(
                 f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
@@ -132,8 +132,8 @@ def _meant_langs(topic: Item) -> list[str]:
     return langs if isinstance(langs, list) else []
 
 
-def _read_source(wording: Mapping[str, Any]) -> Source:
-    source = read_text(wording, "source") or "original"
+def _read_source(wording: Record) -> Source:
+    source = wording.read_text("source") or "original"
     # Machine translations carry the name of the system that made them.
     return "original" if source == "original" else "human" if source.startswith("human") else "machine"
 
@@ -146,7 +146,9 @@ def _read_narrative(narratives: object, lang: str | None, doc_langs: Container[s
     parts: list[str] = []
     for narrative in chosen:
         if isinstance(narrative, dict):
-            parts += [read_text(narrative, grade) or "" for grade in ("very_valuable", "somewhat_valuable")]
+            parts += [
+                Record(narrative).read_text(grade) or "" for grade in ("very_valuable", "somewhat_valuable")
+            ]
         elif isinstance(narrative, str):
             parts.append(narrative)
         else:

@@ -13,17 +13,7 @@ from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
 from .published import PublishedCollection
-from .records import (
-    Record,
-    Rows,
-    join_title,
-    make_item,
-    parse_record,
-    read_id,
-    read_json_lines,
-    read_meta,
-    read_text,
-)
+from .records import Record, Rows, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 _KNOWN = frozenset(["id", "doc_id", "text", "abstract", "lang", "tweets"])
@@ -71,14 +61,14 @@ class Track(PublishedCollection):
 
     def read_document(self, row: tuple[str, bytes]) -> Item:
         lang, line = row
-        record = parse_record(line)
+        record = Record.parse(line)
         key = "text" if record.get("text") is not None else "abstract"
-        text = join_title(read_text(record, "title"), read_text(record, key))
-        meta = {key: value for key, value in read_meta(record, _KNOWN).items() if value != ""}
+        text = record.join_texts("title", key)
+        meta = {key: value for key, value in record.read_meta(_KNOWN).items() if value != ""}
         if "time" not in meta and "date" in meta:
             meta["time"] = meta.pop("date")
         return make_item(
-            "document", read_id(record, "id" if "id" in record else "doc_id"), text, {}, lang, meta
+            "document", record.read_id("id" if "id" in record else "doc_id"), text, {}, lang, meta
         )
 
     def queries(

@@ -7,7 +7,7 @@ from ...items import Item
 from ..languages import parse_language
 from .files import read_judgements, read_parquet
 from .published import PublishedCollection
-from .records import Record, Rows, read_id, read_text, require_text
+from .records import Record, Rows
 
 
 class ViDoRe(PublishedCollection):
@@ -38,16 +38,16 @@ class ViDoRe(PublishedCollection):
         picture = image.get("bytes") if isinstance(image, dict) else None
         if not isinstance(picture, bytes):
             raise InputError(f"page {row.get('corpus_id')!r} has no picture")
-        text = read_text(row, "markdown") if self._text else None
+        text = row.read_text("markdown") if self._text else None
         meta = {key: row[key] for key in ("doc_id", "page_number_in_doc") if row.get(key) is not None}
-        return Item(read_id(row, "corpus_id"), text or None, picture, None, meta)
+        return Item(row.read_id("corpus_id"), text or None, picture, None, meta)
 
     def query_rows(self) -> Rows:
         return self._read("queries")
 
     def read_query(self, row: Record) -> Item:
-        id, lang = read_id(row, "query_id"), read_text(row, "language")
-        text = require_text(row, "query", "query", id, "text")
+        id, lang = row.read_id("query_id"), row.read_text("language")
+        text = row.require_text("query", "query", id, "text")
         return Item(id, text, None, parse_language(lang) if lang else None)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
@@ -55,4 +55,4 @@ class ViDoRe(PublishedCollection):
 
     def _read(self, folder: str) -> Rows:
         for place, row in read_parquet(self.files.get_all(f"{folder}/{self._split}-*.parquet"), batch=16):
-            yield place, {key.replace("-", "_"): value for key, value in row.items()}
+            yield place, Record({key.replace("-", "_"): value for key, value in row.items()})

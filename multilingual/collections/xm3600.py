@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...errors import InputError, check_known
 from ..languages import parse_language
 from .captions import Caption, CaptionedPictures, Direction
-from .records import Record, parse_record, read_id, read_json_lines
+from .records import Record, read_json_lines
 
 
 class Crossmodal3600(CaptionedPictures):
@@ -64,8 +64,8 @@ class Crossmodal3600(CaptionedPictures):
         """The place, the key and the record of every picture."""
         for place, line in read_json_lines(self._file):
             try:
-                record = parse_record(line)
-                picture = read_id(record, "image/key")
+                record = Record.parse(line)
+                picture = record.read_id("image/key")
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
             yield place, picture, record

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError, list_few, unknown_name
@@ -16,7 +16,7 @@ from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
 from ...specs import Spec, distributed
-from ..collections.records import parse_record, read_id, read_json_lines, read_text
+from ..collections.records import Record, read_json_lines
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
 
@@ -286,14 +286,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
                 id, tab, text = line.decode("utf-8").rstrip("\r\n").partition("\t")
                 if not tab:
                     raise InputError("not a line `id<TAB>text`")
-                record: dict[str, Any] = {"id": id, "text": text}
+                record = Record(id=id, text=text)
             else:
-                record = parse_record(line)
-            id, said = read_id(record, "id"), read_text(record, "text")
+                record = Record.parse(line)
+            id, said = record.read_id(), record.read_text("text")
             if not said or not said.strip():
                 raise InputError(f"the translation of {id!r} has no text")
-            lang = read_text(record, "lang")
-            yield place, id, said.strip(), parse_language(lang) if lang else None
+            yield place, id, said.strip(), record.read_lang()
         except UnicodeDecodeError as error:
             raise InputError(f"{place}: not UTF-8 text ({error.reason})") from None
         except InputError as error:
