@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import rich.table
@@ -49,16 +49,6 @@ class DemoReport:
     index: str
     html: str
 
-    @cached_property
-    def best(self) -> dict[tuple[str, str], float]:
-        """The highest mean of each measure in each group of queries."""
-        table = self.table
-        return {
-            (measure, group): max(table.mean(system, measure, group) for system in table.systems)
-            for measure in table.measures
-            for group in table.groups
-        }
-
     def to_json(self) -> dict[str, Any]:
         return {
             "table": self.table.to_json(),
@@ -74,28 +64,29 @@ class DemoReport:
         # Numbers cut short by a narrow terminal would be wrong numbers: better a line that the terminal breaks.
         console.width = max(console.width if console.is_terminal else 0, 120)
         console.print(self._draw_table())
-        lines = [*self.table.notes(), "What each stage adds, in nDCG@10 over all queries:"]
-        lines += [
-            f"  {step.system} over {step.over}: {step.difference:+.3f} ({step.p_value}): {step.verdict}"
-            for step in self.steps
-        ]
+        console.out("\n".join(self._list_lines()), highlight=False)
+
+    def _list_lines(self) -> Iterator[str]:
+        yield from self.table.notes()
+        yield "What each stage adds, in nDCG@10 over all queries:"
+        for step in self.steps:
+            yield f"  {step.system} over {step.over}: {step.difference:+.3f} ({step.p_value}): {step.verdict}"
         run = list(self.runs.values())[-1]
         examples = {query.meta["kind"]: query for query in reversed(run.queries)}
         for query in (query for query in run.queries if query is examples[query.meta["kind"]]):
-            lines.append(f"\n{query.meta['kind']}: {_describe_query(query)}")
+            yield f"\n{query.meta['kind']}: {_describe_query(query)}"
             hits = run[query.id][:3]
             for rank, (hit, item) in enumerate(zip(hits, run.items(query.id)[:3], strict=True), 1):
                 grade = self.qrels[query.id].get(hit.id, 0)
                 title = item.meta.get("title") or item.meta.get("shows") or ""
-                lines.append(f"  {rank}. [{grade}] {item.lang or 'photo'}  {hit.id}  {title}")
-        lines.append(
+                yield f"  {rank}. [{grade}] {item.lang or 'photo'}  {hit.id}  {title}"
+        yield (
             f"\nThe reranker reads text only: {int(run.manifest.total('unseen'))} candidates that are photos, "
             "or under photo queries, kept their ranks."
         )
         parts = ", ".join(f"{part} {spent:.1f}" for part, spent in self.seconds.items())
-        lines.append(f"{sum(self.seconds.values()):.0f} s: {parts}")
-        lines.append(f"Contact sheet: {self.html}   Index: {self.index}")
-        console.out("\n".join(lines), highlight=False)
+        yield f"{sum(self.seconds.values()):.0f} s: {parts}"
+        yield f"Contact sheet: {self.html}   Index: {self.index}"
 
     def _draw_table(self) -> rich.table.Table:
         """A row a system, for every kind of query both measures; the best of a column is bold."""
@@ -105,15 +96,12 @@ class DemoReport:
         columns = [(measure, group) for group in table.groups for measure in table.measures]
         for measure, group in columns:
             first, _, rest = group.partition(" ")
-            title = (
-                (first, rest, f"({table.counts[group]})") if measure == table.measures[0] else ("", "", "")
-            )
+            title = (first, rest, f"({table.counts[group]})") if measure == table.measures[0] else ("",) * 3
             grid.add_column("\n".join((*title, measure)), justify="right", no_wrap=True)
         for system in table.systems:
-            means = {column: table.mean(system, *column) for column in columns}
             cells = (
-                Text(f"{mean:.3f}", "bold" if mean == self.best[column] else "")
-                for column, mean in means.items()
+                Text(f"{table.mean(system, *column):.3f}", "bold" if table.cell(system, *column).best else "")
+                for column in columns
             )
             grid.add_row(system, *cells)
         return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import unicodedata
@@ -48,6 +49,9 @@ SECOND_SCRIPT = {
     "uzb": "Cyrl",
 }  # fmt: skip
 
+# What the scripts of langcodes are to the identifier.
+USUAL_SCRIPTS = {"Hans": ("Hani",), "Hant": ("Hani",), "Jpan": ("Hani", "Jpan"), "Kore": ("Hani", "Kore")}
+
 # The first word of a character's Unicode name -> its script in ISO 15924.
 SCRIPTS = dict(
     ARABIC="Arab", ARMENIAN="Armn", BENGALI="Beng", CJK="Hani", CYRILLIC="Cyrl", DEVANAGARI="Deva",
@@ -68,13 +72,16 @@ def parse_language(text: str) -> str:
     macrolanguage becomes the macrolanguage (cmn zho, pes fas, arb ara, swh swa). `InputError` names what is
     nearest.
     """
-    code = _language(text).to_alpha3()
+    code = _resolve(text).to_alpha3()
     return MACROLANGUAGE.get(code, code)
 
 
 @lru_cache(maxsize=4096)
 def name_language(code: str, language: str = "eng") -> str:
-    """The name of a language, in English or in `language`: `name_language("fas") == "Persian"`; `InputError` as `parse_language`."""
+    """The name of a language in English or in `language`: `name_language("fas") == "Persian"`.
+
+    `InputError` as `parse_language`.
+    """
     import langcodes
 
     return langcodes.Language.get(parse_language(code)).display_name(parse_language(language))
@@ -82,7 +89,7 @@ def name_language(code: str, language: str = "eng") -> str:
 
 def find_direction(code: str) -> Literal["rtl", "ltr"]:
     """Which way a language is written, by the script of the tag or the usual one; `InputError` as `parse_language`."""
-    return "rtl" if _language(code).maximize().script in RIGHT_TO_LEFT else "ltr"
+    return "rtl" if _resolve(code).maximize().script in RIGHT_TO_LEFT else "ltr"
 
 
 def identify(texts: Sequence[str]) -> list[str | None]:
@@ -92,7 +99,8 @@ def identify(texts: Sequence[str]) -> list[str | None]:
     package), limited to languages written in the script of the text, and weighted by how many people write
     them. Looks at the first 400 characters; about 2,000 long or 5,000 short texts a second on one core.
     """
-    return [_identified(text) for text in texts]
+    identifier = load_identifier()
+    return [identifier.identify(text) for text in texts]
 
 
 def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
@@ -105,36 +113,32 @@ def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
             yield item if lang is None else replace(item, lang=lang)
 
 
-def _language(text: str) -> langcodes.Language:
+def _resolve(text: str) -> langcodes.Language:
     import langcodes
 
-    wanted = text.strip().replace("_", "-")
+    tag = text.strip().replace("_", "-")
     try:
-        language = langcodes.Language.get(wanted).prefer_macrolanguage()
+        language = langcodes.Language.get(tag).prefer_macrolanguage()
         known = language.is_valid() and language.language is not None
     except (LookupError, ValueError):  # LanguageTagError is a ValueError
         known = False
-    if not known:
-        if len(wanted) < 4 and wanted.isascii():
-            raise _unknown(
-                text
-            )  # so short, it was meant as a code; as a name it would find any language it begins
-        try:
-            language = langcodes.Language.get(langcodes.find(wanted).to_tag()).prefer_macrolanguage()
-        except LookupError:
-            raise _unknown(text) from None
     try:
-        if language.to_alpha3() in NOT_A_LANGUAGE or "qaa" <= language.to_alpha3() <= "qtz":
-            raise _unknown(text)
+        if not known:
+            # So short, it was meant as a code; as a name it would find any language it begins.
+            if len(tag) < 4 and tag.isascii():
+                raise LookupError
+            language = langcodes.Language.get(langcodes.find(tag).to_tag()).prefer_macrolanguage()
+        code = language.to_alpha3()
+        if code in NOT_A_LANGUAGE or "qaa" <= code <= "qtz":
+            raise LookupError
     except LookupError:
         raise _unknown(text) from None
     return language
 
 
 def _unknown(text: str) -> InputError:
-    import difflib
-
-    names = {written.casefold(): code for code in _known() for written in (code, name_language(code))}
+    codes = sorted({label.code for label in load_identifier().labels.values()})
+    names = {written.casefold(): code for code in codes for written in (code, name_language(code))}
     close = difflib.get_close_matches(text.strip().casefold(), names, n=1)
     hint = f"; did you mean {names[close[0]]} ({name_language(names[close[0]])})?" if close else ""
     return InputError(
@@ -142,80 +146,66 @@ def _unknown(text: str) -> InputError:
     )
 
 
-class _Label(NamedTuple):
+class Label(NamedTuple):
     """A label of the identifier: the code we give it, the scripts it is written in, its prior weight."""
 
     code: str
     scripts: frozenset[str]
     prior: float
 
+    @classmethod
+    def of(cls, label: str) -> Label:
+        import langcodes
 
-@cache
-def _identifier():  # type: ignore[no-untyped-def]  # py3langid has no types
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    # An identifier of our own: the module's shared one may have been narrowed by someone's `set_languages`.
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-@cache
-def _labels() -> dict[str, _Label]:
-    import langcodes
-
-    labels = {}
-    for label in _identifier().labels:
-        if label in NOT_A_LANGUAGE:
-            continue
         code = parse_language(label)
         language = langcodes.Language.get(code)
         usual = language.maximize().script or "Latn"
-        scripts = {
-            "Hans": {"Hani"},
-            "Hant": {"Hani"},
-            "Jpan": {"Hani", "Jpan"},
-            "Kore": {"Hani", "Kore"},
-        }.get(usual, {usual})
+        scripts = {*USUAL_SCRIPTS.get(usual, (usual,)), SECOND_SCRIPT.get(code, usual)} - {"Hans", "Hant"}
         # A language without a count (Uzbek in Afghanistan, Gallo) has few writers, not none.
         writers = max(language.writing_population(), 1000)
-        labels[label] = _Label(
-            FILED_UNDER.get(code, code),
-            frozenset(scripts | ({SECOND_SCRIPT[code]} if code in SECOND_SCRIPT else set())),
-            writers**PRIOR_POWER,
-        )
-    return labels
+        return cls(FILED_UNDER.get(code, code), frozenset(scripts), writers**PRIOR_POWER)
+
+
+class Identifier:
+    """py3langid's model, with its labels under our codes."""
+
+    def __init__(self) -> None:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        # A model of our own: the module's shared one may have been narrowed by someone's `set_languages`.
+        self._model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self.labels = {label: Label.of(label) for label in self._model.labels if label not in NOT_A_LANGUAGE}
+
+    def identify(self, text: str) -> str | None:
+        """The code of the text's language, None where it is not sure."""
+        # One long token must not hide the rest of the text, and a link is not in the text's language.
+        text = LINKS.sub(" ", text[: 4 * READ])[:READ].strip()
+        scripts = _find_scripts(text)
+        if scripts == {"Hani"} and (decided := _decide_han(text)):
+            return decided
+        weights: Counter[str] = Counter()
+        for label, probability in self._model.rank(text) if scripts else ():
+            known = self.labels.get(label)
+            if known is not None and known.scripts & scripts:
+                weights[known.code] += probability * known.prior
+        total = math.fsum(weights.values())
+        if not total:
+            return None  # no letters, or a script that no known language uses
+        code, weight = weights.most_common(1)[0]
+        return code if weight >= SURE * total else None
 
 
 @cache
-def _known() -> tuple[str, ...]:
-    return tuple(sorted({label.code for label in _labels().values()}))
+def load_identifier() -> Identifier:
+    """The identifier, loaded once."""
+    return Identifier()
 
 
-def _identified(text: str) -> str | None:
-    # One long token must not hide the rest of the text, and a link is not in the text's language.
-    text = LINKS.sub(" ", text[: 4 * READ])[:READ].strip()
-    scripts = _scripts(text)
-    if not scripts:
-        return None
-    if scripts == {"Hani"} and (decided := _han(text)):
-        return decided
-    weights: Counter[str] = Counter()
-    labels = _labels()
-    for label, probability in _identifier().rank(text):
-        known = labels.get(label)
-        if known is not None and known.scripts & scripts:
-            weights[known.code] += probability * known.prior
-    total = math.fsum(weights.values())
-    if not total:
-        return None  # a script that no known language uses
-    code, weight = weights.most_common(1)[0]
-    return code if weight >= SURE * total else None
-
-
-def _scripts(text: str) -> set[str]:
+def _find_scripts(text: str) -> set[str]:
     """The scripts (ISO 15924; Han characters as Hani) that hold at least a third of the text."""
     shares: Counter[str] = Counter()
     for character, count in Counter(text).items():
-        if script := _script(character):
+        if script := _find_script(character):
             shares[script] += count * DENSE.get(script, 1)
     # Japanese is kana among Han characters; a few kana in a Chinese text are a quotation.
     if shares["Jpan"] * 10 >= shares["Hani"] and shares["Jpan"]:
@@ -225,26 +215,19 @@ def _scripts(text: str) -> set[str]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _script(character: str) -> str:
+def _find_script(character: str) -> str:
     if not character.isalpha():
         return ""
     word = unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
     return SCRIPTS.get(word, "Zzzz")  # a script that the identifier has no language for
 
 
-def _han(text: str) -> str | None:
+def _decide_han(text: str) -> str | None:
     """Chinese or Japanese for Han characters that only one of the two countries' character sets has."""
-    characters = "".join(character for character in text if _script(character) == "Hani")
-    chinese = _encodes(characters, "gb2312") or _encodes(characters, "big5")
-    japanese = _encodes(characters, "cp932")
-    if chinese == japanese:
-        return None
-    return "zho" if chinese else "jpn"
+    characters = "".join(character for character in text if _find_script(character) == "Hani")
 
+    def fits(encoding: str) -> bool:
+        return characters.encode(encoding, "ignore").decode(encoding) == characters
 
-def _encodes(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
+    chinese, japanese = fits("gb2312") or fits("big5"), fits("cp932")
+    return None if chinese == japanese else "zho" if chinese else "jpn"

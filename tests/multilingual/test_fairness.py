@@ -345,7 +345,7 @@ def test_languages_of_a_file_or_a_collection_where_column_2_is_zeros(tmp_path):
     from_collection = evaluate_files(zeros, runs, measures=names, langs=str(tmp_path / "collection"))
     assert from_collection.to_json() == from_file.to_json()
     assert read_langs(langs, ["z1", "nowhere"]) == {"z1": "zho"}
-    for text, line in (("z1\n", "langs.txt:1: not a line"), ("f9 eng\nz1 qqqx\n", "langs.txt:2:"),
+    for text, line in (("z1\n", "langs.txt:1: not `document language` but 1 columns"), ("f9 eng\nz1 qqqx\n", "langs.txt:2:"),
                        ("z1 zho\nz1 rus\n", "langs.txt:2: document 'z1' has two")):  # fmt: skip
         langs.write_text(text)
         with pytest.raises(InputError, match=line):

@@ -202,7 +202,7 @@ def test_a_link_inside_a_text_does_not_count_and_costs_nothing():
 
 
 def test_every_label_of_the_identifier_has_a_code_and_a_script_that_we_recognise():
-    labels = languages._labels()
+    labels = languages.load_identifier().labels
     assert len(labels) > 130
     known = set(languages.SCRIPTS.values())
     for label, entry in labels.items():
@@ -236,7 +236,7 @@ def test_identification_opens_no_connection(monkeypatch):
         raise AssertionError("opened a socket")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    languages._identifier.cache_clear()
+    languages.load_identifier.cache_clear()
     assert identify(["Forscher fanden Wasser auf dem Mond."]) == ["deu"]
 
 
