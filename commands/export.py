@@ -23,10 +23,11 @@ def export_command(
     """Write a collection as files: documents, topics, judgements, and copies of its pictures."""
     from ..multilingual.collections.export import export_collection
     from ..multilingual.collections.registry import load_collection
+    from ..pipeline import watch
 
-    with progress("exporting") as bar:
+    with progress("exporting") as bar, watch(bar):
         done = export_collection(
-            load_collection(collection), directory, format, fields=fields, lang=query_lang, source=source, progress=bar  # type: ignore[arg-type]
+            load_collection(collection), directory, format, fields=fields, lang=query_lang, source=source  # type: ignore[arg-type]
         )  # fmt: skip
     if json:
         emit({"directory": str(directory), "format": format, **done.to_json()})

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InputError
 from ..items import Item
 from ..multilingual.collections.base import CollectionCounts, check_collection
-from ..multilingual.collections.topics import Source, filter_language
+from ..multilingual.collections.topics import Source, select_language
 from ..runs import read_qrels
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ class Demo:
             meta = {"kind": row["kind"]} | ({"photo": photo.id} if photo else {})
             image = photo.path() if photo else None
             found.append(Item(row["id"], text=row["text"], image=image, lang=row["lang"], meta=meta))
-        return list(filter_language(found, lang))
+        return select_language(lang, found, "the demo has no queries")
 
     def qrels(self) -> dict[str, dict[str, int]]:
         """Query id -> document id -> grade 3 or 1."""

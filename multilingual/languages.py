@@ -99,8 +99,7 @@ def identify(texts: Sequence[str]) -> list[str | None]:
     package), limited to languages written in the script of the text, and weighted by how many people write
     them. Looks at the first 400 characters; about 2,000 long or 5,000 short texts a second on one core.
     """
-    identifier = load_identifier()
-    return [identifier.identify(text) for text in texts]
+    return [load_identifier().identify(text) for text in texts]  # no texts, no model
 
 
 def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ...items import Item
-from ...runs import read_qrels
-from .files import read_parquet, read_table
+from .files import read_parquet
 from .published import PublishedCollection
 from .records import Record, Rows
 
@@ -19,6 +18,7 @@ class BrowseCompPlus(PublishedCollection):
     writes, as the questions are published obfuscated.
     """
 
+    topic_files = ("topics-qrels/queries.tsv",)
     usage = "write browsecomp-plus:DIR, where DIR holds the corpus' Parquet files and topics-qrels"
 
     def __init__(
@@ -28,7 +28,7 @@ class BrowseCompPlus(PublishedCollection):
         super().__init__(where, sample=sample, skip_bad=skip_bad)
         self.name = f"browsecomp-plus-{judged}"
         self.langs = frozenset()  # the pages are in whatever language the web has them; none is given
-        self._qrels = {"evidence": "qrel_evidence.txt", "gold": "qrel_golds.txt"}[judged]
+        self.qrels_files = (f"topics-qrels/qrel_{'golds' if judged == 'gold' else judged}.txt",)
 
     def document_rows(self) -> Rows:
         return read_parquet(self.files.get_all("train-*.parquet"))
@@ -36,12 +36,3 @@ class BrowseCompPlus(PublishedCollection):
     def read_document(self, row: Record) -> Item | None:
         text = row.join_texts("text")
         return Item(row.read_id("docid"), text, None, None, row.read_texts("url")) if text else None
-
-    def query_rows(self) -> Rows:
-        return read_table(self.files.get_one("topics-qrels/queries.tsv"), ("id", "text"))
-
-    def read_query(self, row: Record) -> Item:
-        return Item(row.read_id(), row["text"], None, "eng")
-
-    def published_qrels(self) -> dict[str, dict[str, int]]:
-        return read_qrels(self.files.get_one(f"topics-qrels/{self._qrels}"))[0]

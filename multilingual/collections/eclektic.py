@@ -9,7 +9,7 @@ from ...items import Item
 from ..languages import parse_language
 from .base import CollectionCounts, check_count
 from .published import PublishedCollection
-from .records import Record, Rows, read_json_lines
+from .records import Record, Rows
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
@@ -26,6 +26,7 @@ class Eclektic(PublishedCollection):
     searching it shows which articles are found from another language.
     """
 
+    doc_files = ("eclektic_main.jsonl",)
     usage = "write eclektic:DIR?lang=fr, where DIR holds eclektic_main.jsonl"
 
     def __init__(
@@ -66,7 +67,7 @@ class Eclektic(PublishedCollection):
         return super().check()
 
     def query_rows(self) -> Rows:
-        return read_json_lines(*self.files.get_all("eclektic_main.jsonl"))
+        return self.document_rows()
 
     def read_query(self, record: Record) -> Item:
         id, own, _ = _read_article(record)

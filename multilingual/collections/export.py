@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 from ...errors import InputError, check_known
 from ...items import Item
 from ...media.modalities import to_file
+from ...pipeline import advance
 from .base import Collection, media_to_json, read_if_present
 from .records import Record
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]
 PER_FOLDER = 1000  # pictures a folder
-REPORTED = 100  # documents between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ def export_collection(
     lang: str | None = None,
     source: Source | None = None,
     split: str = "test",
-    progress: Callable[[int], None] | None = None,
 ) -> ExportCounts:
     """Write a collection into a new directory, streaming; it appears under its name only when it is complete.
 
@@ -65,7 +64,7 @@ def export_collection(
     qrels.txt, with the documents' languages in column 2 where they are known. `beir`: corpus.jsonl, queries.jsonl
     and qrels/SPLIT.tsv; language and media go to `metadata`. Pictures are copied into images/, other media alike, with
     ids kept. A title that the text does not begin with is left out, as readers would put it there. `InputError` on a
-    directory that is not empty, and on a document whose metadata is not JSON.
+    directory that is not empty, and on a document whose metadata is not JSON. `pipeline.advance` counts the documents.
     """
     check_known(format, get_args(ExportFormat), "export format")
     beir = format == "beir"
@@ -76,12 +75,11 @@ def export_collection(
         writer = _ItemWriter(root, _make_beir if beir else _make_flat)
 
         def watched() -> Iterator[Item]:
-            for number, item in enumerate(collection.docs(), 1):
+            for item in collection.docs():
                 if item.lang and item.id in wanted:
                     langs[item.id] = item.lang
                 yield item
-                if progress is not None and number % REPORTED == 0:
-                    progress(number)
+                advance()
 
         documents = writer.write("corpus.jsonl" if beir else "docs.jsonl", watched(), "document")
         if not documents:
@@ -91,17 +89,14 @@ def export_collection(
         if queries:
             writer.write("queries.jsonl" if beir else "topics.jsonl", queries, "query")
         # Judgements of topics that were not chosen would be judgements of nothing.
-        kept = [
-            (query.id, doc, grade) for query in queries for doc, grade in judged.get(query.id, {}).items()
-        ]
+        kept = [(query.id, *pair) for query in queries for pair in judged.get(query.id, {}).items()]
         if kept and beir:
             (root / "qrels").mkdir()
-            rows = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in kept)]
-            _write_lines(root / "qrels" / f"{split}.tsv", rows)
+            rows = [("query-id", "corpus-id", "score"), *kept]
+            _write_lines(root / "qrels" / f"{split}.tsv", ("\t".join(map(str, row)) for row in rows))
         elif kept:
-            _write_lines(
-                root / "qrels.txt", (f"{q} {langs.get(doc, '0')} {doc} {grade}" for q, doc, grade in kept)
-            )
+            lines = (f"{query} {langs.get(doc, '0')} {doc} {grade}" for query, doc, grade in kept)
+            _write_lines(root / "qrels.txt", lines)
         return ExportCounts(documents, dict(writer.media), len(queries), len(kept))
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from ...errors import check_known
-from ...items import Item
-from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
-from .files import read_table
 from .published import PublishedCollection
-from .records import Record, Rows, read_json_lines
 
 # Passages as the project's README has them; it has none for German and Yoruba, which came later.
 PASSAGES = dict(
@@ -36,33 +32,25 @@ class Miracl(PublishedCollection):
         sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(where, sample=sample, skip_bad=skip_bad)
-        self._code = parse_language(lang)
-        self._lang = next((each for each in PASSAGES if parse_language(each) == self._code), lang)
-        check_known(self._lang, PASSAGES, "language of MIRACL")
-        self._split = split
-        self.name = f"miracl-{self._lang}-{split}"
-        self.langs = frozenset([self._code])
-        if passages := PASSAGES[self._lang]:
-            self.published = {self._code: passages}
-
-    def document_rows(self) -> Rows:
-        folder = f"miracl-corpus-v1.0-{self._lang}"
-        return read_json_lines(*self.files.get_all(f"{folder}/docs-*.jsonl.gz", f"{folder}/docs-*.jsonl"))
-
-    def read_document(self, record: Record) -> Item:
-        text, meta = record.join_texts("title", "text"), record.read_texts("title")
-        return Item(record.read_id("docid"), text, None, self._code, meta)
-
-    def query_rows(self) -> Rows:
-        name = f"topics.miracl-v1.0-{self._lang}-{self._split}.tsv"
-        path = self.files.get_one(f"miracl-v1.0-{self._lang}/topics/{name}", name)
-        return read_table(path, ("id", "text"))
-
-    def read_query(self, row: Record) -> Item:
-        return Item(row.read_id(), row["text"], None, self._code)
+        code = parse_language(lang)
+        lang = next((each for each in PASSAGES if parse_language(each) == code), lang)
+        check_known(lang, PASSAGES, "language of MIRACL")
+        self.name = f"miracl-{lang}-{split}"
+        self.langs = frozenset([code])
+        self.query_lang = code
+        if passages := PASSAGES[lang]:
+            self.published = {code: passages}
+        self._judged = not split.startswith("test")
+        corpus, topics, qrels = (
+            f"miracl-corpus-v1.0-{lang}/docs-*.jsonl",
+            f"topics.miracl-v1.0-{lang}-{split}.tsv",
+            f"qrels.miracl-v1.0-{lang}-{split}.tsv",
+        )
+        self.doc_files = (f"{corpus}.gz", corpus)
+        self.topic_files = (f"miracl-v1.0-{lang}/topics/{topics}", topics)
+        self.qrels_files = (f"miracl-v1.0-{lang}/qrels/{qrels}", qrels)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
-        if self._split.startswith("test"):
+        if not self._judged:
             raise MissingPart(f"the judgements of {self.name} were never published")
-        name = f"qrels.miracl-v1.0-{self._lang}-{self._split}.tsv"
-        return read_qrels(self.files.get_one(f"miracl-v1.0-{self._lang}/qrels/{name}", name))[0]
+        return super().published_qrels()

@@ -1,4 +1,4 @@
-"""What collections over publishers' files share: queries without fields, samples, and counts held against published ones."""
+"""What collections over publishers' files share: the usual forms of files, samples, and counts held against published ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from ...errors import InputError
 from ...items import Item
-from ...runs import Qrels
+from ...runs import Qrels, read_qrels
 from .base import CollectionCounts, FileCollection, check_collection
-from .files import DatasetFiles
-from .records import Rows
+from .files import DatasetFiles, read_table
+from .records import Rows, read_json_lines
 from .topics import Source, select_language
 
 
@@ -21,14 +21,19 @@ class PublishedCollection(FileCollection):
     `sample` takes a part of the collection for what it is: counts are not held against the published ones, and
     judgements of documents that it lacks are left out (as the organisers' filter scripts do).
 
-    A family sets `name` and `langs`, and gives `document_rows`, `read_document`, `query_rows`, `read_query` and
-    `published_qrels`.
+    A family sets `name` and `langs`. Where it does not say otherwise, documents are JSON lines `docid, title, text, url`
+    in `doc_files`, in the only one of the `langs`; queries are lines `id TAB text` in `topic_files`, in `query_lang`; and
+    judgements are a TREC file, `qrels_files`. Each is a tuple of patterns, of which the first wins that finds any.
     """
 
     usage: ClassVar[str] = ""  # how to name such a collection, for error texts
     repositories: ClassVar[tuple[str, ...]] = ()
     not_on_hub: ClassVar[str] = ""  # why only a directory will do, for error texts
     langs: frozenset[str]
+    doc_files: tuple[str, ...]
+    topic_files: tuple[str, ...]
+    qrels_files: tuple[str, ...]
+    query_lang: str | None = "eng"
     published: Mapping[str, int]  # documents by language, where the publisher's own figure is known
 
     def __init__(self, where: str, *, sample: bool = False, skip_bad: bool = False) -> None:
@@ -70,14 +75,21 @@ class PublishedCollection(FileCollection):
         """
         return check_collection(self, self.name, {} if self.sample else self.published)
 
+    def document_rows(self) -> Rows:
+        return read_json_lines(*self.files.get_all(*self.doc_files))
+
+    def read_document(self, row: Any) -> Item | None:
+        text, meta = row.join_texts("title", "text"), row.read_texts("title", "url")
+        return Item(row.read_id("docid"), text, None, next(iter(self.langs), None), meta)
+
     def query_rows(self) -> Rows:
         """The rows of all queries, as `document_rows`."""
-        raise NotImplementedError
+        return read_table(self.files.get_one(*self.topic_files), ("id", "text"))
 
     def read_query(self, row: Any) -> Item | None:
         """The query of a row, as `read_document`."""
-        raise NotImplementedError
+        return Item(row.read_id(), row["text"], None, self.query_lang)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
-        """All judgements as they are published; `MissingPart` where there are none."""
-        raise NotImplementedError
+        """All judgements; `MissingPart` where there are none."""
+        return read_qrels(self.files.get_one(*self.qrels_files))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from typing import Literal, get_args
 
 from ...errors import InputError, check_known, list_few
@@ -91,45 +91,35 @@ class TopicReader:
 def select_language(
     lang: str | None, queries: Iterable[Item], none: str, source: str | None = None
 ) -> list[Item]:
-    """The queries in a language (None: all); if there are none, `InputError` that begins with `none`.
+    """The queries whose language, given or identified, is `lang`, any code or name; all of them for None.
 
-    It names the languages that there are.
+    If there are none, `InputError` that begins with `none` and names the languages that there are.
     """
-    listed = list(queries)
-    found = list(filter_language(listed, lang))
+    code = parse_language(lang) if lang else None
+    found = list(queries)
+    if code:
+        listed = list(fill_languages(found))
+        found = [query for query in listed if query.lang == code]
     if not found:
-        others = sorted({query.lang for query in fill_languages(listed) if query.lang})
+        others = sorted({query.lang for query in listed if query.lang}) if code else ()
         raise InputError(
             none
-            + (f" in {parse_language(lang)}" if lang else "")
+            + (f" in {code}" if code else "")
             + (f" ({source})" if source else "")
             + (f", only in {list_few(others, 8)}" if others else "")
         )
     return found
 
 
-def filter_language(queries: Iterable[Item], lang: str | None) -> Iterator[Item]:
-    """The queries whose language, given or identified, is `lang` (any code or name); all of them for None."""
-    if lang is None:
-        yield from queries
-    else:
-        code = parse_language(lang)
-        yield from (query for query in fill_languages(queries) if query.lang == code)
-
-
 def check_topic_languages(topics: Iterable[Item], langs: Iterable[str], where: str) -> None:
     """`InputError` where topics say which languages they are meant for, and no document is in any of them."""
-    meant = {lang for topic in topics for lang in _meant_langs(topic)}
+    listed = (topic.meta.get("languages_with_qrels") for topic in topics)
+    meant = {lang for each in listed if isinstance(each, list) for lang in each}
     if meant and meant.isdisjoint(langs):
         raise InputError(
             f"{where}: the topics are meant for documents in {list_few(sorted(meant), 8)}, "
             f"but its documents are in {list_few(sorted(langs), 8)}"
         )
-
-
-def _meant_langs(topic: Item) -> list[str]:
-    langs = topic.meta.get("languages_with_qrels")
-    return langs if isinstance(langs, list) else []
 
 
 def _read_source(wording: Record) -> Source:
@@ -146,9 +136,7 @@ def _read_narrative(narratives: object, lang: str | None, doc_langs: Container[s
     parts: list[str] = []
     for narrative in chosen:
         if isinstance(narrative, dict):
-            parts += [
-                Record(narrative).read_text(grade) or "" for grade in ("very_valuable", "somewhat_valuable")
-            ]
+            parts += Record(narrative).read_texts("very_valuable", "somewhat_valuable").values()
         elif isinstance(narrative, str):
             parts.append(narrative)
         else:

@@ -32,11 +32,9 @@ class Track(PublishedCollection):
 
     not_on_hub = "the organisers' files are needed in a directory"
     all_langs: ClassVar[tuple[str, ...]]  # of the track, whatever the collection has
-    # Patterns of files, with `{lang}` and `{split}` filled in; the first that finds any wins.
-    doc_files: tuple[str, ...]
-    topic_files: tuple[str, ...]
-    qrels_files: tuple[str, ...]
-    combined_files: tuple[str, ...] = ()
+    combined_files: tuple[
+        str, ...
+    ] = ()  # judgements of all languages; in all patterns `{lang}` and `{split}` are filled in
 
     def __init__(
         self, where: str, lang: str, split: str, given: Mapping[str, str | None], *,

@@ -18,7 +18,6 @@ from crosslens.multilingual.collections.base import Collection, MissingPart
 from crosslens.multilingual.collections.directory import Directory
 from crosslens.multilingual.collections.documents import fetch_documents
 from crosslens.multilingual.collections.registry import load_collection
-from crosslens.multilingual.collections.topics import filter_language
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -321,7 +320,6 @@ def test_flat_topics_and_their_languages(make, tmp_path):
     assert collection.queries()[0].meta == {"kind": "text to text"}
     assert ids(collection.queries(lang="english")) == ["1"]
     assert ids(collection.queries(lang="de")) == ["3"]  # it says nothing of its language, but is German
-    assert ids(filter_language(collection.queries(), None)) == ["1", "2", "3", "4"]
     (tmp_path / "topics.jsonl").write_text(lines(topics[0], topics[0]))
     with pytest.raises(InputError, match=r"topics\.jsonl:2: the id '1' occurs a second time"):
         collection.queries()
