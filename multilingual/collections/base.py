@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from ...errors import InputError, list_few
 from ...items import Item, SeenIds
 from ...runs import Qrels
-from .records import Record, Rows
+from .records import FileRow, Rows
 from .topics import Source, check_topic_languages
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class FileCollection:
         raise NotImplementedError
 
     def read_document(self, row: Any) -> Item | None:
-        """The document of a row, a `Record` where it was a line; None leaves it out, `InputError` names what is wrong."""
+        """The document of a row, a `FileRow` where it was a line; None leaves it out, `InputError` names what is wrong."""
         raise NotImplementedError
 
     def read_items(self, what: str, rows: Rows, read: Callable[[Any], Item | None]) -> Iterator[Item]:
@@ -126,7 +126,7 @@ class FileCollection:
         seen = SeenIds()
         for place, row in rows:
             try:
-                item = read(Record.parse(row) if type(row) is bytes else row)
+                item = read(FileRow.parse(row) if type(row) is bytes else row)
                 if item is not None and seen.add(item.id):
                     raise InputError(f"the id {item.id!r} occurs a second time")
             except InputError as error:

@@ -12,7 +12,7 @@ from ..languages import parse_language
 from .base import MissingPart
 from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import Record, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, make_item, read_json_lines
 
 _KNOWN = frozenset(["lang"])  # in the metadata
 
@@ -52,13 +52,13 @@ class Beir(PublishedCollection):
     def document_rows(self) -> Rows:
         return read_json_lines(self._find("corpus"))
 
-    def read_document(self, record: Record) -> Item:
+    def read_document(self, record: FileRow) -> Item:
         return self._read_item(record, "document", record.join_texts("title", "text"), self._lang)
 
     def query_rows(self) -> Rows:
         return read_json_lines(self._find("queries"))
 
-    def read_query(self, record: Record) -> Item | None:
+    def read_query(self, record: FileRow) -> Item | None:
         if self._split is not None and record.read_id("_id") not in self._judged:
             return None
         return self._read_item(record, "query", record.read_text("text") or None, None)
@@ -82,11 +82,11 @@ class Beir(PublishedCollection):
         lacking = MissingPart if stem == "queries" else InputError
         raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self._root}")
 
-    def _read_item(self, record: Record, what: str, text: str | None, lang: str | None) -> Item:
+    def _read_item(self, record: FileRow, what: str, text: str | None, lang: str | None) -> Item:
         given = {} if record.get("metadata") is None else record["metadata"]
         if not isinstance(given, dict):
             raise InputError(f"metadata must be an object, not {type(given).__name__}")
-        metadata = Record(given)
+        metadata = FileRow(given)
         meta = record.read_texts("title") | metadata.read_meta(_KNOWN)
         media = metadata.read_media(self._root)
         return make_item(what, record.read_id("_id"), text, media, metadata.read_lang() or lang, meta)

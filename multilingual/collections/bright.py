@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_parquet
 from .published import PublishedCollection
-from .records import Record, Rows
+from .records import FileRow, Rows
 
 Domain = Literal[
     "aops", "biology", "earth_science", "economics", "leetcode", "pony", "psychology", "robotics",
@@ -37,14 +37,14 @@ class Bright(PublishedCollection):
     def document_rows(self) -> Rows:
         return self._read("long_documents" if self._long else "documents")
 
-    def read_document(self, row: Record) -> Item | None:
+    def read_document(self, row: FileRow) -> Item | None:
         id, text = row.read_id(), row.join_texts("content")
         return Item(id, text, None, "eng") if text else None
 
     def query_rows(self) -> Rows:
         return self._read("examples")
 
-    def read_query(self, row: Record) -> Item:
+    def read_query(self, row: FileRow) -> Item:
         id = row.read_id()
         excluded = [each for each in _read_ids(row, "excluded_ids") if each != "N/A"]
         meta = {"excluded_ids": excluded} if excluded else {}
@@ -59,5 +59,5 @@ class Bright(PublishedCollection):
         return read_parquet(self.files.get_all(f"{folder}/{self._domain}-*-of-*.parquet"))
 
 
-def _read_ids(row: Record, key: str) -> list[str]:
+def _read_ids(row: FileRow, key: str) -> list[str]:
     return [str(id) for id in row.get(key) or []]

@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_parquet
 from .published import PublishedCollection
-from .records import Record, Rows
+from .records import FileRow, Rows
 
 
 class BrowseCompPlus(PublishedCollection):
@@ -33,6 +33,6 @@ class BrowseCompPlus(PublishedCollection):
     def document_rows(self) -> Rows:
         return read_parquet(self.files.get_all("train-*.parquet"))
 
-    def read_document(self, row: Record) -> Item | None:
+    def read_document(self, row: FileRow) -> Item | None:
         text = row.join_texts("text")
         return Item(row.read_id("docid"), text, None, None, row.read_texts("url")) if text else None

@@ -11,7 +11,7 @@ from ...items import Item
 from ...runs import Qrels, read_qrels
 from ..languages import parse_language
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection
-from .records import Record, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
@@ -55,7 +55,7 @@ class Directory(FileCollection):
     def document_rows(self) -> Rows:
         return read_json_lines(self._docs)
 
-    def read_document(self, record: Record) -> Item:
+    def read_document(self, record: FileRow) -> Item:
         text = record.join_texts("title", "text")
         meta = record.read_meta()
         if "time" not in meta and "date" in meta:
@@ -81,7 +81,7 @@ class Directory(FileCollection):
         if path is None:
             raise MissingPart(f"the collection {self._where} has no topics.jsonl or topics.jsonl.gz")
 
-        def read(record: Record) -> Item | None:
+        def read(record: FileRow) -> Item | None:
             return topics.read(record) if "topics" in record else self._read_flat(record, topics)
 
         return topics.select(self.read_items("topics", read_json_lines(path), read), f"{path}: no topics")
@@ -112,7 +112,7 @@ class Directory(FileCollection):
             raise InputError(f"{self.root} has both {stem}.jsonl and {stem}.jsonl.gz; keep one")
         return found[0] if found else None
 
-    def _read_flat(self, record: Record, topics: TopicReader) -> Item:
+    def _read_flat(self, record: FileRow, topics: TopicReader) -> Item:
         id = record.read_id()
         if topics.source not in (None, "original"):
             raise InputError(f"topic {id!r} has no {topics.source} translation: it is not in NeuCLIR's form")

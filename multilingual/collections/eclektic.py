@@ -9,7 +9,7 @@ from ...items import Item
 from ..languages import parse_language
 from .base import CollectionCounts, check_count
 from .published import PublishedCollection
-from .records import Record, Rows
+from .records import FileRow, Rows
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
@@ -41,7 +41,7 @@ class Eclektic(PublishedCollection):
         """The articles, streamed; of questions about one article the first gives it its id."""
         ids: dict[tuple[str, str], str] = {}
 
-        def read(record: Record) -> Item | None:
+        def read(record: FileRow) -> Item | None:
             id, lang, text = _read_article(record)
             if ids.setdefault((lang, text), id) != id:
                 return None
@@ -69,7 +69,7 @@ class Eclektic(PublishedCollection):
     def query_rows(self) -> Rows:
         return self.document_rows()
 
-    def read_query(self, record: Record) -> Item:
+    def read_query(self, record: FileRow) -> Item:
         id, own, _ = _read_article(record)
         text = record.require_text(f"{self._lang}_q" if self._lang else "question", "question", id)
         return Item(id, text, None, parse_language(self._lang or own), {"original_lang": own})
@@ -77,7 +77,7 @@ class Eclektic(PublishedCollection):
     def published_qrels(self) -> dict[str, dict[str, int]]:
         ids: dict[tuple[str, str], str] = {}
 
-        def read(record: Record) -> Item:
+        def read(record: FileRow) -> Item:
             id, lang, text = _read_article(record)
             return Item(id, meta={"article": ids.setdefault((lang, text), id)})
 
@@ -85,7 +85,7 @@ class Eclektic(PublishedCollection):
         return {question.id: {str(question.meta["article"]): 1} for question in questions}
 
 
-def _read_article(record: Record) -> tuple[str, str, str]:
+def _read_article(record: FileRow) -> tuple[str, str, str]:
     """The question's id, and the language and text of its article."""
     id = record.read_id("q_id")
     lang = record.require_text("original_lang", "question", id)

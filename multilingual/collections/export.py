@@ -17,7 +17,7 @@ from ...items import Item
 from ...media.modalities import to_file
 from ...pipeline import advance
 from .base import Collection, media_to_json, read_if_present
-from .records import Record
+from .records import FileRow
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]
@@ -143,7 +143,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> int:
 
 def _split_title(item: Item) -> tuple[str | None, str | None, dict[str, object]]:
     """Title, the rest of the text, the other metadata."""
-    meta = Record(item.meta).read_meta()
+    meta = FileRow(item.meta).read_meta()
     title = meta.pop("title", None)
     if isinstance(title, str) and title.strip() and item.text is not None:
         if item.text == title:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import InputError
 from ...files import read_lines
 from .base import MissingPart
-from .records import Record, Rows
+from .records import FileRow, Rows
 
 
 class DatasetFiles:
@@ -108,7 +108,7 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
                 for rows in file.iter_batches(batch_size=batch):
                     for row in rows.to_pylist():
                         number += 1
-                        yield f"{path}: row {number}", Record(row)
+                        yield f"{path}: row {number}", FileRow(row)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"cannot read {path} after row {number}: {_first_line(error)}") from None
 
@@ -127,7 +127,7 @@ def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header:
             raise InputError(
                 f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}"
             )
-        yield f"{path}:{number}", Record(zip(columns, fields, strict=True))
+        yield f"{path}:{number}", FileRow(zip(columns, fields, strict=True))
 
 
 def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from ...items import Item
 from ...runs import Qrels
 from ..languages import parse_language
 from .base import CollectionCounts, MissingPart, check_collection
-from .records import Record
+from .records import FileRow
 from .topics import Source, TopicReader
 
 # What of ir_datasets (0.6.3) does not work and is read here from the organisers' files: 2023's topics of one
@@ -78,7 +78,7 @@ class IRDatasets:
             raise InputError(f"{self.name} has no {source} translations of its queries{self._instead}")
         queries = []
         for query in self._dataset.queries_iter():
-            id, record = query.query_id, Record(query._asdict())
+            id, record = query.query_id, FileRow(query._asdict())
             parts = [record.require_text(prefix + key, "topic", id, key) for key in wanted]
             translated = getattr(query, "translation_lang", None)
             # The originals of NeuCLIR's and HC4's topics are English; ir_datasets does not say so.

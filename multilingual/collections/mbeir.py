@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import Record, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, make_item, read_json_lines
 
 
 class MBeir(PublishedCollection):
@@ -37,14 +37,14 @@ class MBeir(PublishedCollection):
             stems = [f"global/mbeir_union_{self._split}"]
         return read_json_lines(self.files.get_one(*(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)))
 
-    def read_document(self, record: Record) -> Item:
+    def read_document(self, record: FileRow) -> Item:
         return self._read_item(record, "did", "txt", "img_path", "candidate")
 
     def query_rows(self) -> Rows:
         path = self.files.get_one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl")
         return read_json_lines(path)
 
-    def read_query(self, record: Record) -> Item:
+    def read_query(self, record: FileRow) -> Item:
         return self._read_item(record, "qid", "query_txt", "query_img_path", "query")
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
@@ -52,7 +52,7 @@ class MBeir(PublishedCollection):
         rows = read_table(path, ("qid", "0", "did", "grade", "task"), tabs=False)
         return read_judgements(rows, "qid", "did", "grade")
 
-    def _read_item(self, record: Record, id: str, text: str, image: str, what: str) -> Item:
+    def _read_item(self, record: FileRow, id: str, text: str, image: str, what: str) -> Item:
         words = record.read_text(text) or None
         media = {"image": record.read_path(image, self.files.directory, "image")}
         return make_item(what, record.read_id(id), words, media, "eng" if words else None, {})

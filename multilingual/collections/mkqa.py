@@ -19,7 +19,7 @@ from ..languages import parse_language
 from .base import CollectionCounts, check_count
 from .files import DatasetFiles
 from .published import PublishedCollection
-from .records import Record, Rows, read_json_lines, read_raw_lines
+from .records import FileRow, Rows, read_json_lines, read_raw_lines
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
@@ -78,13 +78,13 @@ class Mkqa(PublishedCollection):
     def query_rows(self) -> Rows:
         return read_json_lines(self.files.get_one("mkqa.jsonl.gz", "mkqa.jsonl"))
 
-    def read_query(self, record: Record) -> Item | None:
+    def read_query(self, record: FileRow) -> Item | None:
         id = record.read_id("example_id")
         answers = self._read_answers(record, id)
         if not answers:
             return None
         queries = record["queries"] if isinstance(record.get("queries"), dict) else {}
-        text = Record(queries).require_text(self._lang, "question", id, f"wording in {self._lang}")
+        text = FileRow(queries).require_text(self._lang, "question", id, f"wording in {self._lang}")
         return Item(id, text, None, parse_language(self._lang), {"answers": answers})
 
     def document_rows(self) -> Rows:
@@ -102,12 +102,12 @@ class Mkqa(PublishedCollection):
             return read_json_lines(*files.get_all("*.jsonl.gz", "*.jsonl"))
         return _read_dpr(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_json_lines(path)
 
-    def read_document(self, record: Record) -> Item:
+    def read_document(self, record: FileRow) -> Item:
         id = record.read_id(next((key for key in ("id", "_id", "docid") if key in record), "id"))
         record.require_text("text", "passage", id)
         return Item(id, record.join_texts("title", "text"), None, self._code, record.read_texts("title"))
 
-    def _read_answers(self, record: Record, id: str) -> list[str]:
+    def _read_answers(self, record: FileRow, id: str) -> list[str]:
         """The answers of a question in the passages' language, its aliases after each; none if it is left out."""
         answers = record.get("answers")
         given = answers.get(self._docs_lang) if isinstance(answers, dict) else None
@@ -121,7 +121,7 @@ class Mkqa(PublishedCollection):
             aliases = answer.get("aliases") or []
             if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
                 raise InputError(f"question {id!r}: aliases must be a list of texts")
-            found += [text for text in (Record(answer).read_text("text"), *aliases) if text and text.strip()]
+            found += [text for text in (FileRow(answer).read_text("text"), *aliases) if text and text.strip()]
         return list(dict.fromkeys(found))
 
     @cached_property
@@ -231,7 +231,7 @@ def _read_dpr(path: Path) -> Rows:
             elif row and len(row) != len(columns):
                 raise InputError(f"{path}:{first}: not `{' TAB '.join(columns)}` but {len(row)} columns")
             elif row:
-                yield f"{path}:{first}", Record(zip(columns, row, strict=True))
+                yield f"{path}:{first}", FileRow(zip(columns, row, strict=True))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text after line {number} ({error.reason})") from None
     except csv.Error as error:

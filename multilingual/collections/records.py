@@ -17,11 +17,11 @@ from ..languages import parse_language
 Rows = Iterator[tuple[str, Any]]  # each row with its place, `FILE:LINE`, as error messages name it
 
 
-class Record(dict[str, Any]):
+class FileRow(dict[str, Any]):
     """The fields of one row, checked when they are read: `InputError` says what is wrong with a field."""
 
     @classmethod
-    def parse(cls, line: bytes) -> Record:
+    def parse(cls, line: bytes) -> FileRow:
         """A line of JSON; `InputError` on anything else."""
         try:
             fields = json.loads(line.decode("utf-8"))

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from ...errors import InputError, check_known, list_few
 from ...items import Item
 from ..languages import fill_languages, parse_language
-from .records import Record
+from .records import FileRow
 
 Source = Literal["original", "human", "machine"]
 FIELDS = ("title", "description", "narrative")
@@ -34,7 +34,7 @@ class TopicReader:
         if source is not None:
             check_known(source, get_args(Source), "source")
 
-    def read(self, record: Record, doc_langs: Container[str] = ()) -> Item | None:
+    def read(self, record: FileRow, doc_langs: Container[str] = ()) -> Item | None:
         """The query of a topic; None where it has no wording in the language and is not meant to have one.
 
         A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
@@ -48,7 +48,7 @@ class TopicReader:
         if not isinstance(meant, list) or not all(isinstance(each, str) for each in meant):
             raise InputError(f"topic {id!r}: `languages_with_qrels` must be a list of language codes")
         langs = [parse_language(each) for each in meant]
-        wording = self._choose_wording(id, [Record(each) for each in wordings], langs)
+        wording = self._choose_wording(id, [FileRow(each) for each in wordings], langs)
         if wording is None:
             return None
         own = wording.read_lang()
@@ -66,7 +66,7 @@ class TopicReader:
         """The queries in the language; if there are none, `InputError` that begins with `none`."""
         return select_language(self.lang, queries, none, self.source)
 
-    def _choose_wording(self, id: str, wordings: list[Record], meant: Container[str]) -> Record | None:
+    def _choose_wording(self, id: str, wordings: list[FileRow], meant: Container[str]) -> FileRow | None:
         lang, source = self.lang, self.source
         order = [source] if source else ["original"] if lang is None else list(get_args(Source))
         fitting = [
@@ -122,7 +122,7 @@ def check_topic_languages(topics: Iterable[Item], langs: Iterable[str], where: s
         )
 
 
-def _read_source(wording: Record) -> Source:
+def _read_source(wording: FileRow) -> Source:
     source = wording.read_text("source") or "original"
     # Machine translations carry the name of the system that made them.
     return "original" if source == "original" else "human" if source.startswith("human") else "machine"
@@ -136,7 +136,7 @@ def _read_narrative(narratives: object, lang: str | None, doc_langs: Container[s
     parts: list[str] = []
     for narrative in chosen:
         if isinstance(narrative, dict):
-            parts += Record(narrative).read_texts("very_valuable", "somewhat_valuable").values()
+            parts += FileRow(narrative).read_texts("very_valuable", "somewhat_valuable").values()
         elif isinstance(narrative, str):
             parts.append(narrative)
         else:

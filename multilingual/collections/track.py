@@ -13,7 +13,7 @@ from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
 from .published import PublishedCollection
-from .records import Record, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 _KNOWN = frozenset(["id", "doc_id", "text", "abstract", "lang", "tweets"])
@@ -59,7 +59,7 @@ class Track(PublishedCollection):
 
     def read_document(self, row: tuple[str, bytes]) -> Item:
         lang, line = row
-        record = Record.parse(line)
+        record = FileRow.parse(line)
         key = "text" if record.get("text") is not None else "abstract"
         text = record.join_texts("title", key)
         meta = {key: value for key, value in record.read_meta(_KNOWN).items() if value != ""}
@@ -80,7 +80,7 @@ class Track(PublishedCollection):
         path = self._find_topics()
         elsewhere: set[str] = set()
 
-        def read(record: Record) -> Item | None:
+        def read(record: FileRow) -> Item | None:
             meant = record.get("languages_with_qrels")
             known = {
                 parse_language(each)

@@ -7,7 +7,7 @@ from ...items import Item
 from ..languages import parse_language
 from .files import read_judgements, read_parquet
 from .published import PublishedCollection
-from .records import Record, Rows
+from .records import FileRow, Rows
 
 
 class ViDoRe(PublishedCollection):
@@ -33,7 +33,7 @@ class ViDoRe(PublishedCollection):
     def document_rows(self) -> Rows:
         return self._read("corpus")
 
-    def read_document(self, row: Record) -> Item:
+    def read_document(self, row: FileRow) -> Item:
         image = row.get("image")
         picture = image.get("bytes") if isinstance(image, dict) else None
         if not isinstance(picture, bytes):
@@ -45,7 +45,7 @@ class ViDoRe(PublishedCollection):
     def query_rows(self) -> Rows:
         return self._read("queries")
 
-    def read_query(self, row: Record) -> Item:
+    def read_query(self, row: FileRow) -> Item:
         id, lang = row.read_id("query_id"), row.read_text("language")
         text = row.require_text("query", "query", id, "text")
         return Item(id, text, None, parse_language(lang) if lang else None)
@@ -55,4 +55,4 @@ class ViDoRe(PublishedCollection):
 
     def _read(self, folder: str) -> Rows:
         for place, row in read_parquet(self.files.get_all(f"{folder}/{self._split}-*.parquet"), batch=16):
-            yield place, Record({key.replace("-", "_"): value for key, value in row.items()})
+            yield place, FileRow({key.replace("-", "_"): value for key, value in row.items()})

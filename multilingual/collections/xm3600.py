@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...errors import InputError, check_known
 from ..languages import parse_language
 from .captions import Caption, CaptionedPictures, Direction
-from .records import Record, read_json_lines
+from .records import FileRow, read_json_lines
 
 
 class Crossmodal3600(CaptionedPictures):
@@ -60,11 +60,11 @@ class Crossmodal3600(CaptionedPictures):
     def pictures(self) -> Iterator[tuple[str, str]]:
         return ((place, picture) for place, picture, _ in self._read())
 
-    def _read(self) -> Iterator[tuple[str, str, Record]]:
+    def _read(self) -> Iterator[tuple[str, str, FileRow]]:
         """The place, the key and the record of every picture."""
         for place, line in read_json_lines(self._file):
             try:
-                record = Record.parse(line)
+                record = FileRow.parse(line)
                 picture = record.read_id("image/key")
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None

@@ -16,7 +16,7 @@ from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
 from ...specs import Spec, distributed
-from ..collections.records import Record, read_json_lines
+from ..collections.records import FileRow, read_json_lines
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
 
@@ -286,9 +286,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
                 id, tab, text = line.decode("utf-8").rstrip("\r\n").partition("\t")
                 if not tab:
                     raise InputError("not a line `id<TAB>text`")
-                record = Record(id=id, text=text)
+                record = FileRow(id=id, text=text)
             else:
-                record = Record.parse(line)
+                record = FileRow.parse(line)
             id, said = record.read_id(), record.read_text("text")
             if not said or not said.strip():
                 raise InputError(f"the translation of {id!r} has no text")

@@ -16,7 +16,7 @@ from ...errors import InputError, check_known
 from ...files import write_atomically
 from ...items import Item, SeenIds
 from ..collections.base import Collection
-from ..collections.records import Record, read_json_lines
+from ..collections.records import FileRow, read_json_lines
 from ..collections.topics import FIELDS
 from .translation import Translate, Translation, translations
 
@@ -213,7 +213,7 @@ class _Growing:
                 file.truncate(whole)
         for place, line in read_json_lines(self.partial):
             try:
-                self.seen.add(Record.parse(line).read_id())
+                self.seen.add(FileRow.parse(line).read_id())
             except InputError as error:
                 raise InputError(f"{place}: {error}; remove the file to begin anew") from None
             self.lines += 1
