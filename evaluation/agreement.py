@@ -33,13 +33,6 @@ def kappa(confusion: np.ndarray, weights: np.ndarray | None = None) -> float:
     return 1.0 - float((weights * confusion).sum()) / by_chance if by_chance else math.nan
 
 
-def tau_b(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's rank correlation with correction for ties (Kendall 1945), in -1..1; nan where all are tied."""
-    import scipy.stats
-
-    return float(scipy.stats.kendalltau(x, y).statistic)
-
-
 def tau_ap(truth: Sequence[float], estimate: Sequence[float]) -> float:
     """AP rank correlation (Yilmaz, Aslam and Robertson 2008), in -1..1: as Kendall's tau, but the top counts most.
 
@@ -154,7 +147,8 @@ def compare_grades(
 class SystemAgreement:
     """Systems under two sets of judgements: by name the mean of `measure` under the human and the judge's qrels.
 
-    Both means are over the `topics` that both judged. `tau` is `tau_b`, `tau_ap` takes the human order as the truth.
+    Both means are over the `topics` that both judged. `tau` is Kendall's tau-b (1945), in -1..1 and nan where all
+    are tied; `tau_ap` takes the human order as the truth.
     """
 
     measure: str
@@ -183,12 +177,15 @@ def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measur
     topics = human.keys() & judged.keys()
     if not topics:
         raise InputError("the two sets of judgements have no topic in common")
+    import scipy.stats
+
     columns = []
     for qrels in (human, judged):
         table = evaluate(runs, {topic: qrels[topic] for topic in topics}, (measure,))
         columns.append([table.mean(system, table.measures[0]) for system in runs])
     scores = dict(zip(runs, zip(*columns, strict=True), strict=True))
-    return SystemAgreement(table.measures[0], len(topics), scores, tau_b(*columns), tau_ap(*columns))
+    tau = float(scipy.stats.kendalltau(*columns).statistic)
+    return SystemAgreement(table.measures[0], len(topics), scores, tau, tau_ap(*columns))
 
 
 def format_agreement(
