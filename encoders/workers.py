@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import count
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from operator import itemgetter
-from queue import SimpleQueue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection
 from typing import Any, Self
 
 import numpy as np
@@ -27,7 +26,7 @@ from ..items import Batch, Item, Role, windows
 from .base import Encoder, EncoderSpec, Tokenizes, check_modalities
 from .batching import plan_batches
 from .registry import load_encoder
-from .rows import join_rows, split_rows
+from .rows import Row, join_rows, split_rows
 
 WINDOW = 512  # items a process that are read ahead and dealt out
 # Bytes of text dealt at a time: two of a model's batches.
@@ -85,28 +84,21 @@ class Workers:
         """`devices` are single ones (`cpu`, `cuda:1`), `cpu` as often as it is to have processes.
 
         The first process loads the SPEC alone, so that a checkpoint is fetched or converted once, and its errors are
-        told once. The others load it while the first one works.
+        raised once. The others load it while the first one works.
         """
-        self._numbers = count()
         self._workers: list[_Worker] = []
-        context = multiprocessing.get_context("spawn")
+        self.chunk = CHUNK[devices[0].partition(":")[0]]
         try:
             with _uninterrupted():
-                for number, (device, share) in enumerate(
-                    zip(devices, share_cores(len(devices)), strict=True)
-                ):
-                    mine, theirs = context.Pipe()
-                    process = context.Process(
-                        target=_work, args=(theirs, device, share, number > 0), name=device, daemon=True
-                    )
-                    process.start()
-                    theirs.close()  # so that the pipe ends with the process
-                    several = f", process {number + 1} of {len(devices)}" if device == "cpu" else ""
-                    self._workers.append(_Worker(device + several, process, mine))
-            self.chunk = CHUNK[devices[0].partition(":")[0]]
-            self.spec: EncoderSpec = self._call(self._workers[0], "load", text, devices[0], trust_remote_code)
-            for worker, device in zip(self._workers[1:], devices[1:], strict=True):
-                self._ask(worker, "load", text, device, trust_remote_code)
+                for number, cores in enumerate(share_cores(len(devices))):
+                    several = f", process {number + 1} of {len(devices)}" if devices[number] == "cpu" else ""
+                    self._workers.append(_Worker(devices[number] + several, devices[number], cores))
+            with self._explain_loss():
+                for number, worker in enumerate(self._workers):
+                    # All of them would give the same warnings.
+                    worker.load(text, devices[number], trust_remote_code, number > 0)
+                    if number == 0:
+                        self.spec: EncoderSpec = worker.loading.result()
         except BaseException:
             self.close()
             raise
@@ -124,7 +116,7 @@ class Workers:
     def close(self) -> None:
         """End the processes; they hold nothing that could be lost."""
         for worker in self._workers:
-            worker.pipe.close()
+            worker.executor.shutdown(wait=False, cancel_futures=True)
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
@@ -139,174 +131,161 @@ class Workers:
         for group in windows(items, WINDOW * len(self._workers)):
             for item in group:
                 check_modalities(item, self.spec)
-            yield self._gathered(group, role)
+            with self._explain_loss():
+                batch = self._encode_window(group, role)
+            yield batch
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        self._require_open()
-        spans: list[np.ndarray] = self._call(self._workers[0], "token_spans", list(texts))
+        spans: list[np.ndarray] = self._call(_ask_tokenizer, "token_spans", list(texts))
         return spans
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
-        self._require_open()
-        tokens: int = self._call(self._workers[0], "room", role)
+        tokens: int = self._call(_ask_tokenizer, "room", role)
         return tokens
+
+    def _call(self, function: Callable[..., Any], *given: object) -> Any:
+        self._require_open()
+        with self._explain_loss():
+            return self._workers[0].submit(function, *given).result()
 
     def _require_open(self) -> None:
         if not self._workers:
             raise InputError("the processes of this encoder have been closed; load it again")
 
-    def _gathered(self, group: Sequence[Item], role: Role) -> Batch:
+    def _encode_window(self, group: Sequence[Item], role: Role) -> Batch:
         """Deal out a window, and put what comes back in order."""
-        costs = [_cost(item) for item in group]
+        costs = [_estimate_cost(item) for item in group]
         budget = min(self.chunk, max(sum(costs) // (SHARES * len(self._workers)), 1))
-        waiting = deque(plan_batches(costs, budget))
-        asked: dict[int, list[int]] = {}
-        rows: list[int] = []
-        parts: list[Batch] = []
-        while waiting or asked:
+        chunks = deque(plan_batches(costs, budget))
+        running: dict[Future[list[Batch]], tuple[_Worker, list[int]]] = {}
+        rows: dict[int, Row] = {}
+        while chunks or running:
+            busy = [worker for worker, _ in running.values()]
             for held in range(AHEAD):
                 for worker in self._workers:
-                    if waiting and worker.ready and len(worker.asked) == held:
-                        chunk = waiting.popleft()
-                        asked[self._ask(worker, "encode", [group[row] for row in chunk], role)] = chunk
-            for number, answer in self._answers():
-                # What is not known was asked by a call that has been given up.
-                if number in asked:
-                    parts += _value(answer)
-                    rows += asked.pop(number)
-        return _order(parts, rows, [item.id for item in group], self.spec)
+                    if chunks and worker.loading.done() and busy.count(worker) == held:
+                        worker.loading.result().require(self.spec)
+                        busy.append(worker)
+                        places = chunks.popleft()
+                        running[worker.submit(_encode, [group[place] for place in places], role)] = (
+                            worker,
+                            places,
+                        )
+            expected: list[Future[Any]] = [*running]
+            expected += [worker.loading for worker in self._workers if not worker.loading.done()]
+            done, _ = wait(expected, return_when=FIRST_COMPLETED)
+            for future in done & running.keys():
+                _, places = running.pop(future)
+                made = [row for batch in future.result() for row in split_rows(batch)]
+                rows.update(zip(places, made, strict=True))
+        return join_rows([item.id for item in group], [rows[place] for place in range(len(group))], self.spec)
 
-    # Questions and answers
-
-    def _ask(self, worker: _Worker, what: str, *given: object) -> int:
-        number = next(self._numbers)
+    @contextmanager
+    def _explain_loss(self) -> Iterator[None]:
+        """A process that ends in the block is an error that names its device and says how it ended."""
         try:
-            worker.pipe.send((number, what, given))
-        except OSError:
-            raise self._lost(worker) from None
-        worker.asked.add(number)
-        return number
-
-    def _call(self, worker: _Worker, what: str, *given: object) -> Any:
-        number = self._ask(worker, what, *given)
-        while True:
-            for answered, answer in self._answers():
-                if answered == number:
-                    return _value(answer)
-
-    def _answers(self) -> Iterator[tuple[int, Any]]:
-        """Wait until there is one."""
-        by = {worker.pipe: worker for worker in self._workers}
-        for pipe in wait(list(by)):
-            worker = by[pipe]  # type: ignore[index]
-            try:
-                number, answer = worker.pipe.recv()
-            except (EOFError, OSError):
-                raise self._lost(worker) from None
-            worker.asked.discard(number)
-            if not worker.ready:  # the first answer is to `load`
-                spec: EncoderSpec = _value(answer)
-                if worker is not self._workers[0]:
-                    spec.require(self.spec)
-                worker.ready = True
-            yield number, answer
-
-    def _lost(self, worker: _Worker) -> CrosslensError:
-        worker.process.join(PATIENCE)
-        code = worker.process.exitcode
-        self.close()
-        if code == -signal.SIGKILL:
-            how = "was killed (signal 9), by the system if memory ran out"
-        else:
-            how = f"ended by signal {-code}" if code and code < 0 else f"ended with status {code}"
-        return CrosslensError(
-            f"the process that encoded on {worker.name} {how}; what is stored stays, and the same command goes on "
-            "from there (fewer devices take less memory)"
-        )
+            yield
+        except BrokenProcessPool:
+            ended = connection.wait([worker.process.sentinel for worker in self._workers], PATIENCE)
+            lost = next(worker for worker in self._workers if worker.process.sentinel in ended)
+            while (code := lost.process.exitcode) is None:  # until the thread that waited for it has noted it
+                time.sleep(0.01)
+            self.close()
+            how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
+            if code == -signal.SIGKILL:
+                how = "was killed (signal 9), by the system if memory ran out"
+            raise CrosslensError(
+                f"the process that encoded on {lost.name} {how}; what is stored stays, and the same command goes on "
+                "from there (fewer devices take less memory)"
+            ) from None
 
 
-@dataclass(eq=False)
 class _Worker:
-    """A process as its owner sees it; `asked` are the numbers of the questions that it has not answered."""
+    """A process as its owner sees it; `loading` gives the spec of the encoder in it."""
 
-    name: str
-    process: SpawnProcess
-    pipe: Connection
-    asked: set[int] = field(default_factory=set)
-    ready: bool = False
+    loading: Future[EncoderSpec]
 
+    def __init__(self, name: str, device: str, cores: Sequence[int]) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self.executor = ProcessPoolExecutor(1, context, _start, (device, cores))
+        before = set(multiprocessing.active_children())
+        self.executor.submit(os.getpid)  # with which the process starts
+        (self.process,) = set(multiprocessing.active_children()) - before
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception on its way out of a process."""
+    def load(self, *given: object) -> None:
+        self.loading = self.submit(_load, *given)
 
-    error: Exception
-    where: str
-
-    @classmethod
-    def of(cls, error: Exception, device: str) -> _Failure:
-        where = f"in the process on {device}:\n" + "".join(traceback.format_exception(error))
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            # Some take more to be made than their text.
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return cls(error, where)
+    def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
+        return self.executor.submit(_answer, function, *given)
 
 
-def _value(answer: Any) -> Any:
-    if isinstance(answer, _Failure):
-        answer.error.add_note(answer.where)
-        raise answer.error
-    return answer
+# In the processes
+
+_DEVICE = ""
+_ENCODER: Any = None
 
 
-def _work(pipe: Connection, device: str, share: Sequence[int], quiet: bool) -> None:
-    """What a process does: it answers questions, one after the other, until its owner is gone."""
-    import logging
-
+def _start(device: str, cores: Sequence[int]) -> None:
+    global _DEVICE
+    _DEVICE = device
     # Ctrl-C goes to all processes of a terminal; the owner ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
     if device == "cpu" and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, share)
+        os.sched_setaffinity(0, cores)
     logging.basicConfig(format="crosslens: %(message)s", level=logging.WARNING)
-    questions: SimpleQueue[tuple[int, str, tuple[Any, ...]]] = SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, questions), daemon=True).start()
-
     import torch
 
-    torch.set_num_threads(len(share))
-    encoder: Any = None
-    while True:
-        number, what, given = questions.get()
-        answer: Any
-        try:
-            if what == "load":
-                text, where, trust = given
-                # All of them would give the same warnings.
-                logging.disable(logging.WARNING if quiet else logging.NOTSET)
-                encoder = load_encoder(text, device=where, trust_remote_code=trust)
-                logging.disable(logging.NOTSET)
-                answer = encoder.spec
-            elif what == "encode":
-                answer = list(encoder.encode(*given))
-            elif isinstance(encoder, Tokenizes):
-                answer = getattr(encoder, what)(*given)
-            else:
-                raise InputError(f"{encoder.spec.name} cannot tell where its tokens are")
-        except Exception as error:
-            answer = _Failure.of(error, device)
-        pipe.send((number, answer))
+    torch.set_num_threads(len(cores))
 
 
-def _listen(pipe: Connection, questions: SimpleQueue[tuple[int, str, tuple[Any, ...]]]) -> None:
-    """Take questions in at once, so that their owner never waits for an answer to be done; end when it is gone."""
-    with suppress(EOFError, OSError):
-        while True:
-            questions.put(pipe.recv())
+def _end_with_owner() -> None:
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    connection.wait([owner.sentinel])
     os._exit(0)
+
+
+def _answer(function: Callable[..., Any], *given: object) -> Any:
+    """What the function gives; its exception as one that can be sent, with a note of where it was raised."""
+    try:
+        return function(*given)
+    except Exception as error:
+        note = f"in the process on {_DEVICE}:\n" + "".join(traceback.format_exception(error))
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # some take more to be made than their text
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(note)
+        raise error from None
+
+
+def _load(text: str, device: str, trust_remote_code: bool, quiet: bool) -> EncoderSpec:
+    global _ENCODER
+    logging.disable(logging.WARNING if quiet else logging.NOTSET)
+    _ENCODER = load_encoder(text, device=device, trust_remote_code=trust_remote_code)
+    logging.disable(logging.NOTSET)
+    spec: EncoderSpec = _ENCODER.spec
+    return spec
+
+
+def _encode(items: Sequence[Item], role: Role) -> list[Batch]:
+    batches = list(_ENCODER.encode(items, role))
+    ids = [id for batch in batches for id in batch.ids]
+    if ids != [item.id for item in items]:
+        raise CrosslensError(
+            f"{_ENCODER.spec.name} gave {len(ids)} vectors for {len(items)} items, or in another order"
+        )
+    return batches
+
+
+def _ask_tokenizer(what: str, *given: object) -> Any:
+    if not isinstance(_ENCODER, Tokenizes):
+        raise InputError(f"{_ENCODER.spec.name} cannot tell where its tokens are")
+    return getattr(_ENCODER, what)(*given)
 
 
 @contextmanager
@@ -322,18 +301,7 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cost(item: Item) -> int:
+def _estimate_cost(item: Item) -> int:
     """About how long an item takes, in bytes of UTF-8: tokens are nearer to one length in them than in characters."""
     text = len((item.text or "").encode("utf-8", "surrogatepass"))
     return max(text, LEAST) + MEDIUM * sum(value is not None for value in item.contents.values())
-
-
-def _order(parts: Sequence[Batch], places: Sequence[int], ids: Sequence[str], spec: EncoderSpec) -> Batch:
-    """One batch of parts that hold the items at these places, in that order; in the order of `ids`."""
-    found = [id for part in parts for id in part.ids]
-    if found != [ids[place] for place in places]:
-        raise CrosslensError(
-            f"an encoder gave {len(found)} vectors for {len(places)} items, or in another order"
-        )
-    rows = [row for part in parts for row in split_rows(part)]
-    return join_rows(ids, [row for _, row in sorted(zip(places, rows, strict=True), key=itemgetter(0))], spec)

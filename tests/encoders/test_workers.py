@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -178,25 +179,59 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
 @several_cores
 def test_each_process_keeps_to_its_cores(two: Workers) -> None:
     matrix(two, collection(600), "document")
-    held = [os.sched_getaffinity(worker.process.pid or 0) for worker in two._workers]
+    held = [os.sched_getaffinity(process.pid or 0) for process in multiprocessing.active_children()]
+    held = [each for each in held if each < set(cores.list_cores())]
+    assert len(held) == 2
     assert not held[0] & held[1]
     assert held[0] | held[1] == set(cores.list_cores())
 
 
+FAULTY = """
+import numpy as np
+from crosslens.encoders.base import EncoderSpec
+from crosslens.errors import InputError
+from crosslens.items import Dense
+
+class Faulty:
+    def __init__(self, *, swaps: bool = False):
+        self.spec = EncoderSpec("faulty", "1", ("text",), 2)
+        self.swaps = swaps
+
+    def encode(self, items, role):
+        for item in items:
+            if item.text == "input":
+                raise InputError(f"item {item.id!r} is refused")
+            if item.text == "type":
+                raise TypeError("not so")
+            if item.text == "odd":
+                raise type("Odd", (Exception,), {"__init__": lambda self, a, b: None})(1, 2)
+        ids = [item.id for item in items]
+        yield Dense(ids[::-1] if self.swaps else ids, np.ones((len(items), 2), np.float32))
+"""
+
+
 @several_cores
-def test_errors_of_a_process_arrive_as_they_are(two: Workers) -> None:
-    with pytest.raises(InputError, match="item 'empty' holds neither text nor image"):
-        list(two.encode([*collection(3), Item("empty")], "document"))
-    picture = Item("photo", image=b"x")
-    with pytest.raises(InputError, match=r"^item 'photo' holds image, but hf:.* encodes text") as refused:
-        two._call(two._workers[1], "encode", [picture], "document")
-    assert "in the process on cpu:\nTraceback" in refused.value.__notes__[0]
-    with pytest.raises(TypeError, match="NoneType"):
-        two._call(two._workers[0], "encode", None, "document")
-    # Answers to what has been given up are not taken for those to what is asked now.
-    for worker in two._workers:
-        two._ask(worker, "encode", collection(5), "query")
-    assert matrix(two, collection(40), "document").shape == (40, 32)
+def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Workers("py:faulty:Faulty", TWO) as workers:
+        with pytest.raises(InputError, match="item 'empty' holds neither text nor image"):
+            list(workers.encode([*collection(3), Item("empty")], "document"))
+        with pytest.raises(InputError, match=r"^item 'bad' is refused") as refused:
+            list(workers.encode([Item("bad", "input")], "document"))
+        assert "in the process on cpu:\nTraceback" in refused.value.__notes__[0]
+        with pytest.raises(TypeError, match="not so"):
+            list(workers.encode([*collection(9), Item("bad", "type")], "document"))
+        with pytest.raises(RuntimeError, match="^Odd: "):  # which cannot be sent as it is
+            list(workers.encode([Item("bad", "odd")], "document"))
+        with pytest.raises(InputError, match="Faulty.* cannot tell where its tokens are"):
+            workers.room()
+        assert matrix(workers, collection(40), "document").shape == (40, 2)
+    with (
+        Workers("py:faulty:Faulty?swaps=true", TWO) as workers,
+        pytest.raises(CrosslensError, match="another order"),
+    ):
+        list(workers.encode(collection(9), "document"))
 
 
 def test_a_spec_that_does_not_load_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
@@ -213,19 +248,20 @@ def test_a_spec_that_does_not_load_is_one_line_and_leaves_no_process(tmp_path: P
 def test_a_process_that_dies_is_named_and_what_is_stored_stays(spec: str, tmp_path: Path) -> None:
     items = collection(WINDOW * len(TWO) + 200)
 
-    def deadly(workers: Workers) -> Iterator[Item]:
+    def deadly() -> Iterator[Item]:
         for number, item in enumerate(items):
             if number == WINDOW * len(TWO) + 100:  # the first window is stored
-                os.kill(workers._workers[1].process.pid or 0, signal.SIGKILL)
+                os.kill(pids[1], signal.SIGKILL)
             yield item
 
     index = create_index(tmp_path / "index")
+    before = set(multiprocessing.active_children())
     with Workers(spec, TWO) as workers:
-        pids = {worker.process.pid for worker in workers._workers}
+        pids = sorted(process.pid or 0 for process in set(multiprocessing.active_children()) - before)
         died = r"encoded on cpu, process 2 of 2 was killed \(signal 9\), by the system if memory ran out; what is"
         with pytest.raises(CrosslensError, match=died):
-            index.add(deadly(workers), workers)
-        assert not pids & children(os.getpid())
+            index.add(deadly(), workers)
+        assert not set(pids) & children(os.getpid())
         with pytest.raises(InputError, match="have been closed; load it again"):
             next(workers.encode(items, "document"))
     alone = registry.load_encoder(spec, device="cpu")
