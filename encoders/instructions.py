@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib.resources import files
+from typing import Any, Literal
 
 from ..errors import InputError
 
@@ -37,16 +40,14 @@ class KnownRetriever:
     end: str = ""
 
 
+def _read_known() -> Mapping[str, Any]:
+    known: Mapping[str, Any] = tomllib.loads(files(__package__).joinpath("known.toml").read_text("utf-8"))
+    return known
+
+
 # By a part of the checkpoint's name, in lower case.
-KNOWN = {
-    "repllama": KnownRetriever("query: ", "passage: "),
-    "e5-mistral": KnownRetriever(STYLES["e5"].format(task=TASK)),
-    # No space after "Query:", and an end that is not its eos_token, <|im_end|>.
-    "qwen3-embedding": KnownRetriever(STYLES["e5"].format(task=TASK).rstrip(), end="<|endoftext|>"),
-    "gte-qwen": KnownRetriever(STYLES["e5"].format(task=TASK), bidirectional=True, end="<|endoftext|>"),
-    "drama-": KnownRetriever("Query: ", pooling="mean", bidirectional=True),
-    "embeddinggemma": KnownRetriever("task: search result | query: ", "title: none | text: ", "mean"),
-}
+KNOWN = {name: KnownRetriever(**table) for name, table in _read_known()["retrievers"].items()}
+KNOWN_PROMPTS: Mapping[str, Sequence[str]] = _read_known()["prompts"]  # query, document
 
 
 def find_retriever(*names: str | None) -> KnownRetriever | None:

@@ -34,7 +34,15 @@ from .batching import encode_windows
 from .pooling import collate, finish, pool
 from .rows import Terms, select_terms
 from .transformer import TransformerEncoder
-from .words import DEFAULT, is_spaced, list_stopwords, read_prompt_texts, split_words, tokenize_answers
+from .words import (
+    DEFAULT,
+    PromptTexts,
+    is_spaced,
+    list_stopwords,
+    read_prompt_texts,
+    split_words,
+    tokenize_answers,
+)
 
 Rep = Literal["dense", "sparse"]
 TEXT = "{text}"
@@ -54,11 +62,7 @@ class Frame(NamedTuple):
     after: list[int]
 
 
-class RoleFrames(NamedTuple):
-    """The prompts of one language or name."""
-
-    document: Frame
-    query: Frame
+Frames = Mapping[str, Mapping[Role, Frame]]  # by language or name
 
 
 class PromptedText(NamedTuple):
@@ -94,6 +98,7 @@ class PromptReps(TransformerEncoder):
         self.rep = rep
         self.prompt = prompt
         self.frames = frames
+        self.longest = _measure_longest(frames)
         self._special = np.array(sorted(set(self.tokenizer.all_special_ids)), np.int64)
         self._stopword_tokens: dict[tuple[str | None, str], set[int]] = {}
         takes = inspect.signature(self.model.forward).parameters
@@ -132,9 +137,13 @@ class PromptReps(TransformerEncoder):
         if chat and not templated:
             raise InputError(f"{checkpoint} has no chat template: leave chat out, or write chat=false")
         names = tuple(texts) if prompt == OWN else (prompt,)
-        frames = Frames.make(tokenizer, names, templated if chat is None else chat, checkpoint)
+        chat = templated if chat is None else chat
+        # Chat templates bring the BOS. Some tokenizers do not add the one that the model was trained with: Gemma's.
+        start = [] if chat or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        frames = {name: _make_frames(tokenizer, texts[name], start, chat, checkpoint) for name in names}
         longest = getattr(opened.config, "max_position_embeddings", None) or UNBOUNDED
-        least = frames.longest + LEAST
+        framed = _measure_longest(frames)
+        least = framed + LEAST
         if longest < least:
             raise InputError(
                 f"{checkpoint}: its context of {longest} tokens is too short for the prompt {prompt}, which with "
@@ -146,7 +155,9 @@ class PromptReps(TransformerEncoder):
             )
         extra: dict[str, object] = {"rep": rep, "prompt": prompt}
         if prompt == OWN:
-            extra["prompts"] = _hash({name: [each.pattern for each in frames[name]] for name in names})
+            extra["prompts"] = _hash(
+                {name: [each.pattern for each in frames[name].values()] for name in names}
+            )
         if rep == "sparse":
             lists = {name: sorted(each.stopwords) for name, each in texts.items()}
             extra |= {"terms": terms, "stopwords": _hash(lists)}
@@ -160,10 +171,10 @@ class PromptReps(TransformerEncoder):
             dim=int(hidden if rep == "dense" else vocabulary),
             kind=rep,
             pooling="last",
-            query_prompt=first.query.pattern,
-            document_prompt=first.document.pattern,
-            special_tokens=tokenizer.decode(frames.start),
-            max_tokens=max_tokens or min(longest, frames.longest + TOKENS),
+            query_prompt=first["query"].pattern,
+            document_prompt=first["document"].pattern,
+            special_tokens=tokenizer.decode(start),
+            max_tokens=max_tokens or min(longest, framed + TOKENS),
             normalized=rep == "dense",
             metric="cosine" if rep == "dense" else "dot",
             extra=extra,
@@ -184,7 +195,7 @@ class PromptReps(TransformerEncoder):
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the longest prompt (`encoders.base.Tokenizes`)."""
-        return self.spec.max_tokens - self.frames.longest
+        return self.spec.max_tokens - self.longest
 
     # A text in its prompt
 
@@ -198,7 +209,7 @@ class PromptReps(TransformerEncoder):
         tokens = self.tokenizer(texts, add_special_tokens=False, **options)["input_ids"]
         read, prompted = [], []
         for item, text, ids in zip(items, texts, tokens, strict=True):
-            frame = getattr(self.frames[self._choose_prompt(item)], role)
+            frame = self.frames[self._choose_prompt(item)][role]
             space = most - len(frame.before) - len(frame.after)
             read.append(text if len(ids) < space else self.tokenizer.decode(ids[:space]))
             prompted.append([*frame.before, *ids[:space], *frame.after])
@@ -273,31 +284,22 @@ class PromptReps(TransformerEncoder):
         return found
 
 
-class Frames(dict[str, RoleFrames]):
-    """The prompts of a model by their names; `start` are the tokens that it puts first itself."""
+def _make_frames(
+    tokenizer: Any, texts: PromptTexts, start: list[int], chat: bool, checkpoint: str
+) -> dict[Role, Frame]:
+    """The prompts of documents and of queries, in the chat template, or as plain text after the tokens `start`."""
+    frames: dict[Role, Frame] = {}
+    prompts: dict[Role, str] = {"document": texts.document, "query": texts.query}
+    for role, prompt in prompts.items():
+        pattern = (_render_turn(tokenizer, prompt.rstrip(), checkpoint) if chat else prompt) + texts.answer
+        before, _, after = pattern.partition(TEXT)
+        ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
+        frames[role] = Frame(pattern, start + ids[0], ids[1])
+    return frames
 
-    def __init__(self, prompts: Mapping[str, RoleFrames], start: Sequence[int]) -> None:
-        super().__init__(prompts)
-        self.start = list(start)
-        self.longest = max(len(f.before) + len(f.after) for both in prompts.values() for f in both)
 
-    @classmethod
-    def make(cls, tokenizer: Any, names: Sequence[str], chat: bool, checkpoint: str) -> Frames:
-        """In the chat template, or as plain text after the beginning-of-sequence token."""
-        # Chat templates bring the BOS. Some tokenizers do not add the one that the model was trained with: Gemma's.
-        start = [] if chat or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-
-        def frame(prompt: str, answer: str) -> Frame:
-            pattern = (_render_turn(tokenizer, prompt.rstrip(), checkpoint) if chat else prompt) + answer
-            before, _, after = pattern.partition(TEXT)
-            ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
-            return Frame(pattern, start + ids[0], ids[1])
-
-        prompts = {}
-        for name in names:
-            texts = read_prompt_texts()[name]
-            prompts[name] = RoleFrames(*(frame(each, texts.answer) for each in (texts.document, texts.query)))
-        return cls(prompts, start)
+def _measure_longest(frames: Frames) -> int:
+    return max(len(each.before) + len(each.after) for both in frames.values() for each in both.values())
 
 
 def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> OpenDecoder:

@@ -43,33 +43,36 @@ def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = F
     the SPEC that loads it again from anywhere.
     """
     spec = Spec.parse(text)
+    ours = spec.family in (*FAMILIES, "offline")
     if spec.family == "offline":
         check_known(spec.checkpoint, OFFLINE, "offline encoder")
-        factory, called = find_factory(Spec(spec.checkpoint), "", OFFLINE, "")[0], spec
+        factory = find_factory(Spec(spec.checkpoint), "", OFFLINE, "")[0]
     else:
         factory, called = find_factory(spec, "encoders", FAMILIES, "encoder family", more=("offline",))
-        if spec.family in FAMILIES and not spec.checkpoint:
+        if ours and not spec.checkpoint:
             raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
-    checkpoint, options = called.checkpoint, {**called.options}
-    if spec.family != "offline" and Path(checkpoint).is_dir() and checkpoint:
-        checkpoint = str(Path(checkpoint).resolve())
-    for key in ("adapter", "base"):
-        if options.get(key) and Path(options[key]).is_dir():
-            options[key] = str(Path(options[key]).resolve())
-    encoder = _call(
-        factory, replace(called, checkpoint=checkpoint, options=options), device, trust_remote_code
-    )
-    # The name that an index stores must load the same encoder again from anywhere, its options included.
-    if spec.family in (*FAMILIES, "offline"):
-        checkpoint = Spec.parse(encoder.spec.name).checkpoint  # an ensemble names its own, after its members
-    else:
-        checkpoint = spec.checkpoint.removesuffix(called.checkpoint) + checkpoint
-    name = str(replace(spec, checkpoint=checkpoint, options=options))
+        if spec.family == "py":
+            called = replace(
+                called, family=f"py:{spec.checkpoint.removesuffix(called.checkpoint).rstrip(':')}"
+            )
+        spec = _resolve_paths(called)
+    encoder = _call(factory, spec, device, trust_remote_code)
+    # The name that an index stores must load the same encoder again from anywhere, its options included. An ensemble
+    # names its own checkpoint, after its members.
+    name = replace(spec, checkpoint=Spec.parse(encoder.spec.name).checkpoint) if ours else spec
     try:
-        encoder.spec = replace(encoder.spec, name=name)
+        encoder.spec = replace(encoder.spec, name=str(name))
     except AttributeError:
-        raise InputError(f"{name}: its `spec` cannot be set; make it an attribute") from None
+        raise InputError(f"{spec}: its `spec` cannot be set; make it an attribute") from None
     return encoder
+
+
+def _resolve_paths(spec: Spec) -> Spec:
+    """The SPEC with whole paths, where it names directories."""
+    named = {key: spec.options.get(key, "") for key in ("adapter", "base")} | {"": spec.checkpoint}
+    whole = {key: str(Path(path).resolve()) for key, path in named.items() if path and Path(path).is_dir()}
+    checkpoint = whole.pop("", spec.checkpoint)
+    return replace(spec, checkpoint=checkpoint, options={**spec.options, **whole})
 
 
 def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Encoder:

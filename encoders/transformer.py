@@ -18,34 +18,17 @@ from ..checkpoints.tokenizers import locate_tokens
 from ..items import Dense, Item, Role
 from .base import EncoderSpec
 from .batching import encode_windows
-from .instructions import STYLES, TASK
+from .instructions import KNOWN_PROMPTS
 from .pooling import collate, finish, pool, tokenize
 
 log = logging.getLogger("crosslens")
-
-_SEARCH = STYLES["e5"].format(task=TASK)
-_REPRESENT = "Represent this sentence for searching relevant passages: "
-# Prompts of well-known checkpoints whose sentence-transformers files do not state them: query, document.
-KNOWN_PROMPTS = {
-    "e5-mistral": (_SEARCH, ""),
-    "multilingual-e5-large-instruct": (_SEARCH, ""),
-    "e5-": ("query: ", "passage: "),
-    "bge-small-en": (_REPRESENT, ""),
-    "bge-base-en": (_REPRESENT, ""),
-    "bge-large-en": (_REPRESENT, ""),
-    "mxbai-embed": (_REPRESENT, ""),
-    "snowflake-arctic-embed-m-v2": ("query: ", ""),
-    "snowflake-arctic-embed-l-v2": ("query: ", ""),
-    "snowflake-arctic-embed": (_REPRESENT, ""),
-    "nomic-embed-text": ("search_query: ", "search_document: "),
-}
 
 
 class TransformerEncoder:
     """A Hugging Face encoder with mean, cls or last-token pooling; one float32 vector [dim] a text.
 
     Pooling, prompts, length, dense layers and normalisation are read from the checkpoint's own
-    sentence-transformers files where it has them; prompts else from `KNOWN_PROMPTS`.
+    sentence-transformers files where it has them; prompts else from `known.toml`.
     """
 
     call: Mapping[str, object] = {}  # what the model is called with beside the inputs

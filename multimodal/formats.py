@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Literal
 
 from ..errors import check_known
@@ -47,48 +49,12 @@ class InputFormat:
         return instruct
 
 
-_DSE = InputFormat(
-    query="Query: {}",
-    document="Document: {}",
-    picture="What is shown in this image?",
-    end="<|endoftext|>",
-    blank=56,
-    max_pixels=2560 * 28 * 28,
-)
-# Each as in its authors' own inference code; `auto` finds one by its words in the checkpoint's name.
-FORMATS: dict[str, tuple[tuple[str, ...], InputFormat]] = {
-    "mcdse": (
-        ("mcdse", "vdr-2b"),
-        InputFormat(**{**asdict(_DSE), "opened": False, "max_pixels": 960 * 28 * 28}),
-    ),
-    "dse": (("dse-qwen",), _DSE),
-    "gme": (
-        ("gme-qwen",),
-        InputFormat(
-            system="You are a helpful assistant.",
-            instruct="system",
-            end="<|endoftext|>",
-            min_pixels=4 * 28 * 28,
-            max_pixels=1280 * 28 * 28,
-            max_tokens=1800,
-        ),
-    ),
-    "qwen3-vl": (
-        ("qwen3-vl-embedding",),
-        InputFormat(
-            system="Represent the user's input.",
-            instruct="system",
-            sentence=True,
-            min_pixels=4 * 32 * 32,
-            max_pixels=1800 * 32 * 32,
-        ),
-    ),
-    "omniembed": (
-        ("omniembed", "e5-omni"),
-        InputFormat(query="Query: {}", end="<|endoftext|>", text_first=True, max_pixels=784 * 784),
-    ),
-    "plain": ((), InputFormat()),
-}
+def _read_formats() -> dict[str, tuple[tuple[str, ...], InputFormat]]:
+    tables = tomllib.loads(files(__package__).joinpath("formats.toml").read_text("utf-8"))
+    return {name: (tuple(table.pop("names")), InputFormat(**table)) for name, table in tables.items()}
+
+
+FORMATS = _read_formats()  # parts of checkpoints' names, and the format
 
 
 def find_format(checkpoint: str, adapter: str | None, asked: str) -> InputFormat:

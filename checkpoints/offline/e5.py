@@ -39,14 +39,14 @@ def convert_e5(files: Sequence[Path], directory: Path) -> None:
 
     float32 because it holds the 4-bit weights (11-bit scale times 4-bit integer) exactly.
     """
-    cursor = _Cursor(files[0].read_bytes())
+    cursor = Cursor(files[0].read_bytes())
     config = _header(cursor)
     _write_tokenizer(cursor, directory, config["max_position_embeddings"])
     _write_weights(cursor, directory, config)
     _write_configs(directory, config)
 
 
-class _Cursor:
+class Cursor:
     """A position in the file's bytes."""
 
     def __init__(self, data: bytes) -> None:
@@ -63,7 +63,7 @@ class _Cursor:
         return values
 
 
-def _header(cursor: _Cursor) -> dict[str, Any]:
+def _header(cursor: Cursor) -> dict[str, Any]:
     magic, version, hidden, layers, heads, inner, vocab, positions, types, eps, block = cursor.take("4sI7ifi")
     if (magic, version, block) != (b"E5S1", 1, 32):
         raise InputError(f"not an e5-small file of version 1 with blocks of 32: {magic!r} {version} {block}")
@@ -87,7 +87,7 @@ def _header(cursor: _Cursor) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(cursor: _Cursor, directory: Path, max_tokens: int) -> None:
+def _write_tokenizer(cursor: Cursor, directory: Path, max_tokens: int) -> None:
     """XLM-R's unigram tokenizer, spelled out in tokenizer.json and loaded by the generic class.
 
     transformers' own XLMRobertaTokenizer would put its normaliser and whitespace rules in place of these.
@@ -154,7 +154,7 @@ def make_normalizer() -> Any:
     )
 
 
-def _write_weights(cursor: _Cursor, directory: Path, config: dict[str, Any]) -> None:
+def _write_weights(cursor: Cursor, directory: Path, config: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     hidden, inner = config["hidden_size"], config["intermediate_size"]

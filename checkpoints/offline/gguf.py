@@ -4,7 +4,6 @@ transformers reads GGUF too, but takes about a minute for this file: its readers
 pieces value by value. The header (GGUF version 3) is read here; the dequantisation is the `gguf` package's.
 """
 
-import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,71 +183,42 @@ def rebuild_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
 
 def _write_tokenizer(meta: dict[str, Any], directory: Path) -> None:
     """Gemma's BPE with byte fallback; <bos> first, spaces written as U+2581, no space put in front."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+
     # The file spells pieces of spaces as such; the model sees them after the normaliser below.
     spelled: list[str] = meta["tokenizer.ggml.tokens"]
     tokens = [token if token.strip(" ") else "▁" * len(token) for token in spelled]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    kinds = meta["tokenizer.ggml.token_type"].tolist()
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     roles = ("bos", "eos", "unknown", "padding")
-    name = {role: tokens[meta[f"tokenizer.ggml.{role}_token_id"]] for role in roles}
-    added = [
-        {
-            "id": i,
-            "content": tokens[i],
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind == CONTROL,
-        }
-        for i, kind in enumerate(kinds)
-        if kind in (CONTROL, USER_DEFINED) and tokens[i] == spelled[i]
-    ]
-    first = {"SpecialToken": {"id": name["bos"], "type_id": 0}}
-    second = {"SpecialToken": {"id": name["bos"], "type_id": 1}}
-    one, two = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
-    spec = {
-        "version": "1.0",
-        "added_tokens": added,
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [first, one],
-            "pair": [first, one, second, two],
-            "special_tokens": {
-                name["bos"]: {"id": name["bos"], "ids": [vocab[name["bos"]]], "tokens": [name["bos"]]}
-            },
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "unk_token": name["unknown"],
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "vocab": vocab,
-            "merges": rebuild_merges(tokens),
-        },
-    }
-    (directory / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-    write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": meta["gemma3.context_length"],
-            "model_input_names": ["input_ids", "attention_mask"],
-            "clean_up_tokenization_spaces": False,
-            "padding_side": "left",
-            "bos_token": name["bos"],
-            "eos_token": name["eos"],
-            "unk_token": name["unknown"],
-            "pad_token": name["padding"],
-        },
+    bos, eos, unknown, padding = (tokens[meta[f"tokenizer.ggml.{role}_token_id"]] for role in roles)
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, rebuild_merges(tokens), unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, vocabulary[bos])]
+    )
+    kinds = meta["tokenizer.ggml.token_type"].tolist()
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, normalized=False, special=kind == CONTROL)
+            for token, spelling, kind in zip(tokens, spelled, kinds, strict=True)
+            if kind in (CONTROL, USER_DEFINED) and token == spelling
+        ]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": meta["gemma3.context_length"],
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "left",
+        "bos_token": bos,
+        "eos_token": eos,
+        "unk_token": unknown,
+        "pad_token": padding,
+    }
+    write_json(directory / "tokenizer_config.json", settings)

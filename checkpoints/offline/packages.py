@@ -10,9 +10,7 @@ import importlib.util
 import json
 import logging
 import os
-import secrets
 import shutil
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +18,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from ...errors import InputError, check_known
 from ..cores import list_cores
 
 log = logging.getLogger("crosslens")
-
-STALE_SECONDS = 3600  # a conversion takes seconds: an older partial directory belongs to a killed process
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,14 @@ class OfflineModel:
     converter: str | None = None
     revision: int = 1
 
+    @property
+    def directory(self) -> Path:
+        """Where its converted checkpoint is found again: by what it was made from, and by what made it."""
+        digest = self.files[0].sha256
+        if len(self.files) > 1:
+            digest = hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()
+        return locate_cache() / "offline" / f"{self.name}-{self.version}-{digest[:12]}-c{self.revision}"
+
 
 def _read_models() -> dict[str, OfflineModel]:
     tables = tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8"))
@@ -114,7 +119,7 @@ def is_converted(folder: Path) -> bool:
 def is_available(name: str) -> bool:
     """Whether `make_checkpoint(name)` can work here: converted, or its package is installed (not yet checked)."""
     entry = find_model(name)
-    if entry.converter is not None and _is_finished(_locate_checkpoint(entry)):
+    if entry.converter is not None and _is_finished(entry.directory):
         return True
     parts = all(importlib.util.find_spec(need) for need in entry.needs)
     return parts and all(file.locate() for file in entry.files)
@@ -129,18 +134,22 @@ def make_checkpoint(name: str) -> Path:
     entry = find_model(name)
     if entry.converter is None:
         return _check_files(entry)[0].parent
-    target = _locate_checkpoint(entry)
+    target = entry.directory
     if _is_finished(target):
         return target
-    files = _check_files(entry)
-    log.info("converting offline:%s to %s (once)", name, target)
+    paths = _check_files(entry)
     try:
-        return _convert(entry, files, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent.with_suffix(".lock")):
+            if not _is_finished(target):  # another process may just have made it
+                log.info("converting offline:%s to %s (once)", name, target)
+                _convert(entry, paths)
     except OSError as error:
         raise InputError(
             f"cannot write the checkpoint of offline:{name} ({entry.cache_mb} MB) under {target.parent}: "
             f"{error}; set CROSSLENS_CACHE to a directory with room"
         ) from error
+    return target
 
 
 def open_use_engine() -> Callable[[list[str]], np.ndarray]:
@@ -164,13 +173,6 @@ def open_use_engine() -> Callable[[list[str]], np.ndarray]:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as UTF-8 JSON."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _locate_checkpoint(entry: OfflineModel) -> Path:
-    """A converted checkpoint is found again by what it was made from and by what made it."""
-    digest = hashlib.sha256("".join(file.sha256 for file in entry.files).encode()).hexdigest()
-    source = entry.files[0].sha256 if len(entry.files) == 1 else digest
-    return locate_cache() / "offline" / f"{entry.name}-{entry.version}-{source[:12]}-c{entry.revision}"
 
 
 def _is_finished(directory: Path) -> bool:
@@ -201,38 +203,19 @@ def _check_files(entry: OfflineModel) -> list[Path]:
     return found
 
 
-def _convert(entry: OfflineModel, files: Sequence[Path], target: Path) -> Path:
-    """Convert into a sibling directory and rename it: whoever sees `target` sees it finished."""
+def _convert(entry: OfflineModel, paths: Sequence[Path]) -> None:
+    """Convert into a sibling directory and rename it: whoever sees the checkpoint sees it finished."""
     module, _, name = str(entry.converter).partition(":")
-    convert: Callable[[Sequence[Path], Path], None] = getattr(
-        importlib.import_module(module, __package__), name
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
-    partial = target.parent / f".partial-{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    convert: Callable[[Sequence[Path], Path], None]
+    convert = getattr(importlib.import_module(module, __package__), name)
+    partial = entry.directory.with_name(f".partial-{entry.directory.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
     try:
-        convert(files, partial)
+        convert(paths, partial)
         # safetensors writes for its user alone; a shared cache is for whoever may read the rest.
         (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
-        if target.exists() and not _is_finished(target):  # a cache cleaner took files out of it
-            shutil.rmtree(target)
-        try:
-            partial.rename(target)
-        except OSError:
-            if not _is_finished(target):  # otherwise another process was faster, and its result is as good
-                raise
-        return target
+        shutil.rmtree(entry.directory, ignore_errors=True)  # out of which a cache cleaner took files
+        partial.rename(entry.directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed conversions left behind; they hold hundreds of megabytes."""
-    for left in parent.glob(".partial-*"):
-        try:
-            old = time.time() - left.stat().st_mtime > STALE_SECONDS
-        except FileNotFoundError:  # its owner renamed or removed it meanwhile
-            continue
-        if old:
-            shutil.rmtree(left, ignore_errors=True)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from crosslens.items import Dense, Item, Multi, Role, Sparse
 from PIL import Image
 
 # Registered name -> a SPEC, where {fixture} is a tiny checkpoint that a fixture of tests/conftest.py writes.
-SPECS = {
+READS_TEXT = {
     "hf": "hf:{tiny_encoder}?dtype=float32",
     "hf in int8": "hf:{tiny_encoder}?dtype=int8",
     "llm": "llm:{tiny_llm}?dtype=float32&instruct=Find+the+passage",
@@ -30,24 +31,29 @@ SPECS = {
     "promptreps sparse": "promptreps:{tiny_judge}?dtype=float32&rep=sparse",
     "st": "st:{tiny_encoder}?dtype=float32",
     "st of a decoder": "st:{tiny_bidirectional_llm}?dtype=float32&batch_size=8",
-    "clip": "clip:{tiny_clip}?dtype=float32",
-    "clip with an XLM-R": "clip:{tiny_multilingual_clip}?dtype=float32",
-    "vlm": "vlm:{tiny_vlm}?dtype=float32&format=gme&max_pixels=4096",
-    "vlm as DSE": "vlm:{tiny_vlm}?dtype=float32&format=dse&max_pixels=4096&dim=16",
     "ensemble": "ensemble:hf:{tiny_encoder}%3Fdtype=float32+clip:{tiny_clip}%3Fdtype=float32?weights=2,1",
-    "ensemble of two that see": "ensemble:clip:{tiny_clip}%3Fdtype=float32+"
-    "vlm:{tiny_vlm}%3Fdtype=float32%26format=gme%26max_pixels=4096",
     "late": "late:{tiny_colbert}?dtype=float32",
     "late pooled": "late:{tiny_colbert}?dtype=float32&pool=2&dim=8&query_tokens=20",
-    "late over pages": "late:{tiny_colpali}?dtype=float32",
-    "late over pages of any size": "late:{tiny_colqwen}?dtype=float32&max_pixels=4096",
     "splade": "splade:{tiny_splade}?dtype=float32",
     "splade of few terms": "splade:{tiny_splade}?dtype=float32&terms=40&pooling=sum&activation=log1p_relu",
     "offline:e5-small": "offline:e5-small?dtype=float32",
     "offline:use-m3": "offline:use-m3",
+}
+SEES = {
+    "clip": "clip:{tiny_clip}?dtype=float32",
+    "clip with an XLM-R": "clip:{tiny_multilingual_clip}?dtype=float32",
+    "vlm": "vlm:{tiny_vlm}?dtype=float32&format=gme&max_pixels=4096",
+    "vlm as DSE": "vlm:{tiny_vlm}?dtype=float32&format=dse&max_pixels=4096&dim=16",
+    "ensemble of two that see": "ensemble:clip:{tiny_clip}%3Fdtype=float32+"
+    "vlm:{tiny_vlm}%3Fdtype=float32%26format=gme%26max_pixels=4096",
+    "late over pages": "late:{tiny_colpali}?dtype=float32",
+    "late over pages of any size": "late:{tiny_colqwen}?dtype=float32&max_pixels=4096",
     "offline:conse": "offline:conse?dtype=float32",
     "offline:conse with USE": "offline:conse?text=use-m3&top=7",
 }
+SPECS = READS_TEXT | SEES
+# Those that look words up in an engine of their own.
+ENGINES = ("offline:use-m3", "offline:conse with USE")
 # The packages whose models an encoder needs, by their names in checkpoints/offline/packages.py.
 NEEDS = {
     "e5-small": ["e5-small"],
@@ -72,7 +78,12 @@ TEXTS = {
 
 @pytest.fixture(scope="module", params=SPECS)
 def encoder(request: pytest.FixtureRequest, fill: Callable[[str], str]) -> Encoder:
+    """Each encoder, or, where a test says so, those of `READS_TEXT` or of `SEES`."""
     return load_encoder(fill(SPECS[request.param]))
+
+
+def those(specs: dict[str, str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("encoder", specs, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -198,28 +209,25 @@ def test_no_items(encoder: Encoder) -> None:
     assert list(encoder.encode([], "document")) == []
 
 
+@those(SEES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (5000, 4000)])
 def test_images_of_any_size(encoder: Encoder, size: tuple[int, int], tmp_path: Path) -> None:
-    if not sees(encoder):
-        pytest.skip("reads no images")
     Image.new("RGB", size, "teal").save(tmp_path / "image.png")
     ids, found = vectors(encoder, [Item("a", image=noise(1)), Item("b", image=tmp_path / "image.png")])
     assert ids == ["a", "b"]
     assert np.isfinite(found).all()
 
 
+@those(SEES)
 def test_a_bomb_is_refused_by_name(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if not sees(encoder):
-        pytest.skip("reads no images")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match=r"'boom' \(.*bomb\.png\).*decompression bomb"):
         list(encoder.encode([Item("boom", image=tmp_path / "bomb.png")], "document"))
 
 
+@those(READS_TEXT)
 def test_a_modality_that_it_does_not_read_is_an_error(encoder: Encoder) -> None:
-    if sees(encoder):
-        pytest.skip("reads both")
     with pytest.raises(
         InputError, match=f"'picture' holds image, but {encoder.spec.name[:8]}.* encodes text"
     ):
@@ -229,9 +237,8 @@ def test_a_modality_that_it_does_not_read_is_an_error(encoder: Encoder) -> None:
     assert cosines(both[:1], both[1:])[0] > 0.9999
 
 
+@those(SEES)
 def test_text_with_image_differs_from_either(encoder: Encoder) -> None:
-    if not sees(encoder):
-        pytest.skip("reads no images")
     items = [Item("t", ENGLISH), Item("i", image=noise(1)), Item("b", ENGLISH, noise(1))]
     text, image, both = vectors(encoder, items)[1]
     assert cosines(both, np.stack([text, image])).max() < 0.999
@@ -271,6 +278,43 @@ def poisonable(name: str) -> bool:
     """Whether it is the weight of a norm that every text passes."""
     last = ("LayerNorm.weight", "ln_final.weight", "language_model.norm.weight")
     return "visual" not in name and (name.endswith(("model.norm.weight", *last)) or name == "norm.weight")
+
+
+class Scarce:
+    """While it is entered, a batch of more than one text is more than the memory holds, or every batch is."""
+
+    def __init__(self, most: int = 1) -> None:
+        self.most, self.widest = most, 0
+
+    def __enter__(self) -> Scarce:
+        import torch
+        from crosslens.checkpoints.int8_text import RowEmbedding
+
+        def look(module: Any, given: tuple[Any, ...]) -> None:
+            # Words are looked up by [texts, tokens], positions by [1, tokens].
+            if isinstance(module, torch.nn.Embedding | RowEmbedding) and given and given[0].ndim == 2:
+                self.widest = max(self.widest, len(given[0]))
+                if len(given[0]) > self.most:
+                    raise torch.OutOfMemoryError("CUDA error: out of memory")
+
+        self.hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+
+@those({name: spec for name, spec in SPECS.items() if name not in ENGINES})
+def test_out_of_memory_halves_the_batch_and_names_what_never_fits(encoder: Encoder) -> None:
+    items = [Item(f"d{row}", f"{ENGLISH} {row}") for row in range(6)]
+    expected = vectors(encoder, items)[1]
+    with Scarce() as memory:
+        ids, found = vectors(encoder, items)
+    assert memory.widest > 1  # it was tried
+    assert ids == [item.id for item in items]
+    assert cosines(found, expected).min() > 0.9999
+    with Scarce(0), pytest.raises(InputError, match=r"item .* alone does not fit into memory"):
+        list(encoder.encode(items, "document"))
 
 
 def test_spec_survives_json_and_loads_the_same_encoder(encoder: Encoder) -> None:

@@ -121,12 +121,12 @@ def test_dense_and_sparse_share_one_model(tiny_llm: Path) -> None:
 
 
 def test_a_long_text_is_cut_and_the_prompt_never(tiny_llm: Path) -> None:
-    frame = load_encoder(f"promptreps:{tiny_llm}").frames.longest  # type: ignore[attr-defined]
+    frame = load_encoder(f"promptreps:{tiny_llm}").longest  # type: ignore[attr-defined]
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse&max_tokens={frame + 20}&dtype=float32")
     item = Item("long", "cat " * 30 + "hunts night sleeps")
     piece = encoder.put_into_prompts([item], "document")[0]
     assert len(piece.tokens) == frame + 20
-    after = encoder.frames["eng"].document.after
+    after = encoder.frames["eng"]["document"].after
     assert piece.tokens[-len(after) :] == after
     # Words that were not read are no terms.
     assert set(piece.terms) == set(tokenize_answers(encoder.tokenizer, [('"', "cat")])[0])
