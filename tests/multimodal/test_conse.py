@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crosslens import demo
 from crosslens.checkpoints.offline import packages as offline
+from crosslens.demo.collection import list_photos
 from crosslens.encoders.base import Encoder, matrix, unit
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
@@ -30,7 +30,7 @@ def encoder(options: str = "") -> ConSE:
 
 @cache
 def photos() -> tuple[list[str], np.ndarray]:
-    listed = [Item(photo.id, image=photo.path()) for photo in demo.photos()]
+    listed = [Item(photo.id, image=photo.path()) for photo in list_photos()]
     return [item.id for item in listed], matrix(encoder(), listed, "document")
 
 
@@ -47,7 +47,7 @@ def photos() -> tuple[list[str], np.ndarray]:
 def test_the_image_tower_knows_what_it_sees(photo: str, classes: set[str]) -> None:
     import open_clip
 
-    path = next(each.path() for each in demo.photos() if each.id == photo)
+    path = next(each.path() for each in list_photos() if each.id == photo)
     chances = encoder().probabilities([encoder().prepare(open_image(path))])[0]
     assert chances.sum() == pytest.approx(1, abs=1e-4)
     assert classes & {open_clip.IMAGENET_CLASSNAMES[row] for row in chances.argsort()[::-1][:5]}
@@ -76,7 +76,7 @@ def test_words_of_many_languages_find_the_photo(photo: str, words: dict[str, str
 def test_one_class_gives_its_names_vector() -> None:
     # The formula at its simplest: with the best class alone, an image is that class's centred text vector.
     one = encoder("&top=1")
-    path = next(each.path() for each in demo.photos() if each.id == "photo:coffee")
+    path = next(each.path() for each in list_photos() if each.id == "photo:coffee")
     image, text = Item("i", image=path), Item("t", conse.PROMPT.format("espresso"))
     vectors = matrix(one, [image, text], "document")
     assert vectors[0] @ vectors[1] > 0.9999
@@ -84,7 +84,7 @@ def test_one_class_gives_its_names_vector() -> None:
 
 def test_weights_are_powers_of_probabilities() -> None:
     two = encoder("&top=2&sharpness=1")
-    image = open_image(demo.photos()[0].path())
+    image = open_image(list_photos()[0].path())
     chances = two.probabilities([two.prepare(image)])[0]
     first, second = chances.argsort()[::-1][:2]
     expected = chances[first] * two.names[first] + chances[second] * two.names[second]
@@ -104,7 +104,7 @@ def test_use_is_a_text_tower_too() -> None:
     other = encoder("&text=use-m3")
     assert other.spec.dim == 512
     assert other.spec.fingerprint != encoder().spec.fingerprint
-    listed = [Item(photo.id, image=photo.path()) for photo in demo.photos()]
+    listed = [Item(photo.id, image=photo.path()) for photo in list_photos()]
     query = matrix(other, [Item("q", "gatto")], "query")
     assert listed[int((query @ matrix(other, listed, "document").T).argmax())].id == "photo:cat"
 
