@@ -1,10 +1,11 @@
-"""The contract of indexes: `Index`, the `Searcher` inside it, and the recall that `build` measures."""
+"""The contract of indexes: `Index`, its search as a stage, and the recall that `build` measures."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from ..errors import InputError
 from ..items import Item
 from ..pipeline import Stage
 from ..runs import Run
-from .storage.card import Card
 from .storage.filters import Where
-from .storage.resume import Portion
-from .storage.storage import Storage
+
+if TYPE_CHECKING:
+    from .storage.card import Card
+    from .storage.resume import Portion
+    from .storage.storage import Storage
 
 Mode = Literal["dense", "lexical", "hybrid"]
 WINDOW = 512  # items encoded and committed at a time, for each process: what a kill can lose
@@ -57,19 +60,19 @@ class Index(Protocol):
         ...
 
     @property
-    def specs(self) -> Sequence[EncoderSpec]:
-        """The encoders whose vectors it holds."""
+    def fingerprint(self) -> str:
+        """12 hex digits over the documents, the spaces and the search structures; `InputError` if unfinished."""
         ...
+
+    @property
+    def specs(self) -> list[EncoderSpec]:
+        """The encoders whose vectors it holds."""
+        return [space.spec for space in self.card.spaces]
 
     @property
     def langs(self) -> dict[str, int]:
         """Documents of each language, most first; those without a language are left out."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits over the documents, the spaces and the search structures; `InputError` if unfinished."""
-        ...
+        return dict(self.card.langs)
 
     def __len__(self) -> int:
         """How many documents are stored."""
@@ -137,11 +140,52 @@ class Index(Protocol):
         correct: bool = True,
     ) -> Stage:
         """The search of this index as a pipeline stage."""
-        ...
+        return Retrieve(self, mode, k, where, exact, correct)
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
         ...
+
+
+@dataclass(frozen=True)
+class Retrieve(Stage):
+    """`index.search` with fixed settings: replaces the hits of the run that it is given."""
+
+    index: Index
+    mode: Mode = "dense"
+    k: int = 100
+    where: Where | None = None
+    exact: bool = False
+    correct: bool = True
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+
+    def ready(self) -> None:
+        if self.mode != "lexical":
+            self.index.ready()
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        count["queries"] += len(run)
+        return self.index.search(
+            run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct
+        )
+
+    @property
+    def docs(self) -> Index:
+        """Where the documents of its hits are found."""
+        return self.index
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        return {} if self.mode == "lexical" else {spec.name: spec.revision for spec in self.index.specs}
+
+    def __str__(self) -> str:
+        if self.mode == "lexical":
+            from .storage.fulltext import K1, B
+
+            return f"lexical (BM25, k1={K1}, b={B})"
+        return self.mode if self.correct else f"{self.mode} (uncorrected)"
 
 
 class Searcher(Protocol):

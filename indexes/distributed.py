@@ -80,7 +80,7 @@ class Cluster:
                 num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
             )
             self.workers = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
-            specs = self._get(self.workers[0].specs.remote())
+            specs = _get_answer(self._ray, self.workers[0].specs.remote())
             self.encoders = [_Away(self, number, spec) for number, spec in enumerate(specs)]
         except BaseException:
             self.__exit__()
@@ -111,10 +111,10 @@ class Cluster:
                 while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
                     shards.collect()
                 yield from shards.take_done()
-            while shards.running:
-                shards.collect()
+            while shards.queue:
+                if shards.running:
+                    shards.collect()
                 yield from shards.take_done()
-            yield from shards.take_done()
         finally:
             self.workers = shards.actors
 
@@ -122,11 +122,8 @@ class Cluster:
         """What the encoder of that number makes of a few items."""
         if not self.workers:
             raise InputError("the workers of this index are gone: open it again to search it")
-        batches: list[Batch] = self._get(self.workers[0].encode.remote(number, items, role))
+        batches: list[Batch] = _get_answer(self._ray, self.workers[0].encode.remote(number, items, role))
         return batches
-
-    def _get(self, reference: Any) -> Any:
-        return _get_answer(self._ray, reference)
 
     def _connect(self) -> None:
         ray = self._ray
@@ -217,7 +214,8 @@ class Worker:
         block = self._kind.rows(items, states, spaces, self._encoders)
         if not write:
             return block
-        lance = _import_lance()
+        import lance.fragment
+
         with translate_errors("write", path):
             data = lance.dataset(_name_dataset(path))
             made = lance.fragment.write_fragments(
@@ -341,7 +339,8 @@ class _Away:
 
 def _commit(storage: Storage, fragments: Sequence[str]) -> None:
     """Append fragments that workers have written to the documents, in one version."""
-    lance = _import_lance()
+    import lance.fragment
+
     made = [lance.fragment.FragmentMetadata.from_json(each) for each in fragments]
     with translate_errors("write", storage.path):
         name = _name_dataset(_resolve_path(storage.path))
@@ -385,10 +384,3 @@ def _import_ray() -> Any:
             f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'"
         ) from None
     return ray
-
-
-def _import_lance() -> Any:
-    import lance
-    import lance.fragment
-
-    return lance

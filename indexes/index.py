@@ -9,18 +9,16 @@ from typing import Any
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, SeenIds, windows
-from ..pipeline import Stage
 from ..runs import Hit, Run, ranked
 from .base import WINDOW, Index, Mode, PortionWriter, Recall, check_k
 from .encoding import Precomputed, SpaceEncoders, list_encoders
 from .fusion import fuse_hybrid, fuse_spaces, list_documents
 from .kinds.base import Kind, Rankings, SpaceQueries
-from .queries import EncodedQueries, ProbedQuery, encode_queries
-from .retrieve import Retrieve
+from .queries import PreparedQueries, ProbedQuery, encode_queries
 from .statistics import SpaceStatistics
 from .storage.card import Card, Space
 from .storage.filters import Where, list_modalities, write_sql
-from .storage.resume import ItemState, Portion, StoredStates, describe_item, pace
+from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
 
 CANDIDATES = 50  # at least so many from each space when scores are fused
@@ -28,7 +26,7 @@ TOGETHER = 1024  # queries encoded and searched at a time
 
 
 class StoredIndex(Index):
-    """What an index shows of its storage: the part of `indexes.base.Index` that all have in common."""
+    """What an index shows of its storage."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -42,14 +40,6 @@ class StoredIndex(Index):
         return self.storage.card
 
     @property
-    def specs(self) -> list[EncoderSpec]:
-        return [space.spec for space in self.card.spaces]
-
-    @property
-    def langs(self) -> dict[str, int]:
-        return dict(self.card.langs)
-
-    @property
     def fingerprint(self) -> str:
         self.require_complete()
         return self.card.fingerprint
@@ -61,17 +51,6 @@ class StoredIndex(Index):
         """`InputError` unless the index is finished."""
         if not self.card.complete:
             self.storage.require_complete(len(self))
-
-    def retriever(
-        self,
-        mode: Mode = "dense",
-        k: int = 100,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        correct: bool = True,
-    ) -> Stage:
-        return Retrieve(self, mode, k, where, exact, correct)
 
 
 class DocumentIndex(StoredIndex):
@@ -128,7 +107,7 @@ class DocumentIndex(StoredIndex):
 
     def check_item(self, item: Item) -> ItemState:
         """The state of an item that can be stored; `InputError` if it cannot be, or nothing here reads it."""
-        state = describe_item(item)
+        state = ItemState.of(item)
         readable = self._list_readable() | ({"text"} if self.card.lexical else set())
         if not item.modalities & readable:
             raise InputError(
@@ -159,11 +138,12 @@ class DocumentIndex(StoredIndex):
         changed = False
         with self.storage.lock():
             spaces = self._adopt(encoders)
-            portions = self._select(stream, describe, spaces, encoders, window)
-            stored = (
-                cluster.store(self.storage, portions) if cluster else self._store(portions, spaces, encoders)
-            )
-            for portion in stored:
+            states = self.storage.tables.read_states(spaces)
+            size = window * max((getattr(each, "processes", 1) for each in encoders), default=1)
+            parts = windows(stream(states), size)
+            portions = (self._make_room(states.select(part, describe)) for part in parts)
+            here = self._store(portions, spaces, encoders)
+            for portion in cluster.store(self.storage, portions) if cluster else here:
                 changed = changed or bool(portion.items)
                 yield portion
             if changed or not self.card.complete:
@@ -175,22 +155,10 @@ class DocumentIndex(StoredIndex):
         self.require_complete()
         return self.kind.build(ann)
 
-    def _select(
-        self,
-        stream: Callable[[StoredStates], Iterable[Item]],
-        describe: Callable[[Item], ItemState],
-        spaces: Sequence[Space],
-        encoders: Sequence[Encoder],
-        window: int,
-    ) -> Generator[Portion]:
-        """The stream in windows, with what of each is not stored; there is room in the tables for its media."""
-        tables = self.storage.tables
-        states = tables.read_states(spaces)
-        size = window * max((getattr(each, "processes", 1) for each in encoders), default=1)
-        for items in windows(stream(states), size):
-            portion = states.select(items, describe)
-            tables.add_media(portion.items)
-            yield portion
+    def _make_room(self, portion: Portion) -> Portion:
+        """The portion, once there are columns for the media that it brings."""
+        self.storage.tables.add_media(portion.items)
+        return portion
 
     def _store(
         self, portions: Iterable[Portion], spaces: Sequence[Space], encoders: Sequence[Encoder]
@@ -269,13 +237,13 @@ class DocumentIndex(StoredIndex):
         """As `Index.search`."""
         run = queries if isinstance(queries, Run) else Run.of(queries)
         hits: dict[str, Sequence[tuple[str, float]]] = {}
-        for part in self.prepare(run, k, where=where, mode=mode, correct=correct):
-            hits |= self.rank(part, k, where=where, exact=exact)
+        for part in self.prepare(run, k, where=where, exact=exact, mode=mode, correct=correct):
+            hits |= self.rank(part, k)
         return run.ranking(hits, self).cut(k)
 
     def prepare(
-        self, run: Run, k: int, *, where: Where | None = None, mode: Mode = "dense", correct: bool = True
-    ) -> Generator[EncodedQueries]:
+        self, run: Run, k: int, *, where: Where | None, exact: bool, mode: Mode, correct: bool
+    ) -> Generator[PreparedQueries]:
         """The queries of a run, checked and encoded, a thousand at a time; `rank` searches for them.
 
         `InputError` for what cannot be searched for, before anything is encoded.
@@ -291,22 +259,19 @@ class DocumentIndex(StoredIndex):
             for space in spaces:
                 statistics = self.statistics if correct and space.multilingual else None
                 encoded.append(encode_queries(part, space, self.kind, self.encoders, statistics))
-            yield EncodedQueries(part, mode, encoded)
+            yield PreparedQueries(part, mode, where, exact, encoded)
 
-    def rank(
-        self, encoded: EncodedQueries, k: int, *, where: Where | None = None, exact: bool = False
-    ) -> Mapping[str, Sequence[tuple[str, float]]]:
+    def rank(self, asked: PreparedQueries, k: int) -> Mapping[str, Sequence[tuple[str, float]]]:
         """The k best documents of each query by its id, or more, in no order."""
-        names = [query.query.id for query in encoded.queries]
-        if encoded.mode == "dense":
-            return dict(zip(names, self._rank_dense(encoded, k, where, exact), strict=True))
-        if encoded.mode == "lexical":
-            return self._rank_words(encoded.queries, k, where)
+        if asked.mode == "dense":
+            return self._rank_dense(asked, k)
+        if asked.mode == "lexical":
+            return self._rank_words(asked.queries, k, asked.where)
         depth = max(k, CANDIDATES)
-        dense = dict(zip(names, map(ranked, self._rank_dense(encoded, depth, where, exact)), strict=True))
+        dense = {query: ranked(hits) for query, hits in self._rank_dense(asked, depth).items()}
         # Full text would answer half of a query that holds a picture, and not know it.
-        worded = [query for query in encoded.queries if query.modalities == {"text"}]
-        lexical = self._rank_words(worded, depth, where, own_language=True)
+        worded = [query for query in asked.queries if query.modalities == {"text"}]
+        lexical = self._rank_words(worded, depth, asked.where, own_language=True)
         ids = list_documents(dense, lexical)
         langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
         return {query: fuse_hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
@@ -344,34 +309,31 @@ class DocumentIndex(StoredIndex):
         words = [query.words for query in queries]
         return self.storage.tables.search_text(words, self.card.groups, k, condition, own_language)
 
-    def _rank_dense(self, encoded: EncodedQueries, k: int, where: Where | None, exact: bool) -> Rankings:
-        """Of each query's documents their scores in its space, or fused where scores of several do not compare."""
-        spaces = encoded.spaces
-        fuses = self.kind.holds == "dense" and (
-            len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
-        )
-        depth = max(k, CANDIDATES) if fuses else k
-        found = [self._rank_space(each, depth, where, exact, fuses) for each in spaces]
-        if fuses:
-            return fuse_spaces(self.kind, self.statistics, spaces, found, len(encoded.queries))
-        hits: Rankings = [[] for _ in encoded.queries]
-        for each, lists in zip(spaces, found, strict=True):
-            for row, ranking in zip(each.rows, lists, strict=True):
-                hits[row] = ranking
-        return hits
+    def _rank_dense(self, asked: PreparedQueries, k: int) -> dict[str, list[tuple[str, float]]]:
+        """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
+        spaces = asked.spaces
+        several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
+        if several and self.kind.holds == "dense":
+            depth = max(k, CANDIDATES)
+            found = [self._rank_modalities(each, depth, asked) for each in spaces]
+            hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))
+        else:
+            hits = [[] for _ in asked.queries]
+            condition = write_sql(asked.where, self.card.keys)
+            for each in spaces:
+                found_here = self.kind.nearest(each, k, condition, asked.exact) if each.rows else []
+                for row, ranking in zip(each.rows, found_here, strict=True):
+                    hits[row] = ranking
+        return {query.query.id: found for query, found in zip(asked.queries, hits, strict=True)}
 
-    def _rank_space(
-        self, asked: SpaceQueries, k: int, where: Where | None, exact: bool, fuses: bool
-    ) -> Rankings:
-        """Nearest documents of each query; k of each modality where they are fused, as those of one are nearer."""
-        if not asked.rows:
+    def _rank_modalities(self, mine: SpaceQueries, k: int, asked: PreparedQueries) -> Rankings:
+        """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
+        if not mine.rows:
             return []
-        space = asked.space
-        filters = [where]
-        if fuses and len(space.counts) > 1:
-            wanted: Any = (where or {}).get("modality", list_modalities())
-            wanted = [wanted] if isinstance(wanted, str) else wanted
-            groups = [[each for each in wanted if space.reads(each) == read] for read in space.counts]
-            filters = [{**(where or {}), "modality": group} for group in groups if group]
-        parts = [self.kind.nearest(asked, k, write_sql(each, self.card.keys), exact) for each in filters]
-        return [[hit for part in parts for hit in part[row]] for row in range(len(asked))]
+        where: dict[str, Any] = dict(asked.where or {})
+        wanted = where.get("modality", list_modalities())
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
+        filters = [{**where, "modality": group} for group in groups if group] if len(groups) > 1 else [where]
+        parts = [self.kind.nearest(mine, k, write_sql(each, self.card.keys), asked.exact) for each in filters]
+        return [[hit for part in parts for hit in part[row]] for row in range(len(mine))]

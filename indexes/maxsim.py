@@ -25,7 +25,7 @@ TOGETHER = 256  # documents that the stage fetches and encodes at a time
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenVectors:
     """The vectors of several documents end to end: those of document i lie from `offsets[i]` to `offsets[i + 1]`.
 
     `vectors` is float [tokens, dim] and `offsets` int64 [documents + 1]; every document has at least one vector.
@@ -54,7 +54,7 @@ class Tokens:
 
 
 def maxsim(
-    queries: Sequence[np.ndarray], documents: Tokens, device: str = "auto", block: int | None = None
+    queries: Sequence[np.ndarray], documents: TokenVectors, device: str = "auto", block: int | None = None
 ) -> np.ndarray:
     """Exact MaxSim of every query with every document: float32 [queries, documents].
 
@@ -177,7 +177,7 @@ class MaxSim(Stage):
             count["tokens"] += sum(map(len, documents.values()))
             wanted = list(dict.fromkeys(query for name in documents for query in asking[name]))
             table = maxsim(
-                [queries[query] for query in wanted], Tokens.of(list(documents.values())), self.device
+                [queries[query] for query in wanted], TokenVectors.of(list(documents.values())), self.device
             )
             rows = {query: row for row, query in enumerate(wanted)}
             for place, name in enumerate(documents):

@@ -20,7 +20,7 @@ from .index import DocumentIndex, StoredIndex
 from .splitting import choose_tokenizer, split_text
 from .storage.card import FIRST, Passages, Windows
 from .storage.filters import Where
-from .storage.resume import StoredStates, describe_item
+from .storage.resume import ItemState, StoredStates
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
@@ -89,7 +89,7 @@ class PassageIndex(StoredIndex):
 
         changed = done = 0
         last = ""
-        with closing(self.passages.write(split_all, describe_item, given, cluster, window)) as portions:
+        with closing(self.passages.write(split_all, ItemState.of, given, cluster, window)) as portions:
             for portion in portions:
                 for passage in portion.items:  # those of one document follow each other
                     changed += (doc := _document_of(passage.id)) != last
@@ -165,12 +165,12 @@ class PassageIndex(StoredIndex):
         self.require_complete()
         most = self._split.count
         hits: dict[str, list[Hit]] = {}
-        for part in self.passages.prepare(run, k, where=where, mode=mode, correct=correct):
+        for part in self.passages.prepare(run, k, where=where, exact=exact, mode=mode, correct=correct):
             depth = math.ceil(k * min(SPREAD, most / max(1, len(self))))
             while part.queries:
                 depth = max(1, min(most, depth))
                 asked = replace(run, queries=tuple(each.query for each in part.queries))
-                found = asked.ranking(self.passages.rank(part, depth, where=where, exact=exact)).cut(depth)
+                found = asked.ranking(self.passages.rank(part, depth)).cut(depth)
                 hits |= {query: take_best(passages) for query, passages in found.hits.items()}
                 part = part.select(
                     [

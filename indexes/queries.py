@@ -14,6 +14,7 @@ from .encoding import SpaceEncoders
 from .kinds.base import Kind, SpaceQueries
 from .statistics import SpaceStatistics
 from .storage.card import Space
+from .storage.filters import Where
 
 Probes = Sequence[tuple[Item, Role]]
 ROLES: tuple[Role, ...] = ("query", "document")
@@ -46,11 +47,13 @@ class ProbedQuery:
 
 
 @dataclass(frozen=True)
-class EncodedQueries:
-    """A batch of queries ready to be searched for in a mode, any number of times: those of each space, encoded."""
+class PreparedQueries:
+    """A batch of queries, encoded for each space, and how to search for them, any number of times."""
 
     queries: Sequence[ProbedQuery]
     mode: Mode
+    where: Where | None
+    exact: bool
     spaces: Sequence[SpaceQueries]
 
     def select(self, rows: Sequence[int]) -> Self:

@@ -130,7 +130,7 @@ class Retrieval(Unbound):
         return self.index
 
     def bind(self, site: Site, k: int) -> Stage:
-        from ..indexes.retrieve import Retrieve
+        from ..indexes.base import Retrieve
 
         where = dict(site.where or {})
         if self.langs:

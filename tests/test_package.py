@@ -65,9 +65,7 @@ def test_every_package_with_its_data_is_in_the_wheel():
 
 
 # What breaks the rule at the moment. A name that is one of its kind again leaves this list; none may come.
-TWICE_LEFT: set[str] = {
-    "describe_item",
-}
+TWICE_LEFT: set[str] = set()
 
 
 def test_no_public_name_is_defined_twice():

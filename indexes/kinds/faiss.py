@@ -27,12 +27,11 @@ from .flat import FlatKind, LoadedSpace
 from .recall import (
     CUTOFFS,
     DEPTH,
-    ENOUGH,
     build_spaces,
     choose_filter,
-    measure_recall,
     perturb_vectors,
     scan_blocks,
+    tune_plan,
 )
 
 log = logging.getLogger("crosslens")
@@ -210,32 +209,29 @@ class FaissKind(DenseKind):
 
     def _tune(self, space: Space, index: Any, ids: np.ndarray, factory: str) -> Ann:
         """The least effort that finds enough, without and with a filter on a language."""
-        card, tables = self.storage.card, self.storage.tables
-        queries = perturb_vectors(tables, space, space.multilingual)
+        tables, corrected = self.storage.tables, space.multilingual
+        queries = perturb_vectors(tables, space, corrected)
 
-        def tune(condition: str | None) -> tuple[int, dict[int, float]]:
-            truth = scan_blocks(tables.blocks(space, space.multilingual, condition), queries, DEPTH)
-            tried: list[tuple[int, dict[int, float]]] = []
-            for effort in _list_efforts(index):
-                loaded = LoadedSpace(ids, FaissSearcher(index, effort, effort, REFINE))
-                allowed = self._flat.masks.get(space, condition, loaded.mask)
-                ranked = {cutoff: loaded.rank(queries, cutoff, allowed) for cutoff in CUTOFFS}
-                at = {cutoff: measure_recall(found, truth, cutoff) for cutoff, found in ranked.items()}
-                tried.append((effort, at))
-                if at[CUTOFFS[0]] >= ENOUGH:
-                    break
-            best = tried[-1][1][CUTOFFS[0]]
-            return next(pair for pair in tried if pair[1][CUTOFFS[0]] >= min(best, ENOUGH) - SAME)
+        def tune(condition: str | None) -> Ann:
+            truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
 
-        effort, recall = tune(None)
-        plan = Ann(factory, effort, effort, REFINE, recall, queries=len(queries))
-        if (chosen := choose_filter(card)) is not None:
+            def search(plan: Ann, k: int) -> Rankings:
+                loaded = LoadedSpace(ids, FaissSearcher(index, plan.probes, plan.probes, REFINE))
+                return loaded.rank(queries, k, self._flat.masks.get(space, condition, loaded.mask))
+
+            plans = [
+                Ann(factory, effort, effort, REFINE, queries=len(queries)) for effort in _list_efforts(index)
+            ]
+            return tune_plan(plans, search, truth, SAME)
+
+        plan = tune(None)
+        if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
             try:
-                plan.filtered_probes, at = tune(write_sql({"lang": lang}, ()))
+                filtered = tune(write_sql({"lang": lang}, ()))
+                plan.filtered_probes, plan.filtered = filtered.probes, filtered.recall[CUTOFFS[0]]
             except Unfiltered:
-                at = {CUTOFFS[0]: 1.0}  # searched exactly
-            plan.filtered = at[CUTOFFS[0]]
+                plan.filtered = 1.0  # searched exactly
         return plan
 
     def _open(self, space: Space, plan: Ann) -> LoadedSpace[FaissSearcher]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
@@ -17,12 +18,11 @@ from .dense import DenseKind
 from .recall import (
     CUTOFFS,
     DEPTH,
-    ENOUGH,
     build_spaces,
     choose_filter,
-    measure_recall,
     perturb_vectors,
     scan_blocks,
+    tune_plan,
 )
 
 AUTO_FROM = 50_000  # vectors; below, exact search is as fast
@@ -107,30 +107,24 @@ class LanceKind(DenseKind):
         # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
         steps = _double(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
 
-        def tune(
-            condition: str | None, pairs: Sequence[tuple[int, int]]
-        ) -> tuple[int, int, dict[int, float]]:
-            """The first probes and refine factor that find enough, else the last, with the recall they have."""
+        def tune(condition: str | None, plans: Sequence[Ann]) -> Ann:
             truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
-
-            def measure(cutoff: int, probes: int, refine: int) -> float:
-                plan = Ann(structure, probes, probes, refine)
-                return measure_recall(self.search_column(asked, cutoff, condition, plan), truth, cutoff)
-
-            enough = (pair for pair in pairs if measure(CUTOFFS[0], *pair) >= ENOUGH)
-            probes, refine = next(enough, pairs[-1])
-            return probes, refine, {cutoff: measure(cutoff, probes, refine) for cutoff in CUTOFFS}
+            return tune_plan(plans, lambda plan, k: self.search_column(asked, k, condition, plan), truth)
 
         # Codes of few bits need more candidates.
         most = REFINE * 5 if structure in ("IVF_RQ", "IVF_PQ") else REFINE
         pairs = [(PROBES, REFINE)] * (most > REFINE) + [(probes, most) for probes in steps]
-        probes, refine, at = tune(None, pairs)
-        plan = Ann(structure, probes, min(steps[-1], 4 * probes), refine, at, queries=len(queries))
+        plan = tune(
+            None, [Ann(structure, probes, min(steps[-1], 4 * probes), refine) for probes, refine in pairs]
+        )
+        plan.queries = len(queries)
         if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
-            more = [(probes, refine) for probes in _double(plan.filtered_probes, steps[-1])]
-            plan.filtered_probes, _, at = tune(write_sql({"lang": lang}, ()), more)
-            plan.filtered = at[CUTOFFS[0]]
+            more = [
+                replace(plan, filtered_probes=probes) for probes in _double(plan.filtered_probes, steps[-1])
+            ]
+            filtered = tune(write_sql({"lang": lang}, ()), more)
+            plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
 
 

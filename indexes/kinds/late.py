@@ -14,13 +14,13 @@ from ...errors import InputError, check_known
 from ...items import Item, Role
 from ..base import Recall
 from ..encoding import check_halves, select_readable
-from ..maxsim import Tokens, encode_tokens, keep_best, maxsim
+from ..maxsim import TokenVectors, encode_tokens, keep_best, maxsim
 from ..storage.card import Ann, Space
 from ..storage.connect import translate_errors
 from ..storage.rows import make_lists, read_lists
 from .base import Kind, Rankings, SpaceQueries
 from .lance import STRUCTURES
-from .recall import CUTOFFS, DEPTH, ENOUGH, NOISE, build_spaces, measure_recall
+from .recall import DEPTH, NOISE, build_spaces, tune_plan
 
 # Token vectors from which `auto` makes an approximate index: one pass over fewer takes about a second.
 AUTO_FROM = 2_000_000
@@ -32,7 +32,7 @@ QUERY_TOKENS = 32  # of a query that is made to measure recall
 # Probes, and candidates beyond 2 k, from the least to the most work.
 PLANS = ((20, 100), (20, 200), (40, 400), (80, 800), (160, 1600))
 
-Tokened = tuple[list[str], Tokens]  # ids, and their vectors
+Block = tuple[list[str], TokenVectors]  # ids, and their vectors
 
 
 class LateKind(Kind):
@@ -81,7 +81,7 @@ class LateKind(Kind):
 
     def propose(
         self, space: Space, query: np.ndarray, k: int, condition: str | None, plan: Ann
-    ) -> Iterator[Tokened]:
+    ) -> Iterator[Block]:
         """Documents near some of a query's tokens, by LanceDB's approximate index: candidates for MaxSim."""
         with translate_errors("read", self.storage.path):
             search = self.storage.tables.documents.search(query, vector_column_name=space.column)
@@ -117,7 +117,7 @@ class LateKind(Kind):
                 counts.update(space.read_all(batch.column("modality").to_pylist()))
             space.counts = dict(counts)
 
-    def _rank(self, blocks: Iterable[Tokened], queries: Sequence[np.ndarray], k: int) -> Rankings:
+    def _rank(self, blocks: Iterable[Block], queries: Sequence[np.ndarray], k: int) -> Rankings:
         """The k documents of highest MaxSim for each query."""
         found: Rankings = [[] for _ in queries]
         for names, tokens in blocks:
@@ -129,7 +129,7 @@ class LateKind(Kind):
                     found[row] = keep_best([*found[row], *more], k)
         return found
 
-    def _read_blocks(self, space: Space, condition: str | None = None) -> Iterator[Tokened]:
+    def _read_blocks(self, space: Space, condition: str | None = None) -> Iterator[Block]:
         """Ids and vectors of all documents that have some, a block at a time in the order of the table."""
         held = f"{space.column} IS NOT NULL" + (f" AND ({condition})" if condition else "")
         for batch in self.storage.tables.scan(["id", space.column], held, READ):
@@ -150,15 +150,8 @@ class LateKind(Kind):
         queries = self._perturb_documents(space)
         asked = SpaceQueries(space, range(len(queries)), queries)
         truth = self._rank(self._read_blocks(space), queries, DEPTH)
-        plan = Ann(structure, 0, 0, 0)
-        for probes, candidates in PLANS:
-            plan = Ann(structure, probes, 4 * probes, candidates, queries=len(queries))
-            for cutoff in CUTOFFS:
-                found = self.search_column(asked, cutoff, None, plan)
-                plan.recall[cutoff] = measure_recall(found, truth, cutoff)
-            if plan.recall[CUTOFFS[0]] >= ENOUGH:
-                break
-        return plan
+        plans = [Ann(structure, probes, 4 * probes, more, queries=len(queries)) for probes, more in PLANS]
+        return tune_plan(plans, lambda plan, k: self.search_column(asked, k, None, plan), truth)
 
     def _perturb_documents(self, space: Space) -> list[np.ndarray]:
         """Up to 50 queries from evenly spaced documents: 32 of a document's vectors, with noise that is always the same."""
@@ -178,7 +171,7 @@ class LateKind(Kind):
         return queries
 
 
-def _read_tokens(batch: pa.RecordBatch, space: Space) -> Tokened:
+def _read_tokens(batch: pa.RecordBatch, space: Space) -> Block:
     offsets, lists = read_lists(batch.column(space.column))
     vectors = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, space.spec.dim)
-    return batch.column("id").to_pylist(), Tokens(vectors, offsets)
+    return batch.column("id").to_pylist(), TokenVectors(vectors, offsets)

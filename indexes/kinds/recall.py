@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,24 @@ def measure_recall(found: Rankings, truth: Rankings, cutoff: int) -> float:
             ids = {id for id, _ in mine[:cutoff]}
             shares.append((len(ids & better) + min(len(ids & tied), len(wanted) - len(better))) / len(wanted))
     return round(float(np.mean(shares)), 4) if shares else 1.0
+
+
+def tune_plan(
+    plans: Iterable[Ann], search: Callable[[Ann, int], Rankings], truth: Rankings, same: float = 0.0
+) -> Ann:
+    """The first of `plans`, from the least to the most work, that finds enough, with the recall that it has.
+
+    `search` finds so many best by a plan, and `truth` has what exact search finds. Where none finds enough, the first
+    that finds as much as the last; recall that is `same` counts as equal.
+    """
+    tried: list[tuple[Ann, float]] = []
+    for plan in plans:
+        tried.append((plan, measure_recall(search(plan, CUTOFFS[0]), truth, CUTOFFS[0])))
+        if tried[-1][1] >= ENOUGH:
+            break
+    enough = min(tried[-1][1], ENOUGH) - same
+    best = next(plan for plan, recall in tried if recall >= enough)
+    return replace(best, recall={k: measure_recall(search(best, k), truth, k) for k in CUTOFFS})
 
 
 def choose_filter(card: Card) -> tuple[str, float] | None:

@@ -23,28 +23,30 @@ class ItemState(NamedTuple):
     meta: str
     hash: str
 
+    @classmethod
+    def of(cls, item: Item) -> ItemState:
+        """That of an item to be stored.
 
-def describe_item(item: Item) -> ItemState:
-    """The state of an item to be stored.
-
-    `InputError` names an item that cannot be: without an id or content, or with what is not text or JSON.
-    """
-    if not item.id:
-        raise InputError(f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})")
-    if not item.modalities:
-        raise InputError(f"item {item.id!r} is empty: it has neither text nor image")
-    try:
-        meta = json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True)
-        for part in (item.id, item.text or "", item.lang or "", meta):
-            part.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"item {item.id!r} has a character that is not valid Unicode: {error.reason}"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
-    content = item.content_hash() + meta
-    return ItemState(meta, hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
+        `InputError` names an item that cannot be: without an id or content, or with what is not text or JSON.
+        """
+        if not item.id:
+            raise InputError(
+                f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})"
+            )
+        if not item.modalities:
+            raise InputError(f"item {item.id!r} is empty: it has neither text nor image")
+        try:
+            meta = json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True)
+            for part in (item.id, item.text or "", item.lang or "", meta):
+                part.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"item {item.id!r} has a character that is not valid Unicode: {error.reason}"
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
+        content = item.content_hash() + meta
+        return cls(meta, hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
 
 
 class Portion(NamedTuple):

@@ -110,13 +110,17 @@ class Storage:
 def read_card(path: str | Path) -> Card:
     """The card of the index at `path`; `InputError` if it is missing, damaged or of a newer format."""
     file = f"{path}/{FILE}"
-    damaged = f"{file} is damaged ({{}}); make the index again"
     try:
         if (place := find_place(path)) is None:
             raise FileNotFoundError
         with place.read(FILE) as found:
             data = json.loads(found.read_text(encoding="utf-8"))
-        format = data["format"]
+        if (format := data["format"]) != FORMAT:
+            raise SpecMismatch(
+                f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
+                "update crosslens or make the index again"
+            )
+        return Card.from_json(data)
     except FileNotFoundError:
         raise InputError(
             f"{path} is not an index (it has no {FILE}); make one with `crosslens index`"
@@ -125,17 +129,8 @@ def read_card(path: str | Path) -> Card:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(damaged.format(error)) from None
-    if format != FORMAT:
-        raise SpecMismatch(
-            f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
-            "update crosslens or make the index again"
-        )
-    try:
-        return Card.from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(damaged.format(error)) from None
+        raise InputError(f"{file} is damaged ({error}); make the index again") from None
 
 
 def _check_settings(path: str | Path, card: Card, wanted: Card) -> Card:

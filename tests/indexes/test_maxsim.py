@@ -12,7 +12,7 @@ import pytest
 from crosslens.encoders.base import Encoder, EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes import maxsim
-from crosslens.indexes.maxsim import MaxSim, Tokens
+from crosslens.indexes.maxsim import MaxSim, TokenVectors
 from crosslens.indexes.registry import create_index
 from crosslens.items import Dense, Item, Multi, Role
 from crosslens.multilingual.collections.documents import InMemoryDocuments
@@ -82,7 +82,7 @@ def test_maxsim_equals_a_loop_whatever_the_block(block: int | None, monkeypatch:
     documents = [
         random.standard_normal((count, 5)).astype(np.float16) for count in (7, 1, 40, 2, 2, 19, 1, 8)
     ]
-    scores = maxsim.maxsim(queries, Tokens.of(documents), "cpu", block)
+    scores = maxsim.maxsim(queries, TokenVectors.of(documents), "cpu", block)
     loop = [[looped(query, document.astype(np.float32)) for document in documents] for query in queries]
     np.testing.assert_allclose(scores, loop, rtol=1e-5, atol=1e-5)
 
@@ -101,13 +101,13 @@ def test_blocks_stay_within_the_budget() -> None:
 
 def test_maxsim_is_asymmetric_and_bounded_by_the_length_of_the_query() -> None:
     long, short = unit(np.eye(4)[[0, 1, 2]]), unit(np.eye(4)[[0]])
-    assert maxsim.maxsim([long], Tokens.of([short]))[0, 0] == pytest.approx(1)
-    assert maxsim.maxsim([short], Tokens.of([long]))[0, 0] == pytest.approx(1)
-    assert maxsim.maxsim([long], Tokens.of([long]))[0, 0] == pytest.approx(3)
-    assert maxsim.maxsim([long], Tokens.of([-short]))[0, 0] == pytest.approx(-1)
-    assert maxsim.maxsim([short], Tokens.of([-short]))[0, 0] == pytest.approx(-1)
+    assert maxsim.maxsim([long], TokenVectors.of([short]))[0, 0] == pytest.approx(1)
+    assert maxsim.maxsim([short], TokenVectors.of([long]))[0, 0] == pytest.approx(1)
+    assert maxsim.maxsim([long], TokenVectors.of([long]))[0, 0] == pytest.approx(3)
+    assert maxsim.maxsim([long], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
+    assert maxsim.maxsim([short], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
     with pytest.raises(ValueError, match="without a vector"):
-        Tokens.of([long, np.zeros((0, 4))])
+        TokenVectors.of([long, np.zeros((0, 4))])
 
 
 # The stage

@@ -17,7 +17,7 @@ from crosslens.indexes.encoding import SpaceEncoders
 from crosslens.indexes.index import DocumentIndex
 from crosslens.indexes.kinds import late
 from crosslens.indexes.kinds.late import LateKind
-from crosslens.indexes.maxsim import Tokens
+from crosslens.indexes.maxsim import TokenVectors
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.indexes.storage.card import Card
 from crosslens.indexes.storage.storage import Storage
@@ -199,7 +199,7 @@ def test_the_recall_that_build_reports_is_measured() -> None:
     """With candidates that leave the best out, build says so."""
 
     class Blind(LateKind):
-        def propose(self, *_: object) -> Iterator[tuple[list[str], Tokens]]:
+        def propose(self, *_: object) -> Iterator[tuple[list[str], TokenVectors]]:
             return iter(())
 
     storage = Storage.create("memory://", Card("late", lexical=False))
