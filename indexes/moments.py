@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -116,14 +116,6 @@ class Moments:
         return True
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Texts of each language seen by `update`, most first; those without a language are left out."""
-        return {
-            lang: total.count
-            for lang, total in sorted(self.languages.items(), key=lambda x: (-x[1].count, x[0]))
-        }
-
-    @property
     def is_multilingual(self) -> bool:
         """Whether at least two languages have enough texts for the correction to be of use."""
         return sum(total.count >= ENOUGH for total in self.languages.values()) >= 2
@@ -196,16 +188,12 @@ class Moments:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        tensors: dict[str, np.ndarray] = {}
-        for kind, sums in self._sums.items():
-            for name, total in sums.items():
-                tensors[f"{kind}/{name}/count"] = np.array([total.count], np.int64)
-                tensors[f"{kind}/{name}/sum"] = total.sum
-        for kind, spreads in self._spreads.items():
-            for name, spread in spreads.items():
-                tensors[f"{kind}/{name}/count"] = np.array([spread.count], np.int64)
-                tensors[f"{kind}/{name}/mean"] = spread.mean
-                tensors[f"{kind}/{name}/covariance"] = spread.covariance
+        tensors = {
+            f"{kind}/{name}/{field}": np.atleast_1d(value)
+            for kind, groups in self._groups.items()
+            for name, group in groups.items()
+            for field, value in vars(group).items()
+        }
         head = {
             "format": FORMAT,
             "moments": json.dumps({"dim": self.dim, "kappa": self.kappa}),
@@ -242,25 +230,18 @@ class Moments:
 
     def _restore(self, name: str, tensor: np.ndarray) -> None:
         kind, _, rest = name.partition("/")
-        group, _, field = rest.rpartition("/")
-        if kind in self._sums:
-            part: VectorSum | VectorSpread = self._sums[kind].setdefault(group, VectorSum(self.dim))
-        else:
-            part = self._spreads[kind].setdefault(group, VectorSpread(self.dim))
-        if field == "count":
-            part.count = int(tensor[0])
-        elif tensor.shape == getattr(part, field).shape:
-            setattr(part, field, tensor)
-        else:
+        name, _, field = rest.rpartition("/")
+        make = VectorSpread if kind in ("raw", "corrected") else VectorSum
+        group = self._groups[kind].setdefault(name, make(self.dim))
+        if tensor.shape != np.atleast_1d(getattr(group, field)).shape:
             raise ValueError(f"{name} has the shape {tensor.shape}")
+        setattr(group, field, int(tensor[0]) if field == "count" else tensor)
 
     @property
-    def _sums(self) -> dict[str, dict[str, VectorSum]]:
-        return {"language": self.languages, "modality": self.modalities, "asked": self.queries}
-
-    @property
-    def _spreads(self) -> dict[str, dict[str, VectorSpread]]:
-        return {"raw": self.raw, "corrected": self.corrected}
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        """What is kept, by the names that it has in files."""
+        means = {"language": self.languages, "modality": self.modalities, "asked": self.queries}
+        return {**means, "raw": self.raw, "corrected": self.corrected}
 
     def _group_of(self, modality: str) -> VectorSum:
         return self.modalities.get(modality, VectorSum(self.dim))
@@ -269,11 +250,7 @@ class Moments:
         self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]
     ) -> np.ndarray:
         vectors = np.asarray(vectors, np.float32)
-        if (
-            vectors.ndim != 2
-            or vectors.shape[1] != self.dim
-            or not len(vectors) == len(langs) == len(modalities)
-        ):
+        if vectors.shape != (len(langs), self.dim) or len(langs) != len(modalities):
             raise ValueError(
                 f"vectors {vectors.shape} of dim {self.dim}, {len(langs)} langs, {len(modalities)} modalities"
             )

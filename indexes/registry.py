@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..specs import Spec, find_factory
+from .base import Index
+from .encoding import SpaceEncoders, list_encoders
+from .index import DocumentIndex
+from .kinds.base import Kind
+from .passages import PassageIndex
 from .storage.card import Card, Passages, Windows
 from .storage.connect import is_remote
-
-if TYPE_CHECKING:
-    from .base import Index
-    from .encoding import SpaceEncoders
-    from .kinds.base import Kind
-    from .storage.storage import Storage
+from .storage.storage import Storage
 
 # kind -> a `kinds.base.Kind`; what follows a colon in the kind (`faiss:HNSW32`) is the class's own. Other packages add
 # kinds by entry points of the group `crosslens.indexes`.
@@ -46,9 +45,6 @@ def create_index(
     found by the best of them. `InputError` if the directory holds an index of another kind or with other settings, or
     other files, and on a kind that needs a directory elsewhere.
     """
-    from .encoding import SpaceEncoders
-    from .storage.storage import Storage
-
     found = check_kind(kind)
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
@@ -70,9 +66,6 @@ def open_index(
     given are loaded by their SPEC at the first search that needs them. `InputError` if there is no index, or
     one of a newer format.
     """
-    from .encoding import SpaceEncoders, list_encoders
-    from .storage.storage import Storage
-
     storage = Storage.open(path)
     held = SpaceEncoders(device, trust_remote_code)
     for encoder in list_encoders(encoders or ()):
@@ -98,9 +91,6 @@ def check_kind(kind: str) -> type[Kind]:
 
 
 def _assemble(storage: Storage, encoders: SpaceEncoders) -> Index:
-    from .index import DocumentIndex
-    from .passages import PassageIndex
-
     kind, detail = find_kind(storage.card.kind)
     index = DocumentIndex(storage, kind(storage, encoders.device, detail), encoders)
     return index if storage.card.passages is None else PassageIndex(index)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from ..encoders.base import Encoder
 from ..errors import InputError
 from ..items import Item, Role, hash_text
 from .encoding import encode_dense
-from .moments import TEXT, Moments
+from .moments import TEXT, Block, Moments
 from .storage.card import Space
 from .storage.storage import Storage
 
@@ -69,26 +68,29 @@ class SpaceStatistics:
     def _measure(self, space: Space, encoder: Encoder | None) -> Moments:
         """The moments of a space; counts what its encoder read on the way."""
         tables = self._storage.tables
-        moments = Moments(space.spec.dim)
-        counts: Counter[str] = Counter()
-        openings: dict[str, list[tuple[int, str]]] = {}
-        for ids, langs, kinds, vectors in tables.blocks(space, False):
-            moments.update(vectors, langs, kinds)
-            counts.update(kinds)
-            for id, lang, kind in zip(ids, langs, kinds, strict=True):
-                if kind == TEXT and self.openings:
-                    # The same documents whatever the order in which they came: those with the smallest hashes.
-                    held = openings.setdefault(lang or "", [])
+
+        def read_blocks() -> Iterator[Block]:
+            return ((vectors, langs, read) for _, langs, read, vectors in tables.blocks(space, False))
+
+        moments = Moments.of(space.spec.dim, read_blocks)
+        space.counts = {read: total.count for read, total in moments.modalities.items()}
+        if moments.is_multilingual and encoder is not None and self.openings:
+            documents = tables.get_items(self._choose_openings(space))
+            _encode_openings(moments, self._find_earlier(space), encoder, documents)
+        return moments
+
+    def _choose_openings(self, space: Space) -> list[str]:
+        """So many documents a language of which the encoder reads text, the same whatever the order they came in."""
+        chosen: dict[str, list[tuple[int, str]]] = {}
+        for batch in self._storage.tables.scan(["id", "lang", "modality"]):
+            ids, langs, modalities = (column.to_pylist() for column in batch.columns)
+            for id, lang, read in zip(ids, langs, space.read_all(modalities), strict=True):
+                if read == TEXT:  # those with the smallest hashes
+                    held = chosen.setdefault(lang or "", [])
                     keep = heapq.heappush if len(held) < self.openings else heapq.heappushpop
                     keep(held, (-hash_text(id), id))
-        space.counts = dict(counts)
-        for _, langs, kinds, vectors in tables.blocks(space, False):
-            moments.spread(vectors, langs, kinds)
-        if moments.is_multilingual and encoder is not None and openings:
-            per = max(1, ALL_OPENINGS // len(openings))
-            chosen = [id for held in openings.values() for _, id in sorted(held, reverse=True)[:per]]
-            _encode_openings(moments, self._find_earlier(space), encoder, tables.get_items(chosen))
-        return moments
+        per = max(1, ALL_OPENINGS // max(1, len(chosen)))
+        return [id for held in chosen.values() for _, id in sorted(held, reverse=True)[:per]]
 
     def _find_earlier(self, space: Space) -> Moments | None:
         """The moments that are about to be replaced, if there are any to be read."""

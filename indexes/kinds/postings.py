@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from heapq import nsmallest
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
@@ -80,13 +81,13 @@ class Postings:
                 shutil.rmtree(left, ignore_errors=True)
             partial.mkdir()
             with ExitStack() as files:
-                arrays = {
-                    name: files.enter_context(_Growing(partial / f"{name}.npy", kind))
+                extend = {
+                    name: files.enter_context(_grow_file(partial / f"{name}.npy", kind))
                     for name, kind in FILES.items()
                 }
                 for block in _make_blocks(rows, vocabulary):
                     for name, part in block.items():
-                        arrays[name].extend(part)
+                        extend[name](part)
             if folder.exists():
                 folder.rename(old)
             partial.rename(folder)
@@ -139,30 +140,27 @@ class Postings:
         found: list[tuple[np.ndarray, np.ndarray]] = [
             (np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in range(queries.shape[0])
         ]
-        first = self.arrays["first"].tolist()
-        bounds = self.arrays["first_term"].tolist()
+        documents = pairwise([*self.arrays["first"].tolist(), len(self)])
+        bounds = pairwise([*self.arrays["first_term"].tolist(), len(self.arrays["terms"])])
         # Block by block, so that each is read from disk once a batch.
-        for block, start in enumerate(first):
-            stop, end = (
-                each[block + 1] if block + 1 < len(first) else last
-                for each, last in ((first, len(self)), (bounds, len(self.arrays["terms"])))
-            )
+        for (start, stop), (low, high) in zip(documents, bounds, strict=True):
             mine = None if allowed is None else allowed[start:stop]
             if mine is not None and not mine.any():
                 continue
-            terms = np.asarray(self.arrays["terms"][bounds[block] : end])
-            spans = np.asarray(self.arrays["starts"][bounds[block] : end + 1])
+            terms = np.asarray(self.arrays["terms"][low:high])
+            spans = np.asarray(self.arrays["starts"][low : high + 1])
             for row, best in enumerate(found):
                 part = slice(queries.indptr[row], queries.indptr[row + 1])
                 scores = self._score_block(
                     queries.indices[part], queries.data[part], terms, spans, stop - start
                 )
-                if scores is None:
-                    continue
-                if mine is not None:
-                    scores *= mine
-                found[row] = _merge(best, _pick_best(scores, k), start, k)
-        return [self._name_hits(rows, scores, k) for rows, scores in found]
+                if scores is not None:
+                    rows, values = _pick_best(scores if mine is None else scores * mine, k)
+                    both = zip(best, (rows + start, values), strict=True)
+                    rows, values = map(np.concatenate, both)
+                    found[row] = _keep_reaching(rows, values, k)
+        hits = [zip(self.names(rows), scores.tolist(), strict=True) for rows, scores in found]
+        return [nsmallest(k, each, key=lambda hit: (-hit[1], hit[0])) for each in hits]
 
     def _score_block(
         self, asked: np.ndarray, weights: np.ndarray, terms: np.ndarray, spans: np.ndarray, documents: int
@@ -184,10 +182,6 @@ class Postings:
         columns = scipy.sparse.csc_array((data, docs, ends), shape=(documents, len(pieces)))
         scores: np.ndarray = columns @ weights[held]
         return scores
-
-    def _name_hits(self, rows: np.ndarray, scores: np.ndarray, k: int) -> list[tuple[str, float]]:
-        hits = zip(self.names(rows), scores.tolist(), strict=True)
-        return nsmallest(k, hits, key=lambda hit: (-hit[1], hit[0]))
 
     def names(self, rows: np.ndarray) -> list[str]:
         """The ids of documents int64 [n]."""
@@ -219,13 +213,6 @@ def _keep_reaching(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.nda
         return rows, scores
     keep = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
     return rows[keep], scores[keep]
-
-
-def _merge(
-    known: tuple[np.ndarray, np.ndarray], new: tuple[np.ndarray, np.ndarray], start: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    rows, scores = (np.concatenate(both) for both in zip(known, (new[0] + start, new[1]), strict=True))
-    return _keep_reaching(rows, scores, k)
 
 
 def _make_blocks(rows: Iterable[Rows], vocabulary: int) -> Iterator[dict[str, np.ndarray]]:
@@ -274,42 +261,25 @@ def _gather(rows: Iterable[Rows]) -> Iterator[tuple[list[str], scipy.sparse.csr_
         yield ids, scipy.sparse.vstack(parts, format="csr")
 
 
-class _Growing:
-    """An npy file of one dimension that is written piece by piece: numpy leaves room in the header for the length."""
+@contextmanager
+def _grow_file(path: Path, kind: Any) -> Iterator[Callable[[np.ndarray], None]]:
+    """An npy file of one dimension, written piece by piece by what is yielded."""
+    dtype, length = np.dtype(kind), 0
+    with path.open("wb") as file:
 
-    def __init__(self, path: Path, kind: Any) -> None:
-        self._path = path
-        self._kind = np.dtype(kind)
-        self._length = 0
-        self._file: IO[bytes] | None = None
+        def write_header() -> int:  # numpy leaves room in it for the length
+            shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, shape)
+            return file.tell()
 
-    def __enter__(self) -> Self:
-        self._file = self._path.open("wb")
-        self._write_header()
-        return self
+        def extend(part: np.ndarray) -> None:
+            nonlocal length
+            file.write(np.ascontiguousarray(part, dtype).data)
+            length += len(part)
 
-    def extend(self, part: np.ndarray) -> None:
-        assert self._file is not None
-        self._file.write(np.ascontiguousarray(part, self._kind).data)
-        self._length += len(part)
-
-    def _write_header(self) -> None:
-        assert self._file is not None
-        shape = {
-            "descr": np.lib.format.dtype_to_descr(self._kind),
-            "fortran_order": False,
-            "shape": (self._length,),
-        }
-        np.lib.format.write_array_header_1_0(self._file, shape)
-
-    def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        try:
-            size = self._file.tell()
-            self._file.seek(0)
-            self._write_header()
-            assert self._file.tell() == size - self._length * self._kind.itemsize
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+        size = write_header()
+        yield extend
+        assert write_header() == size
+        file.flush()
+        os.fsync(file.fileno())

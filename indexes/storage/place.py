@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -31,45 +31,15 @@ LEASE = 120  # seconds that a writer which is gone still holds the lock
 RENEWED = 20  # seconds between two signs of life
 
 
-class FilePlace(Protocol):
-    """Small files by name, each written whole or not at all, and the right to write."""
-
-    folder: Path | None  # where files of any size may lie, to be mapped into memory
-
-    def begin(self) -> None:
-        """Make it, unless it is there; `InputError` if it cannot be, or holds what is not an index."""
-        ...
-
-    def has(self, name: str) -> bool: ...
-
-    def read(self, name: str) -> AbstractContextManager[Path]:
-        """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
-        ...
-
-    def write(self, name: str) -> AbstractContextManager[Path]:
-        """Where to write it, as a whole file; it is there when the block ends."""
-        ...
-
-    def lock(self) -> AbstractContextManager[None]:
-        """The right to write, for one process; `InputError` if another one has it."""
-        ...
-
-
-def find_place(path: str | Path) -> FilePlace | None:
-    """Where the index at `path` keeps its files; None in memory, where there are none to keep."""
-    if str(path) == MEMORY:
-        return None
-    return TablePlace(str(path)) if is_remote(path) else FolderPlace(Path(path))
-
-
 class FolderPlace:
-    """A directory of this machine; the system takes the lock back when its holder ends."""
+    """A directory of this machine, with small files by name, each written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self.folder: Path | None = path
+        self.folder: Path | None = path  # where files of any size may lie, to be mapped into memory
         self._path = path
 
     def begin(self) -> None:
+        """Make it, unless it is there; `InputError` if it cannot be, or holds what is not an index."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             others = [each.name for each in self._path.iterdir() if not each.name.startswith(".")]
@@ -84,17 +54,20 @@ class FolderPlace:
         return (self._path / name).exists()
 
     def read(self, name: str) -> AbstractContextManager[Path]:
+        """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
         return nullcontext(self._path / name)
 
     def write(self, name: str) -> AbstractContextManager[Path]:
+        """Where to write it, as a whole file; it is there when the block ends."""
         return nullcontext(self._path / name)
 
     def lock(self) -> AbstractContextManager[None]:
+        """The right to write, for one process, until that ends; `InputError` if another one has it."""
         return lock_directory(self._path)
 
 
 class TablePlace:
-    """Rows `name`, `data`, `until` of a table beside the others.
+    """A `FolderPlace` without a folder: rows `name`, `data`, `until` of a table beside the others.
 
     The writer is named in the row of the lock, which it renews every `renewed` seconds; one that has been silent for
     120 seconds by the clock has lost it, and so has a process of this machine that runs no more. The database decides
@@ -203,6 +176,16 @@ class TablePlace:
         if not found:
             raise FileNotFoundError(name)
         return found[0]["data"], found[0]["until"]
+
+
+FilePlace = FolderPlace | TablePlace
+
+
+def find_place(path: str | Path) -> FilePlace | None:
+    """Where the index at `path` keeps its files; None in memory, where there are none to keep."""
+    if str(path) == MEMORY:
+        return None
+    return TablePlace(str(path)) if is_remote(path) else FolderPlace(Path(path))
 
 
 def _to_hex(text: str) -> str:

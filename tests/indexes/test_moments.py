@@ -47,6 +47,10 @@ def moments() -> Moments:
     return Moments.of(DIM, blocks)
 
 
+def sizes(moments: Moments) -> dict[str, int]:
+    return {lang: total.count for lang, total in moments.languages.items()}
+
+
 def rows(lang: str | None, kind: str) -> np.ndarray:
     return np.array([each == (lang, kind) for each in zip(LANGS, KINDS, strict=True)])
 
@@ -210,7 +214,7 @@ def test_covariance_looks_at_a_sample_of_large_modalities(monkeypatch: pytest.Mo
 
 def test_multilingual_needs_two_languages_with_enough_texts(moments: Moments) -> None:
     assert moments.is_multilingual
-    assert moments.counts == {"eng": 900, "zho": 700, "swa": 3}
+    assert sizes(moments) == {"eng": 900, "zho": 700, "swa": 3}
     few = Moments(DIM)
     few.update(VECTORS[:10], ["eng"] * 8 + ["zho"] * 2, [TEXT] * 10)
     assert not few.is_multilingual
@@ -226,7 +230,7 @@ def test_save_and_load(moments: Moments, tmp_path: Path) -> None:
     moments.save(path)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     loaded = Moments.load(path)
-    assert loaded.counts == moments.counts
+    assert sizes(loaded) == sizes(moments)
     assert loaded.kappa == moments.kappa
     corrected = moments.correct(VECTORS, LANGS, KINDS)
     np.testing.assert_array_equal(loaded.correct(VECTORS, LANGS, KINDS), corrected)
