@@ -53,7 +53,7 @@ class TokenVectors:
         return vectors
 
 
-def maxsim(
+def score_maxsim(
     queries: Sequence[np.ndarray], documents: TokenVectors, device: str = "auto", block: int | None = None
 ) -> np.ndarray:
     """Exact MaxSim of every query with every document: float32 [queries, documents].
@@ -138,7 +138,7 @@ def encode_tokens(encoder: Encoder, items: Sequence[Item], role: Role) -> Iterat
 class MaxSim(Stage):
     """Reorder the first `depth` hits of each query by late interaction, their documents encoded on the fly.
 
-    `dense % 100 >> MaxSim(encoder)` needs no index of token vectors. Scores are MaxSim's (see `maxsim`); hits below
+    `dense % 100 >> MaxSim(encoder)` needs no index of token vectors. Scores are MaxSim's (see `score_maxsim`); hits below
     `depth` keep their order below them. Each document is encoded once, however many queries hold it. `InputError`
     if the encoder does not make token vectors, or cannot read a query or a document.
     """
@@ -176,7 +176,7 @@ class MaxSim(Stage):
             count["documents"] += len(documents)
             count["tokens"] += sum(map(len, documents.values()))
             wanted = list(dict.fromkeys(query for name in documents for query in asking[name]))
-            table = maxsim(
+            table = score_maxsim(
                 [queries[query] for query in wanted], TokenVectors.of(list(documents.values())), self.device
             )
             rows = {query: row for row, query in enumerate(wanted)}

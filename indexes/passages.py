@@ -49,7 +49,7 @@ class PassageIndex(StoredIndex):
         assert passages.card.passages is not None
         super().__init__(passages.storage)
         self.passages = passages
-        self._split: Passages = passages.card.passages
+        self._settings: Passages = passages.card.passages
 
     def __len__(self) -> int:
         """Documents, not passages."""
@@ -81,7 +81,7 @@ class PassageIndex(StoredIndex):
         """
         given = list_encoders(encoders)
         loader = self.passages.encoders
-        tokenizer = choose_tokenizer(self._split.windows, given, self._split.encoder, loader)
+        tokenizer = choose_tokenizer(self._settings.windows, given, self._settings.encoder, loader)
 
         def split_all(states: StoredStates) -> Iterator[Item]:
             assert tokenizer is not None, "the index asks for its encoders before it asks for items"
@@ -104,8 +104,8 @@ class PassageIndex(StoredIndex):
         self, items: Iterable[Item], tokenizer: Tokenizes, states: StoredStates
     ) -> Iterator[Item]:
         """The passages of documents; what a changed document has no longer is taken out as it comes."""
-        if not self._split.windows.tokenizer and not self._split.encoder:
-            self._split.encoder = tokenizer.spec.fingerprint
+        if not self._settings.windows.tokenizer and not self._settings.encoder:
+            self._settings.encoder = tokenizer.spec.fingerprint
             self.storage.save()
         seen = SeenIds()
         for group in windows(items, TOGETHER):
@@ -117,7 +117,7 @@ class PassageIndex(StoredIndex):
                     raise InputError(
                         f"item {item.id!r} has the metadata {RESERVED!r}, which passages have: rename it"
                     )
-            parts = _make_passages(group, tokenizer, self._split.windows)
+            parts = _make_passages(group, tokenizer, self._settings.windows)
             self._remove_beyond(states, {item.id: len(part) for item, part in zip(group, parts, strict=True)})
             for part in parts:
                 yield from part
@@ -163,7 +163,7 @@ class PassageIndex(StoredIndex):
         """
         run = queries if isinstance(queries, Run) else Run.of(queries)
         self.require_complete()
-        most = self._split.count
+        most = self._settings.count
         hits: dict[str, list[Hit]] = {}
         for part in self.passages.prepare(run, k, where=where, exact=exact, mode=mode, correct=correct):
             depth = math.ceil(k * min(SPREAD, most / max(1, len(self))))

@@ -21,7 +21,7 @@ from ..storage.storage import Storage
 from ..storage.tables import Tables
 from .base import Rankings, SpaceQueries
 from .dense import DenseKind
-from .recall import check_exact, exact_recall
+from .recall import check_exact, report_exact
 
 log = logging.getLogger("crosslens")
 S = TypeVar("S", bound=Searcher)
@@ -249,7 +249,7 @@ class FlatKind(DenseKind):
         started = time.perf_counter()
         for space in self.storage.card.spaces:
             self.load(space, space.multilingual)
-        return exact_recall("flat", started)
+        return report_exact("flat", started)
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         loaded = self.load(asked.space, asked.corrected)

@@ -14,7 +14,7 @@ from ...errors import InputError, check_known
 from ...items import Item, Role
 from ..base import Recall
 from ..encoding import check_halves, select_readable
-from ..maxsim import TokenVectors, encode_tokens, keep_best, maxsim
+from ..maxsim import TokenVectors, encode_tokens, keep_best, score_maxsim
 from ..storage.card import Ann, Space
 from ..storage.connect import translate_errors
 from ..storage.rows import make_lists, read_lists
@@ -121,7 +121,7 @@ class LateKind(Kind):
         """The k documents of highest MaxSim for each query."""
         found: Rankings = [[] for _ in queries]
         for names, tokens in blocks:
-            for row, scores in enumerate(maxsim(queries, tokens, self.device)):
+            for row, scores in enumerate(score_maxsim(queries, tokens, self.device)):
                 floor = found[row][-1][1] if len(found[row]) == k else -np.inf
                 places = np.flatnonzero(scores >= floor)
                 if len(places):

@@ -136,14 +136,14 @@ def build_spaces(kind: Kind, choose: Callable[[Space], str], make: Callable[[Spa
         kind.storage.save()
     plans = [space.ann for space in kind.storage.card.spaces if space.ann is not None]
     if not plans:
-        return exact_recall("flat", started)
+        return report_exact("flat", started)
     lowest = {cutoff: min(plan.recall[cutoff] for plan in plans) for cutoff in CUTOFFS}
     kinds = "+".join(dict.fromkeys(plan.kind for plan in plans))
     seconds = round(time.perf_counter() - started, 3)
     return Recall(kinds, min(plan.queries for plan in plans), lowest, seconds)
 
 
-def exact_recall(name: str, started: float) -> Recall:
+def report_exact(name: str, started: float) -> Recall:
     """That of exact search, made ready since `started` by `time.perf_counter`."""
     return Recall(name, 0, dict.fromkeys(CUTOFFS, 1.0), round(time.perf_counter() - started, 3))
 

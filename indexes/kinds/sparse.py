@@ -23,7 +23,7 @@ from ..storage.storage import Storage
 from .base import Kind, Rankings, SpaceQueries
 from .flat import FilterMasks
 from .postings import Postings, Rows
-from .recall import check_exact, exact_recall
+from .recall import check_exact, report_exact
 
 
 class SparseKind(Kind):
@@ -50,7 +50,7 @@ class SparseKind(Kind):
         started = time.perf_counter()
         for space in self.storage.card.spaces:
             self._open(space)
-        return exact_recall("postings", started)
+        return report_exact("postings", started)
 
     def fields(self, space: Space) -> list[pa.Field]:
         """The terms, and their weights."""

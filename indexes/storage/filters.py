@@ -40,7 +40,7 @@ def make_facet(key: str, value: Scalar) -> str:
     return key.replace("%", "%25").replace("=", "%3D") + "=" + text
 
 
-def key_of(facet: str) -> str:
+def read_key(facet: str) -> str:
     """The field of a facet."""
     return facet.partition("=")[0].replace("%3D", "=").replace("%25", "%")
 

@@ -17,7 +17,7 @@ from .fulltext import COLUMNS, analyse, choose_group, name_column
 from .resume import ItemState
 
 
-def media_fields(name: str) -> list[pa.Field]:
+def make_media_fields(name: str) -> list[pa.Field]:
     """The columns of a medium: its bytes, or the path of a file that holds it."""
     return [pa.field(name, pa.binary()), pa.field(f"{name}_path", pa.string())]
 
@@ -27,7 +27,7 @@ FIELDS = [
     pa.field("lang", pa.string()),
     pa.field("modality", pa.string()),
     pa.field("text", pa.string()),
-    *media_fields("image"),
+    *make_media_fields("image"),
     pa.field("meta", pa.string()),
     pa.field("facets", pa.list_(pa.string())),
     pa.field("hash", pa.string()),
@@ -40,7 +40,7 @@ def list_media(names: Iterable[str]) -> list[str]:
     return [each for each in there if f"{each}_path" in there]
 
 
-def lacking_media(items: Iterable[Item], names: Iterable[str]) -> list[str]:
+def find_lacking_media(items: Iterable[Item], names: Iterable[str]) -> list[str]:
     """The media that some item holds and that have no columns among `names`."""
     held = {name for item in items for name, value in item.contents.items() if value is not None}
     return [name for name in MEDIA if name in held.difference(names)]

@@ -12,7 +12,7 @@ from ...errors import InputError, SpecMismatch
 from ...files import write_atomically
 from ...items import hash_text
 from .card import FIRST, FORMAT, Card
-from .filters import key_of
+from .filters import read_key
 from .place import find_place
 from .tables import Tables
 
@@ -94,7 +94,7 @@ class Storage:
                 content = (
                     content + hash_text(f"{id}\0{hash}")
                 ) % 2**64  # a sum, so that order does not matter
-                keys.update(map(key_of, facets))
+                keys.update(map(read_key, facets))
                 if card.passages is None or id.endswith(FIRST):
                     documents += 1
                     if lang is not None:

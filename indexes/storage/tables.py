@@ -23,7 +23,15 @@ from .connect import DATABASE, connect_database, is_remote, translate_errors
 from .filters import list_modalities, quote_all
 from .fulltext import COLUMNS, index_text, search_text
 from .resume import StoredStates
-from .rows import FIELDS, lacking_media, list_media, make_halves, media_fields, read_halves, read_items
+from .rows import (
+    FIELDS,
+    find_lacking_media,
+    list_media,
+    make_halves,
+    make_media_fields,
+    read_halves,
+    read_items,
+)
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 READ = 8192  # rows a block when a whole table is read
@@ -83,8 +91,8 @@ class Tables:
 
     def add_media(self, items: Iterable[Item]) -> None:
         """Columns for the media that the items bring, unless they are there."""
-        names = lacking_media(items, self.documents.schema.names)
-        self.add_columns([field for name in names for field in media_fields(name)])
+        names = find_lacking_media(items, self.documents.schema.names)
+        self.add_columns([field for name in names for field in make_media_fields(name)])
 
     def read_states(self, spaces: Sequence[Space]) -> StoredStates:
         """Which items are stored with all the vectors that they can have in `spaces`."""
@@ -264,7 +272,7 @@ class Tables:
             "text",
             "lang",
             "meta",
-            *(field.name for name in media for field in media_fields(name)),
+            *(field.name for name in media for field in make_media_fields(name)),
         ]
         batches = self._scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
         return {item.id: item for batch in batches for item in read_items(batch)}

@@ -82,7 +82,7 @@ def test_maxsim_equals_a_loop_whatever_the_block(block: int | None, monkeypatch:
     documents = [
         random.standard_normal((count, 5)).astype(np.float16) for count in (7, 1, 40, 2, 2, 19, 1, 8)
     ]
-    scores = maxsim.maxsim(queries, TokenVectors.of(documents), "cpu", block)
+    scores = maxsim.score_maxsim(queries, TokenVectors.of(documents), "cpu", block)
     loop = [[looped(query, document.astype(np.float32)) for document in documents] for query in queries]
     np.testing.assert_allclose(scores, loop, rtol=1e-5, atol=1e-5)
 
@@ -101,11 +101,11 @@ def test_blocks_stay_within_the_budget() -> None:
 
 def test_maxsim_is_asymmetric_and_bounded_by_the_length_of_the_query() -> None:
     long, short = unit(np.eye(4)[[0, 1, 2]]), unit(np.eye(4)[[0]])
-    assert maxsim.maxsim([long], TokenVectors.of([short]))[0, 0] == pytest.approx(1)
-    assert maxsim.maxsim([short], TokenVectors.of([long]))[0, 0] == pytest.approx(1)
-    assert maxsim.maxsim([long], TokenVectors.of([long]))[0, 0] == pytest.approx(3)
-    assert maxsim.maxsim([long], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
-    assert maxsim.maxsim([short], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
+    assert maxsim.score_maxsim([long], TokenVectors.of([short]))[0, 0] == pytest.approx(1)
+    assert maxsim.score_maxsim([short], TokenVectors.of([long]))[0, 0] == pytest.approx(1)
+    assert maxsim.score_maxsim([long], TokenVectors.of([long]))[0, 0] == pytest.approx(3)
+    assert maxsim.score_maxsim([long], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
+    assert maxsim.score_maxsim([short], TokenVectors.of([-short]))[0, 0] == pytest.approx(-1)
     with pytest.raises(ValueError, match="without a vector"):
         TokenVectors.of([long, np.zeros((0, 4))])
 

@@ -84,7 +84,7 @@ class Service(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path, _, query = self.path.partition("?")
         data = self._body()
-        told = json.loads(data) if self.headers.get("Content-Type") == "application/json" else {}
+        request = json.loads(data) if self.headers.get("Content-Type") == "application/json" else {}
         options = dict(parse_qsl(query))
         parts = [unquote(part) for part in path.strip("/").split("/")]
         assert self.headers["x-api-key"] == "key"
@@ -108,11 +108,11 @@ class Service(BaseHTTPRequestHandler):
                 return self._send({})
             table = self.database.open_table(name)
             if verb == "query":
-                return self._send(self._found(table, told))
+                return self._send(self._found(table, request))
             if verb == "index_stats":
-                told = {"name": parts[4]}
-            stream = None if told or not data else pa.ipc.open_stream(data)
-            answer = getattr(self, f"_{verb}")(table, told or options, stream)
+                request = {"name": parts[4]}
+            stream = None if request or not data else pa.ipc.open_stream(data)
+            answer = getattr(self, f"_{verb}")(table, request or options, stream)
             self._send(answer if answer is not None else {"version": table.version})
         return None
 
@@ -137,44 +137,44 @@ class Service(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _describe(self, table: Any, told: Any, stream: Any) -> object:
+    def _describe(self, table: Any, request: Any, stream: Any) -> object:
         fields = [{"name": f.name, "type": wire(f.type), "nullable": f.nullable} for f in table.schema]
         return {"version": table.version, "schema": {"fields": fields}}
 
-    def _count_rows(self, table: Any, told: Any, stream: Any) -> object:
-        return table.count_rows(told.get("predicate"))
+    def _count_rows(self, table: Any, request: Any, stream: Any) -> object:
+        return table.count_rows(request.get("predicate"))
 
-    def _insert(self, table: Any, told: Any, stream: Any) -> None:
-        table.add(stream.read_all(), mode=told.get("mode", "append"))
+    def _insert(self, table: Any, request: Any, stream: Any) -> None:
+        table.add(stream.read_all(), mode=request.get("mode", "append"))
 
-    def _merge_insert(self, table: Any, told: Any, stream: Any) -> object:
-        assert told["when_matched_update_all"] == told["when_not_matched_insert_all"] == "true"
-        upsert = table.merge_insert(told["on"]).when_matched_update_all().when_not_matched_insert_all()
+    def _merge_insert(self, table: Any, request: Any, stream: Any) -> object:
+        assert request["when_matched_update_all"] == request["when_not_matched_insert_all"] == "true"
+        upsert = table.merge_insert(request["on"]).when_matched_update_all().when_not_matched_insert_all()
         done = upsert.execute(stream.read_all())
         return {
             name: getattr(done, name)
             for name in ("version", "num_updated_rows", "num_inserted_rows", "num_deleted_rows")
         }
 
-    def _update(self, table: Any, told: Any, stream: Any) -> object:
-        done = table.update(where=told["predicate"], values_sql=dict(told["updates"]))
+    def _update(self, table: Any, request: Any, stream: Any) -> object:
+        done = table.update(where=request["predicate"], values_sql=dict(request["updates"]))
         return {"rows_updated": done.rows_updated, "version": done.version}
 
-    def _delete(self, table: Any, told: Any, stream: Any) -> None:
-        table.delete(told["predicate"])
+    def _delete(self, table: Any, request: Any, stream: Any) -> None:
+        table.delete(request["predicate"])
 
-    def _add_columns(self, table: Any, told: Any, stream: Any) -> None:
+    def _add_columns(self, table: Any, request: Any, stream: Any) -> None:
         table.add_columns(list(stream.schema))
 
-    def _create_index(self, table: Any, told: Any, stream: Any) -> object:
-        assert told["index_type"] == "FTS"
+    def _create_index(self, table: Any, request: Any, stream: Any) -> object:
+        assert request["index_type"] == "FTS"
         names = {"ngram_min_length": "min_ngram_length", "ngram_max_length": "max_ngram_length"}
         same = ("base_tokenizer", "language", "stem", "remove_stop_words", "lower_case", "ascii_folding")
-        config = FTS(**{name: told[names.get(name, name)] for name in (*same, *names)})
-        table.create_index(told["column"], config=config, replace=True)
+        config = FTS(**{name: request[names.get(name, name)] for name in (*same, *names)})
+        table.create_index(request["column"], config=config, replace=True)
         return {}
 
-    def _index_list(self, table: Any, told: Any, stream: Any) -> object:
+    def _index_list(self, table: Any, request: Any, stream: Any) -> object:
         indexes = table.list_indices()
         return {
             "indexes": [
@@ -182,24 +182,24 @@ class Service(BaseHTTPRequestHandler):
             ]
         }
 
-    def _index_stats(self, table: Any, told: Any, stream: Any) -> object:
-        stats = table.index_stats(told["name"])
+    def _index_stats(self, table: Any, request: Any, stream: Any) -> object:
+        stats = table.index_stats(request["name"])
         names = ("num_indexed_rows", "num_unindexed_rows", "index_type", "distance_type")
         return {name: getattr(stats, name) for name in names}
 
-    def _found(self, table: Any, told: Any) -> bytes:
-        if "full_text_query" in told:
-            search = table.search(words(told["full_text_query"]["query"]), query_type="fts")
-        elif told["vector"]:
-            search = table.search(np.array(told["vector"]), vector_column_name=told["vector_column"])
-            search = search.distance_type(told["distance_type"])
+    def _found(self, table: Any, request: Any) -> bytes:
+        if "full_text_query" in request:
+            search = table.search(words(request["full_text_query"]["query"]), query_type="fts")
+        elif request["vector"]:
+            search = table.search(np.array(request["vector"]), vector_column_name=request["vector_column"])
+            search = search.distance_type(request["distance_type"])
         else:
             search = table.search()
-        if columns := told.get("columns"):
+        if columns := request.get("columns"):
             search = search.select(columns)
-        if "filter" in told:
-            search = search.where(told["filter"])
-        rows = search.limit(None if told["k"] == 2**63 - 1 else told["k"]).to_arrow()
+        if "filter" in request:
+            search = search.where(request["filter"])
+        rows = search.limit(None if request["k"] == 2**63 - 1 else request["k"]).to_arrow()
         out = io.BytesIO()
         with pa.ipc.new_file(out, rows.schema) as file:
             file.write_table(rows)
@@ -217,13 +217,13 @@ def wire(kind: pa.DataType) -> dict[str, object]:
 
 
 def words(query: dict[str, Any]) -> Any:
-    ((kind, told),) = query.items()
+    ((kind, request),) = query.items()
     if kind == "match":
-        return MatchQuery(told["terms"], told["column"])
+        return MatchQuery(request["terms"], request["column"])
     assert kind == "boolean"
-    assert not told["must"]
-    assert not told["must_not"]
-    return BooleanQuery([(Occur.SHOULD, words(each)) for each in told["should"]])
+    assert not request["must"]
+    assert not request["must_not"]
+    return BooleanQuery([(Occur.SHOULD, words(each)) for each in request["should"]])
 
 
 @pytest.fixture(scope="module")

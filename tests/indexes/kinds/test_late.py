@@ -138,7 +138,7 @@ def test_bad_vectors_are_refused_by_name() -> None:
         index = create_index("memory://", kind="late")
         with pytest.raises(error, match=message):
             index.add(collection(6), encoder)
-        assert len(index) == 1  # the first goes alone, and tells how fast the encoder is
+        assert len(index) == 1  # the first goes alone, and shows how fast the encoder is
 
 
 def test_items_that_the_encoder_does_not_read_have_no_vectors() -> None:

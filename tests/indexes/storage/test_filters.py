@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.indexes.storage.filters import key_of, list_facets, list_modalities, make_facet, write_sql
+from crosslens.indexes.storage.filters import list_facets, list_modalities, make_facet, read_key, write_sql
 
 
 def test_facets_and_filters_are_unambiguous() -> None:
     assert list_facets({"a": 1, "b": [True, 2.0, "x=y"], "c": None, "d": {"e": 1}, "f=g": "h"}) == [
         "a=1", "b=true", "b=2", "b=x=y", "f%3Dg=h",
     ]  # fmt: skip
-    assert key_of(make_facet("100%=x", "v")) == "100%=x"
+    assert read_key(make_facet("100%=x", "v")) == "100%=x"
     assert len(make_facet("url", "x" * 1000)) < 60
     assert make_facet("url", "x" * 1000) != make_facet("url", "x" * 1001)
     assert write_sql(None, ()) is write_sql({}, ()) is None
