@@ -37,7 +37,7 @@ from typing import Any
 
 from apt_indexes import Index, Release, release
 from cards import counted, readme, sampled_by_language, write_card
-from crosslens.commands.console import guarded
+from crosslens.commands.console import run_guarded
 from crosslens.errors import InputError, list_few
 from descriptions import Description, read_descriptions
 from directory import Judgement, Topic, new_directory, write_docs, write_topics
@@ -275,4 +275,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_guarded(main))

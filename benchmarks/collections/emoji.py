@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cards import NO_LANGUAGE, counted, readme, sampled_by_language, write_card
-from crosslens.commands.console import guarded
+from crosslens.commands.console import run_guarded
 from crosslens.errors import InputError
 from directory import Judgement, Topic, new_directory, write_docs, write_topics
 from locales import chosen
@@ -235,4 +235,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_guarded(main))

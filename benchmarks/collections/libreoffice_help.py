@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crosslens.commands.console import guarded
+from crosslens.commands.console import run_guarded
 from crosslens.errors import InputError, list_few
 from crosslens.multilingual.languages import identify, name_language, parse_language
 from debian_packages import Package, download, unpack
@@ -319,4 +319,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_guarded(main))

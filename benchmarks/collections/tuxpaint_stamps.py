@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cards import NO_LANGUAGE, counted, readme, sampled_by_language, write_card
-from crosslens.commands.console import guarded
+from crosslens.commands.console import run_guarded
 from crosslens.errors import InputError, list_few
 from debian_packages import Package, download, unpack
 from directory import Judgement, Topic, new_directory, write_docs, write_topics
@@ -280,4 +280,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_guarded(main))
