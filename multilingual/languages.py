@@ -7,12 +7,12 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 from ..items import Item, windows
 
 if TYPE_CHECKING:
@@ -85,6 +85,19 @@ def name_language(code: str, language: str = "eng") -> str:
     import langcodes
 
     return langcodes.Language.get(parse_language(code)).display_name(parse_language(language))
+
+
+def match_language(given: str, codes: Collection[str], what: str) -> str:
+    """The one of a publisher's `codes` that means the language `given`; `InputError` on none, and on several."""
+    if (code := given.strip().lower().replace("-", "_")) in codes:
+        return code
+    wanted = parse_language(given)
+    found = [each for each in codes if parse_language(each) == wanted]
+    if len(found) > 1:
+        raise InputError(f"{given!r} could be {', '.join(found)}: say which")
+    if not found:
+        raise unknown_name(given, codes, what)
+    return found[0]
 
 
 def find_direction(code: str) -> Literal["rtl", "ltr"]:

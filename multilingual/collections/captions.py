@@ -27,8 +27,7 @@ class Caption(NamedTuple):
 class CaptionedPictures(PublishedCollection):
     """Pictures and their captions; either side is searched with the other, and every own caption is relevant.
 
-    A family sets `direction` and `root`, the directory that pictures may not lie outside of, and gives `captions` and
-    `pictures`, with their places.
+    A family sets `direction` and `root`, the directory that pictures may not lie outside of.
     """
 
     folders: ClassVar[tuple[str, ...]]  # where pictures lie below `root`
@@ -36,17 +35,15 @@ class CaptionedPictures(PublishedCollection):
     direction: Direction
     root: Path
 
-    def captions(self) -> Iterator[tuple[str, Caption]]:
-        raise NotImplementedError
-
-    def pictures(self) -> Iterator[tuple[str, str]]:
+    def read_pictures(self) -> Iterator[tuple[str, str, list[Caption]]]:
+        """The place, the name and the captions of every picture."""
         raise NotImplementedError
 
     def document_rows(self) -> Rows:
-        return self.pictures() if self.direction == "text-to-image" else self.captions()
+        return self._read_rows(self.direction == "image-to-text")
 
     def query_rows(self) -> Rows:
-        return self.captions() if self.direction == "text-to-image" else self.pictures()
+        return self._read_rows(self.direction == "text-to-image")
 
     def read_document(self, row: Any) -> Item:
         if isinstance(row, Caption):
@@ -63,11 +60,16 @@ class CaptionedPictures(PublishedCollection):
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
         judged: dict[str, dict[str, int]] = {}
-        for _, caption in self.captions():
+        for _, caption in self._read_rows(captions=True):
             pair = (caption.id, caption.picture)
             query, doc = pair if self.direction == "text-to-image" else pair[::-1]
             judged.setdefault(query, {})[doc] = 1
         return judged
+
+    def _read_rows(self, captions: bool) -> Rows:
+        """The names of pictures, or their captions."""
+        for place, picture, own in self.read_pictures():
+            yield from ((place, each) for each in (own if captions else (picture,)))
 
     def _find_picture(self, picture: str) -> Path:
         for folder in self.folders:

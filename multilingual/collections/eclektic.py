@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...errors import unknown_name
 from ...items import Item
-from ..languages import parse_language
-from .base import CollectionCounts, check_count
+from ..languages import match_language, parse_language
 from .published import PublishedCollection
 from .records import FileRow, Rows
 from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
-QUESTIONS = 384
 
 
 class Eclektic(PublishedCollection):
@@ -26,6 +23,7 @@ class Eclektic(PublishedCollection):
     searching it shows which articles are found from another language.
     """
 
+    questions = 384
     doc_files = ("eclektic_main.jsonl",)
     usage = "write eclektic:DIR?lang=fr, where DIR holds eclektic_main.jsonl"
 
@@ -33,7 +31,7 @@ class Eclektic(PublishedCollection):
         self, where: str, *, lang: str | None = None, sample: bool = False, skip_bad: bool = False
     ) -> None:
         super().__init__(where, sample=sample, skip_bad=skip_bad)
-        self._lang = _find_code(lang) if lang else None
+        self._lang = match_language(lang, LANGUAGES, "language of ECLeKTic") if lang else None
         self.name = f"eclektic-{self._lang}" if self._lang else "eclektic"
         self.langs = frozenset(map(parse_language, LANGUAGES))
 
@@ -54,17 +52,11 @@ class Eclektic(PublishedCollection):
     ) -> list[Item]:
         """The questions worded in `lang`, else in the collection's, else each in its article's language."""
         usual = self._lang
-        self._lang = _find_code(lang) if lang else usual
+        self._lang = match_language(lang, LANGUAGES, "language of ECLeKTic") if lang else usual
         try:
             return super().queries(fields=fields, source=source)
         finally:
             self._lang = usual
-
-    def check(self) -> CollectionCounts:
-        """As `PublishedCollection.check`; also `InputError` on another number of questions than 384."""
-        if not self.sample:
-            check_count(self.name, sum(1 for _ in self.query_rows()), QUESTIONS, "questions")
-        return super().check()
 
     def query_rows(self) -> Rows:
         return self.document_rows()
@@ -91,11 +83,3 @@ def _read_article(record: FileRow) -> tuple[str, str, str]:
     lang = record.require_text("original_lang", "question", id)
     record.require_text("content", "question", id)
     return id, parse_language(lang), record.join_texts("title", "content") or ""
-
-
-def _find_code(given: str) -> str:
-    code = parse_language(given)
-    found = next((each for each in LANGUAGES if parse_language(each) == code), None)
-    if found is None:
-        raise unknown_name(given, LANGUAGES, "language of ECLeKTic")
-    return found

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ...errors import check_known
-from ..languages import parse_language
+from ..languages import match_language, parse_language
 from .base import MissingPart
 from .published import PublishedCollection
 
@@ -32,9 +31,8 @@ class Miracl(PublishedCollection):
         sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(where, sample=sample, skip_bad=skip_bad)
+        lang = match_language(lang, PASSAGES, "language of MIRACL")
         code = parse_language(lang)
-        lang = next((each for each in PASSAGES if parse_language(each) == code), lang)
-        check_known(lang, PASSAGES, "language of MIRACL")
         self.name = f"miracl-{lang}-{split}"
         self.langs = frozenset([code])
         self.query_lang = code

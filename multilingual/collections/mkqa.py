@@ -12,11 +12,10 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, check_known, unknown_name
+from ...errors import InputError, check_known
 from ...items import Item
 from ...runs import Qrels
-from ..languages import parse_language
-from .base import CollectionCounts, check_count
+from ..languages import match_language, parse_language
 from .files import DatasetFiles
 from .published import PublishedCollection
 from .records import FileRow, Rows, read_json_lines, read_raw_lines
@@ -28,7 +27,6 @@ LANGUAGES = (
 UNSPACED = frozenset(["ja", "km", "th", "zh_cn", "zh_hk", "zh_tw"])  # MKQA's own list
 # How Unicode's names of the letters begin that are written without spaces in them.
 SIGNS = ("CJK ", "HIRAGANA ", "IDEOGRAPHIC ", "KATAKANA", "KHMER ", "THAI ")
-QUESTIONS = 10_000
 
 # Answers that a passage can hold. The others are judgements about the question (unanswerable), yes or no, or the
 # mark that only a paragraph would do.
@@ -50,6 +48,7 @@ class Mkqa(PublishedCollection):
     questions, those too; over the judged ones it is higher by queries / judged queries.
     """
 
+    questions = 10_000
     usage = (
         "write mkqa:DIR?lang=zh_cn&docs=PATH, where DIR holds mkqa.jsonl.gz and PATH is a file of passages"
     )
@@ -59,7 +58,8 @@ class Mkqa(PublishedCollection):
         sample: bool = False, skip_bad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(where, sample=sample, skip_bad=skip_bad)
-        self._lang, self._docs_lang = _find_code(lang), _find_code(docs_lang)
+        self._lang = match_language(lang, LANGUAGES, "language of MKQA")
+        self._docs_lang = match_language(docs_lang, LANGUAGES, "language of MKQA")
         self._docs, self._titles = docs, titles
         self._code = parse_language(self._docs_lang)
         self.name = f"mkqa-{self._lang}" + ("" if self._docs_lang == "en" else f"-{self._docs_lang}")
@@ -68,12 +68,6 @@ class Mkqa(PublishedCollection):
     def qrels(self) -> Qrels:
         """Passages that hold an answer; the passages are read through once for it, and only once."""
         return self._judged
-
-    def check(self) -> CollectionCounts:
-        """As `PublishedCollection.check`; also `InputError` on another number of questions than 10,000."""
-        if not self.sample:
-            check_count(self.name, sum(1 for _ in self.query_rows()), QUESTIONS, "questions in its file")
-        return super().check()
 
     def query_rows(self) -> Rows:
         return read_json_lines(self.files.get_one("mkqa.jsonl.gz", "mkqa.jsonl"))
@@ -198,22 +192,6 @@ def _compile_token(unspaced: bool) -> re.Pattern[str]:
     if unspaced:
         return re.compile(f"[{sign}][{mark}]*|[{word}][{word}{mark}]*|[{mark}]+|{other}")
     return re.compile(f"[{word}{mark}]+|{other}")
-
-
-def _find_code(given: str) -> str:
-    """MKQA's code of a language; `InputError` for others, and for Chinese without its country."""
-    code = given.strip().lower().replace("-", "_")
-    if code in LANGUAGES:
-        return code
-    try:
-        found = [each for each in LANGUAGES if parse_language(each) == parse_language(given)]
-    except InputError:
-        found = []
-    if len(found) > 1:
-        raise InputError(f"{given!r} could be {', '.join(found)} of MKQA: say which")
-    if not found:
-        raise unknown_name(given, LANGUAGES, "language of MKQA")
-    return found[0]
 
 
 def _read_dpr(path: Path) -> Rows:

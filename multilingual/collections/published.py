@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ...errors import InputError
 from ...items import Item
 from ...runs import Qrels, read_qrels
-from .base import CollectionCounts, FileCollection, check_collection
+from .base import CollectionCounts, FileCollection, check_collection, check_count
 from .files import DatasetFiles, read_table
 from .records import Rows, read_json_lines
 from .topics import Source, select_language
@@ -29,6 +29,7 @@ class PublishedCollection(FileCollection):
     usage: ClassVar[str] = ""  # how to name such a collection, for error texts
     repositories: ClassVar[tuple[str, ...]] = ()
     not_on_hub: ClassVar[str] = ""  # why only a directory will do, for error texts
+    questions: ClassVar[int] = 0  # in the publisher's file, where that figure is known
     langs: frozenset[str]
     doc_files: tuple[str, ...]
     topic_files: tuple[str, ...]
@@ -71,8 +72,11 @@ class PublishedCollection(FileCollection):
     def check(self) -> CollectionCounts:
         """Read everything once and count it.
 
-        `InputError` on counts of documents other than the published ones (both numbers), and as `check_collection`.
+        `InputError` on other numbers of documents or questions than the published ones (both numbers), and as
+        `check_collection`.
         """
+        if self.questions and not self.sample:
+            check_count(self.name, sum(1 for _ in self.query_rows()), self.questions, "questions in its file")
         return check_collection(self, self.name, {} if self.sample else self.published)
 
     def document_rows(self) -> Rows:

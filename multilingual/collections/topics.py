@@ -25,29 +25,41 @@ def parse_fields(fields: str | None) -> tuple[str, ...]:
 
 
 class TopicReader:
-    """Reads topics as queries in the wording that `fields`, `lang` and `source` choose; `InputError` on unknown ones."""
+    """Reads topics as queries in the wording that `fields`, `lang` and `source` choose; `InputError` on unknown ones.
 
-    def __init__(self, fields: str | None, lang: str | None, source: Source | None) -> None:
+    With `doc_langs` topics that are meant for documents in other languages are left out, and `elsewhere` collects these
+    languages. A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
+    language, else all of them.
+    """
+
+    def __init__(
+        self,
+        fields: str | None,
+        lang: str | None,
+        source: Source | None,
+        doc_langs: frozenset[str] = frozenset(),
+    ) -> None:
         self.fields = parse_fields(fields)
         self.lang = None if lang is None else parse_language(lang)
         self.source = source
+        self.doc_langs = doc_langs
+        self.elsewhere: set[str] = set()
         if source is not None:
             check_known(source, get_args(Source), "source")
 
-    def read(self, record: FileRow, doc_langs: Container[str] = ()) -> Item | None:
-        """The query of a topic; None where it has no wording in the language and is not meant to have one.
-
-        A narrative that HC4 keeps apart for each document language is that of `doc_langs`, else of the query's
-        language, else all of them.
-        """
+    def read(self, record: FileRow) -> Item | None:
+        """The query of a topic; None where it has no wording in the language and is not meant to have one."""
         id = record.read_id("topic_id")
-        wordings = record["topics"]
+        wordings = record.get("topics")
         if not isinstance(wordings, list) or not all(isinstance(wording, dict) for wording in wordings):
             raise InputError(f"topic {id!r}: `topics` must be a list of objects")
         meant = record.get("languages_with_qrels") or []
         if not isinstance(meant, list) or not all(isinstance(each, str) for each in meant):
             raise InputError(f"topic {id!r}: `languages_with_qrels` must be a list of language codes")
         langs = [parse_language(each) for each in meant]
+        if langs and self.doc_langs and self.doc_langs.isdisjoint(langs):
+            self.elsewhere.update(langs)
+            return None
         wording = self._choose_wording(id, [FileRow(each) for each in wordings], langs)
         if wording is None:
             return None
@@ -55,7 +67,7 @@ class TopicReader:
         parts = []
         for key in self.fields or ("title", "description"):
             if key == "narrative" and not wording.get("topic_narrative"):
-                parts.append(_read_narrative(record.get("narratives"), own, doc_langs, id))
+                parts.append(self._read_narrative(record.get("narratives"), own, id))
             else:
                 parts.append(wording.require_text(f"topic_{key}", "topic", id, key))
         return Item(
@@ -86,6 +98,24 @@ class TopicReader:
                 f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
             )
         return min(fitting, key=lambda pair: pair[0])[1]
+
+    def _read_narrative(self, narratives: object, lang: str | None, id: str) -> str:
+        held = narratives if isinstance(narratives, dict) else {}
+        chosen = [narrative for each, narrative in held.items() if each in self.doc_langs]
+        if not chosen:
+            chosen = [held[lang]] if lang in held else list(held.values())
+        parts: list[str] = []
+        for narrative in chosen:
+            if isinstance(narrative, dict):
+                parts += FileRow(narrative).read_texts("very_valuable", "somewhat_valuable").values()
+            elif isinstance(narrative, str):
+                parts.append(narrative)
+            else:
+                raise InputError(f"topic {id!r}: a narrative must be text, not {type(narrative).__name__}")
+        kept = list(dict.fromkeys(part.strip() for part in parts if part.strip() not in ("", "N/A", "NA")))
+        if not kept:
+            raise InputError(f"topic {id!r} has no narrative")
+        return "\n".join(kept)
 
 
 def select_language(
@@ -126,22 +156,3 @@ def _read_source(wording: FileRow) -> Source:
     source = wording.read_text("source") or "original"
     # Machine translations carry the name of the system that made them.
     return "original" if source == "original" else "human" if source.startswith("human") else "machine"
-
-
-def _read_narrative(narratives: object, lang: str | None, doc_langs: Container[str], id: str) -> str:
-    held = narratives if isinstance(narratives, dict) else {}
-    chosen = [narrative for each, narrative in held.items() if each in doc_langs]
-    if not chosen:
-        chosen = [held[lang]] if lang in held else list(held.values())
-    parts: list[str] = []
-    for narrative in chosen:
-        if isinstance(narrative, dict):
-            parts += FileRow(narrative).read_texts("very_valuable", "somewhat_valuable").values()
-        elif isinstance(narrative, str):
-            parts.append(narrative)
-        else:
-            raise InputError(f"topic {id!r}: a narrative must be text, not {type(narrative).__name__}")
-    kept = list(dict.fromkeys(part.strip() for part in parts if part.strip() not in ("", "N/A", "NA")))
-    if not kept:
-        raise InputError(f"topic {id!r} has no narrative")
-    return "\n".join(kept)

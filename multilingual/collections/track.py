@@ -26,15 +26,13 @@ class Track(PublishedCollection):
     Documents are JSON lines, plain or gz (`id, title, text, url, time` or `date`, `cc_file`; of abstracts `doc_id,
     title, abstract`), a file a language. Topics are JSON lines with their wordings in several languages; only those
     that are meant for one of the collection's languages are taken (all, where a topic does not say). Judgements are
-    a TREC file a language, or NIST's combined file, whose column 2 has the language. `given` maps `docs`, `topics` and
-    `qrels` to files that the user names for them.
+    a TREC file a language, or NIST's combined file, whose column 2 has the language. In patterns `{lang}` and `{split}`
+    are filled in; `given` maps `docs`, `topics` and `qrels` to files that the user names for them.
     """
 
     not_on_hub = "the organisers' files are needed in a directory"
     all_langs: ClassVar[tuple[str, ...]]  # of the track, whatever the collection has
-    combined_files: tuple[
-        str, ...
-    ] = ()  # judgements of all languages; in all patterns `{lang}` and `{split}` are filled in
+    combined_files: tuple[str, ...] = ()  # judgements of all languages
 
     def __init__(
         self, where: str, lang: str, split: str, given: Mapping[str, str | None], *,
@@ -61,13 +59,11 @@ class Track(PublishedCollection):
         lang, line = row
         record = FileRow.parse(line)
         key = "text" if record.get("text") is not None else "abstract"
-        text = record.join_texts("title", key)
         meta = {key: value for key, value in record.read_meta(_KNOWN).items() if value != ""}
         if "time" not in meta and "date" in meta:
             meta["time"] = meta.pop("date")
-        return make_item(
-            "document", record.read_id("id" if "id" in record else "doc_id"), text, {}, lang, meta
-        )
+        id = record.read_id("id" if "id" in record else "doc_id")
+        return make_item("document", id, record.join_texts("title", key), {}, lang, meta)
 
     def queries(
         self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
@@ -76,28 +72,13 @@ class Track(PublishedCollection):
 
         `InputError` where no topic is meant for any of these languages.
         """
-        topics = TopicReader(fields, lang, source)
+        topics = TopicReader(fields, lang, source, self.langs)
         path = self._find_topics()
-        elsewhere: set[str] = set()
-
-        def read(record: FileRow) -> Item | None:
-            meant = record.get("languages_with_qrels")
-            known = {
-                parse_language(each)
-                for each in (meant if isinstance(meant, list) else ())
-                if isinstance(each, str)
-            }
-            if known and not known & self.langs:
-                elsewhere.update(known)
-                return None
-            if "topics" not in record:
-                raise InputError("not a topic of the track: it has no `topics`")
-            return topics.read(record, self.langs)
-
-        found = list(self.read_items("topics", read_json_lines(path), read))
-        if not found and elsewhere:
+        found = list(self.read_items("topics", read_json_lines(path), topics.read))
+        if not found and topics.elsewhere:
             raise InputError(
-                f"{path}: no topic is meant for {', '.join(self.order)}, only for {list_few(sorted(elsewhere), 8)}"
+                f"{path}: no topic is meant for {', '.join(self.order)}, "
+                f"only for {list_few(sorted(topics.elsewhere), 8)}"
             )
         return topics.select(found, f"{path}: no topics")
 

@@ -30,12 +30,12 @@ class Crossmodal3600(CaptionedPictures):
         self.direction = direction
         self._file = self.files.get_one("captions.jsonl")
         self.root = self._file.parent.resolve()
-        first = next((record for _, _, record in self._read()), None)
+        first = next(read_json_lines(self._file), None)
         if first is None:
             raise InputError(f"{self._file} is empty")
         self._keys = {
             parse_language(key): key
-            for key, value in first.items()
+            for key, value in FileRow.parse(first[1]).items()
             if isinstance(value, dict) and "caption" in value
         }
         wanted = frozenset(map(parse_language, lang.split(","))) if lang else frozenset()
@@ -46,26 +46,21 @@ class Crossmodal3600(CaptionedPictures):
         if direction == "text-to-image":
             self.published = {"": 3600}
 
-    def captions(self) -> Iterator[tuple[str, Caption]]:
-        for place, picture, record in self._read():
-            for lang in sorted(self.langs):
-                held = record.get(self._keys[lang])
-                texts = held.get("caption") if isinstance(held, dict) else None
-                for number, text in enumerate(texts or []):
-                    if not isinstance(text, str):
-                        raise InputError(f"{place}: a caption must be text, not {type(text).__name__}")
-                    if text.strip():
-                        yield place, Caption(f"{lang}-{picture}-{number}", picture, text, lang)
-
-    def pictures(self) -> Iterator[tuple[str, str]]:
-        return ((place, picture) for place, picture, _ in self._read())
-
-    def _read(self) -> Iterator[tuple[str, str, FileRow]]:
-        """The place, the key and the record of every picture."""
+    def read_pictures(self) -> Iterator[tuple[str, str, list[Caption]]]:
         for place, line in read_json_lines(self._file):
             try:
                 record = FileRow.parse(line)
                 picture = record.read_id("image/key")
+                yield place, picture, list(self._read_captions(picture, record))
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
-            yield place, picture, record
+
+    def _read_captions(self, picture: str, record: FileRow) -> Iterator[Caption]:
+        for lang in sorted(self.langs):
+            held = record.get(self._keys[lang])
+            texts = held.get("caption") if isinstance(held, dict) else None
+            for number, text in enumerate(texts or []):
+                if not isinstance(text, str):
+                    raise InputError(f"a caption must be text, not {type(text).__name__}")
+                if text.strip():
+                    yield Caption(f"{lang}-{picture}-{number}", picture, text, lang)

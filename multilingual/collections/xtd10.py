@@ -40,20 +40,15 @@ class XTD10(CaptionedPictures):
         self.langs = frozenset([self._code])
         self.published = {"" if direction == "text-to-image" else self._code: 1000}
 
-    def captions(self) -> Iterator[tuple[str, Caption]]:
-        pictures = [picture for _, picture in self.pictures()]
-        texts = [line.strip() for line in read_lines(self._lines)]
+    def read_pictures(self) -> Iterator[tuple[str, str, list[Caption]]]:
+        pictures, texts = ([line.strip() for line in read_lines(path)] for path in (self._names, self._lines))
         if len(texts) != len(pictures):
             raise InputError(
                 f"{self._lines} has {len(texts)} lines, but {self._names} has {len(pictures)}: they belong together"
             )
         for number, (picture, text) in enumerate(zip(pictures, texts, strict=True), 1):
             caption = Caption(f"{self._code}-{number}", picture, text, self._code)
-            yield f"{self._lines}:{number}", caption
-
-    def pictures(self) -> Iterator[tuple[str, str]]:
-        for number, line in enumerate(read_lines(self._names), 1):
-            yield f"{self._names}:{number}", line.strip()
+            yield f"{self._lines}:{number}", picture, [caption]
 
 
 def _parse_code(lang: str) -> str:
