@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import re
-import sys
 import unicodedata
 from collections.abc import Iterable
-from functools import cache, cached_property
-from itertools import count, groupby
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from ...errors import InputError, check_known
 from ...items import Item
@@ -25,8 +25,14 @@ LANGUAGES = (
     "ru", "sv", "th", "tr", "vi", "zh_cn", "zh_hk", "zh_tw",
 )  # fmt: skip
 UNSPACED = frozenset(["ja", "km", "th", "zh_cn", "zh_hk", "zh_tw"])  # MKQA's own list
-# How Unicode's names of the letters begin that are written without spaces in them.
-SIGNS = ("CJK ", "HIRAGANA ", "IDEOGRAPHIC ", "KATAKANA", "KHMER ", "THAI ")
+# What a token is, see `Answers`. The last two letters of the scripts without spaces belong to several scripts.
+_SIGN = r"[\p{L}&&[\p{Han}\p{Hiragana}\p{Katakana}\p{Khmer}\p{Thai}ー〆]]"
+_OTHER = r"[^\p{L}\p{N}\p{M}\p{Z}\p{C}]"
+_TOKEN = regex.compile(rf"[\p{{L}}\p{{N}}\p{{M}}]+|{_OTHER}")
+_UNSPACED_TOKEN = regex.compile(
+    rf"{_SIGN}\p{{M}}*|[[\p{{L}}\p{{N}}]--{_SIGN}][[\p{{L}}\p{{N}}\p{{M}}]--{_SIGN}]*|\p{{M}}+|{_OTHER}",
+    regex.V1,
+)
 
 # Answers that a passage can hold. The others are judgements about the question (unanswerable), yes or no, or the
 # mark that only a paragraph would do.
@@ -144,7 +150,7 @@ class Answers:
     """
 
     def __init__(self, answers: dict[str, Iterable[str]], *, unspaced: bool = False) -> None:
-        self._find_tokens = _compile_token(unspaced).findall
+        self._find_tokens = (_UNSPACED_TOKEN if unspaced else _TOKEN).findall
         self._root: dict[str, Any] = {}
         for question, strings in answers.items():
             for string in strings:
@@ -171,27 +177,6 @@ class Answers:
                     found |= answered
                 node = node.get(tokens[following]) if following < len(tokens) else None
         return found
-
-
-@cache
-def _compile_token(unspaced: bool) -> re.Pattern[str]:
-    """What a token is, see `Answers`; made from Unicode's tables, as `re` knows neither marks nor scripts."""
-
-    def classify(code: int) -> str:
-        category = unicodedata.category(character := chr(code))[0]
-        if unspaced and category == "L" and unicodedata.name(character, "").startswith(SIGNS):
-            return "sign"
-        return {"Z": "blank", "C": "blank", "M": "mark", "L": "word", "N": "word"}.get(category, "")
-
-    classes = dict.fromkeys(("word", "sign", "mark", "blank", ""), "")
-    for kind, codes in groupby(range(sys.maxunicode + 1), classify):
-        first, last = (run := list(codes))[0], run[-1]
-        classes[kind] += f"\\U{first:08x}-\\U{last:08x}"
-    word, sign, mark, blank, _ = classes.values()
-    other = f"[^{word}{sign}{mark}{blank}]"
-    if unspaced:
-        return re.compile(f"[{sign}][{mark}]*|[{word}][{word}{mark}]*|[{mark}]+|{other}")
-    return re.compile(f"[{word}{mark}]+|{other}")
 
 
 def _read_dpr(path: Path) -> Rows:
