@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, check_known
@@ -12,7 +11,7 @@ from ..languages import parse_language
 from .base import MissingPart
 from .files import read_judgements, read_table
 from .published import PublishedCollection
-from .records import FileRow, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, find_json_lines, make_item, read_json_lines
 
 _KNOWN = frozenset(["lang"])  # in the metadata
 
@@ -47,16 +46,22 @@ class Beir(PublishedCollection):
             )
         self._split = split or ("test" if "test" in splits else next(iter(splits), None))
         self._judged: Container[str] = ()
-        self._find("corpus")
+        corpus = find_json_lines(self._root, "corpus")
+        if corpus is None:
+            raise InputError(f"no corpus.jsonl or corpus.jsonl.gz in {self._root}")
+        self._corpus = corpus
 
     def document_rows(self) -> Rows:
-        return read_json_lines(self._find("corpus"))
+        return read_json_lines(self._corpus)
 
     def read_document(self, record: FileRow) -> Item:
         return self._read_item(record, "document", record.join_texts("title", "text"), self._lang)
 
     def query_rows(self) -> Rows:
-        return read_json_lines(self._find("queries"))
+        path = find_json_lines(self._root, "queries")
+        if path is None:
+            raise MissingPart(f"no queries.jsonl or queries.jsonl.gz in {self._root}")
+        return read_json_lines(path)
 
     def read_query(self, record: FileRow) -> Item | None:
         if self._split is not None and record.read_id("_id") not in self._judged:
@@ -74,13 +79,6 @@ class Beir(PublishedCollection):
         columns = ("query-id", "corpus-id", "score")
         rows = read_table(self._root / "qrels" / f"{self._split}.tsv", columns, header=True)
         return read_judgements(rows, *columns)
-
-    def _find(self, stem: str) -> Path:
-        for path in (self._root / f"{stem}.jsonl", self._root / f"{stem}.jsonl.gz"):
-            if path.is_file():
-                return path
-        lacking = MissingPart if stem == "queries" else InputError
-        raise lacking(f"no {stem}.jsonl or {stem}.jsonl.gz in {self._root}")
 
     def _read_item(self, record: FileRow, what: str, text: str | None, lang: str | None) -> Item:
         given = {} if record.get("metadata") is None else record["metadata"]

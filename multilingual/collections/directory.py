@@ -11,7 +11,7 @@ from ...items import Item
 from ...runs import Qrels, read_qrels
 from ..languages import parse_language
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection
-from .records import FileRow, Rows, make_item, read_json_lines
+from .records import FileRow, Rows, find_json_lines, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
@@ -40,7 +40,7 @@ class Directory(FileCollection):
         self._where = root.resolve()  # as errors name it
         self.root = self._where.parent if self._alone else self._where
         self.name = self._where.name
-        docs = self._where if self._alone else self._find("docs")
+        docs = self._where if self._alone else find_json_lines(self.root, "docs")
         if docs is None:
             raise InputError(
                 f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text"
@@ -77,7 +77,7 @@ class Directory(FileCollection):
         that it should have.
         """
         topics = TopicReader(fields, lang, source)
-        path = self._find("topics")
+        path = None if self._alone else find_json_lines(self.root, "topics")
         if path is None:
             raise MissingPart(f"the collection {self._where} has no topics.jsonl or topics.jsonl.gz")
 
@@ -103,14 +103,6 @@ class Directory(FileCollection):
         if self._alone or not path.exists():
             raise MissingPart(f"the collection {self._where} has no qrels.txt")
         return path
-
-    def _find(self, stem: str) -> Path | None:
-        if self._alone:
-            return None
-        found = [path for end in DOCUMENTS if (path := self.root / f"{stem}{end}").exists()]
-        if len(found) > 1:
-            raise InputError(f"{self.root} has both {stem}.jsonl and {stem}.jsonl.gz; keep one")
-        return found[0] if found else None
 
     def _read_flat(self, record: FileRow, topics: TopicReader) -> Item:
         id = record.read_id()

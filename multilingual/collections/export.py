@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ def export_collection(
         judged = read_if_present(collection.qrels) or {}
         wanted = {doc for grades in judged.values() for doc in grades}
         langs: dict[str, str] = {}
-        writer = _ItemWriter(root, _make_beir if beir else _make_flat)
+        writer = _ItemWriter(root, beir)
 
         def watched() -> Iterator[Item]:
             for item in collection.docs():
@@ -103,10 +103,9 @@ def export_collection(
 class _ItemWriter:
     """Writes items as lines of JSON, and copies their media into numbered files: an id could hold anything, also `../`."""
 
-    def __init__(self, root: Path, make_record: Callable[[Item, Mapping[str, str]], dict[str, Any]]) -> None:
-        self.root = root
+    def __init__(self, root: Path, beir: bool) -> None:
+        self.root, self.beir = root, beir
         self.media: Counter[str] = Counter()
-        self._make_record = make_record
 
     def write(self, name: str, items: Iterable[Item], what: str) -> int:
         """How many items were written."""
@@ -119,7 +118,7 @@ class _ItemWriter:
             if value is not None
         }
         try:
-            line = json.dumps(self._make_record(item, media), ensure_ascii=False, allow_nan=False)
+            line = json.dumps(_make_record(item, media, self.beir), ensure_ascii=False, allow_nan=False)
             line.encode("utf-8")
         except (TypeError, ValueError) as error:
             raise InputError(f"{item.id!r} cannot be written as JSON: {error}") from None
@@ -141,28 +140,18 @@ def _write_lines(path: Path, lines: Iterable[str]) -> int:
         return sum(1 for line in lines if out.write(line + "\n"))
 
 
-def _split_title(item: Item) -> tuple[str | None, str | None, dict[str, object]]:
-    """Title, the rest of the text, the other metadata."""
+def _make_record(item: Item, media: Mapping[str, str], beir: bool) -> dict[str, Any]:
     meta = FileRow(item.meta).read_meta()
-    title = meta.pop("title", None)
-    if isinstance(title, str) and title.strip() and item.text is not None:
-        if item.text == title:
-            return title, None, meta
-        if item.text.startswith(f"{title}\n"):
-            return title, item.text[len(title) + 1 :], meta
-    return None, item.text, meta
-
-
-def _make_flat(item: Item, media: Mapping[str, str]) -> dict[str, Any]:
-    title, text, meta = _split_title(item)
-    record = {"id": item.id, "title": title, "text": text, **media, "lang": item.lang, **meta}
-    return {key: value for key, value in record.items() if value is not None}
-
-
-def _make_beir(item: Item, media: Mapping[str, str]) -> dict[str, Any]:
-    title, text, meta = _split_title(item)
-    metadata = {**({"lang": item.lang} if item.lang else {}), **media, **meta}
-    return {"_id": item.id, "title": title or "", "text": text or "", "metadata": metadata}
+    title, text = meta.pop("title", None), item.text
+    if isinstance(title, str) and title.strip() and text and f"{text}\n".startswith(f"{title}\n"):
+        text = text[len(title) + 1 :]
+    else:
+        title = None
+    others = {**media, **({"lang": item.lang} if item.lang else {}), **meta}
+    if beir:
+        return {"_id": item.id, "title": title or "", "text": text or "", "metadata": others}
+    texts = {key: value for key, value in (("title", title), ("text", text)) if value}
+    return {"id": item.id, **texts, **others}
 
 
 @contextmanager

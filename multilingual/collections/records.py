@@ -111,6 +111,16 @@ class FileRow(dict[str, Any]):
         return path
 
 
+def find_json_lines(root: Path, stem: str) -> Path | None:
+    """STEM.jsonl or STEM.jsonl.gz; `InputError` where both are there."""
+    plain, packed = (
+        path if path.exists() else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz")
+    )
+    if plain and packed:
+        raise InputError(f"{root} has both {plain.name} and {packed.name}; keep one")
+    return plain or packed
+
+
 def read_json_lines(*paths: Path) -> Iterator[tuple[str, bytes]]:
     """The lines of files that are not blank, not parsed yet, with their places; `InputError` as `read_raw_lines`."""
     for path in paths:

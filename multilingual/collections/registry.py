@@ -17,6 +17,7 @@ from ...specs import Spec, bound, find_factory, known_options
 from .base import Collection
 from .beir import Beir
 from .directory import Directory
+from .records import find_json_lines
 
 # family -> module and class; it is called with what stands after `family:` (perhaps nothing), and its keyword-only
 # parameters are the options that a SPEC may set; `skip_bad` is the caller's.
@@ -51,7 +52,7 @@ def load_collection(name: str | Path, *, skip_bad: bool = False) -> Collection:
     path = Path(name)
     if isinstance(name, str) and _is_spec(name, path):
         return _load_spec(name, skip_bad)
-    if _has(path, "corpus") and not _has(path, "docs"):
+    if find_json_lines(path, "corpus") and not find_json_lines(path, "docs"):
         return Beir(str(path), skip_bad=skip_bad)
     return Directory(path, skip_bad=skip_bad)
 
@@ -76,7 +77,3 @@ def _is_spec(name: str, path: Path) -> bool:
     # Two letters at least: `C:\\data` is a path.
     written = re.match(r"[A-Za-z][\w-]+[:?]", name) is not None
     return written or name in FAMILIES or name in entry_points(group="crosslens.collections").names
-
-
-def _has(root: Path, stem: str) -> bool:
-    return any((root / f"{stem}.jsonl{end}").exists() for end in ("", ".gz"))

@@ -82,9 +82,9 @@ class TopicReader:
         lang, source = self.lang, self.source
         order = [source] if source else ["original"] if lang is None else list(get_args(Source))
         fitting = [
-            (order.index(kind), wording)
+            wording
             for wording in wordings
-            if (kind := _read_source(wording)) in order and (lang is None or wording.read_lang() == lang)
+            if _read_source(wording) in order and (lang is None or wording.read_lang() == lang)
         ]
         if not fitting:
             if lang is not None and lang not in meant:
@@ -92,12 +92,12 @@ class TopicReader:
             offered = list_few(f"{wording.get('lang')} {_read_source(wording)}" for wording in wordings)
             wanted = " ".join(filter(None, (lang, source))) or "original"
             raise InputError(f"topic {id!r} has no wording in {wanted} (it has {offered})")
-        if lang is None and len({wording.read_lang() for _, wording in fitting}) > 1:
-            langs = list_few(sorted({str(wording.get("lang")) for _, wording in fitting}))
+        if lang is None and len({wording.read_lang() for wording in fitting}) > 1:
+            langs = list_few(sorted({str(wording.get("lang")) for wording in fitting}))
             raise InputError(
                 f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
             )
-        return min(fitting, key=lambda pair: pair[0])[1]
+        return min(fitting, key=lambda wording: order.index(_read_source(wording)))
 
     def _read_narrative(self, narratives: object, lang: str | None, id: str) -> str:
         held = narratives if isinstance(narratives, dict) else {}
