@@ -76,7 +76,7 @@ class PublishedCollection(FileCollection):
         `check_collection`.
         """
         if self.questions and not self.sample:
-            check_count(self.name, sum(1 for _ in self.query_rows()), self.questions, "questions in its file")
+            check_count(self.name, sum(1 for _ in self.query_rows()), self.questions, "questions")
         return check_collection(self, self.name, {} if self.sample else self.published)
 
     def document_rows(self) -> Rows:
