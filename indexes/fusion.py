@@ -8,7 +8,8 @@ import numpy as np
 
 from ..pipeline import reciprocal_ranks
 from ..runs import Hit
-from .kinds.base import Kind, Rankings, SpaceQueries
+from .kinds.base import Rankings, SpaceQueries
+from .kinds.dense import DenseKind
 from .statistics import SpaceStatistics
 
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
@@ -17,7 +18,7 @@ RESCORED = 20_000  # candidates whose vectors are fetched at a time
 
 
 def fuse_spaces(
-    kind: Kind,
+    kind: DenseKind,
     statistics: SpaceStatistics,
     asked: Sequence[SpaceQueries],
     found: Sequence[Rankings],
@@ -45,7 +46,10 @@ def fuse_spaces(
 
 
 def _rescore(
-    kind: Kind, statistics: SpaceStatistics, asked: Sequence[SpaceQueries], pools: Sequence[Iterable[str]]
+    kind: DenseKind,
+    statistics: SpaceStatistics,
+    asked: Sequence[SpaceQueries],
+    pools: Sequence[Iterable[str]],
 ) -> Rankings:
     """Each query's pool of documents with their fused scores."""
     ids = sorted({doc for pool in pools for doc in pool})

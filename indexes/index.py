@@ -14,6 +14,7 @@ from .base import WINDOW, Index, Mode, PortionWriter, Recall, check_k
 from .encoding import Precomputed, SpaceEncoders, list_encoders
 from .fusion import fuse_hybrid, fuse_spaces, list_documents
 from .kinds.base import Kind, Rankings, SpaceQueries
+from .kinds.dense import DenseKind
 from .queries import PreparedQueries, ProbedQuery, encode_queries
 from .statistics import SpaceStatistics
 from .storage.card import Card, Space
@@ -209,7 +210,7 @@ class DocumentIndex(StoredIndex):
         storage.tables.compact()
         storage.summarise()
         card.groups = storage.tables.index_text() if card.lexical else []
-        if self.kind.holds == "dense":
+        if isinstance(self.kind, DenseKind):
             self.statistics.refresh(self.encoders.find)
         self.kind.refresh()
         storage.tables.index_filters()
@@ -313,7 +314,7 @@ class DocumentIndex(StoredIndex):
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
         spaces = asked.spaces
         several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
-        if several and self.kind.holds == "dense":
+        if several and isinstance(self.kind, DenseKind):
             depth = max(k, CANDIDATES)
             found = [self._rank_modalities(each, depth, asked) for each in spaces]
             hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))

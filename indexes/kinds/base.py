@@ -123,10 +123,6 @@ class Kind(ABC):
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         """For each query the k documents of the highest score, of those that match an SQL `condition`."""
 
-    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        """The stored vectors of `ids`, float32 [n, dim], nan where there is none; asked of dense kinds alone."""
-        raise NotImplementedError
-
     @abstractmethod
     def build(self, ann: str) -> Recall:
         """Make the search structures, or load them, and say what they find; `InputError` for an unknown `ann`."""

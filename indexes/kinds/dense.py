@@ -17,7 +17,7 @@ from .base import Kind
 
 
 class DenseKind(Kind):
-    """One vector a document and space, of several encoders; kinds differ in how they search."""
+    """One vector a document and space, of several encoders, whose moments are known; kinds differ in how they search."""
 
     holds = "dense"
     several = True
@@ -46,5 +46,6 @@ class DenseKind(Kind):
         return means
 
     def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
+        """The stored vectors of `ids`, as encoded or corrected, float32 [n, dim]; nan where there is none."""
         name = space.corrected if corrected else space.column
         return self.storage.tables.read_vectors(name, ids, space.spec.dim)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
-from crosslens.indexes.registry import create_index, find_kind, open_index
+from crosslens.indexes.registry import create_index, open_index
 from crosslens.indexes.storage.connect import translate_errors
 from crosslens.items import Dense, Item
 
@@ -205,13 +205,6 @@ def test_progress_counts_stored_items_too() -> None:
         1024,
         1100,
     ]  # the first that is new goes alone, and tells how fast the encoder is
-
-
-def test_unknown_kinds_of_index_are_named() -> None:
-    with pytest.raises(InputError, match=r"unknown index kind 'lnace'; did you mean lance\?"):
-        create_index("memory://", kind="lnace")
-    with pytest.raises(InputError, match="nothing after the colon"):
-        find_kind("lance:")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Kinds of indexes by name: those of crosslens, of a module, and of an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crosslens.encoders.base import EncoderSpec, unit
+from crosslens.errors import InputError
+from crosslens.indexes.registry import KINDS, check_kind, create_index, find_kind, open_index
+from crosslens.items import Dense, Item
+
+MODULE = '''
+from crosslens.errors import InputError
+from crosslens.indexes.kinds.flat import FlatKind
+
+
+class Louder(FlatKind):
+    """Scores times what follows the colon."""
+
+    @classmethod
+    def check_detail(cls, name, detail):
+        if not detail.isdigit():
+            raise InputError(f"{name} needs a number")
+
+    def nearest(self, *asked):
+        return [[(doc, score * int(self.detail)) for doc, score in hits] for hits in super().nearest(*asked)]
+'''
+
+
+class Digests:
+    spec = EncoderSpec("fake:digests", "1", ("text",), 8)
+
+    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+        for item in items:
+            digest = hashlib.blake2b((item.text or "").encode(), digest_size=8).digest()
+            yield Dense([item.id], unit(np.frombuffer(digest, np.uint8).astype(np.float32) - 127)[None])
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that is installed, with an entry point."""
+    (tmp_path / "loud_kinds.py").write_text(MODULE)
+    (info := tmp_path / "loud_kinds-1.dist-info").mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud-kinds\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[crosslens.indexes]\nlouder = loud_kinds:Louder\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["louder", "py:loud_kinds:Louder"])
+def test_a_kind_from_outside_is_made_opened_and_searched(name: str, package: Path) -> None:
+    items = [Item(f"d{n}", f"text {n}") for n in range(9)]
+    create_index(package / "index", kind=f"{name}:3").add(items, Digests())
+    index = open_index(package / "index", encoders=Digests())
+    assert index.card.kind == f"{name}:3"
+    (best, *_) = index.search(["text 4"], 2)["1"]
+    assert best.id == "d4"
+    assert best.score == pytest.approx(3, abs=0.01)
+    with pytest.raises(InputError, match=f"{name} needs a number"):
+        create_index("memory://", kind=name)
+
+
+def test_a_kind_that_cannot_be_found_is_named(package: Path) -> None:
+    for kind, text in [
+        ("lnace", r"unknown index kind 'lnace'; did you mean lance\? \(known: faiss, .*louder"),
+        ("lance:", "nothing after the colon"),
+        ("sparse:csr", "sparse takes nothing after it"),
+        ("py:loud_kinds", "write py:MODULE:NAME"),
+        ("py:loud_kinds:Quiet:3", "cannot import loud_kinds:Quiet"),
+    ]:
+        with pytest.raises(InputError, match=text):
+            check_kind(kind)
+    assert {kind: find_kind(kind)[0].__name__ for kind in KINDS} == {
+        "lance": "LanceKind",
+        "flat": "FlatKind",
+        "faiss": "FaissKind",
+        "sparse": "SparseKind",
+        "late": "LateKind",
+    }
