@@ -322,8 +322,8 @@ class DocumentIndex(StoredIndex):
             hits = [[] for _ in asked.queries]
             condition = write_sql(asked.where, self.card.keys)
             for each in spaces:
-                found_here = self.kind.nearest(each, k, condition, asked.exact) if each.rows else []
-                for row, ranking in zip(each.rows, found_here, strict=True):
+                rankings = self.kind.nearest(each, k, condition, asked.exact) if each.rows else []
+                for row, ranking in zip(each.rows, rankings, strict=True):
                     hits[row] = ranking
         return {query.query.id: found for query, found in zip(asked.queries, hits, strict=True)}
 
