@@ -51,7 +51,9 @@ class StoredIndex(Index):
     def require_complete(self) -> None:
         """`InputError` unless the index is finished."""
         if not self.card.complete:
-            self.storage.require_complete(len(self))
+            raise InputError(
+                f"{self.path} is unfinished: {len(self):,} documents are stored; rerun `crosslens index` to go on"
+            )
 
 
 class DocumentIndex(StoredIndex):

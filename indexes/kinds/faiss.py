@@ -29,6 +29,7 @@ from .recall import (
     DEPTH,
     build_spaces,
     choose_filter,
+    double_up,
     perturb_vectors,
     scan_blocks,
     tune_plan,
@@ -338,10 +339,7 @@ def _list_efforts(index: Any) -> list[int]:
         most = min(LONGEST, int(inner.ntotal))
     else:
         return [0]
-    efforts = [min(START, most)]
-    while efforts[-1] < most:
-        efforts.append(min(most, 2 * efforts[-1]))
-    return efforts
+    return double_up(min(START, most), most)
 
 
 def _copy_to_gpu(index: Any, effort: int, refine: int) -> Any:

@@ -20,6 +20,7 @@ from .recall import (
     DEPTH,
     build_spaces,
     choose_filter,
+    double_up,
     perturb_vectors,
     scan_blocks,
     tune_plan,
@@ -105,7 +106,7 @@ class LanceKind(DenseKind):
         config = STRUCTURES[structure](distance_type=_metric(asked))
         tables.index_vectors(space.corrected if corrected else space.column, config)
         # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
-        steps = _double(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
+        steps = double_up(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
 
         def tune(condition: str | None, plans: Sequence[Ann]) -> Ann:
             truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
@@ -121,7 +122,7 @@ class LanceKind(DenseKind):
         if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
             more = [
-                replace(plan, filtered_probes=probes) for probes in _double(plan.filtered_probes, steps[-1])
+                replace(plan, filtered_probes=probes) for probes in double_up(plan.filtered_probes, steps[-1])
             ]
             filtered = tune(write_sql({"lang": lang}, ()), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
@@ -134,11 +135,3 @@ def _metric(asked: SpaceQueries) -> str:
     Cosine wherever vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
     """
     return "cosine" if asked.corrected or asked.space.spec.normalized else "dot"
-
-
-def _double(first: int, last: int) -> list[int]:
-    """`first`, twice that, and so on, ending with `last`."""
-    steps = [first]
-    while steps[-1] < last:
-        steps.append(min(last, 2 * steps[-1]))
-    return steps

@@ -110,6 +110,14 @@ def tune_plan(
     return replace(best, recall={k: measure_recall(search(best, k), truth, k) for k in CUTOFFS})
 
 
+def double_up(first: int, last: int) -> list[int]:
+    """`first`, twice that, and so on, ending with `last`."""
+    steps = [first]
+    while steps[-1] < last:
+        steps.append(min(last, 2 * steps[-1]))
+    return steps
+
+
 def choose_filter(card: Card) -> tuple[str, float] | None:
     """The language that keeps about 5% of the documents, and its share, to measure filtered search with."""
     if not card.langs:

@@ -75,13 +75,6 @@ class Storage:
             self.card.complete = False
             self.save()
 
-    def require_complete(self, count: int) -> None:
-        """`InputError` unless the index is finished; `count` says how many documents are stored."""
-        if not self.card.complete:
-            raise InputError(
-                f"{self.path} is unfinished: {count:,} documents are stored; rerun `crosslens index` to go on"
-            )
-
     def summarise(self) -> None:
         """Put on the card what the rows hold: documents, languages, fields of metadata, and a hash of all of it."""
         card = self.card
