@@ -1,0 +1,61 @@
+"""Captioned pictures: Crossmodal-3600 and XTD10, either side searched with the other."""
+
+from __future__ import annotations
+
+import pytest
+from crosslens.errors import InputError
+from crosslens.items import Item
+from crosslens.multilingual.collections.registry import load_collection
+
+
+def ids(items) -> list[str]:
+    return [item.id for item in items]
+
+
+def test_crossmodal_3600_both_ways(refused, cases, tmp_path):
+    name = cases.xm3600(tmp_path).name
+    collection = load_collection(name)
+    assert collection.langs == {"zho", "eng"}
+    first, second = collection.docs()
+    key = "000411001ff7dd4f"
+    assert (first.id, first.image, first.text) == (key, (tmp_path / f"images/{key}.jpg").resolve(), None)
+    assert ids(collection.queries()) == [
+        f"eng-{key}-0", f"eng-{key}-1", f"zho-{key}-0", "eng-0004886b7d043cfd-0", "zho-0004886b7d043cfd-0"
+    ]  # fmt: skip
+    assert [(q.text, q.lang) for q in collection.queries(lang="zho")] == [("猫", "zho"), ("狗", "zho")]
+    assert collection.qrels()["zho-0004886b7d043cfd-0"] == {second.id: 1}
+    back = load_collection(f"xm3600:{tmp_path}?lang=en&direction=image-to-text")
+    assert [doc.text for doc in back.docs()] == ["a cat", "one cat", "a dog"]
+    assert back.qrels()[first.id] == {f"eng-{key}-0": 1, f"eng-{key}-1": 1}
+    refused(f"xm3600:{tmp_path}?lang=zh", "has 2 documents, but 3,600 were published")
+    refused(f"xm3600:{tmp_path}?lang=fr", "unknown language of", "fra", "known: eng, zho")
+    with pytest.raises(InputError, match="are pictures"):
+        back.queries(lang="eng")
+    cases.put(tmp_path / "captions.jsonl", {"image/key": key, "en": {"caption": ["a", 1]}})
+    refused(f"xm3600:{tmp_path}?sample=true", "captions.jsonl:1: a caption must be text, not int")
+    cases.put(tmp_path / "captions.jsonl")
+    refused(name, "captions.jsonl is empty")
+
+
+def test_a_caption_file_may_not_lead_out_of_its_directory(refused, cases, tmp_path, tmp_path_factory):
+    cases.xm3600(tmp_path)
+    outside = cases.put_picture(tmp_path_factory.mktemp("outside") / "secret.jpg")
+    (tmp_path / "images" / "linked.jpg").symlink_to(outside)
+    for key in ("../../secret", "linked", f"{outside.with_suffix('')}"):
+        record = {"image/key": key, "image/locale": "en", "en": {"caption": ["x"]}}
+        cases.put(tmp_path / "captions.jsonl", record)
+        refused(f"xm3600:{tmp_path}?lang=en&sample=true", "captions.jsonl:1:", "is not in images of")
+
+
+def test_xtd10(refused, cases, tmp_path):
+    name = cases.xtd10(tmp_path).name
+    collection = load_collection(name)
+    assert [q.text for q in collection.queries()] == ["Due treni", "Un gatto"]
+    assert collection.qrels()["ita-2"] == {"COCO_train2014_000000000001.jpg": 1}
+    for lang in ("jp", "ja"):
+        assert load_collection(f"xtd10:{tmp_path}?lang={lang}").queries()[0] == Item(
+            "jpn-1", "電車", None, "jpn", {"picture": "COCO_val2014_000000436141.jpg"}
+        )
+    refused(f"xtd10:{tmp_path}?lang=it", "has 2 documents, but 1,000 were published")
+    cases.put(tmp_path / "XTD10/test_1kcaptions_it.txt", "Due treni")
+    refused(name, "has 1 lines", "has 2: they belong together")
