@@ -81,9 +81,6 @@ def test_no_public_name_is_defined_twice():
 
 # Likewise: files that want a split.
 LONG_LEFT: set[str] = {
-    "tests/benchmarks/test_benchmark_collections_more.py",
-    "tests/multilingual/collections/test_adapters.py",
-    "tests/multilingual/collections/test_collections.py",
 }
 
 
