@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ SHORTEST = 4  # first token, marker, one token of text, last token
 Filled = tuple[list[int], int]  # the tokens of a text, filled up, and how many of them the others attend to
 
 
+@dataclass(eq=False, kw_only=True)
 class LateEncoder:
     """A ColBERT-style text encoder (Khattab and Zaharia 2020), one unit vector [dim] a token; scored by MaxSim.
 
@@ -41,23 +43,17 @@ class LateEncoder:
     `answerdotai/answerai-colbert-small-v1`, `mixedbread-ai/mxbai-edge-colbert-v0-32m`.
     """
 
-    def __init__(
-        self,
-        opened: OpenModel,
-        projection: torch.nn.Module,
-        spec: EncoderSpec,
-        *,
-        device: torch.device,
-        pool: int = 1,
-    ) -> None:
-        self.spec = spec
-        self.opened = opened
-        self.model = opened.model
-        self.tokenizer = opened.tokenizer
-        self.projection = projection.to(device).eval()
-        self.device = device
-        self.pool = pool
-        extra: Any = spec.extra
+    opened: OpenModel
+    projection: torch.nn.Module
+    spec: EncoderSpec
+    device: torch.device
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        self.model = self.opened.model
+        self.tokenizer = self.opened.tokenizer
+        self.projection = self.projection.to(self.device).eval()
+        extra: Any = self.spec.extra
         self.query_tokens: int = extra["query_tokens"]
         self.truncates: bool = extra["truncates_queries"]
         self.expansion: int | None = extra["expansion"]
@@ -127,7 +123,7 @@ class LateEncoder:
             },
             dtype=name_dtype(precision),
         )
-        return cls(opened, projection, spec, device=where, pool=pool)
+        return cls(opened=opened, projection=projection, spec=spec, device=where, pool=pool)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
         """One `Multi` of float32 [tokens, dim] an item for each window of items; longer texts are cut off."""

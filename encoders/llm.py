@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 
 from ..checkpoints.decoders import Attention, DecoderSource, attends_ahead
 from ..checkpoints.devices import LLMPrecision
-from ..checkpoints.open import OpenModel, find_longest_input
+from ..checkpoints.open import find_longest_input
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack
 from ..errors import InputError
@@ -38,6 +38,7 @@ from .transformer import TransformerEncoder
 log = logging.getLogger("crosslens")
 
 
+@dataclass(eq=False, kw_only=True)
 class LLMEncoder(TransformerEncoder):
     """A decoder language model; one float32 vector [dim] a text.
 
@@ -45,22 +46,10 @@ class LLMEncoder(TransformerEncoder):
     is its state. Truncation cuts the end of the text: the prompt, its instruction and the special tokens stay.
     """
 
-    call: Mapping[str, object] = {"use_cache": False}
-
-    def __init__(
-        self,
-        opened: OpenModel,
-        spec: EncoderSpec,
-        *,
-        append: int | None = None,
-        padding: Side = "right",
-        truncate: bool = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(opened, spec, **settings)
-        self.append = append
-        self.padding = padding
-        self.truncate = truncate
+    append: int | None = None
+    padding: Side = "right"
+    truncate: bool = True
+    call: ClassVar[Mapping[str, object]] = {"use_cache": False}
 
     @classmethod
     def from_checkpoint(
@@ -149,8 +138,8 @@ class LLMEncoder(TransformerEncoder):
             dtype=opened.computes_in,
         )
         encoder = cls(
-            opened,
-            spec,
+            opened=opened,
+            spec=spec,
             device=where,
             append=_find_end(tokenizer, checkpoint, known.end if known else "") if eos else None,
             dense=dense,

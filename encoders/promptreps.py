@@ -15,7 +15,8 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ class PromptedText(NamedTuple):
     terms: np.ndarray
 
 
+@dataclass(eq=False, kw_only=True)
 class PromptReps(TransformerEncoder):
     """A causal language model, its next word unsaid: a float32 vector [hidden] a text, or weights of [vocabulary].
 
@@ -82,23 +84,14 @@ class PromptReps(TransformerEncoder):
     """
 
     opened: OpenDecoder
-    call: Mapping[str, object] = {"use_cache": False}
+    rep: Rep
+    prompt: str
+    frames: Frames
+    call: ClassVar[Mapping[str, object]] = {"use_cache": False}
 
-    def __init__(
-        self,
-        opened: OpenDecoder,
-        spec: EncoderSpec,
-        *,
-        rep: Rep,
-        prompt: str,
-        frames: Frames,
-        **settings: Any,
-    ) -> None:
-        super().__init__(opened, spec, **settings)
-        self.rep = rep
-        self.prompt = prompt
-        self.frames = frames
-        self.longest = _measure_longest(frames)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.longest = _measure_longest(self.frames)
         self._special = np.array(sorted(set(self.tokenizer.all_special_ids)), np.int64)
         self._stopword_tokens: dict[tuple[str | None, str], set[int]] = {}
         takes = inspect.signature(self.model.forward).parameters
@@ -180,7 +173,7 @@ class PromptReps(TransformerEncoder):
             extra=extra,
             dtype=opened.computes_in,
         )
-        return cls(opened, spec, rep=rep, prompt=prompt, frames=frames, device=loading.where)
+        return cls(opened=opened, spec=spec, rep=rep, prompt=prompt, frames=frames, device=loading.where)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:  # type: ignore[override]
         """One `Dense` [n, hidden] or `Sparse` [n, vocabulary], float32, a window of items; long texts are cut."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,12 @@ from .rows import Terms, select_terms
 from .splade_settings import Activation, SpladePooling, read_query_weights, read_splade_settings
 from .transformer import TransformerEncoder
 
+# What opensearch and naver publish is read from their files; BLADE's own script lower-cases, and says so nowhere.
+LOWERCASED = ("blade-en-",)
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
 
 
+@dataclass(eq=False, kw_only=True)
 class SpladeEncoder(TransformerEncoder):
     """SPLADE (Formal et al. 2021; SPLADE-v3: Lassance et al. 2024): log(1 + relu(logits)), max-pooled over tokens.
 
@@ -37,17 +40,13 @@ class SpladeEncoder(TransformerEncoder):
     included; the weights of special tokens themselves are dropped.
     """
 
-    # What opensearch and naver publish is read from their files; BLADE's own script lower-cases, and says so nowhere.
-    LOWERCASED = ("blade-en-",)
+    decoder: torch.nn.Module
+    lookup: np.ndarray | None = None
 
-    def __init__(
-        self, opened: OpenModel, spec: EncoderSpec, *, decoder: torch.nn.Module, **settings: Any
-    ) -> None:
-        super().__init__(opened, spec, **settings)
-        self.decoder = decoder
-        self.lookup: np.ndarray | None = None
+    def __post_init__(self) -> None:
+        super().__post_init__()
         special = torch.tensor(sorted(set(self.tokenizer.all_special_ids)))
-        self.kept = torch.ones(spec.dim).index_fill(0, special, 0).bool().to(self.device)
+        self.kept = torch.ones(self.spec.dim).index_fill(0, special, 0).bool().to(self.device)
 
     @classmethod
     def from_checkpoint(  # type: ignore[override]
@@ -82,7 +81,7 @@ class SpladeEncoder(TransformerEncoder):
         opened, decoder = _open_masked_model(inside, precision, where)
         tokenizer = opened.tokenizer
         longest = find_longest_input(opened.config, tokenizer, settings.max_tokens)
-        known = settings.lowercase or any(name in checkpoint.lower() for name in cls.LOWERCASED)
+        known = settings.lowercase or any(name in checkpoint.lower() for name in LOWERCASED)
         lowered = known if lowercase is None else lowercase
         vocabulary = int(decoder.weight.shape[0])
         table = None
@@ -110,9 +109,7 @@ class SpladeEncoder(TransformerEncoder):
             },
             dtype=name_dtype(precision),
         )
-        encoder = cls(opened, spec, decoder=decoder, device=where, lowercase=lowered)
-        encoder.lookup = table
-        return encoder
+        return cls(opened=opened, spec=spec, decoder=decoder, lookup=table, device=where, lowercase=lowered)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Sparse]:  # type: ignore[override]
         """One `Sparse` of float32 [n, vocabulary] a window of items; text beyond `max_tokens` is cut off."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from .pooling import collate, finish, pool, tokenize
 log = logging.getLogger("crosslens")
 
 
+@dataclass(eq=False, kw_only=True)
 class TransformerEncoder:
     """A Hugging Face encoder with mean, cls or last-token pooling; one float32 vector [dim] a text.
 
@@ -31,25 +33,19 @@ class TransformerEncoder:
     sentence-transformers files where it has them; prompts else from `known.toml`.
     """
 
-    call: Mapping[str, object] = {}  # what the model is called with beside the inputs
+    opened: OpenModel  # kept, so that another encoder of the same checkpoint finds it
+    spec: EncoderSpec
+    device: torch.device
+    lowercase: bool = False
+    dense: torch.nn.Module | None = None
+    call: ClassVar[Mapping[str, object]] = {}  # what the model is called with beside the inputs
 
-    def __init__(
-        self,
-        opened: OpenModel,
-        spec: EncoderSpec,
-        *,
-        device: torch.device,
-        lowercase: bool = False,
-        dense: torch.nn.Module | None = None,
-    ) -> None:
-        self.spec = spec
-        self.opened = opened  # kept, so that another encoder of the same checkpoint finds it
-        self.model = opened.model
-        self.tokenizer = opened.tokenizer
-        self.device = device
-        self.budget = token_budget(device)
-        self.lowercase = lowercase
-        self.dense = None if dense is None else dense.to(device).eval()
+    def __post_init__(self) -> None:
+        self.model = self.opened.model
+        self.tokenizer = self.opened.tokenizer
+        self.budget = token_budget(self.device)
+        if self.dense is not None:
+            self.dense = self.dense.to(self.device).eval()
 
     @classmethod
     def from_checkpoint(
@@ -98,7 +94,7 @@ class TransformerEncoder:
         word = tokenizer("a", add_special_tokens=False)["input_ids"]
         if spec.pooling == "last" and tokenizer("a")["input_ids"][-1:] == word[-1:]:
             log.warning("%s: the vector is the state of a text's last word; llm: appends an end", checkpoint)
-        return cls(opened, spec, device=where, lowercase=settings.lowercase, dense=dense)
+        return cls(opened=opened, spec=spec, device=where, lowercase=settings.lowercase, dense=dense)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -53,6 +54,7 @@ CHARACTERS_PER_TOKEN = 64
 CONFIG = "open_clip_config.json"
 
 
+@dataclass(eq=False, kw_only=True)
 class ClipEncoder(TwoTower):
     """Texts and images in a CLIP model's space, float32 [dim] of length 1.
 
@@ -60,32 +62,27 @@ class ClipEncoder(TwoTower):
     where it is unknown.
     """
 
-    templates: Mapping[str, str] = {}  # by language; that of "" for all
+    model: Any
+    tokenizer: Any
+    pixels: Pixels
+    spec: EncoderSpec
+    device: torch.device
+    text_weight: float = 0.5
+    fusion: Fusion = "feature"
+    templates: Mapping[str, str]  # by language; that of "" for all
+    instruction: str = ""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        tokenizer: Any,
-        transform: Any,
-        spec: EncoderSpec,
-        *,
-        device: torch.device,
-    ) -> None:
-        self.model: Any = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.pixels = Pixels(transform)
+    def __post_init__(self) -> None:
+        self.model = self.model.eval().requires_grad_(False)
         self.transform = self.pixels.one
         self.held, self.shortest = self.pixels.held, self.pixels.shortest
-        self.text_budget = Budget(token_budget(device))
-        self.image_batch = max(1, IMAGE_BUDGET[device.type] // (self.pixels.side or 224) ** 2)
-        self.spec = spec
-        self.device = device
-        self.dtype: torch.dtype = getattr(torch, spec.dtype)
-        # A Hugging Face tower masks its padding, so that the padding may be left off: short texts get much
-        # faster.
-        tower = getattr(model, "text", None)
+        self.text_budget = Budget(token_budget(self.device))
+        self.image_batch = max(1, IMAGE_BUDGET[self.device.type] // (self.pixels.side or 224) ** 2)
+        self.dtype: torch.dtype = getattr(torch, self.spec.dtype)
+        # A Hugging Face tower masks its padding, so that the padding may be left off: short texts get much faster.
+        tower = getattr(self.model, "text", None)
         self.padding = int(tower.config.pad_token_id) if isinstance(tower, HFTextEncoder) else None
-        self.languages = _list_languages(tokenizer)
+        self.languages = _list_languages(self.tokenizer)
 
     @classmethod
     def from_checkpoint(
@@ -167,10 +164,17 @@ class ClipEncoder(TwoTower):
             extra=json.loads(json.dumps(extra)),
             dtype=name_dtype(precision),
         )
-        encoder = cls(model, tokenizer, transform, spec, device=where)
-        encoder.text_weight, encoder.fusion = text_weight, fuse
-        encoder.templates, encoder.instruction = templates, instruct or ""
-        return encoder
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            pixels=Pixels(transform),
+            spec=spec,
+            device=where,
+            text_weight=text_weight,
+            fusion=fuse,
+            templates=templates,
+            instruction=instruct or "",
+        )
 
     def template(self, lang: str | None) -> str:
         if not self.templates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import runpy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,7 @@ PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fe
 TOP, SHARPNESS = 20, 0.5
 
 
+@dataclass(eq=False, kw_only=True)
 class ConSE(TwoTower):
     """An image is the convex combination of the text vectors of its most likely ImageNet classes.
 
@@ -49,25 +50,18 @@ class ConSE(TwoTower):
     has a class for; it has none for people or for most plants. Vectors are float32 [dim] of length 1.
     """
 
-    def __init__(
-        self,
-        weights: Path,
-        text: Encoder,
-        names: np.ndarray,
-        spec: EncoderSpec,
-        *,
-        device: torch.device,
-        top: int,
-        sharpness: float,
-    ) -> None:
-        self.weights = weights
-        self.text = text
-        self.centre = names.mean(axis=0)
-        self.names = names - self.centre
-        self.spec = spec
-        self.device = device
-        self.top = top
-        self.sharpness = sharpness
+    weights: Path
+    text: Encoder
+    names: np.ndarray
+    spec: EncoderSpec
+    device: torch.device
+    top: int
+    sharpness: float
+    text_weight: float
+
+    def __post_init__(self) -> None:
+        self.centre = self.names.mean(axis=0)
+        self.names = self.names - self.centre
         self._tower: tuple[torch.nn.Module, Pixels] | None = None
         self._loading = Lock()
 
@@ -123,9 +117,16 @@ class ConSE(TwoTower):
         )
         # In float32 whatever the precision: the cached vectors must not depend on who came first.
         names = embed_classes(words.spec, lambda: _load_text(text, "float32", device))
-        encoder = cls(weights, words, names, spec, device=where, top=top, sharpness=sharpness)
-        encoder.text_weight = text_weight
-        return encoder
+        return cls(
+            weights=weights,
+            text=words,
+            names=names,
+            spec=spec,
+            device=where,
+            top=top,
+            sharpness=sharpness,
+            text_weight=text_weight,
+        )
 
     @property
     def tower(self) -> tuple[torch.nn.Module, Pixels]:

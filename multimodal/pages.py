@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def open_late(
     return LateEncoder.from_checkpoint(checkpoint, query_tokens=query_tokens, **shared)
 
 
+@dataclass(eq=False, kw_only=True)
 class PageEncoder:
     """A ColPali-style retriever (Faysse et al. 2024): page images and text queries, one unit vector [dim] a token.
 
@@ -71,21 +73,15 @@ class PageEncoder:
     `ModernVBERT/colmodernvbert-merged`.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        processor: Any,
-        spec: EncoderSpec,
-        *,
-        device: torch.device,
-        pool: int = 1,
-    ) -> None:
-        self.model: Any = model.to(device).eval()
-        self.processor = processor
-        self.spec = spec
-        self.device = device
-        self.pool = pool
-        self._padding = processor.tokenizer.pad_token_id or 0
+    model: Any
+    processor: Any
+    spec: EncoderSpec
+    device: torch.device
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        self.model = self.model.to(self.device).eval()
+        self._padding = self.processor.tokenizer.pad_token_id or 0
         self._frame = self._word("", "query")["input_ids"].shape[1]
 
     @classmethod
@@ -135,7 +131,7 @@ class PageEncoder:
             extra={"model": model.config.model_type, "processor": type(processor).__name__},
             dtype=name_dtype(precision),
         )
-        return cls(model, processor, spec, device=where, pool=pool)
+        return cls(model=model, processor=processor, spec=spec, device=where, pool=pool)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
         """One `Multi` of float32 [tokens, dim] an item for each window of items."""
