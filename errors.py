@@ -40,6 +40,12 @@ def check_at_least(least: int, where: str = "", **values: int | None) -> None:
             raise InputError(f"{where and where + ': '}{name} must be at least {least}, not {value}")
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of what an exception says, to be put into an error of one line; its type if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:limit] if lines else type(error).__name__
+
+
 def list_few(names: Iterable[str], limit: int = 3) -> str:
     """A few of many names, for an error line: `a, b, c, ... (12 in all)`."""
     listed = list(names)

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from transformers.utils import cached_file, hub
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .offline.packages import is_converted
 from .tokenizers import TOKENIZER_FILES, make_shareable
 
@@ -88,8 +88,7 @@ class Source:
             )
             return make_shareable(loaded)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            lines = str(error).strip().splitlines()
-            reason = lines[0] if lines else type(error).__name__
+            reason = first_line(error, 1000)
             if "trust_remote_code" in str(error):
                 reason = (
                     "it needs code from its own repository; rerun with --trust-remote-code if you trust that"

@@ -229,13 +229,8 @@ def compute_in_parts(
     forward: Callable[[Sequence[P]], np.ndarray], inputs: Sequence[P], names: Sequence[str]
 ) -> np.ndarray:
     """`forward` over the inputs; on out-of-memory over their halves; `InputError` naming one that never fits."""
-    try:
-        return forward(inputs)
-    except (RuntimeError, MemoryError) as error:
-        _require_parts(error, names)
-    middle = len(inputs) // 2
-    parts = [(inputs[:middle], names[:middle]), (inputs[middle:], names[middle:])]
-    return np.concatenate([compute_in_parts(forward, part, ids) for part, ids in parts])
+    parts = compute_batches(inputs, [1] * len(inputs), names, forward, Budget(len(inputs)))
+    return np.concatenate([made for _, made in parts])
 
 
 def _require_parts(error: BaseException, names: Sequence[str]) -> None:

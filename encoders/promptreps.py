@@ -28,7 +28,7 @@ from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.options import Loading
 from ..checkpoints.sharing import share
 from ..checkpoints.source import Source
-from ..errors import InputError, check_known
+from ..errors import InputError, check_at_least, check_known
 from ..items import Batch, Item, Role
 from .base import EncoderSpec
 from .batching import encode_windows
@@ -122,8 +122,7 @@ class PromptReps(TransformerEncoder):
         """
         texts = read_prompt_texts()
         check_known(prompt, (OWN, *texts), "prompt of promptreps")
-        if terms < 0:
-            raise InputError(f"{checkpoint}: terms must be 0 or more, not {terms}")
+        check_at_least(0, checkpoint, terms=terms)
         opened = _open_decoder(checkpoint, loading, dtype)
         tokenizer = opened.tokenizer
         templated = bool(getattr(tokenizer, "chat_template", None))

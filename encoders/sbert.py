@@ -15,7 +15,7 @@ from ..checkpoints.options import Limits, Loading
 from ..checkpoints.sentence_files import read_modules
 from ..checkpoints.source import Source, hash_files
 from ..checkpoints.tokenizers import TOKENIZER_FILES
-from ..errors import InputError, check_known
+from ..errors import InputError, check_at_least, check_known
 from ..items import Dense, Item, Role
 from .base import EncoderSpec, check_finite
 from .batching import compute_in_parts, prepare_windows
@@ -62,8 +62,7 @@ class SentenceTransformersEncoder:
 
         where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        check_at_least(1, batch_size=batch_size)
         settings = {"dtype": precision, "use_safetensors": True}
         try:
             model: Any = source.load(AutoSentenceTransformer, device=str(where), model_kwargs=settings)

@@ -15,7 +15,7 @@ from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
 from ..checkpoints.open import OpenModel, find_longest_input
 from ..checkpoints.options import Loading, Prompts, choose_given, limit_to
 from ..checkpoints.source import Source
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..items import Item, Role, Sparse
 from .base import EncoderSpec
 from .batching import encode_windows
@@ -73,8 +73,7 @@ class SpladeEncoder(TransformerEncoder):
         where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
         settings = read_splade_settings(source)
-        if terms < 0:
-            raise InputError(f"{checkpoint}: terms must be 0 or more, not {terms}")
+        check_at_least(0, checkpoint, terms=terms)
         if lookup and settings.lookup is None:
             raise InputError(f"{checkpoint} has no weights for queries (idf.json): leave lookup out")
         inside = replace(source, folder=settings.folder)

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, check_at_least, first_line
 
 MAX_PIXELS = 1 << 20
 MAX_BYTES = 100 << 20
-# A strip of one by a million pixels, scaled until its short side is 224, would fill the memory of any
-# machine.
+# A strip of one by a million pixels, scaled until its short side is 224, would fill the memory of any machine.
 MAX_ASPECT = 100
 
 # Formats that are pictures and nothing else. Left out: EPS and PDF (interpreters), WMF (system renderer),
@@ -55,24 +54,23 @@ def open_image(
     given is not changed. `InputError`, which begins with `name` (by default the path), for anything that is
     not a whole picture of a known format.
     """
-    check_max_pixels(max_pixels)
-    name = name or _described(source)
+    check_at_least(1, max_pixels=max_pixels)
+    name = name or _describe(source)
     try:
         if isinstance(source, Image.Image):
-            if source.format is not None and source.format not in (*FORMATS, "MPO", "DIB"):
+            if source.format not in (None, *FORMATS, "MPO", "DIB"):
                 raise InputError(
                     f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG"
                 )
             _check_size(source.size, name)
-            return _rgb(source, max_pixels)
-        with Image.open(
-            io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name)), formats=FORMATS
-        ) as image:
+            return _convert_to_rgb(source, max_pixels)
+        content = io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name))
+        with Image.open(content, formats=FORMATS) as image:
             _check_size(image.size, name)
             # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size wanted.
-            if (drafted := _drafted(image.size, max_pixels, shortest)) is not None:
-                image.draft(None, drafted)
-            return _rgb(image, max_pixels)
+            if (draft := _choose_draft(image.size, max_pixels, shortest)) is not None:
+                image.draft(None, draft)
+            return _convert_to_rgb(image, max_pixels)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -82,20 +80,10 @@ def open_image(
         raise InputError(
             f"{name}: too many pixels, perhaps a decompression bomb; scale it down first"
         ) from None
-    # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and
-    # more.
+    # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and more.
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"{name}: the picture is truncated or damaged ({reason[0] if reason else type(error).__name__}); "
-            "replace it"
-        ) from None
-
-
-def check_max_pixels(max_pixels: int | None) -> None:
-    """`InputError` unless the limit is None or at least 1."""
-    if max_pixels is not None and max_pixels < 1:
-        raise InputError(f"max_pixels must be at least 1, not {max_pixels}")
+        reason = first_line(error)
+        raise InputError(f"{name}: the picture is truncated or damaged ({reason}); replace it") from None
 
 
 def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") -> bytes:
@@ -122,13 +110,10 @@ def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTE
     Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too
     large.
     """
-    name = name or _described(source)
+    name = name or _describe(source)
     if isinstance(source, Image.Image):
-        if source.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            source = open_image(source, max_pixels=None, name=name)
-        out = io.BytesIO()
-        source.save(out, "PNG")
-        return out.getvalue()
+        plain = source.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+        return encode_png(source if plain else open_image(source, max_pixels=None, name=name))
     if isinstance(source, bytes):
         size = len(source)
     elif isinstance(source, Path):
@@ -172,7 +157,7 @@ def _file_size(path: Path, name: str) -> int:
     return status.st_size
 
 
-def _described(source: object) -> str:
+def _describe(source: object) -> str:
     if isinstance(source, Path):
         return str(source)
     if isinstance(source, bytes):
@@ -192,7 +177,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+def _fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     """The largest size of the same aspect that holds at most `max_pixels`; no side falls below 1."""
     width, height = size
     if width * height <= max_pixels:
@@ -202,19 +187,21 @@ def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     return min(width, max_pixels // height or 1), min(height, max_pixels // width or 1)
 
 
-def _drafted(size: tuple[int, int], max_pixels: int | None, shortest: int | None) -> tuple[int, int] | None:
+def _choose_draft(
+    size: tuple[int, int], max_pixels: int | None, shortest: int | None
+) -> tuple[int, int] | None:
     """The size that a JPEG must keep when it is decoded; None if that is its own."""
-    kept: list[tuple[int, int]] = []
+    wanted: list[tuple[int, int]] = []
     if max_pixels is not None:
-        width, height = _within(size, max_pixels)
-        kept.append((2 * width, 2 * height))
+        width, height = _fit(size, max_pixels)
+        wanted.append((2 * width, 2 * height))
     if shortest:
         scale = shortest / min(size)
-        kept.append((math.ceil(scale * size[0]), math.ceil(scale * size[1])))
-    return min(kept, default=None)
+        wanted.append((math.ceil(scale * size[0]), math.ceil(scale * size[1])))
+    return min(wanted, default=None)
 
 
-def _rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
+def _convert_to_rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
     if isinstance(image, ImageFile.ImageFile):
         image.load()  # raises on a truncated file; TIFF turns itself upright here
     orientation = _orientation(image)
@@ -222,7 +209,7 @@ def _rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
     width, height = plain.size
     if max(width, height) > MAX_ASPECT * min(width, height):
         plain = _middle(plain)
-    if max_pixels is not None and (size := _within(plain.size, max_pixels)) != plain.size:
+    if max_pixels is not None and (size := _fit(plain.size, max_pixels)) != plain.size:
         plain = plain.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if orientation in _UPRIGHT:
         plain = plain.transpose(_UPRIGHT[orientation])
@@ -233,8 +220,7 @@ def _rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> object:
-    # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as
-    # upright.
+    # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as upright.
     try:
         return image.getexif().get(_ORIENTATION)
     except Exception:
@@ -280,8 +266,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     else:
         black, white = low, high
     scale = 255 / ((white - black) or 1.0)
-    # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much
-    # memory.
+    # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much memory.
     blocks = np.array_split(values, min(len(values), 1 + values.size // MAX_PIXELS))
     grey = np.concatenate(
         [

@@ -27,13 +27,12 @@ from safetensors import SafetensorError
 from ..checkpoints.devices import Precision, name_dtype, resolve_device, resolve_dtype, token_budget
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
-from ..errors import InputError, unknown_name
+from ..errors import InputError, check_at_least, unknown_name
 from ..items import Role
-from ..media.images import MAX_PIXELS, check_max_pixels
+from ..media.images import MAX_PIXELS
 from .clip_spans import count_special_tokens, locate_clip_tokens
-from .fusion import Fusion, check_text_weight
 from .pixels import Pixels
-from .towers import TwoTower
+from .towers import Fusion, TwoTower, check_text_weight
 
 # open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
 _parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
@@ -102,7 +101,7 @@ class ClipEncoder(TwoTower):
 
         Weights are safetensors where there are such, and else are read without unpickling code.
         `max_pixels` bounds images before the model's own transform. Of items with both the text has the share
-        `text_weight` in 0..1, and `fuse` says how (multimodal/fusion.py). Queries' texts are put into `template`: one
+        `text_weight` in 0..1, and `fuse` says how (`towers.fuse_vectors`). Queries' texts are put into `template`: one
         with {} where the text stands, for all languages, or `photo`, which says "a photo of" in the query's language
         (English if it has none) and leaves texts in languages that it does not know bare. `instruct` opens them.
         `InputError` for an unknown architecture or tag, for weights that are missing, unsafe or of another model, for
@@ -110,7 +109,7 @@ class ClipEncoder(TwoTower):
         """
         templates = _read_templates(template)
         check_text_weight(text_weight)
-        check_max_pixels(max_pixels)
+        check_at_least(1, max_pixels=max_pixels)
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         name, pretrained = locate_clip(checkpoint)

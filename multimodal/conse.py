@@ -23,13 +23,12 @@ from ..checkpoints.offline.packages import locate_cache, make_checkpoint
 from ..checkpoints.options import limit_to
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes, matrix, unit
 from ..encoders.registry import load_encoder
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..files import place_atomically
 from ..items import Item, Role
-from ..media.images import MAX_PIXELS, check_max_pixels
-from .fusion import check_text_weight
+from ..media.images import MAX_PIXELS
 from .pixels import Pixels
-from .towers import TwoTower
+from .towers import TwoTower, check_text_weight
 
 ARCHITECTURE = "tf_efficientnet_lite2"
 PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fewer photos in most languages
@@ -85,7 +84,7 @@ class ConSE(TwoTower):
         missing or an option out of its range.
         """
         check_text_weight(text_weight)
-        check_max_pixels(max_pixels)
+        check_at_least(1, max_pixels=max_pixels)
         top = limit_to("offline:conse", "top", top, len(list_classes()))
         if not 0 < sharpness <= 10:
             raise InputError(f"sharpness must be above 0 and at most 10, not {sharpness}")

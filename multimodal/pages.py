@@ -18,9 +18,9 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..encoders.batching import encode_windows
 from ..encoders.late import LateEncoder, name_pooling, pool_tokens
 from ..encoders.pooling import finish
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..items import Item, Multi, Role
-from ..media.images import MAX_PIXELS, check_max_pixels
+from ..media.images import MAX_PIXELS
 from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
 
 # The model types of transformers whose `forward` gives `embeddings` [n, tokens, dim] of text and of pages.
@@ -49,8 +49,7 @@ def open_late(
     that the kind of model does not have, or a value beyond what the checkpoint has.
     """
     config = loading.find_source(checkpoint).load_config()
-    if pool < 1:
-        raise InputError(f"{checkpoint}: pool must be at least 1, not {pool}")
+    check_at_least(1, checkpoint, pool=pool)
     shared: dict[str, Any] = {"loading": loading, "limits": limits, "pool": pool, "dtype": dtype}
     if config.model_type in MODELS:
         if query_tokens is not None:
@@ -100,7 +99,7 @@ class PageEncoder:
         `max_tokens` bounds texts, the frame of a query included. `InputError` if the checkpoint lacks weights or a
         processor of pages.
         """
-        check_max_pixels(max_pixels)
+        check_at_least(1, max_pixels=max_pixels)
         where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
         source.require(PROCESSOR_FILES, "processor", " that takes images of pages")

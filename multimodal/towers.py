@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -15,11 +15,12 @@ import PIL.Image
 from ..checkpoints.cores import list_cores
 from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
 from ..encoders.batching import Budget, compute_batches, prepare_windows
+from ..errors import InputError
 from ..items import Dense, Item, Role
 from ..media.images import open_image
-from .fusion import Fusion, fuse_vectors
 
 T = TypeVar("T")
+Fusion = Literal["feature", "score"]
 DECODERS = min(16, len(list_cores()))
 PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 # Tokens a batch of a vision-language model, patches included.
@@ -124,3 +125,25 @@ def map_in_threads(work: Callable[[Item], T], items: Sequence[Item]) -> Iterator
         return
     with ThreadPoolExecutor(min(DECODERS, len(items)), thread_name_prefix="crosslens-decode") as pool:
         yield from pool.map(work, items)
+
+
+def fuse_vectors(
+    text: np.ndarray, image: np.ndarray, text_weight: float = 0.5, how: Fusion = "feature"
+) -> np.ndarray:
+    """The weighted mean of unit vectors, float32 [n, dim] from twice [n, dim] in one shared space.
+
+    `text_weight` in 0..1 is the share of the text; the image has the rest. The inner product of the mean with any
+    vector is the weighted mean of the products with its parts, so score fusion (CLIP-SF of UniIR; Wei et al. 2024)
+    needs no second search: `score` leaves the mean as it is, shorter the less its parts agree. `feature` scales it to
+    length 1. A query's length changes no ranking, so the two differ only in how documents with both stand to the
+    others: `score` ranks one by the mean of its parts' cosines, `feature` by the cosine with their common direction.
+    (UniIR's other feature fusion mixes the towers by trained layers, which plain CLIP checkpoints do not have.)
+    """
+    mean = text_weight * unit(text) + (1 - text_weight) * unit(image)
+    return unit(mean) if how == "feature" else mean.astype(np.float32)
+
+
+def check_text_weight(weight: float) -> None:
+    """`InputError` unless the weight is in 0..1."""
+    if not 0 <= weight <= 1:
+        raise InputError(f"text_weight must be in 0..1, not {weight}")

@@ -28,9 +28,8 @@ from ..checkpoints.tokenizers import TOKENIZER_FILES, locate_tokens
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import encode_windows
 from ..encoders.pooling import finish, pool
-from ..errors import InputError
+from ..errors import InputError, check_at_least, first_line
 from ..items import Dense, Item, Role
-from ..media.images import check_max_pixels
 from .formats import InputFormat, Name, find_format
 from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
 
@@ -116,7 +115,7 @@ class VisionLanguageEncoder:
         """
         known = find_format(checkpoint, adapter, format)
         pixels = known.max_pixels if max_pixels is None else max_pixels
-        check_max_pixels(pixels)
+        check_at_least(1, max_pixels=pixels)
         where = loading.where
         precision = resolve_dtype(dtype, where)
         model, found_processor, revision = _open(
@@ -181,15 +180,11 @@ class VisionLanguageEncoder:
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[PreparedItem]:
         """Items as the processor takes them, pictures opened by threads, texts cut."""
-        held = [item.modalities for item in items]
-        pictured = [item for item, what in zip(items, held, strict=True) if "image" in what]
+        pictured = [item for item in items if item.image is not None]
         pictures = map_in_threads(lambda item: open_picture(item, self.spec.max_pixels), pictured)
-        seen = [self._squash(next(pictures)) if "image" in what else None for what in held]
+        seen = [None if item.image is None else self._squash(next(pictures)) for item in items]
         longest = CHARACTERS_PER_TOKEN * self.spec.max_tokens
-        texts = [
-            (item.text or "")[:longest] if "text" in what else ""
-            for item, what in zip(items, held, strict=True)
-        ]
+        texts = [(item.text or "")[:longest] if "text" in item.modalities else "" for item in items]
         wholes = [self.worded(role, text, image is not None) for text, image in zip(texts, seen, strict=True)]
         counts = [len(ids) for ids in self._ids(wholes)]
         made = []
@@ -357,8 +352,9 @@ class VisionLanguageEncoder:
         try:
             inputs = self.inputs([blank])
         except (ValueError, TypeError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{self.name}: its processor does not take a picture: {reason[:200]}") from None
+            raise InputError(
+                f"{self.name}: its processor does not take a picture: {first_line(error)}"
+            ) from None
         if "pixel_values" not in inputs:
             raise InputError(
                 f"{self.name}: its processor makes nothing of a picture; take a vision-language model"

@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ...errors import InputError
+from ...errors import InputError, check_at_least
 from ...items import Modality
-from ...media.images import MAX_PIXELS, check_max_pixels, open_image
+from ...media.images import MAX_PIXELS, open_image
 from .base import Ask, Completion, Sampling
 from .heads import CausalHead
 from .local import LocalJudge
@@ -60,7 +60,7 @@ class VisionJudge(LocalJudge):
         max_pixels: int = MAX_PIXELS,
         **limits: Any,
     ) -> None:
-        check_max_pixels(max_pixels)
+        check_at_least(1, max_pixels=max_pixels)
         if not getattr(processor, "chat_template", None):
             raise InputError(
                 f"{name}: its processor has no chat template, which says where pictures go; take a checkpoint tuned "

@@ -345,7 +345,7 @@ def test_gemma_says_what_a_text_is_about() -> None:
         ("rep=both", r"unknown value of rep .*'both'.*\(known: dense, sparse\)"),
         ("prompt=germ", r"unknown prompt of promptreps 'germ'.*did you mean deu|known: .*deu.*own"),
         ("prompt=pol", r"unknown prompt of promptreps 'pol'.*known: ara.*zho"),
-        ("terms=-1", r"terms must be 0 or more, not -1"),
+        ("terms=-1", r"terms must be at least 0, not -1"),
         ("chat=true", r"has no chat template: leave chat out"),
         ("max_tokens=9", r"max_tokens must be in \d+\.\.512, the prompt included, not 9$"),
         ("max_tokens=513", r"max_tokens must be in \d+\.\.512, the prompt included, not 513$"),

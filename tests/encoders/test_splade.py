@@ -211,7 +211,7 @@ def test_an_index_of_it_finds_what_was_put_in(tiny_splade: Path, tmp_path: Path)
     ("files", "options", "text"),
     [
         ({}, "lookup=true", r"has no weights for queries \(idf.json\): leave lookup out"),
-        ({}, "terms=-1", "terms must be 0 or more, not -1"),
+        ({}, "terms=-1", "terms must be at least 0, not -1"),
         ({}, "max_tokens=1000", r"max_tokens must be in 3\.\.128, not 1000"),
         ({"idf": [1, 2]}, "", "is not a JSON object of tokens and their weights"),
         (

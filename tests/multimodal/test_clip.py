@@ -14,7 +14,7 @@ from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multimodal.clip import ClipEncoder
-from crosslens.multimodal.fusion import fuse_vectors
+from crosslens.multimodal.towers import fuse_vectors
 from safetensors.torch import load_file
 from tiny.clips import TEXTS, items, picture
 

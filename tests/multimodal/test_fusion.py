@@ -12,8 +12,7 @@ from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
-from crosslens.multimodal.fusion import fuse_vectors
-from crosslens.multimodal.towers import TwoTower
+from crosslens.multimodal.towers import TwoTower, fuse_vectors
 
 DIM = 8
 
