@@ -112,7 +112,7 @@ class DecoderSource:
             self.config.is_causal = attention == "causal"  # transformers 5 makes its masks by this
         elif own and not trusted and bidirectional is None:
             raise InputError(
-                f"{self.base} brings code of its own for its model, which may attend in both directions: say "
+                f"{self.base} brings code of its own for its model, which may attend in both directions: write "
                 f"attention=causal or attention=bidirectional, or rerun with --trust-remote-code if you trust it"
             )
         elif bidirectional and not (own and trusted):

@@ -32,7 +32,7 @@ from .offline.packages import locate_cache
 log = logging.getLogger("crosslens")
 
 EXPORT = 1  # a change of what is written raises it
-FINEST = 1e-6  # of the greatest value: a step that float32 still tells from rounding
+FINEST = 1e-6  # of the greatest value: a step that float32 still distinguishes from rounding
 
 
 class LastStates:

@@ -49,6 +49,10 @@ class EncoderSpec:
         text = json.dumps(self._space(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def prompt(self, role: Role) -> str:
+        """What stands before a text of that role."""
+        return self.query_prompt if role == "query" else self.document_prompt
+
     def to_json(self) -> dict[str, object]:
         """A JSON-able dict that `from_json` reads back."""
         return {**dataclasses.asdict(self), "modalities": list(self.modalities), "extra": dict(self.extra)}

@@ -127,10 +127,9 @@ class LateEncoder:
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
         """One `Multi` of float32 [tokens, dim] an item for each window of items; longer texts are cut off."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
 
         def prepare(group: Sequence[Item]) -> list[Filled]:
-            ids = self.token_ids([prompt + (item.text or "") for item in group], role)
+            ids = self.token_ids([self.spec.prompt(role) + (item.text or "") for item in group], role)
             return [self.fill(each, role) for each in ids]
 
         return encode_windows(
@@ -159,8 +158,7 @@ class LateEncoder:
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside marker and special tokens (`encoders.base.Tokenizes`)."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
-        frame = len(self.token_ids([prompt + "a"], role)[0]) - len(self.token_spans(["a"])[0])
+        frame = len(self.token_ids([self.spec.prompt(role) + "a"], role)[0]) - len(self.token_spans(["a"])[0])
         return self._limit(role) - frame
 
     def fill(self, ids: list[int], role: Role) -> Filled:

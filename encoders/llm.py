@@ -29,7 +29,7 @@ from ..checkpoints.open import find_longest_input
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack
 from ..errors import InputError
-from ..items import Item
+from ..items import Item, Role
 from .base import EncoderSpec
 from .instructions import TASK, Style, find_retriever, instruct_prompt
 from .pooling import Side, collate, tokenize
@@ -150,9 +150,9 @@ class LLMEncoder(TransformerEncoder):
         encoder._check_special_tokens()
         return encoder
 
-    def tokenize_items(self, items: Sequence[Item], prompt: str) -> list[list[int]]:
-        """The token ids of each item's text behind the prompt; `InputError` if one is too long and none is cut."""
-        tokenized = super().tokenize_items(items, prompt)
+    def tokenize_items(self, items: Sequence[Item], role: Role) -> list[list[int]]:
+        """The token ids of each item's text behind its prompt; `InputError` if one is too long and none is cut."""
+        tokenized = super().tokenize_items(items, role)
         for item, ids in zip(items, tokenized, strict=True):
             if len(ids) > self.spec.max_tokens:
                 raise InputError(

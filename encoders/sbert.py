@@ -102,15 +102,12 @@ class SentenceTransformersEncoder:
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""
-        if role == "query":
-            encode, prompt = self.model.encode_query, self.spec.query_prompt
-        else:
-            encode, prompt = self.model.encode_document, self.spec.document_prompt
+        encode = self.model.encode_query if role == "query" else self.model.encode_document
 
         def forward(texts: Sequence[str]) -> np.ndarray:
             vectors = encode(
                 list(texts),
-                prompt=prompt,
+                prompt=self.spec.prompt(role),
                 batch_size=self.batch_size,
                 show_progress_bar=False,
                 normalize_embeddings=self.spec.normalized,

@@ -112,11 +112,10 @@ class SpladeEncoder(TransformerEncoder):
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Sparse]:  # type: ignore[override]
         """One `Sparse` of float32 [n, vocabulary] a window of items; text beyond `max_tokens` is cut off."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
         return encode_windows(
             items,
             self.spec,
-            prepare=lambda group: self.tokenize_items(group, prompt),
+            prepare=lambda group: self.tokenize_items(group, role),
             cost=len,
             forward=self._look_up if role == "query" and self.lookup is not None else self._weigh,
             budget=self.budget,

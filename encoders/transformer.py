@@ -98,19 +98,18 @@ class TransformerEncoder:
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
         return encode_windows(
             items,
             self.spec,
-            prepare=lambda group: self.tokenize_items(group, prompt),
+            prepare=lambda group: self.tokenize_items(group, role),
             cost=len,
             forward=self._forward,
             budget=self.budget,
         )
 
-    def tokenize_items(self, items: Sequence[Item], prompt: str) -> list[list[int]]:
-        """The token ids of each item's text behind the prompt."""
-        return self.token_ids([prompt + (item.text or "") for item in items])
+    def tokenize_items(self, items: Sequence[Item], role: Role) -> list[list[int]]:
+        """The token ids of each item's text behind the prompt of the role."""
+        return self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items])
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model will see, special tokens and truncation included."""
@@ -126,8 +125,7 @@ class TransformerEncoder:
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
-        prompt = self.spec.query_prompt if role == "query" else self.spec.document_prompt
-        return self.spec.max_tokens - len(self.token_ids([prompt])[0])
+        return self.spec.max_tokens - len(self.token_ids([self.spec.prompt(role)])[0])
 
     def embed(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Vectors float32 [n, dim] of a batch of `token_ids`, on the device; gradients flow through it."""

@@ -1,4 +1,4 @@
-"""hf: in int8: the layers against plain arithmetic, the export that is kept, and who is told what."""
+"""hf: in int8: the layers against plain arithmetic, the export that is kept, and what is refused."""
 
 from __future__ import annotations
 

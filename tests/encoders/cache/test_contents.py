@@ -134,17 +134,17 @@ def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_pa
     assert "30 vectors from the cache" in out
 
     status, out, _ = crosslens("cache", "--json")
-    told = json.loads(out)
+    answer = json.loads(out)
     assert status == 0
-    assert (told["directory"], told["vectors"]) == (str(locate_vector_cache()), 30)
-    (entry,) = told["encoders"]
+    assert (answer["directory"], answer["vectors"]) == (str(locate_vector_cache()), 30)
+    (entry,) = answer["encoders"]
     assert (entry["encoder"], entry["dtype"]) == (load_encoder(spec).spec.name, "float32")
     assert crosslens("cache")[1].count("30 vectors") == 2
     status, out, _ = crosslens("cache", "--prune", "--older-than", "0")
     assert (status, out.startswith("0 vectors removed")) == (0, True)
     status, out, _ = crosslens("cache", "--prune", "--encoder", entry["fingerprint"], "--json")
     assert json.loads(out)["removed"] == 30
-    assert json.loads(out)["freed"] == told["bytes"]
+    assert json.loads(out)["freed"] == answer["bytes"]
     assert json.loads(crosslens("cache", "--json")[1])["encoders"] == []
 
 

@@ -58,13 +58,13 @@ def test_real_encoders_are_found_bit_for_bit(family, checkpoint, spec, request):
 
 def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encoder):
     encoder = load_encoder(f"hf:{tiny_encoder}?dtype=float32")
-    told, mute = add_caches([encoder, Counting()])
-    assert isinstance(told, Tokenizes)
+    able, mute = add_caches([encoder, Counting()])
+    assert isinstance(able, Tokenizes)
     assert not isinstance(mute, Tokenizes)
-    assert (told.token_spans(["a cat"])[0] == encoder.token_spans(["a cat"])[0]).all()
-    assert told.room() == encoder.room()
-    assert told.room("query") == encoder.room("query")
-    assert told.spec == encoder.spec
+    assert (able.token_spans(["a cat"])[0] == encoder.token_spans(["a cat"])[0]).all()
+    assert able.room() == encoder.room()
+    assert able.room("query") == encoder.room("query")
+    assert able.spec == encoder.spec
     encoder.processes = 3  # type: ignore[attr-defined]
     assert [each.processes for each in (CachedEncoder(encoder), CachedEncoder(Counting()))] == [3, 1]
 

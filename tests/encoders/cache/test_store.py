@@ -186,11 +186,11 @@ def test_killed_at_any_moment_all_that_was_put_is_there():
             process.stdout.readline()
         time.sleep(0.003 * attempt)
         process.send_signal(signal.SIGKILL)
-        # What was told after the lines that were read; the last one may be cut.
+        # What was printed after the lines that were read; the last one may be cut.
         lines = [str(done + 20 * (1 + 5 * attempt)), *process.stdout.read().split("\n")[:-1]]
         process.wait()
         held = checked(int(lines[-1]) + 40)
-        assert held - int(lines[-1]) in (0, 20)  # at most the last put is not told
+        assert held - int(lines[-1]) in (0, 20)  # at most the last put is not printed
         done = held
     with sqlite3.connect(file()) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
