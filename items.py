@@ -100,9 +100,7 @@ Batch = Dense | Multi | Sparse
 
 def hash_text(text: str) -> int:
     """64 bits of a string, the same everywhere: among ten million strings one pair is equal with probability 3e-6."""
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
-    )
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 class SeenIds:

@@ -64,8 +64,7 @@ class Manifest:
 
     def to_json(self) -> list[dict[str, object]]:
         return [
-            {**asdict(record), "counts": dict(record.counts), "models": dict(record.models)}
-            for record in self.records
+            {**asdict(record), "counts": dict(record.counts), "models": dict(record.models)} for record in self.records
         ]
 
     @classmethod
@@ -95,9 +94,7 @@ def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     if not all(type(each) is Hit and type(each[1]) is float for each in listed):
         listed = hits_of(docs, scores)
     if any(map(math.isnan, scores)):
-        raise InputError(
-            f"document {docs[next(n for n, s in enumerate(scores) if s != s)]!r} has the score nan"
-        )
+        raise InputError(f"document {docs[next(n for n, s in enumerate(scores) if s != s)]!r} has the score nan")
     if len(set(docs)) < len(docs):
         repeated, times = Counter(docs).most_common(1)[0]
         raise InputError(f"document {repeated!r} occurs {times} times among the hits of one query")
@@ -172,9 +169,7 @@ class Run:
     def items(self, query_id: str) -> list[Item]:
         """The documents of a query's hits, in their order."""
         if self.docs is None:
-            raise InputError(
-                "this run has no documents behind it: give it a collection or an index as `docs`"
-            )
+            raise InputError("this run has no documents behind it: give it a collection or an index as `docs`")
         return self.docs.get([hit.id for hit in self[query_id]])
 
     def to_trec(self, path: str | Path, tag: str = "crosslens") -> None:
@@ -191,9 +186,7 @@ class Run:
             for query, hits in self:
                 bad = next((name for name in (query.id, *(h.id for h in hits)) if not _is_word(name)), None)
                 if bad is not None:
-                    raise InputError(
-                        f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space"
-                    )
+                    raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
         with write_atomically(_manifest_path(path)) as out:
@@ -262,9 +255,7 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
             topic, column, doc, grade = fields
             value = int(grade)
         except ValueError:
-            raise InputError(
-                f"{path}:{number}: not a qrels line `topic 0 doc grade`: {line.strip()[:80]!r}"
-            ) from None
+            raise InputError(f"{path}:{number}: not a qrels line `topic 0 doc grade`: {line.strip()[:80]!r}") from None
         if qrels.setdefault(topic, {}).setdefault(doc, value) != value:
             raise InputError(f"{path}:{number}: document {doc!r} has two grades for topic {topic!r}")
         if column.isalpha():
@@ -284,9 +275,7 @@ def _as_trec_eval(scores: Mapping[str, float]) -> list[tuple[str, float]]:
         singles = dict(zip(scores, np.array(list(scores.values())).astype(np.float32).tolist(), strict=True))
     if len(set(singles.values())) == len(singles):
         return list(scores.items())
-    hits = [
-        Hit(doc, scores[doc]) for doc in sorted(scores, key=lambda doc: (singles[doc], doc), reverse=True)
-    ]
+    hits = [Hit(doc, scores[doc]) for doc in sorted(scores, key=lambda doc: (singles[doc], doc), reverse=True)]
     return [(hit.id, float(score)) for hit, score in zip(hits, _strictly_falling(hits), strict=True)]
 
 

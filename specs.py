@@ -76,9 +76,7 @@ def _import_object(reference: str, named: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{named}: cannot import {reference} ({error}); is it installed, or on PYTHONPATH?"
-        ) from None
+        raise InputError(f"{named}: cannot import {reference} ({error}); is it installed, or on PYTHONPATH?") from None
     return found
 
 
@@ -158,7 +156,5 @@ def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
             try:
                 return kind(text)
             except ValueError:
-                raise InputError(
-                    f"{key}={text!r} in {spec} is not a number of type {kind.__name__}"
-                ) from None
+                raise InputError(f"{key}={text!r} in {spec} is not a number of type {kind.__name__}") from None
     return text

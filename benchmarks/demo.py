@@ -31,12 +31,7 @@ def main() -> None:
     table = report["table"]
     means = tabulate(table, [("nDCG@10", group) for group in table["queries"]])
     steps = [
-        [
-            f"{step['system']} over {step['over']}",
-            f"{step['difference']:+.3f}",
-            show_p(step["p"]),
-            step["verdict"],
-        ]
+        [f"{step['system']} over {step['over']}", f"{step['difference']:+.3f}", show_p(step["p"]), step["verdict"]]
         for step in report["steps"]
     ]
     figures = {key: report[key] for key in ("table", "steps", "seconds")}

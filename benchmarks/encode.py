@@ -70,9 +70,7 @@ def gemm_peak(dtype: str) -> float:
 
     best = np.inf
     if dtype == "int8":
-        left, right = (
-            torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((2048, 384), (1536, 384))
-        )
+        left, right = (torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((2048, 384), (1536, 384)))
         product: Callable[[], object] = lambda: torch._int_mm(left, right.t())  # noqa: E731
     else:
         left, right = (torch.randn(*shape).to(getattr(torch, dtype)) for shape in ((2048, 384), (1536, 384)))
@@ -121,9 +119,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
             cpu[name].append(computed)
     base, base_cpu = (each.pop("sentence-transformers") for each in (seconds, cpu))
     any_encoder = ours["crosslens"]
-    tokens = sum(
-        map(len, any_encoder.token_ids([any_encoder.spec.document_prompt + text for text in corpus]))
-    )
+    tokens = sum(map(len, any_encoder.token_ids([any_encoder.spec.document_prompt + text for text in corpus])))
     # 12 layers of 4 d^2 + 2 d f weights, two operations a weight and token; attention's products come on top.
     work_done = tokens * 2 * 12 * (4 * 384**2 + 2 * 384 * 1536) / 1e9
     report: dict[str, Any] = {
@@ -178,9 +174,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     source = load_collection(collection)
     draw = random.Random(0)
     judged = source.qrels()
-    queries = sorted(
-        (item for item in source.queries() if item.id in judged and item.text), key=lambda i: i.id
-    )
+    queries = sorted((item for item in source.queries() if item.id in judged and item.text), key=lambda i: i.id)
     queries = draw.sample(queries, min(topics or len(queries), len(queries)))
     qrels = {query.id: judged[query.id] for query in queries}
     wanted = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
@@ -201,9 +195,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
         each = measure_rankings([measure], qrels, hits)[str(measure)]
         values[dtype] = np.array([each[query.id] for query in queries])
     means = {dtype: float(each.mean()) for dtype, each in values.items()}
-    cosines = np.concatenate(
-        [(a * b).sum(axis=1) for a, b in zip(vectors["float32"], vectors["int8"], strict=True)]
-    )
+    cosines = np.concatenate([(a * b).sum(axis=1) for a, b in zip(vectors["float32"], vectors["int8"], strict=True)])
     differences = values["int8"] - values["float32"]
     loss = 1 - means["int8"] / means["float32"]
     report = {
@@ -213,9 +205,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
         "nDCG@20": {dtype: round(value, 4) for dtype, value in means.items()},
         "loss": round(loss, 4),
         # Half the width of the loss's 95% interval over topics.
-        "loss_within": round(
-            1.96 * float(differences.std(ddof=1)) / len(queries) ** 0.5 / means["float32"], 4
-        ),
+        "loss_within": round(1.96 * float(differences.std(ddof=1)) / len(queries) ** 0.5 / means["float32"], 4),
         "topics_that_differ": int((differences != 0).sum()),
         "cosine_min": round(float(cosines.min()), 5),
         "cosine_mean": round(float(cosines.mean()), 5),
@@ -289,9 +279,7 @@ def memory(count: int, device: str) -> tuple[dict[str, Any], list[str]]:
         command = [sys.executable, __file__, "--peak", str(each), "--device", device]
         peaks.append(int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     growth = peaks[1] / peaks[0]
-    tell(
-        f"peak memory: {peaks[0] / 1e6:,.0f} MB for {count:,} texts, {peaks[1] / 1e6:,.0f} MB for {4 * count:,}"
-    )
+    tell(f"peak memory: {peaks[0] / 1e6:,.0f} MB for {count:,} texts, {peaks[1] / 1e6:,.0f} MB for {4 * count:,}")
     report = {"texts": [count, 4 * count], "peak_bytes": peaks, "growth": round(growth, 3)}
     return report, [f"peak memory grows {growth:.2f} times, goal {GROWTH}"] if growth > GROWTH else []
 
@@ -351,9 +339,7 @@ def tell(line: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")

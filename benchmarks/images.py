@@ -93,19 +93,14 @@ def loop(model: str, file: Path, precision: str, device: str) -> Callable[[list[
     import torch
     from torch.utils.data import DataLoader
 
-    tower, transform = open_clip.create_model_from_pretrained(
-        model, str(file), precision=precision, device=device
-    )
+    tower, transform = open_clip.create_model_from_pretrained(model, str(file), precision=precision, device=device)
     tower.eval()
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
 
     @torch.inference_mode()
     def work(paths: list[Path]) -> np.ndarray:
         loader = DataLoader(
-            Files(paths, transform),
-            batch_size=LOOP_BATCH,
-            num_workers=WORKERS,
-            pin_memory=device.startswith("cuda"),
+            Files(paths, transform), batch_size=LOOP_BATCH, num_workers=WORKERS, pin_memory=device.startswith("cuda")
         )
         found = [
             tower.encode_image(batch.to(device, dtype, non_blocking=True), normalize=True).float().cpu()
@@ -155,19 +150,12 @@ def main() -> int:
         paths = pictures(folder, options.count)
         file = weights(folder, options.model)
         name = f"clip:{options.model}/{file}"
-        ours = {
-            dtype: load_encoder(f"{name}?dtype={dtype}", device=str(device)) for dtype in {auto, "float32"}
-        }
+        ours = {dtype: load_encoder(f"{name}?dtype={dtype}", device=str(device)) for dtype in {auto, "float32"}}
 
         def of(dtype: str) -> Callable[[list[Path]], np.ndarray]:
-            return lambda paths: matrix(
-                ours[dtype], (Item(path.name, image=path) for path in paths), "document"
-            )
+            return lambda paths: matrix(ours[dtype], (Item(path.name, image=path) for path in paths), "document")
 
-        systems = {
-            f"crosslens {auto}": of(auto),
-            "loop float32": loop(options.model, file, "fp32", str(device)),
-        }
+        systems = {f"crosslens {auto}": of(auto), "loop float32": loop(options.model, file, "fp32", str(device))}
         if auto != "float32":
             systems["crosslens float32"] = of("float32")
         if auto == "bfloat16":
@@ -224,8 +212,7 @@ def main() -> int:
     lowest = report["cosine_min"][f"crosslens {auto}"]
     print(f"ratio {report['ratio']}, in the same dtype {report['ratio_same_dtype']}", file=sys.stderr)
     rows = [
-        [system, str(rate), str(report["cosine_min"][system])]
-        for system, rate in report["pictures_per_second"].items()
+        [system, str(rate), str(report["cosine_min"][system])] for system, rate in report["pictures_per_second"].items()
     ]
     same = ", ".join(f"{found} in {dtype}" for dtype, found in report["ratio_same_dtype"].items())
     note = f"Ratio {report['ratio']}; with the same precision on both sides {same}."

@@ -172,9 +172,7 @@ def lance(data: Data, exact: bool) -> tuple[Search, dict[str, float]]:
         items = (Item(f"d{row}", "text", lang=LANGS[lang]) for row, lang in enumerate(data.langs))
         made = create_index(path, lexical=False)
         assert isinstance(made, DocumentIndex)
-        made.statistics.openings = (
-            0  # so that queries are corrected by the mean of documents, as everyone's are
-        )
+        made.statistics.openings = 0  # so that queries are corrected by the mean of documents, as everyone's are
         made.add(items, Stored())
         seconds["ingest"] = time.perf_counter() - started
     index = open_index(path, encoders=Stored())
@@ -311,14 +309,7 @@ def run(rows: int, dim: int, threads: int) -> dict[str, Any]:
         "auto recall@10 >= 0.95": auto["recall@10"] >= 0.95,
         "auto recall@10 >= 0.95 under the filter": auto["recall@10_filtered"] >= 0.95,
     }
-    return {
-        "rows": rows,
-        "dim": dim,
-        "threads": threads,
-        "filter_keeps": SHARE,
-        "systems": systems,
-        "checks": checks,
-    }
+    return {"rows": rows, "dim": dim, "threads": threads, "filter_keeps": SHARE, "systems": systems, "checks": checks}
 
 
 COLUMNS = {
@@ -348,9 +339,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--threads", type=int, default=2)

@@ -47,14 +47,10 @@ class Table:
 
 def add_save(parser: argparse.ArgumentParser) -> None:
     """Give a script the option `--save FILE`."""
-    parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="also keep what is measured: docs/measured/NAME.json"
-    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also keep what is measured: docs/measured/NAME.json")
 
 
-def save(
-    path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str] = ()
-) -> None:
+def save(path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
     """Write a file of measurements; nothing where `path` is None."""
     if path is None:
         return
@@ -111,15 +107,11 @@ def describe_processor() -> str:
         name, _, value = line.partition(":")
         facts.setdefault(name.strip(), value.strip())
     flags = facts.get("flags", "").split()
-    special = [
-        shown for flag, shown in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags
-    ]
+    special = [shown for flag, shown in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
     cores = len(os.sched_getaffinity(0))
     threads = os.environ.get("OMP_NUM_THREADS")
     limit = [f"{threads} thread{'s' * (threads != '1')}"] if threads else []
-    return ", ".join(
-        [facts.get("model name", "unknown"), f"{cores} core{'s' * (cores != 1)}", *limit, *special]
-    )
+    return ", ".join([facts.get("model name", "unknown"), f"{cores} core{'s' * (cores != 1)}", *limit, *special])
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -153,9 +145,7 @@ def find_stale() -> dict[Path, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit status 1 where a page is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a page is stale")
     options = parser.parse_args()
     stale = find_stale()
     for page, text in stale.items():

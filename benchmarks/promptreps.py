@@ -49,8 +49,7 @@ def tasks() -> dict[str, Task]:
     known = {item.id for item in texts}
     asked = [_grouped(query) for query in demo.queries() if query.meta["kind"] == "text to text"]
     judged = {
-        query.id: {doc: grade for doc, grade in demo.qrels()[query.id].items() if doc in known}
-        for query in asked
+        query.id: {doc: grade for doc, grade in demo.qrels()[query.id].items() if doc in known} for query in asked
     }
     titles = [_grouped(replace(item, text=str(item.meta["title"]))) for item in texts]
     bodies = [replace(item, text=(item.text or "").partition("\n")[2]) for item in texts]
@@ -74,9 +73,7 @@ def indexed(encoder: Encoder, documents: Sequence[Item], seconds: dict[str, floa
     return index
 
 
-def systems(
-    encoders: Mapping[str, Encoder], documents: Sequence[Item], seconds: dict[str, float]
-) -> dict[str, Stage]:
+def systems(encoders: Mapping[str, Encoder], documents: Sequence[Item], seconds: dict[str, float]) -> dict[str, Stage]:
     made = {name: indexed(encoder, documents, seconds, name) for name, encoder in encoders.items()}
     e5, dense, sparse = (made[name] for name in ("e5-small", "dense", "sparse"))
     corrected, weights = dense.retriever("dense", DEPTH), sparse.retriever("dense", DEPTH)
@@ -126,9 +123,7 @@ def main() -> int:
         seconds: dict[str, float] = {}
         stages = systems(encoders, work.documents, seconds)
         runs = {system: stage(work.queries) for system, stage in stages.items()}
-        table = evaluate(
-            runs, work.qrels, MEASURES, per=GROUP, queries=work.queries, baseline=BASELINE, interval=0.95
-        )
+        table = evaluate(runs, work.qrels, MEASURES, per=GROUP, queries=work.queries, baseline=BASELINE, interval=0.95)
         own = {system: run for system, run in runs.items() if system.startswith("PromptReps")}
         inside = evaluate(own, work.qrels, MEASURES, baseline="PromptReps dense")
         print(f"\n{name}: {len(work.queries)} queries, {len(work.documents)} texts", file=sys.stderr)

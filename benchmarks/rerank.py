@@ -39,9 +39,7 @@ PARTS = ("likelihood", "yesno", "distinct", "setwise")
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--judge", default="offline:gemma", metavar="SPEC", help="(%(default)s)")
@@ -54,37 +52,23 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
     speed = verbs.add_parser("speed", parents=[common], help="seconds against the plain loop")
     speed.add_argument("--parts", type=_names, default=PARTS, metavar="A,B", help=",".join(PARTS))
-    speed.add_argument(
-        "--sample", type=int, default=40, help="prompts of each part for the loop (%(default)s)"
-    )
-    speed.add_argument(
-        "--fraction", type=float, default=1.0, help="of the queries, for a quick run (%(default)s)"
-    )
+    speed.add_argument("--sample", type=int, default=40, help="prompts of each part for the loop (%(default)s)")
+    speed.add_argument("--fraction", type=float, default=1.0, help="of the queries, for a quick run (%(default)s)")
 
     stage = argparse.ArgumentParser(add_help=False)
-    stage.add_argument(
-        "--mode", choices=("dense", "lexical", "hybrid"), default="hybrid", help="(%(default)s)"
-    )
+    stage.add_argument("--mode", choices=("dense", "lexical", "hybrid"), default="hybrid", help="(%(default)s)")
     stage.add_argument("--fields", help="of the topics: title, title+description, ...")
     stage.add_argument("--depth", type=int, default=20, help="candidates a query (%(default)s)")
     quality = verbs.add_parser("quality", parents=[common, stage], help="nDCG@10 and costs of each method")
     _methods(quality, METHODS)
-    quality.add_argument(
-        "--queries", type=int, default=24, metavar="N", help="at random; 0: all (%(default)s)"
-    )
-    quality.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON lines of results; finished ones are skipped"
-    )
+    quality.add_argument("--queries", type=int, default=24, metavar="N", help="at random; 0: all (%(default)s)")
+    quality.add_argument("--out", type=Path, metavar="FILE", help="JSON lines of results; finished ones are skipped")
     quality.add_argument("--plot", type=Path, metavar="FILE", help="quality against cost, .png or .svg")
     tune = verbs.add_parser("tune", parents=[common, stage], help="choose prompt, fusion and weight")
     _methods(tune, ("likelihood", "yesno", "graded"))
-    tune.add_argument(
-        "--queries", type=int, default=80, metavar="N", help="of each set; 0: all (%(default)s)"
-    )
+    tune.add_argument("--queries", type=int, default=80, metavar="N", help="of each set; 0: all (%(default)s)")
     tune.add_argument("--tune", default="dev", metavar="SET", help="folder in the collection (%(default)s)")
-    tune.add_argument(
-        "--report", default="test", metavar="SET", help="folder in the collection (%(default)s)"
-    )
+    tune.add_argument("--report", default="test", metavar="SET", help="folder in the collection (%(default)s)")
     tune.add_argument("--out", type=Path, metavar="FILE", help="journal of what the judge said")
     plot = verbs.add_parser("plot", help="draw the results of quality")
     plot.add_argument("results", type=Path)

@@ -83,9 +83,7 @@ class Loop:
             return whole, len(whole) - len(prompt)
         plan = self.tokens.plan_labels(text, question.labels)
         if not plan.single:
-            raise InputError(
-                f"{self.judge.name}: labels of several tokens are more than the plain loop reads"
-            )
+            raise InputError(f"{self.judge.name}: labels of several tokens are more than the plain loop reads")
         return prompt + list(plan.lead), [list(ids) for ids in plan.ids]
 
     @staticmethod

@@ -53,9 +53,7 @@ def spec(method: str, judge: str, depth: int) -> str:
 
 def quality(options: Namespace) -> dict[str, Any]:
     """Costs and nDCG@10 of each method; finished ones are read from `--out`, the others added to it."""
-    stages = loaded(
-        [spec(method, options.judge, options.depth) for method in options.methods], options.device
-    )
+    stages = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
     work = _task(options.collection, stages, options)
     done = results(options.out)
     records, failed = {}, {}
@@ -81,9 +79,7 @@ def quality(options: Namespace) -> dict[str, Any]:
     )
     return {
         "task": work.setting | {"depth": options.depth},
-        "methods": {
-            name: {k: v for k, v in found.items() if k != "order"} for name, found in records.items()
-        },
+        "methods": {name: {k: v for k, v in found.items() if k != "order"} for name, found in records.items()},
         "failed": failed,
         "quality": compared.to_json(),
         "text": quality_table(records, failed, compared),
@@ -117,9 +113,7 @@ def judged(name: str, stage: Rerank, work: Task) -> dict[str, Any]:
 def tune(options: Namespace) -> dict[str, Any]:
     """Prompt, fusion and its weight chosen on one set and reported on another; the judge is asked once."""
     root = Path(options.collection)
-    stages = loaded(
-        [spec(method, options.judge, options.depth) for method in options.methods], options.device
-    )
+    stages = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
     with remembered(options.out) as remember:
         print(f"judging {options.tune}", file=sys.stderr, flush=True)
         dev = _task(root / options.tune, stages, options)
@@ -143,13 +137,7 @@ def tune(options: Namespace) -> dict[str, Any]:
             "equal weights": replace(chosen, alpha=0.5, fuse="zscore")(test.first),
         }
     compared = evaluate(
-        reported,
-        test.qrels,
-        (MEASURE,),
-        per=test.per,
-        baseline=FIRST,
-        test="randomisation",
-        seed=options.seed,
+        reported, test.qrels, (MEASURE,), per=test.per, baseline=FIRST, test="randomisation", seed=options.seed
     )
     before = evaluate({FIRST: dev.first}, dev.qrels, (MEASURE,)).mean(FIRST, MEASURE)
     curves = {
@@ -226,15 +214,11 @@ class Remembering:
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
         asked = [(prompt, tuple(labels)) for prompt in prompts]
-        return np.array(
-            self._all(asked, lambda new: self.judge.choose([prompt for prompt, _ in new], labels).tolist())
-        )
+        return np.array(self._all(asked, lambda new: self.judge.choose([prompt for prompt, _ in new], labels).tolist()))
 
     def score(self, prompts: Sequence[Message]) -> np.ndarray:
         asked = [(prompt, "score") for prompt in prompts]
-        return np.array(
-            self._all(asked, lambda new: self.judge.score([prompt for prompt, _ in new]).tolist())
-        )
+        return np.array(self._all(asked, lambda new: self.judge.score([prompt for prompt, _ in new]).tolist()))
 
     def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
         asked = [(prompt, sorted(sampling.items())) for prompt in prompts]

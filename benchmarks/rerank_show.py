@@ -21,9 +21,7 @@ SIZE = 8  # of the labels, in points
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of a table as lines: the first column to the left, numbers to the right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def speed_rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -90,9 +88,7 @@ def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compare
     """Costs a query and the difference to the first stage, then means by group."""
     lines = aligned(quality_rows(records, compared))
     lines.append("Calls, tokens and seconds are for a query; rounds and faults in the answers in all.")
-    lines.append(
-        "p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods."
-    )
+    lines.append("p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods.")
     lines += [f"{name} failed: {why}" for name, why in failed.items()]
     remarks: dict[str, list[str]] = {}
     for name, found in records.items():

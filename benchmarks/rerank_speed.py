@@ -55,9 +55,7 @@ def speed(options: Namespace) -> dict[str, Any]:
     native = named(judge.model.dtype)
     dtypes = {named(dtype): dtype for dtype in (torch.float32, judge.model.dtype)}
     loops = {name: Loop(checkpoint(options.judge), dtype, judge) for name, dtype in dtypes.items()}
-    warm = [
-        Question(Message(("The first pass is slower than those that follow it.",)), " So it is not timed.")
-    ]
+    warm = [Question(Message(("The first pass is slower than those that follow it.",)), " So it is not timed.")]
     for answer in (partial(answered, another(judge)), *loops.values()):
         answer(warm)
 
@@ -90,9 +88,9 @@ def measured(
 ) -> dict[str, Any]:
     """One part: the judge over all of it, its peers over samples of the same questions, taken in between."""
     name, sort, queries, passages = PARTS[part]
-    run = replace(
-        found, queries=tuple(drawn(found.queries, scaled(queries, options.fraction), options.seed))
-    ).cut(passages)
+    run = replace(found, queries=tuple(drawn(found.queries, scaled(queries, options.fraction), options.seed))).cut(
+        passages
+    )
     run = distinct(run) if part == "distinct" else run
     calls, rounds = counted(run, sort, judge.appetite)
     native = loops[named(judge.model.dtype)]
@@ -114,9 +112,7 @@ def measured(
     between.finish()
 
     asked = len(between.asked)
-    lengths = [
-        judge.tokens.count(worded(judge, m)) + judge.tokens.count(target) for m, target in between.asked
-    ]
+    lengths = [judge.tokens.count(worded(judge, m)) + judge.tokens.count(target) for m, target in between.asked]
     numbers = sorted(peers["float32"].answers)
     sampled = [between.sample[n] for n in numbers]
     truth = [peers["float32"].answers[n] for n in numbers]
@@ -204,10 +200,7 @@ def counted(run: Run, sort: Sorter, appetite: int) -> tuple[int, int]:
     def answer(groups: Sequence[QueryGroup]) -> list[np.ndarray]:
         nonlocal questions, rounds
         questions, rounds = questions + len(groups), rounds + 1
-        return [
-            np.array([zlib.crc32(f"{query} {hit.id}".encode()) for hit in hits], float)
-            for query, hits in groups
-        ]
+        return [np.array([zlib.crc32(f"{query} {hit.id}".encode()) for hit in hits], float) for query, hits in groups]
 
     for _ in drive(((query.id, sort(hits, K)) for query, hits in run), answer, appetite):
         pass

@@ -48,9 +48,7 @@ def indexed(collection: Path, index: Path, encoder: str) -> dict[str, float]:
     """Seconds and peak bytes of `crosslens index`, told by the system when the process ends."""
     command = [str(Path(sys.executable).with_name("crosslens")), "index", str(collection), str(index)]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--encoder", encoder, "--no-cache", "--json"], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([*command, "--encoder", encoder, "--no-cache", "--json"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     told = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)
@@ -85,9 +83,7 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
         started = time.perf_counter()
         run = opened.search(queries, deep, exact=True)
         found[deep] = round(time.perf_counter() - started, 2)
-    qrels = {
-        query: {hit.id: rank % 4 for rank, hit in enumerate(hits[::10])} for query, hits in run.hits.items()
-    }
+    qrels = {query: {hit.id: rank % 4 for rank, hit in enumerate(hits[::10])} for query, hits in run.hits.items()}
     started = time.perf_counter()
     evaluate({"run": run}, qrels, ["nDCG@20", "AP", "RBP(rel=1)", "R@100", "R@1000", "Judged@20", "RR"])
     return {
@@ -133,10 +129,7 @@ def main() -> None:
         report[size] = indexed(collection, given.dir / f"index-{size}", given.encoder)
         print(f"{size}: {report[size]}", file=sys.stderr, flush=True)
     empty = report[10]
-    print(
-        f"{'documents':>10} {'seconds':>9} {'docs/s':>8} {'peak MB':>8} {'above model MB':>15}",
-        file=sys.stderr,
-    )
+    print(f"{'documents':>10} {'seconds':>9} {'docs/s':>8} {'peak MB':>8} {'above model MB':>15}", file=sys.stderr)
     for size in sizes[1:]:
         told = report[size]
         told["per_second"] = round(told["added"] / (told["seconds"] - empty["seconds"]), 1)

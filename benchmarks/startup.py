@@ -42,9 +42,7 @@ print(json.dumps({name: round(now - before, 3) for (_, before), (name, now) in z
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument(
-        "--encoder", action="append", help="encoder SPECs (default: what `crosslens index` takes)"
-    )
+    parser.add_argument("--encoder", action="append", help="encoder SPECs (default: what `crosslens index` takes)")
     add_save(parser)
     options = parser.parse_args()
     query = "how long do cats sleep"
@@ -52,15 +50,11 @@ def main() -> int:
         index = Path(where) / "index"
         encoders = [part for spec in options.encoder or [] for part in ("--encoder", spec)]
         program = [sys.executable, "-c", "from crosslens.commands.app import script; script()"]
-        subprocess.run(
-            [*program, "index", "demo", str(index), *encoders], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run([*program, "index", "demo", str(index), *encoders], check=True, stdout=subprocess.DEVNULL)
         totals, parts = [], []
         for _ in range(options.runs):
             started = time.perf_counter()
-            subprocess.run(
-                [*program, "search", str(index), query, "--json"], check=True, stdout=subprocess.DEVNULL
-            )
+            subprocess.run([*program, "search", str(index), query, "--json"], check=True, stdout=subprocess.DEVNULL)
             totals.append(time.perf_counter() - started)
             done = subprocess.run(
                 [sys.executable, "-c", STEPS, str(index), query], check=True, capture_output=True, text=True
@@ -68,9 +62,7 @@ def main() -> int:
             parts.append(json.loads(done.stdout.splitlines()[-1]))
     report = {
         "whole_command_seconds": round(statistics.median(totals), 2),
-        "steps_seconds": {
-            name: round(statistics.median(part[name] for part in parts), 3) for name in parts[0]
-        },
+        "steps_seconds": {name: round(statistics.median(part[name] for part in parts), 3) for name in parts[0]},
         "runs": options.runs,
     }
     print(f"crosslens search, whole command: {report['whole_command_seconds']} s", file=sys.stderr)

@@ -12,15 +12,11 @@ from .options import Json
 
 
 def cache_command(
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove vectors: all, or what the other options say.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove vectors: all, or what the other options say.")] = False,
     older_than: Annotated[
         int | None, typer.Option(metavar="DAYS", help="Those last used more than so many days ago.")
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(metavar="FINGERPRINT|SPEC", help="Those of this encoder.")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="FINGERPRINT|SPEC", help="Those of this encoder.")] = None,
     to: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The longest unused, until no more is left: 5GB.")
     ] = None,

@@ -84,9 +84,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 def describe_item(item: Item) -> dict[str, Any]:
     """What a person sees of a hit: the start of its text, or where its picture is."""
     text = (item.text or "").strip()
-    picture = (
-        str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
-    )
+    picture = str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
     return {"text": text[:100] if text else f"[{picture}]", "image": picture}
 
 

@@ -13,9 +13,7 @@ from .options import Device, Json
 
 
 def demo_command(
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Keep the index here (default: temporary).")
-    ] = None,
+    directory: Annotated[Path | None, typer.Option("--dir", help="Keep the index here (default: temporary).")] = None,
     html: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo.html"),
     device: Device = "auto",
     json: Json = False,
@@ -28,9 +26,7 @@ def demo_command(
 
     from ..demo.tour import tour
 
-    with (
-        TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where
-    ):
+    with TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where:
         report = tour(Path(where), html, device=device, progress=progress)
         if directory is None:
             report = replace(report, index="temporary, removed; --dir DIR keeps it")

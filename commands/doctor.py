@@ -41,12 +41,7 @@ def doctor_command(device: Device = "auto", json: Json = False) -> None:
     """What works on this machine and what to install."""
     checks = examine(device)
     if json:
-        emit(
-            {
-                "ok": all(each.ok is not False for each in checks),
-                "findings": [each.to_json() for each in checks],
-            }
-        )
+        emit({"ok": all(each.ok is not False for each in checks), "findings": [each.to_json() for each in checks]})
     else:
         print_checks(checks)
 
@@ -63,15 +58,11 @@ def examine(device: str = "auto") -> list[Check]:
             if there and _is_installed(distribution)
             else ("yes" if there else f"not installed; for {use}")
         )
-        checks.append(
-            Check(module, found, True if there else None, "" if there else f"pip install '{install}'")
-        )
+        checks.append(Check(module, found, True if there else None, "" if there else f"pip install '{install}'"))
     checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
     for model in offline.MODELS.values():
         there = offline.is_available(model.name)
-        found = (
-            f"{model.package} {model.version}" if there else f"not installed; on a network use {model.hub}"
-        )
+        found = f"{model.package} {model.version}" if there else f"not installed; on a network use {model.hub}"
         checks.append(
             Check(
                 f"offline {model.name}",
@@ -125,9 +116,7 @@ def _check_cache() -> Check:
         parent = parent.parent
     free = shutil.disk_usage(parent).free / 1e9
     enough = free > 2
-    return Check(
-        "cache", f"{where}, {free:.0f} GB free", enough, "" if enough else "free 2 GB, or set CROSSLENS_CACHE"
-    )
+    return Check("cache", f"{where}, {free:.0f} GB free", enough, "" if enough else "free 2 GB, or set CROSSLENS_CACHE")
 
 
 def _identify_languages() -> str:

@@ -14,9 +14,7 @@ def index_command(
     collection: Collection,
     directory: Location,
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
-    lexical: Annotated[
-        bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")
-    ] = True,
+    lexical: Annotated[bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")] = True,
     kind: Annotated[str, typer.Option("--index", help="lance, flat or faiss:FACTORY.")] = "lance",
     ann: Annotated[str, typer.Option(help="auto, none, IVF_FLAT, IVF_RQ, IVF_PQ or IVF_HNSW_SQ.")] = "auto",
     passages: Annotated[

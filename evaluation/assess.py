@@ -28,9 +28,7 @@ FIRST_BATCH = 16  # questions; later batches grow until one takes about
 BATCH_SECONDS = 20.0  # which is what a kill may lose
 
 
-def parse_assessor(
-    text: str, *, device: str = "auto", trust_remote_code: bool = False
-) -> Callable[[], Assessor]:
+def parse_assessor(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Callable[[], Assessor]:
     """What loads the assessor of a SPEC `PROMPT@FAMILY:CHECKPOINT[?key=value&...]`.
 
     Options of the prompt and of the judge stand side by side. `InputError` on anything unknown, and on a prompt that
@@ -52,9 +50,7 @@ def check_grades(prompt: Prompt) -> None:
             f"the prompt {prompt.name} gives no grades: take one with `values` for its labels and one {{passage}}"
         )
     if odd := [value for value in prompt.values if value < 0 or not float(value).is_integer()]:
-        raise InputError(
-            f"the prompt {prompt.name} gives the grade {odd[0]:g}; in qrels they are 0, 1, 2, ..."
-        )
+        raise InputError(f"the prompt {prompt.name} gives the grade {odd[0]:g}; in qrels they are 0, 1, 2, ...")
 
 
 @dataclass(frozen=True)
@@ -120,9 +116,7 @@ class Assessor:
     def __str__(self) -> str:
         return f"{self.prompt.name}@{self.judge.name}"
 
-    def __call__(
-        self, pairs: Sequence[Pair], *, journal: Path | None = None, unseen: str = "refuse"
-    ) -> Assessment:
+    def __call__(self, pairs: Sequence[Pair], *, journal: Path | None = None, unseen: str = "refuse") -> Assessment:
         """Grades of the pairs; the same content is asked only once.
 
         Each answered batch is appended to `journal`, and what stands there is not asked again; who has written the
@@ -170,9 +164,7 @@ class Assessor:
             started = time.perf_counter()
             before = Counter(self.judge.usage)
             counts: Counter[str] = Counter()
-            graded = self.prompt.grades(
-                self.judge, [(pairs[key][0], [pairs[key][1]]) for key in batch], counts
-            )
+            graded = self.prompt.grades(self.judge, [(pairs[key][0], [pairs[key][1]]) for key in batch], counts)
             counts.update(Counter(self.judge.usage) - before)
             seconds = time.perf_counter() - started
             grades = [None if math.isnan(grade) else int(grade) for (grade,) in graded]

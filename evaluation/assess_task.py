@@ -103,9 +103,7 @@ class AssessmentTask:
             done.to_trec(self.output, self.langs)
         self.journal.unlink(missing_ok=True)
         if not done.qrels:
-            raise InputError(
-                f"{assessor} gave no grade that could be read; nothing is written ({done.counts})"
-            )
+            raise InputError(f"{assessor} gave no grade that could be read; nothing is written ({done.counts})")
         report = AssessmentReport(self.output, str(assessor), done, notes=tuple(self._describe(done)))
         if self.human is None:
             return report
@@ -162,9 +160,7 @@ def plan_assessment(
         raise InputError(f"{measure} compares languages; systems are ranked here by one like nDCG@20")
     check_known(unseen, UNSEEN, "value of unseen")
     if not runs and qrels is None:
-        raise InputError(
-            f"no pairs to judge: give --run RUN, --qrels HUMAN, or --qrels {OWN} for the collection's own"
-        )
+        raise InputError(f"no pairs to judge: give --run RUN, --qrels HUMAN, or --qrels {OWN} for the collection's own")
     code = None if lang is None else parse_language(lang)
     topics = {query.id: query for query in fill_languages(collection.queries(fields=fields, lang=code))}
     human, langs = (None, {}) if qrels is None else _read_human(collection, qrels)
@@ -184,9 +180,7 @@ def plan_assessment(
     if not wanted:
         raise InputError("no pairs to judge: the runs have no hits")
     documents = fetch_documents(collection, {doc for docs in wanted.values() for doc in docs})
-    pairs = tuple(
-        (topics[topic], document) for topic, docs in wanted.items() for document in documents.get(docs)
-    )
+    pairs = tuple((topics[topic], document) for topic, docs in wanted.items() for document in documents.get(docs))
     return AssessmentTask(output, pairs, named, human, source, langs, measure, tuple(lacking), unseen)
 
 

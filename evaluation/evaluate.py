@@ -82,9 +82,7 @@ def evaluate(
     shares = None
     if per == "doc_lang":
         groups |= _group_by_document(named, qrels, parsed, doc_langs or {})
-        shares = fairness.compute_shares(
-            {name: run.hits for name, run in named.items()}, qrels, doc_langs or {}, TOP
-        )
+        shares = fairness.compute_shares({name: run.hits for name, run in named.items()}, qrels, doc_langs or {}, TOP)
     elif per is not None:
         items = [*queries, *(query for run in named.values() for query in run.queries)]
         groups |= {label: _Group(part, values) for label, part in _group_by_query(topics, per, items).items()}
@@ -246,9 +244,7 @@ def _group_by_query(topics: Sequence[str], per: str, items: Iterable[Item]) -> d
             labels.setdefault(item.id, str(label))
     if not labels.keys() & set(topics):
         if per == "lang":
-            raise InputError(
-                "no query has a language: give the topics, or `lang` in them, to evaluate per language"
-            )
+            raise InputError("no query has a language: give the topics, or `lang` in them, to evaluate per language")
         raise unknown_name(per, ("lang", "doc_lang", *sorted(keys)), "group of queries")
     groups: dict[str, list[str]] = {}
     for topic in topics:
@@ -264,9 +260,7 @@ def _group_by_document(
     relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
     languages = sorted({langs[doc] for doc in relevant if doc in langs})
     if not languages:
-        raise InputError(
-            "no relevant document has a language: give `doc_langs` to evaluate per document language"
-        )
+        raise InputError("no relevant document has a language: give `doc_langs` to evaluate per document language")
     groups: dict[str, _Group] = {}
     for lang in languages:
         own = {t: {doc: g for doc, g in of.items() if langs.get(doc) == lang} for t, of in qrels.items()}
@@ -312,9 +306,7 @@ def _summarise(
                 intervals |= dict.fromkeys(keys.values(), (math.nan, math.nan))
                 continue
             means |= {keys[system]: aggregate(measure, of[name], queries) for system, of in values.items()}
-            arrays = {
-                system: np.array([of[name][query] for query in queries]) for system, of in values.items()
-            }
+            arrays = {system: np.array([of[name][query] for query in queries]) for system, of in values.items()}
             if baseline is not None:
                 against = compare_with_baseline(arrays, baseline, test, correction, seed)
                 compared |= {keys[system]: each for system, each in against.items()}

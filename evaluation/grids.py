@@ -69,14 +69,8 @@ class Grid:
         if label:
             lines.append(rf"\label{{{label}}}")
         name, ragged = "l", ""
-        if (
-            max(len(clean_line(text)) for text in (self.head[0], *(row[0].text for row in self.rows)))
-            > _LATEX_NAME
-        ):
-            name, ragged = (
-                rf"p{{{_LATEX_NAME / 2:g}em}}",
-                r"\raggedright ",
-            )  # long names are broken into lines
+        if max(len(clean_line(text)) for text in (self.head[0], *(row[0].text for row in self.rows))) > _LATEX_NAME:
+            name, ragged = (rf"p{{{_LATEX_NAME / 2:g}em}}", r"\raggedright ")  # long names are broken into lines
         lines += [
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{@{{}}{name}{'r' * (len(self.head) - 1)}@{{}}}}",

@@ -19,9 +19,7 @@ EXAMPLES = "for example nDCG@20, AP, RBP(rel=1), R@100, RR, P@10, Judged@20, alp
 _NICKNAMES = {"peer": "PEER", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}
 
 # ir_measures computes these with pyndeval, from qrels that name an aspect; without it warns and is wrong.
-_ASPECTS = frozenset(
-    ["ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP", "AP_IA", "P_IA", "StRecall"]
-)
+_ASPECTS = frozenset(["ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP", "AP_IA", "P_IA", "StRecall"])
 
 
 def is_multilingual(measure: Any) -> bool:
@@ -51,9 +49,7 @@ def parse_measure(name: Any) -> Any:
     # trec_eval's C code crashes the interpreter on a cutoff below 1 or above what its integers hold.
     for key, most in (("cutoff", 10**9), ("rel", 10**6)):
         if key in measure.params and not 1 <= measure.params[key] <= most:
-            raise InputError(
-                f"the measure {name!r} has the {key} {measure.params[key]}: from 1 to {most}, please"
-            )
+            raise InputError(f"the measure {name!r} has the {key} {measure.params[key]}: from 1 to {most}, please")
     if measure.NAME == "RBP":
         if "rel" not in measure.params:
             raise InputError(f"the measure {name!r} needs the least relevant grade: write RBP(rel=1)")
@@ -61,9 +57,7 @@ def parse_measure(name: Any) -> Any:
             raise InputError(f"the measure {name!r} has the p {measure['p']}; it must lie between 0 and 1")
     elif measure.NAME == "alpha_nDCG":
         if not 0 <= measure["alpha"] <= 1:
-            raise InputError(
-                f"the measure {name!r} has the alpha {measure['alpha']}; it must lie from 0 to 1"
-            )
+            raise InputError(f"the measure {name!r} has the alpha {measure['alpha']}; it must lie from 0 to 1")
     elif measure.NAME in _ASPECTS:
         raise InputError(
             f"the measure {name!r} is not computed here: of those over aspects alpha_nDCG is, with languages"
@@ -122,9 +116,7 @@ def measure_rankings(
         elif is_multilingual(measure):
             found[str(measure)] |= _multilingual(measure, qrels, {t: hits[t] for t in ranks}, langs)
     # A negative grade marks a document that nobody judged, and trec_eval's C code writes out of bounds for it.
-    known = {
-        topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()
-    }
+    known = {topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()}
     known = {topic: grades for topic, grades in known.items() if grades}
     for some, grades in ((judged, plain), (theirs, known)):
         if some and ranks and grades:
@@ -134,10 +126,7 @@ def measure_rankings(
 
 
 def _multilingual(
-    measure: Any,
-    qrels: Qrels,
-    hits: Mapping[str, Sequence[tuple[str, float]]],
-    langs: Mapping[str, str] | None,
+    measure: Any, qrels: Qrels, hits: Mapping[str, Sequence[tuple[str, float]]], langs: Mapping[str, str] | None
 ) -> dict[str, float]:
     rel = 1 if isinstance(measure, Peer) else measure["rel"]
     check_languages(measure, qrels, langs, rel)
@@ -148,10 +137,7 @@ def _multilingual(
         if len(spoken) == 1:
             raise InputError(f"{measure} compares languages, and all relevant documents are {spoken.pop()}")
         return {topic: measure.value(of, qrels[topic], known, weights) for topic, of in hits.items()}
-    options = {
-        "cutoff": measure.params.get("cutoff"),
-        **{key: measure[key] for key in ("alpha", "rel", "judged_only")},
-    }
+    options = {"cutoff": measure.params.get("cutoff"), **{key: measure[key] for key in ("alpha", "rel", "judged_only")}}
     return {topic: compute_alpha_ndcg(of, qrels[topic], known, **options) for topic, of in hits.items()}
 
 

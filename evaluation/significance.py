@@ -63,9 +63,7 @@ def compare_with_baseline(
     ps = [compute_p(difference, test, seed) for difference in differences.values()]
     return {
         system: Comparison(float(d.mean()), p, corrected, int((d > 0).sum()), int((d < 0).sum()))
-        for (system, d), p, corrected in zip(
-            differences.items(), ps, CORRECTIONS[correction](ps), strict=True
-        )
+        for (system, d), p, corrected in zip(differences.items(), ps, CORRECTIONS[correction](ps), strict=True)
     }
 
 
@@ -87,9 +85,7 @@ def compute_p(differences: np.ndarray, test: Test, seed: int = 0) -> float:
     return float(result.pvalue)
 
 
-def bootstrap(
-    values: np.ndarray, level: float = 0.95, *, seed: int = 0, resamples: int = RESAMPLES
-) -> np.ndarray:
+def bootstrap(values: np.ndarray, level: float = 0.95, *, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
     """Percentile intervals (Efron and Tibshirani 1993) of the means of columns, float64 [2, columns].
 
     `values` is [queries, columns]; whole rows are drawn, so that all columns see the same queries. nan for

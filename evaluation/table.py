@@ -229,10 +229,7 @@ class Table:
         return Grid(
             f"languages among the first {shares.cutoff} hits, mean share over {shares.topics} queries",
             ("", *shares.languages),
-            tuple(
-                (Cell(name), *(Cell(f"{of.get(lang, 0.0):.4f}") for lang in shares.languages))
-                for name, of in rows
-            ),
+            tuple((Cell(name), *(Cell(f"{of.get(lang, 0.0):.4f}") for lang in shares.languages)) for name, of in rows),
         )
 
     def _system_to_json(self, system: str, per_query: bool) -> dict[str, object]:

@@ -167,9 +167,7 @@ class Retrieve(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         count["queries"] += len(run)
-        return self.index.search(
-            run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct
-        )
+        return self.index.search(run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct)
 
     @property
     def docs(self) -> Index:
@@ -191,9 +189,7 @@ class Retrieve(Stage):
 class Searcher(Protocol):
     """Nearest neighbours by inner product among the rows of one space."""
 
-    def nearest(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows int64 [q, k] and scores float32 [q, k], best first; -1 and -inf where there are fewer than k.
 
         `queries` is float32 [q, dim]; `allowed` is a boolean mask over the rows.

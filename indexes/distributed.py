@@ -183,9 +183,7 @@ class Worker:
     # Not in `__init__`: of an error there Ray reports only that the worker died.
     @cached_property
     def _encoders(self) -> list[Encoder]:
-        return [
-            load_encoder(spec, device=self._device, trust_remote_code=self._trust) for spec in self._specs
-        ]
+        return [load_encoder(spec, device=self._device, trust_remote_code=self._trust) for spec in self._specs]
 
     def specs(self) -> list[EncoderSpec]:
         return [encoder.spec for encoder in self._encoders]
@@ -305,9 +303,7 @@ class _Shards:
                 f"the last worker died {RETRIES + 1} times, the last time over the items {first!r} to {last!r}; is "
                 "there too little memory? What is stored is kept: rerun `crosslens index` to go on"
             )
-        log.warning(
-            "a worker is lost, over the items %r to %r: going on with %d", first, last, len(self.actors)
-        )
+        log.warning("a worker is lost, over the items %r to %r: going on with %d", first, last, len(self.actors))
         self._send(shard)
 
 
@@ -380,7 +376,5 @@ def _import_ray() -> Any:
         import lance  # noqa: F401
         import ray
     except ImportError as error:
-        raise InputError(
-            f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'"
-        ) from None
+        raise InputError(f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'") from None
     return ray

@@ -30,9 +30,7 @@ class Precomputed:
             if len(items) != len(vectors):
                 raise InputError(f"{len(items)} items cannot have the vectors of {len(vectors)}")
         elif vectors.shape != (len(items), spec.dim):
-            raise InputError(
-                f"{len(items)} items of dim {spec.dim} cannot have vectors of shape {vectors.shape}"
-            )
+            raise InputError(f"{len(items)} items of dim {spec.dim} cannot have vectors of shape {vectors.shape}")
         self.spec = spec
         self._vectors = vectors.tocsr() if spec.kind == "sparse" else vectors
         self._rows = {item.id: row for row, item in enumerate(items)}

@@ -18,11 +18,7 @@ RESCORED = 20_000  # candidates whose vectors are fetched at a time
 
 
 def fuse_spaces(
-    kind: DenseKind,
-    statistics: SpaceStatistics,
-    asked: Sequence[SpaceQueries],
-    found: Sequence[Rankings],
-    queries: int,
+    kind: DenseKind, statistics: SpaceStatistics, asked: Sequence[SpaceQueries], found: Sequence[Rankings], queries: int
 ) -> Rankings:
     """Candidates of all spaces, or of several modalities in one, under the mean of their exact z-scores.
 
@@ -46,10 +42,7 @@ def fuse_spaces(
 
 
 def _rescore(
-    kind: DenseKind,
-    statistics: SpaceStatistics,
-    asked: Sequence[SpaceQueries],
-    pools: Sequence[Iterable[str]],
+    kind: DenseKind, statistics: SpaceStatistics, asked: Sequence[SpaceQueries], pools: Sequence[Iterable[str]]
 ) -> Rankings:
     """Each query's pool of documents with their fused scores."""
     ids = sorted({doc for pool in pools for doc in pool})

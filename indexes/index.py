@@ -283,9 +283,7 @@ class DocumentIndex(StoredIndex):
         if mode not in ("dense", "lexical", "hybrid"):
             raise InputError(f"the mode {mode!r} is not dense, lexical or hybrid")
         if mode != "dense" and not self.card.lexical:
-            raise InputError(
-                f"{self.path} was made without full text: search it with mode dense, or index it again"
-            )
+            raise InputError(f"{self.path} was made without full text: search it with mode dense, or index it again")
         readable = self._list_readable()
         if mode != "lexical" and not readable:
             raise InputError(f"{self.path} holds no vectors: search it with mode lexical")

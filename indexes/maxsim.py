@@ -92,9 +92,7 @@ def _group_queries(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def pad_blocks(
-    offsets: np.ndarray, turned: tuple[int, ...], budget: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pad_blocks(offsets: np.ndarray, turned: tuple[int, ...], budget: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Documents of about one length, and the places of their vectors, int64 [n, longest].
 
     Shorter documents repeat their last vector, which changes no maximum and needs no mask.
@@ -170,9 +168,7 @@ class MaxSim(Stage):
         scores: dict[str, list[tuple[str, float]]] = {query: [] for query in pools}
         names = list(asking)
         for start in range(0, len(names), TOGETHER):
-            documents = dict(
-                encode_tokens(self.encoder, run.docs.get(names[start : start + TOGETHER]), "document")
-            )
+            documents = dict(encode_tokens(self.encoder, run.docs.get(names[start : start + TOGETHER]), "document"))
             count["documents"] += len(documents)
             count["tokens"] += sum(map(len, documents.values()))
             wanted = list(dict.fromkeys(query for name in documents for query in asking[name]))

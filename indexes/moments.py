@@ -152,11 +152,7 @@ class Moments:
         return self.queries[lang].shrink(root, self.kappa) if lang and lang in self.queries else root
 
     def correct(
-        self,
-        vectors: np.ndarray,
-        langs: Sequence[str | None],
-        modalities: Sequence[str],
-        role: Role = "document",
+        self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str], role: Role = "document"
     ) -> np.ndarray:
         """`vectors` [n, dim] less the mean of each one's group, at length 1: float32 [n, dim], a copy."""
         vectors = self._check(vectors, langs, modalities)
@@ -166,9 +162,7 @@ class Moments:
             corrected[rows] = vectors[rows] - mean(lang, modality)
         return unit(corrected)
 
-    def background(
-        self, queries: np.ndarray, modality: str, corrected: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def background(self, queries: np.ndarray, modality: str, corrected: bool) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, float32 [q], of each query's scores over the documents of `modality`.
 
         Exact and without a look at the documents: mean = q.mu, variance = q' Sigma q. `queries` [q, dim] are
@@ -215,9 +209,7 @@ class Moments:
             with safe_open(path, "numpy") as file:
                 head = file.metadata() or {}
                 if head.get("format") != FORMAT:
-                    raise InputError(
-                        f"{path}: moments of format {head.get('format')}, not {FORMAT}; {repair}"
-                    )
+                    raise InputError(f"{path}: moments of format {head.get('format')}, not {FORMAT}; {repair}")
                 moments = cls(**json.loads(head["moments"]))
                 moments.about = dict(json.loads(head.get("asked", "{}")))
                 for name in file.keys():  # noqa: SIM118 (not a dict)
@@ -246,9 +238,7 @@ class Moments:
     def _group_of(self, modality: str) -> VectorSum:
         return self.modalities.get(modality, VectorSum(self.dim))
 
-    def _check(
-        self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]
-    ) -> np.ndarray:
+    def _check(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> np.ndarray:
         vectors = np.asarray(vectors, np.float32)
         if vectors.shape != (len(langs), self.dim) or len(langs) != len(modalities):
             raise ValueError(

@@ -100,9 +100,7 @@ class PassageIndex(StoredIndex):
                     progress(done)
         return changed
 
-    def _split_documents(
-        self, items: Iterable[Item], tokenizer: Tokenizes, states: StoredStates
-    ) -> Iterator[Item]:
+    def _split_documents(self, items: Iterable[Item], tokenizer: Tokenizes, states: StoredStates) -> Iterator[Item]:
         """The passages of documents; what a changed document has no longer is taken out as it comes."""
         if not self._settings.windows.tokenizer and not self._settings.encoder:
             self._settings.encoder = tokenizer.spec.fingerprint
@@ -114,9 +112,7 @@ class PassageIndex(StoredIndex):
                 if seen.add(item.id):
                     raise InputError(f"the id {item.id!r} occurs twice")
                 if RESERVED in item.meta:
-                    raise InputError(
-                        f"item {item.id!r} has the metadata {RESERVED!r}, which passages have: rename it"
-                    )
+                    raise InputError(f"item {item.id!r} has the metadata {RESERVED!r}, which passages have: rename it")
             parts = _make_passages(group, tokenizer, self._settings.windows)
             self._remove_beyond(states, {item.id: len(part) for item, part in zip(group, parts, strict=True)})
             for part in parts:
@@ -133,11 +129,7 @@ class PassageIndex(StoredIndex):
             parts = [_part_of(passage) for passage in found.values()]
             self.storage.begin_change()
             tables.remove(
-                [
-                    _name_passage(part["document"], n)
-                    for part in parts
-                    for n in range(part["number"], part["of"])
-                ]
+                [_name_passage(part["document"], n) for part in parts for n in range(part["number"], part["of"])]
             )
 
     # Reading
@@ -186,15 +178,9 @@ class PassageIndex(StoredIndex):
         """The documents of `ids`, whole and in that order; `InputError` naming unknown ids."""
         self.require_complete()
         tables = self.storage.tables
-        first = {
-            _document_of(id): passage
-            for id, passage in tables.find_items([f"{id}{FIRST}" for id in ids]).items()
-        }
+        first = {_document_of(id): passage for id, passage in tables.find_items([f"{id}{FIRST}" for id in ids]).items()}
         tables.require(ids, first)
-        names = {
-            doc: [_name_passage(doc, n) for n in range(1, _part_of(each)["of"])]
-            for doc, each in first.items()
-        }
+        names = {doc: [_name_passage(doc, n) for n in range(1, _part_of(each)["of"])] for doc, each in first.items()}
         more = tables.find_items([name for each in names.values() for name in each])
         whole = {doc: _join([first[doc], *(more[name] for name in names[doc])]) for doc in first}
         return [whole[id] for id in ids]

@@ -59,9 +59,7 @@ class PreparedQueries:
     def select(self, rows: Sequence[int]) -> Self:
         """Some of the queries of the batch."""
         return replace(
-            self,
-            queries=[self.queries[row] for row in rows],
-            spaces=[each.select(rows) for each in self.spaces],
+            self, queries=[self.queries[row] for row in rows], spaces=[each.select(rows) for each in self.spaces]
         )
 
 
@@ -78,10 +76,7 @@ def encode_queries(
     """
     read = set(space.spec.modalities)
     probes = [
-        (row, item, role)
-        for row, query in enumerate(queries)
-        for item, role in query.probes
-        if item.modalities & read
+        (row, item, role) for row, query in enumerate(queries) for item, role in query.probes if item.modalities & read
     ]
     rows = sorted({row for row, _, _ in probes})
     blocks: list[Any] = []

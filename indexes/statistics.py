@@ -107,9 +107,7 @@ def _name_file(space: Space) -> str:
     return f"moments_{space.fingerprint}.safetensors"
 
 
-def _encode_openings(
-    moments: Moments, earlier: Moments | None, encoder: Encoder, documents: Sequence[Item]
-) -> None:
+def _encode_openings(moments: Moments, earlier: Moments | None, encoder: Encoder, documents: Sequence[Item]) -> None:
     """Encode the documents' openings as queries, which are as short as they are; not those in `earlier`."""
     lines: dict[str | None, list[str]] = {}
     for item in documents:

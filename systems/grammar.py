@@ -184,9 +184,7 @@ def _tokens(text: str) -> list[_Token]:
             )
         inside = match.group(match.lastgroup)
         place = match.start(match.lastgroup)
-        found.append(
-            _Token(match.lastgroup, inside.strip("'\"") if match.lastgroup == "quoted" else inside, place)
-        )
+        found.append(_Token(match.lastgroup, inside.strip("'\"") if match.lastgroup == "quoted" else inside, place))
         at = match.end()
     found.append(_Token("end", "", len(text)))
     return found

@@ -96,10 +96,7 @@ def index_collection(
     check_kind(kind)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
-    with (
-        _cluster(ray, specs, documents, options) as cluster,
-        open_encoders(() if ray else specs, **options) as own,
-    ):
+    with _cluster(ray, specs, documents, options) as cluster, open_encoders(() if ray else specs, **options) as own:
         encoders = cluster.encoders if cluster else own
         if cache and cluster is None:  # Ray's workers are on other machines
             encoders = add_caches(encoders)

@@ -226,9 +226,7 @@ class Worded(Stage):
         worded = {query.id: query for query in self.queries}
         kept = tuple(worded[query.id] for query in run.queries if query.id in worded)
         if not kept:
-            raise InputError(
-                "no query of the run has this wording: topics of another language, or another source"
-            )
+            raise InputError("no query of the run has this wording: topics of another language, or another source")
         count["left_out"] = len(run.queries) - len(kept)
         return replace(run, queries=kept)
 
@@ -363,9 +361,7 @@ STAGES: Mapping[str, StageKind] = {
 }
 
 
-def read_stage(
-    text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False
-) -> Unbound:
+def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False) -> Unbound:
     """The stage that a SPEC in a line names; `InputError` lists the known ones and their options. Loads no model."""
     head, at, _ = text.partition("?")[0].partition("@")
     kind = STAGES.get(head, RERANKER if at else None)

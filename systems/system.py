@@ -98,9 +98,7 @@ class IndexSite:
             )
         held = card.passages.windows if card.passages else None
         if plan.windows is not None and plan.windows != held:
-            raise InputError(
-                f"{index.path} is an index of {held or 'whole documents'}, not of {plan.windows}"
-            )
+            raise InputError(f"{index.path} is an index of {held or 'whole documents'}, not of {plan.windows}")
         if plan.kind not in ("lance", card.kind):
             raise InputError(f"{index.path} is an index of kind {card.kind}, not {plan.kind}")
         return index

@@ -20,9 +20,7 @@ KINDS = ("lance", "flat", "faiss", "sparse", "late", "passages")
 Toy = runpy.run_path(str(GOLDEN / "toys.py"))["Toy"]
 
 
-def _command(
-    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
+def _command(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `crosslens LINE --json` prints."""
     monkeypatch.setattr("sys.argv", ["crosslens", *line.split(), "--json"])
     with pytest.raises(SystemExit) as ended:

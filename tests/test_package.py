@@ -18,18 +18,7 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
     if not {".venv", "benchmarks", "build", "docs", "tests"} & set(path.relative_to(ROOT).parts)
 )
-HEAVY = {
-    "torch",
-    "transformers",
-    "lancedb",
-    "pyarrow",
-    "scipy",
-    "pandas",
-    "PIL",
-    "open_clip",
-    "timm",
-    "ir_measures",
-}
+HEAVY = {"torch", "transformers", "lancedb", "pyarrow", "scipy", "pandas", "PIL", "open_clip", "timm", "ir_measures"}
 
 
 @pytest.mark.parametrize("imported", ["crosslens", "crosslens.commands.app"])

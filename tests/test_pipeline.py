@@ -63,12 +63,8 @@ def test_rrf_by_hand():
     # x: 1/61 + 1/63, y: 1/62 + 1/61, z: 1/63, w: 1/62
     found = rrf(A, B)(TWO)
     assert [hit.id for hit in found["1"]] == ["y", "x", "w", "z"]
-    assert scores(found) == pytest.approx(
-        {"y": 1 / 62 + 1 / 61, "x": 1 / 61 + 1 / 63, "w": 1 / 62, "z": 1 / 63}
-    )
-    assert scores(rrf(A, B, k=0)(TWO)) == pytest.approx(
-        {"x": 1 + 1 / 3, "y": 1 / 2 + 1, "w": 1 / 2, "z": 1 / 3}
-    )
+    assert scores(found) == pytest.approx({"y": 1 / 62 + 1 / 61, "x": 1 / 61 + 1 / 63, "w": 1 / 62, "z": 1 / 63})
+    assert scores(rrf(A, B, k=0)(TWO)) == pytest.approx({"x": 1 + 1 / 3, "y": 1 / 2 + 1, "w": 1 / 2, "z": 1 / 3})
     assert found["2"] == found["1"]
 
 
@@ -205,20 +201,7 @@ def test_fingerprints_are_equal_for_equal_stages_alone():
     assert Fixed(A.scores, batch=99) == A
     prints = [
         s.fingerprint
-        for s in (
-            A,
-            B,
-            A % 2,
-            A % 3,
-            2 * A,
-            3 * A,
-            A + B,
-            B + A,
-            rrf(A, B),
-            rrf(A, B, k=5),
-            zscore(A),
-            A >> B,
-        )
+        for s in (A, B, A % 2, A % 3, 2 * A, 3 * A, A + B, B + A, rrf(A, B), rrf(A, B, k=5), zscore(A), A >> B)
     ]
     assert len(set(prints)) == len(prints)
     assert all(len(each) == 12 and int(each, 16) >= 0 for each in prints)
@@ -226,9 +209,7 @@ def test_fingerprints_are_equal_for_equal_stages_alone():
 
 def test_fingerprints_are_the_same_in_another_process_and_stay_so():
     code = "from crosslens.pipeline import *; print((Cut(7) >> rrf(Scale(0.5), ZScore(), k=10)).fingerprint)"
-    other = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == (Cut(7) >> rrf(Scale(0.5), ZScore(), k=10)).fingerprint
     # A constant: caches and manifests of earlier versions must stay valid. Change it only with a good reason.
     assert Cut(7).fingerprint == "3f8aa6e78dca"

@@ -160,10 +160,7 @@ def test_an_id_that_no_trec_file_could_hold_is_refused_and_nothing_is_written(tm
 
 
 def test_the_manifest_lies_beside_the_run_and_counts_add_up(tmp_path):
-    one, two = (
-        Record("a", "0" * 12, 0.5, {"tokens": 3}),
-        Record("b", "1" * 12, 1.0, {"tokens": 4, "calls": 1}),
-    )
+    one, two = (Record("a", "0" * 12, 0.5, {"tokens": 3}), Record("b", "1" * 12, 1.0, {"tokens": 4, "calls": 1}))
     run = Run((Item("1"),), {}, Manifest((one, two)))
     run.to_trec(tmp_path / "r.trec", tag="mine")
     message = json.loads((tmp_path / "r.trec.manifest.json").read_text())
@@ -178,10 +175,7 @@ def test_qrels_with_languages_in_column_2(tmp_path):
     path = tmp_path / "qrels.txt"
     path.write_text("1 zho d1 3\n1 FAS d2 0\n\n2 0 d3 1\n2 Q0 d1 -1\n", encoding="utf-8-sig")
     qrels, langs = read_qrels(path)
-    assert qrels == {
-        "1": {"d1": 3, "d2": 0},
-        "2": {"d3": 1, "d1": -1},
-    }  # the byte order mark is not of the id
+    assert qrels == {"1": {"d1": 3, "d2": 0}, "2": {"d3": 1, "d1": -1}}  # the byte order mark is not of the id
     assert langs == {"d1": "zho", "d2": "fas"}
 
 

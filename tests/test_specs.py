@@ -23,9 +23,7 @@ def target(
     pass
 
 
-@pytest.mark.parametrize(
-    "text", ["hf:a/b", "offline:e5-small", "clip:x//tmp/w?dim=3", "hf:/a/b?x=1&y=2", "default"]
-)
+@pytest.mark.parametrize("text", ["hf:a/b", "offline:e5-small", "clip:x//tmp/w?dim=3", "hf:/a/b?x=1&y=2", "default"])
 def test_round_trip(text):
     assert str(Spec.parse(text)) == text
 
@@ -37,13 +35,7 @@ def test_special_characters_in_options_survive():
 
 def test_options_are_converted_by_the_signature():
     spec = Spec.parse("hf:a?dim=3&ratio=0.5&on=true&how=b")
-    assert bound(spec, target, device="cpu") == {
-        "dim": 3,
-        "ratio": 0.5,
-        "on": True,
-        "how": "b",
-        "device": "cpu",
-    }
+    assert bound(spec, target, device="cpu") == {"dim": 3, "ratio": 0.5, "on": True, "how": "b", "device": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -99,9 +91,7 @@ def test_options_side_by_side_go_to_the_first_that_knows_them():
 FAMILIES = {"cut": "pipeline:Cut"}
 
 
-def test_a_factory_is_one_of_ours_one_that_can_be_imported_or_one_of_an_installed_package(
-    tmp_path, monkeypatch
-):
+def test_a_factory_is_one_of_ours_one_that_can_be_imported_or_one_of_an_installed_package(tmp_path, monkeypatch):
     (tmp_path / "their_module.py").write_text("class Box:\n    class Inner:\n        pass\n")
     info = tmp_path / "their_package-1.0.dist-info"
     info.mkdir()

@@ -73,9 +73,7 @@ def release(codename: str | None = None) -> Release:
     """
     codename = codename or own_codename()
     fields = "\t".join(f"$({field})" for field in FIELDS)
-    listed = output(
-        ["apt-get", "indextargets", "--format", fields, "Created-By: Packages", "Component: main"]
-    )
+    listed = output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages", "Component: main"])
     targets = [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in listed.splitlines()]
     fitting = [target for target in targets if target["CODENAME"] == codename]
     if not fitting:

@@ -48,15 +48,10 @@ def counted(topics: Sequence[Topic]) -> dict[str, Any]:
         return {
             "topics": len(part),
             "judgements": sum(len(topic.judgements) for topic in part),
-            "by language": {
-                lang: {"topics": asked[lang], "judgements": judged[lang]} for lang in sorted(asked)
-            },
+            "by language": {lang: {"topics": asked[lang], "judgements": judged[lang]} for lang in sorted(asked)},
         }
 
-    return {
-        "all": count(topics),
-        **{half: count([topic for topic in topics if topic.half == half]) for half in HALVES},
-    }
+    return {"all": count(topics), **{half: count([topic for topic in topics if topic.half == half]) for half in HALVES}}
 
 
 def readme(what: str, script: str, card: Mapping[str, Any]) -> str:

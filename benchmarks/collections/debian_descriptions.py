@@ -49,9 +49,7 @@ LEAST_FILE = 1000  # packed bytes; a smaller file holds a handful of description
 
 LEAST_ENGLISH = 80  # letters of an English description below its first line
 LEAST_TRANSLATED = 20  # letters that a Chinese description of that size has
-UNTRANSLATED = (
-    0.5  # share of a description's English letters, in paragraphs still in English, that leaves it out
-)
+UNTRANSLATED = 0.5  # share of a description's English letters, in paragraphs still in English, that leaves it out
 WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -96,11 +94,7 @@ def letters(texts: Iterable[str]) -> int:
 
 
 def documents(
-    lang: str,
-    found: Iterable[Description],
-    english: Mapping[str, Description],
-    held: dict[str, set[str]],
-    count: Count,
+    lang: str, found: Iterable[Description], english: Mapping[str, Description], held: dict[str, set[str]], count: Count
 ) -> Iterator[dict[str, Any]]:
     """The documents of one language as records; `held` gets the MD5 of those in the collection."""
     left = count.documents.setdefault(lang, Counter())
@@ -167,10 +161,7 @@ def doc_id(lang: str, english: Description) -> str:
 
 def build(target: Path, langs: str, query: str, most: int | None, codename: str | None) -> dict[str, Any]:
     """Write the collection into `target` and return its card."""
-    with (
-        new_directory(target) as root,
-        tempfile.TemporaryDirectory(prefix="debian-descriptions-") as name,
-    ):
+    with new_directory(target) as root, tempfile.TemporaryDirectory(prefix="debian-descriptions-") as name:
         known = release(codename)
         available = sizes(known)
         locales = chosen(langs, available, f"Debian {known.codename} has no descriptions")
@@ -206,9 +197,7 @@ def build(target: Path, langs: str, query: str, most: int | None, codename: str 
             "documents": {lang: len(held[lang]) for lang in sorted(held)},
             "English descriptions": len(english),
             **counted(asked),
-            "documents left out": {
-                lang: dict(sorted(left.items())) for lang, left in sorted(count.documents.items())
-            },
+            "documents left out": {lang: dict(sorted(left.items())) for lang, left in sorted(count.documents.items())},
             "English paragraphs removed": dict(sorted(count.removed_paragraphs.items())),
             "topics left out": dict(sorted(count.topics.items())),
         }
@@ -245,26 +234,16 @@ def described(card: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument(
         "--langs", default="dan,deu,fra,ita,jpn,rus,zho", help="ISO codes or tags, or all (%(default)s)"
     )
+    parser.add_argument("--query", choices=sorted(QUERIES), default="title", help="the topics' text (%(default)s)")
     parser.add_argument(
-        "--query", choices=sorted(QUERIES), default="title", help="the topics' text (%(default)s)"
+        "--topics", type=int, metavar="N", default=200, help="at most N topics for each half and language (%(default)s)"
     )
-    parser.add_argument(
-        "--topics",
-        type=int,
-        metavar="N",
-        default=200,
-        help="at most N topics for each half and language (%(default)s)",
-    )
-    parser.add_argument(
-        "--release", metavar="CODENAME", help="a release in apt's sources (this system's own)"
-    )
+    parser.add_argument("--release", metavar="CODENAME", help="a release in apt's sources (this system's own)")
     arguments = parser.parse_args()
     if arguments.topics < 1:
         parser.error("--topics must be at least 1")

@@ -35,9 +35,7 @@ def download(names: Sequence[str], folder: Path) -> Mapping[str, Package]:
     output(["apt-get", *sandbox, "download", *names], folder)
     found = {}
     for path in sorted(folder.glob("*.deb")):
-        name, version = output(["dpkg-deb", "-W", "--showformat=${Package}\t${Version}", str(path)]).split(
-            "\t"
-        )
+        name, version = output(["dpkg-deb", "-W", "--showformat=${Package}\t${Version}", str(path)]).split("\t")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         found[name] = Package(name, version, sha256, path)
@@ -61,9 +59,7 @@ def output(command: Sequence[str], folder: Path | None = None) -> str:
             f"there is no {command[0]} here: this collection is made on Debian or a system derived from it"
         ) from None
     if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if line.strip()] or [
-            f"exit {done.returncode}"
-        ]
+        complaints = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
         errors = [line for line in complaints if line.startswith("E:")] or complaints[-1:]
         raise InputError(f"{command[0]} failed: {errors[0]} (is the list of packages recent? apt-get update)")
     return done.stdout

@@ -62,9 +62,7 @@ def paragraphs(body: Iterable[str]) -> list[str]:
     among those an entry of a list begins with its mark, and what is indented deeper goes on with it.
     """
     found: list[str] = []
-    depth: int | None = (
-        None  # indentation of the entry that the next line may go on with; None: nothing is open
-    )
+    depth: int | None = None  # indentation of the entry that the next line may go on with; None: nothing is open
     for line in body:
         text = " ".join(line.split())
         if text in ("", "."):

@@ -82,10 +82,7 @@ def write_topics(root: Path, topics: Sequence[Topic]) -> None:
 
     A half is a collection of its own, with the same documents: a hard link where the file system has them.
     """
-    parts = {
-        root: list(topics),
-        **{root / half: [t for t in topics if t.half == half] for half in HALVES},
-    }
+    parts = {root: list(topics), **{root / half: [t for t in topics if t.half == half] for half in HALVES}}
     for place, chosen in parts.items():
         place.mkdir(exist_ok=True)
         with (place / "topics.jsonl").open("w", encoding="utf-8", newline="\n") as out:

@@ -83,9 +83,7 @@ def read_emoji(archive: Path) -> list[Emoji]:
         else:
             pictures[name.rpartition("/")[2]] = content
     if not listed or not pictures:
-        raise InputError(
-            f"{archive.name} is not laid out as expected: no emoji.json or no pictures img/google/64"
-        )
+        raise InputError(f"{archive.name} is not laid out as expected: no emoji.json or no pictures img/google/64")
     found = []
     for entry in listed:
         if entry["has_img_google"]:
@@ -208,23 +206,15 @@ def build(target: Path, langs: str, query: str, most: int | None) -> dict[str, A
 
 
 def described(card: Mapping[str, Any]) -> str:
-    return readme(
-        f"names of emoji ({card['query']}) as queries, their pictures as documents.", "emoji.py", card
-    )
+    return readme(f"names of emoji ({card['query']}) as queries, their pictures as documents.", "emoji.py", card)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--langs", default="eng,rus,zho", help="ISO codes or tags, or all (%(default)s)")
-    parser.add_argument(
-        "--query", choices=sorted(QUERIES), default="name", help="the topics' text (%(default)s)"
-    )
-    parser.add_argument(
-        "--topics", type=int, metavar="N", help="at most N topics for each half and language (all)"
-    )
+    parser.add_argument("--query", choices=sorted(QUERIES), default="name", help="the topics' text (%(default)s)")
+    parser.add_argument("--topics", type=int, metavar="N", help="at most N topics for each half and language (all)")
     arguments = parser.parse_args()
     if arguments.topics is not None and arguments.topics < 1:
         parser.error("--topics must be at least 1")

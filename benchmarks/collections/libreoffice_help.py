@@ -102,10 +102,7 @@ def usable(page: Page, path: str) -> str | None:
         return "fragments that other pages embed"
     if page.is_navigation:
         return "navigation"
-    if (
-        not page.title
-        or letters(block.text for block in page.blocks if block.kind == "prose") < LEAST_ENGLISH
-    ):
+    if not page.title or letters(block.text for block in page.blocks if block.kind == "prose") < LEAST_ENGLISH:
         return "near-empty"
     return None
 
@@ -146,11 +143,7 @@ def letters(texts: Iterable[str]) -> int:
 
 
 def documents(
-    lang: str,
-    found: Iterator[tuple[str, Page]],
-    english: Mapping[str, Page],
-    held: dict[str, set[str]],
-    count: Count,
+    lang: str, found: Iterator[tuple[str, Page]], english: Mapping[str, Page], held: dict[str, set[str]], count: Count
 ) -> Iterator[dict[str, Any]]:
     """The documents of one language as records; `held` gets the paths that are in the collection."""
     left = count.pages.setdefault(lang, Counter())
@@ -175,9 +168,7 @@ def documents(
         yield {"id": doc_id(lang, path), "title": good.title, "text": good.text, "lang": lang}
 
 
-def topics(
-    english: Mapping[str, Page], held: Mapping[str, set[str]], query: str, count: Count
-) -> Iterator[Topic]:
+def topics(english: Mapping[str, Page], held: Mapping[str, set[str]], query: str, count: Count) -> Iterator[Topic]:
     """The topics of pages that some language holds; in each language that has the page, its links are grade 1."""
     candidates = [page for path, page in english.items() if not usable(page, path)]
     titles = Counter(page.title.casefold() for page in candidates)
@@ -300,14 +291,10 @@ def readme(card: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--langs", default="rus,zho", help="ISO codes or tags, comma-separated (%(default)s)")
-    parser.add_argument(
-        "--query", choices=sorted(QUERIES), default="title", help="the topics' text (%(default)s)"
-    )
+    parser.add_argument("--query", choices=sorted(QUERIES), default="title", help="the topics' text (%(default)s)")
     parser.add_argument("--topics", type=int, metavar="N", help="at most N topics in each half (all)")
     arguments = parser.parse_args()
     if arguments.topics is not None and arguments.topics < 1:

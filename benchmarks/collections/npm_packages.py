@@ -72,9 +72,7 @@ def _packed(wanted: str, folder: Path) -> str:
     except FileNotFoundError:
         raise InputError("there is no npm here: this collection needs it to download its sources") from None
     if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if line.startswith("npm")] or [
-            "no reason given"
-        ]
+        complaints = [line for line in done.stderr.splitlines() if line.startswith("npm")] or ["no reason given"]
         raise InputError(f"npm pack {wanted} failed: {complaints[-1]}")
     name = Path(str(json.loads(done.stdout)[0]["filename"])).name
     if not (folder / name).is_file():

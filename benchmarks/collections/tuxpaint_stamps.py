@@ -73,13 +73,9 @@ def read_captions(text: str) -> dict[str, str]:
 def read_stamps(root: Path, package: Package, left: Counter[str]) -> list[Stamp]:
     """The stamps of an unpacked package in the order of their ids; `left` counts those without a place."""
     base = root / "usr/share/tuxpaint/stamps"
-    paths = {
-        path for path in base.rglob("*") if path.is_file() and path.resolve().is_relative_to(root.resolve())
-    }
+    paths = {path for path in base.rglob("*") if path.is_file() and path.resolve().is_relative_to(root.resolve())}
     if not paths:
-        raise InputError(
-            f"{package.name} {package.version} is not laid out as expected: no files in {base.name}/"
-        )
+        raise InputError(f"{package.name} {package.version} is not laid out as expected: no files in {base.name}/")
     stamps = []
     for path in sorted(paths, key=lambda path: path.relative_to(base).as_posix()):
         caption = path.with_suffix(".txt")
@@ -186,13 +182,10 @@ def build(target: Path, langs: str, most: int | None) -> dict[str, Any]:
         left: dict[str, Counter[str]] = {"stamps": Counter()}
         stamps = read_stamps(work / "files", package, left["stamps"])
         locales = chosen(
-            langs,
-            Counter(locale for stamp in stamps for locale in stamp.captions),
-            "Tux Paint has no captions",
+            langs, Counter(locale for stamp in stamps for locale in stamp.captions), "Tux Paint has no captions"
         )
         captions = {
-            lang: captioned(lang, locale, stamps, left.setdefault(lang, Counter()))
-            for lang, locale in locales.items()
+            lang: captioned(lang, locale, stamps, left.setdefault(lang, Counter())) for lang, locale in locales.items()
         }
         if empty := [lang for lang, those in captions.items() if not those]:
             raise InputError(f"no translated caption in {list_few(empty)}: choose other languages")
@@ -217,9 +210,7 @@ def build(target: Path, langs: str, most: int | None) -> dict[str, Any]:
         shown = list(picture_topics(captions, stamps))
         return {
             pictures.name: written(pictures, picture_docs(stamps), sampled_by_language(asked, most), shared),
-            sentences.name: written(
-                sentences, caption_docs(captions), sampled_by_language(shown, most), shared
-            ),
+            sentences.name: written(sentences, caption_docs(captions), sampled_by_language(shown, most), shared),
         }
 
 
@@ -261,14 +252,10 @@ def described(part: str, card: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--langs", default="eng,rus,zho", help="ISO codes or tags, or all (%(default)s)")
-    parser.add_argument(
-        "--topics", type=int, metavar="N", help="at most N topics for each half and language (all)"
-    )
+    parser.add_argument("--topics", type=int, metavar="N", help="at most N topics for each half and language (all)")
     arguments = parser.parse_args()
     if arguments.topics is not None and arguments.topics < 1:
         parser.error("--topics must be at least 1")

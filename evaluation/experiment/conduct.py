@@ -31,16 +31,7 @@ from .store import KeptStage, ResultStore
 
 log = logging.getLogger("crosslens")
 
-PACKAGES = (
-    "crosslens",
-    "torch",
-    "transformers",
-    "lancedb",
-    "open_clip_torch",
-    "ir_measures",
-    "numpy",
-    "scipy",
-)
+PACKAGES = ("crosslens", "torch", "transformers", "lancedb", "open_clip_torch", "ir_measures", "numpy", "scipy")
 
 
 def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> dict[str, System]:
@@ -48,9 +39,7 @@ def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool =
     systems = {}
     for name, line in plan.systems.items():
         try:
-            systems[name] = System.parse(
-                line, plan.vocabulary, device=device, trust_remote_code=trust_remote_code
-            )
+            systems[name] = System.parse(line, plan.vocabulary, device=device, trust_remote_code=trust_remote_code)
         except InputError as error:
             raise InputError(f"the system {name!r}: {error}") from None
     return systems
@@ -68,20 +57,13 @@ def open_sites(
     """The plan's collections, opened; `InputError` where one cannot be read."""
     plans = [each for system in systems.values() for each in system.plans]
     return [
-        ExperimentSite(
-            name, plan, out, plans, device=device, trust_remote_code=trust_remote_code, progress=progress
-        )
+        ExperimentSite(name, plan, out, plans, device=device, trust_remote_code=trust_remote_code, progress=progress)
         for name in plan.collections
     ]
 
 
 def conduct(
-    plan: Plan,
-    out: Path,
-    *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    progress: Progress = show_nothing,
+    plan: Plan, out: Path, *, device: str = "auto", trust_remote_code: bool = False, progress: Progress = show_nothing
 ) -> Results:
     """Run the plan, its files below the directory `out`; what an earlier run has finished there is used again.
 
@@ -98,10 +80,7 @@ def conduct(
         systems = parse_systems(plan, **options)
         sites = open_sites(plan, systems, out, progress=progress, **options)
         judged = [_read_judgements(site) for site in sites]
-        parts = [
-            _run_systems(site, systems, qrels, about, progress)
-            for site, qrels in zip(sites, judged, strict=True)
-        ]
+        parts = [_run_systems(site, systems, qrels, about, progress) for site, qrels in zip(sites, judged, strict=True)]
         return Results(plan.name, plan.to_json(), tuple(parts), about)
 
 
@@ -137,11 +116,7 @@ def _read_judgements(site: ExperimentSite) -> Qrels:
 
 
 def _run_systems(
-    site: ExperimentSite,
-    systems: Mapping[str, System],
-    qrels: Qrels,
-    about: Mapping[str, Any],
-    progress: Progress,
+    site: ExperimentSite, systems: Mapping[str, System], qrels: Qrels, about: Mapping[str, Any], progress: Progress
 ) -> Part:
     """One collection: the run of each system, the table over them, and the files of each."""
     k = site.plan.k
@@ -162,9 +137,7 @@ def _run_systems(
         cost = _sum_cost(run)
         where = str(folder.relative_to(site.out))
         outcomes[name] = Outcome(name, system.line, where, cost, len(site.queries), tuple(taken))
-        log.info(
-            "%s: %s: %.1f s%s", site.slug, name, cost.seconds, f" ({len(taken)} stages kept)" * bool(taken)
-        )
+        log.info("%s: %s: %.1f s%s", site.slug, name, cost.seconds, f" ({len(taken)} stages kept)" * bool(taken))
     del last
     table = _evaluate_runs(site, qrels, runs)
     for name, run in runs.items():
@@ -211,9 +184,7 @@ def _sum_cost(run: Run) -> Cost:
     )
 
 
-def _write_provenance(
-    site: ExperimentSite, outcome: Outcome, run: Run, table: Table, about: Mapping[str, Any]
-) -> None:
+def _write_provenance(site: ExperimentSite, outcome: Outcome, run: Run, table: Table, about: Mapping[str, Any]) -> None:
     """Beside the run: how it came to be, and every query's measures."""
     folder = site.out / outcome.folder
     manifest = {
@@ -242,9 +213,7 @@ def _find_commit() -> str | None:
         return None
     try:
         head, changes = (
-            subprocess.run(
-                ["git", "-C", str(here), *asked], capture_output=True, text=True, timeout=10, check=True
-            )
+            subprocess.run(["git", "-C", str(here), *asked], capture_output=True, text=True, timeout=10, check=True)
             for asked in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.SubprocessError):

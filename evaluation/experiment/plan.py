@@ -62,8 +62,7 @@ class Plan:
         except tomllib.TOMLDecodeError as error:
             twice = "overwrite" in str(error)
             raise InputError(
-                f"{path}: "
-                + (f"a name is given twice, to two systems say: {error}" if twice else f"not TOML: {error}")
+                f"{path}: " + (f"a name is given twice, to two systems say: {error}" if twice else f"not TOML: {error}")
             ) from None
         try:
             return cls.of({"name": path.stem, **values})

@@ -91,9 +91,7 @@ class ExperimentSite:
     def complete(self, plan: IndexPlan) -> IndexPlan:
         """The index as it will be made: default encoders named, and full text taken from one that is there anyway."""
         if plan.encoders == ():
-            like = (
-                each for each in self._plans if replace(each, encoders=()) == plan and each.encoders != ()
-            )
+            like = (each for each in self._plans if replace(each, encoders=()) == plan and each.encoders != ())
             plan = next(like, plan)
         if plan.encoders is None:
             pictures = self.content.counts.images + sum("image" in query.modalities for query in self.queries)
@@ -192,12 +190,7 @@ class ExperimentSite:
         with self._progress(f"reading {make_slug(name)}", counts.documents) as watcher:
             content, ids = _digest_documents(collection, watcher)
         memo.parent.mkdir(parents=True, exist_ok=True)
-        stored = {
-            "files": files,
-            "counts": counts.to_json(),
-            "content": content,
-            "ids": ids,
-        }
+        stored = {"files": files, "counts": counts.to_json(), "content": content, "ids": ids}
         with write_atomically(memo) as file:
             json.dump(stored, file, indent=2, ensure_ascii=False)
         return Content(counts, content, ids)
@@ -243,6 +236,4 @@ def _digest_documents(collection: Collection, watcher: Watcher) -> tuple[str, st
 
 
 def _digest(text: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "little"
-    )
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "little")

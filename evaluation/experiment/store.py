@@ -37,11 +37,7 @@ class ResultStore:
         for part in (FORMAT, self.version, self.content, stage.fingerprint):
             digest.update(part.encode() + b"\0")
         for query, hits in run:
-            parts = [
-                query.id,
-                query.content_hash(),
-                json.dumps(dict(query.meta), sort_keys=True, default=str),
-            ]
+            parts = [query.id, query.content_hash(), json.dumps(dict(query.meta), sort_keys=True, default=str)]
             parts += [f"{hit.id} {hit.score!r}" for hit in hits]
             parts += [f"{role} {item.content_hash()}" for item, role in run.probes.get(query.id, ())]
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass") + b"\0")
@@ -90,13 +86,10 @@ class ResultStore:
         about = {
             "queries": [_to_record(query) for query in run.queries],
             "probes": {
-                query: [(_to_record(item), role) for item, role in pairs]
-                for query, pairs in run.probes.items()
+                query: [(_to_record(item), role) for item, role in pairs] for query, pairs in run.probes.items()
             },
             "ranked": list(run.hits),
-            "records": [
-                {**asdict(each), "counts": dict(each.counts), "models": dict(each.models)} for each in records
-            ],
+            "records": [{**asdict(each), "counts": dict(each.counts), "models": dict(each.models)} for each in records],
         }
         rows = [(query, *hit) for query, hits in run.hits.items() for hit in hits]
         names, docs, scores = zip(*rows, strict=True) if rows else ((), (), ())

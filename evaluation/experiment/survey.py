@@ -91,9 +91,7 @@ def _survey_site(site: ExperimentSite, systems: Mapping[str, System]) -> Survey:
             overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
             encoders = plan.encoders or ()
             tokens = round(own * documents * len(encoders) * overlap)
-            indexes[folder.name] = IndexEstimate(
-                folder.name, encoders, documents, tokens, _find_state(folder)
-            )
+            indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, tokens, _find_state(folder))
         work = sum((part.estimate(query_length, length) for part in system.parts), Work())
         count = len(site.queries)
         estimates.append(

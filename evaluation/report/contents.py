@@ -106,8 +106,7 @@ def dump_background(results: Results) -> dict[str, str]:
     """The plan, and the versions and the machine, as JSON."""
     background = {"plan": results.plan, "provenance": results.provenance}
     return {
-        name: json.dumps(dict(value), ensure_ascii=False, indent=2, default=str)
-        for name, value in background.items()
+        name: json.dumps(dict(value), ensure_ascii=False, indent=2, default=str) for name, value in background.items()
     }
 
 

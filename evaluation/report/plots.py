@@ -73,17 +73,14 @@ def plot_costs(part: Part) -> Plot:
 
     best = find_front(points)
     texts = {
-        system: f"{measure} {value:.4f}, {seconds:.4g} seconds a query"
-        for system, (seconds, value) in points.items()
+        system: f"{measure} {value:.4f}, {seconds:.4g} seconds a query" for system, (seconds, value) in points.items()
     }
     with svg.open_figure(640, 360) as canvas:
         drawn = svg.add_axes(canvas, left=52, top=24, right=14, bottom=42)
         seconds, values = zip(*points.values(), strict=True)
         drawn.set_xscale("log")
         drawn.set_xlim(min(seconds) / 3, max(seconds) * 3)
-        drawn.xaxis.set_major_locator(
-            LogLocator(subs=(1, 2, 5) if max(seconds) < 1000 * min(seconds) else (1,))
-        )
+        drawn.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(seconds) < 1000 * min(seconds) else (1,)))
         drawn.xaxis.set_major_formatter("{x:g}")
         drawn.xaxis.set_minor_locator(NullLocator())
         pad = 0.12 * (max(values) - min(values)) or 0.02
@@ -121,9 +118,7 @@ def plot_groups(table: Table) -> Plot:
     if not groups:
         return Plot(heading, "No plot by group: the queries were not evaluated in groups.")
     if not table.has_groups(measure):
-        return Plot(
-            heading, f"No plot per {table.per}: {measure} compares languages and has no value within one."
-        )
+        return Plot(heading, f"No plot per {table.per}: {measure} compares languages and has no value within one.")
     most = sorted(groups, key=lambda group: -table.counts[group])[:MOST_GROUPS]
     shown = [group for group in groups if group in most]
     keys = [(system, measure, group) for group in shown for system in table.systems]
@@ -149,9 +144,7 @@ def plot_groups(table: Table) -> Plot:
     if table.intervals is not None:
         caption += f". Lines are {table.level:.0%} intervals of the means"
     if len(shown) < len(groups):
-        caption += (
-            f". Drawn are the {len(shown)} groups with the most queries of {len(groups)}; the table has all"
-        )
+        caption += f". Drawn are the {len(shown)} groups with the most queries of {len(groups)}; the table has all"
     return Plot(heading, caption + ".", tuple(panels))
 
 
@@ -198,15 +191,11 @@ def find_front(points: dict[str, tuple[float, float]]) -> list[str]:
     return best
 
 
-def _draw_dots(
-    table: Table, rows: Mapping[tuple[str, str, str], str], limits: tuple[float, float], label: str
-) -> str:
+def _draw_dots(table: Table, rows: Mapping[tuple[str, str, str], str], limits: tuple[float, float], label: str) -> str:
     """The means of (system, measure, group), each on a line of its own with a name, on a scale of these limits."""
     names = [svg.shorten(name, 150) for name in rows.values()]
     with svg.open_figure(PANEL, 30 + ROW * len(rows)) as canvas:
-        drawn = svg.add_axes(
-            canvas, left=12 + max(map(svg.estimate_width, names)), top=4, right=10, bottom=24
-        )
+        drawn = svg.add_axes(canvas, left=12 + max(map(svg.estimate_width, names)), top=4, right=10, bottom=24)
         drawn.set_xlim(*limits)
         drawn.set_ylim(len(rows) - 0.5, -0.5)
         drawn.set_yticks(range(len(rows)), names)

@@ -51,9 +51,7 @@ def render_report(results: Results, template: str) -> str:
     return engine.get_template(template).render(
         results=results,
         summary=contents.summarise(results),
-        addresses={
-            part.collection: f"#{anchor}" for part, anchor in zip(results.parts, anchors, strict=True)
-        },
+        addresses={part.collection: f"#{anchor}" for part, anchor in zip(results.parts, anchors, strict=True)},
         sections=[_section(part, anchor) for part, anchor in zip(results.parts, anchors, strict=True)],
         background=contents.dump_background(results),
     )

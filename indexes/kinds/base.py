@@ -82,11 +82,7 @@ class Kind(ABC):
         """Those columns for a window of items; `InputError` if what the encoder makes cannot be stored."""
 
     def rows(
-        self,
-        items: Sequence[Item],
-        states: Sequence[ItemState],
-        spaces: Sequence[Space],
-        encoders: Sequence[Encoder],
+        self, items: Sequence[Item], states: Sequence[ItemState], spaces: Sequence[Space], encoders: Sequence[Encoder]
     ) -> pa.Table:
         """A window of items as rows of the documents table, encoded for each space."""
         vectors: dict[str, pa.Array] = {}

@@ -24,16 +24,7 @@ from ..storage.storage import Storage
 from .base import Rankings, SpaceQueries
 from .dense import DenseKind
 from .flat import FlatKind, LoadedSpace
-from .recall import (
-    CUTOFFS,
-    DEPTH,
-    build_spaces,
-    choose_filter,
-    double_up,
-    perturb_vectors,
-    scan_blocks,
-    tune_plan,
-)
+from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
 log = logging.getLogger("crosslens")
 
@@ -64,9 +55,7 @@ class FaissSearcher:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def nearest(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Searcher.nearest`; `Unfiltered` if there is a mask and faiss has no filter for this kind of index."""
         check_k(k)
         rows = np.full((len(queries), k), -1, np.int64)
@@ -159,9 +148,7 @@ class FaissKind(DenseKind):
             return self._flat.nearest(asked, k, condition, exact)
         enough = min(k, len(opened.ids) if allowed is None else int(allowed.sum()))
         if short := [row for row, hits in enumerate(found) if len(hits) < enough]:
-            self._warn(
-                f"{space.ann.kind} finds fewer documents than match, for some: searching those exactly"
-            )
+            self._warn(f"{space.ann.kind} finds fewer documents than match, for some: searching those exactly")
             again = replace(asked, rows=short, vectors=asked.vectors[short])
             for row, hits in zip(short, self._flat.nearest(again, k, condition, exact), strict=True):
                 found[row] = hits
@@ -185,9 +172,7 @@ class FaissKind(DenseKind):
         tables, dim = self.storage.tables, space.spec.dim
         index = make_faiss_index(factory, dim)
         ids: list[str] = []
-        with _translate_errors(
-            f"faiss cannot build {factory} over {space.count:,} vectors of {dim} dimensions"
-        ):
+        with _translate_errors(f"faiss cannot build {factory} over {space.count:,} vectors of {dim} dimensions"):
             if not index.is_trained:
                 wanted = max(TRAIN, 64 * getattr(_find_inner(index), "nlist", 0))
                 index.train(self._sample(space, -(-space.count // wanted)))
@@ -220,9 +205,7 @@ class FaissKind(DenseKind):
                 loaded = LoadedSpace(ids, FaissSearcher(index, plan.probes, plan.probes, REFINE))
                 return loaded.rank(queries, k, self._flat.masks.get(space, condition, loaded.mask))
 
-            plans = [
-                Ann(factory, effort, effort, REFINE, queries=len(queries)) for effort in _list_efforts(index)
-            ]
+            plans = [Ann(factory, effort, effort, REFINE, queries=len(queries)) for effort in _list_efforts(index)]
             return tune_plan(plans, search, truth, SAME)
 
         plan = tune(None)

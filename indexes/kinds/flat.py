@@ -70,9 +70,7 @@ class FlatSearcher:
         """The rows, float32 [n, dim]; not to be written to."""
         return self._host
 
-    def nearest(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows int64 [q, k] and scores float32 [q, k], best first, the lower of equal ones first.
 
         Row -1 and score -inf where there are fewer than k. `queries` is float [q, dim]; `allowed` is a
@@ -98,9 +96,7 @@ class FlatSearcher:
                 rows[part, :depth], scores[part, :depth] = self._nearest(queries[part], depth, chosen)
         return rows, scores
 
-    def _nearest(
-        self, queries: np.ndarray, k: int, chosen: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, queries: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The same for up to 64 queries, with k rows there to find; `chosen` are the rows allowed, rising."""
         count = len(self._host) if chosen is None else len(chosen)
         if len(queries) == 1 and self._rows.device.type == "cpu":
@@ -160,9 +156,7 @@ class FlatSearcher:
             out[:] = (block * torch.from_numpy(query).to(block.device)).sum(dim=1).cpu().numpy()
         return scores
 
-    def _search_one(
-        self, query: np.ndarray, k: int, chosen: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search_one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not."""
         block = self._host if chosen is None else self._host[chosen]
         scores = np.empty(len(block), np.float32)
@@ -214,9 +208,7 @@ class FilterMasks:
         self._tables = tables
         self._masks: dict[tuple[str, str], np.ndarray] = {}
 
-    def get(
-        self, space: Space, condition: str | None, mask: Callable[[list[str]], np.ndarray]
-    ) -> np.ndarray | None:
+    def get(self, space: Space, condition: str | None, mask: Callable[[list[str]], np.ndarray]) -> np.ndarray | None:
         """The mask of an SQL condition, made of the ids that match by `mask`; None without a condition."""
         if condition is None:
             return None

@@ -15,16 +15,7 @@ from ..storage.connect import translate_errors
 from ..storage.filters import write_sql
 from .base import Rankings, SpaceQueries
 from .dense import DenseKind
-from .recall import (
-    CUTOFFS,
-    DEPTH,
-    build_spaces,
-    choose_filter,
-    double_up,
-    perturb_vectors,
-    scan_blocks,
-    tune_plan,
-)
+from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
 AUTO_FROM = 50_000  # vectors; below, exact search is as fast
 STRUCTURES = {"IVF_FLAT": IvfFlat, "IVF_RQ": IvfRq, "IVF_PQ": IvfPq, "IVF_HNSW_SQ": HnswSq}
@@ -115,15 +106,11 @@ class LanceKind(DenseKind):
         # Codes of few bits need more candidates.
         most = REFINE * 5 if structure in ("IVF_RQ", "IVF_PQ") else REFINE
         pairs = [(PROBES, REFINE)] * (most > REFINE) + [(probes, most) for probes in steps]
-        plan = tune(
-            None, [Ann(structure, probes, min(steps[-1], 4 * probes), refine) for probes, refine in pairs]
-        )
+        plan = tune(None, [Ann(structure, probes, min(steps[-1], 4 * probes), refine) for probes, refine in pairs])
         plan.queries = len(queries)
         if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
-            more = [
-                replace(plan, filtered_probes=probes) for probes in double_up(plan.filtered_probes, steps[-1])
-            ]
+            more = [replace(plan, filtered_probes=probes) for probes in double_up(plan.filtered_probes, steps[-1])]
             filtered = tune(write_sql({"lang": lang}, ()), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan

@@ -79,9 +79,7 @@ class LateKind(Kind):
         proposals = (self.propose(asked.space, each, k, condition, plan) for each in asked.vectors)
         return [self._rank(each, [query], k)[0] for each, query in zip(proposals, asked.vectors, strict=True)]
 
-    def propose(
-        self, space: Space, query: np.ndarray, k: int, condition: str | None, plan: Ann
-    ) -> Iterator[Block]:
+    def propose(self, space: Space, query: np.ndarray, k: int, condition: str | None, plan: Ann) -> Iterator[Block]:
         """Documents near some of a query's tokens, by LanceDB's approximate index: candidates for MaxSim."""
         with translate_errors("read", self.storage.path):
             search = self.storage.tables.documents.search(query, vector_column_name=space.column)

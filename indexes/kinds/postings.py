@@ -65,9 +65,7 @@ class Postings:
         for block in _make_blocks(rows, vocabulary):
             for name, part in block.items():
                 parts[name].append(part)
-        return cls(
-            {name: np.concatenate(each).astype(FILES[name]) for name, each in parts.items()}, vocabulary
-        )
+        return cls({name: np.concatenate(each).astype(FILES[name]) for name, each in parts.items()}, vocabulary)
 
     @classmethod
     def write(cls, folder: Path, rows: Iterable[Rows], vocabulary: int) -> Self:
@@ -82,8 +80,7 @@ class Postings:
             partial.mkdir()
             with ExitStack() as files:
                 extend = {
-                    name: files.enter_context(_grow_file(partial / f"{name}.npy", kind))
-                    for name, kind in FILES.items()
+                    name: files.enter_context(_grow_file(partial / f"{name}.npy", kind)) for name, kind in FILES.items()
                 }
                 for block in _make_blocks(rows, vocabulary):
                     for name, part in block.items():
@@ -151,9 +148,7 @@ class Postings:
             spans = np.asarray(self.arrays["starts"][low : high + 1])
             for row, best in enumerate(found):
                 part = slice(queries.indptr[row], queries.indptr[row + 1])
-                scores = self._score_block(
-                    queries.indices[part], queries.data[part], terms, spans, stop - start
-                )
+                scores = self._score_block(queries.indices[part], queries.data[part], terms, spans, stop - start)
                 if scores is not None:
                     rows, values = _pick_best(scores if mine is None else scores * mine, k)
                     both = zip(best, (rows + start, values), strict=True)
@@ -171,9 +166,7 @@ class Postings:
         held[held] = terms[at[held]] == asked[held]
         if not held.any():
             return None
-        pieces = [
-            slice(*span) for span in zip(spans[at[held]].tolist(), spans[at[held] + 1].tolist(), strict=True)
-        ]
+        pieces = [slice(*span) for span in zip(spans[at[held]].tolist(), spans[at[held] + 1].tolist(), strict=True)]
         ends = np.zeros(len(pieces) + 1, np.int32)
         np.cumsum([piece.stop - piece.start for piece in pieces], out=ends[1:])
         docs = np.concatenate([self.arrays["docs"][piece] for piece in pieces], dtype=np.int32)

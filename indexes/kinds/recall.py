@@ -20,9 +20,7 @@ from .base import Kind, Rankings
 ENOUGH = 0.97
 QUERIES = 100
 CUTOFFS = (10, 100)
-DEPTH = (
-    2 * CUTOFFS[-1]
-)  # of exact search: twice as deep, so that what ties with the last of the best is known
+DEPTH = 2 * CUTOFFS[-1]  # of exact search: twice as deep, so that what ties with the last of the best is known
 # How far a query is from the stored vector that it is made from: a cosine of about 0.9, as between a question
 # and its answer.
 NOISE = 0.5
@@ -31,9 +29,7 @@ TIE = 1e-4  # float16 rows are not quite of length 1, so cosine and inner produc
 
 
 @uncollected()
-def scan_blocks(
-    blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int
-) -> Rankings:
+def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int) -> Rankings:
     """Exact search of many queries in one pass over the vectors: one matrix product a block; best first."""
     best = np.full((len(vectors), 0), -np.inf, np.float32)
     ids = np.zeros((len(vectors), 0), dtype=object)
@@ -71,9 +67,7 @@ def perturb_vectors(tables: Tables, space: Space, corrected: bool) -> np.ndarray
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     noise = np.random.default_rng(0).standard_normal(vectors.shape) / np.sqrt(vectors.shape[1])
     noisy = vectors + NOISE * lengths * noise
-    return (noisy * lengths / np.maximum(np.linalg.norm(noisy, axis=1, keepdims=True), 1e-9)).astype(
-        np.float32
-    )
+    return (noisy * lengths / np.maximum(np.linalg.norm(noisy, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
 def measure_recall(found: Rankings, truth: Rankings, cutoff: int) -> float:
@@ -92,9 +86,7 @@ def measure_recall(found: Rankings, truth: Rankings, cutoff: int) -> float:
     return round(float(np.mean(shares)), 4) if shares else 1.0
 
 
-def tune_plan(
-    plans: Iterable[Ann], search: Callable[[Ann, int], Rankings], truth: Rankings, same: float = 0.0
-) -> Ann:
+def tune_plan(plans: Iterable[Ann], search: Callable[[Ann, int], Rankings], truth: Rankings, same: float = 0.0) -> Ann:
     """The first of `plans`, from the least to the most work, that finds enough, with the recall that it has.
 
     `search` finds so many best by a plan, and `truth` has what exact search finds. Where none finds enough, the first
@@ -159,6 +151,4 @@ def report_exact(name: str, started: float) -> Recall:
 def check_exact(ann: str, kind: str) -> None:
     """`InputError` unless `ann` is what a kind without approximate search can build."""
     if ann not in ("auto", "none"):
-        raise InputError(
-            f"a {kind} index searches exactly and has no {ann}: write auto, or make it of another kind"
-        )
+        raise InputError(f"a {kind} index searches exactly and has no {ann}: write auto, or make it of another kind")

@@ -71,18 +71,14 @@ class SparseKind(Kind):
             weights = scipy.sparse.csr_matrix(batch.vectors, dtype=np.float32)
             check_finite(batch.ids, np.asarray(weights.sum(axis=1)), spec.name, spec.dtype)
             if weights.nnz and weights.data.min() < 0:
-                raise InputError(
-                    f"{spec.name} gave weights below 0, which an index of terms does not rank by"
-                )
+                raise InputError(f"{spec.name} gave weights below 0, which an index of terms does not rank by")
             weights.eliminate_zeros()
             blocks.append(weights)
         found = scipy.sparse.vstack(blocks, format="csr")
         found.sort_indices()
         return found
 
-    def pool(
-        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int
-    ) -> scipy.sparse.csr_matrix:
+    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
         """Their sums."""
         ones = np.ones(len(owners), np.float32)
         adding = scipy.sparse.csr_matrix((ones, (owners, np.arange(len(owners)))), (count, len(owners)))

@@ -90,9 +90,7 @@ class Windows:
         if self.window < 1:
             raise InputError(f"the window of passages must have at least 1 token, not {self.window}")
         if not 1 <= self.stride <= self.window:
-            raise InputError(
-                f"the stride of passages must be in 1..{self.window}, their window, not {self.stride}"
-            )
+            raise InputError(f"the stride of passages must be in 1..{self.window}, their window, not {self.stride}")
 
     @classmethod
     def of(cls, window: int | None = None, stride: int | None = None) -> Windows:
@@ -159,9 +157,7 @@ class Card:
                 return space
         if not self.spaces:
             raise SpecMismatch(f"this index holds no vectors, so none of {spec.name}")
-        likely = min(
-            self.spaces, key=lambda space: (space.spec.name != spec.name, space.spec.difference(spec))
-        )
+        likely = min(self.spaces, key=lambda space: (space.spec.name != spec.name, space.spec.difference(spec)))
         spec.require(likely.spec)
         raise AssertionError("equal specs have equal fingerprints")
 

@@ -89,9 +89,7 @@ def make_tokenizer(group: str) -> FTS:
         return FTS(base_tokenizer="icu" if group == "tam" else "simple", language=STEMMERS[group])
     if group == "icu":
         return FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
-    return FTS(
-        base_tokenizer="ngram", ngram_min_length=2, ngram_max_length=3, stem=False, remove_stop_words=False
-    )
+    return FTS(base_tokenizer="ngram", ngram_min_length=2, ngram_max_length=3, stem=False, remove_stop_words=False)
 
 
 def index_text(table: Any) -> list[str]:
@@ -134,9 +132,7 @@ def search_text(
         lists.append((weight, _find_sharing(table, text, k, foreign)))
     if len(lists) == 1:
         return lists[0][1]
-    return ranked(
-        (hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1)
-    )[:k]
+    return ranked((hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1))[:k]
 
 
 def _match(text: str, group: str) -> MatchQuery:

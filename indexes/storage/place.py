@@ -46,9 +46,7 @@ class FolderPlace:
         except OSError as error:
             raise InputError(f"cannot make the directory {self._path}: {error.strerror}") from None
         if others:
-            raise InputError(
-                f"{self._path} holds other files ({list_few(sorted(others))}); give a new directory"
-            )
+            raise InputError(f"{self._path} holds other files ({list_few(sorted(others))}); give a new directory")
 
     def has(self, name: str) -> bool:
         return (self._path / name).exists()

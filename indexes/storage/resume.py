@@ -30,9 +30,7 @@ class ItemState(NamedTuple):
         `InputError` names an item that cannot be: without an id or content, or with what is not text or JSON.
         """
         if not item.id:
-            raise InputError(
-                f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})"
-            )
+            raise InputError(f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})")
         if not item.modalities:
             raise InputError(f"item {item.id!r} is empty: it has neither text nor image")
         try:
@@ -40,9 +38,7 @@ class ItemState(NamedTuple):
             for part in (item.id, item.text or "", item.lang or "", meta):
                 part.encode()
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"item {item.id!r} has a character that is not valid Unicode: {error.reason}"
-            ) from None
+            raise InputError(f"item {item.id!r} has a character that is not valid Unicode: {error.reason}") from None
         except (TypeError, ValueError) as error:
             raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
         content = item.content_hash() + meta
@@ -101,9 +97,7 @@ class StoredStates:
         states = [describe(item) for item in window]
         known, same = self.look_up([item.id for item in window], [state.hash for state in states])
         rows = np.flatnonzero(~same)
-        return Portion(
-            window, [window[row] for row in rows], [states[row] for row in rows], not known[rows].any()
-        )
+        return Portion(window, [window[row] for row in rows], [states[row] for row in rows], not known[rows].any())
 
 
 def pace(

@@ -62,9 +62,7 @@ def make_rows(
     }
     for name in list_media(schema.names):
         held = [item.contents.get(name) for item in items]
-        columns[name] = [
-            None if each is None or isinstance(each, Path) else to_bytes(name, each) for each in held
-        ]
+        columns[name] = [None if each is None or isinstance(each, Path) else to_bytes(name, each) for each in held]
         columns[f"{name}_path"] = [str(each.absolute()) if isinstance(each, Path) else None for each in held]
     groups = [choose_group(item.lang) for item in items]
     for name in set(COLUMNS).intersection(schema.names):
@@ -106,9 +104,7 @@ def read_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def make_halves(vectors: np.ndarray, held: np.ndarray) -> pa.Array:
     """Rows of float [n, dim] as a column of float16 vectors, null where not `held`."""
     filled = np.where(held[:, None], vectors, 0).astype(np.float16)
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(filled.reshape(-1)), vectors.shape[1], mask=pa.array(~held)
-    )
+    return pa.FixedSizeListArray.from_arrays(pa.array(filled.reshape(-1)), vectors.shape[1], mask=pa.array(~held))
 
 
 def make_lists(lengths: Sequence[int] | np.ndarray, held: np.ndarray, *values: pa.Array) -> list[pa.Array]:

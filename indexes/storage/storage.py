@@ -84,9 +84,7 @@ class Storage:
         for batch in self.tables.scan(["id", "lang", "facets", "hash"]):
             for id, lang, facets, hash in zip(*(each.to_pylist() for each in batch.columns), strict=True):
                 count += 1
-                content = (
-                    content + hash_text(f"{id}\0{hash}")
-                ) % 2**64  # a sum, so that order does not matter
+                content = (content + hash_text(f"{id}\0{hash}")) % 2**64  # a sum, so that order does not matter
                 keys.update(map(read_key, facets))
                 if card.passages is None or id.endswith(FIRST):
                     documents += 1
@@ -115,9 +113,7 @@ def read_card(path: str | Path) -> Card:
             )
         return Card.from_json(data)
     except FileNotFoundError:
-        raise InputError(
-            f"{path} is not an index (it has no {FILE}); make one with `crosslens index`"
-        ) from None
+        raise InputError(f"{path} is not an index (it has no {FILE}); make one with `crosslens index`") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except InputError:
@@ -133,11 +129,7 @@ def _check_settings(path: str | Path, card: Card, wanted: Card) -> Card:
             raise InputError(
                 f"{path} is an index with {setting}={here!r}, not {asked!r}; give another directory or the same settings"
             )
-    here, asked = (
-        str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted)
-    )
+    here, asked = (str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted))
     if here != asked:
-        raise InputError(
-            f"{path} is an index of {here}, not of {asked}; give another directory or the same settings"
-        )
+        raise InputError(f"{path} is an index of {here}, not of {asked}; give another directory or the same settings")
     return card

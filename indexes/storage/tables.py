@@ -23,15 +23,7 @@ from .connect import DATABASE, connect_database, is_remote, translate_errors
 from .filters import list_modalities, quote_all
 from .fulltext import COLUMNS, index_text, search_text
 from .resume import StoredStates
-from .rows import (
-    FIELDS,
-    find_lacking_media,
-    list_media,
-    make_halves,
-    make_media_fields,
-    read_halves,
-    read_items,
-)
+from .rows import FIELDS, find_lacking_media, list_media, make_halves, make_media_fields, read_halves, read_items
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 READ = 8192  # rows a block when a whole table is read
@@ -172,9 +164,7 @@ class Tables:
                         table.drop_index(each.name)
 
     def replace_corrected(
-        self,
-        spaces: Sequence[Space],
-        correct: Callable[[Space, np.ndarray, list[Any], list[str]], np.ndarray],
+        self, spaces: Sequence[Space], correct: Callable[[Space, np.ndarray, list[Any], list[str]], np.ndarray]
     ) -> None:
         """Write the table of corrected vectors again, a block at a time; without spaces there is none.
 
@@ -267,13 +257,7 @@ class Tables:
         media = list_media(self.documents.schema.names)
         for name in media:
             check_known(name, MEDIA, f"modality, which {self.where} holds,")
-        columns = [
-            "id",
-            "text",
-            "lang",
-            "meta",
-            *(field.name for name in media for field in make_media_fields(name)),
-        ]
+        columns = ["id", "text", "lang", "meta", *(field.name for name in media for field in make_media_fields(name))]
         batches = self._scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
         return {item.id: item for batch in batches for item in read_items(batch)}
 
@@ -286,9 +270,7 @@ class Tables:
         for part in windows(ids, LOOKUP):
             yield from self._scan(table, columns, f"id IN ({quote_all(part)})")
 
-    def _scan(
-        self, table: Any, columns: Any, where: str | None, rows: int = READ
-    ) -> Iterator[pa.RecordBatch]:
+    def _scan(self, table: Any, columns: Any, where: str | None, rows: int = READ) -> Iterator[pa.RecordBatch]:
         with translate_errors("read", self.where):
             query = table.search().select(columns).limit(None)
             yield from (query.where(where) if where else query).to_batches(batch_size=rows)

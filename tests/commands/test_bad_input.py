@@ -85,9 +85,7 @@ def test_topics_in_a_language_that_the_collection_lacks(refused, source, index, 
         "export": (source, out),
         "rerank": (run, source, "--rerank", "likelihood@hf:nowhere", "-o", out),
     }
-    refused(
-        command, *arguments[command], "--query-lang", "rus", parts=("no topics in rus, only in eng, fra",)
-    )
+    refused(command, *arguments[command], "--query-lang", "rus", parts=("no topics in rus, only in eng, fra",))
     assert not out.exists()
     refused(command, *arguments[command], "--query-lang", "xx-nope", parts=("xx-nope",))
 
@@ -102,9 +100,7 @@ def test_topics_that_are_meant_for_languages_that_no_document_is_in(refused, sou
     assert not (tmp_path / "out").exists()
 
 
-def test_topics_of_which_some_are_meant_for_a_language_that_is_there_are_run(
-    crosslens, source, index, tmp_path
-):
+def test_topics_of_which_some_are_meant_for_a_language_that_is_there_are_run(crosslens, source, index, tmp_path):
     put(source / "topics.jsonl", meant_for("zho", "fra"))
     status, _, err = crosslens("run", index, source, "-o", tmp_path / "out", "--mode", "dense")
     assert (status, err) == (0, "")
@@ -126,9 +122,7 @@ def test_documents_in_a_language_that_the_index_lacks(refused, crosslens, source
 def test_judgements_of_documents_and_topics_that_the_collection_lacks(refused, source, spec, tmp_path):
     put(source / "qrels.txt", "t1 0 cat 1", *(f"t1 0 gone{n} 1" for n in range(12)))
     arguments = ("index", source, tmp_path / "new", "--encoder", spec)
-    refused(
-        *arguments, parts=("judge documents that it does not have: gone0, gone1, gone10, ... (12 in all)",)
-    )
+    refused(*arguments, parts=("judge documents that it does not have: gone0, gone1, gone10, ... (12 in all)",))
     put(source / "qrels.txt", "t1 0 cat 1", *(f"t{n} 0 cat 1" for n in range(5, 10)))
     refused(*arguments, parts=("judge topics that it does not have: t5, t6, t7, ... (5 in all)",))
     assert not (tmp_path / "new").exists()

@@ -45,10 +45,7 @@ def collection(where: Path, extra: str = "", **records: dict) -> Path:
     rows = [{"id": key, "lang": lang, "text": text} for key, (lang, text) in TEXTS.items()]
     rows += [{"id": key, **value} for key, value in records.items()]
     (where / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + extra)
-    topics = [
-        {"id": "t1", "text": "sleeping cat", "lang": "eng"},
-        {"id": "t2", "text": "tren nocturno", "lang": "spa"},
-    ]
+    topics = [{"id": "t1", "text": "sleeping cat", "lang": "eng"}, {"id": "t2", "text": "tren nocturno", "lang": "spa"}]
     (where / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in topics))
     (where / "qrels.txt").write_text("t1 0 cat 3\nt1 0 chat 1\nt2 0 train 3\n")
     return where
@@ -154,9 +151,7 @@ def test_a_bad_line_is_named_before_any_work_and_can_be_skipped(
     source = collection(tmp_path / "c", extra, **records)
     refused("index", source, tmp_path / "index", "--encoder", spec, parts=parts)
     assert not (tmp_path / "index").exists()
-    status, out, err = crosslens(
-        "index", source, tmp_path / "index", "--encoder", spec, "--skip-bad", "--json"
-    )
+    status, out, err = crosslens("index", source, tmp_path / "index", "--encoder", spec, "--skip-bad", "--json")
     assert status == 0, err
     assert json.loads(out)["documents"] == len(TEXTS)
     assert json.loads(out)["skipped"] == 1
@@ -204,19 +199,8 @@ def test_unknown_specs_and_keys(refused, tmp_path, ready):
     ):
         refused("index", source, tmp_path / "i", "--encoder", given, parts=(part,))
         assert not (tmp_path / "i").exists()
-    refused(
-        "index", source, tmp_path / "i", "--encoder", "offline:e5-small", "--index", "lanse", parts=("lance",)
-    )
-    refused(
-        "index",
-        source,
-        tmp_path / "i",
-        "--device",
-        "cuda:9",
-        "--encoder",
-        "offline:e5-small",
-        parts=("cuda:9",),
-    )
+    refused("index", source, tmp_path / "i", "--encoder", "offline:e5-small", "--index", "lanse", parts=("lance",))
+    refused("index", source, tmp_path / "i", "--device", "cuda:9", "--encoder", "offline:e5-small", parts=("cuda:9",))
 
 
 def test_queries_that_cannot_be_answered(refused, ready, tmp_path):

@@ -52,9 +52,7 @@ def rerank(crosslens, files):
 )  # fmt: skip
 def test_every_method_reranks_with_a_real_model(rerank, files, tiny_judge, method):
     _, run = files
-    status, out, err = rerank(
-        f"{method}@hf:{tiny_judge}?dtype=float32&depth=6&k=3&passage_tokens=12", more=("--json",)
-    )
+    status, out, err = rerank(f"{method}@hf:{tiny_judge}?dtype=float32&depth=6&k=3&passage_tokens=12", more=("--json",))
     assert status == 0, err
     (stage,) = json.loads(out)["stages"]
     assert stage["counts"]["calls"] > 0
@@ -71,9 +69,7 @@ def test_every_method_reranks_with_a_real_model(rerank, files, tiny_judge, metho
 
 def test_a_cascade_is_several_rerankers(rerank, tiny_judge):
     model = f"hf:{tiny_judge}?dtype=float32&passage_tokens=12"
-    status, out, err = rerank(
-        f"likelihood@{model}&depth=12", f"setwise@{model}&depth=4&k=2", more=("--json",)
-    )
+    status, out, err = rerank(f"likelihood@{model}&depth=12", f"setwise@{model}&depth=4&k=2", more=("--json",))
     assert status == 0, err
     first, second = json.loads(out)["stages"]
     assert "likelihood:pointwise" in first["stage"]

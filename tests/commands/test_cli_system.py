@@ -51,16 +51,7 @@ def test_a_run_by_a_line_uses_the_topics_of_its_collection(crosslens, index, tmp
     made, source = index
     fused = tmp_path / "fused.trec"
     status, out, err = crosslens(
-        "run",
-        made,
-        source,
-        "-o",
-        fused,
-        "-k",
-        3,
-        "--system",
-        "rrf(dense % 4, topics >> lexical) % 3",
-        "--json",
+        "run", made, source, "-o", fused, "-k", 3, "--system", "rrf(dense % 4, topics >> lexical) % 3", "--json"
     )
     assert status == 0, err
     stages = [stage["stage"] for stage in json.loads(out)["stages"]]

@@ -63,11 +63,7 @@ class Hashing:
             rows = np.zeros(len(terms), int)
             return Sparse([id], scipy.sparse.csr_matrix((np.ones(len(terms)), (rows, terms)), (1, TERMS)))
         vectors = np.stack([self.direction(part) for part in parts])
-        return (
-            Multi([id], [vectors])
-            if self.spec.kind == "multi"
-            else Dense([id], unit(vectors.sum(axis=0))[None])
-        )
+        return Multi([id], [vectors]) if self.spec.kind == "multi" else Dense([id], unit(vectors.sum(axis=0))[None])
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
@@ -118,9 +114,7 @@ class Case:
         """The ids of the items that search by vectors can find: for weights of terms those that share one."""
         encoder = self.encoder()
         mine = set(encoder.parts(query, "query"))
-        return {
-            item.id for item in items if self.holds != "sparse" or mine & set(encoder.parts(item, "document"))
-        }
+        return {item.id for item in items if self.holds != "sparse" or mine & set(encoder.parts(item, "document"))}
 
 
 CASES = {
@@ -129,9 +123,7 @@ CASES = {
     "faiss": Case("faiss:Flat"),
     "sparse": Case("sparse", "sparse"),
     "late": Case("late", "multi"),
-    "passages": Case(
-        "lance", windows=Windows(8, 4)
-    ),  # documents that are one passage are found as if not split
+    "passages": Case("lance", windows=Windows(8, 4)),  # documents that are one passage are found as if not split
 }
 
 

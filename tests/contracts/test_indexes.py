@@ -24,9 +24,7 @@ from crosslens.items import Batch, Dense, Item, Multi, Sparse
 
 SHARED = runpy.run_path(str(Path(__file__).with_name("index_cases.py")))
 CASES, QUERIES, LANGS = (SHARED[name] for name in ("CASES", "QUERIES", "LANGS"))
-Case, Hashing, collection, png, same = (
-    SHARED[name] for name in ("Case", "Hashing", "collection", "png", "same")
-)
+Case, Hashing, collection, png, same = (SHARED[name] for name in ("Case", "Hashing", "collection", "png", "same"))
 MODES = ("dense", "lexical", "hybrid")
 
 
@@ -70,9 +68,7 @@ def test_search_equals_brute_force(case: Any, correct: bool, queries: int) -> No
     asked = [Item(f"q{number}", f"w{number} w{number + 1}", lang="zho") for number in range(queries)]
     run = index.search(asked, 10, exact=True, correct=correct)
 
-    documents, vectors = (
-        case.vectors(encoder.encode(*each)) for each in ((items, "document"), (asked, "query"))
-    )
+    documents, vectors = (case.vectors(encoder.encode(*each)) for each in ((items, "document"), (asked, "query")))
     documents = [each.astype(np.float16).astype(np.float32) for each in documents]
     if correct and case.holds == "dense":
         # less each language's mean, drawn to the mean of all as if by KAPPA documents
@@ -157,10 +153,7 @@ def test_an_interrupted_add_goes_on_to_the_same_index(case: Any, tmp_path: Path)
         ({"year": 2001}, lambda item: item.meta.get("year") == 2001),
         ({"year": "2001"}, lambda item: item.meta.get("year") == 2001),
         ({"source": "a'b", "lang": "eng"}, lambda item: item.lang == "eng" and item.meta["source"] == "a'b"),
-        (
-            {"source": 'c"d', "year": [2002, 2003]},
-            lambda item: item.id[0] == "t" and int(item.id[1:]) % 10 in (2, 8),
-        ),
+        ({"source": 'c"d', "year": [2002, 2003]}, lambda item: item.id[0] == "t" and int(item.id[1:]) % 10 in (2, 8)),
         ({"tags": 2}, lambda item: 2 in item.meta.get("tags", ())),
         ({"source": "' OR 1=1 --"}, lambda item: False),
         ({"lang": "x') OR (1=1"}, lambda item: False),
@@ -183,10 +176,7 @@ def test_filters_are_kept_to(case: Any, where: dict, keeps: object, queries: int
 def test_unknown_fields_and_values_of_filters_are_named(case: Any) -> None:
     index = case.filled(collection())
     for where, text in [
-        (
-            {"yaer": 2001},
-            r"unknown field to filter by 'yaer'; did you mean year\? \(known: lang, modality, source",
-        ),
+        ({"yaer": 2001}, r"unknown field to filter by 'yaer'; did you mean year\? \(known: lang, modality, source"),
         ({"modality": "picture"}, "unknown modality 'picture'"),
         ({"lang": []}, "'lang' needs a value"),
         ({"year": None}, "'year' needs a value"),
@@ -350,9 +340,7 @@ def test_full_text_moves_only_documents_in_the_language_of_the_query(case: Any) 
     spoken = {item.id: item.lang for item in items}
     index = case.create()
     index.add(items, case.encoder())
-    dense, _, hybrid = (
-        [hit.id for hit in index.search(QUERIES[:1], 100, mode=mode)["words"]] for mode in MODES
-    )
+    dense, _, hybrid = ([hit.id for hit in index.search(QUERIES[:1], 100, mode=mode)["words"]] for mode in MODES)
     assert [spoken[doc] for doc in hybrid] == [spoken[doc] for doc in dense]
     assert [doc for doc in hybrid if spoken[doc] != "eng"] == [doc for doc in dense if spoken[doc] != "eng"]
     assert hybrid != dense
@@ -379,10 +367,7 @@ def test_several_spaces_are_fused(name: str) -> None:
     """A text-only and a text-image space: photos are found by the one that sees them, texts by both."""
     case = CASES[name]
     index = case.create()
-    texts, both = (
-        case.encoder(name="fake:texts", modalities=("text",), dim=16),
-        case.encoder(name="fake:both"),
-    )
+    texts, both = (case.encoder(name="fake:texts", modalities=("text",), dim=16), case.encoder(name="fake:both"))
     items = collection()
     assert index.add(items, [texts, both]) == 730
     assert (texts.encoded, both.encoded) == (700, 730)

@@ -84,10 +84,7 @@ def test_full_text_searches_for_the_words_of_all_probes(case: Any) -> None:
     joined = Item("q", "w1 w2\nw3 w4 w5 w6\nw7")  # of two languages, so of none
     assert found.hits == index.search([joined], ALL, mode="lexical").hits
     english = index.search(probing(PROBES[::2]), ALL, mode="lexical")
-    assert (
-        english.hits
-        == index.search([replace(joined, text="w1 w2\nw7", lang="eng")], ALL, mode="lexical").hits
-    )
+    assert english.hits == index.search([replace(joined, text="w1 w2\nw7", lang="eng")], ALL, mode="lexical").hits
     # A probe without a language has that of its query.
     plain = tuple((replace(item, lang=None), role) for item, role in PROBES[::2])
     assert index.search(probing(plain), ALL, mode="lexical").hits == english.hits

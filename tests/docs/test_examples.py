@@ -19,11 +19,7 @@ from crosslens.systems.system import System
 from .pages import NOT_RUN, PAGES, Block, name_page, read_blocks, read_commands
 
 BLOCKS = {name_page(page): read_blocks(page) for page in PAGES}
-EXAMPLES = [
-    name
-    for name, blocks in BLOCKS.items()
-    if any(block.language == "python" or block.run for block in blocks)
-]
+EXAMPLES = [name for name, blocks in BLOCKS.items() if any(block.language == "python" or block.run for block in blocks)]
 COMMANDS = [
     pytest.param(arguments, block.run, id=f"{name}:{block.line}:{arguments[0]}-{number}")
     for name, blocks in BLOCKS.items()
@@ -59,10 +55,7 @@ def media():
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_examples_of_a_page_run(page, folder, media, tiny_judge, crosslens):
     names: dict[str, object] = {}
-    small = {
-        "offline:gemma": f"hf:{tiny_judge}",
-        '"default"': f'"likelihood@hf:{tiny_judge}?depth=20&alpha=0.5"',
-    }
+    small = {"offline:gemma": f"hf:{tiny_judge}", '"default"': f'"likelihood@hf:{tiny_judge}?depth=20&alpha=0.5"'}
     for block in BLOCKS[page]:
         text = block.text
         for slow, tiny in small.items():

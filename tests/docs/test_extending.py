@@ -23,9 +23,7 @@ def test_a_sorter_of_twelve_lines_sorts_with_a_real_judge(example):
     lines = text[text.index("def quicksort") :].split("\n\n\n")[0].splitlines()
     assert len(lines) <= 12
     texts = [f"The cat sleeps {n} hours a day." for n in range(9)]
-    hits = rank(
-        "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], names["stage"]
-    )
+    hits = rank("how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], names["stage"])
     assert sorted(hit.id for hit in hits) == [f"d{n}" for n in range(9)]
     assert len({hit.score for hit in hits}) == 9
 

@@ -89,9 +89,7 @@ def test_every_file_of_measurements_is_shown_and_says_how_it_came_to_be():
         assert record["tables"], name
         script = record["command"].split()[1]
         assert (ROOT / script).is_file(), name
-        assert all(
-            len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"]
-        ), name
+        assert all(len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"]), name
 
 
 def test_every_public_name_is_described_once():
@@ -105,19 +103,12 @@ def test_every_public_name_is_described_once():
 
 def test_every_extra_is_described():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    table = (
-        (ROOT / "docs/getting-started.md").read_text("utf-8").partition("### Extras")[2].partition("\n#")[0]
-    )
-    assert (
-        set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
-        == extras.keys()
-    )
+    table = (ROOT / "docs/getting-started.md").read_text("utf-8").partition("### Extras")[2].partition("\n#")[0]
+    assert set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))) == extras.keys()
 
 
 def test_the_layers_of_the_design_are_those_that_are_kept():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     kept = [layer for layer in contracts[0]["layers"] if not layer.startswith("(")]
     block = next(each for each in read_blocks(ROOT / "docs/design.md") if "commands/" in each.text)
     shown = [re.split(r"\W", line)[0] for line in block.text.splitlines()]

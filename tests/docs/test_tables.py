@@ -68,18 +68,12 @@ def test_options_of_stages():
         for name in list_codes(row[0]):
             if name in STAGES and not STAGES[name].model:
                 assert set(list_codes(row[2])) >= known_options(STAGES[name].read).keys(), name
-    shown = {
-        name.partition("@")[0] for row in read_table("experiments.md", "stage") for name in list_codes(row[0])
-    }
+    shown = {name.partition("@")[0] for row in read_table("experiments.md", "stage") for name in list_codes(row[0])}
     assert STAGES.keys() <= shown
 
 
 def test_functions_of_lines():
-    shown = {
-        code.partition("(")[0]
-        for row in read_table("experiments.md", "operator")
-        for code in list_codes(row[0])
-    }
+    shown = {code.partition("(")[0] for row in read_table("experiments.md", "operator") for code in list_codes(row[0])}
     assert FUNCTIONS.keys() <= shown
 
 

@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from crosslens.errors import InputError
-from crosslens.evaluation.agreement import (
-    Agreement,
-    compare_grades,
-    compare_systems,
-    format_agreement,
-    kappa,
-    tau_ap,
-)
+from crosslens.evaluation.agreement import Agreement, compare_grades, compare_systems, format_agreement, kappa, tau_ap
 from crosslens.items import Item
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
@@ -108,10 +101,7 @@ def test_tau_ap_punishes_a_swap_at_the_top_more_than_one_at_the_bottom():
 
 
 def run(**rankings: str) -> Run:
-    hits = {
-        query: tuple(Hit(doc, -float(rank)) for rank, doc in enumerate(docs))
-        for query, docs in rankings.items()
-    }
+    hits = {query: tuple(Hit(doc, -float(rank)) for rank, doc in enumerate(docs)) for query, docs in rankings.items()}
     return Run(tuple(Item(query) for query in rankings), hits)
 
 

@@ -84,16 +84,12 @@ def folder(tmp_path) -> Path:
     """A collection of 5 topics and 12 documents on disk, with human grades 0/1/3 and languages in column 2."""
     where = tmp_path / "news"
     where.mkdir()
-    docs = [
-        {"id": f"d{d}", "text": text(d), **({"lang": LANGS[d % 3]} if d != 11 else {})} for d in range(12)
-    ]
+    docs = [{"id": f"d{d}", "text": text(d), **({"lang": LANGS[d % 3]} if d != 11 else {})} for d in range(12)]
     topics = [{"id": f"q{q}", "text": f"question {q}", "lang": "eng" if q != 4 else "deu"} for q in range(5)]
     (where / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in docs))
     (where / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in topics))
     lines = [
-        f"q{q} {'0' if d == 11 else LANGS[d % 3]} d{d} {(0, 1, 3, 3)[grade(q, d)]}"
-        for q in range(5)
-        for d in range(10)
+        f"q{q} {'0' if d == 11 else LANGS[d % 3]} d{d} {(0, 1, 3, 3)[grade(q, d)]}" for q in range(5) for d in range(10)
     ]
     (where / "qrels.txt").write_text("\n".join(lines) + "\n")
     return where
@@ -101,9 +97,7 @@ def folder(tmp_path) -> Path:
 
 def trec(path: Path, ranking, queries=range(5)) -> Path:
     """A run that ranks each query's documents as `ranking(q)` says."""
-    path.write_text(
-        "".join(f"q{q} Q0 d{d} {n} {100 - n} x\n" for q in queries for n, d in enumerate(ranking(q), 1))
-    )
+    path.write_text("".join(f"q{q} Q0 d{d} {n} {100 - n} x\n" for q in queries for n, d in enumerate(ranking(q), 1)))
     return path
 
 
@@ -181,11 +175,7 @@ def test_a_journal_serves_only_the_same_judge_prompt_and_content(tmp_path):
         (Knowing(TRUTH), other, one),
         (Knowing(TRUTH), PROMPT, [(query, Item("d0", text(1), lang="zho"))]),
         (Knowing(TRUTH), PROMPT, [(query, Item("d0", text(0), lang="fas"))]),
-        (
-            Knowing(TRUTH),
-            PROMPT,
-            [(Item("q0", "question 0", lang="eng", meta={"instruction": "be strict"}), document)],
-        ),
+        (Knowing(TRUTH), PROMPT, [(Item("q0", "question 0", lang="eng", meta={"instruction": "be strict"}), document)]),
     ):
         assert Assessor(judge, prompt)(asked, journal=journal).resumed == 0
         assert len(judge.asked) == 1
@@ -270,21 +260,14 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path):
     refused("unknown measure 'nDGC@20'; did you mean nDCG@20", runs=[good], measure="nDGC@20")
     refused("did you mean skip", runs=[good], unseen="skipp")
     refused("given twice", runs=[good, good])
-    refused(
-        "documents are not in the collection news: d70, d71",
-        runs=[trec(tmp_path / "far", lambda q: [1, 70, 71])],
-    )
+    refused("documents are not in the collection news: d70, d71", runs=[trec(tmp_path / "far", lambda q: [1, 70, 71])])
     strange = trec(tmp_path / "strange", lambda q: [1], queries=[1, 7, 8])
     refused("the runs have topics that are not in the collection news: q7, q8", runs=[strange])
     english = trec(tmp_path / "english", lambda q: [1], queries=[1, 2])
-    refused(
-        "the runs have topics that are not in the collection news in deu: q1, q2", runs=[english], lang="de"
-    )
+    refused("the runs have topics that are not in the collection news in deu: q1, q2", runs=[english], lang="de")
     (tmp_path / "human").write_text("q9 0 d1 3\n")
     refused(
-        "have no topic in common: the runs have q0, q1.* the qrels have q9",
-        runs=[good],
-        qrels=str(tmp_path / "human"),
+        "have no topic in common: the runs have q0, q1.* the qrels have q9", runs=[good], qrels=str(tmp_path / "human")
     )
     refused("human judges topics that are not in the collection news: q9", qrels=str(tmp_path / "human"))
     (tmp_path / "empty").write_text("")
@@ -318,17 +301,9 @@ def knowing(monkeypatch, tmp_path):
     prompt.write_text(GRADED)
 
     def factory(
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        noise: int = 0,
-        dies: int = -1,
+        checkpoint: str, *, device: str = "auto", trust_remote_code: bool = False, noise: int = 0, dies: int = -1
     ):
-        truth = {
-            pair: (known + noise) % 4 if n % 3 == 0 else known
-            for n, (pair, known) in enumerate(TRUTH.items())
-        }
+        truth = {pair: (known + noise) % 4 if n % 3 == 0 else known for n, (pair, known) in enumerate(TRUTH.items())}
         if checkpoint == "mute":
             truth = dict.fromkeys(truth)
         return Knowing(truth, None if dies < 0 else dies)
@@ -342,18 +317,7 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     plain = trec(tmp_path / "plain.trec", lambda q: range(12))
     worst = trec(tmp_path / "worst.trec", lambda q: sorted(range(12), key=lambda d: grade(q, d)))
     out = tmp_path / "llm.qrels"
-    command = [
-        "judge",
-        folder,
-        "--judge",
-        f"{knowing}?noise=1",
-        "-o",
-        out,
-        "--depth",
-        11,
-        "--qrels",
-        "collection",
-    ]
+    command = ["judge", folder, "--judge", f"{knowing}?noise=1", "-o", out, "--depth", 11, "--qrels", "collection"]
     for run in (perfect, plain, worst):
         command += ["--run", run]
     status, printed, err = crosslens(*command, "-m", "nDCG@5", "--json")
@@ -363,9 +327,7 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     assert sum(map(len, grades.values())) == report["judged"] == 60
     assert langs == {f"d{d}": LANGS[d % 3] for d in range(11)}  # d11 has no language: 0
     expected = {pair: (g + 1) % 4 if n % 3 == 0 else g for n, (pair, g) in enumerate(TRUTH.items())}
-    assert all(
-        grades[f"q{q}"][f"d{d}"] == expected[f"question {q}", text(d)] for q in range(5) for d in range(12)
-    )
+    assert all(grades[f"q{q}"][f"d{d}"] == expected[f"question {q}", text(d)] for q in range(5) for d in range(12))
     whole = report["agreement"]["all"]
     assert (whole["pairs"], whole["lacking"], whole["extra"]) == (50, 0, 10)
     human = [(0, 1, 3, 3)[grade(q, d)] for q in range(5) for d in range(10)]
@@ -392,9 +354,7 @@ def test_the_command_writes_qrels_and_reports_agreement(crosslens, knowing, fold
     assert table["all"][5] == f"{whole['kappa']:.3f}"
 
 
-def test_the_command_without_runs_judges_the_same_pairs_and_says_what_is_missing(
-    crosslens, knowing, folder, tmp_path
-):
+def test_the_command_without_runs_judges_the_same_pairs_and_says_what_is_missing(crosslens, knowing, folder, tmp_path):
     out = tmp_path / "again"
     status, printed, err = crosslens(
         "judge", folder, "--judge", knowing, "-o", out, "--qrels", folder / "qrels.txt", "--json"
@@ -455,9 +415,7 @@ def test_a_real_model_judges(crosslens, folder, tmp_path, tiny_judge):
     (tmp_path / "graded.toml").write_text(GRADED)
     spec = f"{tmp_path / 'graded.toml'}@hf:{tiny_judge}?dtype=float32"
     out = tmp_path / "out"
-    status, printed, err = crosslens(
-        "judge", folder, "-o", out, "--qrels", "collection", "--judge", spec, "--json"
-    )
+    status, printed, err = crosslens("judge", folder, "-o", out, "--qrels", "collection", "--judge", spec, "--json")
     assert status == 0, err
     report = json.loads(printed)
     assert report["judged"] == 50

@@ -56,10 +56,7 @@ def test_means_per_document_language(run_of):
 
 
 def test_a_run_deeper_than_the_tracks_take_is_named(grades, good):
-    hits = {
-        "1": [(f"d{i}", -float(i)) for i in range(1001)],
-        "2": [(f"d{i}", -float(i)) for i in range(1000)],
-    }
+    hits = {"1": [(f"d{i}", -float(i)) for i in range(1001)], "2": [(f"d{i}", -float(i)) for i in range(1000)]}
     table = evaluate({"deep": Run.of([Item("1"), Item("2")]).ranking(hits)}, {"1": {"d1000": 1}, "2": {"d0": 1}},
                      ["R@1000", "AP"])  # fmt: skip
     assert table.deep == {"deep": ("1",)}
@@ -121,10 +118,7 @@ def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
         ({"test": "u"}, "unknown test 'u'"),
         ({"correction": "hom"}, "unknown correction 'hom'; did you mean holm?"),
         ({"interval": 95.0}, "an interval of confidence 95.0: between 0 and 1"),
-        (
-            {"qrels": {"x9": {"a": 1}}},
-            "no query in common: the run has 1, 2, 3, ... (4 in all), the qrels have x9",
-        ),
+        ({"qrels": {"x9": {"a": 1}}}, "no query in common: the run has 1, 2, 3, ... (4 in all), the qrels have x9"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(arguments, message, grades, good):
@@ -144,9 +138,7 @@ def test_files_and_the_language_in_column_2(tmp_path, good, poor):
                            per_language=True, baseline=0)  # fmt: skip
     assert table.systems == (str(tmp_path / "good.trec"), str(tmp_path / "other" / "good.trec"))
     assert table.groups == ("all", "zho")
-    assert (
-        table.mean(table.systems[0], "RR", "zho") == 1
-    )  # the Persian document above it is not of this ranking
+    assert table.mean(table.systems[0], "RR", "zho") == 1  # the Persian document above it is not of this ranking
     one = evaluate_files(qrels, [tmp_path / "good.trec"])
     assert one.systems == ("good",)
     assert one.measures == MEASURES

@@ -35,17 +35,7 @@ CWL = {
 
 @pytest.fixture(scope="module")
 def golden() -> Table:
-    measures = [
-        *MEASURES,
-        "nDCG@10",
-        "RR",
-        "P@5",
-        "Judged@10",
-        "AP(rel=3)",
-        "NumRel",
-        "RBP(rel=1,p=0.5)",
-        "R@5",
-    ]
+    measures = [*MEASURES, "nDCG@10", "RR", "P@5", "Judged@10", "AP(rel=3)", "NumRel", "RBP(rel=1,p=0.5)", "R@5"]
     return evaluate({"golden": Run.from_trec(RUN)}, read_qrels(QRELS)[0], measures)
 
 
@@ -104,18 +94,14 @@ def test_golden_equals_pytrec_eval_and_cwl_eval(golden):
     for ours, name in names.items():
         for query, found in theirs.items():
             assert table.values["golden"][ours][query] == pytest.approx(found[name], abs=1e-6), (ours, query)
-        assert table.mean("golden", ours) == pytest.approx(
-            sum(f[name] for f in theirs.values()) / 7, abs=1e-6
-        )
+        assert table.mean("golden", ours) == pytest.approx(sum(f[name] for f in theirs.values()) / 7, abs=1e-6)
     assert golden.values["golden"]["RBP(rel=1)"] == pytest.approx(CWL)
     assert golden.mean("golden", "RBP(rel=1)") == pytest.approx(0.19901215716985135)
 
 
 def test_a_measure_may_go_by_another_name(golden):
     table = evaluate(
-        {"golden": Run.from_trec(RUN)},
-        read_qrels(QRELS)[0],
-        ["MAP", "MRR", "Recall@100", ir_measures.nDCG @ 20],
+        {"golden": Run.from_trec(RUN)}, read_qrels(QRELS)[0], ["MAP", "MRR", "Recall@100", ir_measures.nDCG @ 20]
     )
     assert table.measures == ("AP", "RR", "R@100", "nDCG@20")
     assert table.mean("golden", "MAP") == table.mean("golden", "AP") == golden.mean("golden", "AP")
@@ -131,9 +117,7 @@ def test_a_query_without_hits_counts_as_zero_and_is_named(golden, run_of):
     assert with_more.mean("r", "RR") == 0.5
     assert with_more.unjudged == {"r": ("9",)}
     # Judged and other measures whose providers stumble over an empty ranking
-    empty = evaluate(
-        {"r": run_of({"1": ""})}, {"1": {"a": 1}}, ["Judged@10", "Judged", "nDCG@5", "RBP(rel=1)"]
-    )
+    empty = evaluate({"r": run_of({"1": ""})}, {"1": {"a": 1}}, ["Judged@10", "Judged", "nDCG@5", "RBP(rel=1)"])
     assert set(empty.means.values()) == {0.0}
 
 

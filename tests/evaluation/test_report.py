@@ -142,16 +142,10 @@ def test_the_page_has_every_number(page, results):
         for system in table.systems:
             for measure in table.measures:
                 mean = f"{table.mean(system, measure):.4f}"
-                assert any(
-                    row[0] == system and any(cell.startswith(mean) for cell in row[1:]) for row in rows
-                )
+                assert any(row[0] == system and any(cell.startswith(mean) for cell in row[1:]) for row in rows)
             found = table.comparison(system, "RR")
             if found is not None:
-                numbers = (
-                    f"{found.difference:+.4f}",
-                    contents.format_p(found.p),
-                    contents.format_p(found.corrected),
-                )
+                numbers = (f"{found.difference:+.4f}", contents.format_p(found.p), contents.format_p(found.corrected))
                 same = str(28 - found.better - found.worse)
                 assert (system, *numbers, str(found.better), str(found.worse), same) in rows
     assert (AWFUL, "2.8", "0.1000", "7", "1,000", "1,024", "1") in rows
@@ -217,9 +211,7 @@ def titles(drawn: str) -> list[str]:
         if "rotate" not in text.get("transform", ""):
             x, y = float(text.attrib["x"]), float(text.attrib["y"])
             long = svg.estimate_width(text.text or "")
-            anchor = next(
-                (a for a in ("middle", "end") if f"text-anchor: {a}" in text.attrib["style"]), "start"
-            )
+            anchor = next((a for a in ("middle", "end") if f"text-anchor: {a}" in text.attrib["style"]), "start")
             left = x - {"start": 0, "middle": long / 2, "end": long}[anchor]
             assert left >= -1, text.text
             assert left + long <= width + 1, text.text
@@ -394,19 +386,12 @@ def test_results_as_json(results):
 def test_without_matplotlib_nothing_but_the_plots_is_lacking(results, page, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
     write_report(results, tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "results.json",
-        "tables.md",
-        "tables.tex",
-        "report.html",
-    }
+    assert {file.name for file in tmp_path.iterdir()} == {"results.json", "tables.md", "tables.tex", "report.html"}
     bare = (tmp_path / "report.html").read_text("utf-8")
     assert "no plots: matplotlib is not installed; pip install &#39;crosslens[report]&#39;" in bare
     assert "<svg" not in bare
     assert Page(bare).cells == Page(page).cells
-    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == json.loads(
-        json.dumps(results.to_json())
-    )
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == json.loads(json.dumps(results.to_json()))
 
 
 def test_matplotlib_is_imported_for_a_plot_and_no_sooner():

@@ -35,9 +35,7 @@ def test_significance_is_scipys_with_holms_correction(systems, judged):
 
 def test_the_randomisation_test_agrees_and_is_repeatable_and_exact_when_small(systems, judged, run_of):
     t = evaluate(systems, judged, ["RR"], baseline="base")
-    first, second = (
-        evaluate(systems, judged, ["RR"], baseline="base", test="randomisation", seed=5) for _ in "ab"
-    )
+    first, second = (evaluate(systems, judged, ["RR"], baseline="base", test="randomisation", seed=5) for _ in "ab")
     assert first == second
     for name in ("better", "alike"):
         assert first.comparisons[name, "RR"].p == pytest.approx(t.comparisons[name, "RR"].p, abs=0.05)
@@ -53,9 +51,7 @@ def test_the_randomisation_test_agrees_and_is_repeatable_and_exact_when_small(sy
 
 @pytest.mark.parametrize("correction", ["holm", "bonferroni"])
 def test_every_group_is_tested_over_its_own_queries(correction, systems, judged, kinds):
-    table = evaluate(
-        systems, judged, ["RR", "P@1"], per="kind", queries=kinds, baseline="base", correction=correction
-    )
+    table = evaluate(systems, judged, ["RR", "P@1"], per="kind", queries=kinds, baseline="base", correction=correction)
     assert table.groups == ("all", "alone", "even", "odd")
     plain = evaluate(systems, judged, ["RR", "P@1"], baseline="base", correction=correction)
     assert table.comparisons == plain.comparisons  # groups change nothing over all queries
@@ -100,9 +96,7 @@ def test_document_languages_are_tested_on_their_own_rankings(run_of):
 
 
 def test_one_query_allows_no_test(run_of):
-    table = evaluate(
-        {"a": run_of({"1": "a"}), "b": run_of({"1": "ba"})}, {"1": {"a": 1}}, ["RR"], baseline="a"
-    )
+    table = evaluate({"a": run_of({"1": "a"}), "b": run_of({"1": "ba"})}, {"1": {"a": 1}}, ["RR"], baseline="a")
     assert math.isnan(table.comparisons["b", "RR"].p)
     assert not table.comparisons["b", "RR"].significant
     result = json.loads(json.dumps(table.to_json(), allow_nan=False))

@@ -22,18 +22,14 @@ def test_groups_are_marked_and_explained(systems, judged, kinds):
     assert ["†" in cell for cell in better.split("|")[2:-1]] == [True, False, True, True]
     assert "† per kind: tested over the queries of the group alone" in table.markdown()
     assert "one query allows no test: alone" in str(table)
-    marked = next(
-        line for line in table.latex().split("RR per kind")[1].splitlines() if line.startswith("better")
-    )
+    marked = next(line for line in table.latex().split("RR per kind")[1].splitlines() if line.startswith("better"))
     assert [r"$^\dagger$" in cell for cell in marked.split("&")[1:]] == [True, False, True, True]
     result = json.loads(json.dumps(table.to_json(), allow_nan=False))["systems"][2]["against_baseline"]["RR"]
     assert result["p"] == table.comparisons["better", "RR"].p
     assert set(result["groups"]) == {"alone", "even", "odd"}
     assert result["groups"]["odd"]["p"] == table.comparison("better", "RR", "odd").p
     assert result["groups"]["alone"]["p"] is result["groups"]["alone"]["corrected"] is None
-    without = evaluate(systems, judged, ["RR"], baseline="base").to_json()["systems"][2]["against_baseline"][
-        "RR"
-    ]
+    without = evaluate(systems, judged, ["RR"], baseline="base").to_json()["systems"][2]["against_baseline"]["RR"]
     assert "groups" not in without
     assert without["p"] == result["p"]
 

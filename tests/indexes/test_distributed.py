@@ -26,12 +26,7 @@ from PIL import Image
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'crosslens[dist]'")
 lance = pytest.importorskip("lance", reason="needs pylance: pip install 'crosslens[dist]'")
 
-WORDS = {
-    "eng": "The cat sleeps all day",
-    "fra": "Le chat dort",
-    "zho": "猫整天睡觉",
-    "rus": "Кошка спит весь день",
-}
+WORDS = {"eng": "The cat sleeps all day", "fra": "Le chat dort", "zho": "猫整天睡觉", "rus": "Кошка спит весь день"}
 
 
 def documents(count: int) -> list[Item]:
@@ -107,11 +102,7 @@ class TestCluster:
     def test_killed_in_the_middle_the_table_is_that_of_one_process(
         self, tmp_path: Path, cluster: Cluster, encoders: list[Encoder]
     ) -> None:
-        items = [
-            *documents(400),
-            Item("photo", image=picture(), lang="eng"),
-            Item("both", "A cat", picture()),
-        ]
+        items = [*documents(400), Item("photo", image=picture(), lang="eng"), Item("both", "A cat", picture())]
         alone = create_index(tmp_path / "alone")
         alone.add(items, encoders)
         index = create_index(tmp_path / "index")
@@ -171,9 +162,7 @@ class TestCluster:
         indexes[1].add(items, encoders)
         same(*(each.passages for each in indexes))
 
-    def test_an_item_that_a_worker_refuses_is_named_in_one_line(
-        self, tmp_path: Path, cluster: Cluster
-    ) -> None:
+    def test_an_item_that_a_worker_refuses_is_named_in_one_line(self, tmp_path: Path, cluster: Cluster) -> None:
         items = [*documents(20), Item("broken", image=b"no picture")]
         index = create_index(tmp_path / "index")
         with pytest.raises(InputError, match="broken") as error:
@@ -199,11 +188,7 @@ class TestCluster:
             pass
 
     def test_from_the_command_line(
-        self,
-        crosslens: Callable[..., tuple[int, str, str]],
-        tmp_path: Path,
-        tiny_encoder: Path,
-        ray_here: None,
+        self, crosslens: Callable[..., tuple[int, str, str]], tmp_path: Path, tiny_encoder: Path, ray_here: None
     ) -> None:
         (tmp_path / "docs.jsonl").write_text(
             "".join(json.dumps({"id": f"d{n}", "text": f"{WORDS['eng']} {n}"}) + "\n" for n in range(40))

@@ -42,9 +42,7 @@ def documents(count: int = 3000) -> list[Item]:
 def contents(path: Path) -> list[dict]:
     """All that is stored, vectors as encoded and corrected included, by id."""
     tables = (lancedb.connect(path).open_table(name) for name in ("documents", "corrected"))
-    return [
-        row for table in tables for row in sorted(table.to_arrow().to_pylist(), key=lambda row: row["id"])
-    ]
+    return [row for table in tables for row in sorted(table.to_arrow().to_pylist(), key=lambda row: row["id"])]
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -199,12 +197,7 @@ def test_progress_counts_stored_items_too() -> None:
     index.add(documents(600), Cheap())
     seen: list[int] = []
     index.add(documents(1100), Cheap(), progress=seen.append)
-    assert seen == [
-        512,
-        601,
-        1024,
-        1100,
-    ]  # the first that is new goes alone, and tells how fast the encoder is
+    assert seen == [512, 601, 1024, 1100]  # the first that is new goes alone, and tells how fast the encoder is
 
 
 if __name__ == "__main__":

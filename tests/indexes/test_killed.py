@@ -119,8 +119,7 @@ def test_a_kill_at_any_moment_loses_a_window_at_most(tmp_path: Path, tiny_encode
     [space] = killed.card.spaces
     for corrected in (False, True):
         ids, vectors = zip(
-            *(table(index.storage.tables.blocks(space, corrected)) for index in (killed, whole)),
-            strict=True,
+            *(table(index.storage.tables.blocks(space, corrected)) for index in (killed, whole)), strict=True
         )
         assert ids[0] == ids[1]
         np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-3)  # float16

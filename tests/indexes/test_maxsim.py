@@ -33,9 +33,7 @@ class Words:
         for item in items:
             self.encoded.append(item.id)
             words = (item.text or "").split()
-            yield Multi(
-                [item.id], [np.stack([self.direction(word, place) for place, word in enumerate(words)])]
-            )
+            yield Multi([item.id], [np.stack([self.direction(word, place) for place, word in enumerate(words)])])
 
     def direction(self, word: str, place: int) -> np.ndarray:
         seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
@@ -56,11 +54,7 @@ def collection(count: int) -> list[Item]:
     ]
 
 
-QUERIES = [
-    Item("long", "w1 w2 w3 w4 w5 w6 w7 w8", lang="eng"),
-    Item("one", "w17", lang="zho"),
-    Item("two", "w8 w90"),
-]
+QUERIES = [Item("long", "w1 w2 w3 w4 w5 w6 w7 w8", lang="eng"), Item("one", "w17", lang="zho"), Item("two", "w8 w90")]
 
 
 def matrices(encoder: Encoder, items: Iterable[Item], role: Role = "document") -> list[np.ndarray]:
@@ -79,9 +73,7 @@ def test_maxsim_equals_a_loop_whatever_the_block(block: int | None, monkeypatch:
     monkeypatch.setattr(maxsim, "QUERY_TOKENS", 10)
     random = np.random.default_rng(0)
     queries = [random.standard_normal((count, 5)).astype(np.float32) for count in (3, 1, 12, 4, 6)]
-    documents = [
-        random.standard_normal((count, 5)).astype(np.float16) for count in (7, 1, 40, 2, 2, 19, 1, 8)
-    ]
+    documents = [random.standard_normal((count, 5)).astype(np.float16) for count in (7, 1, 40, 2, 2, 19, 1, 8)]
     scores = maxsim.score_maxsim(queries, TokenVectors.of(documents), "cpu", block)
     loop = [[looped(query, document.astype(np.float32)) for document in documents] for query in queries]
     np.testing.assert_allclose(scores, loop, rtol=1e-5, atol=1e-5)
@@ -126,9 +118,7 @@ def test_the_stage_reorders_candidates_by_maxsim(monkeypatch: pytest.MonkeyPatch
     run = MaxSim(encoder, depth=25)(first(items, 32))
     documents = matrices(Words(), items[:25])
     for query, vectors in zip(QUERIES, matrices(Words(), QUERIES, "query"), strict=True):
-        scores = {
-            item.id: looped(vectors, document) for item, document in zip(items[:25], documents, strict=True)
-        }
+        scores = {item.id: looped(vectors, document) for item, document in zip(items[:25], documents, strict=True)}
         assert dict(run[query.id][:25]) == pytest.approx(scores, abs=1e-4)
         assert [hit.id for hit in run[query.id][25:]] == [item.id for item in items[25:32]]
     # Each document is encoded once, although three queries hold it.

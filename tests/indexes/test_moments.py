@@ -119,9 +119,7 @@ def test_the_input_is_left_alone_and_blocks_do_not_matter(moments: Moments) -> N
     np.testing.assert_allclose(corrected, moments.correct(VECTORS, LANGS, KINDS), atol=1e-6)
     for flag in (True, False):
         for one, two in zip(
-            moments.background(corrected[:5], TEXT, flag),
-            other.background(corrected[:5], TEXT, flag),
-            strict=True,
+            moments.background(corrected[:5], TEXT, flag), other.background(corrected[:5], TEXT, flag), strict=True
         ):
             np.testing.assert_allclose(one, two, atol=1e-6)
     np.testing.assert_array_equal(VECTORS, before)
@@ -133,9 +131,7 @@ def test_a_language_with_few_documents_is_drawn_to_the_mean_of_all_texts(moments
     expected = (3 * own + moments.kappa * everything) / (3 + moments.kappa)
     np.testing.assert_allclose(moments.document_mean("swa", TEXT), expected, atol=1e-6)
     # A large language keeps its own mean.
-    np.testing.assert_allclose(
-        moments.document_mean("eng", TEXT), VECTORS[rows("eng", TEXT)].mean(axis=0), atol=0.01
-    )
+    np.testing.assert_allclose(moments.document_mean("eng", TEXT), VECTORS[rows("eng", TEXT)].mean(axis=0), atol=0.01)
 
 
 @pytest.mark.parametrize("lang", [None, "tlh"])
@@ -236,9 +232,7 @@ def test_save_and_load(moments: Moments, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.correct(VECTORS, LANGS, KINDS), corrected)
     for kind in (TEXT, IMAGE, BOTH):
         for one, two in zip(
-            loaded.background(corrected[:5], kind, True),
-            moments.background(corrected[:5], kind, True),
-            strict=True,
+            loaded.background(corrected[:5], kind, True), moments.background(corrected[:5], kind, True), strict=True
         ):
             np.testing.assert_array_equal(one, two)
 

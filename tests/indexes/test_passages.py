@@ -182,9 +182,7 @@ def test_passages_themselves_are_a_run_that_becomes_documents() -> None:
     assert run.docs is index
     for query in QUERIES:
         few = index.search([query], len(run[query.id]), correct=False)
-        assert [hit.score for hit in run[query.id]] == pytest.approx(
-            [hit.score for hit in few[query.id]], abs=2e-3
-        )
+        assert [hit.score for hit in run[query.id]] == pytest.approx([hit.score for hit in few[query.id]], abs=2e-3)
     with pytest.raises(InputError, match="'d1' is not the id of a passage"):
         take_best([Hit("d1", 1.0)])
 
@@ -195,12 +193,7 @@ def test_passages_themselves_are_a_run_that_becomes_documents() -> None:
 def test_documents_come_back_whole(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"not opened")
     items = [
-        Item(
-            "a#0",
-            "one two  three\n\n\nfour five six seven eight nine ten ",
-            lang="eng",
-            meta={"title": "one"},
-        ),
+        Item("a#0", "one two  three\n\n\nfour five six seven eight nine ten ", lang="eng", meta={"title": "one"}),
         Item("b'; --", "Cafe\u0301 👩‍👩‍👧 x " * 9, tmp_path / "cat.png", "fra", {"deep": {"x": [1, None]}}),
         Item("c", image=b"bytes"),
         Item("d", "  short ", meta={"n": 1}),
@@ -289,9 +282,7 @@ def test_a_changed_document_leaves_no_stale_passage(kind: str) -> None:
     assert len(index.passages) == before - -(-(parts - WINDOWS.window) // WINDOWS.stride)
     assert index.get([long.id]) == [shorter]
     run = index.search([Item("q", long.text, lang=long.lang)], 500, exact=True, correct=False)
-    vectors = [
-        next(encoder.encode([Item("", text)], "document")).vectors[0] for text in (long.text, shorter.text)
-    ]
+    vectors = [next(encoder.encode([Item("", text)], "document")).vectors[0] for text in (long.text, shorter.text)]
     assert dict(run["q"])[long.id] == pytest.approx(float(vectors[0] @ vectors[1]), abs=2e-3)
     passages = index.passages.search([Item("q", long.text, lang=long.lang)], before, exact=True)["q"]
     assert [hit.id for hit in passages if hit.id.startswith(f"{long.id}#")] == [f"{long.id}#0"]
@@ -342,9 +333,7 @@ def test_windows_that_make_no_sense() -> None:
     ]:
         with pytest.raises(InputError, match=text):
             Windows(window, stride)
-    with pytest.raises(
-        InputError, match="a window of 21 tokens does not fit into fake:words: .* room for 20;"
-    ):
+    with pytest.raises(InputError, match="a window of 21 tokens does not fit into fake:words: .* room for 20;"):
         create_index("memory://", passages=Windows(21, 7)).add(collection(), Words())
 
 
@@ -372,9 +361,7 @@ def test_cards_from_before_there_were_passages_are_read(tmp_path: Path) -> None:
 
 def test_tokens_are_those_of_the_first_encoder_that_can_tell_and_stay_so(tmp_path: Path) -> None:
     mute, words, other = Mute("fake:mute", 8), Words(), Words("fake:other", 12)
-    with pytest.raises(
-        InputError, match=r"fake:mute cannot say where its own are: add an hf: encoder, or name one"
-    ):
+    with pytest.raises(InputError, match=r"fake:mute cannot say where its own are: add an hf: encoder, or name one"):
         create_index("memory://", passages=WINDOWS).add(collection(), mute)
     with pytest.raises(InputError, match="and none is given"):
         create_index("memory://", passages=WINDOWS).add(collection(), [])
@@ -390,10 +377,7 @@ def test_tokens_are_those_of_the_first_encoder_that_can_tell_and_stay_so(tmp_pat
 def test_an_index_without_vectors_counts_the_tokens_of_an_encoder_that_is_named(tiny_encoder: Path) -> None:
     named = Windows(20, 10, f"hf:{tiny_encoder}?pooling=mean")
     index = create_index("memory://", passages=named, device="cpu")
-    items = [
-        Item("long", "The cat sleeps all day. " * 9 + "It hunts rabbits at night.", lang="eng"),
-        Item("b", "猫"),
-    ]
+    items = [Item("long", "The cat sleeps all day. " * 9 + "It hunts rabbits at night.", lang="eng"), Item("b", "猫")]
     assert index.add(items) == 2
     assert isinstance(index, PassageIndex)
     assert len(index.passages) > 4
@@ -401,18 +385,11 @@ def test_an_index_without_vectors_counts_the_tokens_of_an_encoder_that_is_named(
     assert index.get(["long"]) == items[:1]
 
 
-def test_the_command_line_indexes_and_searches_passages(
-    crosslens, tmp_path: Path, tiny_encoder: Path
-) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_line_indexes_and_searches_passages(crosslens, tmp_path: Path, tiny_encoder: Path) -> None:  # type: ignore[no-untyped-def]
     spec = f"hf:{tiny_encoder}?pooling=mean&dtype=float32"
     (source := tmp_path / "collection").mkdir()
     docs = [
-        {
-            "id": "long",
-            "lang": "eng",
-            "title": "Cats",
-            "text": "The cat sleeps all day. " * 30 + "Then zebras came.",
-        },
+        {"id": "long", "lang": "eng", "title": "Cats", "text": "The cat sleeps all day. " * 30 + "Then zebras came."},
         {"id": "short", "lang": "fra", "text": "Le chat dort toute la journée."},
     ]
     (source / "docs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in docs))
@@ -448,9 +425,7 @@ def test_the_command_line_indexes_and_searches_passages(
         )
         assert status == 0
         assert "long" in {hit["id"] for hit in json.loads(out)["hits"]}
-    status, _, err = crosslens(
-        "run", tmp_path / "index", source, "-o", tmp_path / "run.trec", "--device", "cpu"
-    )
+    status, _, err = crosslens("run", tmp_path / "index", source, "-o", tmp_path / "run.trec", "--device", "cpu")
     assert status == 0, err
     assert {line.split()[2] for line in (tmp_path / "run.trec").read_text().splitlines()} <= {"long", "short"}
     plain = crosslens("index", source, tmp_path / "plain", *settings_, "--passages")

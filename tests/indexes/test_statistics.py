@@ -125,13 +125,9 @@ def test_openings_are_encoded_once(tmp_path: Path) -> None:
     more = [*documents(30), Item("new", "another text", lang="zho")]
     grown = create_index(tmp_path / "index")
     assert grown.add(more, Asked()) == 1
-    assert sorted(asked) == sorted(
-        item.text or "" for item in more if item.lang == "zho"
-    )  # the others are known
+    assert sorted(asked) == sorted(item.text or "" for item in more if item.lang == "zho")  # the others are known
     whole = create_index("memory://")
     whole.add(more, Asked())
     for lang in ("eng", "zho", "fas"):
-        mine, theirs = (
-            each.statistics.get(each.card.spaces[0]).query_mean(lang, "text") for each in (grown, whole)
-        )
+        mine, theirs = (each.statistics.get(each.card.spaces[0]).query_mean(lang, "text") for each in (grown, whole))
         np.testing.assert_array_equal(mine, theirs)

@@ -86,9 +86,7 @@ def ids(index: object, query: Item, **settings: object) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["lance", "flat", "passages"])
-def test_a_modality_from_outside_is_indexed_searched_and_resumed(
-    kind: str, items: list[Item], tmp_path: Path
-) -> None:
+def test_a_modality_from_outside_is_indexed_searched_and_resumed(kind: str, items: list[Item], tmp_path: Path) -> None:
     windows = Windows(3, 2) if kind == "passages" else None
     settings = {"kind": "lance" if windows else kind, "passages": windows}
     index = create_index(tmp_path / "index", **settings)  # type: ignore[arg-type]
@@ -131,10 +129,7 @@ def test_spaces_that_read_less_than_there_is_are_fused(items: list[Item]) -> Non
     stored = [*items, Item("seen", "a picture of do", image=b"not opened")]
     assert index.add(stored, [tones, both]) == 126
     assert set(tones.encoded) == {item.id for item in items if item.media}
-    assert [space.counts for space in index.card.spaces] == [
-        {"tone": 84},
-        {"tone": 43, "text": 42, "text+tone": 41},
-    ]
+    assert [space.counts for space in index.card.spaces] == [{"tone": 84}, {"tone": 43, "text": 42, "text+tone": 41}]
     heard = Item("q", media={"tone": NOTES["re"]})
     assert ids(index, heard)[0] == "re"
     # What is text to this space is text+image in the index, and found as text.
@@ -145,9 +140,7 @@ def test_spaces_that_read_less_than_there_is_are_fused(items: list[Item]) -> Non
 
 def test_a_tone_in_memory_is_stored_as_bytes() -> None:
     index = create_index("memory://", lexical=False)
-    index.add(
-        [Item("a", media={"tone": io.BytesIO(NOTES["do"])}), Item("b", media={"tone": NOTES["re"]})], Heard()
-    )
+    index.add([Item("a", media={"tone": io.BytesIO(NOTES["do"])}), Item("b", media={"tone": NOTES["re"]})], Heard())
     assert index.get(["a"])[0].media == {"tone": NOTES["do"]}
 
 
@@ -167,9 +160,7 @@ def test_an_index_of_a_modality_that_is_not_registered_says_so(items: list[Item]
     medium = Medium("tone", (".tone",), open_tone, bytes, bytes)
     unregister("tone")
     try:
-        with pytest.raises(
-            InputError, match=r"unknown modality, which .*index holds, 'tone' \(known: image\)"
-        ):
+        with pytest.raises(InputError, match=r"unknown modality, which .*index holds, 'tone' \(known: image\)"):
             open_index(tmp_path / "index").get(["do"])
     finally:
         register(medium)

@@ -51,8 +51,7 @@ def small(tmp_path: Path) -> Path:
                 for lang, text in words.items()
             ]  # fmt: skip
             out.write(
-                json.dumps({"topic_id": id, "languages_with_qrels": ["rus", "zho", "eng"], "topics": topics})
-                + "\n"
+                json.dumps({"topic_id": id, "languages_with_qrels": ["rus", "zho", "eng"], "topics": topics}) + "\n"
             )
     (where / "qrels.txt").write_text("1 0 r1 3\n1 0 z1 3\n1 0 e1 1\n2 0 r2 3\n2 0 z2 3\n3 0 e2 3\n3 0 r1 0\n")
     return where
@@ -79,9 +78,7 @@ SYSTEMS = {
 }
 
 
-def test_an_experiment_leaves_runs_manifests_measures_tables_and_a_report(
-    crosslens, tmp_path, small, tiny_encoder
-):
+def test_an_experiment_leaves_runs_manifests_measures_tables_and_a_report(crosslens, tmp_path, small, tiny_encoder):
     file = experiment(tmp_path, small, tiny_encoder, SYSTEMS, baseline="dense", interval=0.9)
     status, out, err = crosslens("experiment", file, "--json")
     assert status == 0, err
@@ -127,10 +124,7 @@ def test_a_rerun_computes_nothing_that_is_there_and_a_new_system_only_its_own(
     status, out, err = crosslens("experiment", file, "--json")
     assert status == 0, err
     first = json.loads(out)["collections"][0]
-    assert [len(each["reused"]) for each in first["systems"].values()] == [
-        0,
-        1,
-    ]  # the prefix is computed once
+    assert [len(each["reused"]) for each in first["systems"].values()] == [0, 1]  # the prefix is computed once
     assert first["systems"]["judged"]["cost"]["calls"] == 9
     run = (tmp_path / "experiment.results" / first["systems"]["judged"]["folder"] / "run.trec").read_bytes()
 
@@ -140,9 +134,7 @@ def test_a_rerun_computes_nothing_that_is_there_and_a_new_system_only_its_own(
     second = json.loads(out)["collections"][0]
     assert [len(each["reused"]) for each in second["systems"].values()] == [1, 2, 2]
     assert second["systems"]["judged"]["cost"] == first["systems"]["judged"]["cost"]
-    assert (
-        tmp_path / "experiment.results" / second["systems"]["judged"]["folder"] / "run.trec"
-    ).read_bytes() == run
+    assert (tmp_path / "experiment.results" / second["systems"]["judged"]["folder"] / "run.trec").read_bytes() == run
 
     # Another document in the collection: nothing of the old one is taken for it.
     with (small / "docs.jsonl").open("a") as more:
@@ -182,15 +174,11 @@ def test_other_versions_of_the_documents(crosslens, tmp_path, small, tiny_encode
     other = collection(tmp_path / "english", english)
     file = experiment(tmp_path, small, tiny_encoder, {"translated": "lexical?documents=english"})
     where = str(other / "docs.jsonl" if alone else other)
-    file.write_text(
-        file.read_text().replace("[systems]", f"[documents]\nenglish = {json.dumps(where)}\n[systems]")
-    )
+    file.write_text(file.read_text().replace("[systems]", f"[documents]\nenglish = {json.dumps(where)}\n[systems]"))
     status, out, err = crosslens("experiment", file, "--json")
     assert status == 0, err
     (system,) = json.loads(out)["collections"][0]["table"]["systems"]
-    assert (
-        system["means"]["R@5"]["zho"] == 1.0
-    )  # languages are those of the documents, not of the translations
+    assert system["means"]["R@5"]["zho"] == 1.0  # languages are those of the documents, not of the translations
     (other / "docs.jsonl").write_text('{"id": "r1", "text": "the cat"}\n{"id": "x9", "text": "none"}\n')
     status, _, err = crosslens("experiment", file)
     assert status == 2
@@ -199,9 +187,7 @@ def test_other_versions_of_the_documents(crosslens, tmp_path, small, tiny_encode
 
 def test_runs_of_others_and_translations_from_a_file(crosslens, tmp_path, small, tiny_encoder, tiny_judge):
     run = tmp_path / "theirs.trec"
-    run.write_text(
-        "".join(f"{topic} Q0 {doc} 1 {5 - n} x\n" for topic in "123" for n, doc in enumerate(TEXTS))
-    )
+    run.write_text("".join(f"{topic} Q0 {doc} 1 {5 - n} x\n" for topic in "123" for n, doc in enumerate(TEXTS)))
     words = tmp_path / "words.tsv"
     words.write_text("".join(f"{id}\t{of['rus']}\n" for id, of in WORDS.items()))
     systems = {

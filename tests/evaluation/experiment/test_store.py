@@ -84,8 +84,7 @@ class AddsProbes(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         probes = {
-            query.id: ((Item("d", "a hypothetical document"), "document"), (query, "query"))
-            for query in run.queries
+            query.id: ((Item("d", "a hypothetical document"), "document"), (query, "query")) for query in run.queries
         }
         return replace(run, probes=probes)
 

@@ -102,9 +102,7 @@ def test_faiss_flat_equals_flat(exact: Index, tmp_path: Path) -> None:
     assert recall.at == {10: 1.0, 100: 1.0}
     index = opened(path)
     for where in FILTERS:
-        assert ranking(index.search(QUERIES, 20, where=where)) == ranking(
-            exact.search(QUERIES, 20, where=where)
-        )
+        assert ranking(index.search(QUERIES, 20, where=where)) == ranking(exact.search(QUERIES, 20, where=where))
 
 
 # PQ without cells, NSG and "PQ8x4fs,RFlat": faiss has no filters for them.
@@ -163,9 +161,7 @@ def test_exact_passes_faiss_over(exact: Index, tmp_path: Path) -> None:
     assert ranking(index.search(QUERIES, 10)) != truth
     assert ranking(index.search(QUERIES, 10, exact=True)) == truth
     # Uncorrected queries to a multilingual index are not what was built.
-    assert ranking(index.search(QUERIES, 10, correct=False)) == ranking(
-        exact.search(QUERIES, 10, correct=False)
-    )
+    assert ranking(index.search(QUERIES, 10, correct=False)) == ranking(exact.search(QUERIES, 10, correct=False))
     assert index.build("none").kind == "flat"
     assert ranking(opened(path).search(QUERIES, 10)) == truth
     assert not list(path.glob("faiss-*"))

@@ -40,9 +40,7 @@ class Words:
         for item in items:
             self.encoded.append(item.id)
             words = (item.text or "").split()
-            yield Multi(
-                [item.id], [np.stack([self.direction(word, place) for place, word in enumerate(words)])]
-            )
+            yield Multi([item.id], [np.stack([self.direction(word, place) for place, word in enumerate(words)])])
 
     def direction(self, word: str, place: int) -> np.ndarray:
         seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
@@ -63,11 +61,7 @@ def collection(count: int) -> list[Item]:
     ]
 
 
-QUERIES = [
-    Item("long", "w1 w2 w3 w4 w5 w6 w7 w8", lang="eng"),
-    Item("one", "w17", lang="zho"),
-    Item("two", "w8 w90"),
-]
+QUERIES = [Item("long", "w1 w2 w3 w4 w5 w6 w7 w8", lang="eng"), Item("one", "w17", lang="zho"), Item("two", "w8 w90")]
 
 
 def matrices(encoder: Encoder, items: Iterable[Item], role: Role = "document") -> list[np.ndarray]:
@@ -86,9 +80,7 @@ def expected(items: list[Item], queries: list[Item], k: int) -> dict[str, list[t
     documents = [each.astype(np.float16).astype(np.float32) for each in matrices(Words(), items)]
     found = {}
     for query, vectors in zip(queries, matrices(Words(), queries, "query"), strict=True):
-        scores = [
-            (item.id, looped(vectors, document)) for item, document in zip(items, documents, strict=True)
-        ]
+        scores = [(item.id, looped(vectors, document)) for item, document in zip(items, documents, strict=True)]
         found[query.id] = sorted(scores, key=lambda hit: (-hit[1], hit[0]))[:k]
     return found
 
@@ -159,9 +151,7 @@ def test_items_that_the_encoder_does_not_read_have_no_vectors() -> None:
     assert {hit.id for hit in index.search([Item("x", image=b"not read")], 9)["x"]} == {"p", "q"}
 
 
-def test_an_approximate_index_proposes_and_maxsim_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_approximate_index_proposes_and_maxsim_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late, "QUERIES", 12)
     items = collection(300)
     index = filled(tmp_path / "index", items, lexical=False)
@@ -186,9 +176,7 @@ def test_an_approximate_index_proposes_and_maxsim_decides(
     narrow = again.search(QUERIES, 10, where={"lang": "zho"})
     assert all(int(hit.id[1:]) % 3 == 1 for _, hits in narrow for hit in hits)
     assert len(narrow["long"]) == 10
-    again.add(
-        [*items, Item("new", "w1 w2 w3 w4 w5 w6 w7 w8")], Words()
-    )  # the plan goes with the rows it was for
+    again.add([*items, Item("new", "w1 w2 w3 w4 w5 w6 w7 w8")], Words())  # the plan goes with the rows it was for
     assert again.card.spaces[0].ann is None
     assert again.search(QUERIES, 1)["long"][0].id == "new"
     again.build("none")

@@ -55,9 +55,7 @@ def collection(count: int = 700, langs: tuple[str, ...] = ("eng", "zho", "fas"))
     return [
         Item(
             f"d{number * 7919 % count}",
-            " ".join(
-                f"w{int(word)}" for word in random.exponential(40, 1 + number % 12).clip(max=VOCABULARY - 1)
-            ),
+            " ".join(f"w{int(word)}" for word in random.exponential(40, 1 + number % 12).clip(max=VOCABULARY - 1)),
             lang=langs[number % len(langs)],
             meta={"year": 2000 + number % 4},
         )
@@ -151,9 +149,7 @@ def test_changed_and_new_items_are_found(index: Index) -> None:
     assert index.add(changed, encoder) == encoder.encoded == 2
     everything = [changed[0] if item.id == changed[0].id else item for item in items] + changed[1:]
     expected = brute(everything, QUERIES, 50)
-    assert {
-        query: [tuple(hit) for hit in hits] for query, hits in index.search(QUERIES, 50).hits.items()
-    } == expected
+    assert {query: [tuple(hit) for hit in hits] for query, hits in index.search(QUERIES, 50).hits.items()} == expected
 
 
 def test_a_kill_loses_at_most_a_window(tmp_path: Path) -> None:
@@ -172,9 +168,7 @@ def test_a_kill_loses_at_most_a_window(tmp_path: Path) -> None:
     index = tests.create_index({str(tmp_path / "index")!r}, kind="sparse", lexical=False)
     index.add(tests.collection(1500), Killed())
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], env={**os.environ}, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env={**os.environ}, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     encoder = Counting()
     again = create_index(tmp_path / "index", kind="sparse", lexical=False)
@@ -199,10 +193,7 @@ def test_pictures_and_texts_without_terms_are_stored_and_no_hits(tmp_path: Path)
     assert [hit.id for hit in index.search([Item("q", "w1 w2")], 10)["q"]] == ["words", "picture"]
     assert index.search([Item("q", "w7")], 10)["q"] == ()
     assert [item.id for item in index.get(["silent", "picture"])] == ["silent", "picture"]
-    assert (
-        open_index(tmp_path / "index", encoders=Counting()).search([Item("q", "w1")], 10)["q"][0].id
-        == "words"
-    )
+    assert open_index(tmp_path / "index", encoders=Counting()).search([Item("q", "w1")], 10)["q"][0].id == "words"
 
 
 def test_negative_weights_are_not_stored(index: Index) -> None:

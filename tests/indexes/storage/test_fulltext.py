@@ -28,21 +28,13 @@ TEXTS = {
         "تمام شب در کوهستان باران شدیدی بارید.",
         "تیم آخرین مسابقه را برد و بازیکنان جشن گرفتند.",
     ],
-    "zho": [
-        "学生们在图书馆里阅读旧书。",
-        "山区整夜下着大雨。",
-        "球队赢得了最后一场比赛，球员们庆祝胜利。",
-    ],
+    "zho": ["学生们在图书馆里阅读旧书。", "山区整夜下着大雨。", "球队赢得了最后一场比赛，球员们庆祝胜利。"],
     "jpn": [
         "学生たちは図書館で古い本を読んでいます。",
         "一晩中、山では激しい雨が降った。",
         "チームは最後の試合に勝ち、選手たちは喜んだ。",
     ],
-    "tha": [
-        "นักเรียนกำลังอ่านหนังสือเก่าในห้องสมุด",
-        "ฝนตกหนักบนภูเขาตลอดทั้งคืน",
-        "ทีมชนะการแข่งขันนัดสุดท้ายและผู้เล่นฉลองกัน",
-    ],
+    "tha": ["นักเรียนกำลังอ่านหนังสือเก่าในห้องสมุด", "ฝนตกหนักบนภูเขาตลอดทั้งคืน", "ทีมชนะการแข่งขันนัดสุดท้ายและผู้เล่นฉลองกัน"],
     "ara": [
         "يقرأ الطلاب الكتب القديمة في المكتبة.",
         "هطلت أمطار غزيرة على الجبال طوال الليل.",
@@ -150,11 +142,7 @@ def texts() -> Index:
     index = create_index("memory://")
     index.add(
         [
-            *(
-                Item(f"{lang}{n}", text, lang=lang)
-                for lang, held in TEXTS.items()
-                for n, text in enumerate(held)
-            ),
+            *(Item(f"{lang}{n}", text, lang=lang) for lang, held in TEXTS.items() for n, text in enumerate(held)),
             Item("nokia-deu", "Das Nokia 3310 kam im Jahr 2000 auf den Markt.", lang="deu"),
             Item("nokia-fas", "گوشی Nokia 3310 در سال 2000 عرضه شد.", lang="fas"),
             Item("nokia-swa", "Simu ya Nokia 3310 ilitolewa mwaka 2000.", lang="swa"),
@@ -179,9 +167,7 @@ def test_full_text_finds_names_and_numbers_in_other_languages(texts: Index, lang
 
 def test_fragments_of_words_find_nothing_in_other_languages(texts: Index) -> None:
     """Swahili is indexed by fragments of two and three letters, which any Latin text shares."""
-    found = texts.search(
-        [Item("q", "a library of the teams and their ships", lang="eng")], 50, mode="lexical"
-    )
+    found = texts.search([Item("q", "a library of the teams and their ships", lang="eng")], 50, mode="lexical")
     assert not [hit.id for hit in found["q"] if hit.id.startswith("swa")]
     assert found["q"][0].id in ("eng0", "eng2")
 
@@ -230,16 +216,12 @@ def test_full_text_scores_are_bm25_with_the_constants_in_manifests() -> None:
     run = index.retriever("lexical", 10)([Item("q", "cat river", lang="eng")])
     assert {hit.id for hit in run["q"]} == set(texts)
     for hit in run["q"]:
-        assert hit.score == pytest.approx(
-            sum(bm25(word, words[hit.id]) for word in ("cat", "river")), rel=1e-5
-        )
+        assert hit.score == pytest.approx(sum(bm25(word, words[hit.id]) for word in ("cat", "river")), rel=1e-5)
     assert run.manifest.records[0].stage == "lexical (BM25, k1=1.2, b=0.75)"
 
 
 def test_stop_words_alone_find_nothing(texts: Index) -> None:
-    assert (
-        texts.search([Item("q", "of the", lang="eng")], 5, mode="lexical", where={"lang": "eng"})["q"] == ()
-    )
+    assert texts.search([Item("q", "of the", lang="eng")], 5, mode="lexical", where={"lang": "eng"})["q"] == ()
 
 
 def test_composed_and_decomposed_letters_are_the_same(texts: Index) -> None:
