@@ -10,7 +10,7 @@ from ...items import Item
 from ..languages import parse_language
 from .base import MissingPart
 from .files import read_judgements, read_table
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows, find_json_lines, make_item, read_json_lines
 
 _KNOWN = frozenset(["lang"])  # in the metadata
@@ -29,10 +29,9 @@ class Beir(PublishedCollection):
     not_on_hub = "BEIR's files are read from a directory"
 
     def __init__(
-        self, where: str, *, split: str | None = None, lang: str | None = None, sample: bool = False,
-        skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self, where: str, *, reading: Reading, split: str | None = None, lang: str | None = None
+    ) -> None:
+        super().__init__(where, reading)
         self._root = self.files.directory
         self.name = self._root.name
         self._lang = parse_language(lang) if lang else None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...items import Item
 from .files import read_parquet
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
 
 Domain = Literal[
@@ -26,10 +26,8 @@ class Bright(PublishedCollection):
     usage = "write bright:DIR?domain=biology, where DIR holds documents and examples"
     repositories = ("xlangai/BRIGHT",)
 
-    def __init__(
-        self, where: str, *, domain: Domain, long: bool = False, sample: bool = False, skip_bad: bool = False
-    ) -> None:
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+    def __init__(self, where: str, *, reading: Reading, domain: Domain, long: bool = False) -> None:
+        super().__init__(where, reading)
         self.name = f"bright-{domain}" + ("-long" if long else "")
         self.langs = frozenset(["eng"])
         self._domain, self._long = domain, long

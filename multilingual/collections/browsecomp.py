@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...items import Item
 from .files import read_parquet
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
 
 
@@ -22,10 +22,9 @@ class BrowseCompPlus(PublishedCollection):
     usage = "write browsecomp-plus:DIR, where DIR holds the corpus' Parquet files and topics-qrels"
 
     def __init__(
-        self, where: str, *, judged: Literal["evidence", "gold"] = "evidence", sample: bool = False,
-        skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self, where: str, *, reading: Reading, judged: Literal["evidence", "gold"] = "evidence"
+    ) -> None:
+        super().__init__(where, reading)
         self.name = f"browsecomp-plus-{judged}"
         self.langs = frozenset()  # the pages are in whatever language the web has them; none is given
         self.qrels_files = (f"topics-qrels/qrel_{'golds' if judged == 'gold' else judged}.txt",)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...errors import InputError, unknown_name
 from ..languages import parse_language
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 
 NAMES = {"hau": ("hausa", "ha"), "som": ("somali", "so"), "swa": ("swahili", "sw"), "yor": ("yoruba", "yo")}
 # Passages as the project's README has them.
@@ -25,10 +25,10 @@ class Ciral(PublishedCollection):
     repositories = ("CIRAL/ciral", "CIRAL/ciral-corpus")
 
     def __init__(
-        self, where: str, *, lang: str, split: Literal["dev", "test-a", "test-b"] = "test-a",
-        pools: bool = False, translated: bool = False, sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, lang: str, split: Literal["dev", "test-a", "test-b"] = "test-a",
+        pools: bool = False, translated: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading)
         if (code := parse_language(lang)) not in NAMES:
             raise unknown_name(lang, tuple(language for language, _ in NAMES.values()), "language of CIRAL")
         if pools and split != "test-a":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ...items import Item
 from ..languages import match_language, parse_language
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
 from .topics import Source
 
@@ -27,10 +27,8 @@ class Eclektic(PublishedCollection):
     doc_files = ("eclektic_main.jsonl",)
     usage = "write eclektic:DIR?lang=fr, where DIR holds eclektic_main.jsonl"
 
-    def __init__(
-        self, where: str, *, lang: str | None = None, sample: bool = False, skip_bad: bool = False
-    ) -> None:
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+    def __init__(self, where: str, *, reading: Reading, lang: str | None = None) -> None:
+        super().__init__(where, reading)
         self._lang = match_language(lang, LANGUAGES, "language of ECLeKTic") if lang else None
         self.name = f"eclektic-{self._lang}" if self._lang else "eclektic"
         self.langs = frozenset(map(parse_language, LANGUAGES))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .track import Track
+from .published import Reading
+from .track import Track, TrackChoice
 
 
 class HC3(Track):
@@ -21,10 +22,7 @@ class HC3(Track):
     qrels_files = ("{lang}.{split}.qrels",)
 
     def __init__(
-        self, where: str, *, lang: str = "mlir", split: Literal["train", "eval"] = "eval",
-        docs: str | None = None, topics: str | None = None, qrels: str | None = None,
-        sample: bool = False, skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        given = {"docs": docs, "topics": topics, "qrels": qrels}
-        super().__init__(where, lang, split, given, sample=sample, skip_bad=skip_bad)
+        self, where: str, *, reading: Reading, choice: TrackChoice, split: Literal["train", "eval"] = "eval"
+    ) -> None:
+        super().__init__(where, reading, choice, split)
         self.name = f"hc3-{self.scope}-{split}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .track import Track
+from .published import Reading
+from .track import Track, TrackChoice
 
 NEWS = {"zho": 646_305, "fas": 486_486, "rus": 4_721_064}  # documents, the authors' own figures
 
@@ -21,11 +22,8 @@ class HC4(Track):
     qrels_files = ("{lang}/{split}.qrels.v1-*.txt",)
 
     def __init__(
-        self, where: str, *, lang: str = "mlir", split: Literal["train", "dev", "test"] = "test",
-        docs: str | None = None, topics: str | None = None, qrels: str | None = None,
-        sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, choice: TrackChoice, split: Literal["train", "dev", "test"] = "test",
     ) -> None:  # fmt: skip
-        given = {"docs": docs, "topics": topics, "qrels": qrels}
-        super().__init__(where, lang, split, given, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading, choice, split)
         self.name = f"hc4-{self.scope}-{split}"
         self.published = {each: NEWS[each] for each in self.order}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...items import Item
 from .files import read_judgements, read_table
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows, make_item, read_json_lines
 
 
@@ -23,10 +23,10 @@ class MBeir(PublishedCollection):
     not_on_hub = "M-BEIR's pictures come as one archive of many parts, download it first"
 
     def __init__(
-        self, where: str, *, task: str, split: Literal["train", "val", "test"] = "test",
-        pool: Literal["local", "global"] = "local", sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, task: str, split: Literal["train", "val", "test"] = "test",
+        pool: Literal["local", "global"] = "local",
     ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading)
         self.name = f"mbeir-{task}-{split}" + ("-global" if pool == "global" else "")
         self.langs = frozenset(["eng"])
         self._task, self._split, self._pool = task, split, pool

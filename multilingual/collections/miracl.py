@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..languages import match_language, parse_language
 from .base import MissingPart
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 
 # Passages as the project's README has them; it has none for German and Yoruba, which came later.
 PASSAGES = dict(
@@ -27,10 +27,9 @@ class Miracl(PublishedCollection):
     repositories = ("miracl/miracl", "miracl/miracl-corpus")
 
     def __init__(
-        self, where: str, *, lang: str, split: Literal["train", "dev", "test-a", "test-b"] = "dev",
-        sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, lang: str, split: Literal["train", "dev", "test-a", "test-b"] = "dev",
     ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading)
         lang = match_language(lang, PASSAGES, "language of MIRACL")
         code = parse_language(lang)
         self.name = f"miracl-{lang}-{split}"

@@ -17,7 +17,7 @@ from ...items import Item
 from ...runs import Qrels
 from ..languages import match_language, parse_language
 from .files import DatasetFiles
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows, read_json_lines, read_raw_lines
 
 LANGUAGES = (
@@ -60,10 +60,10 @@ class Mkqa(PublishedCollection):
     )
 
     def __init__(
-        self, where: str, *, lang: str, docs: str | None = None, docs_lang: str = "en", titles: bool = False,
-        sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, lang: str, docs: str | None = None,
+        docs_lang: str = "en", titles: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading)
         self._lang = match_language(lang, LANGUAGES, "language of MKQA")
         self._docs_lang = match_language(docs_lang, LANGUAGES, "language of MKQA")
         self._docs, self._titles = docs, titles

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ...errors import InputError
-from .track import Track
+from .published import Reading
+from .track import Track, TrackChoice
 
 NEWS = {"zho": 3_179_209, "fas": 2_232_016, "rus": 4_627_543}  # documents, the track's own figures
 
@@ -32,16 +33,13 @@ class NeuCLIR(Track):
     )  # fmt: skip
 
     def __init__(
-        self, where: str, *, year: Literal["2022", "2023", "2024"], lang: str = "mlir",
-        task: Literal["news", "technical"] = "news", docs: str | None = None, topics: str | None = None,
-        qrels: str | None = None, sample: bool = False, skip_bad: bool = False,
+        self, where: str, *, reading: Reading, choice: TrackChoice, year: Literal["2022", "2023", "2024"],
+        task: Literal["news", "technical"] = "news",
     ) -> None:  # fmt: skip
         technical = task == "technical"
         if technical and year == "2022":
             raise InputError("NeuCLIR 2022 had no technical documents: year=2023 or 2024")
-        given = {"docs": docs, "topics": topics, "qrels": qrels}
-        known = ("zho",) if technical else self.all_langs
-        super().__init__(where, lang, year, given, known=known, sample=sample, skip_bad=skip_bad)
+        super().__init__(where, reading, choice, year, ("zho",) if technical else ())
         self.name = f"neuclir-{year}-{'technical' if technical else self.scope}"
         if technical:
             self.doc_files = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...errors import InputError
@@ -14,13 +15,23 @@ from .records import Rows, read_json_lines
 from .topics import Source, select_language
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How much must be there; options that all families share (`specs.known_options`).
+
+    `sample` takes a part of a collection for what it is: counts are not held against the published ones, and
+    judgements of documents that it lacks are left out (as the organisers' filter scripts do). `skip_bad` counts bad
+    rows in place of refusing them.
+    """
+
+    sample: bool = False
+    skip_bad: bool = False
+
+
 class PublishedCollection(FileCollection):
     """A `Collection` over a publisher's files; a family says how documents, queries and judgements are found there.
 
     `where` is a directory, a data set on the Hugging Face hub, or empty for the publisher's own `repositories` there.
-    `sample` takes a part of the collection for what it is: counts are not held against the published ones, and
-    judgements of documents that it lacks are left out (as the organisers' filter scripts do).
-
     A family sets `name` and `langs`. Where it does not say otherwise, documents are JSON lines `docid, title, text, url`
     in `doc_files`, in the only one of the `langs`; queries are lines `id TAB text` in `topic_files`, in `query_lang`; and
     judgements are a TREC file, `qrels_files`. Each is a tuple of patterns, of which the first wins that finds any.
@@ -37,10 +48,10 @@ class PublishedCollection(FileCollection):
     query_lang: str | None = "eng"
     published: Mapping[str, int]  # documents by language, where the publisher's own figure is known
 
-    def __init__(self, where: str, *, sample: bool = False, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, where: str, reading: Reading) -> None:
+        super().__init__(skip_bad=reading.skip_bad)
         self.files = DatasetFiles(where, self.repositories, usage=self.usage, not_on_hub=self.not_on_hub)
-        self.sample = sample
+        self.sample = reading.sample
         self.published = {}
         self._sampled: set[str] | None = None
 

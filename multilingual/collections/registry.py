@@ -17,6 +17,7 @@ from ...specs import Spec, bound, find_factory, known_options
 from .base import Collection
 from .beir import Beir
 from .directory import Directory
+from .published import Reading
 from .records import find_json_lines
 
 # family -> module and class; it is called with what stands after `family:` (perhaps nothing), and its keyword-only
@@ -53,7 +54,7 @@ def load_collection(name: str | Path, *, skip_bad: bool = False) -> Collection:
     if isinstance(name, str) and _is_spec(name, path):
         return _load_spec(name, skip_bad)
     if find_json_lines(path, "corpus") and not find_json_lines(path, "docs"):
-        return Beir(str(path), skip_bad=skip_bad)
+        return Beir(str(path), reading=Reading(skip_bad=skip_bad))
     return Directory(path, skip_bad=skip_bad)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +13,25 @@ from ...items import Item
 from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 _KNOWN = frozenset(["id", "doc_id", "text", "abstract", "lang", "tweets"])
 Grades = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackChoice:
+    """Options of all of the track's collections: `lang` is one language, several by commas, or `mlir` for all.
+
+    `docs`, `topics` and `qrels` name files in place of those that are found by their usual names.
+    """
+
+    lang: str = "mlir"
+    docs: str | None = None
+    topics: str | None = None
+    qrels: str | None = None
 
 
 class Track(PublishedCollection):
@@ -27,7 +41,7 @@ class Track(PublishedCollection):
     title, abstract`), a file a language. Topics are JSON lines with their wordings in several languages; only those
     that are meant for one of the collection's languages are taken (all, where a topic does not say). Judgements are
     a TREC file a language, or NIST's combined file, whose column 2 has the language. In patterns `{lang}` and `{split}`
-    are filled in; `given` maps `docs`, `topics` and `qrels` to files that the user names for them.
+    are filled in.
     """
 
     not_on_hub = "the organisers' files are needed in a directory"
@@ -35,17 +49,16 @@ class Track(PublishedCollection):
     combined_files: tuple[str, ...] = ()  # judgements of all languages
 
     def __init__(
-        self, where: str, lang: str, split: str, given: Mapping[str, str | None], *,
-        known: tuple[str, ...] = (), sample: bool, skip_bad: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self, where: str, reading: Reading, choice: TrackChoice, split: str, known: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(where, reading)
         known = known or self.all_langs
-        wanted = known if lang == "mlir" else [parse_language(each) for each in lang.split(",")]
+        wanted = known if choice.lang == "mlir" else [parse_language(each) for each in choice.lang.split(",")]
         for code in sorted(wanted):
             check_known(code, (*known, "mlir"), "language of the collection")
         self.order = tuple(each for each in known if each in wanted)
         self.langs = frozenset(self.order)
-        self._split, self._given = split, given
+        self._choice, self._split = choice, split
 
     @property
     def scope(self) -> str:
@@ -90,7 +103,7 @@ class Track(PublishedCollection):
         return self._read_judgements()[1]
 
     def _read_language(self, lang: str) -> Iterator[tuple[str, Any]]:
-        if given := self._given.get("docs"):
+        if given := self._choice.docs:
             if len(self.order) > 1:
                 raise InputError(
                     f"docs={given} can be the documents of one language only, not of {len(self.order)}"
@@ -101,7 +114,7 @@ class Track(PublishedCollection):
         return ((place, (lang, line)) for place, line in read_json_lines(*paths))
 
     def _find_topics(self) -> Path:
-        if given := self._given.get("topics"):
+        if given := self._choice.topics:
             return self.files.get_named(given)
         patterns = self._fill(self.topic_files)
         found = self.files.find(*patterns)
@@ -115,7 +128,7 @@ class Track(PublishedCollection):
 
     def _read_judgements(self) -> tuple[Grades, dict[str, str]]:
         """The grades, and the languages of the judged documents."""
-        if given := self._given.get("qrels"):
+        if given := self._choice.qrels:
             return self._read_combined(self.files.get_named(given), whole=False)
         parts = {lang: self.files.find(*self._fill(self.qrels_files, lang)) for lang in self.order}
         lacking = [lang for lang, paths in parts.items() if not paths]

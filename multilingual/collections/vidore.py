@@ -6,7 +6,7 @@ from ...errors import InputError
 from ...items import Item
 from ..languages import parse_language
 from .files import read_judgements, read_parquet
-from .published import PublishedCollection
+from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
 
 
@@ -21,11 +21,8 @@ class ViDoRe(PublishedCollection):
 
     usage = "write vidore:OWNER/NAME or vidore:DIR, where DIR holds corpus, queries and qrels"
 
-    def __init__(
-        self, where: str, *, split: str = "test", text: bool = False, sample: bool = False,
-        skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+    def __init__(self, where: str, *, reading: Reading, split: str = "test", text: bool = False) -> None:
+        super().__init__(where, reading)
         self.name = self.files.root.name if self.files.root else where.rpartition("/")[2]
         self.langs = frozenset()
         self._split, self._text = split, text

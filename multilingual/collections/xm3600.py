@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...errors import InputError, check_known
 from ..languages import parse_language
 from .captions import Caption, CaptionedPictures, Direction
+from .published import Reading
 from .records import FileRow, read_json_lines
 
 
@@ -23,10 +24,9 @@ class Crossmodal3600(CaptionedPictures):
     suffix = ".jpg"
 
     def __init__(
-        self, where: str, *, lang: str | None = None, direction: Direction = "text-to-image",
-        sample: bool = False, skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self, where: str, *, reading: Reading, lang: str | None = None, direction: Direction = "text-to-image"
+    ) -> None:
+        super().__init__(where, reading)
         self.direction = direction
         self._file = self.files.get_one("captions.jsonl")
         self.root = self._file.parent.resolve()

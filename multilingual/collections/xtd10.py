@@ -8,6 +8,7 @@ from ...errors import InputError, check_known
 from ...files import read_lines
 from ..languages import parse_language
 from .captions import Caption, CaptionedPictures, Direction
+from .published import Reading
 
 
 class XTD10(CaptionedPictures):
@@ -22,10 +23,9 @@ class XTD10(CaptionedPictures):
     folders = ("val2014", "train2014", "images", "")
 
     def __init__(
-        self, where: str, *, lang: str, direction: Direction = "text-to-image", sample: bool = False,
-        skip_bad: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(where, sample=sample, skip_bad=skip_bad)
+        self, where: str, *, reading: Reading, lang: str, direction: Direction = "text-to-image"
+    ) -> None:
+        super().__init__(where, reading)
         self.direction = direction
         self.root = self.files.directory
         known = {
