@@ -13,10 +13,10 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.offline.packages import SourceFile
 from ..errors import InputError
 from ..items import Item
 from ..multilingual.collections.base import CollectionCounts, check_collection
@@ -45,19 +45,17 @@ class Photo:
     stated_in: str
 
     def path(self) -> Path:
-        """Where the picture lies on this machine; `InputError` if its package is not installed."""
-        # A top-level find_spec imports nothing: skimage and sklearn take seconds to import.
-        spec = find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"demo photo {self.id}: package {self.package} is not installed; {REMEDY}")
-        return Path(next(iter(spec.submodule_search_locations)), self.file)
+        """Where the picture lies on this machine; `InputError` if it is not there."""
+        path = SourceFile(self.package, self.file, self.sha256).locate()
+        if path is None:
+            raise InputError(
+                f"demo photo {self.id}: no file {self.file} of a package {self.package}; {REMEDY}"
+            )
+        return path
 
     def check(self) -> None:
         """`InputError` unless the file is there and has the sha256 that the judgements were made on."""
-        path = self.path()
-        if not path.is_file():
-            raise InputError(f"demo photo {self.id}: no file {path}; {REMEDY}")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256((path := self.path()).read_bytes()).hexdigest()
         if found != self.sha256:
             raise InputError(
                 f"demo photo {self.id}: {path} is another picture "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ...errors import InputError, list_few
 from ...items import Item, SeenIds
@@ -14,7 +15,6 @@ from ...runs import Qrels
 from .records import FileRow, Rows
 from .topics import Source, check_topic_languages
 
-T = TypeVar("T")
 PROBLEMS = 10  # bad rows that are described; all are counted
 
 
@@ -147,14 +147,6 @@ def media_to_json(media: Mapping[str, int]) -> dict[str, Any]:
     return {"images": media.get("image", 0), **({"media": others} if others else {})}
 
 
-def read_if_present(read: Callable[[], T]) -> T | None:
-    """What `read` gives; None where the collection lacks that part."""
-    try:
-        return read()
-    except MissingPart:
-        return None
-
-
 def check_collection(
     collection: Collection, where: str, published: Mapping[str, int] = MappingProxyType({})
 ) -> CollectionCounts:
@@ -163,8 +155,12 @@ def check_collection(
     Also on another number of documents in a language than was `published` (the text gives both), and where all
     documents have a language and no topic is meant for any of them.
     """
-    topics = list(read_if_present(collection.queries) or ())
-    qrels = read_if_present(collection.qrels) or {}
+    topics: list[Item] = []
+    qrels: Qrels = {}
+    with suppress(MissingPart):
+        topics = list(collection.queries())
+    with suppress(MissingPart):
+        qrels = collection.qrels()
     unknown = {doc for grades in qrels.values() for doc in grades}
     langs: Counter[str] = Counter()
     media: Counter[str] = Counter()

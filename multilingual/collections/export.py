@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +16,8 @@ from ...errors import InputError, check_known
 from ...items import Item
 from ...media.modalities import to_file
 from ...pipeline import advance
-from .base import Collection, media_to_json, read_if_present
+from ...runs import Qrels
+from .base import Collection, MissingPart, media_to_json
 from .records import FileRow
 from .topics import Source
 
@@ -69,7 +70,9 @@ def export_collection(
     check_known(format, get_args(ExportFormat), "export format")
     beir = format == "beir"
     with _new_directory(Path(directory)) as root:
-        judged = read_if_present(collection.qrels) or {}
+        judged: Qrels = {}
+        with suppress(MissingPart):
+            judged = collection.qrels()
         wanted = {doc for grades in judged.values() for doc in grades}
         langs: dict[str, str] = {}
         writer = _ItemWriter(root, beir)
@@ -84,8 +87,9 @@ def export_collection(
         documents = writer.write("corpus.jsonl" if beir else "docs.jsonl", watched(), "document")
         if not documents:
             raise InputError(f"{collection.name} has no documents to export")
-        chosen = read_if_present(lambda: collection.queries(fields=fields, lang=lang, source=source))
-        queries = list(chosen or ())
+        queries: list[Item] = []
+        with suppress(MissingPart):
+            queries = list(collection.queries(fields=fields, lang=lang, source=source))
         if queries:
             writer.write("queries.jsonl" if beir else "topics.jsonl", queries, "query")
         # Judgements of topics that were not chosen would be judgements of nothing.

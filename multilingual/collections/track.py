@@ -135,8 +135,8 @@ class Track(PublishedCollection):
         if not lacking:
             merged: Grades = {}
             langs: dict[str, str] = {}
-            for lang, paths in parts.items():
-                for topic, grades in read_qrels(paths[0])[0].items():
+            for lang, (path, *_) in parts.items():
+                for topic, grades in read_qrels(path)[0].items():
                     merged.setdefault(topic, {}).update(grades)
                     langs |= dict.fromkeys(grades, lang)
             return merged, langs

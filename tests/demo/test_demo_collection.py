@@ -142,7 +142,7 @@ def test_photo_hash(photo):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"package": "no_such_package_here"}, "no_such_package_here is not installed"),
+        ({"package": "no_such_package_here"}, "of a package no_such_package_here"),
         ({"file": "data/no_such_file.png"}, "no file"),
         ({"sha256": "0" * 64}, "another picture"),
     ],
