@@ -25,9 +25,7 @@ from ..runs import read_qrels
 
 HERE = Path(__file__).parent
 REMEDY = "pip install 'crosslens[offline]' installs what is needed"
-LANGS = frozenset(
-    ("ara", "deu", "eng", "fas", "fra", "hin", "jpn", "kor", "rus", "spa", "swa", "tha", "tur", "zho")
-)
+LANGS = frozenset(("ara", "deu", "eng", "fas", "fra", "hin", "jpn", "kor", "rus", "spa", "swa", "tha", "tur", "zho"))
 COUNTS = {"texts": 117, "photos": 23, "queries": 76, "judgements": 410}
 
 
@@ -48,9 +46,7 @@ class Photo:
         """Where the picture lies on this machine; `InputError` if it is not there."""
         path = SourceFile(self.package, self.file, self.sha256).locate()
         if path is None:
-            raise InputError(
-                f"demo photo {self.id}: no file {self.file} of a package {self.package}; {REMEDY}"
-            )
+            raise InputError(f"demo photo {self.id}: no file {self.file} of a package {self.package}; {REMEDY}")
         return path
 
     def check(self) -> None:

@@ -20,16 +20,9 @@ SHOWN = 5  # results a query
 def write_contact_sheet(path: Path, report: DemoReport) -> None:
     """Write the page for the last system of the report; pictures are in it as JPEG thumbnails."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "direction": find_direction,
-        "language": name_language,
-        "thumbnail": _encode_thumbnail,
-    }
+    environment.filters |= {"direction": find_direction, "language": name_language, "thumbnail": _encode_thumbnail}
     system, run = list(report.runs.items())[-1]
     kinds: dict[str, list[tuple[object, ...]]] = {}
     for query, hits in run:
@@ -37,9 +30,7 @@ def write_contact_sheet(path: Path, report: DemoReport) -> None:
         kinds.setdefault(str(query.meta["kind"]), []).append((query, list(results)))
     page = environment.get_template("contact_sheet.html")
     with write_atomically(path) as out:
-        out.write(
-            page.render(report=report, table=report.table, system=system, kinds=kinds, photos=list_photos())
-        )
+        out.write(page.render(report=report, table=report.table, system=system, kinds=kinds, photos=list_photos()))
 
 
 @cache

@@ -53,10 +53,7 @@ def tour(directory: Path, html: Path, *, device: str, progress: Progress = show_
     collection = Demo()
     counts = collection.check()
     logging.getLogger("crosslens").info(
-        "demo: %d texts in %d languages, %d photos",
-        counts.documents - counts.images,
-        len(counts.langs),
-        counts.images,
+        "demo: %d texts in %d languages, %d photos", counts.documents - counts.images, len(counts.langs), counts.images
     )
     with _timed(seconds, "load encoders"):
         encoders = [load_encoder(spec, device=device) for spec in ENCODERS]

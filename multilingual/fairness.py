@@ -96,11 +96,7 @@ class Peer:
         return weights
 
     def value(
-        self,
-        ranking: Ranking,
-        grades: Mapping[str, int],
-        langs: Mapping[str, str],
-        weights: Mapping[int, float],
+        self, ranking: Ranking, grades: Mapping[str, int], langs: Mapping[str, str], weights: Mapping[int, float]
     ) -> float:
         """One topic's; `langs` must have every document of a grade that weighs."""
         places = {doc: place for place, (doc, _) in enumerate(ranking[: self.cutoff])}
@@ -111,9 +107,7 @@ class Peer:
         if not samples:
             return 0.0
         total = math.fsum(weights[grade] for grade in samples)
-        return math.fsum(
-            weights[grade] / total * compare_ranks(list(of.values())) for grade, of in samples.items()
-        )
+        return math.fsum(weights[grade] / total * compare_ranks(list(of.values())) for grade, of in samples.items())
 
 
 PEER = Peer()
@@ -164,9 +158,7 @@ def compute_alpha_ndcg(
             gained += (1 - alpha) ** seen[lang] / math.log2(place + 2)
             seen[lang] += 1
     gains = [(1 - alpha) ** n for times in Counter(relevant.values()).values() for n in range(times)]
-    ideal = sum(
-        gain / math.log2(place + 2) for place, gain in enumerate(sorted(gains, reverse=True)[:cutoff])
-    )
+    ideal = sum(gain / math.log2(place + 2) for place, gain in enumerate(sorted(gains, reverse=True)[:cutoff]))
     return gained / ideal if ideal else 0.0
 
 
@@ -240,9 +232,7 @@ def compute_shares(
         raise InputError("the qrels have no relevant document")
     wanted = _mean_shares(relevant.values(), langs)
     top = {
-        system: _mean_shares(
-            ([doc for doc, _ in of[topic][:cutoff]] for topic in relevant if of.get(topic)), langs
-        )
+        system: _mean_shares(([doc for doc, _ in of[topic][:cutoff]] for topic in relevant if of.get(topic)), langs)
         for system, of in hits.items()
     }
     every = {lang for share in (wanted, *top.values()) for lang in share}

@@ -153,9 +153,7 @@ def _unknown(text: str) -> InputError:
     names = {written.casefold(): code for code in codes for written in (code, name_language(code))}
     close = difflib.get_close_matches(text.strip().casefold(), names, n=1)
     hint = f"; did you mean {names[close[0]]} ({name_language(names[close[0]])})?" if close else ""
-    return InputError(
-        f"unknown language {text!r}{hint} (write an ISO 639 code, a tag or a name: zho, zh, Chinese)"
-    )
+    return InputError(f"unknown language {text!r}{hint} (write an ISO 639 code, a tag or a name: zho, zh, Chinese)")
 
 
 class Label(NamedTuple):

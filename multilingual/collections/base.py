@@ -179,9 +179,7 @@ def check_collection(
     if strangers := [topic for topic in qrels if topic not in known]:
         raise InputError(f"the qrels of {where} judge topics that it does not have: {list_few(strangers)}")
     if unknown:
-        raise InputError(
-            f"the qrels of {where} judge documents that it does not have: {list_few(sorted(unknown))}"
-        )
+        raise InputError(f"the qrels of {where} judge documents that it does not have: {list_few(sorted(unknown))}")
     grades = [grade for judged in qrels.values() for grade in judged.values()]
     return CollectionCounts(
         documents=langs.total(),

@@ -28,9 +28,7 @@ class Beir(PublishedCollection):
     usage = "write beir:DIR, where DIR holds corpus.jsonl, queries.jsonl and qrels/test.tsv"
     not_on_hub = "BEIR's files are read from a directory"
 
-    def __init__(
-        self, where: str, *, reading: Reading, split: str | None = None, lang: str | None = None
-    ) -> None:
+    def __init__(self, where: str, *, reading: Reading, split: str | None = None, lang: str | None = None) -> None:
         super().__init__(where, reading)
         self._root = self.files.directory
         self.name = self._root.name
@@ -40,9 +38,7 @@ class Beir(PublishedCollection):
         if split is not None:
             check_known(split, splits, f"split of {where}")
         elif len(splits) > 1 and "test" not in splits:
-            raise InputError(
-                f"{where} has the splits {', '.join(splits)}: say which, beir:{where}?split={splits[0]}"
-            )
+            raise InputError(f"{where} has the splits {', '.join(splits)}: say which, beir:{where}?split={splits[0]}")
         self._split = split or ("test" if "test" in splits else next(iter(splits), None))
         self._judged: Container[str] = ()
         corpus = find_json_lines(self._root, "corpus")

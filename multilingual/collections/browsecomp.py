@@ -21,9 +21,7 @@ class BrowseCompPlus(PublishedCollection):
     topic_files = ("topics-qrels/queries.tsv",)
     usage = "write browsecomp-plus:DIR, where DIR holds the corpus' Parquet files and topics-qrels"
 
-    def __init__(
-        self, where: str, *, reading: Reading, judged: Literal["evidence", "gold"] = "evidence"
-    ) -> None:
+    def __init__(self, where: str, *, reading: Reading, judged: Literal["evidence", "gold"] = "evidence") -> None:
         super().__init__(where, reading)
         self.name = f"browsecomp-plus-{judged}"
         self.langs = frozenset()  # the pages are in whatever language the web has them; none is given

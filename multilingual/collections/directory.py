@@ -31,20 +31,14 @@ class Directory(FileCollection):
         super().__init__(skip_bad=skip_bad)
         self._alone = root.is_file() and root.name.endswith(DOCUMENTS)
         if not root.is_dir() and not self._alone:
-            what = (
-                f"is a file, and not one of {' or '.join(DOCUMENTS)}" if root.exists() else "does not exist"
-            )
-            raise InputError(
-                f"the collection {root} {what}; give a directory with docs.jsonl, or `demo`, or `irds:ID`"
-            )
+            what = f"is a file, and not one of {' or '.join(DOCUMENTS)}" if root.exists() else "does not exist"
+            raise InputError(f"the collection {root} {what}; give a directory with docs.jsonl, or `demo`, or `irds:ID`")
         self._where = root.resolve()  # as errors name it
         self.root = self._where.parent if self._alone else self._where
         self.name = self._where.name
         docs = self._where if self._alone else find_json_lines(self.root, "docs")
         if docs is None:
-            raise InputError(
-                f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text"
-            )
+            raise InputError(f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text")
         self._docs = docs
 
     @cached_property

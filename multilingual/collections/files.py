@@ -20,9 +20,7 @@ class DatasetFiles:
     only a directory will do.
     """
 
-    def __init__(
-        self, where: str, repositories: Sequence[str] = (), *, usage: str = "", not_on_hub: str = ""
-    ) -> None:
+    def __init__(self, where: str, repositories: Sequence[str] = (), *, usage: str = "", not_on_hub: str = "") -> None:
         self.root: Path | None = None
         self.repositories = tuple(repositories)
         self.usage = usage
@@ -124,9 +122,7 @@ def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header:
         fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else line.split()
         if len(fields) != len(columns):
             form = (" TAB " if tabs else " ").join(columns)
-            raise InputError(
-                f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}"
-            )
+            raise InputError(f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}")
         yield f"{path}:{number}", FileRow(zip(columns, fields, strict=True))
 
 

@@ -13,7 +13,9 @@ NEWS = {"zho": 646_305, "fas": 486_486, "rus": 4_721_064}  # documents, the auth
 class HC4(Track):
     """`hc4:DIR?lang=rus[&split=test]`: the authors' files; `lang=mlir` is all three languages."""
 
-    usage = "write hc4:DIR?lang=zho, where DIR holds zho/hc4_docs.jsonl, test.topics.v1-0.jsonl and zho/test.qrels.v1-0.txt"
+    usage = (
+        "write hc4:DIR?lang=zho, where DIR holds zho/hc4_docs.jsonl, test.topics.v1-0.jsonl and zho/test.qrels.v1-0.txt"
+    )
     all_langs = tuple(NEWS)
     doc_files = (
         "{lang}/hc4_docs.jsonl", "{lang}/hc4_docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz",

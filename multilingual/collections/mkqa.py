@@ -30,8 +30,7 @@ _SIGN = r"[\p{L}&&[\p{Han}\p{Hiragana}\p{Katakana}\p{Khmer}\p{Thai}ー〆]]"
 _OTHER = r"[^\p{L}\p{N}\p{M}\p{Z}\p{C}]"
 _TOKEN = regex.compile(rf"[\p{{L}}\p{{N}}\p{{M}}]+|{_OTHER}")
 _UNSPACED_TOKEN = regex.compile(
-    rf"{_SIGN}\p{{M}}*|[[\p{{L}}\p{{N}}]--{_SIGN}][[\p{{L}}\p{{N}}\p{{M}}]--{_SIGN}]*|\p{{M}}+|{_OTHER}",
-    regex.V1,
+    rf"{_SIGN}\p{{M}}*|[[\p{{L}}\p{{N}}]--{_SIGN}][[\p{{L}}\p{{N}}\p{{M}}]--{_SIGN}]*|\p{{M}}+|{_OTHER}", regex.V1
 )
 
 # Answers that a passage can hold. The others are judgements about the question (unanswerable), yes or no, or the
@@ -55,9 +54,7 @@ class Mkqa(PublishedCollection):
     """
 
     questions = 10_000
-    usage = (
-        "write mkqa:DIR?lang=zh_cn&docs=PATH, where DIR holds mkqa.jsonl.gz and PATH is a file of passages"
-    )
+    usage = "write mkqa:DIR?lang=zh_cn&docs=PATH, where DIR holds mkqa.jsonl.gz and PATH is a file of passages"
 
     def __init__(
         self, where: str, *, reading: Reading, lang: str, docs: str | None = None,

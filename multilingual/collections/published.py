@@ -60,9 +60,7 @@ class PublishedCollection(FileCollection):
     ) -> list[Item]:
         """The queries; `InputError` for `fields` or `source`, which these queries do not have."""
         if fields or source:
-            raise InputError(
-                f"the queries of {self.name} are plain texts: they have no fields and one source"
-            )
+            raise InputError(f"the queries of {self.name} are plain texts: they have no fields and one source")
         found = self.read_items("queries", self.query_rows(), self.read_query)
         return select_language(lang, found, f"{self.name} has no queries")
 

@@ -33,10 +33,7 @@ class FileRow(dict[str, Any]):
             raise InputError("it holds half of a surrogate pair, which is no text") from None
         except json.JSONDecodeError as error:
             raise InputError(f"malformed JSON ({error.msg} at column {error.colno})") from None
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # a number of thousands of digits; thousands of brackets
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
             raise InputError(f"malformed JSON ({error})") from None
         if not isinstance(fields, dict):
             raise InputError(f"not a JSON object but {type(fields).__name__}")
@@ -86,9 +83,7 @@ class FileRow(dict[str, Any]):
     def read_meta(self, known: Container[str] = frozenset(["id", "text", "lang"])) -> dict[str, Any]:
         """The fields that are neither `known` nor media, and not null."""
         return {
-            key: value
-            for key, value in self.items()
-            if value is not None and key not in known and key not in MEDIA
+            key: value for key, value in self.items() if value is not None and key not in known and key not in MEDIA
         }
 
     def read_media(self, root: Path) -> dict[str, Any]:
@@ -113,9 +108,7 @@ class FileRow(dict[str, Any]):
 
 def find_json_lines(root: Path, stem: str) -> Path | None:
     """STEM.jsonl or STEM.jsonl.gz; `InputError` where both are there."""
-    plain, packed = (
-        path if path.exists() else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz")
-    )
+    plain, packed = (path if path.exists() else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz"))
     if plain and packed:
         raise InputError(f"{root} has both {plain.name} and {packed.name}; keep one")
     return plain or packed

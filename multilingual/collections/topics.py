@@ -33,11 +33,7 @@ class TopicReader:
     """
 
     def __init__(
-        self,
-        fields: str | None,
-        lang: str | None,
-        source: Source | None,
-        doc_langs: frozenset[str] = frozenset(),
+        self, fields: str | None, lang: str | None, source: Source | None, doc_langs: frozenset[str] = frozenset()
     ) -> None:
         self.fields = parse_fields(fields)
         self.lang = None if lang is None else parse_language(lang)
@@ -70,9 +66,7 @@ class TopicReader:
                 parts.append(self._read_narrative(record.get("narratives"), own, id))
             else:
                 parts.append(wording.require_text(f"topic_{key}", "topic", id, key))
-        return Item(
-            id, "\n".join(parts), None, own, {"source": _read_source(wording), "languages_with_qrels": langs}
-        )
+        return Item(id, "\n".join(parts), None, own, {"source": _read_source(wording), "languages_with_qrels": langs})
 
     def select(self, queries: Iterable[Item], none: str) -> list[Item]:
         """The queries in the language; if there are none, `InputError` that begins with `none`."""
@@ -94,9 +88,7 @@ class TopicReader:
             raise InputError(f"topic {id!r} has no wording in {wanted} (it has {offered})")
         if lang is None and len({wording.read_lang() for wording in fitting}) > 1:
             langs = list_few(sorted({str(wording.get("lang")) for wording in fitting}))
-            raise InputError(
-                f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})"
-            )
+            raise InputError(f"topic {id!r} has several {source or 'original'} wordings: say which language ({langs})")
         return min(fitting, key=lambda wording: order.index(_read_source(wording)))
 
     def _read_narrative(self, narratives: object, lang: str | None, id: str) -> str:
@@ -118,9 +110,7 @@ class TopicReader:
         return "\n".join(kept)
 
 
-def select_language(
-    lang: str | None, queries: Iterable[Item], none: str, source: str | None = None
-) -> list[Item]:
+def select_language(lang: str | None, queries: Iterable[Item], none: str, source: str | None = None) -> list[Item]:
     """The queries whose language, given or identified, is `lang`, any code or name; all of them for None.
 
     If there are none, `InputError` that begins with `none` and names the languages that there are.

@@ -105,9 +105,7 @@ class Track(PublishedCollection):
     def _read_language(self, lang: str) -> Iterator[tuple[str, Any]]:
         if given := self._choice.docs:
             if len(self.order) > 1:
-                raise InputError(
-                    f"docs={given} can be the documents of one language only, not of {len(self.order)}"
-                )
+                raise InputError(f"docs={given} can be the documents of one language only, not of {len(self.order)}")
             paths = [self.files.get_named(given)]
         else:
             paths = self.files.get_all(*self._fill(self.doc_files, lang))
@@ -119,9 +117,7 @@ class Track(PublishedCollection):
         patterns = self._fill(self.topic_files)
         found = self.files.find(*patterns)
         if not found:
-            raise MissingPart(
-                f"no topics in {self.files}, none of {', '.join(patterns)}; topics=FILE names another"
-            )
+            raise MissingPart(f"no topics in {self.files}, none of {', '.join(patterns)}; topics=FILE names another")
         if len(found) > 1:
             raise InputError(f"{found[0]} and {found[1]} could both be the topics: say which, topics=FILE")
         return found[0]

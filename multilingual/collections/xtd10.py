@@ -22,9 +22,7 @@ class XTD10(CaptionedPictures):
     not_on_hub = "XTD10 is no data set of the hub"
     folders = ("val2014", "train2014", "images", "")
 
-    def __init__(
-        self, where: str, *, reading: Reading, lang: str, direction: Direction = "text-to-image"
-    ) -> None:
+    def __init__(self, where: str, *, reading: Reading, lang: str, direction: Direction = "text-to-image") -> None:
         super().__init__(where, reading)
         self.direction = direction
         self.root = self.files.directory

@@ -130,9 +130,7 @@ def test_the_first_sentence(body: str, sentence: str | None):
 def test_pages_that_lead_elsewhere_are_navigation():
     entry = '<h2><a href="en-US/text/swriter/01/{0}.html">Entry {0}</a></h2><p>Does {0}.</p>'
     assert read("<h1>A Title</h1>" + entry.format(1) + entry.format(2) + "<h2>Other</h2>").is_navigation
-    assert not read(
-        "<h1>A Title</h1>" + entry.format(1) + "<h2>Other</h2><h2>More</h2><h2>Most</h2>"
-    ).is_navigation
+    assert not read("<h1>A Title</h1>" + entry.format(1) + "<h2>Other</h2><h2>More</h2><h2>Most</h2>").is_navigation
     items = "".join(f'<p><a href="en-US/text/swriter/01/{n}.html">Entry {n}</a></p>' for n in range(9))
     assert read("<p>A list.</p>" + items).is_navigation
     assert not read("<p>Words.</p>" * 12 + items).is_navigation
@@ -363,9 +361,7 @@ def test_a_package_is_named_hashed_and_unpacked(tmp_path: Path, monkeypatch: pyt
             return str(real(command, where))
         if command[-1] == "some-help":
             subprocess.run(
-                ["dpkg-deb", "--build", "--root-owner-group", str(tree), str(built)],
-                check=True,
-                capture_output=True,
+                ["dpkg-deb", "--build", "--root-owner-group", str(tree), str(built)], check=True, capture_output=True
             )
         return ""
 

@@ -81,12 +81,7 @@ FILL = {
     "da": "Dette er program nummer {}, som er beskrevet så udførligt her, at man forstår, hvad det skal bruges til.",
     "zh_CN": "这是第{}号程序，此处的说明足够详细，读者可以明白这个程序究竟是用来做什么事情的。",
 }
-TITLE = {
-    "en": "Program of kind {}",
-    "da": "Program af slagsen {}",
-    "zh_CN": "第{}类程序",
-    "ru": "Программа вида {}",
-}
+TITLE = {"en": "Program of kind {}", "da": "Program af slagsen {}", "zh_CN": "第{}类程序", "ru": "Программа вида {}"}
 
 
 def number(n: int, lang: str, title: str | None = None, *paragraphs: str) -> str:
@@ -163,10 +158,7 @@ def test_descriptions_are_aligned_and_split(tmp_path: Path, release):
         "the same words as another description": 1,
     }
     assert card["English paragraphs removed"] == {"dan": 1, "zho": 0}
-    assert card["topics left out"] == {
-        "first line of one word": 1,
-        "several descriptions have the first line": 2,
-    }
+    assert card["topics left out"] == {"first line of one word": 1, "several descriptions have the first line": 2}
     docs = {doc.id: doc for doc in whole.docs()}
     assert docs["dan/p44-000000000000"].text.endswith(FILL["da"].format("x"))
     asked = {query.id: query for query in whole.queries()}
@@ -201,9 +193,7 @@ def test_english_originals_are_documents_if_asked_for(tmp_path: Path, release):
     assert "\nThis is program number" in query.text
     with pytest.raises(InputError, match="a language other than English"):
         debian.build(tmp_path / "none", "eng", "title", 5, None)
-    with pytest.raises(
-        InputError, match=r"Debian some has no descriptions in Russian \(it has dan, eng, zho\)"
-    ):
+    with pytest.raises(InputError, match=r"Debian some has no descriptions in Russian \(it has dan, eng, zho\)"):
         debian.build(tmp_path / "none", "rus", "title", 5, None)
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
 
@@ -239,18 +229,12 @@ def test_a_release_is_found_where_apt_keeps_it(tmp_path: Path, monkeypatch: pyte
         "BY_HASH": "yes",
         "TRUSTED": "yes",
     }
-    monkeypatch.setattr(
-        indexes, "output", lambda command: "\t".join(target[field] for field in indexes.FIELDS) + "\n"
-    )
+    monkeypatch.setattr(indexes, "output", lambda command: "\t".join(target[field] for field in indexes.FIELDS) + "\n")
     with pytest.raises(InputError, match="no Release file of some here"):
         indexes.release("some")
     (tmp_path / "example.org_dists_some_InRelease").write_text(RELEASE.format("a" * 64, "b" * 64))
     found = indexes.release("some")
-    assert (found.codename, found.date, found.base) == (
-        "some",
-        "Sat, 11 Jul 2026 10:16:37 UTC",
-        target["BASE_URI"],
-    )
+    assert (found.codename, found.date, found.base) == ("some", "Sat, 11 Jul 2026 10:16:37 UTC", target["BASE_URI"])
     smallest = found.packed("main/i18n/Translation-da")
     assert smallest == indexes.Index("main/i18n/Translation-da.xz", "b" * 64, 4)
     assert found.packed("main/i18n/Translation-de") is None
@@ -267,9 +251,7 @@ def test_a_release_is_found_where_apt_keeps_it(tmp_path: Path, monkeypatch: pyte
     ]
 
     target["TRUSTED"] = "no"
-    monkeypatch.setattr(
-        indexes, "output", lambda command: "\t".join(target[field] for field in indexes.FIELDS) + "\n"
-    )
+    monkeypatch.setattr(indexes, "output", lambda command: "\t".join(target[field] for field in indexes.FIELDS) + "\n")
     with pytest.raises(InputError, match="does not trust"):
         indexes.release("some")
     with pytest.raises(InputError, match=r"no lists of the release 'other' \(it has some\)"):

@@ -38,12 +38,7 @@ def packed(path: Path, files: dict[str, bytes], links: dict[str, str] | None = N
 def test_only_regular_files_with_the_whole_name_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = packed(
         tmp_path / "p.tgz",
-        {
-            "package/a.json": b"1",
-            "package/a.json.bak": b"2",
-            "../package/a.json": b"3",
-            "package/b.json": b"4",
-        },
+        {"package/a.json": b"1", "package/a.json.bak": b"2", "../package/a.json": b"3", "package/b.json": b"4"},
         {"package/c.json": "/etc/passwd"},
     )
     assert list(npm.files(path, r"package/\w\.json")) == [("package/a.json", b"1"), ("package/b.json", b"4")]
@@ -62,9 +57,7 @@ def test_an_archive_is_checked_against_its_sha512(tmp_path: Path, monkeypatch: p
     def run(command: list[str], cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
         asked.append(command)
         if command[-1] == "gone@1.0.0":
-            return subprocess.CompletedProcess(
-                command, 1, "", "npm error code E404\nnpm error 404 Not Found\n"
-            )
+            return subprocess.CompletedProcess(command, 1, "", "npm error code E404\nnpm error 404 Not Found\n")
         (cwd / "some-1.0.0.tgz").write_bytes(b"content")
         return subprocess.CompletedProcess(command, 0, '[{"filename": "some-1.0.0.tgz"}]', "")
 
@@ -113,9 +106,7 @@ def emoji_packages(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     del russian[FACES[8]]
     main = {
         "package/annotations/en/annotations.json": annotations("annotations", english),
-        "package/annotations/en-AU/annotations.json": annotations(
-            "annotations", {FACES[0]: english[FACES[0]]}
-        ),
+        "package/annotations/en-AU/annotations.json": annotations("annotations", {FACES[0]: english[FACES[0]]}),
         "package/annotations/ru/annotations.json": annotations("annotations", russian),
         "package/annotations/sr-Cyrl/annotations.json": b'{"annotations": {"identity": {"language": "sr"}}}',
         "package/annotations/fr/annotations.json": annotations("annotations", {"x": {"tts": ["x"]}}),
@@ -132,9 +123,7 @@ def emoji_packages(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
         emoji.ANNOTATIONS[1].name: packed(folder / "derived.tgz", derived),
     }
     monkeypatch.setattr(emoji, "LEAST_NAMES", 2)
-    monkeypatch.setattr(
-        emoji, "download", lambda packages, where: {p.name: archives[p.name] for p in packages}
-    )
+    monkeypatch.setattr(emoji, "download", lambda packages, where: {p.name: archives[p.name] for p in packages})
 
 
 def test_names_of_emoji_find_their_pictures(tmp_path: Path, emoji_packages: None):
@@ -236,12 +225,7 @@ def test_captions_and_pictures_find_each_other(tmp_path: Path, stamp_package: Pa
     assert made["caption-to-picture"]["left out"] == {
         "eng": {},
         "rus": {"caption not translated": 1},
-        "stamps": {
-            "drawn in SVG only": 1,
-            "mirrored or flipped variant": 1,
-            "no caption": 1,
-            "no readable picture": 1,
-        },
+        "stamps": {"drawn in SVG only": 1, "mirrored or flipped variant": 1, "no caption": 1, "no readable picture": 1},
     }
     to_pictures = crosslens.collection(tmp_path / "all" / "caption-to-picture")
     counts = to_pictures.check()

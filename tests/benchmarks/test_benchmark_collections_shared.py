@@ -58,9 +58,7 @@ def test_what_belongs_together_shares_a_half():
         "c": "c",
         "d": "a",
     }
-    topics = [
-        directory.Topic({"id": f"{lang}/{n}"}, [], split_by=str(n)) for n in range(60) for lang in "abc"
-    ]
+    topics = [directory.Topic({"id": f"{lang}/{n}"}, [], split_by=str(n)) for n in range(60) for lang in "abc"]
     halves = {n: {topic.half for topic in topics if topic.split_by == str(n)} for n in range(60)}
     assert all(len(half) == 1 for half in halves.values())
     assert set().union(*halves.values()) == {"dev", "test"}

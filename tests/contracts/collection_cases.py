@@ -125,9 +125,7 @@ def beir(root: Path) -> Written:
         {"_id": "d1", "title": "Cells", "text": "Alterations", "metadata": {"lang": "eng", "year": 2020}},
         {"_id": "d2", "title": "", "text": "", "metadata": {"image": "images/a.jpg"}},
     )
-    topics = put(
-        root / "queries.jsonl", {"_id": "q1", "text": "what alters cells", "metadata": {"lang": "en"}}
-    )
+    topics = put(root / "queries.jsonl", {"_id": "q1", "text": "what alters cells", "metadata": {"lang": "en"}})
     qrels = put(root / "qrels/test.tsv", "query-id\tcorpus-id\tscore", "q1\td1\t1", "q1\td2\t0")
     return Written(f"beir:{root}", docs, topics, qrels)
 
@@ -184,9 +182,7 @@ def hc4(root: Path) -> Written:
         for lang in ("zho", "fas")
     }  # fmt: skip
     docs = put(root / "zho/hc4_docs.jsonl", {"id": "d1", "title": "题", "text": "文", "date": "2019-01-02"})
-    topics = put(
-        root / "resources/hc4/dev.topics.v1-0.jsonl", topic("1", "zho", "fas", narratives=narratives)
-    )
+    topics = put(root / "resources/hc4/dev.topics.v1-0.jsonl", topic("1", "zho", "fas", narratives=narratives))
     qrels = put(root / "resources/hc4/zho/dev.qrels.v1-0.txt", "1 0 d1 3")
     return Written(f"hc4:{root}?lang=zho&split=dev&sample=true", docs, topics, qrels)
 
@@ -289,13 +285,7 @@ def mkqa(root: Path) -> Written:
 
 
 def article(id: int, lang: str, title: str, content: str, **more: str) -> dict[str, Any]:
-    row = {
-        "q_id": id,
-        "original_lang": lang,
-        "title": title,
-        "url": f"https://{lang}/{id}",
-        "content": content,
-    }
+    row = {"q_id": id, "original_lang": lang, "title": title, "url": f"https://{lang}/{id}", "content": content}
     row |= {"question": f"{title}? ({lang})", "answer": "x"}
     for code in ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh"):
         row |= {f"{code}_q": f"{title}? ({code})", f"{code}_a": "x", f"{code}_c": content}

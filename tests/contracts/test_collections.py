@@ -15,12 +15,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.media.modalities import MEDIA, Medium, register, unregister
-from crosslens.multilingual.collections.base import (
-    Collection,
-    CollectionCounts,
-    FileCollection,
-    MissingPart,
-)
+from crosslens.multilingual.collections.base import Collection, CollectionCounts, FileCollection, MissingPart
 from crosslens.multilingual.collections.export import export_collection
 from crosslens.multilingual.collections.registry import FAMILIES, load_collection
 from crosslens.specs import Spec
@@ -163,12 +158,7 @@ def test_what_it_lacks_is_an_error_of_its_own(written: Any) -> None:
 @pytest.mark.parametrize("kind", LINES)
 @pytest.mark.parametrize(
     ("line", "told"),
-    [
-        ('{"id": ', "malformed JSON"),
-        ("[1]", "not a JSON object but list"),
-        ("{}", "no "),
-        (None, "second time"),
-    ],
+    [('{"id": ', "malformed JSON"), ("[1]", "not a JSON object but list"), ("{}", "no "), (None, "second time")],
 )
 def test_a_bad_row_is_named_with_file_and_line_or_skipped_and_counted(
     written: Any, line: str | None, told: str
@@ -214,12 +204,7 @@ def test_media_lie_in_the_directory(collection: Collection, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", [*FLAT, "mbeir"])
 @pytest.mark.parametrize(
     ("path", "told"),
-    [
-        ("../secret.jpg", "outside"),
-        ("link.jpg", "outside"),
-        ("{secret}", "relative"),
-        ("no.jpg", "not exist"),
-    ],
+    [("../secret.jpg", "outside"), ("link.jpg", "outside"), ("{secret}", "relative"), ("no.jpg", "not exist")],
 )
 def test_no_record_names_a_file_elsewhere(kind: str, path: str, told: str, tmp_path: Path) -> None:
     secret = SHARED["put_picture"](tmp_path / "secret.jpg")
@@ -236,9 +221,7 @@ def test_no_record_names_a_file_elsewhere(kind: str, path: str, told: str, tmp_p
 
 
 @pytest.mark.parametrize("format", ["directory", "beir"])
-def test_any_collection_is_exported_and_read_again(
-    collection: Collection, tmp_path: Path, format: Any
-) -> None:
+def test_any_collection_is_exported_and_read_again(collection: Collection, tmp_path: Path, format: Any) -> None:
     counts = export_collection(collection, tmp_path / "out", format)
     again = load_collection(tmp_path / "out")
     docs, queries, qrels = read_all(collection)
@@ -299,10 +282,7 @@ def test_a_new_modality_is_read_counted_and_exported(kind: str, melody: Medium, 
         assert isinstance(path, Path)
         assert (path.name, path.read_text()) == ("000000.notes", "C E G\n")
         assert path.parent.parent.name == "melodys"
-    put(
-        written.docs,
-        {"_id": "m", "metadata": {"melody": "../x"}} if kind == "beir" else {"id": "m", "melody": "../x"},
-    )
+    put(written.docs, {"_id": "m", "metadata": {"melody": "../x"}} if kind == "beir" else {"id": "m", "melody": "../x"})
     with pytest.raises(InputError, match=r"the melody '../x' lies outside"):
         list(collection.docs())
 

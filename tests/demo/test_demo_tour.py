@@ -44,9 +44,7 @@ class LengthJudge:
 
     def likelihood(self, messages, targets):
         self.usage["calls"] += len(messages)
-        return np.array(
-            [-len(next(p.text for p in m.parts if isinstance(p, Passage))) for m in messages], float
-        )
+        return np.array([-len(next(p.text for p in m.parts if isinstance(p, Passage))) for m in messages], float)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +67,7 @@ def test_every_system_and_kind_is_measured(toured):
     report, _ = toured
     assert report.table.systems == (tour.LEXICAL, tour.DENSE, tour.CORRECTED, tour.HYBRID, tour.RERANKED)
     assert report.table.measures == ("nDCG@10", "R@10")
-    assert set(report.table.groups) == {
-        "all",
-        "text to text",
-        "text to photo",
-        "photo to text",
-        "text + photo",
-    }
+    assert set(report.table.groups) == {"all", "text to text", "text to photo", "photo to text", "text + photo"}
     assert report.table.counts["all"] == len(Demo().queries())
     assert [(step.system, step.over) for step in report.steps] == list(tour.STEPS)
     assert json.loads(json.dumps(report.to_json()))["table"]["systems"]

@@ -14,14 +14,7 @@ from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate, evaluate_files
 from crosslens.evaluation.measures import MEASURES, MLIR, parse_measure
 from crosslens.items import Item
-from crosslens.multilingual.fairness import (
-    PEER,
-    Peer,
-    compare_ranks,
-    compute_alpha_ndcg,
-    compute_shares,
-    read_langs,
-)
+from crosslens.multilingual.fairness import PEER, Peer, compare_ranks, compute_alpha_ndcg, compute_shares, read_langs
 from crosslens.runs import Run, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,9 +46,7 @@ def test_alpha_ndcg_by_hand():
     assert compute_alpha_ndcg(ranking, grades, langs) == pytest.approx(gained / ideal)
     first_two = (1 + 0.5 / math.log2(3)) / (1 + 1 / math.log2(3))
     assert compute_alpha_ndcg(ranking, grades, langs, cutoff=2) == pytest.approx(first_two)
-    assert compute_alpha_ndcg(ranked("f1 z2 z1"), grades, langs) == pytest.approx(
-        1
-    )  # binary: the grades do not count
+    assert compute_alpha_ndcg(ranked("f1 z2 z1"), grades, langs) == pytest.approx(1)  # binary: the grades do not count
     assert compute_alpha_ndcg(ranked("x f1 z2 z1"), grades, langs) < 1
     assert compute_alpha_ndcg(ranked("x f1 z2 z1"), grades, langs, judged_only=True) == pytest.approx(1)
     # Without intolerance of repetition it is nDCG with binary gains, with full intolerance the first counts.
@@ -99,9 +90,7 @@ def test_peer_by_hand():
     grades, langs = dict.fromkeys(docs.split(), 1), langs_of(docs)
     assert PEER.value(ranked(docs), grades, langs, {1: 1}) == pytest.approx(scipy.stats.chi2.sf(0.6, 1))
     # What is in between does not count, nor how far apart they are.
-    assert PEER.value(ranked("x z1 y f1 z2 q w f2"), grades, langs, {1: 1}) == pytest.approx(
-        0.4385780, abs=1e-7
-    )
+    assert PEER.value(ranked("x z1 y f1 z2 q w f2"), grades, langs, {1: 1}) == pytest.approx(0.4385780, abs=1e-7)
     # z1 first and the other three not retrieved: ranks 1 | 3, 3, 3.
     tied = scipy.stats.kruskal([1, 9], [9, 9]).pvalue
     assert PEER.value(ranked("z1 x"), grades, langs, {1: 1}) == pytest.approx(tied)

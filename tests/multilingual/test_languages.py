@@ -14,13 +14,7 @@ from crosslens.demo.collection import HERE
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import languages
-from crosslens.multilingual.languages import (
-    fill_languages,
-    find_direction,
-    identify,
-    name_language,
-    parse_language,
-)
+from crosslens.multilingual.languages import fill_languages, find_direction, identify, name_language, parse_language
 
 QUERIES = {  # one to three words, as people search
     "eng": ["climate change", "train station", "old bridge repair"],
@@ -99,8 +93,7 @@ def test_iso_takes_what_people_write(code, spellings):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    ["", " ", "xx", "zzz", "a", "1", "und", "mul", "qaa", "zxx", "Elvish", "no language", "x-foo", "en-"],
+    "bad", ["", " ", "xx", "zzz", "a", "1", "und", "mul", "qaa", "zxx", "Elvish", "no language", "x-foo", "en-"]
 )
 def test_unknown_languages_are_one_line(bad):
     with pytest.raises(InputError, match="unknown language") as told:
@@ -115,12 +108,7 @@ def test_an_unknown_language_comes_with_the_nearest():
 
 
 def test_names_and_direction():
-    assert [name_language(code) for code in ("fas", "zho", "sw", "eng")] == [
-        "Persian",
-        "Chinese",
-        "Swahili",
-        "English",
-    ]
+    assert [name_language(code) for code in ("fas", "zho", "sw", "eng")] == ["Persian", "Chinese", "Swahili", "English"]
     right_to_left = [
         "ara",
         "fas",
@@ -137,17 +125,15 @@ def test_names_and_direction():
         "Persian",
     ]
     assert {find_direction(code) for code in right_to_left} == {"rtl"}
-    assert {
-        find_direction(code) for code in ["eng", "zho", "rus", "hin", "jpn", "tha", "amh", "uzb", "ar-Latn"]
-    } == {"ltr"}
+    assert {find_direction(code) for code in ["eng", "zho", "rus", "hin", "jpn", "tha", "amh", "uzb", "ar-Latn"]} == {
+        "ltr"
+    }
     with pytest.raises(InputError):
         find_direction("nowhere")
 
 
 def test_sentences_in_24_languages():
-    assert dict(zip(SENTENCES, identify(list(SENTENCES.values())), strict=True)) == {
-        lang: lang for lang in SENTENCES
-    }
+    assert dict(zip(SENTENCES, identify(list(SENTENCES.values())), strict=True)) == {lang: lang for lang in SENTENCES}
 
 
 def test_short_queries_are_nearly_always_right_or_unsure():
@@ -171,16 +157,7 @@ def test_chinese_and_japanese_without_kana_are_told_apart_by_their_characters():
 
 @pytest.mark.parametrize(
     "nothing",
-    [
-        "",
-        "   ",
-        "12345 !!!",
-        "😀😀",
-        "https://example.org/the/old/bridge",
-        "someone@example.org",
-        "ᏣᎳᎩ",
-        "\ud800",
-    ],
+    ["", "   ", "12345 !!!", "😀😀", "https://example.org/the/old/bridge", "someone@example.org", "ᏣᎳᎩ", "\ud800"],
 )
 def test_no_language_is_claimed_for(nothing):
     assert identify([nothing]) == [None]
@@ -243,7 +220,5 @@ def test_identification_opens_no_connection(monkeypatch):
 def test_importing_languages_imports_no_model_and_no_network_library():
     heavy = "('torch', 'py3langid', 'requests', 'langcodes')"
     code = f"import sys, crosslens.multilingual.languages; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path("/")
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path("/"))
     assert done.stdout.strip() == "[]"

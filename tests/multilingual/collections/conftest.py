@@ -33,9 +33,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def refused() -> Callable[..., None]:
     """Asserts that `ask` of a collection, or loading it, is an error of one line that holds the parts."""
 
-    def check(
-        name: str, *parts: str, ask: Callable[[Any], object] = lambda collection: collection.check()
-    ) -> None:
+    def check(name: str, *parts: str, ask: Callable[[Any], object] = lambda collection: collection.check()) -> None:
         with pytest.raises(InputError) as error:
             ask(load_collection(name))
         assert "\n" not in str(error.value)

@@ -53,9 +53,7 @@ def test_what_is_wrong_with_beir_files_is_said(tmp_path):
         load_collection(f"beir:{root}?split=dev").check()
     with pytest.raises(InputError, match="has no queries"):
         load_collection(f"beir:{root}?split=train").check()
-    beir(
-        root, [DOC | {"metadata": {"image": "../secret.png"}}, DOC | {"metadata": []}], [], test="0 4983 1\n"
-    )
+    beir(root, [DOC | {"metadata": {"image": "../secret.png"}}, DOC | {"metadata": []}], [], test="0 4983 1\n")
     with pytest.raises(InputError, match=r"test\.tsv:2: not `query-id TAB corpus-id TAB score`"):
         load_collection(root).qrels()
     with pytest.raises(InputError, match=r"corpus\.jsonl:1: the image .* lies outside the collection"):

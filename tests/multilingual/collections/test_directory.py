@@ -46,9 +46,7 @@ def test_flat_documents_with_images_languages_and_other_keys(make, tmp_path):
         {"id": "9", "text": "both", "image": "pictures/../pictures/a.jpg", "lang": "Persian"},
     ]
     found = list(make(docs).docs())
-    assert found[0] == Item(
-        "7", None, tmp_path.resolve() / "pictures/a.jpg", None, {"year": 1999, "tags": ["x"]}
-    )
+    assert found[0] == Item("7", None, tmp_path.resolve() / "pictures/a.jpg", None, {"year": 1999, "tags": ["x"]})
     assert found[1] == Item("8", "hello", None, "eng", {})
     assert (found[2].lang, found[2].image) == ("fas", found[0].image)
 
@@ -127,11 +125,7 @@ def test_a_bad_document_is_named_with_file_and_line_or_skipped_and_counted(tmp_p
 
 
 def test_a_line_that_is_not_utf_8(make):
-    content = (
-        lines(GOOD).encode()
-        + b'{"id": "x", "text": "\xe9t\xe9"}\n'
-        + lines({"id": "y", "text": "z"}).encode()
-    )
+    content = lines(GOOD).encode() + b'{"id": "x", "text": "\xe9t\xe9"}\n' + lines({"id": "y", "text": "z"}).encode()
     with pytest.raises(InputError, match=r"docs\.jsonl:2: not UTF-8"):
         list(make(content).docs())
     assert ids(make(content, skip_bad=True).docs()) == ["good", "y"]
@@ -199,15 +193,7 @@ def test_check_counts(make, cases, tmp_path):
 
 
 def test_counts_as_they_were_written_before_there_were_other_media():
-    before = {
-        "documents": 3,
-        "langs": {"": 3},
-        "images": 2,
-        "queries": 1,
-        "judged": 0,
-        "relevant": 0,
-        "skipped": 0,
-    }
+    before = {"documents": 3, "langs": {"": 3}, "images": 2, "queries": 1, "judged": 0, "relevant": 0, "skipped": 0}
     counts = CollectionCounts.from_json(before)
     assert (counts.media, counts.to_json()) == ({"image": 2}, before)
 

@@ -41,9 +41,7 @@ def test_what_is_wrong_with_eclektic_is_said(refused, cases, root):
     refused(f"eclektic:{root}", "eclektic has 3 questions", "384 were published", "sample=true")
     refused(f"eclektic:{root}?lang=ru", "unknown language of ECLeKTic 'ru'")
     refused(f"eclektic:{root}", "unknown language of ECLeKTic 'rus'", ask=lambda c: c.queries(lang="rus"))
-    cases.put(
-        root / "eclektic_main.jsonl", cases.article(1, "en", "A", "a"), cases.article(2, "en", "B", " ")
-    )
+    cases.put(root / "eclektic_main.jsonl", cases.article(1, "en", "A", "a"), cases.article(2, "en", "B", " "))
     refused(f"eclektic:{root}?sample=true", "eclektic_main.jsonl:2: question '2' has no content")
     row = cases.article(1, "en", "A", "a")
     del row["fr_q"]

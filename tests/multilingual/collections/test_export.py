@@ -57,9 +57,7 @@ def mixed(tmp_path: Path) -> Held:
     photo = tmp_path / "a photo.jpeg"
     photo.write_bytes(picture("JPEG"))
     docs = [
-        Item(
-            "../../etc/passwd", "Title\nText\nmore", None, "zho", {"title": "Title", "time": "2020", "n": 3}
-        ),
+        Item("../../etc/passwd", "Title\nText\nmore", None, "zho", {"title": "Title", "time": "2020", "n": 3}),
         Item("title-only", "Только", None, "rus", {"title": "Только"}),
         Item("other-title", "no such start", None, None, {"title": "Elsewhere"}),
         Item("photo", None, photo, None, {"tags": ["x", "y"]}),
@@ -219,10 +217,7 @@ def test_the_command(tmp_path, monkeypatch, capsys, mixed):
         "directory": str(tmp_path / "two"), "format": "beir", "documents": 6, "images": 4, "queries": 3, "judged": 3
     }  # fmt: skip
     status, out, _ = call("export", tmp_path / "two", tmp_path / "three")
-    assert (status, out) == (
-        0,
-        f"{tmp_path / 'three'}: 6 documents, 2 topics, 3 judgements, 4 pictures\n",
-    )
+    assert (status, out) == (0, f"{tmp_path / 'three'}: 6 documents, 2 topics, 3 judgements, 4 pictures\n")
     status, out, err = call("export", tmp_path / "two", tmp_path / "three")
     assert (status, out) == (2, "")
     assert err.count("\n") == 1

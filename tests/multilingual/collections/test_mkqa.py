@@ -21,9 +21,7 @@ def test_questions_of_mkqa_are_judged_by_the_answers_that_passages_hold(root):
     collection = load_collection(f"mkqa:{root}?lang=fr&docs=passages.jsonl&sample=true")
     assert (collection.name, collection.langs) == ("mkqa-fr", {"eng"})
     queries = collection.queries()
-    assert queries[0] == Item(
-        "563", "who sings it (fr)", None, "fra", {"answers": ["Dave Edmunds", "D. Edmunds"]}
-    )
+    assert queries[0] == Item("563", "who sings it (fr)", None, "fra", {"answers": ["Dave Edmunds", "D. Edmunds"]})
     assert [query.id for query in queries] == ["563", "-71", "6"]
     assert next(collection.docs()) == Item(
         "p1", "A song\nRecorded in 1970 by DAVE\nEdmunds himself.", None, "eng", {"title": "A song"}
@@ -42,9 +40,7 @@ def test_passages_in_chinese_are_searched_character_by_character(cases, root):
         {"docid": "7#0", "title": "歌", "text": "这首歌由戴维·埃德蒙兹演唱，发行于1970年。"},
         {"docid": "7#1", "title": "歌", "text": "戴维与埃德蒙兹"},
     )
-    cases.put(
-        root / "zh" / "docs-1.jsonl.gz", {"docid": "8#0", "title": "年", "text": "在1970年，3 Minutes。"}
-    )
+    cases.put(root / "zh" / "docs-1.jsonl.gz", {"docid": "8#0", "title": "年", "text": "在1970年，3 Minutes。"})
     collection = load_collection(f"mkqa:{root}?lang=zh-CN&docs=zh&docs_lang=zh_cn&sample=true")
     assert (collection.name, collection.langs) == ("mkqa-zh_cn-zh_cn", {"zho"})
     assert next((query.text, query.lang) for query in collection.queries()) == ("who sings it 简", "zho")
@@ -65,10 +61,7 @@ def test_the_passages_of_dpr(root, name, header, monkeypatch):
         rows.writerow(["2", "Dave Edmunds", ""])
     monkeypatch.chdir(path.parent)
     collection = load_collection(f"mkqa:{root}?lang=en&docs={name}&sample=true")
-    assert [(doc.id, doc.text) for doc in collection.docs()] == [
-        ("1", 'A\nHe said "1970" once'),
-        ("2", "Dave Edmunds"),
-    ]
+    assert [(doc.id, doc.text) for doc in collection.docs()] == [("1", 'A\nHe said "1970" once'), ("2", "Dave Edmunds")]
     assert collection.qrels() == {"563": {"2": 1}, "-71": {"1": 1}}
 
 
@@ -95,9 +88,7 @@ def test_what_is_wrong_with_mkqa_is_said(refused, cases, root):
     cases.put(root / "bad.tsv", "id\ttext\ttitle", '1\t"never closed\tT', "2\tx\ty")
     refused(f"mkqa:{root}?lang=fr&docs=bad.tsv&sample=true", "bad.tsv:2: a quotation mark is not closed")
     cases.put(root / "short.tsv", "1\tx\ty", "2\tx")
-    refused(
-        f"mkqa:{root}?lang=fr&docs=short.tsv&sample=true", "short.tsv:2: not `id TAB text TAB title` but 2"
-    )
+    refused(f"mkqa:{root}?lang=fr&docs=short.tsv&sample=true", "short.tsv:2: not `id TAB text TAB title` but 2")
     cases.put(root / "empty.jsonl", {"id": "1", "text": " "})
     refused(f"mkqa:{root}?lang=fr&docs=empty.jsonl&sample=true", "empty.jsonl:1: passage '1' has no text")
     cases.put(root / "dataset" / "mkqa.jsonl.gz", cases.question(1, "what", [cases.answer("entty", "x")]))
@@ -105,13 +96,7 @@ def test_what_is_wrong_with_mkqa_is_said(refused, cases, root):
 
 
 def test_holding_an_answer_is_dprs_rule():
-    strings = {
-        "cafe": ["Café"],
-        "dot": ["J. R."],
-        "none": ["…", " ", ""],
-        "ss": ["Straße"],
-        "long": ["a b c d"],
-    }
+    strings = {"cafe": ["Café"], "dot": ["J. R."], "none": ["…", " ", ""], "ss": ["Straße"], "long": ["a b c d"]}
     answers = Answers(strings)
     assert answers.within("the CAFE\u0301 and the café") == {"cafe"}  # one form of Unicode, one case
     assert answers.within("cafés, a cafe") == set()  # whole words, and accents count

@@ -23,18 +23,8 @@ HC4_TOPIC = {
     "languages_with_qrels": ["zho", "rus"],
     "topics": [{"lang": "eng", "source": "original", "topic_title": "T", "topic_description": "D"}],
     "narratives": {
-        "zho": {
-            "very_valuable": "VZ",
-            "somewhat_valuable": "N/A",
-            "not_that_valuable": "no",
-            "non_relevant": "no",
-        },
-        "rus": {
-            "very_valuable": "VR",
-            "somewhat_valuable": "SR",
-            "not_that_valuable": "no",
-            "non_relevant": "no",
-        },
+        "zho": {"very_valuable": "VZ", "somewhat_valuable": "N/A", "not_that_valuable": "no", "non_relevant": "no"},
+        "rus": {"very_valuable": "VR", "somewhat_valuable": "SR", "not_that_valuable": "no", "non_relevant": "no"},
     },
     "report": {"url": "u", "text": "r", "date": "2019-01-06"},
 }
@@ -78,11 +68,7 @@ def test_hc4_topics_have_their_narratives_apart(make):
         (HC4_TOPIC | {"narratives": {}}, {"fields": "narrative"}, "topic '3' has no narrative"),
         (NEUCLIR_TOPIC, {"fields": "titel"}, "unknown topic field 'titel'; did you mean title?"),
         (NEUCLIR_TOPIC, {"fields": "title+"}, "unknown topic field ''"),
-        (
-            NEUCLIR_TOPIC,
-            {"lang": "zho", "source": "human"},
-            "'101' has no wording in zho human (it has eng original",
-        ),
+        (NEUCLIR_TOPIC, {"lang": "zho", "source": "human"}, "'101' has no wording in zho human (it has eng original"),
         (NEUCLIR_TOPIC, {"source": "machine"}, "several machine wordings: say which language (fas, zho)"),
         (NEUCLIR_TOPIC, {"lang": "rus"}, "no topics in rus"),
         (NEUCLIR_TOPIC, {"lang": "Elvish"}, "unknown language 'Elvish'"),
@@ -123,8 +109,6 @@ def test_flat_topics_and_their_languages(make, tmp_path):
 
 
 def test_languages_that_topics_have_are_named(make):
-    collection = make(
-        topics=[{"id": "1", "text": "x", "lang": "eng"}, {"id": "2", "text": "y", "lang": "de"}]
-    )
+    collection = make(topics=[{"id": "1", "text": "x", "lang": "eng"}, {"id": "2", "text": "y", "lang": "de"}])
     with pytest.raises(InputError, match="no topics in rus, only in deu, eng"):
         collection.queries(lang="ru")
