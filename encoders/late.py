@@ -58,7 +58,10 @@ class LateEncoder:
         self.truncates: bool = extra["truncates_queries"]
         self.expansion: int | None = extra["expansion"]
         self.attend: bool = extra["attend"]
-        self.markers: dict[Role, int | None] = {"query": extra["query_marker"], "document": extra["document_marker"]}
+        self.markers: dict[Role, int | None] = {
+            "query": extra["query_marker"],
+            "document": extra["document_marker"],
+        }
         self.placeholder: str = extra["placeholder"]
         self.skipped = np.array(extra["skipped"], np.int64)
 

@@ -169,7 +169,10 @@ class Workers:
                         worker.loading.result().require(self.spec)
                         busy.append(worker)
                         places = chunks.popleft()
-                        running[worker.submit(_encode, [group[place] for place in places], role)] = (worker, places)
+                        running[worker.submit(_encode, [group[place] for place in places], role)] = (
+                            worker,
+                            places,
+                        )
             expected: list[Future[Any]] = [*running]
             expected += [worker.loading for worker in self._workers if not worker.loading.done()]
             done, _ = wait(expected, return_when=FIRST_COMPLETED)

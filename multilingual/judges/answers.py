@@ -160,12 +160,17 @@ VERDICTS = re.compile(
     re.IGNORECASE,
 )
 BETTER = re.compile(
-    r"[\])\"'*_]{0,3}\s{1,3}(?:is|seems|appears|are)\s(?:\w{1,12}\s){0,2}?(?:more|most|better|best)\b", re.IGNORECASE
+    r"[\])\"'*_]{0,3}\s{1,3}(?:is|seems|appears|are)\s(?:\w{1,12}\s){0,2}?(?:more|most|better|best)\b",
+    re.IGNORECASE,
 )
 NEGATED = re.compile(r"(?:\bnot|n't|\bnever)\s{1,2}$", re.IGNORECASE)
 FRACTION = re.compile(r"(?<!\d)(\d{1,9}),(\d{1,9})(?!\d)")
-OF_A_SCALE = re.compile(r"(?:/|\bout of|\bto|\bthrough|[-–—~]|至|到|до|تا|إلى|\bbis|\bà)\s{0,2}$", re.IGNORECASE)
-SCALE_AFTER = re.compile(r"\s{0,2}(?:\bto\b|\bthrough\b|[-–—~]|至|到|до|تا|إلى|\bbis\b|\bà\b)\s{0,2}\d", re.IGNORECASE)
+OF_A_SCALE = re.compile(
+    r"(?:/|\bout of|\bto|\bthrough|[-–—~]|至|到|до|تا|إلى|\bbis|\bà)\s{0,2}$", re.IGNORECASE
+)
+SCALE_AFTER = re.compile(
+    r"\s{0,2}(?:\bto\b|\bthrough\b|[-–—~]|至|到|до|تا|إلى|\bbis\b|\bà\b)\s{0,2}\d", re.IGNORECASE
+)
 
 # What speakers also say for a label.
 ALIASES = {
@@ -195,7 +200,9 @@ class _Names:
         """Whether a word in brackets is an identifier, of a label or of none."""
         if self.kind == "number":
             return written.isdecimal() and len(written) <= 9
-        return written.casefold() in self.places or (self.kind == "letter" and len(written) == 1 and written.isalpha())
+        return written.casefold() in self.places or (
+            self.kind == "letter" and len(written) == 1 and written.isalpha()
+        )
 
     def bracketed(self, text: str) -> list[_Mention]:
         """The identifiers in square brackets that hold nothing else: [2], [Passage B], [3, 1, 2]."""
@@ -205,10 +212,16 @@ class _Names:
             if self.kind == "word":
                 words = [_Word(inside[1].strip(" \n\"'*"), start, inside.end(1))]
             else:
-                words = [_Word(each[0], start + each.start(), start + each.end()) for each in WORDS.finditer(inside[1])]
+                words = [
+                    _Word(each[0], start + each.start(), start + each.end())
+                    for each in WORDS.finditer(inside[1])
+                ]
             words = [word for word in words if not NOUN.fullmatch(word.text)]
             if words and all(self.could_be(word.text) for word in words):
-                found += [_Mention(self.place(word.text), word.start, word.end, _foreign(word.text)) for word in words]
+                found += [
+                    _Mention(self.place(word.text), word.start, word.end, _foreign(word.text))
+                    for word in words
+                ]
         return found
 
     def mentions(self, text: str) -> list[_Mention]:
@@ -230,7 +243,9 @@ class _Names:
                 if not named and lower and (capitals or not only):
                     continue
                 if written.upper() in ONE_LETTER_WORDS and not chained and not (named and not lower):
-                    prose = bool(WORD_AFTER.match(text, each.end())) and not AFTER_IDENTIFIER.match(text, each.end())
+                    prose = bool(WORD_AFTER.match(text, each.end())) and not AFTER_IDENTIFIER.match(
+                        text, each.end()
+                    )
             elif self.kind == "number":
                 prose = not named and not chained and bool(QUANTITY.match(text, each.end()))
             elif NEGATED.search(text, max(0, each.start() - 8), each.start()):
@@ -283,7 +298,9 @@ def _names(labels: tuple[str, ...]) -> _Names:
     longest = sorted(filter(None, places), key=len, reverse=True)
     # A word's vowel signs and accents are no letters to `\w`.
     marks = r"\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u200c"
-    pattern = rf"(?<![\w{marks}])(?:{'|'.join(map(re.escape, longest))})(?![\w{marks}])" if longest else r"(?!)"
+    pattern = (
+        rf"(?<![\w{marks}])(?:{'|'.join(map(re.escape, longest))})(?![\w{marks}])" if longest else r"(?!)"
+    )
     return _Names("word", places, re.compile(pattern, re.IGNORECASE))
 
 

@@ -95,7 +95,9 @@ class CausalJudge(LocalJudge):
                 inputs = self._pad([questions[numbers[0]].tokens[:n] for n, numbers in groups], left=True)
                 mask = inputs["attention_mask"]
                 # base_model: without the language-model head.
-                cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[self._cache]
+                cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[
+                    self._cache
+                ]
                 self.usage["prompt_tokens"] += int(mask.sum())
             chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
             for number, chunk in enumerate(chunks):

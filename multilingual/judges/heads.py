@@ -64,7 +64,9 @@ class Head:
         bias = None if getattr(self.layer, "bias", None) is None else self.layer.bias[chosen]
         return self.way(torch.nn.functional.linear(states, weight, bias).float(), chosen)
 
-    def answer(self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]) -> list[np.ndarray]:
+    def answer(
+        self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]
+    ) -> list[np.ndarray]:
         """The log-probabilities of each continuation's scored tokens, or the scores of its labels, float64.
 
         `states` [n, width, ...] has in row n, from place `first[n]` on, the states after which these tokens come.
@@ -78,7 +80,9 @@ class Head:
         ends = np.cumsum([each.scored for each in asked])[:-1]
         return np.split(values.double().cpu().numpy(), ends)
 
-    def _score_labels(self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
+    def _score_labels(
+        self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]
+    ) -> list[np.ndarray]:
         """The score of each of a row's labels: the log of the sum of what its token ids have after `states` [n, ...]."""
         columns = sorted({token for row in labels for ids in row for token in ids})
         place = {token: n for n, token in enumerate(columns)}

@@ -40,7 +40,9 @@ class Server:
     (Jupyter), connections live on between calls, and Ctrl-C ends the requests under way.
     """
 
-    def __init__(self, model: str, url: str, *, concurrency: int, timeout: float, retries: int, budget: int) -> None:
+    def __init__(
+        self, model: str, url: str, *, concurrency: int, timeout: float, retries: int, budget: int
+    ) -> None:
         self.model, self.url = model, url
         self.name = f"openai:{model}"
         self.here = f"{self.name} at {url}"
@@ -61,7 +63,9 @@ class Server:
         """The model and fingerprint that the server names; `unknown` before it answers, and if it names several."""
         return next(iter(self._revisions)) if len(self._revisions) == 1 else "unknown"
 
-    def each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]) -> list[A]:
+    def each(
+        self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]
+    ) -> list[A]:
         """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others.
 
         `count` is called for each answer, in the thread of the caller.
@@ -95,7 +99,11 @@ class Server:
         return [answers[place] for place in range(len(questions))]
 
     async def send(
-        self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = "look at the options in the SPEC"
+        self,
+        path: str,
+        body: Callable[[], dict[str, Any] | None],
+        *,
+        advice: str = "look at the options in the SPEC",
     ) -> dict[str, Any] | None:
         """The first choice of the answer, with `generated`, its tokens; None where `body` gives up.
 
@@ -208,11 +216,15 @@ class Server:
             )
         refusal = f"{self.here} refuses: {status} {reason}"
         if status in (401, 403):  # servers quote parts of the key: nothing of theirs is repeated
-            return InputError(f"{self.here} refuses access ({status}); set OPENAI_API_KEY to a key for this model")
+            return InputError(
+                f"{self.here} refuses access ({status}); set OPENAI_API_KEY to a key for this model"
+            )
         if CONTEXT.search(reason):
             return InputError(f"{refusal}; set context= to the model's length, or lower passage_tokens=")
         if status == 404:
-            return InputError(f"{refusal}; is the model's name right, and does the url end as it should, as in /v1?")
+            return InputError(
+                f"{refusal}; is the model's name right, and does the url end as it should, as in /v1?"
+            )
         if status == 429:
             return CrosslensError(f"{refusal}{tried}; lower concurrency= or raise retries=")
         if status >= 500 or status in (408, 409):
@@ -288,7 +300,9 @@ def parse_url(url: str, source: str) -> str:
     if not sound or any(each.isspace() for each in url):
         raise InputError(f"{source}={url.partition('@')[2] or url} is no address; write http://HOST:PORT/v1")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InputError(f"{source} is to hold an address only, http://HOST:PORT/v1; keys come from OPENAI_API_KEY")
+        raise InputError(
+            f"{source} is to hold an address only, http://HOST:PORT/v1; keys come from OPENAI_API_KEY"
+        )
     return url.rstrip("/")
 
 

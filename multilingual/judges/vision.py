@@ -51,7 +51,14 @@ class VisionJudge(LocalJudge):
     appetites = (256, 2048)
 
     def __init__(
-        self, model: Any, processor: Any, name: str, revision: str, *, max_pixels: int = MAX_PIXELS, **limits: Any
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        revision: str,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        **limits: Any,
     ) -> None:
         check_at_least(1, max_pixels=max_pixels)
         if not getattr(processor, "chat_template", None):
@@ -65,7 +72,9 @@ class VisionJudge(LocalJudge):
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)
         kinds = ("image_token", "video_token", "audio_token")
-        self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
+        self._placeholders = [
+            token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)
+        ]
         self._opened = lru_cache(maxsize=PICTURES)(self._decode)
         self._weight = lru_cache(maxsize=1 << 12)(self._weigh)
 
@@ -79,7 +88,9 @@ class VisionJudge(LocalJudge):
         return CausalHead(self.model, self.device)
 
     def _starts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Message], list[str]]:
-        return prompts, [self.write_frame(prompt) for prompt in prompts]  # opened in `_answers`, a few at a time
+        return prompts, [
+            self.write_frame(prompt) for prompt in prompts
+        ]  # opened in `_answers`, a few at a time
 
     def _targets(
         self, prompts: Sequence[Message], targets: Sequence[str]
@@ -139,7 +150,9 @@ class VisionJudge(LocalJudge):
             states = self.head.states(max(map(len, after)) + 1, use_cache=False, **inputs)
             return self.head.answer(states, [len(each.tokens) - each.scored for each in asked], asked)
 
-    def _extend(self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    def _extend(
+        self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
         """The inputs with tokens after each prompt, filled up on the right, where a causal model does not see it."""
         if not any(after):
             return inputs
@@ -147,7 +160,9 @@ class VisionJudge(LocalJudge):
         zeros = torch.zeros_like(more["input_ids"])  # what else has a value a token are types: 0 is text
         shape = inputs["input_ids"].shape
         return {
-            key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1) if value.shape == shape else value
+            key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1)
+            if value.shape == shape
+            else value
             for key, value in inputs.items()
         }
 
@@ -167,7 +182,9 @@ class VisionJudge(LocalJudge):
 
     def write_frame(self, prompt: Message) -> str:
         """The prompt's text without its pictures."""
-        return self._text(replace(prompt, parts=tuple(p for p in prompt.parts if not isinstance(p, Attachment))))
+        return self._text(
+            replace(prompt, parts=tuple(p for p in prompt.parts if not isinstance(p, Attachment)))
+        )
 
     def open_message(self, prompt: Message, room: int) -> VisionInput:
         """The prompt with its pictures opened and its passages cut so that `room` tokens more still fit."""
@@ -234,7 +251,12 @@ class VisionJudge(LocalJudge):
         if given and self._size:
             given["size"] = self._size
         inputs = self.processor(
-            text=list(texts), add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt", **given
+            text=list(texts),
+            add_special_tokens=False,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            **given,
         )
         return dict(inputs)
 

@@ -122,7 +122,9 @@ class Prompt(Wording):
         count = Counter() if count is None else count
         return self._by_language(comparisons, count, lambda worded, some: worded.ask(judge, some, count))
 
-    def grades(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+    def grades(
+        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
+    ) -> list[np.ndarray]:
         """For each comparison the likeliest of `values` a document, float64; nan where the answer was unreadable."""
         if not self.values or self.most > 1:
             raise self._fault("gives no grades: it needs `values` for its labels and one {passage}")
@@ -177,7 +179,9 @@ class Prompt(Wording):
         """As `score`, in the prompt's own language."""
         return (self._of_several if self.most > 1 else self._of_one)(judge, comparisons, count)
 
-    def share_labels(self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]) -> np.ndarray:
+    def share_labels(
+        self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]
+    ) -> np.ndarray:
         """The probability of each label, [n, labels]; a row of zeros where a generated answer has none."""
         messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
         messages = self._after_thought(judge, messages, count)
@@ -191,13 +195,17 @@ class Prompt(Wording):
                 row[place] = 1.0
         return shares
 
-    def _of_one(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+    def _of_one(
+        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
+    ) -> list[np.ndarray]:
         pairs = _pairs(comparisons)
         if self.asks in ("likelihood", "score"):
             messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
             if self.asks == "score":
                 return _split(judge.score(messages), comparisons)
-            return _split(judge.likelihood(messages, [self._target(query) for query, _ in pairs]), comparisons)
+            return _split(
+                judge.likelihood(messages, [self._target(query) for query, _ in pairs]), comparisons
+            )
         shares = self.share_labels(judge, pairs, count)
         if self.values:
             # An answer that cannot be read counts as the lowest grade: it did not say relevant.
@@ -208,7 +216,9 @@ class Prompt(Wording):
             scores = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
         return _split(scores, comparisons)
 
-    def _of_several(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+    def _of_several(
+        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
+    ) -> list[np.ndarray]:
         views: list[tuple[int, list[int]]] = []
         for n, (_, group) in enumerate(comparisons):
             given = list(range(len(group)))
@@ -253,7 +263,9 @@ class Prompt(Wording):
     def _target(self, query: Item) -> str:
         text = (query.text or "").strip()
         if not text and "query" in self.list_placeholders("target"):
-            raise self._fault(f"asks for the likelihood of the query's text, and the query {query.id!r} has none")
+            raise self._fault(
+                f"asks for the likelihood of the query's text, and the query {query.id!r} has none"
+            )
         parts = fill_template(self.target, {"query": text, "language": self._name_language(query)})
         return "".join(map(str, parts))
 

@@ -164,7 +164,9 @@ class Heapsort:
             sinking = yield from self._sift(candidates, heap, sinking)
         return candidates.ranked(top)
 
-    def _sift(self, candidates: Candidates, heap: list[int], nodes: Iterable[int]) -> Generator[Ask, Answer, list[int]]:
+    def _sift(
+        self, candidates: Candidates, heap: list[int], nodes: Iterable[int]
+    ) -> Generator[Ask, Answer, list[int]]:
         """One step down for the hits at `nodes`; returns where those have gone that had to give way."""
         families = [
             (node, range(first, min(first + self.arity, len(heap))))

@@ -193,7 +193,9 @@ def translations(
         answers = said[spans[row]] if row in spans else []
         if row in spans:
             count["translated" if any(answers) else "untranslated"] += 1
-        parts = tuple(new or old for new, old in zip(answers, texts[spans[row]] if answers else [], strict=True))
+        parts = tuple(
+            new or old for new, old in zip(answers, texts[spans[row]] if answers else [], strict=True)
+        )
         if any(answers) and "" in answers:
             count["untranslated_parts"] += answers.count("")
         made.append(Translation(parts if any(answers) else (), lang))
@@ -256,7 +258,9 @@ def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
     for place, id, text, lang in _lines(path):
         lang = lang or to
         if lang is None:
-            raise InputError(f"{place}: the translation of {id!r} tells no language; say which it is with to=")
+            raise InputError(
+                f"{place}: the translation of {id!r} tells no language; say which it is with to="
+            )
         held = texts.setdefault(lang, {})
         if id in held:
             raise InputError(f"{place}: a second translation of {id!r} into {lang}")
@@ -267,7 +271,8 @@ def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
         to = next(iter(texts), "")
     if to not in texts:
         raise InputError(
-            f"{path} has no translations" + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
+            f"{path} has no translations"
+            + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
         )
     return to, texts[to]
 

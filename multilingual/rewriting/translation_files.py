@@ -124,7 +124,9 @@ class _Growing:
 
     def __init__(self, output: Path, about: Mapping[str, Any]) -> None:
         if output.suffix == ".gz":
-            raise InputError(f"{output} grows line by line: name a file without .gz, and compress it when it is done")
+            raise InputError(
+                f"{output} grows line by line: name a file without .gz, and compress it when it is done"
+            )
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to write {output.name} into")
         self.output = output

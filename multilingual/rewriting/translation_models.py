@@ -118,7 +118,9 @@ class TrainedTranslator:
         def cut(text: str, source: str | None) -> list[str]:
             return [part for sentence in split_sentences(text) for part in self.cut_sentence(sentence)]
 
-        return translate_pieces(texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self.usage)
+        return translate_pieces(
+            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self.usage
+        )
 
     @property
     def _reads_source(self) -> bool:
@@ -153,7 +155,9 @@ class TrainedTranslator:
         """Each piece in the language `to`; empty where its language is not known and the model must read it."""
         translated = [""] * len(pieces)
         rows: list[int] = []
-        inputs: list[tuple[tuple[int, ...], int]] = []  # what the encoder reads, and how long its answer may be
+        inputs: list[
+            tuple[tuple[int, ...], int]
+        ] = []  # what the encoder reads, and how long its answer may be
         for source in dict.fromkeys(source for _, source in pieces):
             some = [row for row, piece in enumerate(pieces) if piece[1] == source]
             if self._reads_source and source is None:

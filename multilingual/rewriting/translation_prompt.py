@@ -85,11 +85,15 @@ class PromptedTranslator:
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
             parts = [
-                part for each in split_sentences(text) for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
+                part
+                for each in split_sentences(text)
+                for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
             ]
             return list(join_pieces(parts, CHUNK, lines=self.judge.chats))
 
-        return translate_pieces(texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own)
+        return translate_pieces(
+            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own
+        )
 
     def _translate(self, pieces: Sequence[Piece], to: str) -> list[str]:
         translated = [""] * len(pieces)
