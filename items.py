@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Modality = str  # "text", or a name in `media.modalities.MEDIA`: "image"
 Role = Literal["query", "document"]
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +139,25 @@ def windows(stream: Iterable[T], size: int) -> Iterator[list[T]]:
             window = []
     if window:
         yield window
+
+
+def group_positions(keys: Iterable[K]) -> dict[K, list[int]]:
+    """The positions of each key, keys in the order in which they first occur."""
+    positions: dict[K, list[int]] = {}
+    for position, key in enumerate(keys):
+        positions.setdefault(key, []).append(position)
+    return positions
+
+
+def split_by_weight(stream: Iterable[T], most: float, weight: Callable[[T], float]) -> Iterator[list[T]]:
+    """Consecutive lists, each ended by the element that brings the sum of weights to `most`."""
+    group: list[T] = []
+    held = 0.0
+    for element in stream:
+        group.append(element)
+        held += weight(element)
+        if held >= most:
+            yield group
+            group, held = [], 0.0
+    if group:
+        yield group

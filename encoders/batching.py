@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..items import Item, windows
+from ..items import Item, split_by_weight, windows
 from .base import EncoderSpec, check_finite, check_modalities
 from .rows import Row, join_rows, take_floats
 
@@ -88,7 +88,7 @@ def prepare_windows(
 
     def make(stop: Event) -> Iterator[tuple[list[Item], R]]:
         source = _until(stop, items)
-        for group in _split_by_weight(source, window, weight) if weight else windows(source, window):
+        for group in split_by_weight(source, window, weight) if weight else windows(source, window):
             if stop.is_set():
                 return
             for item in group:
@@ -140,20 +140,6 @@ def read_ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
         reader.join(PATIENCE)
         if not reader.is_alive() and isinstance(source, Generator):
             source.close()
-
-
-def _split_by_weight(items: Iterable[Item], most: int, weight: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Consecutive lists of items, each ended by the item that brings the sum of weights to `most`."""
-    group: list[Item] = []
-    held = 0
-    for item in items:
-        group.append(item)
-        held += weight(item)
-        if held >= most:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
 
 
 def _until(stop: Event, items: Iterable[T]) -> Iterator[T]:

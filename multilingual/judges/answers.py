@@ -11,11 +11,13 @@ Both functions take time linear in the text.
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from typing import NamedTuple
 
 
@@ -26,15 +28,15 @@ def read_ranking(text: str, labels: Sequence[str], count: Counter[str]) -> list[
     ones; the first mention of each counts. Labels that are left out follow in the order given. Reasoning in <think>
     is not searched, and of <answer> only the inside. The article "A" and the pronoun "I" are not identifiers.
     """
-    said = _said(text)
+    answer = _open_answer(text)
     names = _names(tuple(labels))
-    found = names.bracketed(said.text)
+    found = names.bracketed(answer.text)
     if not _valid(found):
-        mentions = names.mentions(said.text)
+        mentions = names.mentions(answer.text)
         named = _follow(mentions, [mention for mention in mentions if mention.named])
         if _valid(named):
             found = named
-        elif bare := _bare(said.text, mentions):
+        elif bare := _bare(answer.text, mentions):
             found = found + bare if _valid(bare) else found
     read = [mention.place for mention in found if mention.place is not None]
     order = list(dict.fromkeys(read))
@@ -42,7 +44,7 @@ def read_ranking(text: str, labels: Sequence[str], count: Counter[str]) -> list[
     if any(mention.foreign for mention in found if mention.place is not None):
         kinds.add("foreign_digits")
     if not order:
-        kinds.add(said.nothing)
+        kinds.add(answer.fault)
     else:
         kinds |= {"duplicate"} if len(order) < len(read) else set()
         kinds |= {"missing"} if len(order) < len(labels) else set()
@@ -51,27 +53,27 @@ def read_ranking(text: str, labels: Sequence[str], count: Counter[str]) -> list[
 
 
 def read_label(text: str, labels: Sequence[str], count: Counter[str], *, after: str = "") -> int | None:
-    """Position of the label that the text settles on; None, counted, where it names none.
+    """Position of the label that the text decides for; None, counted, where it names none.
 
     The last explicit verdict ("final score: 2", "the answer is no", "B is more relevant") wins, then a label that
     the text opens with, then the last in square brackets or followed by `after`, then the last mention. A verdict
-    that is none of the labels ("final score: 7") settles on nothing.
+    that is none of the labels ("final score: 7") decides nothing.
     """
-    said = _said(text)
+    answer = _open_answer(text)
     names = _names(tuple(labels))
-    settled = _settled(said, names, after)
+    verdict = _find_verdict(answer, names, after)
     kinds: set[str] = set()
-    if settled is None or settled.place is None:
-        kinds = {said.nothing} | ({"out_of_range"} if settled else set())
-    elif settled.foreign:
+    if verdict is None or verdict.place is None:
+        kinds = {answer.fault} | ({"out_of_range"} if verdict else set())
+    elif verdict.foreign:
         kinds = {"foreign_digits"}
     count.update(kinds)
-    return settled.place if settled else None
+    return verdict.place if verdict else None
 
 
 def drop_thoughts(text: str) -> str:
     """What follows the last <think> of an answer; nothing where that finds no end."""
-    tags = [tag for tag in TAGS.finditer(text) if tag[2].casefold() != "answer"]
+    tags = list(THOUGHTS.finditer(text))
     if not tags:
         return text
     return text[tags[-1].end() :] if tags[-1][1] else ""
@@ -89,15 +91,17 @@ class _Mention(NamedTuple):
     prose: bool = False  # more likely a word or a quantity than an identifier
 
 
-class _Said(NamedTuple):
-    """The part of an answer that is searched, whether it refuses, and what nothing in it counts as."""
+class _Answer(NamedTuple):
+    """The part of an answer that is searched, whether it refuses, and what it counts as where nothing is read."""
 
     text: str
     refuses: bool
-    nothing: str
+    fault: str
 
 
-TAGS = re.compile(r"<(/?)(think(?:ing)?|answer)>", re.IGNORECASE)
+THOUGHTS = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+ANSWER_BEGINS = re.compile("<answer>", re.IGNORECASE)
+ANSWER_ENDS = re.compile("</answer>", re.IGNORECASE)
 # Full-width forms, and brackets of other scripts, as ASCII; digits are left, to be counted where they are foreign.
 PLAIN: dict[int, str] = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if not chr(code).isdecimal()},
@@ -106,37 +110,23 @@ PLAIN: dict[int, str] = {
     ord("’"): "'",
 }
 
-# How models decline, in the languages that they mostly decline in.
-REFUSALS = re.compile(
-    r"\bsorry\b|\bapologi[sz]e|\bI (?:can ?not|can't|am (?:unable|not able)|won't)|\bI'm (?:unable|not able)|\bas an ai\b"
-    r"|\b(?:unable|not possible) to (?:rank|answer|judge|determine|assess|help|provide)"
-    r"|抱歉|对不起|對不起|无法|無法|不能(?:提供|回答|排序)|作为.{0,4}(?:AI|人工智能)"
-    r"|申し訳|できません|ごめん|죄송|미안|할 수 없"
-    r"|извините|простите|прошу прощения|к сожалению|не могу|не в состоянии"
-    r"|متأسف|متاسف|ببخشید|پوزش|عذرخواهی|نمی[‌ ]?توانم|عذرا|عذرًا|آسف|أعتذر|لا أستطيع|لا يمكنني"
-    r"|lo siento|\blamento\b|no puedo|no me es posible|désolée?\b|je ne (?:peux|suis) pas|incapable de|excusez"
-    r"|tut mir leid|ich kann .{0,20}nicht\b|kann ich .{0,20}nicht\b|entschuldig"
-    r"|\bdesculpe|não posso|mi dispiace|non posso|क्षमा|माफ़|खेद है|नहीं कर सकत|असमर्थ",
-    re.IGNORECASE,
-)
-READ = 1000  # characters in which a refusal is looked for: it opens the answer
+VOCABULARY = tomllib.loads((files(__package__) / "answers.toml").read_text("utf-8"))
+ANY = {key: f"(?:{'|'.join(words)})" for key, words in VOCABULARY.items() if isinstance(words, list)}
+NOUNS = ANY["nouns"]
 
-# What a passage is called before its identifier.
-NOUNS = (
-    r"(?:passages?|pasajes?|pasaje|documents?|documentos?|dokumente?|docs?|texts?|textos?|textes?|extraits?|options?|"
-    r"candidates?|items?|results?|snippets?|paragraphs?|fragmentos?|abschnitte?|numbers?|no\.|id|identifiers?|labels?|"
-    r"段落|文档|文檔|文本|文章|文書|选项|選項|编号|第|パッセージ|문서|지문|단락|구절|문단|"
-    r"отрывок|отрывка|отрывки|отрывку|документа?|документы|пассажа?|фрагмента?|текста?|абзаца?|"
-    r"متن|سند|گذرگاه|بخش|پاراگراف|قطعه|المقطع|مقطع|الفقرة|فقرة|الوثيقة|وثيقة|المستند|النص|نص|"
-    r"अनुच्छेद|दस्तावेज़|गद्यांश|पाठ)"
-)
-NOUN = re.compile(NOUNS, re.IGNORECASE)
-NAMED = re.compile(rf"(?<![A-Za-z\u00C0-\u04FF]){NOUNS}[\s#№:.\"'“”«»*_`(\[-]{{0,4}}", re.IGNORECASE)
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+REFUSALS = _compile(ANY["refusals"])
+READ = 1000  # characters in which a refusal is looked for: it opens the answer
+NOUN = _compile(NOUNS)
+NAMED = _compile(rf"(?<![A-Za-z\u00C0-\u04FF]){NOUNS}[\s#№:.\"'“”«»*_`(\[-]{{0,4}}")
 # Between two identifiers of one list.
-CHAIN = re.compile(
-    rf"[\"'”»*_`)\]]{{0,3}}[^\S\n]{{0,3}}(?:>+|≻|→|=|~|,|;|/|\||&|、|،|؛|>=|≥|->|\band\b|\bthen\b|\bund\b|\bet\b|\by\b|\bи\b|\bو\b|和|与)"
-    rf"(?:[^\S\n]{{0,2}}(?:and|then))?[^\S\n]{{0,3}}(?:{NOUNS}[^\S\n]{{0,2}})?[\"'“«*_`(\[]{{0,3}}",
-    re.IGNORECASE,
+CHAIN = _compile(
+    rf"[\"'”»*_`)\]]{{0,3}}[^\S\n]{{0,3}}{ANY['links']}(?:[^\S\n]{{0,2}}(?:and|then))?[^\S\n]{{0,3}}"
+    rf"(?:{NOUNS}[^\S\n]{{0,2}})?[\"'“«*_`(\[]{{0,3}}"
 )
 ONE_LETTER_WORDS = frozenset("AIOEY")  # in English, Spanish, French, Italian, Portuguese
 # After these words a capital "A" is an identifier, for no article stands before them.
@@ -144,44 +134,18 @@ AFTER_IDENTIFIER = re.compile(
     r"[^\S\n]+(?:is|was|has|are|and|or|then|over|than|beats?|comes?|ranks?|seems|does|contains|directly|answers|vs)\b"
 )
 WORD_AFTER = re.compile(r"[^\S\n]+[^\W\d_]{2}")
-QUANTITY = re.compile(rf"\s{{0,2}}(?:{NOUNS}|个|篇|段|つの|件|개)", re.IGNORECASE)
+QUANTITY = _compile(rf"\s{{0,2}}(?:{NOUNS}|{ANY['counters']})")
 ORDINAL = re.compile(r"^[^\S\n]*(\d{1,3})[.):][^\S\n]+\S", re.MULTILINE)
-
 # What announces a verdict, and what may stand between that and the label.
-VERDICTS = re.compile(
-    r"(?:\b(?P<final>final(?:[ _][a-z]{1,12})?)?[ _]?(?:score|grade|rating|answer|judge?ment|verdict|relevance|label|category)\b"
-    r"|(?P<last>最终)?(?:得分|评分|分数|答案|等级|判断)|スコア|評価|回答|答え|점수|평가|답"
-    r"|\b(?:итоговая |окончательная )?(?:оценка|ответ|балл)\b"
-    r"|(?:امتیاز|نمره|پاسخ|جواب)(?: نهایی)?|(?:الدرجة|الإجابة|التقييم)(?: النهائية| النهائي)?"
-    r"|\b(?:puntuación|puntaje|calificación|respuesta|nota|note|réponse|bewertung|antwort|punktzahl)(?: final(?:e)?)?\b"
-    r"|(?:अंक|उत्तर|स्कोर))"
-    r"[\"'*_`]{0,3}\s{0,3}(?:(?:is|was|would be|should be|of|es|est|ist|=|:|：|->|是|为|為|は|है|—|-)\s{0,3}){0,2}"
-    rf"(?:{NOUNS}\s{{0,2}})?[\[(\"'*_`“«#{{]{{0,4}}\s{{0,2}}",
-    re.IGNORECASE,
+VERDICTS = _compile(
+    rf"{ANY['verdicts']}[\"'*_`]{{0,3}}\s{{0,3}}(?:{ANY['copulas']}\s{{0,3}}){{0,2}}"
+    rf"(?:{NOUNS}\s{{0,2}})?[\[(\"'*_`“«#{{]{{0,4}}\s{{0,2}}"
 )
-BETTER = re.compile(
-    r"[\])\"'*_]{0,3}\s{1,3}(?:is|seems|appears|are)\s(?:\w{1,12}\s){0,2}?(?:more|most|better|best)\b",
-    re.IGNORECASE,
-)
-NEGATED = re.compile(r"(?:\bnot|n't|\bnever)\s{1,2}$", re.IGNORECASE)
+BETTER = _compile(r"[\])\"'*_]{0,3}\s{1,3}(?:is|seems|appears|are)\s(?:\w{1,12}\s){0,2}?(?:more|most|better|best)\b")
+NEGATED = _compile(r"(?:\bnot|n't|\bnever)\s{1,2}$")
 FRACTION = re.compile(r"(?<!\d)(\d{1,9}),(\d{1,9})(?!\d)")
-OF_A_SCALE = re.compile(
-    r"(?:/|\bout of|\bto|\bthrough|[-–—~]|至|到|до|تا|إلى|\bbis|\bà)\s{0,2}$", re.IGNORECASE
-)
-SCALE_AFTER = re.compile(
-    r"\s{0,2}(?:\bto\b|\bthrough\b|[-–—~]|至|到|до|تا|إلى|\bbis\b|\bà\b)\s{0,2}\d", re.IGNORECASE
-)
-
-# What speakers also say for a label.
-ALIASES = {
-    "是": ("是的",),
-    "否": ("不是", "不"),
-    "بله": ("بلی", "آری"),
-    "خیر": ("نه",),
-    "हाँ": ("हां", "जी हाँ"),
-    "예": ("네",),
-    "아니요": ("아니오", "아뇨"),
-}
+OF_A_SCALE = _compile(rf"{ANY['scale_before']}\s{{0,2}}$")
+SCALE_AFTER = _compile(rf"\s{{0,2}}{ANY['scale_between']}\s{{0,2}}\d")
 EDGE = r"A-Za-z0-9_\u00C0-\u024F"  # beside these a letter or a digit is part of a word; beside Han it is not
 
 
@@ -200,28 +164,19 @@ class _Names:
         """Whether a word in brackets is an identifier, of a label or of none."""
         if self.kind == "number":
             return written.isdecimal() and len(written) <= 9
-        return written.casefold() in self.places or (
-            self.kind == "letter" and len(written) == 1 and written.isalpha()
-        )
+        return written.casefold() in self.places or (self.kind == "letter" and len(written) == 1 and written.isalpha())
 
     def bracketed(self, text: str) -> list[_Mention]:
         """The identifiers in square brackets that hold nothing else: [2], [Passage B], [3, 1, 2]."""
-        found = []
+        found: list[_Mention] = []
         for inside in BRACKETS.finditer(text):
-            start = inside.start(1)
             if self.kind == "word":
-                words = [_Word(inside[1].strip(" \n\"'*"), start, inside.end(1))]
+                words = [(inside[1].strip(" \n\"'*"), *inside.span(1))]
             else:
-                words = [
-                    _Word(each[0], start + each.start(), start + each.end())
-                    for each in WORDS.finditer(inside[1])
-                ]
-            words = [word for word in words if not NOUN.fullmatch(word.text)]
-            if words and all(self.could_be(word.text) for word in words):
-                found += [
-                    _Mention(self.place(word.text), word.start, word.end, _foreign(word.text))
-                    for word in words
-                ]
+                words = [(each[0], *each.span()) for each in WORDS.finditer(text, *inside.span(1))]
+            words = [word for word in words if not NOUN.fullmatch(word[0])]
+            if words and all(self.could_be(word) for word, *_ in words):
+                found += [_Mention(self.place(word), start, end, _foreign(word)) for word, start, end in words]
         return found
 
     def mentions(self, text: str) -> list[_Mention]:
@@ -243,14 +198,12 @@ class _Names:
                 if not named and lower and (capitals or not only):
                     continue
                 if written.upper() in ONE_LETTER_WORDS and not chained and not (named and not lower):
-                    prose = bool(WORD_AFTER.match(text, each.end())) and not AFTER_IDENTIFIER.match(
-                        text, each.end()
-                    )
+                    prose = bool(WORD_AFTER.match(text, each.end())) and not AFTER_IDENTIFIER.match(text, each.end())
             elif self.kind == "number":
                 prose = not named and not chained and bool(QUANTITY.match(text, each.end()))
             elif NEGATED.search(text, max(0, each.start() - 8), each.start()):
                 continue
-            place = self.place(_whole(written) if self.kind == "number" else written)
+            place = self.place(written.partition(".")[0] if self.kind == "number" else written)
             found.append(_Mention(place, each.start(), each.end(), _foreign(written), named, chained, prose))
         # What a list goes on from is an identifier too.
         return [
@@ -264,12 +217,6 @@ class _Names:
             len(word) == 1 or NOUN.fullmatch(word) or word.casefold() in ("and", "then")
             for word in re.findall(r"[^\W\d_]+", text)
         )
-
-
-class _Word(NamedTuple):
-    text: str
-    start: int
-    end: int
 
 
 # The first bracket may have been opened for the model.
@@ -290,7 +237,7 @@ def _names(labels: tuple[str, ...]) -> _Names:
         pattern = rf"(?<![{EDGE}])(?<![{EDGE}]')[A-Za-z](?![{EDGE}]|'[A-Za-z]|-[A-Za-z])"
         return _Names("letter", places, re.compile(pattern))
     for label in labels:
-        for alias in ALIASES.get(label, ()):
+        for alias in VOCABULARY["aliases"].get(label, ()):
             places.setdefault(alias.casefold(), places[label.casefold()])
     for form in ("NFC", "NFD"):
         for written, place in list(places.items()):
@@ -298,49 +245,26 @@ def _names(labels: tuple[str, ...]) -> _Names:
     longest = sorted(filter(None, places), key=len, reverse=True)
     # A word's vowel signs and accents are no letters to `\w`.
     marks = r"\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u200c"
-    pattern = (
-        rf"(?<![\w{marks}])(?:{'|'.join(map(re.escape, longest))})(?![\w{marks}])" if longest else r"(?!)"
-    )
+    pattern = rf"(?<![\w{marks}])(?:{'|'.join(map(re.escape, longest))})(?![\w{marks}])" if longest else r"(?!)"
     return _Names("word", places, re.compile(pattern, re.IGNORECASE))
 
 
-def _said(text: str) -> _Said:
+def _open_answer(text: str) -> _Answer:
     """The answer without the model's reasoning; the inside of the last <answer> where there is one."""
-    kept: list[str] = []  # outside of thoughts
-    answers: list[tuple[bool, str]] = []  # closed or not
-    thinking = False
-    opened: int | None = None  # where in `kept` the answer began
-    at = 0
-    for tag in TAGS.finditer(text):
-        if not thinking:
-            kept.append(text[at : tag.start()])
-        at = tag.end()
-        closes, what = bool(tag[1]), tag[2].casefold()
-        if what != "answer":
-            if closes and not thinking:
-                # It began in the prompt, so all so far was thought.
-                kept, answers, opened = [], [], None
-            thinking = not closes
+    outside: list[str] = []
+    thinking, at = False, 0
+    for tag in THOUGHTS.finditer(text):
+        if tag[1] and not thinking:
+            outside = []  # it began in the prompt, so all so far was thought
         elif not thinking:
-            if closes:
-                answers.append((True, "".join(kept[opened or 0 :])))
-                kept, opened = [], None
-            else:
-                opened = len(kept)
-    if not thinking:
-        kept.append(text[at:])
-    if opened is not None:
-        answers.append((False, "".join(kept[opened:])))
-    closed = [answer for whole, answer in answers if whole] or [answer for _, answer in answers]
-    found = (closed[-1] if closed else "".join(kept)).strip().translate(PLAIN)
+            outside.append(text[at : tag.start()])
+        thinking, at = not tag[1], tag.end()
+    outside.append("" if thinking else text[at:])
+    ended = ANSWER_ENDS.split("".join(outside))
+    found = ANSWER_BEGINS.split(ended[-2] if len(ended) > 1 else ended[0])[-1].strip().translate(PLAIN)
     refuses = bool(REFUSALS.search(found, 0, READ))
-    if thinking:
-        nothing = "unclosed_thought"
-    elif not found:
-        nothing = "empty"
-    else:
-        nothing = "refused" if refuses else "unreadable"
-    return _Said(found, refuses, nothing)
+    fault = "unclosed_thought" if thinking else "refused" if refuses else "unreadable" if found else "empty"
+    return _Answer(found, refuses, fault)
 
 
 def _bare(text: str, mentions: Sequence[_Mention]) -> list[_Mention]:
@@ -373,9 +297,9 @@ def _follow(mentions: Sequence[_Mention], roots: Sequence[_Mention]) -> list[_Me
     return found
 
 
-def _settled(said: _Said, names: _Names, after: str) -> _Mention | None:
-    """The mention that an answer settles on; its place is None where it settles on no label."""
-    text = said.text
+def _find_verdict(answer: _Answer, names: _Names, after: str) -> _Mention | None:
+    """The mention that an answer decides for; its place is None where that is no label."""
+    text = answer.text
     mentions = [mention for mention in names.mentions(text) if not mention.prose]
     if names.kind == "number":  # 2,5 is a fraction in half of Europe
         fractions = {place for each in FRACTION.finditer(text) for place in each.span(1) + each.span(2)}
@@ -418,7 +342,7 @@ def _settled(said: _Said, names: _Names, after: str) -> _Mention | None:
         return bracketed[-1]
     if after and (followed := [mention for mention in mentions if text.startswith(after, mention.end)]):
         return followed[-1]
-    return None if said.refuses else mentions[-1]
+    return None if answer.refuses else mentions[-1]
 
 
 def _valid(mentions: Sequence[_Mention]) -> bool:
@@ -428,10 +352,6 @@ def _valid(mentions: Sequence[_Mention]) -> bool:
 @lru_cache(maxsize=1024)
 def _chains(between: str) -> bool:
     return CHAIN.fullmatch(between) is not None
-
-
-def _whole(written: str) -> str:
-    return written.partition(".")[0]
 
 
 def _foreign(written: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...encoders.batching import plan_batches
+from ...items import group_positions
 from .base import Ask, Completion, Sampling
 from .heads import CausalHead
 from .local import LocalJudge
@@ -75,10 +76,9 @@ class CausalJudge(LocalJudge):
         def cost(group: tuple[int, list[int]]) -> int:
             return group[0] or max(len(questions[n].tokens) for n in group[1])
 
-        alone = [place for place, (length, _) in enumerate(groups) if not length]
-        shared = [place for place, (length, _) in enumerate(groups) if length]
+        parts = group_positions(length > 0 for length, _ in groups).values()
         first = [places[numbers[0]][0] for _, numbers in groups]
-        for _, answers in self._run(groups, cost, forward, (alone, shared), first):
+        for _, answers in self._run(groups, cost, forward, parts, first):
             for n, answer in answers:
                 yield *places[n], answer
 
@@ -95,9 +95,7 @@ class CausalJudge(LocalJudge):
                 inputs = self._pad([questions[numbers[0]].tokens[:n] for n, numbers in groups], left=True)
                 mask = inputs["attention_mask"]
                 # base_model: without the language-model head.
-                cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[
-                    self._cache
-                ]
+                cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[self._cache]
                 self.usage["prompt_tokens"] += int(mask.sum())
             chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
             for number, chunk in enumerate(chunks):

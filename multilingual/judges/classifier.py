@@ -118,10 +118,7 @@ def _longest(model: Any, tokenizer: Any) -> int:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
         # RoBERTa and its kin keep the positions up to that of the padding for themselves.
-        if (
-            name.endswith("position_embeddings")
-            and (kept := getattr(module, "padding_idx", None)) is not None
-        ):
+        if name.endswith("position_embeddings") and (kept := getattr(module, "padding_idx", None)) is not None:
             positions = module.num_embeddings - kept - 1
     return int(min(limit for limit in (tokenizer.model_max_length, positions) if limit))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,20 +29,15 @@ class Head:
             return
         config = model.config.get_text_config(decoder=True)
         cap = getattr(config, "final_logit_softcapping", None)
-        scale = getattr(config, "logit_scale", None)
         divide = getattr(config, "logits_scaling", None)
-        width = getattr(config, "d_model", None)
-        shift = getattr(model, "final_logits_bias", None)
+        width = getattr(config, "d_model", None)  # T5, with tied embeddings
+        shift = getattr(model, "final_logits_bias", None)  # BART and its kin
         ways: list[Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor]] = [_as_is]
+        factors = (getattr(config, "logit_scale", None), divide and 1 / divide, width and width**-0.5)
+        ways += [partial(_multiply, factor) for factor in factors if factor]
         if cap:
             ways.append(lambda logits, _: torch.tanh(logits / cap) * cap)
-        if scale:
-            ways.append(lambda logits, _: logits * scale)
-        if divide:
-            ways.append(lambda logits, _: logits / divide)
-        if width:  # T5, with tied embeddings
-            ways.append(lambda logits, _: logits * width**-0.5)
-        if shift is not None:  # BART and its kin
+        if shift is not None:
             ways.append(lambda logits, columns: logits + shift[0, columns].float())
         plain, whole = self.layer(state).float(), whole.float()
         # A few units in the last place of the model's own precision.
@@ -64,9 +60,7 @@ class Head:
         bias = None if getattr(self.layer, "bias", None) is None else self.layer.bias[chosen]
         return self.way(torch.nn.functional.linear(states, weight, bias).float(), chosen)
 
-    def answer(
-        self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]
-    ) -> list[np.ndarray]:
+    def answer(self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]) -> list[np.ndarray]:
         """The log-probabilities of each continuation's scored tokens, or the scores of its labels, float64.
 
         `states` [n, width, ...] has in row n, from place `first[n]` on, the states after which these tokens come.
@@ -80,9 +74,7 @@ class Head:
         ends = np.cumsum([each.scored for each in asked])[:-1]
         return np.split(values.double().cpu().numpy(), ends)
 
-    def _score_labels(
-        self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]
-    ) -> list[np.ndarray]:
+    def _score_labels(self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
         """The score of each of a row's labels: the log of the sum of what its token ids have after `states` [n, ...]."""
         columns = sorted({token for row in labels for ids in row for token in ids})
         place = {token: n for n, token in enumerate(columns)}
@@ -117,12 +109,16 @@ class CausalHead(Head):
             super().__init__(model, state, whole)
 
     def states(self, width: int, **inputs: Any) -> torch.Tensor:
-        """What the head is applied to at the last `width` positions; the logits where that cannot be told apart."""
+        """What the head is applied to at the last `width` positions; the logits where that is not known."""
         if not self.plain:
             whole: torch.Tensor = self.model(**inputs, logits_to_keep=width).logits
             return whole
         states: torch.Tensor = self.model.base_model(**inputs)[0][:, -width:]
         return states
+
+
+def _multiply(factor: float, logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:
+    return logits * factor
 
 
 def _as_is(logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:

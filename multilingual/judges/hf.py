@@ -56,9 +56,7 @@ def open_hf(
         config.num_labels = found.labels
     held = found.keys if found else frozenset()
     auto, reference = CLASSES[kind]
-    model = source.load_model(
-        getattr(transformers, auto), lambda key: key in held, config=config, dtype=precision
-    )
+    model = source.load_model(getattr(transformers, auto), lambda key: key in held, config=config, dtype=precision)
     known = source.identify_weights(model.config)
     name = f"hf:{checkpoint}+{adapter}" if adapter else f"hf:{checkpoint}"
     if found:
@@ -75,9 +73,7 @@ def open_hf(
                 f"adapter into its base model first"
             )
     module, _, judge = reference.partition(":")
-    opened: Judge = getattr(import_module(f".{module}", __package__), judge)(
-        model, reader, name, known, **limits
-    )
+    opened: Judge = getattr(import_module(f".{module}", __package__), judge)(model, reader, name, known, **limits)
     return opened
 
 
@@ -91,9 +87,7 @@ def find_task(config: Any, source: Source) -> str:
     unknown = not names or any(name.endswith("ForConditionalGeneration") for name in names)
     if unknown and type(config) in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         return "seq2seq"
-    sees = (
-        not config.is_encoder_decoder and type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    )
+    sees = not config.is_encoder_decoder and type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if sees and source.find(*PROCESSOR_FILES):
         return "vision"
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names) or (

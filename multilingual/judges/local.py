@@ -31,19 +31,10 @@ class LocalJudge(TokenizedJudge):
     appetites = (1024, 16384)
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        name: str,
-        revision: str,
-        *,
-        passage_tokens: int,
-        device: torch.device,
+        self, model: Any, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, device: torch.device
     ) -> None:
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 0)
-        super().__init__(
-            tokenizer, name, revision, passage_tokens=passage_tokens, context=int(positions or UNBOUNDED)
-        )
+        super().__init__(tokenizer, name, revision, passage_tokens=passage_tokens, context=int(positions or UNBOUNDED))
         self.model = model.to(device).eval()
         self.device = device
         self.budget = self.budgets[device.type != "cpu"]
@@ -162,7 +153,4 @@ def pad_rows(
     else:
         ids = [[*row] + [pad] * fill for row, fill in zip(rows, fills, strict=True)]
         mask = [[1] * len(row) + [0] * fill for row, fill in zip(rows, fills, strict=True)]
-    return {
-        "input_ids": torch.tensor(ids, device=device),
-        "attention_mask": torch.tensor(mask, device=device),
-    }
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}

@@ -111,8 +111,7 @@ def cut_passages(
         )
     limit = min(limit, passage_tokens)
     parts = tuple(
-        Passage(counter.cut(part.text, limit)) if isinstance(part, Passage) else part
-        for part in message.parts
+        Passage(counter.cut(part.text, limit)) if isinstance(part, Passage) else part for part in message.parts
     )
     return replace(message, parts=parts), sum(length > limit for length in lengths)
 

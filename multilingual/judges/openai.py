@@ -96,9 +96,7 @@ class OpenAIJudge(BaseJudge):
             checkpoint, where, concurrency=concurrency, timeout=timeout, retries=retries, budget=budget
         )
         if images and api == "completions":
-            raise InputError(
-                f"{self.server.name}: pictures go through the chat API only; leave api=completions away"
-            )
+            raise InputError(f"{self.server.name}: pictures go through the chat API only; leave api=completions away")
         super().__init__(self.server.name, "unknown")  # what the server names, while that stays the same
         self.usage = self.server.usage
         self.passage_tokens, self.context, self.seed, self.prefill = passage_tokens, context, seed, prefill
@@ -117,9 +115,7 @@ class OpenAIJudge(BaseJudge):
 
     @property
     def fingerprint(self) -> str:
-        limits = (
-            f"{self.passage_tokens}/{self.context}/{self.seed}/{self.prefill}/{'image' in self.modalities}"
-        )
+        limits = f"{self.passage_tokens}/{self.context}/{self.seed}/{self.prefill}/{'image' in self.modalities}"
         return f"{urlsplit(self.server.url).netloc}/{self.server.model}/{self._path}/{limits}"
 
     def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
@@ -186,7 +182,7 @@ class OpenAIJudge(BaseJudge):
                 return None, self._blind
             for tops in positions or []:
                 row, share = labels.score(tops)
-                # Without a template the model was told nothing, and only the labels' odds count.
+                # Without a template the model has no instruction to obey, and only the labels' odds count.
                 if share > (SAID if self.chats else 0):
                     return row, ""
             if ahead == AHEAD:
@@ -232,19 +228,13 @@ class OpenAIJudge(BaseJudge):
     async def _echoed(self, text: str) -> tuple[list[str], list[float | None]]:
         """The tokens of a text and their log-probabilities, the first one's missing."""
         body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
-        needs = (
-            "likelihood needs a completions API that echoes the prompt's log-probabilities, as vLLM's does"
-        )
+        needs = "likelihood needs a completions API that echoes the prompt's log-probabilities, as vLLM's does"
         choice = await self.server.send("completions", lambda: body, advice=f"{needs}; take another prompt")
         shown = (choice or {}).get("logprobs")
         shown = shown if isinstance(shown, dict) else {}
         tokens, values = shown.get("tokens"), shown.get("token_logprobs")
         generated = int((choice or {}).get("generated", 1))
-        if not (
-            isinstance(tokens, list)
-            and isinstance(values, list)
-            and len(tokens) == len(values) > generated + 1
-        ):
+        if not (isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values) > generated + 1):
             raise InputError(f"{self.server.here} does not echo the prompt: {needs}; take another prompt")
         end = len(tokens) - generated
         return [str(token) for token in tokens[:end]], values[:end]

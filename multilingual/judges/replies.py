@@ -38,9 +38,7 @@ class ServedLabels:
         if len(word) > 1:
             word = word.casefold()
         possible = [
-            n
-            for n, each in enumerate(self.cores)
-            if len(each) > 1 and each.casefold().startswith(word.casefold())
+            n for n, each in enumerate(self.cores) if len(each) > 1 and each.casefold().startswith(word.casefold())
         ]
         return possible[0] if word and len(possible) == 1 else None
 

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ...encoders.batching import plan_batches
 from ...errors import InputError
+from ...items import group_positions
 from .base import Ask, Completion, Sampling
 from .heads import Head
 from .local import UNBOUNDED, LocalJudge
@@ -68,14 +69,11 @@ class Seq2SeqJudge(LocalJudge):
 
     def _starts(self, prompts: Sequence[Message], room: int) -> tuple[list[Start], list[str]]:
         starts = [
-            (*self._start, *self.tokens.ids(prompt.answer)) if prompt.answer else self._start
-            for prompt in prompts
+            (*self._start, *self.tokens.ids(prompt.answer)) if prompt.answer else self._start for prompt in prompts
         ]
         return list(zip(self.encode(prompts), starts, strict=True)), [prompt.answer for prompt in prompts]
 
-    def _targets(
-        self, prompts: Sequence[Message], targets: Sequence[str]
-    ) -> tuple[list[Start], list[Continuation]]:
+    def _targets(self, prompts: Sequence[Message], targets: Sequence[str]) -> tuple[list[Start], list[Continuation]]:
         starts = [self.tokens.ids(prompt.answer) for prompt in prompts]
         wholes = [self.tokens.ids(p.answer + target) for p, target in zip(prompts, targets, strict=True)]
         before, asked = self._split_targets(starts, wholes, targets)
@@ -91,14 +89,10 @@ class Seq2SeqJudge(LocalJudge):
             inputs = self._pad([encoder for encoder, _ in some])
             begun = torch.tensor([decoder for _, decoder in some], device=self.device)
             self.usage["prompt_tokens"] += begun.numel()
-            return self.generator.write(
-                inputs, begun.shape[1], sampling, decoder_input_ids=begun, num_beams=1
-            )
+            return self.generator.write(inputs, begun.shape[1], sampling, decoder_input_ids=begun, num_beams=1)
 
         # Decoders that begin with as many tokens go together: then nothing has to be padded there.
-        parts = [
-            [row for row, length in enumerate(lengths) if length == each] for each in sorted(set(lengths))
-        ]
+        parts = group_positions(lengths).values()
         return self._run(starts, lambda each: sum(map(len, each)) + sampling.max_new_tokens, write, parts)
 
     def _answers(
@@ -195,12 +189,8 @@ def _longest(config: Any, side: str) -> int:
 def _start(model: Any, name: str) -> tuple[int, ...]:
     """The tokens that every answer begins with: the start token, and BART's `<s>` after it."""
     places = (model.generation_config, model.config)
-    start = next(
-        (s for each in places if (s := getattr(each, "decoder_start_token_id", None)) is not None), None
-    )
+    start = next((s for each in places if (s := getattr(each, "decoder_start_token_id", None)) is not None), None)
     if start is None:
         raise InputError(f"{name} does not say what its decoder starts with (no decoder_start_token_id)")
-    forced = next(
-        (f for each in places if (f := getattr(each, "forced_bos_token_id", None)) is not None), None
-    )
+    forced = next((f for each in places if (f := getattr(each, "forced_bos_token_id", None)) is not None), None)
     return (start,) if forced is None else (start, forced)

@@ -40,9 +40,7 @@ class Server:
     (Jupyter), connections live on between calls, and Ctrl-C ends the requests under way.
     """
 
-    def __init__(
-        self, model: str, url: str, *, concurrency: int, timeout: float, retries: int, budget: int
-    ) -> None:
+    def __init__(self, model: str, url: str, *, concurrency: int, timeout: float, retries: int, budget: int) -> None:
         self.model, self.url = model, url
         self.name = f"openai:{model}"
         self.here = f"{self.name} at {url}"
@@ -55,7 +53,12 @@ class Server:
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._openai = _import_openai()
+        try:
+            import openai
+        except ImportError:
+            message = "openai: judges need the package openai; pip install 'crosslens[openai]'"
+            raise InputError(message) from None
+        self._openai: Any = openai
         self._key = _read_key(url)
 
     @property
@@ -63,9 +66,7 @@ class Server:
         """The model and fingerprint that the server names; `unknown` before it answers, and if it names several."""
         return next(iter(self._revisions)) if len(self._revisions) == 1 else "unknown"
 
-    def each(
-        self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]
-    ) -> list[A]:
+    def each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]) -> list[A]:
         """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others.
 
         `count` is called for each answer, in the thread of the caller.
@@ -99,11 +100,7 @@ class Server:
         return [answers[place] for place in range(len(questions))]
 
     async def send(
-        self,
-        path: str,
-        body: Callable[[], dict[str, Any] | None],
-        *,
-        advice: str = "look at the options in the SPEC",
+        self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = "look at the options in the SPEC"
     ) -> dict[str, Any] | None:
         """The first choice of the answer, with `generated`, its tokens; None where `body` gives up.
 
@@ -122,24 +119,19 @@ class Server:
             sent = {key: value for key, value in wanted.items() if key not in self._dropped}
             if "max_tokens" in sent:
                 sent[self._limit] = sent.pop("max_tokens")
+            chat = path.startswith("chat")
+            api = self._client.chat.completions if chat else self._client.completions
+            key = "messages" if chat else "prompt"
+            given = {"model": self.model, key: sent.pop(key), "extra_body": sent}
             try:
-                raw = await self._posted(path, sent)
-            except self._openai.APIStatusError as error:
-                if self._learnt(error, sent):
-                    continue
-                raise self._worded(error, advice) from None
+                raw = await api.with_raw_response.create(**given)
             except self._openai.OpenAIError as error:
-                raise self._worded(error, advice) from None
-            return self._choice(raw, wanted)
+                if self._learn_from(error, sent):
+                    continue
+                raise self._word_error(error, advice) from None
+            return self._read_choice(raw.http_response, wanted)
 
-    async def _posted(self, path: str, sent: dict[str, Any]) -> Any:
-        api = self._client.chat.completions if path.startswith("chat") else self._client.completions
-        key = "messages" if path.startswith("chat") else "prompt"
-        rest = {name: value for name, value in sent.items() if name != key}
-        raw = await api.with_raw_response.create(model=self.model, **{key: sent[key]}, extra_body=rest)
-        return raw.http_response
-
-    def _choice(self, raw: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _read_choice(self, raw: Any, wanted: dict[str, Any]) -> dict[str, Any]:
         try:
             data = raw.json()
             choice = data["choices"][0]
@@ -165,22 +157,15 @@ class Server:
             if isinstance(prompt, int) and isinstance(generated, int):
                 return prompt, generated
         self.usage["tokens_estimated"] += 1
-        turns = wanted.get("messages") or [{"content": wanted["prompt"]}]
-        said = [
-            each["text"]
-            for turn in turns
-            if isinstance(turn["content"], list)
-            for each in turn["content"]
-            if "text" in each
-        ]
-        said += [turn["content"] for turn in turns if isinstance(turn["content"], str)]
-        estimate = TokenEstimate()
-        return sum(map(estimate.count, said)), estimate.count("".join(split_thought(choice)))
+        contents = [turn["content"] for turn in wanted.get("messages") or [{"content": wanted["prompt"]}]]
+        parts = [part for each in contents for part in (each if isinstance(each, list) else [{"text": each}])]
+        count = TokenEstimate().count
+        return sum(count(part.get("text", "")) for part in parts), count("".join(split_thought(choice)))
 
-    def _learnt(self, error: Any, sent: dict[str, Any]) -> bool:
-        """Whether the refusal names a parameter that can be left off or said otherwise."""
+    def _learn_from(self, error: Any, sent: dict[str, Any]) -> bool:
+        """Whether the refusal names a parameter that can be left off or given otherwise."""
         text = _reason(error)
-        if error.status_code not in (400, 403, 422, 501) or CONTEXT.search(text):
+        if getattr(error, "status_code", 0) not in (400, 403, 422, 501) or CONTEXT.search(text):
             return False
         asked = sent.get("top_logprobs", sent.get("logprobs"))
         if re.search("log_?probs|top_n_tokens", text, re.I) and asked in TOPS[:2]:
@@ -202,7 +187,7 @@ class Server:
             self._warned.add(what)
             log.warning("%s: %s", self.here, what)
 
-    def _worded(self, error: Exception, advice: str) -> CrosslensError:
+    def _word_error(self, error: Exception, advice: str) -> CrosslensError:
         tried = f" (tried {self.retries + 1} times)" if self.retries else ""
         if isinstance(error, self._openai.APITimeoutError):
             return CrosslensError(
@@ -214,20 +199,16 @@ class Server:
             return CrosslensError(
                 f"{self.here} cannot be reached{tried}: {reason}; start the server or correct the url"
             )
-        refusal = f"{self.here} refuses: {status} {reason}"
         if status in (401, 403):  # servers quote parts of the key: nothing of theirs is repeated
-            return InputError(
-                f"{self.here} refuses access ({status}); set OPENAI_API_KEY to a key for this model"
-            )
+            return InputError(f"{self.here} refuses access ({status}); set OPENAI_API_KEY to a key for this model")
+        refusal = f"{self.here} refuses: {status} {reason}"
         if CONTEXT.search(reason):
-            return InputError(f"{refusal}; set context= to the model's length, or lower passage_tokens=")
-        if status == 404:
-            return InputError(
-                f"{refusal}; is the model's name right, and does the url end as it should, as in /v1?"
-            )
-        if status == 429:
+            advice = "set context= to the model's length, or lower passage_tokens="
+        elif status == 404:
+            advice = "is the model's name right, and does the url end as it should, as in /v1?"
+        elif status == 429:
             return CrosslensError(f"{refusal}{tried}; lower concurrency= or raise retries=")
-        if status >= 500 or status in (408, 409):
+        elif status >= 500 or status in (408, 409):
             return CrosslensError(f"{self.here} fails: {status} {reason}{tried}; look at the server's log")
         return InputError(f"{refusal}; {advice}")
 
@@ -270,14 +251,6 @@ def _spin(loop: asyncio.AbstractEventLoop, client: Any) -> None:
     loop.close()
 
 
-def _import_openai() -> Any:
-    try:
-        import openai
-    except ImportError:
-        raise InputError("openai: judges need the package openai; pip install 'crosslens[openai]'") from None
-    return openai
-
-
 def _read_key(url: str) -> str:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key.isascii() or not key.isprintable():
@@ -300,9 +273,7 @@ def parse_url(url: str, source: str) -> str:
     if not sound or any(each.isspace() for each in url):
         raise InputError(f"{source}={url.partition('@')[2] or url} is no address; write http://HOST:PORT/v1")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InputError(
-            f"{source} is to hold an address only, http://HOST:PORT/v1; keys come from OPENAI_API_KEY"
-        )
+        raise InputError(f"{source} is to hold an address only, http://HOST:PORT/v1; keys come from OPENAI_API_KEY")
     return url.rstrip("/")
 
 

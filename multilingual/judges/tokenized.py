@@ -24,9 +24,7 @@ class TokenizedJudge(BaseJudge):
 
     spare = 0
 
-    def __init__(
-        self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int
-    ) -> None:
+    def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
         check_at_least(1, passage_tokens=passage_tokens)
         super().__init__(name, revision)
         self.tokenizer = tokenizer
@@ -45,9 +43,7 @@ class TokenizedJudge(BaseJudge):
         answers = self._continue(starts, [(each,) for each in asked])
         return np.array([scores.mean() for (scores,) in answers], dtype=np.float64)
 
-    def _continue(
-        self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]
-    ) -> list[list[np.ndarray]]:
+    def _continue(self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]) -> list[list[np.ndarray]]:
         """What each start's continuations are answered with; a prompt counts once all of its are."""
         answers: list[dict[int, np.ndarray]] = [{} for _ in asked]
         for row, column, answer in self._answers(starts, asked):
@@ -60,9 +56,7 @@ class TokenizedJudge(BaseJudge):
         texts = self.write_texts(prompts, room)
         return self.tokenize(texts, prompts), texts
 
-    def _targets(
-        self, prompts: Sequence[Message], targets: Sequence[str]
-    ) -> tuple[Sequence[Any], list[Continuation]]:
+    def _targets(self, prompts: Sequence[Message], targets: Sequence[str]) -> tuple[Sequence[Any], list[Continuation]]:
         """What the model reads of each prompt, and its target after that."""
         longest = max(self.tokens.count(target) for target in set(targets))
         starts, texts = self._starts(prompts, longest + self.spare)
@@ -99,9 +93,7 @@ class TokenizedJudge(BaseJudge):
             )
         return self.chats and message.chat != "never"
 
-    def render(
-        self, message: Message, user: Content, wrap: Callable[[str], Content] = lambda text: text
-    ) -> str:
+    def render(self, message: Message, user: Content, wrap: Callable[[str], Content] = lambda text: text) -> str:
         """The chat template around the user's turn, up to where the answer begins.
 
         `wrap` makes of a text what the template takes as a turn. `InputError` if it does not take a user's turn alone.
@@ -119,9 +111,7 @@ class TokenizedJudge(BaseJudge):
             return str(self._templates.apply_chat_template(turns, **options))
         except jinja2.TemplateError:
             if not message.system:
-                raise InputError(
-                    f"{self.name}: its chat template does not take a user's turn alone"
-                ) from None
+                raise InputError(f"{self.name}: its chat template does not take a user's turn alone") from None
             # Some templates know no system turn: what it says opens the user's.
             opening = wrap(f"{message.system}\n\n")
             joined = f"{opening}{user}" if isinstance(user, str) else [*opening, *user]
@@ -134,9 +124,7 @@ class TokenizedJudge(BaseJudge):
 
     def cut(self, message: Message, room: int) -> Message:
         """The message with its passages cut until it has at most `room` tokens; cut ones are counted."""
-        whole, cut = cut_passages(
-            message, self.tokens, passage_tokens=self.passage_tokens, room=room, name=self.name
-        )
+        whole, cut = cut_passages(message, self.tokens, passage_tokens=self.passage_tokens, room=room, name=self.name)
         self.usage["cut_passages"] += cut
         return whole
 

@@ -51,9 +51,7 @@ def plan_continuations(plans: Sequence[LabelTokens]) -> list[tuple[Continuation,
     return [tuple(Continuation(row, len(row)) for row in plan.sequences) for plan in plans]
 
 
-def normalize_labels(
-    asked: Sequence[Sequence[Continuation]], answers: Sequence[Sequence[np.ndarray]]
-) -> np.ndarray:
+def normalize_labels(asked: Sequence[Sequence[Continuation]], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """Log-probabilities float64 [n, labels], normalised, from the answers to `plan_continuations`.
 
     A label of many tokens has the probability of them all: the sum of their logarithms, not the mean.
@@ -110,9 +108,7 @@ class CachedTokenizer:
 
     def _plan_labels(self, before: str, labels: tuple[str, ...]) -> LabelTokens:
         forms = (
-            ("{}", " {}")
-            if not before or (not before[-1].isalnum() and before[-1] not in ":.?!,;")
-            else (" {}", "{}")
+            ("{}", " {}") if not before or (not before[-1].isalnum() and before[-1] not in ":.?!,;") else (" {}", "{}")
         )
         plans = (self._plan_form(before, [form.format(label) for label in labels]) for form in forms)
         sound = [each for each in plans if each is not None]
@@ -129,9 +125,7 @@ class CachedTokenizer:
         first, *others = single
         if first.lead or not others or others[0].lead:
             return first
-        ids = tuple(
-            tuple(dict.fromkeys(mine + more)) for mine, more in zip(first.ids, others[0].ids, strict=True)
-        )
+        ids = tuple(tuple(dict.fromkeys(mine + more)) for mine, more in zip(first.ids, others[0].ids, strict=True))
         distinct = sum(map(len, ids)) == len(set().union(*ids))
         return LabelTokens(True, (), ids, first.sequences) if distinct else first
 
@@ -143,9 +137,7 @@ class CachedTokenizer:
         lead = rows[0][: count_common(min(rows), max(rows))]
         rest = [row[len(lead) :] for row in rows]
         # The first of several tokens is not the label: half a character, or a word that others begin with as well.
-        single = (
-            all(rest) and len({row[0] for row in rest}) == len(rest) and len({row[1:] for row in rest}) == 1
-        )
+        single = all(rest) and len({row[0] for row in rest}) == len(rest) and len({row[1:] for row in rest}) == 1
         ids = tuple(row[:1] for row in rest) if single else ()
         return LabelTokens(single, lead if single else (), ids, tuple(rows))
 

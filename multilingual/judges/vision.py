@@ -13,7 +13,7 @@ import PIL.Image
 import torch
 
 from ...errors import InputError, check_at_least
-from ...items import Modality
+from ...items import Modality, group_positions, split_by_weight
 from ...media.images import MAX_PIXELS, open_image
 from .base import Ask, Completion, Sampling
 from .heads import CausalHead
@@ -42,7 +42,7 @@ class VisionJudge(LocalJudge):
 
     Pictures stand in the user's turn where the message has them. Each is decoded within limits and scaled down to at
     most `max_pixels` (width times height) before the model's processor scales it to what its vision tower takes; it
-    is told to enlarge none beyond that, where it would. Questions with pictures and without are batched apart, under
+    enlarges none beyond that. Questions with pictures and without are batched apart, under
     one budget of tokens and pixels, padded on the left.
     """
 
@@ -51,14 +51,7 @@ class VisionJudge(LocalJudge):
     appetites = (256, 2048)
 
     def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        name: str,
-        revision: str,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        **limits: Any,
+        self, model: Any, processor: Any, name: str, revision: str, *, max_pixels: int = MAX_PIXELS, **limits: Any
     ) -> None:
         check_at_least(1, max_pixels=max_pixels)
         if not getattr(processor, "chat_template", None):
@@ -72,9 +65,7 @@ class VisionJudge(LocalJudge):
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)
         kinds = ("image_token", "video_token", "audio_token")
-        self._placeholders = [
-            token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)
-        ]
+        self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
         self._opened = lru_cache(maxsize=PICTURES)(self._decode)
         self._weight = lru_cache(maxsize=1 << 12)(self._weigh)
 
@@ -88,9 +79,7 @@ class VisionJudge(LocalJudge):
         return CausalHead(self.model, self.device)
 
     def _starts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Message], list[str]]:
-        return prompts, [
-            self.write_frame(prompt) for prompt in prompts
-        ]  # opened in `_answers`, a few at a time
+        return prompts, [self.write_frame(prompt) for prompt in prompts]  # opened in `_answers`, a few at a time
 
     def _targets(
         self, prompts: Sequence[Message], targets: Sequence[str]
@@ -133,12 +122,11 @@ class VisionJudge(LocalJudge):
         """`forward` over all prompts with their pictures opened, in batches; `room` tokens are left after each."""
         for prompt in prompts:
             self.is_templated(prompt)
-        for rows in _windows(prompts):
+        # A window has few enough pictures to hold them decoded.
+        weigh = lambda row: max(len(prompts[row].attachments), PICTURES / WINDOW)  # noqa: E731
+        for rows in split_by_weight(range(len(prompts)), PICTURES, weigh):
             opened = [(row, self.open_message(prompts[row], room[row])) for row in rows]
-            parts = [
-                [n for n, (_, each) in enumerate(opened) if bool(each.pictures) == pictured]
-                for pictured in (True, False)
-            ]
+            parts = group_positions(bool(each.pictures) for _, each in opened).values()
             for n, answer in self._run(opened, lambda each: each[1].cost, forward, parts, rows):
                 yield rows[n], answer
 
@@ -150,9 +138,7 @@ class VisionJudge(LocalJudge):
             states = self.head.states(max(map(len, after)) + 1, use_cache=False, **inputs)
             return self.head.answer(states, [len(each.tokens) - each.scored for each in asked], asked)
 
-    def _extend(
-        self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]
-    ) -> dict[str, torch.Tensor]:
+    def _extend(self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """The inputs with tokens after each prompt, filled up on the right, where a causal model does not see it."""
         if not any(after):
             return inputs
@@ -160,9 +146,7 @@ class VisionJudge(LocalJudge):
         zeros = torch.zeros_like(more["input_ids"])  # what else has a value a token are types: 0 is text
         shape = inputs["input_ids"].shape
         return {
-            key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1)
-            if value.shape == shape
-            else value
+            key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1) if value.shape == shape else value
             for key, value in inputs.items()
         }
 
@@ -182,9 +166,7 @@ class VisionJudge(LocalJudge):
 
     def write_frame(self, prompt: Message) -> str:
         """The prompt's text without its pictures."""
-        return self._text(
-            replace(prompt, parts=tuple(p for p in prompt.parts if not isinstance(p, Attachment)))
-        )
+        return self._text(replace(prompt, parts=tuple(p for p in prompt.parts if not isinstance(p, Attachment))))
 
     def open_message(self, prompt: Message, room: int) -> VisionInput:
         """The prompt with its pictures opened and its passages cut so that `room` tokens more still fit."""
@@ -199,7 +181,17 @@ class VisionJudge(LocalJudge):
 
     def process(self, some: Sequence[VisionInput]) -> dict[str, torch.Tensor]:
         """What the model takes for a batch, left-padded, on its device and in its precision."""
-        inputs = self._processed([each.text for each in some], [each.pictures for each in some])
+        given: dict[str, Any] = {"images": [list(each.pictures) for each in some]} if some[0].pictures else {}
+        if given and self._size:
+            given["size"] = self._size
+        inputs = self.processor(
+            text=[each.text for each in some],
+            add_special_tokens=False,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            **given,
+        )
         return {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             for key, value in inputs.items()
@@ -240,44 +232,13 @@ class VisionJudge(LocalJudge):
         """Tokens and pixels that a picture of this size becomes; the processor knows."""
         message = Message((Attachment("image", b""), "x"), chat="always")
         with_, without = self._text(message), self._text(replace(message, parts=("x",)))
-        inputs = self._processed([with_], [[PIL.Image.new("RGB", size)]])
+        inputs = self.process([VisionInput(with_, (PIL.Image.new("RGB", size),), 0)])
         pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else size[0] * size[1]
         return inputs["input_ids"].shape[1] - self.tokens.count(without), pixels
-
-    def _processed(
-        self, texts: Sequence[str], pictures: Sequence[Sequence[PIL.Image.Image]]
-    ) -> dict[str, torch.Tensor]:
-        given: dict[str, Any] = {"images": [list(each) for each in pictures]} if pictures[0] else {}
-        if given and self._size:
-            given["size"] = self._size
-        inputs = self.processor(
-            text=list(texts),
-            add_special_tokens=False,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            **given,
-        )
-        return dict(inputs)
 
 
 def _as_parts(text: str) -> list[dict[str, object]]:
     return [{"type": "text", "text": text}]
-
-
-def _windows(prompts: Sequence[Message]) -> Iterator[list[int]]:
-    """Consecutive prompts with few enough pictures to hold them decoded."""
-    window: list[int] = []
-    held = 0
-    for row, prompt in enumerate(prompts):
-        pictures = len(prompt.attachments)
-        if window and (held + pictures > PICTURES or len(window) == WINDOW):
-            yield window
-            window, held = [], 0
-        window.append(row)
-        held += pictures
-    if window:
-        yield window
 
 
 def _within(image_processor: Any, max_pixels: int) -> dict[str, int] | None:

@@ -112,9 +112,7 @@ class VLLMJudge(TokenizedJudge):
         written = [output.outputs[0] for output in self._run(rows, [options] * len(rows))]
         self._count_answers(len(prompts))
         self.usage["generated_tokens"] += sum(len(each.token_ids) for each in written)
-        return [
-            Completion(each.text, len(each.token_ids), each.finish_reason != "length") for each in written
-        ]
+        return [Completion(each.text, len(each.token_ids), each.finish_reason != "length") for each in written]
 
     def _answers(
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
@@ -122,16 +120,12 @@ class VLLMJudge(TokenizedJudge):
         from vllm import SamplingParams
 
         one = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
-        questions = [
-            (row, column, each) for row, some in enumerate(asked) for column, each in enumerate(some)
-        ]
+        questions = [(row, column, each) for row, some in enumerate(asked) for column, each in enumerate(some)]
         sampling = []
         for *_, each in questions:
             allowed = sorted({token for ids in each.labels for token in ids})
             if len(allowed) > MOST:
-                raise InputError(
-                    f"{self.name}: labels of {len(allowed)} tokens in all, and at most {MOST} are scored"
-                )
+                raise InputError(f"{self.name}: labels of {len(allowed)} tokens in all, and at most {MOST} are scored")
             if allowed:
                 sampling.append(SamplingParams(**one, logprobs=len(allowed), allowed_token_ids=allowed))
             else:

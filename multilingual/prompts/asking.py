@@ -37,8 +37,6 @@ def bind_judge(
     factory, spec = find_judge(spec)
     own: tuple[Callable[..., Any], ...] = (*targets, configure_prompt)
     given = (factory, {"device": device, "trust_remote_code": trust_remote_code})
-    *bound, wording, options = distributed(
-        spec, text.partition("?")[0], [*((each, {}) for each in own), given]
-    )
+    *bound, wording, options = distributed(spec, text.partition("?")[0], [*((each, {}) for each in own), given])
     prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
     return prompt, lambda: load_shared(factory, spec.checkpoint, options), options, bound

@@ -58,28 +58,19 @@ def configure_wording(wording: W, *, language: str = "", instruction: str = "", 
     words = wording.words
     if instruction:  # in the place of the translated ones, too
         words = {
-            code: {key: text for key, text in table.items() if key != "instruction"}
-            for code, table in words.items()
+            code: {key: text for key, text in table.items() if key != "instruction"} for code, table in words.items()
         }
     given = {"language": language, "instruction": instruction, "chat": chat}
     return replace(wording, words=words, **{key: value for key, value in given.items() if value})  # type: ignore[arg-type]
 
 
 def configure_prompt(
-    prompt: Prompt,
-    *,
-    language: str = "",
-    instruction: str = "",
-    chat: str = "",
-    orders: str = "",
-    thinking: int = 0,
+    prompt: Prompt, *, language: str = "", instruction: str = "", chat: str = "", orders: str = "", thinking: int = 0
 ) -> Prompt:
     """As `configure_wording`; `orders` and `thinking` are a prompt's own."""
     prompt = configure_wording(prompt, language=language, instruction=instruction, chat=chat)
     if thinking and not (prompt.think or (prompt.asks == "generate" and prompt.most == 1)):
-        raise InputError(
-            f"the prompt {prompt.name} does not think: take one that does, or leave thinking out"
-        )
+        raise InputError(f"the prompt {prompt.name} does not think: take one that does, or leave thinking out")
     given = {"orders": orders, "thinking": thinking}
     return replace(prompt, **{key: value for key, value in given.items() if value})  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ...errors import InputError
-from ...items import Item, Modality
+from ...items import Item, Modality, group_positions
 from ..judges.answers import read_label, read_ranking
 from ..judges.base import Judge, refuse
 from ..judges.messages import Message, Seam
@@ -61,39 +61,32 @@ class Prompt(Wording):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        template = self.list_placeholders("template")
-        if "query" not in self.list_placeholders("template", "target"):
-            raise self._fault("lacks the placeholder {query}")
-        if ("passage" in template) == ("passages" in template):
-            raise self._fault("lacks the placeholder {passage}, or {passages}; it needs one of them")
-        if self.asks == "likelihood" and not self.target:
-            raise self._fault("asks for a likelihood and has no target")
-        if (self.asks == "choose" or "passages" in template) and len(self.labels) < 2:
-            raise self._fault("has fewer than two labels to choose from")
-        if len(set(self.labels)) < len(self.labels):
-            raise self._fault("has a label twice")
-        if not all(label.strip() for label in self.labels):
-            raise self._fault("has an empty label")
+        template, each = self.list_placeholders("template"), self.list_placeholders("each")
+        asks, labels, several = self.asks, self.labels, "passages" in template
+        written = asks in ("choose", "generate")
+        faults = (
+            ("query" not in self.list_placeholders("template", "target"), "lacks the placeholder {query}"),
+            (("passage" in template) == several, "lacks the placeholder {passage}, or {passages}; it needs one of them"),
+            (asks == "likelihood" and not self.target, "asks for a likelihood and has no target"),
+            ((asks == "choose" or several) and len(labels) < 2, "has fewer than two labels to choose from"),
+            (len(set(labels)) < len(labels), "has a label twice"),
+            (not all(map(str.strip, labels)), "has an empty label"),
+            (len(self.values) not in (0, len(labels)), f"has {len(self.values)} values for {len(labels)} labels"),
+            (self.orders == "both" and not several, "shows one {passage}, which has no orders: orders=both needs {passages}"),
+            (several and not written, f"asks for a {asks}, which takes one {{passage}}, not {{passages}}"),
+            (several and not {"passage", "label"} <= set(each), "needs `each` with {label} and {passage}"),
+            (asks == "generate" and not labels, "asks to generate and has no labels to look for"),
+            (self.think and not written, f"can think only before it chooses or generates, and asks for a {asks}"),
+            (self.thinking < 1, f"thinks for at least 1 token, not {self.thinking}"),
+        )  # fmt: skip
+        for is_there, fault in faults:
+            if is_there:
+                raise self._fault(fault)
         for code, table in self.words.items():
             if len(table.get("labels", self.labels)) != len(self.labels):
                 raise InputError(
                     f"the prompt {self.name} has other labels in [{code}] than in English: as many are needed"
                 )
-        if self.values and len(self.values) != len(self.labels):
-            raise self._fault(f"has {len(self.values)} values for {len(self.labels)} labels")
-        if self.orders == "both" and "passages" not in template:
-            raise self._fault("shows one {passage}, which has no orders: orders=both needs {passages}")
-        if "passages" in template:
-            if self.asks not in ("choose", "generate"):
-                raise self._fault(f"asks for a {self.asks}, which takes one {{passage}}, not {{passages}}")
-            if not {"passage", "label"} <= set(self.list_placeholders("each")):
-                raise self._fault("needs `each` with {label} and {passage}")
-        elif self.asks == "generate" and not self.labels:
-            raise self._fault("asks to generate and has no labels to look for")
-        if self.think and self.asks not in ("choose", "generate"):
-            raise self._fault(f"can think only before it chooses or generates, and asks for a {self.asks}")
-        if self.thinking < 1:
-            raise self._fault(f"thinks for at least 1 token, not {self.thinking}")
 
     @property
     def most(self) -> int:
@@ -122,9 +115,7 @@ class Prompt(Wording):
         count = Counter() if count is None else count
         return self._by_language(comparisons, count, lambda worded, some: worded.ask(judge, some, count))
 
-    def grades(
-        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
-    ) -> list[np.ndarray]:
+    def grades(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         """For each comparison the likeliest of `values` a document, float64; nan where the answer was unreadable."""
         if not self.values or self.most > 1:
             raise self._fault("gives no grades: it needs `values` for its labels and one {passage}")
@@ -143,11 +134,9 @@ class Prompt(Wording):
         read: Callable[[Prompt, Sequence[Comparison]], Sequence[np.ndarray]],
     ) -> list[np.ndarray]:
         """What `read` makes of the comparisons, given those of one language and the prompt in that at a time."""
-        places: dict[str, list[int]] = {}
-        for place, comparison in enumerate(comparisons):
-            places.setdefault(self.choose_language(*comparison, count), []).append(place)
+        languages = [self.choose_language(*comparison, count) for comparison in comparisons]
         found = [np.empty(0)] * len(comparisons)
-        for language, some in places.items():
+        for language, some in group_positions(languages).items():
             answers = read(self.in_language(language), [comparisons[place] for place in some])
             for place, answer in zip(some, answers, strict=True):
                 found[place] = answer
@@ -179,9 +168,7 @@ class Prompt(Wording):
         """As `score`, in the prompt's own language."""
         return (self._of_several if self.most > 1 else self._of_one)(judge, comparisons, count)
 
-    def share_labels(
-        self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]
-    ) -> np.ndarray:
+    def share_labels(self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]) -> np.ndarray:
         """The probability of each label, [n, labels]; a row of zeros where a generated answer has none."""
         messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
         messages = self._after_thought(judge, messages, count)
@@ -195,17 +182,13 @@ class Prompt(Wording):
                 row[place] = 1.0
         return shares
 
-    def _of_one(
-        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
-    ) -> list[np.ndarray]:
+    def _of_one(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         pairs = _pairs(comparisons)
         if self.asks in ("likelihood", "score"):
             messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
             if self.asks == "score":
                 return _split(judge.score(messages), comparisons)
-            return _split(
-                judge.likelihood(messages, [self._target(query) for query, _ in pairs]), comparisons
-            )
+            return _split(judge.likelihood(messages, [self._target(query) for query, _ in pairs]), comparisons)
         shares = self.share_labels(judge, pairs, count)
         if self.values:
             # An answer that cannot be read counts as the lowest grade: it did not say relevant.
@@ -216,9 +199,7 @@ class Prompt(Wording):
             scores = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
         return _split(scores, comparisons)
 
-    def _of_several(
-        self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
-    ) -> list[np.ndarray]:
+    def _of_several(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         views: list[tuple[int, list[int]]] = []
         for n, (_, group) in enumerate(comparisons):
             given = list(range(len(group)))
@@ -263,9 +244,7 @@ class Prompt(Wording):
     def _target(self, query: Item) -> str:
         text = (query.text or "").strip()
         if not text and "query" in self.list_placeholders("target"):
-            raise self._fault(
-                f"asks for the likelihood of the query's text, and the query {query.id!r} has none"
-            )
+            raise self._fault(f"asks for the likelihood of the query's text, and the query {query.id!r} has none")
         parts = fill_template(self.target, {"query": text, "language": self._name_language(query)})
         return "".join(map(str, parts))
 

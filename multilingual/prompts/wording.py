@@ -22,7 +22,7 @@ Value = Part | tuple[Part, ...]  # what stands in place of a placeholder
 class Wording:
     """Words around what is asked, and how a chat model is shown them.
 
-    `template` is what the user says and `system` what a model is told before, with placeholders: {query}, {language}
+    `template` is what the user says and `system` the instruction before it, with placeholders: {query}, {language}
     (the query's, in English or in the wording's own) and {instruction} here, others in subclasses, which list them in
     `placeholders`. `answer` is how the model's answer is begun for it, `chat` as in `Message`. `language` is that of
     the words: a code that there is a translation for (`words`, of the texts in `translated`), `query` or `document`.
@@ -78,9 +78,7 @@ class Wording:
             except InputError as error:
                 raise InputError(f"table [{key}] of the prompt {name}: {error}") from None
             if code == "eng" or code in words:
-                raise InputError(
-                    f"the prompt {name} has a wording in {code} and a table [{key}] for the same"
-                )
+                raise InputError(f"the prompt {name} has a wording in {code} and a table [{key}] for the same")
             words[code] = cls._read_values(table, cls.translated, f"{name} [{key}]")
         wording = cls(name=name, **values, words=words)
         for code in words:
@@ -125,9 +123,7 @@ class Wording:
                 raise self._fault(f"has a faulty `{key}`: {error}") from None
         return found
 
-    def request(
-        self, query: Item, sees: frozenset[Modality] = frozenset({"text"}), **values: Value
-    ) -> Message:
+    def request(self, query: Item, sees: frozenset[Modality] = frozenset({"text"}), **values: Value) -> Message:
         """The words for one query, with its media of the modalities that a judge `sees`, and further values."""
         return self.fill(
             {
@@ -159,9 +155,7 @@ def show_item(item: Item, sees: frozenset[Modality], *, cut: bool = True) -> tup
     """An item's text, and its media of the modalities that a judge `sees`; `cut` says whether the text may be cut."""
     text = (item.text or "").strip()
     media = [
-        Attachment(name, content)
-        for name, content in item.contents.items()
-        if content is not None and name in sees
+        Attachment(name, content) for name, content in item.contents.items() if content is not None and name in sees
     ]
     return (Passage(text) if cut else text, *media)
 
@@ -197,9 +191,7 @@ def _read_value(key: str, value: Any, hint: Any, where: str) -> Any:
         sound = isinstance(value, list) and all(type(each) in (int, float) for each in value)
         wanted = "a list of numbers"
     elif hint == tuple[str, ...]:
-        sound = isinstance(value, str) or (
-            isinstance(value, list) and all(isinstance(each, str) for each in value)
-        )
+        sound = isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
         wanted = "a list of texts, or a range as A..T or 1..20"
     else:
         sound, wanted = isinstance(value, str), "a text"

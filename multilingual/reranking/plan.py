@@ -35,9 +35,7 @@ class RerankPlan:
 
     def load(self, *, unseen: str = "refuse", journal: Path | None = None) -> Rerank:
         """The stage, its model loaded."""
-        return Rerank(
-            self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal
-        )
+        return Rerank(self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal)
 
 
 def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> RerankPlan:

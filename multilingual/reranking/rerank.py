@@ -75,9 +75,7 @@ class Rerank(Stage):
             placed[query.id] = _placed(pool[: self.depth], pool[self.depth :], fused)
         return run.ranking(placed)
 
-    def _visible(
-        self, run: Run, documents: Mapping[str, Item], count: Counter[str]
-    ) -> dict[str, tuple[Hit, ...]]:
+    def _visible(self, run: Run, documents: Mapping[str, Item], count: Counter[str]) -> dict[str, tuple[Hit, ...]]:
         """Of each query's candidates those that the judge can see."""
         visible: dict[str, tuple[Hit, ...]] = {}
         unseen: list[str] = []
@@ -104,9 +102,7 @@ class Rerank(Stage):
     ) -> dict[str, Sequence[Hit]]:
         """Every query's candidates in the judge's order."""
         queries = {query.id: query for query in run.queries}
-        keys = (
-            {id: self._key(query, visible[id], documents) for id, query in queries.items()} if journal else {}
-        )
+        keys = {id: self._key(query, visible[id], documents) for id, query in queries.items()} if journal else {}
         judged: dict[str, Sequence[Hit]] = {}
         before = Counter(self.judge.usage)
         work: Counter[str] = Counter()
@@ -215,9 +211,7 @@ def check_sorter(prompt: Prompt, sort: Sorter) -> None:
         return
     name = name_sorter(sort)
     if most > 1 and prompt.most == 1:
-        raise InputError(
-            f"the prompt {prompt.name} shows one passage at a time: sort it pointwise, not by {name}"
-        )
+        raise InputError(f"the prompt {prompt.name} shows one passage at a time: sort it pointwise, not by {name}")
     if most == 1 and prompt.most > 1:
         raise InputError(f"the prompt {prompt.name} compares passages: sort it by {prompt.sort}, not {name}")
     if most > prompt.most:

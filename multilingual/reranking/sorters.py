@@ -42,20 +42,20 @@ Group = tuple[int, ...]  # hits by their positions in the first stage's order, i
 
 
 class Candidates:
-    """The hits of one query by their first-stage positions, and all that was said of them."""
+    """The hits of one query by their first-stage positions, and all scores that groups of them got."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self.hits = hits
-        self.said: dict[Group, np.ndarray] = {}
+        self.scores: dict[Group, np.ndarray] = {}
 
     def ask(self, groups: Iterable[Group]) -> Generator[Ask, Answer, list[np.ndarray]]:
         """The scores of each group; what was not asked before goes to the judge in one `Ask`."""
         groups = list(groups)
-        new = [group for group in dict.fromkeys(groups) if group not in self.said]
+        new = [group for group in dict.fromkeys(groups) if group not in self.scores]
         if new:
             answer = yield Ask(tuple(tuple(self.hits[each] for each in group) for group in new))
-            self.said.update(zip(new, answer, strict=True))
-        return [self.said[group] for group in groups]
+            self.scores.update(zip(new, answer, strict=True))
+        return [self.scores[group] for group in groups]
 
     def best(self, groups: Iterable[Sequence[int]], most: int) -> Generator[Ask, Answer, list[int]]:
         """The best of each group, all groups at once, at most `most` hits shown together.
@@ -110,9 +110,9 @@ class AllPairs:
         n = len(hits)
         above = np.triu_indices(n, 1)
         answer = yield from candidates.ask(zip(*(axis.tolist() for axis in above), strict=True))
-        said = np.clip(np.reshape(answer, (-1, 2)), -1e100, 1e100)  # no infinities, whose difference is none
+        scores = np.clip(np.reshape(answer, (-1, 2)), -1e100, 1e100)  # no infinities, whose difference is none
         lead = np.zeros((n, n))
-        lead[above] = said[:, 0] - said[:, 1]
+        lead[above] = scores[:, 0] - scores[:, 1]
         lead -= lead.T
         wins = np.sign(lead).sum(axis=1)  # wins less losses: the order of wins plus half of the ties
         total = [math.fsum(row) for row in lead]  # exact, so that equals stay equal
@@ -164,9 +164,7 @@ class Heapsort:
             sinking = yield from self._sift(candidates, heap, sinking)
         return candidates.ranked(top)
 
-    def _sift(
-        self, candidates: Candidates, heap: list[int], nodes: Iterable[int]
-    ) -> Generator[Ask, Answer, list[int]]:
+    def _sift(self, candidates: Candidates, heap: list[int], nodes: Iterable[int]) -> Generator[Ask, Answer, list[int]]:
         """One step down for the hits at `nodes`; returns where those have gone that had to give way."""
         families = [
             (node, range(first, min(first + self.arity, len(heap))))

@@ -62,12 +62,12 @@ def translate_pieces(
     sources: Sequence[str | None],
     to: str,
     cut: Callable[[str, str | None], Sequence[str]],
-    say: Callable[[Sequence[Piece]], Sequence[str]],
+    translate: Callable[[Sequence[Piece]], Sequence[str]],
     usage: Counter[str],
 ) -> list[str]:
-    """Each text cut into pieces by `cut`, these translated by `say`, each once, and the text made whole again.
+    """Each text cut into pieces by `cut`, these by `translate`, each once, and the text made whole again.
 
-    Pieces without a letter in them stay as they are, and so do those for which `say` has no words (counted as
+    Pieces without a letter in them stay as they are, and so do those for which it has no words (counted as
     `untranslated_pieces`). A text of which nothing was translated comes back empty.
     """
     pieces = [list(cut(text, source)) for text, source in zip(texts, sources, strict=True)]
@@ -77,7 +77,7 @@ def translate_pieces(
         for piece in row
         if any(map(str.isalpha, piece))
     }
-    wanted.update(zip(wanted, say(list(wanted)), strict=True))
+    wanted.update(zip(wanted, translate(list(wanted)), strict=True))
     made = []
     for text, row, source in zip(texts, pieces, sources, strict=True):
         asked = [wanted[piece.strip(), source] for piece in row if (piece.strip(), source) in wanted]
@@ -122,8 +122,8 @@ def _whole(pieces: Sequence[tuple[str, str]], to: str) -> str:
     """Pieces in their new words, the white space around them as it was, but as `to` has it between sentences."""
     apart = puts_spaces(to)
     made = ""
-    for piece, said in pieces:
-        if not said:
+    for piece, words in pieces:
+        if not words:
             made += piece
             continue
         core = piece.strip()
@@ -131,7 +131,7 @@ def _whole(pieces: Sequence[tuple[str, str]], to: str) -> str:
         before, after = piece[:begins], piece[begins + len(core) :]
         if apart and made and not made[-1].isspace() and not before:
             made += " "  # sentences of Chinese stand without a space between them
-        made += before + said + after
+        made += before + words + after
     if not apart:
         made = re.sub(r"(?<=[。！？]) (?=\S)", "", made)
     return made

@@ -26,7 +26,7 @@ EXAMPLE = "translate@hf:facebook/nllb-200-distilled-600M?to=rus"
 class Translator(Protocol):
     """A model that translates.
 
-    `sources` and `targets` are the languages (ISO 639-3) that it knows, None where they cannot be told: any may be
+    `sources` and `targets` are the languages (ISO 639-3) that it knows, None where they are not known: any may be
     tried. `usage` counts prompt_tokens, generated_tokens and whatever went wrong by kind (`cut_answers`, `empty`,
     ...); it only grows. `appetite` is how many characters it likes to be handed at once.
     """
@@ -74,7 +74,7 @@ class Translate(Stage):
             )
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        answers = translations(run.queries, self.translator, self.to, count)
+        answers = translate_items(run.queries, self.translator, self.to, count)
         queries = [
             replace(query, text=answer.parts[0], lang=self.to) if answer.parts else query
             for query, answer in zip(run.queries, answers, strict=True)
@@ -93,7 +93,7 @@ class Translate(Stage):
 class Translated(Stage):
     """Queries in the words that a file has for them: JSON lines `id, text, lang`, or `.tsv` lines `id<TAB>text`.
 
-    Either may be `.gz`. `to` is the language of the translations; it may be left out where every line tells one
+    Either may be `.gz`. `to` is the language of the translations; it may be left out where every line gives one
     `lang`, and chooses where a file has several. Queries without text, or in that language already, may be missing
     from the file; another that is missing is an `InputError`, as are lines that cannot be read. What counts is the
     file's content, not where it lies.
@@ -113,8 +113,8 @@ class Translated(Stage):
         except (OSError, EOFError, ValueError) as error:
             raise InputError(f"cannot read the translations {path}: {error}") from None
         to, texts = _from_file(path, wanted)
-        settled = {"path": path, "to": to, "sha256": hashlib.sha256(content).hexdigest(), "texts": texts}
-        for name, value in settled.items():
+        own = {"path": path, "to": to, "sha256": hashlib.sha256(content).hexdigest(), "texts": texts}
+        for name, value in own.items():
             object.__setattr__(self, name, value)
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
@@ -124,7 +124,7 @@ class Translated(Stage):
             if (text := self.texts.get(query.id)) is not None:
                 count["translated"] += 1
                 query = replace(query, text=text, lang=self.to)
-            elif "text" not in query.modalities:
+            elif not has_text(query):
                 count["without_text"] += 1
             elif found.lang == self.to:
                 count["already"] += 1
@@ -148,7 +148,7 @@ class Translation(NamedTuple):
     source: str | None
 
 
-def translations(
+def translate_items(
     items: Sequence[Item],
     translator: Translator,
     to: str,
@@ -160,46 +160,36 @@ def translations(
     `InputError` for an item that declares a language which the translator does not know; where it was only
     identified, it is taken for not known.
     """
-    readable = translator.sources
-    declared = [item.lang and parse_language(item.lang) for item in items]
-    strange = [
-        f"{item.id} ({lang})"
-        for item, lang in zip(items, declared, strict=True)
-        if readable is not None and lang and lang not in readable | {to} and "text" in item.modalities
-    ]
-    if strange:
-        raise InputError(
-            f"{translator.name} translates from {list_few(sorted(readable or ()), 12)} only, and not {list_few(strange)}"
-        )
-    found = [item.lang and parse_language(item.lang) for item in fill_languages(items)]
-    texts: list[str] = []
-    sources: list[str | None] = []
-    spans: dict[int, slice] = {}
-    for row, (item, lang) in enumerate(zip(items, found, strict=True)):
-        if "text" not in item.modalities:
-            count["without_text"] += 1
-        elif lang == to:
-            count["already"] += 1
-        else:
-            parts = split(item)
-            spans[row] = slice(len(texts), len(texts) + len(parts))
-            texts += parts
-            sources += [lang if readable is None or lang in readable else None] * len(parts)
+    known = translator.sources
+    if known is not None:
+        declared = [(item.id, parse_language(item.lang)) for item in items if item.lang and has_text(item)]
+        if foreign := [f"{id} ({lang})" for id, lang in declared if lang not in known | {to}]:
+            raise InputError(
+                f"{translator.name} translates from {list_few(sorted(known), 12)} only, and not {list_few(foreign)}"
+            )
+    langs = [item.lang and parse_language(item.lang) for item in fill_languages(items)]
+    parts = [split(item) if has_text(item) and lang != to else () for item, lang in zip(items, langs, strict=True)]
+    readable = [lang if known is None or lang in known else None for lang in langs]
+    sources = [lang for lang, some in zip(readable, parts, strict=True) for _ in some]
     before = Counter(translator.usage)
-    said = translator.translate(texts, sources, to)
+    answers = iter(translator.translate([text for some in parts for text in some], sources, to))
     count.update(translator.usage - before)
-    made = []
-    for row, lang in enumerate(found):
-        answers = said[spans[row]] if row in spans else []
-        if row in spans:
-            count["translated" if any(answers) else "untranslated"] += 1
-        parts = tuple(
-            new or old for new, old in zip(answers, texts[spans[row]] if answers else [], strict=True)
-        )
-        if any(answers) and "" in answers:
-            count["untranslated_parts"] += answers.count("")
-        made.append(Translation(parts if any(answers) else (), lang))
-    return made
+    translations = []
+    for item, lang, some in zip(items, langs, parts, strict=True):
+        new = [next(answers) for _ in some]
+        if not some:
+            count["already" if has_text(item) else "without_text"] += 1
+        else:
+            count["translated" if any(new) else "untranslated"] += 1
+        if any(new) and "" in new:
+            count["untranslated_parts"] += new.count("")
+        kept = tuple(words or old for words, old in zip(new, some, strict=True)) if any(new) else ()
+        translations.append(Translation(kept, lang))
+    return translations
+
+
+def has_text(item: Item) -> bool:
+    return "text" in item.modalities
 
 
 def parse_translation(
@@ -258,21 +248,18 @@ def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
     for place, id, text, lang in _lines(path):
         lang = lang or to
         if lang is None:
-            raise InputError(
-                f"{place}: the translation of {id!r} tells no language; say which it is with to="
-            )
+            raise InputError(f"{place}: the translation of {id!r} has no language; give it with to=")
         held = texts.setdefault(lang, {})
         if id in held:
             raise InputError(f"{place}: a second translation of {id!r} into {lang}")
         held[id] = text
     if to is None:
         if len(texts) > 1:
-            raise InputError(f"{path} has translations into {list_few(sorted(texts), 8)}: say which with to=")
+            raise InputError(f"{path} has translations into {list_few(sorted(texts), 8)}: choose with to=")
         to = next(iter(texts), "")
     if to not in texts:
         raise InputError(
-            f"{path} has no translations"
-            + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
+            f"{path} has no translations" + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
         )
     return to, texts[to]
 
@@ -289,10 +276,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
                 record = FileRow(id=id, text=text)
             else:
                 record = FileRow.parse(line)
-            id, said = record.read_id(), record.read_text("text")
-            if not said or not said.strip():
-                raise InputError(f"the translation of {id!r} has no text")
-            yield place, id, said.strip(), record.read_lang()
+            id = record.read_id()
+            yield place, id, record.require_text("text", "the translation of", id).strip(), record.read_lang()
         except UnicodeDecodeError as error:
             raise InputError(f"{place}: not UTF-8 text ({error.reason})") from None
         except InputError as error:

@@ -9,16 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
 from ...files import write_atomically
-from ...items import Item, SeenIds
+from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
-from ..collections.records import FileRow, read_json_lines
+from ..collections.records import FileRow
 from ..collections.topics import FIELDS
-from .translation import Translate, Translation, translations
+from .translation import Translate, Translation, has_text, translate_items
 
 What = Literal["documents", "queries"]
 
@@ -27,7 +28,7 @@ _FAULTS = {
     "untranslated": "stay as they are: the translator had no words for them",
     "untranslated_parts": "parts (a title, a text) stay as they are",
     "untranslated_pieces": "sentences inside of texts stay as they are",
-    "unknown_language": "pieces are in no language that could be told",
+    "unknown_language": "pieces are in no language that is known",
     "cut_answers": "translations found no end and were cut",
     "split_sentences": "sentences were too long for the translator and cut in the middle",
     "empty": "answers were empty",
@@ -65,7 +66,7 @@ class TranslationReport:
     @property
     def notes(self) -> list[str]:
         """What people should know of how it went, a line each."""
-        return [f"{self.counts[kind]} {told}" for kind, told in _FAULTS.items() if self.counts.get(kind)]
+        return [f"{self.counts[kind]} {what}" for kind, what in _FAULTS.items() if self.counts.get(kind)]
 
 
 def translate_collection(
@@ -105,10 +106,10 @@ def translate_collection(
     with _Growing(output, about) as file:
         for window in batch_items(items, file.seen, stage.translator.appetite):
             count: Counter[str] = Counter()
-            split = _split if what == "documents" else _whole
-            answers = translations(window, stage.translator, stage.to, count, split)
+            split = _take_title_and_text if what == "documents" else _take_text
+            answers = translate_items(window, stage.translator, stage.to, count, split)
             records = [
-                _record(item, answer, stage.to, what, output.parent, count)
+                _to_record(item, answer, stage.to, what, output.parent, count)
                 for item, answer in zip(window, answers, strict=True)
             ]
             file.append([record for record in records if record is not None], count)
@@ -124,13 +125,10 @@ class _Growing:
 
     def __init__(self, output: Path, about: Mapping[str, Any]) -> None:
         if output.suffix == ".gz":
-            raise InputError(
-                f"{output} grows line by line: name a file without .gz, and compress it when it is done"
-            )
+            raise InputError(f"{output} grows line by line: name a file without .gz, and compress it when it is done")
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to write {output.name} into")
-        self.output = output
-        self.about = dict(about)
+        self.output, self.about = output, dict(about)
         self.partial = output.with_name(f".{output.name}.partial")
         self.made_of = output.with_name(f".{output.name}.partial.json")
         self.manifest = output.with_name(f"{output.name}.manifest.json")
@@ -141,17 +139,17 @@ class _Growing:
     def __enter__(self) -> _Growing:
         try:
             if self.partial.exists():
-                self._belongs(self.made_of, self.partial)
+                self._take_counts(self.made_of, self.partial)
             elif self.output.exists():
-                self._belongs(self.manifest, self.output)
-                fresh = self.partial.with_name(f"{self.partial.name}.{os.getpid()}")
-                shutil.copyfile(self.output, fresh)
-                self._tell(self.made_of)
-                os.replace(fresh, self.partial)
+                self._take_counts(self.manifest, self.output)
+                copy = self.partial.with_name(f"{self.partial.name}.{os.getpid()}")
+                shutil.copyfile(self.output, copy)
+                self._describe(self.made_of)
+                os.replace(copy, self.partial)
             else:
-                self._tell(self.made_of)
+                self._describe(self.made_of)
             self.out = self.partial.open("ab")
-            self._read()
+            self._take_lines()
         except OSError as error:
             raise InputError(f"cannot write {self.output}: {error.strerror}") from None
         self.resumed = self.lines
@@ -162,7 +160,7 @@ class _Growing:
 
     def append(self, records: Iterable[Mapping[str, Any]], count: Counter[str]) -> None:
         """Add lines; they are on the disk when this returns."""
-        lines = [_line(record) for record in records]
+        lines = [_to_line(record) for record in records]
         try:
             self.out.write("".join(lines).encode())
             self.out.flush()
@@ -171,7 +169,7 @@ class _Growing:
             raise InputError(f"cannot write {self.partial}: {error.strerror}") from None
         self.lines += len(lines)
         self.counts += count
-        self._tell(self.made_of)
+        self._describe(self.made_of)
 
     def finish(self, seconds: float) -> None:
         """Give the file its name."""
@@ -179,80 +177,56 @@ class _Growing:
             self.partial.unlink()
             self.made_of.unlink()
             raise InputError(f"{self.about['collection']} has no {self.about['what']} to translate")
-        self._tell(self.manifest, seconds=seconds, lines=self.lines)
+        self._describe(self.manifest, seconds=seconds, lines=self.lines)
         os.replace(self.partial, self.output)
         self.made_of.unlink(missing_ok=True)
 
-    def _tell(self, path: Path, **more: object) -> None:
+    def _describe(self, path: Path, **more: object) -> None:
         with write_atomically(path) as out:
             json.dump({**self.about, **more, "counts": dict(self.counts)}, out, indent=2, ensure_ascii=False)
 
-    def _belongs(self, told: Path, file: Path) -> None:
-        """`InputError` unless the file was made of the same; takes over its counts."""
+    def _take_counts(self, description: Path, file: Path) -> None:
+        """`InputError` unless the file was made of the same."""
         try:
-            there = json.loads(told.read_text("utf-8")) if told.exists() else {}
-            counts = Counter(there.get("counts", {}))
+            there = json.loads(description.read_text("utf-8")) if description.exists() else {}
+            self.counts = Counter(there.get("counts", {}))
         except (ValueError, AttributeError, TypeError):
-            raise InputError(f"{told} cannot be read; remove it and {file} to begin anew") from None
+            raise InputError(f"{description} cannot be read; remove it and {file} to begin again") from None
         if not there:
             raise InputError(f"{file} is there already, and nothing says what made it; name another file")
         for key, value in self.about.items():
             if there.get(key) != value:
                 raise InputError(
                     f"{file} was made with other {key} ({there.get(key)}, now {value}): go on as it began, name "
-                    f"another file, or remove it to begin anew"
+                    f"another file, or remove it to begin again"
                 )
-        self.counts = counts
 
-    def _read(self) -> None:
+    def _take_lines(self) -> None:
         """The ids that are there; a line that a kill cut short is taken off."""
-        with self.partial.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            whole = _last_line_end(file, size)
-            if whole < size:
-                file.truncate(whole)
-        for place, line in read_json_lines(self.partial):
-            try:
-                self.seen.add(FileRow.parse(line).read_id())
-            except InputError as error:
-                raise InputError(f"{place}: {error}; remove the file to begin anew") from None
-            self.lines += 1
+        size = 0
+        with self.partial.open("rb") as file:
+            for number, line in enumerate(takewhile(lambda line: line.endswith(b"\n"), file), 1):
+                size += len(line)
+                try:
+                    self.seen.add(FileRow.parse(line).read_id())
+                except InputError as error:
+                    place = f"{self.partial}:{number}"
+                    raise InputError(f"{place}: {error}; remove the file to begin again") from None
+                self.lines += 1
+        os.truncate(self.partial, size)
 
 
-def _last_line_end(file: Any, size: int) -> int:
-    """Where the last whole line of a file ends."""
-    at = size
-    while at:
-        begins = max(at - 65536, 0)
-        file.seek(begins)
-        found = file.read(at - begins).rfind(b"\n")
-        if found >= 0:
-            return int(begins + found + 1)
-        at = begins
-    return 0
+def batch_items(items: Iterable[Item], seen: SeenIds, appetite: float) -> Iterator[list[Item]]:
+    """Items that were not seen, in lists of about so many characters, and at most 256."""
+    new = (item for item in items if not seen.add(item.id))
+    return split_by_weight(new, appetite, lambda item: max(len(item.text or ""), appetite / WINDOW))
 
 
-def batch_items(items: Iterable[Item], seen: SeenIds, appetite: int) -> Iterator[list[Item]]:
-    """Items that were not seen, in lists of about so many characters."""
-    window: list[Item] = []
-    held = 0
-    for item in items:
-        if seen.add(item.id):
-            continue
-        window.append(item)
-        held += len(item.text or "")
-        if held >= appetite or len(window) == WINDOW:
-            yield window
-            window, held = [], 0
-    if window:
-        yield window
-
-
-def _whole(item: Item) -> tuple[str, ...]:
+def _take_text(item: Item) -> tuple[str, ...]:
     return (item.text or "",)
 
 
-def _split(item: Item) -> tuple[str, ...]:
+def _take_title_and_text(item: Item) -> tuple[str, ...]:
     """A document's title and the rest, where its text begins with the title; else its text."""
     title, text = item.meta.get("title"), item.text or ""
     if isinstance(title, str) and title.strip() and text.startswith(f"{title}\n"):
@@ -260,43 +234,42 @@ def _split(item: Item) -> tuple[str, ...]:
     return (text,)
 
 
-def _record(
+def _to_record(
     item: Item, answer: Translation, to: str, what: What, root: Path, count: Counter[str]
 ) -> dict[str, Any] | None:
     """The line of an item; None for a document of which nothing is left."""
-    parts = answer.parts or (_split(item) if what == "documents" else _whole(item))
-    meta = dict(item.meta)
-    if what == "queries":
-        for field in FIELDS:  # wordings in the old language: the text is all that was translated
-            meta.pop(field, None)
-    else:
-        meta.pop("title", None)  # it is among the parts, and readers would put an old one before the text
-    title, text = parts if len(parts) == 2 else (None, parts[0])
+    parts = answer.parts or (_take_title_and_text(item) if what == "documents" else _take_text(item))
+    # A title is among the parts. Of topics, wordings in the old language go: the text is all that was translated.
+    gone = ("title",) if what == "documents" else FIELDS
+    meta = {key: value for key, value in item.meta.items() if key not in gone}
     if what == "documents" and "source" in meta and answer.source:
         count["source_replaced"] += 1
-    image = None
-    if item.image is not None:
-        path = item.image.resolve() if isinstance(item.image, Path) else None
+    media: dict[str, str] = {}
+    lost = False
+    for name, content in item.contents.items():
+        path = content.resolve() if isinstance(content, Path) else None
         if path is not None and path.is_relative_to(root.resolve()):
-            image = path.relative_to(root.resolve()).as_posix()
-        elif "text" not in item.modalities:
-            count["left_out"] += 1
-            return None
+            media[name] = path.relative_to(root.resolve()).as_posix()
         else:
-            count["without_picture"] += 1
-    held = {
+            lost |= content is not None
+    if lost and not media and not has_text(item):
+        count["left_out"] += 1
+        return None
+    if lost:
+        count["without_picture"] += 1
+    own = {
         "id": item.id,
-        "title": title,
-        "text": text or None,
-        "image": image,
+        "title": parts[0] if len(parts) == 2 else None,
+        "text": parts[-1] or None,
+        **{name: media.get(name) for name in item.contents},
         "lang": to if answer.parts else item.lang,
         "source": answer.source,
     }
-    told = {key: value for key, value in held.items() if value is not None}
-    return told | {key: value for key, value in meta.items() if key not in held and value is not None}
+    others = {key: value for key, value in meta.items() if key not in own}
+    return {key: value for key, value in (own | others).items() if value is not None}
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _to_line(record: Mapping[str, Any]) -> str:
     try:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
         line.encode("utf-8")

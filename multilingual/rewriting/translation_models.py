@@ -15,6 +15,7 @@ import transformers
 from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
 from ...checkpoints.source import Source
 from ...errors import InputError, check_at_least
+from ...items import group_positions
 from ..judges.base import Sampling
 from ..judges.local import TextGenerator, pad_rows, run_batches
 from ..languages import name_language, parse_language
@@ -22,6 +23,7 @@ from .pieces import Piece, split_sentences, split_to_fit, translate_pieces
 
 LONGEST = 256  # tokens of a piece; these models were trained on sentences, and drop what comes after a few
 BUDGETS = (4096, 32768)  # padded tokens a batch, question and answer, on a CPU and on an accelerator
+Reading = tuple[tuple[int, ...], int]  # what the encoder reads, and how many tokens its answer may have
 APPETITES = (16_384, 262_144)  # characters
 
 # How a checkpoint of each type writes a language in its vocabulary.
@@ -106,7 +108,7 @@ class TrainedTranslator:
         positions = getattr(model.config, "max_position_embeddings", None)
         self._room = int(positions) if positions else 1 << 20
         self.generator = TextGenerator(self.model, tokenizer, self.usage)
-        # How long answers may be is said with each; an end forced there could not be told from a real one.
+        # How long answers may be is given with each; an end that is forced there would look like a real one.
         model.generation_config.max_length = None
         model.generation_config.forced_eos_token_id = None
 
@@ -118,9 +120,7 @@ class TrainedTranslator:
         def cut(text: str, source: str | None) -> list[str]:
             return [part for sentence in split_sentences(text) for part in self.cut_sentence(sentence)]
 
-        return translate_pieces(
-            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self.usage
-        )
+        return translate_pieces(texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self.usage)
 
     @property
     def _reads_source(self) -> bool:
@@ -155,11 +155,8 @@ class TrainedTranslator:
         """Each piece in the language `to`; empty where its language is not known and the model must read it."""
         translated = [""] * len(pieces)
         rows: list[int] = []
-        inputs: list[
-            tuple[tuple[int, ...], int]
-        ] = []  # what the encoder reads, and how long its answer may be
-        for source in dict.fromkeys(source for _, source in pieces):
-            some = [row for row, piece in enumerate(pieces) if piece[1] == source]
+        inputs: list[Reading] = []
+        for source, some in group_positions(source for _, source in pieces).items():
             if self._reads_source and source is None:
                 self.usage["unknown_language"] += len(some)
                 continue
@@ -168,7 +165,7 @@ class TrainedTranslator:
                 inputs.append((ids, min(_longest_answer(len(ids)), self._room - 2)))
         first = self._language_token(self.codes[to]) if self._reads_source else None
 
-        def write(some: Sequence[tuple[tuple[int, ...], int]]) -> list[str]:
+        def write(some: Sequence[Reading]) -> list[str]:
             given = pad_rows([ids for ids, _ in some], self.generator.pad, self.device)
             options = {"num_beams": self.beams, "forced_bos_token_id": first}
             answers = self.generator.write(given, 1 + (first is not None), Sampling(some[0][1]), **options)
@@ -178,8 +175,7 @@ class TrainedTranslator:
             return [" ".join(answer.text.split()) for answer in answers]
 
         # Answers of one limit go together: a search with beams depends on it.
-        limits = sorted({limit for _, limit in inputs}, reverse=True)
-        parts = [[n for n, (_, most) in enumerate(inputs) if most == limit] for limit in limits]
+        parts = [some for _, some in sorted(group_positions(limit for _, limit in inputs).items(), reverse=True)]
         names = [pieces[row][0][:40] for row in rows]
         cost = lambda each: self.beams * (len(each[0]) + each[1])  # noqa: E731
         for n, text in run_batches(inputs, cost, write, self.budget, names, parts):

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError
+from ...items import group_positions
 from ..judges import Judge
 from ..judges.answers import drop_thoughts
 from ..judges.messages import Message
@@ -85,22 +86,17 @@ class PromptedTranslator:
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
             parts = [
-                part
-                for each in split_sentences(text)
-                for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
+                part for each in split_sentences(text) for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
             ]
             return list(join_pieces(parts, CHUNK, lines=self.judge.chats))
 
-        return translate_pieces(
-            texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own
-        )
+        return translate_pieces(texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own)
 
     def _translate(self, pieces: Sequence[Piece], to: str) -> list[str]:
         translated = [""] * len(pieces)
         limits = [_longest_answer(text, source) for text, source in pieces]
         stop = () if self.judge.chats else ("\n",)
-        for most in sorted(set(limits), reverse=True):
-            rows = [row for row, limit in enumerate(limits) if limit == most]
+        for most, rows in sorted(group_positions(limits).items(), reverse=True):
             prompts = [word_request(*pieces[row], to) for row in rows]
             answers = self.judge.generate(prompts, max_new_tokens=most, stop=stop)
             for row, answer in zip(rows, answers, strict=True):
@@ -137,20 +133,20 @@ def clean_answer(answer: str, text: str, target: str) -> str:
     Without thoughts, a fence, an opening (`Translation:`, `Here is the translation:`), quotes that the text did not
     have, and, for a text of one line, all but the first paragraph. Never empty unless there is nothing but a thought.
     """
-    said = drop_thoughts(answer).strip()
-    if fenced := _FENCE.search(said):
-        said = fenced[1].strip() or said
-    opening = _opening(target).match(said)
+    words = drop_thoughts(answer).strip()
+    if fenced := _FENCE.search(words):
+        words = fenced[1].strip() or words
+    opening = _opening(target).match(words)
     if opening and not _opening(target).match(text.strip()):
-        said = said[opening.end() :].strip() or said
+        words = words[opening.end() :].strip() or words
     if "\n" not in text.strip():
-        said = " ".join(said.partition("\n\n" if "\n\n" in said else "\n")[0].split()) or said
+        words = " ".join(words.partition("\n\n" if "\n\n" in words else "\n")[0].split()) or words
     for begins, ends in _QUOTES:
-        quoted = len(said) > 2 and said.startswith(begins) and said.endswith(ends)
-        if quoted and begins not in said[1:-1] and not text.strip().startswith(tuple(q[0] for q in _QUOTES)):
-            said = said[1:-1].strip() or said
+        quoted = len(words) > 2 and words.startswith(begins) and words.endswith(ends)
+        if quoted and begins not in words[1:-1] and not text.strip().startswith(tuple(q[0] for q in _QUOTES)):
+            words = words[1:-1].strip() or words
             break
-    return said
+    return words
 
 
 @lru_cache(maxsize=256)

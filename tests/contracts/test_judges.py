@@ -66,9 +66,7 @@ def seq2seq(vocabulary: int) -> object:
         for what, n in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 64))
     }
     ids = {**IDS, "decoder_start_token_id": 1, "forced_eos_token_id": None}
-    config = BartConfig(
-        vocab_size=vocabulary, d_model=32, max_position_embeddings=LONG, init_std=0.3, **size, **ids
-    )
+    config = BartConfig(vocab_size=vocabulary, d_model=32, max_position_embeddings=LONG, init_std=0.3, **size, **ids)
     return BartForConditionalGeneration(config)
 
 
@@ -166,9 +164,7 @@ def answers(judge: Judge, ask: Ask, messages: list[Message]) -> np.ndarray:
         return judge.likelihood(messages, [" how long do cats sleep"] * len(messages))[:, None]
     if ask == "score":
         return judge.score(messages)[:, None]
-    return np.array(
-        [[each.tokens, hash(each.text) % 1009] for each in judge.generate(messages, max_new_tokens=4)]
-    )
+    return np.array([[each.tokens, hash(each.text) % 1009] for each in judge.generate(messages, max_new_tokens=4)])
 
 
 def test_it_says_what_it_is(spec: str) -> None:
@@ -289,10 +285,7 @@ def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str
     options = "&depth=5&k=3" + ("&thinking=4" if prompt.think else "")
     options += "&window=4&step=2" if prompt.sort == "window" else ""
     docs = {str(n): Item(str(n), text[:30]) for n, text in enumerate(TEXTS)}
-    run = Run(
-        (Item("q", "how long do cats sleep", lang="eng"),),
-        {"q": ranked((each, -float(each)) for each in docs)},
-    )
+    run = Run((Item("q", "how long do cats sleep", lang="eng"),), {"q": ranked((each, -float(each)) for each in docs)})
     if prompt.asks not in judge.can or (prompt.chat == "always" and not judge.chats):
         with pytest.raises(InputError, match="cannot answer|no chat template"):
             load_reranker(f"{name}@{local}{options}", device="cpu")
@@ -362,11 +355,7 @@ def test_judges_and_prompts_of_other_packages(package: None, spec: str) -> None:
     stage = load_reranker(spec)
     assert stage.judge.weight == 2
     docs = {str(n): Item(str(n), text) for n, text in enumerate(TEXTS[:3])}
-    run = Run(
-        (Item("q", "cats"),),
-        {"q": ranked((each, -float(each)) for each in docs)},
-        docs=InMemoryDocuments(docs),
-    )
+    run = Run((Item("q", "cats"),), {"q": ranked((each, -float(each)) for each in docs)}, docs=InMemoryDocuments(docs))
     done = stage(run)
     assert [hit.id for hit in done["q"]] == ["2", "1", "0"]
     assert done.manifest.total("calls") == 3

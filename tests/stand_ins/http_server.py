@@ -16,11 +16,7 @@ LABELS = ["A", "B", "C"]
 
 def chat_reply(text="", tops=None, finish="stop", usage=(10, 1), **message):
     """A chat completion; `tops` holds, for each place, tokens and their probabilities."""
-    choice = {
-        "index": 0,
-        "finish_reason": finish,
-        "message": {"role": "assistant", "content": text, **message},
-    }
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
     if tops is not None:
         content = []
         for place in tops:
@@ -87,19 +83,14 @@ class Served:
 
         self.server = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
 def completion_reply(text, tokens=(), values=(), tops=None, generated=1, finish="length"):
     """A completion of the older API."""
     shown = {"tokens": list(tokens), "token_logprobs": list(values), "top_logprobs": tops}
     usage = {"prompt_tokens": max(len(tokens) - generated, 1), "completion_tokens": generated}
-    return {
-        "choices": [{"text": text, "finish_reason": finish, "logprobs": shown if tokens else None}],
-        "usage": usage,
-    }
+    return {"choices": [{"text": text, "finish_reason": finish, "logprobs": shown if tokens else None}], "usage": usage}
 
 
 def echo_replies(words, generated=(" x",)):

@@ -24,12 +24,7 @@ class Judge:
     appetite = 1024
 
     def __init__(
-        self,
-        prefers=None,
-        says=(),
-        can=("choose", "likelihood", "generate", "score"),
-        chats=True,
-        sees=("text",),
+        self, prefers=None, says=(), can=("choose", "likelihood", "generate", "score"), chats=True, sees=("text",)
     ):
         self.prefers, self.says = prefers, list(says)
         self.can, self.chats, self.modalities = frozenset(can), chats, frozenset(sees)

@@ -7,11 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from crosslens.multilingual.reranking.sorters import (
-    Ask,
-    Pointwise,
-    Sorter,
-)
+from crosslens.multilingual.reranking.sorters import Ask, Pointwise, Sorter
 from crosslens.runs import Hit
 
 Judge = Callable[[tuple[Hit, ...]], np.ndarray]

@@ -83,9 +83,7 @@ class LLM:
         assert not use_tqdm
         assert len(prompts) == len(sampling_params)
         self.seen += sampling_params
-        return [
-            self._one(each["prompt_token_ids"], p) for each, p in zip(prompts, sampling_params, strict=True)
-        ]
+        return [self._one(each["prompt_token_ids"], p) for each, p in zip(prompts, sampling_params, strict=True)]
 
     @torch.inference_mode()
     def _one(self, ids, params):
@@ -122,10 +120,7 @@ class LLM:
                 reason = "stop"
                 break
         output = SimpleNamespace(
-            text=text,
-            token_ids=said,
-            logprobs=shown if params.logprobs is not None else None,
-            finish_reason=reason,
+            text=text, token_ids=said, logprobs=shown if params.logprobs is not None else None, finish_reason=reason
         )
         return RequestOutput(ids, before, [output], num_cached_tokens=1)
 

@@ -116,11 +116,7 @@ def mbart(where: Path) -> Path:
     real = transformers.MBart50Tokenizer(vocab=pieces)
     real.save_pretrained(where)
     config = transformers.MBartConfig(
-        vocab_size=len(real),
-        max_position_embeddings=128,
-        decoder_start_token_id=2,
-        forced_eos_token_id=2,
-        **SIZE,
+        vocab_size=len(real), max_position_embeddings=128, decoder_start_token_id=2, forced_eos_token_id=2, **SIZE
     )
     return saved(where, config)
 
@@ -132,13 +128,9 @@ def t5_config(size: int, start: int = 0) -> transformers.T5Config:
     )  # fmt: skip
 
 
-def madlad(
-    where: Path, marks: tuple[str, ...] = ("<2en>", "<2zh>", "<2zh_Latn>", "<2ru>", "<2translate>")
-) -> Path:
+def madlad(where: Path, marks: tuple[str, ...] = ("<2en>", "<2zh>", "<2zh_Latn>", "<2ru>", "<2translate>")) -> Path:
     sentencepiece(where, "spiece.model", user_defined_symbols=list(marks))
-    (where / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0})
-    )
+    (where / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0}))
     transformers.T5Config().save_pretrained(where)
     real = transformers.AutoTokenizer.from_pretrained(where)
     return saved(where, t5_config(len(real) + 1, start=len(real)))

@@ -11,15 +11,7 @@ from stand_ins.http_server import KEY, Served
 def serve(monkeypatch):
     """Start a personality; returns it, and a judge that asks it."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "OPENAI_BASE_URL",
-    ):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     running = []
 

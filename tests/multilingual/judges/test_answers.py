@@ -222,9 +222,7 @@ TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".jo
 LABELS = st.one_of(
     st.integers(1, 20).map(lambda n: tuple(map(str, range(1, n + 1)))),
     st.integers(1, 20).map(lambda n: tuple("ABCDEFGHIJKLMNOPQRST"[:n])),
-    st.sampled_from(
-        [("Yes", "No"), ("是", "否"), GRADES, ("Да", "Нет"), ("हाँ", "नहीं"), ("not relevant", "relevant")]
-    ),
+    st.sampled_from([("Yes", "No"), ("是", "否"), GRADES, ("Да", "Нет"), ("हाँ", "नहीं"), ("not relevant", "relevant")]),
     st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20, unique=True).map(tuple),
 )
 

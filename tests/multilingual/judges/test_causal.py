@@ -22,12 +22,10 @@ DOCS = [
     Item("mao", "猫整天睡觉，晚上捕猎。", lang="zho"),
     Item("gorbe", "گربه تمام روز می‌خوابد.", lang="fas"),
 ]
-QUERIES = [
-    Item("q1", "how long do cats sleep", lang="eng"),
-    Item("q2", "кошка ночью", lang="rus"),
-    Item("q3", "x"),
-]
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+QUERIES = [Item("q1", "how long do cats sleep", lang="eng"), Item("q2", "кошка ночью", lang="rus"), Item("q3", "x")]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +34,7 @@ def judge(tiny_judge):
 
 
 def copied(judge, passage_tokens=384):
-    return CausalJudge(
-        judge.model, judge.tokenizer, "tiny", "0", passage_tokens=passage_tokens, device=judge.device
-    )
+    return CausalJudge(judge.model, judge.tokenizer, "tiny", "0", passage_tokens=passage_tokens, device=judge.device)
 
 
 @torch.inference_mode()
@@ -85,9 +81,7 @@ def test_choose_is_that_of_a_plain_loop_for_labels_of_one_and_many_tokens(judge,
             [
                 np.logaddexp.reduce(
                     [
-                        plain(
-                            judge, m.plain() + judge.tokenizer.decode(plan.lead), judge.tokenizer.decode([t])
-                        )[0]
+                        plain(judge, m.plain() + judge.tokenizer.decode(plan.lead), judge.tokenizer.decode([t]))[0]
                         for t in ids
                     ]
                 )
@@ -106,9 +100,7 @@ def test_a_shared_prefix_is_computed_once(judge):
     judge.likelihood([Message((passage, " question one:"))], [" yes"])
     alone = judge.usage - before
     before = Counter(judge.usage)
-    judge.likelihood(
-        [Message((passage, f" question {n}:")) for n in ("one", "two", "three", "four")], [" yes"] * 4
-    )
+    judge.likelihood([Message((passage, f" question {n}:")) for n in ("one", "two", "three", "four")], [" yes"] * 4)
     together = judge.usage - before
     assert together["calls"] == 4
     assert together["prompt_tokens"] < 2 * alone["prompt_tokens"]
@@ -132,9 +124,7 @@ def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
 
 def test_a_long_passage_is_cut_and_the_query_is_not(judge):
     short = copied(judge, passage_tokens=5)
-    (text,) = short.write_texts(
-        [Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1
-    )
+    (text,) = short.write_texts([Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1)
     assert text.endswith(" the query")
     assert short.tokens.count(text.removesuffix(" the query")) == 5
     assert short.usage["cut_passages"] == 1
@@ -146,9 +136,7 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     small = copied(judge)
     small.context = 120
     long, tiny = "The cat sleeps all day and hunts at night. " * 9, "Le chat"
-    (text,) = small.write_texts(
-        [Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1
-    )
+    (text,) = small.write_texts([Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1)
     assert small.tokens.count(text) < 120
     first, second, third = text.removesuffix(" the query").split("|")
     assert second == tiny
@@ -209,13 +197,7 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
             **size, num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0, **ends
         ),
         "gpt2": lambda: transformers.GPT2Config(
-            vocab_size=len(tokenizer),
-            n_embd=32,
-            n_layer=2,
-            n_head=2,
-            n_positions=256,
-            initializer_range=0.3,
-            **ends,
+            vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=256, initializer_range=0.3, **ends
         ),
         "neox": lambda: transformers.GPTNeoXConfig(**size, **ends),
         "cohere": lambda: transformers.CohereConfig(**size, logit_scale=0.25, **ends),
@@ -230,14 +212,10 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
          for ids in judge.tokens.plan_labels("Answer:", ("Yes", "No")).ids]
         for m in messages
     ]  # fmt: skip
-    np.testing.assert_allclose(
-        judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4)
     assert judge.head.way is not None
     mean = [np.mean(plain(judge, m.plain(), " Yes, it is")) for m in messages]
     np.testing.assert_allclose(judge.likelihood(messages, [" Yes, it is"] * len(DOCS)), mean, rtol=1e-3)
     judge.head.way = None  # as for an architecture whose head cannot be told apart
-    np.testing.assert_allclose(
-        judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(judge.choose(messages, ["Yes", "No"]), normalised(expected), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(judge.likelihood(messages, [" Yes, it is"] * len(DOCS)), mean, rtol=1e-3)

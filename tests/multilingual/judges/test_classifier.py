@@ -65,13 +65,9 @@ def tokenizer_of(kind, **options):
 def config_of(kind, tokenizer, labels):
     same = {"vocab_size": len(tokenizer), "num_labels": labels, **SIZE}
     if kind == "llama":
-        return transformers.LlamaConfig(
-            **same, num_key_value_heads=1, max_position_embeddings=128, pad_token_id=None
-        )
+        return transformers.LlamaConfig(**same, num_key_value_heads=1, max_position_embeddings=128, pad_token_id=None)
     if kind == "bert":
-        return transformers.BertConfig(
-            **same, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id
-        )
+        return transformers.BertConfig(**same, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id)
     return transformers.XLMRobertaConfig(
         **same, max_position_embeddings=66, type_vocab_size=1, pad_token_id=tokenizer.pad_token_id
     )
@@ -169,9 +165,7 @@ def test_scores_equal_those_of_sentence_transformers(folder):
 
 def test_two_labels_give_log_odds_and_grades_their_expected_value(folder):
     logits = plain(folder("xlmr", 2), PAIRS)
-    np.testing.assert_allclose(
-        load(folder("xlmr", 2)).score(messages()), logits[:, 1] - logits[:, 0], atol=1e-5
-    )
+    np.testing.assert_allclose(load(folder("xlmr", 2)).score(messages()), logits[:, 1] - logits[:, 0], atol=1e-5)
     logits = plain(folder("xlmr", 4), PAIRS)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(load(folder("xlmr", 4)).score(messages()), shares @ [0, 1, 2, 3], atol=1e-5)
@@ -239,10 +233,7 @@ def lora(where: Path, base: str, task: str, **options) -> str:
     import peft
 
     torch.manual_seed(1)
-    auto = {
-        "SEQ_CLS": transformers.AutoModelForSequenceClassification,
-        "CAUSAL_LM": transformers.AutoModelForCausalLM,
-    }
+    auto = {"SEQ_CLS": transformers.AutoModelForSequenceClassification, "CAUSAL_LM": transformers.AutoModelForCausalLM}
     given = {"num_labels": 1} if task == "SEQ_CLS" else {}
     model = auto[task].from_pretrained(base, dtype=torch.float32, **given)
     config = peft.LoraConfig(
@@ -276,9 +267,7 @@ def test_rankllama_is_its_base_with_adapter_and_head_merged(llama, tmp_path):
     assert isinstance(judge, ClassifierJudge)
     assert not any("lora" in name for name, _ in judge.model.named_modules())
     tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        llama, num_labels=1, dtype=torch.float32
-    )
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(llama, num_labels=1, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(model, where).eval()
     expected = [float(model(**tokenizer(*pair, return_tensors="pt")).logits) for pair in PAIRS]
     np.testing.assert_allclose(judge.score(messages()), expected, atol=1e-5)

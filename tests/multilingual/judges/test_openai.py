@@ -26,12 +26,7 @@ def test_choose_sums_the_ways_to_say_a_label_and_normalises(serve):
     # C is not among the tokens shown: less likely than the least of them, and finite.
     assert row[0] - row[2] == pytest.approx(math.log(0.5) - math.log(0.02) + 1)
     body = served.bodies[0]
-    assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (
-        True,
-        20,
-        1,
-        0,
-    )
+    assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 20, 1, 0)
     assert body["messages"] == [{"role": "user", "content": "which?"}]
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert served.keys == [f"Bearer {KEY}"]
@@ -48,9 +43,7 @@ def test_a_server_that_shows_one_sure_token_leaves_little_for_the_others(serve):
     [
         lambda body: error_reply("logprobs is not supported with this model") if "logprobs" in body else None,
         lambda body: (
-            error_reply("You are not allowed to request logprobs from this model", 403)
-            if "logprobs" in body
-            else None
+            error_reply("You are not allowed to request logprobs from this model", 403) if "logprobs" in body else None
         ),
         lambda body: None,
     ],
@@ -81,9 +74,7 @@ def test_labels_that_begin_others_are_generated(serve):
 
 def test_a_label_after_markup_is_found_further_on_and_then_looked_for_there_at_once(serve):
     tops = [{"**": 0.98, "A": 0.001, "C": 0.0005}, {"B": 0.8, "A": 0.1}, {"**": 1.0}]
-    served, judge = serve(
-        lambda body, _: chat_reply("**B**", tops[: body["max_tokens"]], "length"), concurrency=1
-    )
+    served, judge = serve(lambda body, _: chat_reply("**B**", tops[: body["max_tokens"]], "length"), concurrency=1)
     rows = judge.choose([ask()] * 3, LABELS)
     assert (rows.argmax(axis=1) == 1).all()
     assert [body["max_tokens"] for body in served.bodies] == [1, 8, 8, 8]
@@ -133,10 +124,7 @@ def test_a_model_that_thinks_first_is_read_after_its_thought(serve, field):
         (chat_reply("", finish="content_filter"), {"refused": 1, "unreadable": 0}),
         (chat_reply("", [], "stop"), {"empty": 1, "without_logprobs": 1}),
         (chat_reply("🤷", [{"🤷": 1.0}]), {"unreadable": 1, "without_logprobs": 1}),
-        (
-            chat_reply("<think>A without end", [{"<think>": 1.0}]),
-            {"unclosed_thought": 1, "without_logprobs": 1},
-        ),
+        (chat_reply("<think>A without end", [{"<think>": 1.0}]), {"unclosed_thought": 1, "without_logprobs": 1}),
     ],
 )
 def test_an_answer_that_names_no_label_is_even_odds_and_counted(serve, reply, counts):
@@ -177,10 +165,7 @@ def test_how_an_answer_begins_is_said_in_the_user_turn_or_left_open_for_the_serv
     served, judge = serve(lambda *_: chat_reply("B", [{"B": 0.9}]), prefill=True)
     judge.choose([ask(answer="Best: [")], LABELS)
     body = served.bodies[0]
-    assert body["messages"] == [
-        {"role": "user", "content": "which?"},
-        {"role": "assistant", "content": "Best: ["},
-    ]
+    assert body["messages"] == [{"role": "user", "content": "which?"}, {"role": "assistant", "content": "Best: ["}]
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
@@ -193,9 +178,7 @@ def test_completions_send_plain_text_and_read_both_forms_of_log_probabilities(se
         if "llama" in body["prompt"]:
             choice = chat_reply(" B", [{" B": 0.6, " A": 0.3}])["choices"][0]
             return {"choices": [{"text": " B", "logprobs": choice["logprobs"]}]}
-        return completion_reply(
-            " A", [" A"], [math.log(0.02)], [{" A": math.log(0.02), " B": math.log(0.01)}]
-        )
+        return completion_reply(" A", [" A"], [math.log(0.02)], [{" A": math.log(0.02), " B": math.log(0.01)}])
 
     served, judge = serve(answer, api="completions", concurrency=1)
     rows = judge.choose([ask(system="S", answer="Answer:"), ask("llama", chat="never")], LABELS[:2])
@@ -240,9 +223,7 @@ def test_likelihood_of_tokens_that_are_parts_of_characters(serve):
 )
 def test_a_server_that_does_not_echo_has_no_likelihood(serve, answer):
     _, judge = serve(answer, api="completions")
-    with pytest.raises(
-        InputError, match="needs a completions API that echoes the prompt's log-probabilities"
-    ):
+    with pytest.raises(InputError, match="needs a completions API that echoes the prompt's log-probabilities"):
         judge.likelihood([ask(chat="never")], ["x"])
 
 
@@ -271,13 +252,7 @@ def test_pictures_are_decoded_bounded_and_sent_in_their_place(serve):
     out = io.BytesIO()
     red.save(out, "PNG")
     judge.choose(
-        [
-            Message(
-                ("A: ", Passage("cats"), Attachment("image", out.getvalue()), "\nB: "),
-                chat="auto",
-                answer="[",
-            )
-        ],
+        [Message(("A: ", Passage("cats"), Attachment("image", out.getvalue()), "\nB: "), chat="auto", answer="[")],
         LABELS,
     )
     parts = served.bodies[0]["messages"][0]["content"]

@@ -17,11 +17,7 @@ from tiny.tokenizers import SENTENCES, make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-TEXTS = (
-    *SENTENCES,
-    "Query: Document: Relevant: Yes No how long do cats sleep?",
-    *["true false A B C D"] * 20,
-)
+TEXTS = (*SENTENCES, "Query: Document: Relevant: Yes No how long do cats sleep?", *["true false A B C D"] * 20)
 PASSAGES = ("The cat sleeps all day and hunts at night. " * 3, "Le chat dort.", "猫整天睡觉，晚上捕猎。", "x")
 
 
@@ -38,11 +34,7 @@ def t5_tokenizer():
     tokenizer.train_from_iterator([*TEXTS] * 4, trainer)
     tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=64,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
+        tokenizer_object=tokenizer, model_max_length=64, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
 
 
@@ -131,17 +123,12 @@ def plain(judge, text: str, answer: str, said: list[int]) -> list[float]:
     """Log-probabilities of the tokens `said`."""
     inputs = judge.tokenizer(text, return_tensors="pt")
     begun = start_of(judge) + judge.tokenizer(answer, add_special_tokens=False)["input_ids"] * bool(answer)
-    logits = judge.model(
-        input_ids=inputs["input_ids"], decoder_input_ids=torch.tensor([begun + said])
-    ).logits[0]
+    logits = judge.model(input_ids=inputs["input_ids"], decoder_input_ids=torch.tensor([begun + said])).logits[0]
     return [float(logits.log_softmax(-1)[len(begun) - 1 + n, token]) for n, token in enumerate(said)]
 
 
 def messages(answer=""):
-    return [
-        Message(("Query: how long? Document: ", Passage(text), " Relevant:"), answer=answer)
-        for text in PASSAGES
-    ]
+    return [Message(("Query: how long? Document: ", Passage(text), " Relevant:"), answer=answer) for text in PASSAGES]
 
 
 def normalised(rows):
@@ -156,9 +143,7 @@ def test_the_encoder_reads_the_end_of_its_input(judge):
 
 
 @pytest.mark.parametrize("answer", ["", "Relevant:"])
-@pytest.mark.parametrize(
-    "labels", [("true", "false"), ("A", "B", "C", "D"), ("how long do cats", "Le chat dort")]
-)
+@pytest.mark.parametrize("labels", [("true", "false"), ("A", "B", "C", "D"), ("how long do cats", "Le chat dort")])
 def test_choose_is_that_of_plain_code(judge, labels, answer):
     plan = judge.tokens.plan_labels(answer, labels)
     asked = messages(answer)
@@ -227,14 +212,9 @@ def test_generate_says_what_the_model_says_to_each_prompt_alone(judge):
     for message, said in zip(asked, together, strict=True):
         inputs = judge.tokenizer(message.user(), return_tensors="pt")
         answer = message.answer
-        begun = start_of(judge) + (
-            judge.tokenizer(answer, add_special_tokens=False)["input_ids"] if answer else []
-        )
+        begun = start_of(judge) + (judge.tokenizer(answer, add_special_tokens=False)["input_ids"] if answer else [])
         out = judge.model.generate(
-            input_ids=inputs["input_ids"],
-            decoder_input_ids=torch.tensor([begun]),
-            max_new_tokens=6,
-            do_sample=False,
+            input_ids=inputs["input_ids"], decoder_input_ids=torch.tensor([begun]), max_new_tokens=6, do_sample=False
         )[0, len(begun) :]
         assert said.text == judge.tokenizer.decode(out, skip_special_tokens=True)
         assert said.ended == (judge.tokenizer.eos_token_id in out.tolist())

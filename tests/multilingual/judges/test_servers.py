@@ -124,17 +124,9 @@ def test_errors_that_pass_are_retried(serve):
             "set context= to the model's length, or lower passage_tokens=",
         ),
         (error_reply("the request exceeds the available context size"), InputError, "set context="),
-        (
-            error_reply(f"bad\nthings\x1b[31m {KEY}"),
-            InputError,
-            "400 bad things [31m ...; look at the options",
-        ),
+        (error_reply(f"bad\nthings\x1b[31m {KEY}"), InputError, "400 bad things [31m ...; look at the options"),
         (error_reply("You exceeded your quota", 429), CrosslensError, "lower concurrency= or raise retries="),
-        (
-            (503, b"<html>Bad gateway</html>"),
-            CrosslensError,
-            "fails: 503 <html>Bad gateway</html>; look at the",
-        ),
+        ((503, b"<html>Bad gateway</html>"), CrosslensError, "fails: 503 <html>Bad gateway</html>; look at the"),
         ((200, b'{"choices": [{"mess'), CrosslensError, "something else than the OpenAI protocol"),
         ((200, b"\xff\xfe"), CrosslensError, "something else than the OpenAI protocol"),
         ((200, b"[]"), CrosslensError, "something else than the OpenAI protocol ([])"),
@@ -164,9 +156,7 @@ def test_a_dead_server_is_one_line(monkeypatch):
 
 
 def test_a_server_that_dies_during_the_work_is_one_line(serve):
-    served, judge = serve(
-        lambda _, number: chat_reply("A", [{"A": 0.9}]) if number < 6 else None, concurrency=2
-    )
+    served, judge = serve(lambda _, number: chat_reply("A", [{"A": 0.9}]) if number < 6 else None, concurrency=2)
     assert "cannot be reached" in failure(judge, prompts=[ask()] * 30)
     assert judge.usage["calls"] >= 5
     assert len(served.bodies) <= 8
@@ -202,8 +192,7 @@ def test_parameters_that_a_server_does_not_take_are_left_off_and_said(serve, cap
                 return error_reply(f"Unrecognized request argument supplied: {key}")
         if "max_tokens" in body:
             return error_reply(
-                "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
-                param="max_tokens",
+                "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", param="max_tokens"
             )
         if body["temperature"] == 0:
             return error_reply("'temperature' does not support 0 with this model.", param="temperature")

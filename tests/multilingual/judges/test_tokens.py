@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
-from crosslens.multilingual.judges.tokens import (
-    CachedTokenizer,
-    LabelTokens,
-    normalize_labels,
-    plan_continuations,
-)
+from crosslens.multilingual.judges.tokens import CachedTokenizer, LabelTokens, normalize_labels, plan_continuations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny.tokenizers import SENTENCES, make_tokenizer
@@ -52,11 +47,7 @@ def trained(model, trainer, pre, decoder=None, normalizer=None, **special):
 def unigram(scheme, split=True):
     alphabet = ["▁", *ALPHABET]
     trainer = trainers.UnigramTrainer(
-        vocab_size=500,
-        initial_alphabet=alphabet,
-        special_tokens=["<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
+        vocab_size=500, initial_alphabet=alphabet, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
     )
     pre = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
     return trained(models.Unigram(), trainer, pre, decoders.Metaspace(prepend_scheme=scheme))
@@ -83,11 +74,7 @@ def byte_fallback():
             built += character
     pieces = [piece for piece in dict.fromkeys(pieces) if piece != " "]
     model = models.BPE(
-        {piece: n for n, piece in enumerate(pieces)},
-        merges,
-        unk_token="<unk>",
-        byte_fallback=True,
-        fuse_unk=True,
+        {piece: n for n, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True
     )
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -101,9 +88,7 @@ def byte_level(digits=False):
     """As GPT-2's; with digits one by one, as Qwen's."""
     tokenizer = Tokenizer(models.BPE())
     steps = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=700, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
@@ -180,15 +165,10 @@ def _read_off(tokens, before, labels):
     (asked,) = plan_continuations([plan])
     answers = [
         np.array(
-            [
-                np.logaddexp.reduce([model.said((*start, *part.tokens), [each]) for each in ids])
-                for ids in part.labels
-            ]
+            [np.logaddexp.reduce([model.said((*start, *part.tokens), [each]) for each in ids]) for ids in part.labels]
         )
         if part.labels
-        else np.array(
-            [model.said((*start, *part.tokens[:n]), [token]) for n, token in enumerate(part.tokens)]
-        )
+        else np.array([model.said((*start, *part.tokens[:n]), [token]) for n, token in enumerate(part.tokens)])
         for part in asked
     ]
     (found,) = normalize_labels([asked], [answers])
@@ -200,9 +180,7 @@ def _read_off(tokens, before, labels):
     if not plan.single:
         full = [model.said(start, row) for row in rows]
     else:
-        full = [
-            np.logaddexp.reduce([model.said(start, (*plan.lead, each)) for each in ids]) for ids in plan.ids
-        ]
+        full = [np.logaddexp.reduce([model.said(start, (*plan.lead, each)) for each in ids]) for ids in plan.ids]
         assert all(len(row) - len(plan.lead) - ending == 1 for row in rows)
         assert all(row[len(plan.lead)] in ids for row, ids in zip(rows, plan.ids, strict=True))
     np.testing.assert_allclose(found, full - np.logaddexp.reduce(full), rtol=1e-9)
@@ -271,9 +249,7 @@ def test_a_prompt_that_merges_with_the_label_still_finds_the_labels_own_token():
 
 def test_labels_that_cannot_be_told_apart_are_an_error():
     lower = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(
-            models.WordPiece({"[UNK]": 0, "yes": 1, "no": 2, "answer": 3}, unk_token="[UNK]")
-        ),
+        tokenizer_object=Tokenizer(models.WordPiece({"[UNK]": 0, "yes": 1, "no": 2, "answer": 3}, unk_token="[UNK]")),
         unk_token="[UNK]",
     )
     lower.backend_tokenizer.normalizer = normalizers.Lowercase()
@@ -289,9 +265,7 @@ def test_labels_that_cannot_be_told_apart_are_an_error():
 def test_labels_are_asked_at_once_only_where_all_prompts_have_single_tokens():
     single = LabelTokens(True, (7,), ((1,), (2,)), ((7, 1), (7, 2)))
     many = LabelTokens(False, (), (), ((1, 2), (3,)))
-    assert [[each.labels for each in row] for row in plan_continuations([single, single])] == [
-        [((1,), (2,))]
-    ] * 2
+    assert [[each.labels for each in row] for row in plan_continuations([single, single])] == [[((1,), (2,))]] * 2
     rows = plan_continuations([single, many])
     assert [[(each.tokens, each.scored) for each in row] for row in rows] == [
         [((7, 1), 2), ((7, 2), 2)],

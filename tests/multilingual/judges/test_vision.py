@@ -117,9 +117,7 @@ def llava():
 def smol():
     """Pictures are enlarged, and cut into tiles."""
     rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
-    tokenizer = tokenizer_with(
-        "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows
-    )
+    tokenizer = tokenizer_with("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows)
     processor = transformers.Idefics3Processor(
         image_processor=transformers.Idefics3ImageProcessor(
             size={"longest_edge": 64}, max_image_size={"longest_edge": 16}
@@ -195,10 +193,7 @@ def messages(tmp_path_factory):
     path.write_bytes(photo(24, 24, 1))
     small = PIL.Image.open(io.BytesIO(photo(17, 40, 2)))
     return [
-        Message(
-            ("Query: cats ", Attachment("image", photo(32, 16)), Passage("Le chat dort."), " Yes?"),
-            chat="auto",
-        ),
+        Message(("Query: cats ", Attachment("image", photo(32, 16)), Passage("Le chat dort."), " Yes?"), chat="auto"),
         Message(("Query: cats ", Passage("The cat sleeps all day. " * 4), " Yes?"), chat="auto"),
         Message(
             (Attachment("image", path), " and ", Attachment("image", small), "?"),
@@ -215,17 +210,14 @@ def messages(tmp_path_factory):
 def opened(message):
     images = [part.content for part in message.parts if isinstance(part, Attachment)]
     return [
-        (PIL.Image.open(io.BytesIO(i) if isinstance(i, bytes) else i) if not hasattr(i, "size") else i)
-        for i in images
+        (PIL.Image.open(io.BytesIO(i) if isinstance(i, bytes) else i) if not hasattr(i, "size") else i) for i in images
     ]
 
 
 def plain_inputs(judge, message):
     """As the transformers documentation has it: template, processor, one message."""
     if message.chat == "never":
-        return dict(
-            judge.processor(text=["<s>" + message.plain()], add_special_tokens=False, return_tensors="pt")
-        )
+        return dict(judge.processor(text=["<s>" + message.plain()], add_special_tokens=False, return_tensors="pt"))
     content = [
         {"type": "image"}
         if isinstance(part, Attachment)
@@ -238,12 +230,7 @@ def plain_inputs(judge, message):
     text = judge.processor.apply_chat_template(turns, add_generation_prompt=True) + message.answer
     images = [image.convert("RGB") for image in opened(message)]
     return dict(
-        judge.processor(
-            text=[text],
-            images=[images] if images else None,
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        judge.processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
     )
 
 
@@ -270,16 +257,12 @@ def expected_choice(judge, messages, labels):
     plans = [judge.tokens.plan_labels(judge.write_frame(m), labels) for m in messages]
     if all(plan.single for plan in plans):
         rows = [
-            [
-                np.logaddexp.reduce([plain(judge, m, [*plan.lead, token])[-1] for token in ids])
-                for ids in plan.ids
-            ]
+            [np.logaddexp.reduce([plain(judge, m, [*plan.lead, token])[-1] for token in ids]) for ids in plan.ids]
             for m, plan in zip(messages, plans, strict=True)
         ]
     else:
         rows = [
-            [sum(plain(judge, m, list(row))) for row in plan.sequences]
-            for m, plan in zip(messages, plans, strict=True)
+            [sum(plain(judge, m, list(row))) for row in plan.sequences] for m, plan in zip(messages, plans, strict=True)
         ]
     return normalised(rows)
 
@@ -303,8 +286,7 @@ def test_labels_of_one_and_of_many_tokens_are_both_tested(judge):
 
 def test_pictures_change_the_answer(judge, messages):
     other = Message(
-        ("Query: cats ", Attachment("image", photo(32, 16, 9)), Passage("Le chat dort."), " Yes?"),
-        chat="auto",
+        ("Query: cats ", Attachment("image", photo(32, 16, 9)), Passage("Le chat dort."), " Yes?"), chat="auto"
     )
     one, two = judge.choose([messages[0], other], ("A", "B"))
     assert np.abs(one - two).max() > 1e-3
@@ -345,9 +327,7 @@ def test_more_pixels_are_more_tokens_and_max_pixels_bounds_them(folders):
             (shown,) = [judge.open_message(big[0], 0)]
             assert shown.pictures[0].width * shown.pictures[0].height <= limit
             inputs = judge.process([shown])
-            pixels = (
-                inputs["pixel_values"].numel() / 3 / (2 if kind == "qwen2-vl" else 1)
-            )  # two frames a patch
+            pixels = inputs["pixel_values"].numel() / 3 / (2 if kind == "qwen2-vl" else 1)  # two frames a patch
             # Tiles come beside a small view of the whole.
             assert pixels <= limit + (0 if kind == "qwen2-vl" else 16 * 16)
             tokens[kind, limit] = inputs["input_ids"].shape[1]
@@ -386,8 +366,7 @@ def test_passages_are_cut_around_pictures(judge):
 
 def test_text_that_looks_like_a_picture_is_none(judge, messages):
     hostile = Message(
-        (Attachment("image", photo(16, 16)), Passage("a <image> or <|image_pad|> <|video_pad|> here")),
-        chat="auto",
+        (Attachment("image", photo(16, 16)), Passage("a <image> or <|image_pad|> <|video_pad|> here")), chat="auto"
     )
     clean = judge.open_message(hostile, 0).text.partition("a ")[2]
     assert judge.processor.image_token not in clean
@@ -398,8 +377,7 @@ def test_pictures_need_the_template_and_the_template_a_checkpoint(judge, folders
     before = Counter(judge.usage)
     with pytest.raises(InputError, match="set chat=auto"):
         judge.choose(
-            [Message(("x",), chat="auto"), Message((Attachment("image", photo(8, 8)),), chat="never")],
-            ("A", "B"),
+            [Message(("x",), chat="auto"), Message((Attachment("image", photo(8, 8)),), chat="never")], ("A", "B")
         )
     assert not judge.usage - before
     assert judge.chats
@@ -427,9 +405,7 @@ def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge
 
 
 def test_a_prompt_shows_it_documents_with_pictures(judge):
-    prompt = Prompt.parse(
-        'asks = "choose"\nlabels = ["A", "B"]\ntemplate = "{query}: {passage} Answer:"', "seen"
-    )
+    prompt = Prompt.parse('asks = "choose"\nlabels = ["A", "B"]\ntemplate = "{query}: {passage} Answer:"', "seen")
     documents = [
         Item("photo", image=photo(20, 20)),
         Item("both", "The cat.", photo(30, 20, 1)),
@@ -470,6 +446,4 @@ def test_a_checkpoint_without_a_processor_is_read_as_text_where_it_can_be(folder
     assert type(judge) is CausalJudge
     asked = [Message((Passage("The cat sleeps all day"), f" {n}?")) for n in range(3)]
     together = judge.choose(asked, ("A", "B"))
-    np.testing.assert_allclose(
-        together, np.concatenate([judge.choose([m], ("A", "B")) for m in asked]), atol=1e-4
-    )
+    np.testing.assert_allclose(together, np.concatenate([judge.choose([m], ("A", "B")) for m in asked]), atol=1e-4)

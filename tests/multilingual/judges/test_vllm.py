@@ -47,9 +47,7 @@ def both(request, stand_in, tiny_judge, talker):
 
 
 PROMPTS = [
-    Message(
-        (Passage("The cat sleeps all day and hunts at night."), "\nIs it so?"), "Be brief.", "Answer:", "auto"
-    ),
+    Message((Passage("The cat sleeps all day and hunts at night."), "\nIs it so?"), "Be brief.", "Answer:", "auto"),
     Message((Passage("Le chat dort toute la journée."), "\nIs it so?"), answer="[", chat="auto"),
     Message((Passage("猫整天睡觉"), "\nIs it so?"), chat="never"),
 ]
@@ -77,9 +75,7 @@ def test_labels_of_one_token_take_one_step_each_and_only_they_are_allowed(both):
 def test_likelihood_says_what_hf_says(both):
     ours, theirs = both
     targets = [" a long question", " 猫?", " x"]
-    np.testing.assert_allclose(
-        ours.likelihood(PROMPTS, targets), theirs.likelihood(PROMPTS, targets), rtol=1e-4
-    )
+    np.testing.assert_allclose(ours.likelihood(PROMPTS, targets), theirs.likelihood(PROMPTS, targets), rtol=1e-4)
     with pytest.raises(InputError, match="has no tokens"):
         ours.likelihood(PROMPTS[:1], [""])
 

@@ -79,35 +79,18 @@ def test_translations_keep_the_placeholders_and_are_in_their_language(name, code
     assert translated.template != english.template
     assert bool(translated.system) == bool(english.system)
     assert bool(translated.answer) == bool(english.answer)
-    assert (translated.asks, translated.values, translated.sort) == (
-        english.asks,
-        english.values,
-        english.sort,
-    )
-    if all(label.isascii() and len(label) < 3 for label in english.labels) and name not in (
-        "yesno",
-        "instruct",
-    ):
+    assert (translated.asks, translated.values, translated.sort) == (english.asks, english.values, english.sort)
+    if all(label.isascii() and len(label) < 3 for label in english.labels) and name not in ("yesno", "instruct"):
         assert translated.labels == english.labels  # letters and numbers stay as they are
     else:
         assert translated.labels != english.labels or not english.labels
     # Its letters are those of the language: no English left over.
-    scripts = {
-        "zho": "CJK",
-        "fas": "ARABIC",
-        "rus": "CYRILLIC",
-        "ara": "ARABIC",
-        "jpn": "CJK HIRAGANA KATAKANA",
-    }
+    scripts = {"zho": "CJK", "fas": "ARABIC", "rus": "CYRILLIC", "ara": "ARABIC", "jpn": "CJK HIRAGANA KATAKANA"}
     scripts |= {"kor": "HANGUL", "hin": "DEVANAGARI"}
     if code in scripts:
         literal = "".join(text for text, *_ in string.Formatter().parse(translated.template))
         letters = [each for each in literal if each.isalpha()]
-        own = [
-            each
-            for each in letters
-            if unicodedata.name(each).split()[0].partition("-")[0] in scripts[code].split()
-        ]
+        own = [each for each in letters if unicodedata.name(each).split()[0].partition("-")[0] in scripts[code].split()]
         assert len(own) > 0.9 * len(letters)
 
 

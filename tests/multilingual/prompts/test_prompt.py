@@ -27,9 +27,7 @@ def test_scores_come_back_in_the_order_asked_whatever_the_languages():
     )
     documents = [Item(str(n), f"number {n}", lang=("zho", "eng", "rus")[n % 3]) for n in range(9)]
     count = Counter()
-    scores = prompt.score(
-        judge, [(QUERY, documents[:4]), (QUERY, [documents[5]]), (QUERY, documents[6:])], count
-    )
+    scores = prompt.score(judge, [(QUERY, documents[:4]), (QUERY, [documents[5]]), (QUERY, documents[6:])], count)
     assert [each.tolist() for each in scores] == [[0, 1, 2, 3], [5], [6, 7, 8]]
     alone = prompt.score(judge, [(QUERY, [document]) for document in documents], count)
     assert [float(each[0]) for each in alone] == list(range(9))
@@ -108,13 +106,9 @@ def test_both_orders_cancel_a_preference_for_a_place(name):
     judge = Judge()
     (even,) = replace(prompt, orders="both").score(judge, [(QUERY, shown)])
     np.testing.assert_allclose(even[0], even[-1])
-    forwards, backwards = (
-        [p.text for p in message.parts if isinstance(p, Passage)] for message in judge.asked
-    )
+    forwards, backwards = ([p.text for p in message.parts if isinstance(p, Passage)] for message in judge.asked)
     assert backwards == forwards[::-1]
-    (fair,) = replace(prompt, orders="both").score(
-        Judge(prefers=lambda text: float(text.split()[2])), [(QUERY, shown)]
-    )
+    (fair,) = replace(prompt, orders="both").score(Judge(prefers=lambda text: float(text.split()[2])), [(QUERY, shown)])
     assert fair.tolist() == sorted(fair)
     assert np.ptp(fair) > 0.5
 

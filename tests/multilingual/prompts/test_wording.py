@@ -22,9 +22,7 @@ def toml(**changes):
     """A sound file with changes; tables of translations come last."""
     said = {key: value for key, value in (GOOD | changes).items() if value is not None}
     lines = [f"{key} = {value}" for key, value in said.items() if not key.startswith("table_")]
-    tables = [
-        f"[{key.removeprefix('table_')}]\n{value}" for key, value in said.items() if key.startswith("table_")
-    ]
+    tables = [f"[{key.removeprefix('table_')}]\n{value}" for key, value in said.items() if key.startswith("table_")]
     return "\n".join(lines + tables)
 
 
@@ -51,10 +49,7 @@ FAULTS = [
     ({"labels": '["Yes"]'}, "fewer than two labels"),
     ({"labels": '["Yes", "Yes"]'}, "a label twice"),
     ({"labels": '["Yes", " "]'}, "an empty label"),
-    (
-        {"labels": "[1, 2]"},
-        "`labels` in the prompt mine must be a list of texts, or a range as A..T or 1..20",
-    ),
+    ({"labels": "[1, 2]"}, "`labels` in the prompt mine must be a list of texts, or a range as A..T or 1..20"),
     ({"labels": '"A-T"'}, "labels in the prompt mine are a list, or a range as A..T or 1..20, not 'A-T'"),
     ({"labels": '"A..z"'}, "not 'A..z'"),
     ({"labels": '"T..A"'}, "not 'T..A'"),
@@ -76,10 +71,7 @@ FAULTS = [
     ({"instruction": '"Find it."'}, "has no place for an instruction"),
     ({"language": '"zho"'}, "unknown language of the prompt mine: 'zho' (known: document, eng, query)"),
     ({"table_zho": 'labels = ["是", "否", "都"]'}, "has other labels in [zho] than in English"),
-    (
-        {"table_zho": 'lables = ["是", "否"]'},
-        "key in the prompt mine [zho]: 'lables'; did you mean labels",
-    ),
+    ({"table_zho": 'lables = ["是", "否"]'}, "key in the prompt mine [zho]: 'lables'; did you mean labels"),
     ({"table_zho": "values = [1, 2]"}, "unknown key in the prompt mine [zho]: 'values'"),
     ({"table_zho": 'template = "{query}"'}, "the prompt mine [zho] lacks the placeholder {passage}"),
     ({"table_zho": 'template = "{query} {psg}"'}, "of the prompt mine [zho]: 'psg'"),
@@ -104,9 +96,7 @@ def test_files_of_ones_own(tmp_path):
     file.write_text(toml(**MANY, labels='"A..D"', table_zho='template = "{query}：{passages}"'), "utf-8")
     prompt = load_prompt(str(file))
     assert (prompt.name, prompt.most, prompt.labels) == ("mine", 4, tuple("ABCD"))
-    assert (
-        prompt.in_language("zho").message(QUERY, DOCS[:2]).user().startswith(QUERY.text + "：A text number 0")
-    )
+    assert prompt.in_language("zho").message(QUERY, DOCS[:2]).user().startswith(QUERY.text + "：A text number 0")
     with pytest.raises(InputError, match="there is no prompt file .*other.toml"):
         load_prompt(str(tmp_path / "other.toml"))
     file.write_bytes(b'asks = "\xff"')
@@ -122,9 +112,7 @@ def test_files_of_ones_own(tmp_path):
 def test_settings_of_a_spec():
     yesno = load_prompt("yesno")
     assert configure_prompt(yesno) == yesno
-    assert configure_prompt(yesno, language="Chinese", chat="never") == replace(
-        yesno, language="zho", chat="never"
-    )
+    assert configure_prompt(yesno, language="Chinese", chat="never") == replace(yesno, language="zho", chat="never")
     assert configure_prompt(yesno, language="document").language == "document"
     assert configure_prompt(load_prompt("setwise"), orders="both").orders == "both"
     assert configure_prompt(load_prompt("rank1"), thinking=7).thinking == 7
@@ -172,9 +160,7 @@ def test_the_language_of_the_prompt_is_fixed_or_that_of_query_or_documents():
     def asked(language, comparisons, of=prompt):
         judge, count = Sure(0.5, 0.5), Counter()
         configure_prompt(of, language=language).score(judge, comparisons, count)
-        return [
-            next(c for c, said in opening.items() if m.user().startswith(said)) for m in judge.asked
-        ], count
+        return [next(c for c, said in opening.items() if m.user().startswith(said)) for m in judge.asked], count
 
     alone = [(query, [document]) for document in documents]
     assert asked("", alone) == (["eng"] * 4, {})

@@ -86,9 +86,7 @@ def test_a_heap_is_built_level_by_level():
     assert driven.rounds[-1] == [("d0", "d1", "d2", "d3")]
 
 
-@pytest.mark.parametrize(
-    ("n", "arity", "k"), [(20, 9, 10), (10, 3, 10), (7, 5, 6), (100, 20, 100), (3, 20, 2)]
-)
+@pytest.mark.parametrize(("n", "arity", "k"), [(20, 9, 10), (10, 3, 10), (7, 5, 6), (100, 20, 100), (3, 20, 2)])
 def test_bubblesort_is_right_where_k_times_arity_is_large_against_the_list(n, arity, k):
     for seed in range(10):
         truth = shuffled(n, seed)
@@ -216,9 +214,7 @@ def test_more_tournaments_tell_more_of_a_noisy_judge():
             def noisy(group: tuple[Hit, ...], truth: list[float] = truth) -> np.ndarray:
                 return np.array([truth[int(hit.id[1:])] - 3.0 * at for at, hit in enumerate(group)])
 
-            found += len(
-                set(drive(TourRank(rounds=rounds), 100, 10, noisy).order[:10]) & set(ranking(truth)[:10])
-            )
+            found += len(set(drive(TourRank(rounds=rounds), 100, 10, noisy).order[:10]) & set(ranking(truth)[:10]))
         return found
 
     assert overlap(10) > overlap(1)

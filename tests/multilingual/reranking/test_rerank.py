@@ -46,9 +46,7 @@ class Held:
 
 
 def first_stage(queries=QUERIES, ids=tuple(DOCS)):
-    hits = {
-        query.id: tuple(Hit(each, 1.0 - 0.1 * rank) for rank, each in enumerate(ids)) for query in queries
-    }
+    hits = {query.id: tuple(Hit(each, 1.0 - 0.1 * rank) for rank, each in enumerate(ids)) for query in queries}
     return Run(tuple(queries), hits, docs=Held())
 
 
@@ -99,9 +97,7 @@ LISTS = Prompt(
     labels=tuple(map(str, range(1, 21))),
     sort="window",
 )
-TRUTH = {
-    doc.text.strip(): score for doc, score in zip(list(DOCS.values())[:4], (0.1, 0.9, 0.4, 0.6), strict=True)
-}
+TRUTH = {doc.text.strip(): score for doc, score in zip(list(DOCS.values())[:4], (0.1, 0.9, 0.4, 0.6), strict=True)}
 
 
 def test_all_queries_are_judged_in_one_round_and_photos_keep_their_ranks():
@@ -187,9 +183,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "sort"), METHODS, ids=lambda each: getattr(each, "name", type(each).__name__)
-)
+@pytest.mark.parametrize(("prompt", "sort"), METHODS, ids=lambda each: getattr(each, "name", type(each).__name__))
 def test_every_method_finds_the_best_of_all_queries_in_few_rounds(prompt, sort):
     judge = Oracle(Many.truth)
     done = Rerank(judge, prompt, sort, depth=60, k=10)(many())
@@ -209,16 +203,11 @@ def test_a_cascade_sorts_what_the_stage_before_kept():
     done = (first % 20 >> second)(many(2))
     assert [hit.id for hit in done["q1"]][:5] == Many().best(5)
     assert len(done["q1"]) == 20
-    assert [record.stage.partition("(")[0] for record in done.manifest.records] == [
-        "rerank",
-        "% 20",
-        "rerank",
-    ]
+    assert [record.stage.partition("(")[0] for record in done.manifest.records] == ["rerank", "% 20", "rerank"]
 
 
 @pytest.mark.parametrize(
-    ("fuse", "expected"),
-    [("rrf", ["d1", "d0", "d2"]), ("linear", ["d1", "d2", "d0"]), ("zscore", ["d1", "d0", "d2"])],
+    ("fuse", "expected"), [("rrf", ["d1", "d0", "d2"]), ("linear", ["d1", "d2", "d0"]), ("zscore", ["d1", "d0", "d2"])]
 )
 def test_each_way_of_fusing(fuse, expected):
     truth = {"text number 0": -5.0, "text number 1": 10.0, "text number 2": 2.0}
@@ -273,10 +262,7 @@ def test_a_journal_survives_a_kill_at_any_byte(tmp_path, cut):
 def test_garbage_answers_give_a_permutation_and_are_counted():
     class Babbling(Oracle):
         def generate(self, prompts, **sampling):
-            return [
-                Completion("", 0) if n % 2 else Completion("I'm sorry, I cannot", 5)
-                for n in range(len(prompts))
-            ]
+            return [Completion("", 0) if n % 2 else Completion("I'm sorry, I cannot", 5) for n in range(len(prompts))]
 
     done = Rerank(Babbling({}), LISTS, Window(), depth=60)(many(3))
     for query, hits in done:
@@ -295,9 +281,7 @@ def by_halves(hits, k):
 def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups():
     done = Rerank(Oracle(Many.truth), SETS, by_halves, depth=20)(many(2))
     assert sorted(hit.id for hit in done["q0"][:20]) == sorted(hit.id for hit in many()["q0"][:20])
-    with pytest.raises(
-        InputError, match="30 passages at once are more than the 20 labels of the prompt sets"
-    ):
+    with pytest.raises(InputError, match="30 passages at once are more than the 20 labels of the prompt sets"):
         Rerank(Oracle(Many.truth), SETS, by_halves, depth=60)(many(2))
 
 
@@ -308,11 +292,7 @@ def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups(
         (SETS, Pointwise(), "compares passages: sort it by heapsort, not pointwise"),
         (SETS, Window(window=30), "window shows 30 passages at once, and the prompt sets has 20 labels"),
         (SETS, Heapsort(arity=20), "heapsort shows 21 passages"),
-        (
-            Prompt("p", "{query}{seam}{passage}", asks="score"),
-            Pointwise(),
-            "cannot answer `score` questions",
-        ),
+        (Prompt("p", "{query}{seam}{passage}", asks="score"), Pointwise(), "cannot answer `score` questions"),
         (replace(PROMPT, chat="always"), Pointwise(), "no chat template"),
     ],
 )
@@ -331,9 +311,7 @@ def test_rank_sorts_texts_without_an_index(tiny_judge):
     spec = f"likelihood@hf:{tiny_judge}?dtype=float32&alpha=0.3"
     hits = rank("how long do cats sleep", texts, spec, device="cpu")
     assert sorted(hit.id for hit in hits) == ["0", "1", "2"]
-    again = rank(
-        "how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], spec, device="cpu"
-    )
+    again = rank("how long do cats sleep", [Item(f"d{n}", text) for n, text in enumerate(texts)], spec, device="cpu")
     assert [f"d{hit.id}" for hit in hits] == [hit.id for hit in again]
     stage = replace(load_reranker(spec, device="cpu"), alpha=1.0)
     assert rank("how long do cats sleep", texts, stage) == hits
@@ -385,28 +363,17 @@ def test_wrong_specs_are_one_clear_line(spec, message):
 
 
 def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
-    stage = load_reranker(
-        f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
-    )
+    stage = load_reranker(f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu")
     assert (stage.prompt.name, stage.depth, stage.k, stage.alpha) == ("yesno", 7, 7, 0.25)
     assert stage.judge.passage_tokens == 9
-    again = load_reranker(
-        f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu"
-    )
+    again = load_reranker(f"yesno@hf:{tiny_judge}?depth=7&alpha=0.25&passage_tokens=9&dtype=float32", device="cpu")
     assert stage.fingerprint == again.fingerprint
-    assert (
-        stage.fingerprint
-        != load_reranker(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
-    )
+    assert stage.fingerprint != load_reranker(f"yesno@hf:{tiny_judge}?depth=8&dtype=float32", device="cpu").fingerprint
 
 
 @pytest.mark.parametrize(
     ("settings_", "message"),
-    [
-        ({"depth": 5}, "depth 5 is below k 10"),
-        ({"k": 0}, "at least 1"),
-        ({"alpha": 1.5}, "alpha must be in 0..1"),
-    ],
+    [({"depth": 5}, "depth 5 is below k 10"), ({"k": 0}, "at least 1"), ({"alpha": 1.5}, "alpha must be in 0..1")],
 )
 def test_settings_that_make_no_sense(settings_, message):
     with pytest.raises(InputError, match=message):

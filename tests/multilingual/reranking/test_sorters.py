@@ -81,9 +81,7 @@ SHOWN = st.none() | st.integers(2, 25)
 WINDOWS = st.integers(2, 40).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w - 1)))
 
 
-SLIDING = st.builds(
-    lambda pair, r: Window(window=pair[0], step=pair[1], repeats=r), WINDOWS, st.integers(0, 4)
-)
+SLIDING = st.builds(lambda pair, r: Window(window=pair[0], step=pair[1], repeats=r), WINDOWS, st.integers(0, 4))
 
 
 SUITE = {
@@ -107,10 +105,7 @@ SUITE = {
     ),
     "window": Case(
         SLIDING,
-        lambda s, n, k: (
-            passes(s, k) * slides(s, n),
-            slides(s, n) + ceil(s.window / s.step) * (passes(s, k) - 1),
-        ),
+        lambda s, n, k: (passes(s, k) * slides(s, n), slides(s, n) + ceil(s.window / s.step) * (passes(s, k) - 1)),
     ),
     "full": Case(st.builds(Full), lambda s, n, k: (1, 1)),
     "tournament": Case(
@@ -230,9 +225,7 @@ def test_a_judge_that_only_names_the_best_is_enough(name, data, n, k, seed):
 
 @pytest.mark.parametrize("name", SUITE)
 @settings(max_examples=100, deadline=None)
-@given(
-    st.data(), st.integers(0, 100), st.integers(1, 200), st.sampled_from(list(NOISE)), st.integers(0, 2**32)
-)
+@given(st.data(), st.integers(0, 100), st.integers(1, 200), st.sampled_from(list(NOISE)), st.integers(0, 2**32))
 def test_any_answers_give_a_permutation_within_the_bounds(name, data, n, k, kind, seed):
     sorter = data.draw(SUITE[name].drawn)
     driven = drive(sorter, n, k, NOISE[kind](seed))

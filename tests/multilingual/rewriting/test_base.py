@@ -31,9 +31,7 @@ class Passages(Rewriter):
     """What is written is encoded as documents, beside the query."""
 
     def rewrite(self, query: Item, texts: Sequence[str]) -> Probes:
-        passages = [
-            (Item(f"{query.id}/{n}", text, lang=query.lang), "document") for n, text in enumerate(texts)
-        ]
+        passages = [(Item(f"{query.id}/{n}", text, lang=query.lang), "document") for n, text in enumerate(texts)]
         return ((query, "query"), *passages)
 
 

@@ -85,7 +85,7 @@ def test_one_of_several_languages_is_chosen(tmp_path):
     path = lines(tmp_path / "both.jsonl", both)
     assert Translated(path, "zho")(queries(ENGLISH[:1])).queries[0].text == "猫"
     assert Translated(path, "zho").fingerprint != Translated(path, "rus").fingerprint
-    with pytest.raises(InputError, match="translations into rus, zho: say which"):
+    with pytest.raises(InputError, match="translations into rus, zho: choose with"):
         Translated(path)
     with pytest.raises(InputError, match="no translations into fas, only into rus, zho"):
         Translated(path, "fas")
@@ -95,14 +95,14 @@ def test_one_of_several_languages_is_chosen(tmp_path):
     ("name", "content", "complaint"),
     [
         ("t.jsonl", '{"id": "a", "text": "x", "lang": "eng"}\n{"id": "a"', r"t.jsonl:2: malformed JSON"),
-        ("t.jsonl", '{"id": "a", "text": "x"}', "t.jsonl:1: the translation of 'a' tells no language"),
+        ("t.jsonl", '{"id": "a", "text": "x"}', "t.jsonl:1: the translation of 'a' has no language"),
         ("t.jsonl", '{"text": "x", "lang": "eng"}', "t.jsonl:1: no id"),
         ("t.jsonl", '{"id": "a", "text": " ", "lang": "eng"}', "t.jsonl:1: the translation of 'a' has no text"),
         ("t.jsonl", '{"id": "a", "text": "x", "lang": "xx"}', "t.jsonl:1: unknown language 'xx'"),
         ("t.jsonl", '{"id":"a","text":"x","lang":"en"}\n{"id":"a","text":"y","lang":"en"}', "t.jsonl:2: a second translation of 'a' into eng"),
         ("t.jsonl", "", "has no translations"),
         ("t.tsv", "a x\n", r"t.tsv:1: not a line `id<TAB>text`"),
-        ("t.tsv", "a\tx\n", "t.tsv:1: the translation of 'a' tells no language"),
+        ("t.tsv", "a\tx\n", "t.tsv:1: the translation of 'a' has no language"),
         ("t.jsonl.gz", "not gzip", "cannot read the translations"),
         (None, None, "cannot read the translations"),
     ],

@@ -34,9 +34,7 @@ def collection(tmp_path) -> Path:
     where = tmp_path / "collection"
     where.mkdir()
     lines(where / "docs.jsonl", DOCS)
-    lines(
-        where / "topics.jsonl", [{"id": "t1", "text": "How long do cats sleep?", "lang": "eng", "note": "x"}]
-    )
+    lines(where / "topics.jsonl", [{"id": "t1", "text": "How long do cats sleep?", "lang": "eng", "note": "x"}])
     return where
 
 
@@ -91,9 +89,7 @@ def nllb(checkpoints):
     return checkpoints("nllb")  # built before anything is captured
 
 
-def test_a_killed_translation_goes_on_and_translates_nothing_twice(
-    crosslens, collection, checkpoints, nllb, tmp_path
-):
+def test_a_killed_translation_goes_on_and_translates_nothing_twice(crosslens, collection, checkpoints, nllb, tmp_path):
     output = tmp_path / "russian.jsonl"
     partial = tmp_path / ".russian.jsonl.partial"
     arguments = ["translate", str(collection), "-o", str(output), "--to", "rus", "--with", f"hf:{checkpoints('m2m')}", "--device", "cpu"]  # fmt: skip
@@ -120,11 +116,7 @@ def test_a_killed_translation_goes_on_and_translates_nothing_twice(
     there = kept.count(b"\n")
     assert 4 <= there < 42
     # Another translator or language than began it is refused, and nothing is touched.
-    for change in (
-        ["--to", "zho"],
-        ["--with", f"hf:{nllb}"],
-        ["--with", f"hf:{checkpoints('m2m')}?beams=2"],
-    ):
+    for change in (["--to", "zho"], ["--with", f"hf:{nllb}"], ["--with", f"hf:{checkpoints('m2m')}?beams=2"]):
         status, _, err = crosslens(*arguments, *change)
         assert status == 2
         assert "was made with other" in err
@@ -167,10 +159,7 @@ def test_files_of_others_are_left_alone(collection, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is there already, and nothing says what made it"):
         translate_collection(source, collection / "docs.jsonl", made)
     assert len((collection / "docs.jsonl").read_text().splitlines()) == 42
-    for path, complaint in (
-        (tmp_path / "x.jsonl.gz", "without .gz"),
-        (tmp_path / "no" / "x.jsonl", "no directory"),
-    ):
+    for path, complaint in ((tmp_path / "x.jsonl.gz", "without .gz"), (tmp_path / "no" / "x.jsonl", "no directory")):
         with pytest.raises(InputError, match=complaint):
             translate_collection(source, path, made)
     with pytest.raises(InputError, match="documents have no fields"):

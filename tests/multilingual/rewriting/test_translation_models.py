@@ -7,10 +7,7 @@ import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.rewriting.translation import load_translation
-from crosslens.multilingual.rewriting.translation_models import (
-    TrainedTranslator,
-    is_trained,
-)
+from crosslens.multilingual.rewriting.translation_models import TrainedTranslator, is_trained
 from crosslens.runs import Hit, Run
 from tiny.translators import ENGLISH, MARKS, marian, queries, stage
 
@@ -67,13 +64,7 @@ def test_the_model_is_told_both_languages_in_its_own_way(checkpoints, kind, monk
     other = load_translation(f"hf:{checkpoints(kind)}", to="zho", device="cpu")
     other.translator.translate(["The cat sleeps"], ["eng"], "zho")
     ((asked,), (answer,)) = seen[-1]
-    chinese = {
-        "marian": ">>cmn_Hans<<",
-        "m2m": "__zh__",
-        "nllb": "zho_Hans",
-        "mbart": "zh_CN",
-        "madlad": "<2zh>",
-    }
+    chinese = {"marian": ">>cmn_Hans<<", "m2m": "__zh__", "nllb": "zho_Hans", "mbart": "zh_CN", "madlad": "<2zh>"}
     marked = asked[0] if kind in ("marian", "madlad") else answer[1]
     assert tokenizer.convert_ids_to_tokens([marked]) == [chinese[kind]]
     assert other.translator is translator  # one model for several languages
@@ -88,9 +79,7 @@ def test_alone_is_as_in_a_batch_and_order_is_kept(checkpoints, kind, beams):
     chinese = "zho" if translator.sources is None or "zho" in translator.sources else "eng"
     sources = [*["eng"] * 4, chinese, "eng"]
     together = translator.translate(texts, sources, "rus")
-    alone = [
-        translator.translate([text], [source], "rus")[0] for text, source in zip(texts, sources, strict=True)
-    ]
+    alone = [translator.translate([text], [source], "rus")[0] for text, source in zip(texts, sources, strict=True)]
     assert together == alone
     backwards = translator.translate(texts[::-1], sources[::-1], "rus")
     assert backwards == together[::-1]
@@ -128,8 +117,7 @@ def test_answers_without_end_and_empty_ones_are_counted_and_the_text_kept(checkp
 
     def generate(*, input_ids, max_new_tokens, **_):
         rows = [
-            [0, end, *[end] * (max_new_tokens - 1)] if len(row) < 7 else [0, *[9] * max_new_tokens]
-            for row in input_ids
+            [0, end, *[end] * (max_new_tokens - 1)] if len(row) < 7 else [0, *[9] * max_new_tokens] for row in input_ids
         ]
         return torch.tensor(rows)
 
@@ -178,12 +166,7 @@ def test_groups_of_languages_leave_the_direction_open(tmp_path):
 
 def test_languages_that_cannot_be_told_are_counted_where_they_must_be(checkpoints):
     made = stage(checkpoints("nllb"))
-    odd = [
-        Item("q", "Xq"),
-        Item("p", image=b"..."),
-        Item("r", "Кошка спит весь день.", lang="rus"),
-        Item("s", " "),
-    ]
+    odd = [Item("q", "Xq"), Item("p", image=b"..."), Item("r", "Кошка спит весь день.", lang="rus"), Item("s", " ")]
     done = made(odd)
     counts = done.manifest.records[0].counts
     assert done.queries == tuple(odd)
@@ -219,9 +202,7 @@ def test_pickled_weights_and_a_missing_package_are_named(checkpoints, tmp_path, 
     from crosslens.multilingual.rewriting import translation_models
 
     def lacks(*_):
-        raise InputError(
-            "MarianTokenizer requires the SentencePiece library. Check out the instructions on the"
-        )
+        raise InputError("MarianTokenizer requires the SentencePiece library. Check out the instructions on the")
 
     monkeypatch.setattr(translation_models.Source, "load_tokenizer", lacks)
     with pytest.raises(InputError, match="Check out"):  # it is installed here: something else is wrong

@@ -6,9 +6,7 @@ import pytest
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.items import Item
 from crosslens.multilingual.rewriting.translation import Translate, load_translation
-from crosslens.multilingual.rewriting.translation_models import (
-    is_trained,
-)
+from crosslens.multilingual.rewriting.translation_models import is_trained
 from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator, clean_answer, word_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,9 +29,7 @@ def test_a_judge_is_asked_in_pieces_and_its_answers_are_put_together():
 
     text = "One day. " * 200 + "\nTwo.\n\nThree"
     judge = Saying(say)
-    done = Translate(PromptedTranslator(judge), "ru")(
-        [Item("q", text, lang="eng"), Item("p", "cat", lang="eng")]
-    )
+    done = Translate(PromptedTranslator(judge), "ru")([Item("q", text, lang="eng"), Item("p", "cat", lang="eng")])
     assert [query.text for query in done.queries] == [text.upper(), "CAT"]
     assert {query.lang for query in done.queries} == {"rus"}
     assert len(judge.seen) == 3  # 1,800 characters are two chunks
@@ -47,8 +43,7 @@ def test_a_judge_is_asked_in_pieces_and_its_answers_are_put_together():
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
-    [("", "empty"), ("  \n ", "empty"), ("<think>hm, a cat", "empty"), ("...!", "unreadable")],
+    ("answer", "kind"), [("", "empty"), ("  \n ", "empty"), ("<think>hm, a cat", "empty"), ("...!", "unreadable")]
 )
 def test_empty_and_unreadable_answers_are_counted_and_the_query_kept(answer, kind):
     query = Item("q", "The cat sleeps", lang="eng")
