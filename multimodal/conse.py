@@ -94,16 +94,12 @@ class ConSE(TwoTower):
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
         with weights.open("rb") as data:
             revision = hashlib.file_digest(data, "sha256").hexdigest()[:16]
-        spec = EncoderSpec(
+        spec = replace(
+            words.spec,
             name=f"offline:{checkpoint}",
             revision=f"{revision}+{words.spec.revision}",
             modalities=("text", "image"),
-            dim=words.spec.dim,
-            pooling=words.spec.pooling,
-            query_prompt=words.spec.query_prompt,
             document_prompt=words.spec.query_prompt,  # a caption and a query are worded alike
-            special_tokens=words.spec.special_tokens,
-            max_tokens=words.spec.max_tokens,
             max_pixels=max_pixels,
             extra={
                 "text": words.spec.fingerprint,
@@ -112,7 +108,6 @@ class ConSE(TwoTower):
                 "sharpness": sharpness,
                 "text_weight": text_weight,
             },
-            dtype=words.spec.dtype,
         )
         # In float32 whatever the precision: the cached vectors must not depend on who came first.
         names = embed_classes(words.spec, lambda: _load_text(text, "float32", device))

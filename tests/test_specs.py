@@ -113,3 +113,21 @@ def test_a_factory_is_one_of_ours_one_that_can_be_imported_or_one_of_an_installe
     ):
         with pytest.raises(InputError, match=message):
             find_factory(Spec.parse(text), "toys", FAMILIES, "toy", more=("more",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    most: int | None = None
+    exact: bool = False
+
+
+def test_a_dataclass_that_a_target_needs_stands_for_its_fields():
+    def limited(name: str, *, limits: Limits, device: str = "auto", chosen: Limits = Limits()) -> None:
+        """A part of options that several targets share; `chosen` is no such part, since it need not be given."""
+
+    assert list(known_options(limited)) == ["most", "exact", "device", "chosen"]
+    given = bound(Spec.parse("x:y?most=3"), limited, device="cpu")
+    assert given == {"limits": Limits(most=3), "device": "cpu"}
+    assert bound(Spec.parse("x:y"), limited, exact=True) == {"limits": Limits(exact=True)}
+    with pytest.raises(InputError, match=r"unknown option of x 'exact' .*known: chosen, device, most"):
+        bound(Spec.parse("x:y?exact=true"), limited, exact=True)
