@@ -53,17 +53,10 @@ class LateEncoder:
         self.model = self.opened.model
         self.tokenizer = self.opened.tokenizer
         self.projection = self.projection.to(self.device).eval()
-        extra: Any = self.spec.extra
-        self.query_tokens: int = extra["query_tokens"]
-        self.truncates: bool = extra["truncates_queries"]
-        self.expansion: int | None = extra["expansion"]
-        self.attend: bool = extra["attend"]
-        self.markers: dict[Role, int | None] = {
-            "query": extra["query_marker"],
-            "document": extra["document_marker"],
-        }
-        self.placeholder: str = extra["placeholder"]
-        self.skipped = np.array(extra["skipped"], np.int64)
+        self.how: Any = (
+            self.spec.extra
+        )  # how texts are marked, filled up and skipped, as `from_checkpoint` puts it
+        self.skipped = np.array(self.how["skipped"], np.int64)
 
     @classmethod
     def from_checkpoint(
@@ -144,11 +137,11 @@ class LateEncoder:
 
     def token_ids(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """What the model will see: special tokens, the marker after the first one, truncation; no filling."""
-        marker, limit = self.markers[role], self._limit(role)
+        marker, limit = self.how[f"{role}_marker"], self._limit(role)
         if marker is None:
             return tokenize(self.tokenizer, texts, limit)
-        if self.placeholder:
-            ids = tokenize(self.tokenizer, [self.placeholder + text for text in texts], limit)
+        if placeholder := self.how["placeholder"]:
+            ids = tokenize(self.tokenizer, [placeholder + text for text in texts], limit)
             return [[*each[:1], marker, *each[2:]] for each in ids]
         return [[*each[:1], marker, *each[1:]] for each in tokenize(self.tokenizer, texts, limit - 1)]
 
@@ -163,10 +156,10 @@ class LateEncoder:
 
     def fill(self, ids: list[int], role: Role) -> Filled:
         """The ids, a query's filled up to `query_tokens`, and how many of them the others attend to."""
-        if role == "document" or self.expansion is None:
+        if role == "document" or self.how["expansion"] is None:
             return ids, len(ids)
-        filled = ids + [self.expansion] * (self.query_tokens - len(ids))
-        return filled, len(filled) if self.attend else len(ids)
+        filled = ids + [self.how["expansion"]] * (self.how["query_tokens"] - len(ids))
+        return filled, len(filled) if self.how["attend"] else len(ids)
 
     def embed(self, batch: Sequence[Filled]) -> torch.Tensor:
         """Unit vectors float32 [n, longest, dim] of a batch, on the device; gradients flow through it."""
@@ -181,7 +174,8 @@ class LateEncoder:
 
     def _limit(self, role: Role) -> int:
         """Tokens of a text, marker and special tokens included."""
-        return self.query_tokens if role == "query" and self.truncates else self.spec.max_tokens
+        own = role == "query" and self.how["truncates_queries"]
+        return int(self.how["query_tokens"] if own else self.spec.max_tokens)
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Filled], role: Role) -> list[np.ndarray]:

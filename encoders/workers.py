@@ -162,19 +162,19 @@ class Workers:
         running: dict[Future[list[Batch]], tuple[_Worker, list[int]]] = {}
         rows: dict[int, Row] = {}
         while chunks or running:
+            ready = [worker for worker in self._workers if worker.loading.done()]
+            for worker in ready:
+                worker.loading.result().require(self.spec)
             busy = [worker for worker, _ in running.values()]
             for held in range(AHEAD):
-                for worker in self._workers:
-                    if chunks and worker.loading.done() and busy.count(worker) == held:
-                        worker.loading.result().require(self.spec)
+                for worker in ready:
+                    if chunks and busy.count(worker) == held:
                         busy.append(worker)
                         places = chunks.popleft()
-                        running[worker.submit(_encode, [group[place] for place in places], role)] = (
-                            worker,
-                            places,
-                        )
+                        items = [group[place] for place in places]
+                        running[worker.submit(_encode, items, role)] = worker, places
             expected: list[Future[Any]] = [*running]
-            expected += [worker.loading for worker in self._workers if not worker.loading.done()]
+            expected += [worker.loading for worker in self._workers if worker not in ready]
             done, _ = wait(expected, return_when=FIRST_COMPLETED)
             for future in done & running.keys():
                 _, places = running.pop(future)
