@@ -137,9 +137,7 @@ def _choose_dtype(
     """The dtype to load in, and what else loading needs."""
     if precision == "int8":
         if device.type != "cpu":
-            raise InputError(
-                f"dtype=int8 is for CPUs, not {device.type}; there take bfloat16, or 4bit on CUDA"
-            )
+            raise InputError(f"dtype=int8 is for CPUs, not {device.type}; there take bfloat16, or 4bit on CUDA")
         return "auto", {}  # as it was saved: what is quantised needs no float32 copy first
     if precision != "4bit":
         return resolve_dtype(precision, device), {}
@@ -150,7 +148,5 @@ def _choose_dtype(
     if adapter:
         raise InputError("an adapter cannot be merged into 4-bit weights without loss; take dtype=bfloat16")
     compute = resolve_dtype("auto", device)
-    bits = transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
-    )
+    bits = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
     return compute, {"quantization_config": bits, "device_map": {"": device}}

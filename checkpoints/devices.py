@@ -63,9 +63,7 @@ def _named(device: str) -> list[torch.device]:
         count = torch.cuda.device_count()
         found = [torch.device(kind, int(each)) for each in listed] or [torch.device(kind)]
         if lacking := [each for each in found if (each.index or 0) >= count]:
-            raise InputError(
-                f"there is no device {str(lacking[0])!r} here ({count} CUDA devices); use --device auto"
-            )
+            raise InputError(f"there is no device {str(lacking[0])!r} here ({count} CUDA devices); use --device auto")
         if len(set(found)) < len(found):
             raise InputError(f"the device {device!r} names one twice")
         return found
@@ -79,9 +77,7 @@ def _named(device: str) -> list[torch.device]:
     if len(listed) > 1 or processes < 1:
         raise InputError(f"unknown device {device!r}; {WRITE}")
     if processes > (held := len(list_cores())):
-        raise InputError(
-            f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}"
-        )
+        raise InputError(f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}")
     return [torch.device(kind)] * processes
 
 

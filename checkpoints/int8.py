@@ -80,6 +80,4 @@ def require_exact() -> None:
     rows, weight = (torch.full((16, 128), value, dtype=torch.int8) for value in (127, 127))
     rows[1::2] = -128
     if not torch.equal(multiply_int8(rows, weight.t()), rows.int() @ weight.int().t()):
-        raise InputError(
-            "dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32"
-        )
+        raise InputError("dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32")

@@ -114,10 +114,7 @@ def quantise_encoder(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def open_int8(
-    config: Any,
-    weights: str,
-    load: Callable[[], torch.nn.Module],
-    make_empty: Callable[[], torch.nn.Module],
+    config: Any, weights: str, load: Callable[[], torch.nn.Module], make_empty: Callable[[], torch.nn.Module]
 ) -> torch.nn.Module:
     """The quantised model of a checkpoint: from the cache, or made of what `load` gives, and kept there.
 

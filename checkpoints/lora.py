@@ -105,9 +105,7 @@ def find_base(source: Source, adapter: str | None, base: str | None) -> tuple[Lo
             raise InputError(f"the adapter {adapter} goes into {source}; leave base out")
         found = LoraAdapter.find(Source(adapter, None, source.trust_remote_code))
         if found is None:
-            raise InputError(
-                f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)"
-            )
+            raise InputError(f"there is no adapter {adapter} (a directory or hub name with adapter_config.json)")
         return found, source
     if itself is None:
         if base is not None:

@@ -35,9 +35,7 @@ def _open(source: Source, dtype: torch.dtype, device: torch.device) -> OpenModel
     auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
 
     def load(dtype: torch.dtype) -> torch.nn.Module:
-        model: torch.nn.Module = source.load_model(
-            auto, lambda key: "pooler" in key, config=config, dtype=dtype
-        )
+        model: torch.nn.Module = source.load_model(auto, lambda key: "pooler" in key, config=config, dtype=dtype)
         return model
 
     def make_empty() -> torch.nn.Module:

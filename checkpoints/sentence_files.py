@@ -83,9 +83,7 @@ def load_dense(source: Source, folder: str) -> DenseLayer:
     return DenseLayer(load_file(path), getattr(torch.nn, name)(), bool(config.get("use_residual")))
 
 
-def load_dense_stack(
-    source: Source, folders: Sequence[str], width: int
-) -> tuple[torch.nn.Sequential | None, int]:
+def load_dense_stack(source: Source, folders: Sequence[str], width: int) -> tuple[torch.nn.Sequential | None, int]:
     """The dense layers after pooling, if there are any, and the width of what comes out of them."""
     layers = [load_dense(source, folder) for folder in folders]
     return (torch.nn.Sequential(*layers), layers[-1].linear.out_features) if layers else (None, width)

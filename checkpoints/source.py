@@ -90,9 +90,7 @@ class Source:
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = first_line(error, 1000)
             if "trust_remote_code" in str(error):
-                reason = (
-                    "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
-                )
+                reason = "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
             kind = auto.__name__.removeprefix("Auto").lower()
             raise InputError(f"cannot load {self} ({kind}): {reason}") from None
         finally:
@@ -109,11 +107,7 @@ class Source:
         return self.load(transformers.AutoTokenizer)
 
     def load_model(
-        self,
-        auto: Any,
-        is_spare: Callable[[str], bool] = lambda key: False,
-        advice: str = "",
-        **options: Any,
+        self, auto: Any, is_spare: Callable[[str], bool] = lambda key: False, advice: str = "", **options: Any
     ) -> Any:
         """The model, by the class `auto` of transformers. `is_spare` says which weights may be missing.
 
@@ -138,14 +132,8 @@ class Source:
         else:
             names = ("pytorch_model.bin", "pytorch_model.bin.index.json")
             try:
-                pickled = [
-                    each for each in names if hub.has_file(self.checkpoint, each, revision=self.revision)
-                ]
-            except (
-                OSError,
-                ValueError,
-                hub.httpx.HTTPError,
-            ):  # no network, no such name: the first error stands
+                pickled = [each for each in names if hub.has_file(self.checkpoint, each, revision=self.revision)]
+            except (OSError, ValueError, hub.httpx.HTTPError):  # no network, no such name: the first error stands
                 return
         if pickled:
             code = f"from transformers import {auto} as M; M.from_pretrained(d).save_pretrained(d)"

@@ -62,9 +62,7 @@ class EncoderSpec:
         """`InputError` on a missing or unknown field."""
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(data) - known:
-            raise InputError(
-                f"encoder spec with unknown fields {sorted(unknown)}: written by a newer crosslens"
-            )
+            raise InputError(f"encoder spec with unknown fields {sorted(unknown)}: written by a newer crosslens")
         try:
             return cls(**{**data, "modalities": tuple(data["modalities"])})  # type: ignore[arg-type]
         except (TypeError, KeyError) as error:
@@ -73,9 +71,7 @@ class EncoderSpec:
     def difference(self, other: EncoderSpec) -> str:
         """What differs from `other`, as `pooling: mean, there cls`; empty if the spaces are the same."""
         mine, theirs = self._space(), other._space()
-        return "; ".join(
-            f"{key}: {mine[key]!r}, there {theirs[key]!r}" for key in mine if mine[key] != theirs[key]
-        )
+        return "; ".join(f"{key}: {mine[key]!r}, there {theirs[key]!r}" for key in mine if mine[key] != theirs[key])
 
     def require(self, other: EncoderSpec) -> None:
         """`SpecMismatch` naming the difference unless vectors of both may be compared."""
@@ -142,9 +138,7 @@ def check_modalities(item: Item, spec: EncoderSpec) -> frozenset[Modality]:
     if usable := held & set(spec.modalities):
         return usable
     what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"
-    raise InputError(
-        f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}"
-    )
+    raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

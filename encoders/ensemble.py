@@ -68,12 +68,7 @@ class Ensemble:
 
     @classmethod
     def from_checkpoint(
-        cls,
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        weights: str | None = None,
+        cls, checkpoint: str, *, device: str = "auto", trust_remote_code: bool = False, weights: str | None = None
     ) -> Ensemble:
         """Load the members: their SPECs with + between them, and in each of them ? & + and % percent-encoded
         (`hf:intfloat/multilingual-e5-base%3Fdim=256+clip:...`); `weights` has commas between.
@@ -89,9 +84,7 @@ class Ensemble:
             raise InputError(f"weights={weights!r} are not numbers with commas between, as 1,0.5") from None
         if numbers is not None and len(numbers) != len(named):
             # Before the members are loaded.
-            raise InputError(
-                f"weights={weights} are {len(numbers)}, and the ensemble has {len(named)} encoders"
-            )
+            raise InputError(f"weights={weights} are {len(numbers)}, and the ensemble has {len(named)} encoders")
         members = [load_encoder(each, device=device, trust_remote_code=trust_remote_code) for each in named]
         return cls(members, numbers)
 

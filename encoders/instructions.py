@@ -16,11 +16,7 @@ TASK = "Given a web search query, retrieve relevant passages that answer the que
 
 # How a query states its task: E5-Mistral's way (also Qwen3-Embedding's and gte-Qwen2's), TART's (Asai et al. 2023),
 # and EmbeddingGemma's.
-STYLES = {
-    "e5": "Instruct: {task}\nQuery: ",
-    "tart": "{task} [SEP] ",
-    "gemma": "task: {task} | query: ",
-}
+STYLES = {"e5": "Instruct: {task}\nQuery: ", "tart": "{task} [SEP] ", "gemma": "task: {task} | query: "}
 
 # Prompts that hold a task, up to and after it.
 _TASKED = (re.compile(r"(Instruct: ).*?(\nQuery: ?)", re.DOTALL), re.compile(r"(task: ).*?( \| query: )"))

@@ -53,9 +53,7 @@ class LateEncoder:
         self.model = self.opened.model
         self.tokenizer = self.opened.tokenizer
         self.projection = self.projection.to(self.device).eval()
-        self.how: Any = (
-            self.spec.extra
-        )  # how texts are marked, filled up and skipped, as `from_checkpoint` puts it
+        self.how: Any = self.spec.extra  # how texts are marked, filled up and skipped, as `from_checkpoint` puts it
         self.skipped = np.array(self.how["skipped"], np.int64)
 
     @classmethod

@@ -99,22 +99,14 @@ class LLMEncoder(TransformerEncoder):
         dense, width = load_dense_stack(files, settings.dense, config.hidden_size)
         rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         if (top := max(set(tokenizer.get_vocab().values()) - {tokenizer.pad_token_id})) >= rows:
-            raise InputError(
-                f"{checkpoint}: its tokenizer has a token {top}, its model embeddings for only {rows}"
-            )
+            raise InputError(f"{checkpoint}: its tokenizer has a token {top}, its model embeddings for only {rows}")
         longest = find_longest_input(config, tokenizer, settings.max_tokens)
         how = pooling or settings.pooling or (known.pooling if known else "last")
-        query_prompt = choose_given(
-            prompts.query_prompt, settings.query_prompt, known.query_prompt if known else ""
-        )
+        query_prompt = choose_given(prompts.query_prompt, settings.query_prompt, known.query_prompt if known else "")
         if instruct is not None or style is not None:
             if prompts.query_prompt is not None:
-                raise InputError(
-                    f"{checkpoint}: query_prompt is the whole prompt; leave instruct and style out"
-                )
-            query_prompt = instruct_prompt(
-                query_prompt, TASK if instruct is None else instruct, style, checkpoint
-            )
+                raise InputError(f"{checkpoint}: query_prompt is the whole prompt; leave instruct and style out")
+            query_prompt = instruct_prompt(query_prompt, TASK if instruct is None else instruct, style, checkpoint)
         if eos is None:
             unstated = known is not None or settings.pooling is None
             eos = (how == "last" and unstated) or source.ends_texts()
@@ -164,9 +156,7 @@ class LLMEncoder(TransformerEncoder):
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model will see, special tokens and truncation included."""
         texts = [text.lower() for text in texts] if self.lowercase else texts
-        return tokenize(
-            self.tokenizer, texts, self.spec.max_tokens if self.truncate else None, end=self.append
-        )
+        return tokenize(self.tokenizer, texts, self.spec.max_tokens if self.truncate else None, end=self.append)
 
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """The inputs of the model for a batch, padded, on the device."""
@@ -197,7 +187,5 @@ def _find_end(tokenizer: Any, checkpoint: str, named: str) -> int | None:
     if named and named in (vocabulary := tokenizer.get_vocab()):
         return int(vocabulary[named])
     if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"{checkpoint}: its tokenizer names no eos_token to append; write eos=false to go without"
-        )
+        raise InputError(f"{checkpoint}: its tokenizer names no eos_token to append; write eos=false to go without")
     return int(tokenizer.eos_token_id)

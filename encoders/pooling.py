@@ -76,9 +76,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: Pooling) -> torch.Tensor
     return states[torch.arange(len(states), device=states.device), at].float()
 
 
-def finish(
-    pooled: torch.Tensor, dim: int, normalized: bool, dense: torch.nn.Module | None = None
-) -> torch.Tensor:
+def finish(pooled: torch.Tensor, dim: int, normalized: bool, dense: torch.nn.Module | None = None) -> torch.Tensor:
     """Pooled states [..., hidden] as vectors float32 [..., dim]: through dense layers, cut to `dim`, of length 1."""
     vectors = pooled if dense is None else dense(pooled)
     vectors = vectors[..., :dim]

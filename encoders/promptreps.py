@@ -35,15 +35,7 @@ from .batching import encode_windows
 from .pooling import collate, finish, pool
 from .rows import Terms, select_terms
 from .transformer import TransformerEncoder
-from .words import (
-    DEFAULT,
-    PromptTexts,
-    is_spaced,
-    list_stopwords,
-    read_prompt_texts,
-    split_words,
-    tokenize_answers,
-)
+from .words import DEFAULT, PromptTexts, is_spaced, list_stopwords, read_prompt_texts, split_words, tokenize_answers
 
 Rep = Literal["dense", "sparse"]
 TEXT = "{text}"
@@ -147,9 +139,7 @@ class PromptReps(TransformerEncoder):
             )
         extra: dict[str, object] = {"rep": rep, "prompt": prompt}
         if prompt == OWN:
-            extra["prompts"] = _hash(
-                {name: [each.pattern for each in frames[name].values()] for name in names}
-            )
+            extra["prompts"] = _hash({name: [each.pattern for each in frames[name].values()] for name in names})
         if rep == "sparse":
             lists = {name: sorted(each.stopwords) for name, each in texts.items()}
             extra |= {"terms": terms, "stopwords": _hash(lists)}
@@ -225,9 +215,7 @@ class PromptReps(TransformerEncoder):
             terms: set[int] = set()
             for word in each - list_stopwords(item.lang):
                 ids = tokens[beginning, word]
-                terms.update(
-                    ids if is_spaced(word) else set(ids) - self._find_stopwords(item.lang, beginning)
-                )
+                terms.update(ids if is_spaced(word) else set(ids) - self._find_stopwords(item.lang, beginning))
             rows.append(np.setdiff1d(np.array(sorted(terms), np.int64), self._special))
         return rows
 
@@ -320,9 +308,7 @@ def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> Ope
             )
         opened = decoder.open("causal", None, dtype, where, head=True)
         if attends_ahead(opened.model.base_model):
-            raise InputError(
-                f"{checkpoint} attends in both directions, so it says no next word; write llm: for it"
-            )
+            raise InputError(f"{checkpoint} attends in both directions, so it says no next word; write llm: for it")
         return opened
 
     return share((source, "causal", dtype, where), load)
@@ -335,15 +321,11 @@ def _render_turn(tokenizer: Any, prompt: str, checkpoint: str) -> str:
     options = {"enable_thinking": False} if "enable_thinking" in str(tokenizer.chat_template) else {}
     turns = [{"role": "user", "content": prompt}]
     try:
-        text = str(
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options)
-        )
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options))
     except jinja2.TemplateError:
         text = ""
     if text.count(TEXT) != 1:
-        raise InputError(
-            f"{checkpoint}: its chat template does not take a user's turn alone; write chat=false"
-        )
+        raise InputError(f"{checkpoint}: its chat template does not take a user's turn alone; write chat=false")
     return text
 
 

@@ -52,9 +52,7 @@ def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = F
         if ours and not spec.checkpoint:
             raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
         if spec.family == "py":
-            called = replace(
-                called, family=f"py:{spec.checkpoint.removesuffix(called.checkpoint).rstrip(':')}"
-            )
+            called = replace(called, family=f"py:{spec.checkpoint.removesuffix(called.checkpoint).rstrip(':')}")
         spec = _resolve_paths(called)
     encoder = _call(factory, spec, device, trust_remote_code)
     # The name that an index stores must load the same encoder again from anywhere, its options included. An ensemble

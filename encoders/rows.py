@@ -11,9 +11,7 @@ import numpy as np
 from ..items import Batch, Dense, Multi, Sparse
 from .base import EncoderSpec
 
-Terms = tuple[
-    np.ndarray, np.ndarray
-]  # of one item, rising: int32 [terms]; and their weights: float32 [terms]
+Terms = tuple[np.ndarray, np.ndarray]  # of one item, rising: int32 [terms]; and their weights: float32 [terms]
 Row = Any  # float32 [dim]; float32 [tokens, dim]; or `Terms`
 
 

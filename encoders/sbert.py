@@ -89,9 +89,7 @@ class SentenceTransformersEncoder:
             dim=dim,
             pooling="+".join(_name_module(module) for module in model),
             query_prompt=_choose_prompt(model, checkpoint, query_prompt_name, "query"),
-            document_prompt=_choose_prompt(
-                model, checkpoint, document_prompt_name, "document", "passage", "corpus"
-            ),
+            document_prompt=_choose_prompt(model, checkpoint, document_prompt_name, "document", "passage", "corpus"),
             special_tokens=str(tokenizer.decode(tokenizer("")["input_ids"])) if callable(tokenizer) else "",
             max_tokens=tokens,
             normalized=normalize,

@@ -191,9 +191,7 @@ def _open_masked_model(source: Source, dtype: torch.dtype, device: torch.device)
             model.set_submodule(place, torch.nn.Identity())
             states = model(input_ids=tokens).logits
             near = 8 * torch.finfo(dtype).eps * float(whole.abs().max())
-            if states.shape[-1] == decoder.weight.shape[1] and torch.allclose(
-                decoder(states), whole, atol=near
-            ):
+            if states.shape[-1] == decoder.weight.shape[1] and torch.allclose(decoder(states), whole, atol=near):
                 return OpenModel(config, tokenizer, model), decoder
     raise InputError(
         f"{source}: the head of {type(model).__name__} does not end in a plain matrix, as splade: needs it"

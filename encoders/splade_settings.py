@@ -71,15 +71,11 @@ def read_splade_settings(source: Source) -> SpladeSettings:
                 lowercase=bool(length.get("do_lower_case")),
             )
         else:
-            raise InputError(
-                f"{source}: its module {kind} is not one of SPLADE's, and not supported by splade:"
-            )
+            raise InputError(f"{source}: its module {kind} is not one of SPLADE's, and not supported by splade:")
     if queries != steps:
         settings = replace(settings, lookup=_find_lookup(source, queries))
     prompts = read_prompts(source)
-    return replace(
-        settings, query_prompt=prompts.get("query", ""), document_prompt=prompts.get("document", "")
-    )
+    return replace(settings, query_prompt=prompts.get("query", ""), document_prompt=prompts.get("document", ""))
 
 
 def read_query_weights(source: Source, path: str, tokenizer: Any, vocabulary: int) -> np.ndarray:

@@ -71,9 +71,7 @@ class TransformerEncoder:
         settings = read_sentence_settings(source)
         dense, width = load_dense_stack(source, settings.dense, opened.config.hidden_size)
         if pooling is None and settings.pooling is None:
-            log.warning(
-                "%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint
-            )
+            log.warning("%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint)
         tokenizer = opened.tokenizer
         longest = find_longest_input(opened.config, tokenizer, settings.max_tokens)
         known = next((p for name, p in KNOWN_PROMPTS.items() if name in checkpoint.lower()), ("", ""))

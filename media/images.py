@@ -59,9 +59,7 @@ def open_image(
     try:
         if isinstance(source, Image.Image):
             if source.format not in (None, *FORMATS, "MPO", "DIB"):
-                raise InputError(
-                    f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG"
-                )
+                raise InputError(f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG")
             _check_size(source.size, name)
             return _convert_to_rgb(source, max_pixels)
         content = io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name))
@@ -77,9 +75,7 @@ def open_image(
         known = ", ".join(FORMATS)
         raise InputError(f"{name}: not a picture in a known format; convert it to one of {known}") from None
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{name}: too many pixels, perhaps a decompression bomb; scale it down first"
-        ) from None
+        raise InputError(f"{name}: too many pixels, perhaps a decompression bomb; scale it down first") from None
     # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and more.
     except Exception as error:
         reason = first_line(error)
@@ -123,9 +119,7 @@ def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTE
     if size == 0:
         raise InputError(f"{name}: empty, there is no picture in it")
     if size > max_bytes:
-        raise InputError(
-            f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down"
-        )
+        raise InputError(f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down")
     if isinstance(source, bytes):
         return source
     try:
@@ -187,9 +181,7 @@ def _fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     return min(width, max_pixels // height or 1), min(height, max_pixels // width or 1)
 
 
-def _choose_draft(
-    size: tuple[int, int], max_pixels: int | None, shortest: int | None
-) -> tuple[int, int] | None:
+def _choose_draft(size: tuple[int, int], max_pixels: int | None, shortest: int | None) -> tuple[int, int] | None:
     """The size that a JPEG must keep when it is decoded; None if that is its own."""
     wanted: list[tuple[int, int]] = []
     if max_pixels is not None:
@@ -269,10 +261,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much memory.
     blocks = np.array_split(values, min(len(values), 1 + values.size // MAX_PIXELS))
     grey = np.concatenate(
-        [
-            np.rint((block.astype(np.float64) - black) * scale).clip(0, 255).astype(np.uint8)
-            for block in blocks
-        ]
+        [np.rint((block.astype(np.float64) - black) * scale).clip(0, 255).astype(np.uint8) for block in blocks]
     )
     if isinstance(clear := image.info.get("transparency"), int):
         grey[values == clear] = 255

@@ -201,9 +201,7 @@ class ClipEncoder(TwoTower):
         pieces = [row[:length] for row, length in zip(ids, lengths.tolist(), strict=True)]
         names = [repr(text[:40]) for text in texts]
         vectors = np.empty((len(texts), self.spec.dim), np.float32)
-        for rows, found in compute_batches(
-            pieces, lengths.tolist(), names, self._embed_texts, self.text_budget
-        ):
+        for rows, found in compute_batches(pieces, lengths.tolist(), names, self._embed_texts, self.text_budget):
             vectors[rows] = found
         return vectors
 
@@ -232,9 +230,7 @@ class ClipEncoder(TwoTower):
         """How many tokens of a text fit, beside special tokens and the longest template (`encoders.base.Tokenizes`)."""
         frames = [""]
         if role == "query":
-            frames = [
-                f"{self.instruction} {each.replace('{}', '')}" for each in self.templates.values() or [""]
-            ]
+            frames = [f"{self.instruction} {each.replace('{}', '')}" for each in self.templates.values() or [""]]
         longest = max(len(spans) for spans in self.token_spans(frames))
         return self.spec.max_tokens - count_special_tokens(self.tokenizer) - longest
 
@@ -260,9 +256,7 @@ def locate_clip(checkpoint: str) -> tuple[str, str | None]:
     folder = Path(checkpoint.removeprefix("local-dir:"))
     if checkpoint.startswith("local-dir:") or folder.is_dir():
         if not (folder / CONFIG).is_file():
-            raise InputError(
-                f"{folder}: no {CONFIG} there; write clip:ARCH/{folder}/WEIGHTS for bare weights"
-            )
+            raise InputError(f"{folder}: no {CONFIG} there; write clip:ARCH/{folder}/WEIGHTS for bare weights")
         return f"local-dir:{folder}", None
     name, _, weights = checkpoint.partition("/")
     known = open_clip.list_models()
@@ -272,14 +266,10 @@ def locate_clip(checkpoint: str) -> tuple[str, str | None]:
         # There are more than a hundred architectures: one line names the closest.
         close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
         nearest = ", ".join(close) or known[0]
-        raise InputError(
-            f"unknown open_clip architecture {name!r}; the nearest of {len(known)} are {nearest}"
-        )
+        raise InputError(f"unknown open_clip architecture {name!r}; the nearest of {len(known)} are {nearest}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not weights:
-        raise InputError(
-            f"clip:{name} names no weights; write clip:{name}/TAG (known: {', '.join(tags) or 'none'})"
-        )
+        raise InputError(f"clip:{name} names no weights; write clip:{name}/TAG (known: {', '.join(tags) or 'none'})")
     if weights in tags or Path(weights).is_file():
         return name, weights
     if "/" in weights or Path(weights).suffix in (".safetensors", ".bin", ".pt", ".pth"):
@@ -360,9 +350,7 @@ def _list_languages(tokenizer: Any) -> tuple[str, ...]:
     inner: Any = getattr(tokenizer, "tokenizer", None)
     if not hasattr(inner, "src_lang"):
         return ()
-    return tuple(
-        sorted(token for token in inner.get_vocab() if re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", token))
-    )
+    return tuple(sorted(token for token in inner.get_vocab() if re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", token)))
 
 
 @lru_cache(maxsize=1024)

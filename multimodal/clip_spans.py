@@ -74,9 +74,7 @@ def _cleaned(text: str, clean: Callable[[str], str], unit: Callable[[str], str])
 def _characters(word: str) -> list[tuple[int, int]]:
     """Where each letter begins and ends, the marks behind it included."""
     starts = [
-        n
-        for n, letter in enumerate(word)
-        if n == 0 or letter.isascii() or unicodedata.category(letter)[0] != "M"
+        n for n, letter in enumerate(word) if n == 0 or letter.isascii() or unicodedata.category(letter)[0] != "M"
     ]
     return list(zip(starts, [*starts[1:], len(word)], strict=True))
 

@@ -162,9 +162,7 @@ class ConSE(TwoTower):
     @property
     def _tokenizing(self) -> Tokenizes:
         if not isinstance(self.text, Tokenizes):
-            raise InputError(
-                f"{self.text.spec.name}, inside {self.spec.name}, cannot tell where its tokens are"
-            )
+            raise InputError(f"{self.text.spec.name}, inside {self.spec.name}, cannot tell where its tokens are")
         return self.text
 
 

@@ -180,9 +180,9 @@ class PageEncoder:
         """The text as far as it fits, without the token that stands for a picture."""
         room = self.spec.max_tokens - self._frame
         text = text.replace(self.processor.image_token, " ")[: max(4096, room * CHARACTERS_PER_TOKEN)]
-        spans = self.processor.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )["offset_mapping"]
+        spans = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
         return text if len(spans) <= room else text[: spans[room][0]]
 
     def _forward(self, batch: Sequence[Inputs]) -> np.ndarray:

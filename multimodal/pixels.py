@@ -27,8 +27,7 @@ class Pixels:
         if len(steps) > 1 and isinstance(steps[-1], Normalize) and isinstance(steps[-2], ToTensor):
             self.geometry = Compose(steps[:-2])
             self.mean, self.std = (
-                torch.as_tensor(value, dtype=torch.float32).view(-1, 1, 1)
-                for value in (steps[-1].mean, steps[-1].std)
+                torch.as_tensor(value, dtype=torch.float32).view(-1, 1, 1) for value in (steps[-1].mean, steps[-1].std)
             )
         size = getattr(steps[0], "size", 0) if steps else 0
         self.side = int(max(size) if isinstance(size, Sequence) else size)

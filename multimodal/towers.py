@@ -127,9 +127,7 @@ def map_in_threads(work: Callable[[Item], T], items: Sequence[Item]) -> Iterator
         yield from pool.map(work, items)
 
 
-def fuse_vectors(
-    text: np.ndarray, image: np.ndarray, text_weight: float = 0.5, how: Fusion = "feature"
-) -> np.ndarray:
+def fuse_vectors(text: np.ndarray, image: np.ndarray, text_weight: float = 0.5, how: Fusion = "feature") -> np.ndarray:
     """The weighted mean of unit vectors, float32 [n, dim] from twice [n, dim] in one shared space.
 
     `text_weight` in 0..1 is the share of the text; the image has the rest. The inner product of the mean with any

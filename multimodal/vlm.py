@@ -79,9 +79,7 @@ class VisionLanguageEncoder:
         self.device = device
         self.budget = BUDGET[device.type]
         kinds = ("image_token", "video_token", "audio_token")
-        self._placeholders = [
-            token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)
-        ]
+        self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
         self._frame = lru_cache(maxsize=64)(self._render)
         self._bos = self._find_added_bos()
         self.size = _choose_size(processor.image_processor, format.min_pixels, max_pixels)
@@ -118,21 +116,13 @@ class VisionLanguageEncoder:
         check_at_least(1, max_pixels=pixels)
         where = loading.where
         precision = resolve_dtype(dtype, where)
-        model, found_processor, revision = _open(
-            loading.find_source(checkpoint), adapter, base, processor, precision
-        )
+        model, found_processor, revision = _open(loading.find_source(checkpoint), adapter, base, processor, precision)
         text_config: Any = model.config.get_text_config()
         longest = int(getattr(text_config, "max_position_embeddings", 0) or known.max_tokens)
         dim = limits.limit_dim(checkpoint, int(text_config.hidden_size))
         max_tokens = limits.limit_tokens(checkpoint, longest, least=8, usual=min(known.max_tokens, longest))
         encoder = cls(
-            model,
-            found_processor,
-            known,
-            instruct or "",
-            name=f"vlm:{checkpoint}",
-            max_pixels=pixels,
-            device=where,
+            model, found_processor, known, instruct or "", name=f"vlm:{checkpoint}", max_pixels=pixels, device=where
         )
         encoder.truncate = truncate
         encoder.spec = EncoderSpec(
@@ -232,9 +222,7 @@ class VisionLanguageEncoder:
             if self.size:
                 given["size"] = self.size
         texts = [self._without_bos(each.text) for each in prepared]
-        made = self.processor(
-            text=texts, padding=True, padding_side=self.padding_side, return_tensors="pt", **given
-        )
+        made = self.processor(text=texts, padding=True, padding_side=self.padding_side, return_tensors="pt", **given)
         return {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             for key, value in made.items()
@@ -277,9 +265,7 @@ class VisionLanguageEncoder:
         import jinja2
 
         try:
-            text = self.processor.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=self.format.opened
-            )
+            text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=self.format.opened)
         except jinja2.TemplateError as error:
             raise InputError(f"{self.name}: its chat template does not take the input ({error})") from None
         before, found, after = f"{text}{self.format.end}".partition(slot)
@@ -302,9 +288,7 @@ class VisionLanguageEncoder:
         return text.removeprefix(self._bos) if self._bos else text
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer([self._without_bos(text) for text in texts], verbose=False)[
-            "input_ids"
-        ]
+        ids: list[list[int]] = self.tokenizer([self._without_bos(text) for text in texts], verbose=False)["input_ids"]
         return ids
 
     def _cut(self, text: str, over: int, item: Item) -> str:
@@ -352,13 +336,9 @@ class VisionLanguageEncoder:
         try:
             inputs = self.inputs([blank])
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{self.name}: its processor does not take a picture: {first_line(error)}"
-            ) from None
+            raise InputError(f"{self.name}: its processor does not take a picture: {first_line(error)}") from None
         if "pixel_values" not in inputs:
-            raise InputError(
-                f"{self.name}: its processor makes nothing of a picture; take a vision-language model"
-            )
+            raise InputError(f"{self.name}: its processor makes nothing of a picture; take a vision-language model")
         frames = getattr(self.processor.image_processor, "temporal_patch_size", 1)
         pixels = inputs["pixel_values"].numel() // 3 // frames
         if pixels > max_pixels:
@@ -386,18 +366,14 @@ def _open(
     home.require(TOKENIZER_FILES, "tokenizer")
     made = home.load(transformers.AutoProcessor)
     if getattr(made, "image_processor", None) is None or getattr(made, "tokenizer", None) is None:
-        raise InputError(
-            f"{home}: its processor ({type(made).__name__}) lacks images; vlm reads text and images"
-        )
+        raise InputError(f"{home}: its processor ({type(made).__name__}) lacks images; vlm reads text and images")
     if not getattr(made, "chat_template", None):
         raise InputError(f"{home}: its processor has no chat template, which says where pictures go")
     whole = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = transformers.AutoModelForImageTextToText if whole else transformers.AutoModel
     held = lora.keys if lora else frozenset()
     # Embedding checkpoints may be saved without the language head, which is not used.
-    model = under.load_model(
-        auto, lambda key: key in held or key.startswith("lm_head"), config=config, dtype=dtype
-    )
+    model = under.load_model(auto, lambda key: key in held or key.startswith("lm_head"), config=config, dtype=dtype)
     revision = under.identify_weights(model.config)
     body = model.base_model
     if lora:
@@ -411,9 +387,7 @@ def _open(
             model._checkpoint_conversion_mapping = _map_old_names(model)  # noqa: SLF001 - read by peft
             body = lora.merge_into(model).base_model
     if "pixel_values" not in inspect.signature(body.forward).parameters:
-        raise InputError(
-            f"{under}: a {type(body).__name__} takes no pictures; vlm takes a vision-language model"
-        )
+        raise InputError(f"{under}: a {type(body).__name__} takes no pictures; vlm takes a vision-language model")
     return body, made, revision
 
 

@@ -90,9 +90,7 @@ def read_contents() -> CacheContents:
     return CacheContents(where, tuple(sorted(found, key=lambda each: -each.bytes)))
 
 
-def prune_cache(
-    *, older_than: int | None = None, encoder: str | None = None, to: str | None = None
-) -> CacheContents:
+def prune_cache(*, older_than: int | None = None, encoder: str | None = None, to: str | None = None) -> CacheContents:
     """Take vectors out, and what is left of the cache.
 
     Those last used more than `older_than` days ago (0: before today); then the longest unused until the files take
@@ -138,9 +136,7 @@ def _choose(kept: Sequence[CacheFile], encoder: str | None) -> list[CacheFile]:
         return list(kept)
     found = [each for each in kept if encoder in (each.fingerprint, each.name)]
     if not found:
-        raise unknown_name(
-            encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder"
-        )
+        raise unknown_name(encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder")
     return found
 
 

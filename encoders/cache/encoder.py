@@ -78,9 +78,7 @@ class CachedTextEncoder(CachedEncoder):
 
 def add_caches(encoders: Sequence[Encoder]) -> list[Encoder]:
     """The encoders with their caches before them."""
-    return [
-        CachedTextEncoder(each) if isinstance(each, Tokenizes) else CachedEncoder(each) for each in encoders
-    ]
+    return [CachedTextEncoder(each) if isinstance(each, Tokenizes) else CachedEncoder(each) for each in encoders]
 
 
 def close_caches(encoders: Sequence[Encoder]) -> int:

@@ -89,9 +89,7 @@ class VectorStore:
                 "INSERT INTO vectors VALUES (?, ?, ?)",
                 ((row, _checksum(key, vectors[key]), vectors[key]) for row, key in numbered),
             )
-            db.executemany(
-                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", ((key, row, today) for row, key in numbered)
-            )
+            db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", ((key, row, today) for row, key in numbered))
 
         with self._lock:
             if self._write(write):
@@ -226,6 +224,5 @@ def _select(db: sqlite3.Connection, columns: str, keys: Sequence[bytes]) -> Iter
         part = keys[start : start + TOGETHER]
         marks = ",".join("?" * len(part))
         yield from db.execute(
-            f"SELECT {columns} FROM keys k CROSS JOIN vectors v ON v.row = k.row WHERE k.key IN ({marks})",
-            part,
+            f"SELECT {columns} FROM keys k CROSS JOIN vectors v ON v.row = k.row WHERE k.key IN ({marks})", part
         )

@@ -14,15 +14,7 @@ from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = (
-    "rerank",
-    "rerank_loop",
-    "rerank_quality",
-    "rerank_show",
-    "rerank_speed",
-    "rerank_task",
-    "measurements",
-)
+MODULES = ("rerank", "rerank_loop", "rerank_quality", "rerank_show", "rerank_speed", "rerank_task", "measurements")
 TEXTS = {
     "eng": ("The cat sleeps all day.", "Trains run at night.", "Bread needs flour and water.", "Snow fell."),
     "fra": ("Le chat dort toute la journée.", "Les trains de nuit.", "Le pain, la farine.", "La neige."),
@@ -60,10 +52,7 @@ def given(tmp_path_factory, tiny_encoder, tiny_judge):
             "".join(f"q{n} 0 {lang}{n} 3\n" for n in range(len(QUERIES)) for lang in TEXTS)
         )
     index = create_index(where / "index", device="cpu")
-    index.add(
-        load_collection(root).docs(),
-        load_encoder(f"hf:{tiny_encoder}?pooling=mean&dtype=float32", device="cpu"),
-    )
+    index.add(load_collection(root).docs(), load_encoder(f"hf:{tiny_encoder}?pooling=mean&dtype=float32", device="cpu"))
     index.build()
     return [
         *("--judge", f"hf:{tiny_judge}?dtype=float32", "--collection", str(root)),

@@ -18,9 +18,7 @@ def test_imports_of_crosslens_are_there(script):
     trees = [ast.parse(source)]
     # Programs that are run in a process of their own stand in strings.
     texts = (node.value for node in ast.walk(trees[0]) if isinstance(node, ast.Constant))
-    trees += [
-        ast.parse(text) for text in texts if isinstance(text, str) and text.lstrip().startswith("import ")
-    ]
+    trees += [ast.parse(text) for text in texts if isinstance(text, str) and text.lstrip().startswith("import ")]
     for node in (each for tree in trees for each in ast.walk(tree)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "crosslens":
             module = importlib.import_module(node.module)

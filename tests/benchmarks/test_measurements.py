@@ -47,13 +47,7 @@ def test_without_a_path_nothing_is_written(measurements, tmp_path):
 
 
 def test_transcribed_figures_say_so(measurements):
-    record = {
-        "command": "python x.py",
-        "commit": "0123456789",
-        "date": "2026-01-01",
-        "cpu": "EPYC",
-        "tables": [],
-    }
+    record = {"command": "python x.py", "commit": "0123456789", "date": "2026-01-01", "cpu": "EPYC", "tables": []}
     assert "transcribed" in measurements.render({**record, "transcribed": True})
     assert "transcribed" not in measurements.render(record)
 

@@ -20,13 +20,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
 
-TEXTS = [
-    "The cat sleeps all day.",
-    "猫",
-    "گربه تمام روز می‌خوابد.",
-    "Кошка спит весь день. " * 8,
-    "😀 e\u0301 x",
-]
+TEXTS = ["The cat sleeps all day.", "猫", "گربه تمام روز می‌خوابد.", "Кошка спит весь день. " * 8, "😀 e\u0301 x"]
 ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 
 
@@ -73,17 +67,13 @@ def test_a_row_does_not_depend_on_the_others():
     rows = torch.randn(40, 32) * torch.logspace(-6, 6, 40)[:, None]
     together = layer(rows)
     for row in (0, 7, 39):
-        size = max(
-            1.0, float(rows[row].abs().max())
-        )  # the last bits of a sum in float32 depend on its blocks
+        size = max(1.0, float(rows[row].abs().max()))  # the last bits of a sum in float32 depend on its blocks
         torch.testing.assert_close(
             layer(rows[row : row + 1].clone())[0] / size, together[row] / size, rtol=0, atol=1e-6
         )
 
 
-@pytest.mark.parametrize(
-    "row", [[0.0] * 32, [5.0] * 32, [5.0] * 31 + [5.0000005], [1e-38] * 32, [-3e38, 3e37] * 16]
-)
+@pytest.mark.parametrize("row", [[0.0] * 32, [5.0] * 32, [5.0] * 31 + [5.0000005], [1e-38] * 32, [-3e38, 3e37] * 16])
 def test_rows_of_no_range_or_much(row):
     linear = torch.nn.Linear(32, 16)
     found = RowLinear(linear, LastStates())(torch.tensor([row]))
@@ -164,9 +154,7 @@ def test_other_weights_or_another_configuration_are_another_export(checkpoint, c
     exact = matrix(load(copy, "dtype=float32"), ITEMS, "document")
     assert (relu * exact).sum(axis=1).min() > 0.998
     weights = load_file(copy / "model.safetensors")
-    save_file(
-        {key: value * 0.9 for key, value in weights.items()}, copy / "model.safetensors", {"format": "pt"}
-    )
+    save_file({key: value * 0.9 for key, value in weights.items()}, copy / "model.safetensors", {"format": "pt"})
     load(copy)
     assert len(list(cache.iterdir())) == 3
 
@@ -209,9 +197,7 @@ def test_nan_in_the_weights_is_named(checkpoint, cache, tmp_path):
 
 def test_a_cache_that_cannot_be_written(checkpoint, cache, tmp_path):
     (tmp_path / "cache").write_text("a file where the directory should be")
-    with pytest.raises(
-        InputError, match=r"the int8 form of the checkpoint takes \d+ MB; set CROSSLENS_CACHE"
-    ):
+    with pytest.raises(InputError, match=r"the int8 form of the checkpoint takes \d+ MB; set CROSSLENS_CACHE"):
         load(checkpoint)
 
 

@@ -55,11 +55,7 @@ SPECS = READS_TEXT | SEES
 # Those that look words up in an engine of their own.
 ENGINES = ("offline:use-m3", "offline:conse with USE")
 # The packages whose models an encoder needs, by their names in checkpoints/offline/packages.py.
-NEEDS = {
-    "e5-small": ["e5-small"],
-    "use-m3": ["use-m3"],
-    "conse": ["efficientnet-lite2", "e5-small", "use-m3"],
-}
+NEEDS = {"e5-small": ["e5-small"], "use-m3": ["use-m3"], "conse": ["efficientnet-lite2", "e5-small", "use-m3"]}
 
 ENGLISH = "The cat sat on the mat and looked at the rain."
 TEXTS = {
@@ -228,9 +224,7 @@ def test_a_bomb_is_refused_by_name(encoder: Encoder, monkeypatch: pytest.MonkeyP
 
 @those(READS_TEXT)
 def test_a_modality_that_it_does_not_read_is_an_error(encoder: Encoder) -> None:
-    with pytest.raises(
-        InputError, match=f"'picture' holds image, but {encoder.spec.name[:8]}.* encodes text"
-    ):
+    with pytest.raises(InputError, match=f"'picture' holds image, but {encoder.spec.name[:8]}.* encodes text"):
         list(encoder.encode([Item("words", ENGLISH), Item("picture", image=noise(1))], "document"))
     # An item with both is read by what the encoder reads.
     both = vectors(encoder, [Item("both", ENGLISH, noise(1)), Item("words", ENGLISH)])[1]
@@ -242,9 +236,7 @@ def test_text_with_image_differs_from_either(encoder: Encoder) -> None:
     items = [Item("t", ENGLISH), Item("i", image=noise(1)), Item("b", ENGLISH, noise(1))]
     text, image, both = vectors(encoder, items)[1]
     assert cosines(both, np.stack([text, image])).max() < 0.999
-    if hasattr(
-        encoder, "text_weight"
-    ):  # two towers; where a model reads both at once, it says what becomes of them
+    if hasattr(encoder, "text_weight"):  # two towers; where a model reads both at once, it says what becomes of them
         assert both @ text > image @ text
         assert both @ image > image @ text
 

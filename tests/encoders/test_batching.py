@@ -46,11 +46,7 @@ def encoded(items, *, forward=None, window=4, budget=20, **options):
 @given(st.lists(st.text("ab", min_size=1, max_size=30), max_size=20), st.integers(1, 7))
 def test_order_and_ids_are_kept(texts, window):
     items = [Item(str(n), text) for n, text in enumerate(texts)]
-    found = [
-        (doc, row[0])
-        for b in encoded(items, window=window)
-        for doc, row in zip(b.ids, b.vectors, strict=True)
-    ]
+    found = [(doc, row[0]) for b in encoded(items, window=window) for doc, row in zip(b.ids, b.vectors, strict=True)]
     assert found == [(str(n), len(text)) for n, text in enumerate(texts)]
 
 

@@ -27,9 +27,7 @@ class Toy:
         for item in items:
             self.seen.append(item)
             seed = [ord(letter) for letter in f"{self.spec.name}{item.text}{item.image is None}"]
-            yield Dense(
-                [item.id], np.random.default_rng(seed).normal(size=(1, self.spec.dim)).astype(np.float32) * 5
-            )
+            yield Dense([item.id], np.random.default_rng(seed).normal(size=(1, self.spec.dim)).astype(np.float32) * 5)
 
 
 TEXTS = [Item(f"d{n}", f"document {n}") for n in range(40)]
@@ -94,10 +92,7 @@ def test_items_are_read_in_the_modalities_that_all_read():
     [
         (lambda: Ensemble([Toy("a", 4)]), "needs two encoders or more"),
         (lambda: Ensemble([Toy("a", 4), Toy("a", 4)]), "names an encoder twice: a, a"),
-        (
-            lambda: Ensemble([Toy("a", 4), Toy("b", 4)], [1]),
-            "weights are for 1 encoders, and the ensemble has 2",
-        ),
+        (lambda: Ensemble([Toy("a", 4), Toy("b", 4)], [1]), "weights are for 1 encoders, and the ensemble has 2"),
         (lambda: Ensemble([Toy("a", 4), Toy("b", 4)], [1, 0]), "must be above 0"),
         (lambda: Ensemble([Toy("a", 4), Toy("b", 4)], [1, float("nan")]), "must be above 0"),
         (lambda: Ensemble([Toy("a", 4), Toy("b", 4, kind="multi")]), "b is not a dense encoder"),
@@ -150,8 +145,6 @@ def test_bad_specs_are_said_in_one_line(tiny_encoder, spec, message):
 
 
 def test_the_command_line_says_it_with_status_2(crosslens, tmp_path):
-    status, out, err = crosslens(
-        "index", "demo", tmp_path / "x", "--encoder", "ensemble:offline:e5-small?weights=1"
-    )
+    status, out, err = crosslens("index", "demo", tmp_path / "x", "--encoder", "ensemble:offline:e5-small?weights=1")
     assert (status, out) == (2, "")
     assert "needs two encoders or more" in err

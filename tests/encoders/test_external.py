@@ -72,9 +72,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     site = tmp_path / "site"
     (site / "letters-1.0.dist-info").mkdir(parents=True)
     (site / "letters_package.py").write_text(MODULE)
-    (site / "letters-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: letters\nVersion: 1.0\n"
-    )
+    (site / "letters-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: letters\nVersion: 1.0\n")
     (site / "letters-1.0.dist-info/entry_points.txt").write_text(
         "[crosslens.encoders]\nletters = letters_package:Letters\nletter-file = letters_package:from_file\n"
         "gone = letters_package:Nothing\n"

@@ -37,9 +37,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Broken:
         fixture, options = CHECKPOINTS[family]
         where = Path(shutil.copytree(request.getfixturevalue(fixture), tmp_path / "broken"))
         spoil(where)
-        return refusal(
-            lambda: load_encoder(f"{family.partition(' ')[0]}:{where}?{options}".rstrip("?"), device="cpu")
-        )
+        return refusal(lambda: load_encoder(f"{family.partition(' ')[0]}:{where}?{options}".rstrip("?"), device="cpu"))
 
     return said
 
@@ -139,9 +137,7 @@ def test_a_dim_larger_than_the_models(request: pytest.FixtureRequest, family: st
 @pytest.mark.parametrize("family", ["llm", "vlm"])
 def test_a_text_over_the_limit_with_truncation_off(request: pytest.FixtureRequest, family: str) -> None:
     encoder = made(request, family, "truncate=false&max_tokens=64")
-    line = refusal(
-        lambda: list(encoder.encode([Item("short", "a"), Item("long", "cats " * 300)], "document"))
-    )
+    line = refusal(lambda: list(encoder.encode([Item("short", "a"), Item("long", "cats " * 300)], "document")))
     assert "'long' has" in line
     assert "64" in line
 
@@ -156,10 +152,7 @@ def test_a_device_that_is_not_there(request: pytest.FixtureRequest, family: str,
 
 @pytest.mark.parametrize("family", ["hf", "st", "late", "splade"])
 def test_the_command_line_ends_with_status_2(
-    crosslens: Callable[..., tuple[int, str, str]],
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    family: str,
+    crosslens: Callable[..., tuple[int, str, str]], request: pytest.FixtureRequest, tmp_path: Path, family: str
 ) -> None:
     where = Path(shutil.copytree(request.getfixturevalue(CHECKPOINTS[family][0]), tmp_path / "broken"))
     without_tokenizer(where)

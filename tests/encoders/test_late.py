@@ -25,17 +25,13 @@ TEXTS = ["The cat sleeps all day, and hunts at night!", "Le chat dort.", "猫整
 
 
 def late(path: Path, **options: object) -> LateEncoder:
-    encoder = load_encoder(
-        f"late:{path}?dtype=float32" + "".join(f"&{key}={value}" for key, value in options.items())
-    )
+    encoder = load_encoder(f"late:{path}?dtype=float32" + "".join(f"&{key}={value}" for key, value in options.items()))
     assert isinstance(encoder, LateEncoder)
     return encoder
 
 
 def encoded(encoder: Any, texts: list[Any], role: Role) -> list[np.ndarray]:
-    items = [
-        Item(str(row), *(each if isinstance(each, tuple) else (each,))) for row, each in enumerate(texts)
-    ]
+    items = [Item(str(row), *(each if isinstance(each, tuple) else (each,))) for row, each in enumerate(texts)]
     return [vectors for batch in encoder.encode(items, role) for vectors in batch.vectors]
 
 
@@ -64,9 +60,7 @@ def pylate(tmp_path: Path, tiny_colbert: Path) -> Path:
     tokenizer.add_tokens(["[Q] ", "[D] "])
     tokenizer.save_pretrained(where)
     weights = load_file(tiny_colbert / "model.safetensors")
-    weights = {
-        name.removeprefix("bert."): tensor for name, tensor in weights.items() if "linear.w" not in name
-    }
+    weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items() if "linear.w" not in name}
     table = weights["embeddings.word_embeddings.weight"]
     random = torch.Generator().manual_seed(1)
     weights["embeddings.word_embeddings.weight"] = torch.cat([table, torch.randn(2, 32, generator=random)])
@@ -76,8 +70,7 @@ def pylate(tmp_path: Path, tiny_colbert: Path) -> Path:
     (where / "config.json").write_text(json.dumps(config))
     kinds = ["sentence_transformers.models.Transformer", *["pylate.models.Dense.Dense"] * 2]
     modules = [
-        {"idx": n, "name": str(n), "path": ["", "1_Dense", "2_Dense"][n], "type": kind}
-        for n, kind in enumerate(kinds)
+        {"idx": n, "name": str(n), "path": ["", "1_Dense", "2_Dense"][n], "type": kind} for n, kind in enumerate(kinds)
     ]
     (where / "modules.json").write_text(json.dumps(modules))
     (where / "sentence_bert_config.json").write_text('{"max_seq_length": 99, "do_lower_case": false}')
@@ -89,12 +82,7 @@ def pylate(tmp_path: Path, tiny_colbert: Path) -> Path:
             layer["residual.weight"] = torch.randn(narrow, wide, generator=random)
         save_file(layer, folder / "model.safetensors")
         identity = "torch.nn.modules.linear.Identity"
-        settings = {
-            "in_features": wide,
-            "out_features": narrow,
-            "bias": False,
-            "activation_function": identity,
-        }
+        settings = {"in_features": wide, "out_features": narrow, "bias": False, "activation_function": identity}
         (folder / "config.json").write_text(json.dumps(settings | {"use_residual": number == 1}))
     (where / "config_sentence_transformers.json").write_text(
         json.dumps(
@@ -198,11 +186,7 @@ def test_plaid_x_markers_are_the_rows_behind_the_vocabulary(tmp_path: Path) -> N
         where = tmp_path / f"plaidx {more}"
         tokenizer.save_pretrained(where)
         config = XLMRobertaConfig(
-            vocab_size=len(tokenizer) + more,
-            initializer_range=0.3,
-            architectures=["HF_ColBERT"],
-            **size,
-            **special,
+            vocab_size=len(tokenizer) + more, initializer_range=0.3, architectures=["HF_ColBERT"], **size, **special
         )
         weights = {
             f"roberta.{name}": tensor
@@ -230,9 +214,7 @@ def xlmr_tokenizer() -> Any:
     vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "cat", "dog", ".", "!", "<mask>"]
     made = Tokenizer(models.WordLevel({word: row for row, word in enumerate(vocabulary)}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
     more = {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(tokenizer_object=made, **names, **more)
@@ -418,9 +400,7 @@ def test_bad_options_of_pages(tiny_colpali: Path, options: str, message: str) ->
         load_encoder(f"late:{tiny_colpali}?{options}")
 
 
-def test_checkpoints_of_other_kinds(
-    tmp_path: Path, tiny_encoder: Path, tiny_colbert: Path, pylate: Path
-) -> None:
+def test_checkpoints_of_other_kinds(tmp_path: Path, tiny_encoder: Path, tiny_colbert: Path, pylate: Path) -> None:
     with pytest.raises(InputError, match="is not a late-interaction checkpoint"):
         late(tiny_encoder)
     dense = copied(tiny_encoder, tmp_path / "dense")
@@ -462,12 +442,7 @@ def test_checkpoints_of_other_kinds(
         lambda path: changed(path / "artifact.metadata", similarity="l2"),
         "similarity l2 is not supported",
     )
-    spoilt(
-        "dumb",
-        tiny_colbert,
-        lambda path: [each.unlink() for each in path.glob("tokenizer*")],
-        "has no tokenizer",
-    )
+    spoilt("dumb", tiny_colbert, lambda path: [each.unlink() for each in path.glob("tokenizer*")], "has no tokenizer")
     spoilt(
         "no dense",
         pylate,
@@ -490,9 +465,7 @@ def test_pages_without_a_processor_or_weights(tmp_path: Path, tiny_colpali: Path
     there = copied(tiny_colpali, tmp_path / "headless")
     weights = load_file(there / "model.safetensors")
     save_file(
-        {k: v for k, v in weights.items() if "embedding_proj" not in k},
-        there / "model.safetensors",
-        {"format": "pt"},
+        {k: v for k, v in weights.items() if "embedding_proj" not in k}, there / "model.safetensors", {"format": "pt"}
     )
     with pytest.raises(InputError, match="weights are missing from the checkpoint: embedding_proj_layer"):
         load_encoder(f"late:{there}")

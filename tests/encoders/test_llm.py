@@ -32,9 +32,7 @@ E5 = "Instruct: Given a web search query, retrieve relevant passages that answer
 
 
 def load(checkpoint: Path, options: str = "", dtype: str = "float32"):
-    return registry.load_encoder(
-        f"llm:{checkpoint}?dtype={dtype}" + (f"&{options}" if options else ""), device="cpu"
-    )
+    return registry.load_encoder(f"llm:{checkpoint}?dtype={dtype}" + (f"&{options}" if options else ""), device="cpu")
 
 
 def tokens(encoder, text: str) -> str:
@@ -57,9 +55,7 @@ def test_repllama_reads_one_beginning_its_prompts_and_one_end(llm_folder):
     assert encoder.spec.special_tokens == "<s></s>"
     assert encoder.spec.pooling == "last"
     seen = []
-    encoder.model.register_forward_pre_hook(
-        lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
-    )
+    encoder.model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
     matrix(encoder, [Item("a", "cats")], "document")
     assert encoder.tokenizer.decode(seen[0][0]) == "<s>passage: cats</s>"
 
@@ -155,9 +151,7 @@ def test_a_vocabulary_beyond_the_embeddings_is_an_error_unless_it_only_pads(tiny
     copied = Path(shutil.copytree(tiny_llm, tmp_path / "padded"))
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(copied)
-    np.testing.assert_array_equal(
-        matrix(load(copied), ITEMS, "document"), matrix(load(tiny_llm), ITEMS, "document")
-    )
+    np.testing.assert_array_equal(matrix(load(copied), ITEMS, "document"), matrix(load(tiny_llm), ITEMS, "document"))
     tokenizer.add_tokens(["more"])
     tokenizer.save_pretrained(copied)
     with pytest.raises(InputError, match=r"its tokenizer has a token \d+, its model embeddings for only \d+"):
@@ -184,11 +178,7 @@ def test_a_prompt_must_not_repeat_the_beginning(tiny_llm):
 @pytest.mark.parametrize(
     ("prompt", "style", "expected"),
     [
-        (
-            find_retriever("intfloat/e5-mistral-7b-instruct").query_prompt,
-            None,
-            "Instruct: Find news\nQuery: ",
-        ),
+        (find_retriever("intfloat/e5-mistral-7b-instruct").query_prompt, None, "Instruct: Find news\nQuery: "),
         (find_retriever("Qwen/Qwen3-Embedding-0.6B").query_prompt, None, "Instruct: Find news\nQuery:"),
         (find_retriever("google/embeddinggemma-300m").query_prompt, None, "task: Find news | query: "),
         ("", None, "Instruct: Find news\nQuery: "),
@@ -220,9 +210,7 @@ def test_instructions_are_for_queries_and_need_a_place(tiny_llm, llm_folder):
 def test_pooling_is_what_it_says_one_text_at_a_time(llm_folder, kind, pooling, padding):
     layers = {"layer_types": ["sliding_attention", "full_attention"]} if kind == "Gemma3" else {}
     window = {"sliding_window": 16} if kind == "Gemma3" else {}
-    encoder = load(
-        llm_folder("tiny", kind, **layers, **window), f"pooling={pooling}&padding={padding}&normalize=false"
-    )
+    encoder = load(llm_folder("tiny", kind, **layers, **window), f"pooling={pooling}&padding={padding}&normalize=false")
     expected = []
     for text in TEXTS:
         found = states(encoder.model, encoder.token_ids([text])[0])
@@ -253,9 +241,7 @@ def test_attention_in_both_directions_is_that_of_a_full_mask(tiny_llm):
     for ids in both.token_ids(TEXTS):
         everything = torch.ones(1, 1, len(ids), len(ids), dtype=torch.bool)
         with torch.inference_mode():
-            expected.append(
-                plain(torch.tensor([ids]), attention_mask=everything).last_hidden_state[0].mean(0)
-            )
+            expected.append(plain(torch.tensor([ids]), attention_mask=everything).last_hidden_state[0].mean(0))
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1).numpy()
     np.testing.assert_allclose(matrix(both, ITEMS, "document"), expected, atol=1e-4)
     causal = load(tiny_llm, "pooling=mean")
@@ -285,11 +271,7 @@ def test_a_checkpoint_with_code_of_its_own_must_be_known_or_instructed(tiny_llm,
         load(tmp_path / "mystery")
     assert load(tmp_path / "mystery", "attention=causal").spec.extra["attention"] == "causal"
     drama = load(tmp_path / "drama-tiny").spec
-    assert (drama.extra["attention"], drama.pooling, drama.query_prompt) == (
-        "bidirectional",
-        "mean",
-        "Query: ",
-    )
+    assert (drama.extra["attention"], drama.pooling, drama.query_prompt) == ("bidirectional", "mean", "Query: ")
     gte = load(tmp_path / "gte-Qwen2-tiny").spec
     assert (gte.extra["attention"], gte.pooling) == ("bidirectional", "last")
 
@@ -317,9 +299,7 @@ def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_llm):
         load(tiny_llm, "max_tokens=129")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "least"), [("bfloat16", 0.99), ("float16", 0.999), ("int8", 0.999), ("auto", 0.99)]
-)
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.99), ("float16", 0.999), ("int8", 0.999), ("auto", 0.99)])
 def test_lower_precision_is_the_same_space(tiny_llm, dtype, least):
     low, high = load(tiny_llm, dtype=dtype), load(tiny_llm)
     low.spec.require(high.spec)

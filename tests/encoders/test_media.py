@@ -20,9 +20,7 @@ from PIL import Image
 @pytest.fixture(autouse=True)
 def tone() -> Iterator[None]:
     """Tones: numbers in memory, or files and bytes of them."""
-    register(
-        Medium("tone", (".tone",), float, lambda tone: str(tone).encode(), lambda tone: str(tone).encode())
-    )
+    register(Medium("tone", (".tone",), float, lambda tone: str(tone).encode(), lambda tone: str(tone).encode()))
     yield
     unregister("tone")
 
@@ -52,19 +50,12 @@ def test_what_an_encoder_reads_decides_the_key(tmp_path: Path) -> None:
         assert compute_key(Item("a", "text", media={"tone": value}), ("text",)) == keys[4]
     assert compute_key(Item("a", media={"tone": tmp_path / "none.tone"}), ("tone",)) is None
     picture = Image.new("RGB", (4, 4), "red")
-    both = [
-        compute_key(Item("a", image=picture, media={"tone": value}), ("image", "tone"))
-        for value in (1.0, 2.0)
-    ]
+    both = [compute_key(Item("a", image=picture, media={"tone": value}), ("image", "tone")) for value in (1.0, 2.0)]
     assert both[0] != both[1]
 
 
 def test_a_tone_is_encoded_once() -> None:
-    items = [
-        Item("a", media={"tone": 440.0}),
-        Item("b", media={"tone": 880.0}),
-        Item("c", media={"tone": 440.0}),
-    ]
+    items = [Item("a", media={"tone": 440.0}), Item("b", media={"tone": 880.0}), Item("c", media={"tone": 440.0})]
     encoder = Hearing()
     found = matrix(CachedEncoder(encoder), items, "document")
     assert found[:, 0].tolist() == [440, 880, 440]

@@ -16,13 +16,7 @@ from crosslens.checkpoints.offline import packages as offline
 from crosslens.encoders import promptreps
 from crosslens.encoders.base import matrix
 from crosslens.encoders.registry import load_encoder
-from crosslens.encoders.words import (
-    is_spaced,
-    list_stopwords,
-    read_prompt_texts,
-    split_words,
-    tokenize_answers,
-)
+from crosslens.encoders.words import is_spaced, list_stopwords, read_prompt_texts, split_words, tokenize_answers
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
@@ -60,8 +54,7 @@ def by_hand(where: Path, role: str, bos: str) -> tuple[np.ndarray, np.ndarray]:
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32).eval()
     kind = {"document": "Passage", "query": "Query"}[role]
     after = (
-        f'"\nRepresent this {kind.lower()} for retrieval by its one most important word, in lower case.\n'
-        'The word is: "'
+        f'"\nRepresent this {kind.lower()} for retrieval by its one most important word, in lower case.\nThe word is: "'
     )
     dense, sparse = [], []
     for text in TEXTS:
@@ -186,12 +179,8 @@ def test_a_thought_is_closed_where_the_template_would_open_one(chatty: Callable[
 
 
 def test_a_chat_template_that_does_not_take_the_turn(chatty: Callable[[str], Path]) -> None:
-    where = chatty(
-        "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
-    )
-    with pytest.raises(
-        InputError, match=r"chat template does not take a user's turn alone; write chat=false"
-    ):
+    where = chatty("{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}")
+    with pytest.raises(InputError, match=r"chat template does not take a user's turn alone; write chat=false"):
         load_encoder(f"promptreps:{where}")
 
 
@@ -222,18 +211,14 @@ def test_scripts_without_spaces() -> None:
 def test_stopwords_are_those_of_the_language_of_the_item(tiny_llm: Path) -> None:
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse&prompt=own")
     german = Item("a", "die Katze and", lang="deu")
-    said = {
-        word: set(tokenize_answers(encoder.tokenizer, [('"', word)])[0]) for word in ("die", "katze", "and")
-    }
+    said = {word: set(tokenize_answers(encoder.tokenizer, [('"', word)])[0]) for word in ("die", "katze", "and")}
     assert set(encoder.put_into_prompts([german], "document")[0].terms) == said["katze"] | said["and"]
     english = Item("a", "die Katze and")
     assert set(encoder.put_into_prompts([english], "document")[0].terms) == said["die"] | said["katze"]
     assert list_stopwords("heb") == list_stopwords(None) == read_prompt_texts()["eng"].stopwords
 
 
-def test_without_spaces_tokens_are_compared_with_stopwords(
-    tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_spaces_tokens_are_compared_with_stopwords(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse")
     stopword, word = "猫整天睡觉", "x猫整天睡觉"
     silent, whole = map(set, tokenize_answers(encoder.tokenizer, [('"', stopword), ('"', word)]))
@@ -294,9 +279,7 @@ def test_int8_is_near(tiny_judge: Path) -> None:
 
 
 def test_every_wording_is_whole() -> None:
-    assert {"eng", "zho", "rus", "fas", "deu", "fra", "spa", "ita", "jpn", "ara", "kor"} <= set(
-        read_prompt_texts()
-    )
+    assert {"eng", "zho", "rus", "fas", "deu", "fra", "spa", "ita", "jpn", "ara", "kor"} <= set(read_prompt_texts())
     for name, wording in read_prompt_texts().items():
         assert wording.document.count("{text}") == wording.query.count("{text}") == 1, name
         assert wording.answer[-1] in '"“「«', name
@@ -361,9 +344,7 @@ def test_bad_options(tiny_llm: Path, options: str, message: str) -> None:
 def test_checkpoints_that_say_no_next_word(
     tiny_encoder: Path, tiny_bidirectional_llm: Path, tmp_path: Path, llm_folder: Callable[..., Path]
 ) -> None:
-    with pytest.raises(
-        InputError, match=r"is BertModel, and promptreps: needs a causal language model with its head"
-    ):
+    with pytest.raises(InputError, match=r"is BertModel, and promptreps: needs a causal language model with its head"):
         load_encoder(f"promptreps:{tiny_encoder}")
     headless = llm_folder("headless", "Llama", "<s> $A", False)
     with pytest.raises(InputError, match=r"is LlamaModel, .*for trained decoders llm:"):
@@ -380,17 +361,13 @@ def test_checkpoints_that_say_no_next_word(
         load_encoder(f"promptreps:{tmp_path}/t5")
 
 
-def test_a_checkpoint_without_its_head_tokenizer_or_safetensors(
-    llm_folder: Callable[..., Path],
-) -> None:
+def test_a_checkpoint_without_its_head_tokenizer_or_safetensors(llm_folder: Callable[..., Path]) -> None:
     from safetensors.torch import load_file, save_file
 
     where = llm_folder("llama", tie_word_embeddings=False)
     tensors = load_file(where / "model.safetensors")
     save_file(
-        {k: v for k, v in tensors.items() if k != "lm_head.weight"},
-        where / "model.safetensors",
-        {"format": "pt"},
+        {k: v for k, v in tensors.items() if k != "lm_head.weight"}, where / "model.safetensors", {"format": "pt"}
     )
     with pytest.raises(InputError, match=r"weights are missing from the checkpoint: lm_head.weight"):
         load_encoder(f"promptreps:{where}")

@@ -84,15 +84,7 @@ def test_tokens_in_common_are_cut_where_all_begin_and_count_the_most():
     text = "ab cdef  gh "
     one = np.array([[0, 2], [2, 5], [5, 7], [8, 11]])  # a space belongs to the word behind it
     other = np.array([[0, 1], [1, 2], [3, 7], [9, 10], [10, 11], [11, 12]])
-    assert join_spans(text, [one, other]).tolist() == [
-        [0, 3],
-        [0, 3],
-        [3, 9],
-        [3, 9],
-        [9, 11],
-        [9, 11],
-        [9, 11],
-    ]
+    assert join_spans(text, [one, other]).tolist() == [[0, 3], [0, 3], [3, 9], [3, 9], [9, 11], [9, 11], [9, 11]]
     assert join_spans(text, [other]).tolist() == [[0, 1], [1, 3], [3, 9], [9, 10], [10, 11], [10, 11]]
     assert join_spans(" ", [np.zeros((0, 2), np.int64)]).shape == (0, 2)
 

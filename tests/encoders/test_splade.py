@@ -36,10 +36,7 @@ def by_hand(where: Path, texts: list[str], pooling: str = "max", twice: bool = F
     """The formula, a text at a time, on the checkpoint as transformers loads it."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(where),
-        AutoModelForMaskedLM.from_pretrained(where).eval(),
-    )
+    tokenizer, model = (AutoTokenizer.from_pretrained(where), AutoModelForMaskedLM.from_pretrained(where).eval())
     rows = []
     for text in texts:
         with torch.inference_mode():
@@ -109,11 +106,7 @@ def test_few_terms_are_the_strongest(tiny_splade: Path) -> None:
 def st_files(lookup: bool) -> dict[str, Any]:
     """What sentence-transformers 5 and 6 write: symmetric, or with a router and a table for queries."""
     prefix = "sentence_transformers.sparse_encoder.models."
-    pooling = {
-        "pooling_strategy": "max",
-        "activation_function": "log1p_relu",
-        "word_embedding_dimension": None,
-    }
+    pooling = {"pooling_strategy": "max", "activation_function": "log1p_relu", "word_embedding_dimension": None}
     if not lookup:
         modules = [
             {"idx": 0, "name": "0", "path": "", "type": f"{prefix}MLMTransformer"},
@@ -129,11 +122,7 @@ def st_files(lookup: bool) -> dict[str, Any]:
     structure = {"query": [query], "document": documents}
     return {
         "modules": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}],
-        "router_config": {
-            "types": types,
-            "structure": structure,
-            "parameters": {"default_route": "document"},
-        },
+        "router_config": {"types": types, "structure": structure, "parameters": {"default_route": "document"}},
         "query_0_SparseStaticEmbedding__config": {"frozen": False},
         "document_1_SpladePooling__config": pooling,
     }
@@ -184,10 +173,7 @@ def test_blade_reads_lower_case(tiny_splade: Path, tmp_path: Path) -> None:
     where = tmp_path / "blade-en-zh"
     shutil.copytree(tiny_splade, where)
     upper, lower = [Item("q", "THE CAT")], [Item("q", "the cat")]
-    blade, plain = (
-        load_encoder(f"splade:{where}?dtype=float32"),
-        load_encoder(f"splade:{tiny_splade}?dtype=float32"),
-    )
+    blade, plain = (load_encoder(f"splade:{where}?dtype=float32"), load_encoder(f"splade:{tiny_splade}?dtype=float32"))
     np.testing.assert_array_equal(matrix(blade, upper), matrix(plain, lower))
     assert not np.allclose(matrix(plain, upper), matrix(plain, lower))
     as_written = load_encoder(f"splade:{where}?dtype=float32&lowercase=false")
@@ -214,18 +200,10 @@ def test_an_index_of_it_finds_what_was_put_in(tiny_splade: Path, tmp_path: Path)
         ({}, "terms=-1", "terms must be at least 0, not -1"),
         ({}, "max_tokens=1000", r"max_tokens must be in 3\.\.128, not 1000"),
         ({"idf": [1, 2]}, "", "is not a JSON object of tokens and their weights"),
-        (
-            {"modules": [{"path": "", "type": "x.SparseAutoEncoder"}]},
-            "",
-            "its module SparseAutoEncoder is not",
-        ),
+        ({"modules": [{"path": "", "type": "x.SparseAutoEncoder"}]}, "", "its module SparseAutoEncoder is not"),
         ({"modules": [{"path": "", "type": "x.Router"}]}, "", "no router_config.json"),
         (st_files(lookup=True), "", "its weights for queries, is missing"),
-        (
-            st_files(lookup=False) | {"1_SpladePooling__config": {"pooling_strategy": "mean"}},
-            "",
-            "is 'mean', not one",
-        ),
+        (st_files(lookup=False) | {"1_SpladePooling__config": {"pooling_strategy": "mean"}}, "", "is 'mean', not one"),
     ],
 )
 def test_what_cannot_be(copy: Callable[..., Path], files: dict[str, Any], options: str, text: str) -> None:
@@ -238,8 +216,7 @@ def test_checkpoints_that_are_no_masked_language_model(
     tiny_encoder: Path, tiny_splade: Path, copy: Callable[..., Path]
 ) -> None:
     with pytest.raises(
-        InputError,
-        match=r"missing from the checkpoint: cls\.predictions.*splade: needs a masked language model",
+        InputError, match=r"missing from the checkpoint: cls\.predictions.*splade: needs a masked language model"
     ):
         load_encoder(f"splade:{tiny_encoder}?dtype=float32")
     where = copy()

@@ -33,12 +33,7 @@ ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 PROMPTS = {"query": "Instruct: Find the passage\nQuery:", "document": "Text: "}
 
 # family -> how its checkpoint is made: pooling, dense layers, and for a decoder its class, template and configuration.
-HF = {
-    "mean": ("mean", []),
-    "cls": ("cls", []),
-    "last": ("lasttoken", []),
-    "dense, as LaBSE": ("cls", [(32, 24)]),
-}
+HF = {"mean": ("mean", []), "cls": ("cls", []), "last": ("lasttoken", []), "dense, as LaBSE": ("cls", [(32, 24)])}
 BOTH = {"is_causal": False}
 GEMMA = {
     "use_bidirectional_attention": True,
@@ -87,11 +82,7 @@ def test_ours_equals_the_library(kind, checkpoint, llm_folder):
 
 
 # The pooling of sparse encoders: strategy, activation.
-SPLADE = {
-    "SPLADE-v3": ("max", "relu"),
-    "opensearch v3": ("max", "log1p_relu"),
-    "SPLADE of 2021": ("sum", "relu"),
-}
+SPLADE = {"SPLADE-v3": ("max", "relu"), "opensearch v3": ("max", "log1p_relu"), "SPLADE of 2021": ("sum", "relu")}
 
 
 @pytest.mark.parametrize("kind", SPLADE)

@@ -34,9 +34,7 @@ def checkpoint(tiny_encoder, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_encoder, tmp_path / "checkpoint"))
 
 
-def published(
-    checkpoint: Path, pooling: object, *more: dict, prompts: dict | None = None, length: int = 64
-) -> Path:
+def published(checkpoint: Path, pooling: object, *more: dict, prompts: dict | None = None, length: int = 64) -> Path:
     """Give a checkpoint its sentence-transformers files."""
     kinds = "sentence_transformers.models."
     modules = [{"idx": 0, "name": "0", "path": "", "type": kinds + "Transformer"}]
@@ -59,9 +57,7 @@ def published(
 
 
 def load(checkpoint: Path, options: str = ""):
-    return registry.load_encoder(
-        f"hf:{checkpoint}?dtype=float32" + (f"&{options}" if options else ""), device="cpu"
-    )
+    return registry.load_encoder(f"hf:{checkpoint}?dtype=float32" + (f"&{options}" if options else ""), device="cpu")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -92,11 +88,7 @@ def test_equal_to_sentence_transformers_on_the_same_files(checkpoint, pooling):
     ours = load(checkpoint)
     np.testing.assert_allclose(matrix(ours, ITEMS, "query"), theirs.encode_query(TEXTS), atol=1e-5)
     np.testing.assert_allclose(matrix(ours, ITEMS, "document"), theirs.encode_document(TEXTS), atol=1e-5)
-    assert (ours.spec.query_prompt, ours.spec.document_prompt, ours.spec.max_tokens) == (
-        "Query: ",
-        "Text: ",
-        40,
-    )
+    assert (ours.spec.query_prompt, ours.spec.document_prompt, ours.spec.max_tokens) == ("Query: ", "Text: ", 40)
 
 
 def test_a_dense_layer_after_pooling_as_in_labse(checkpoint):
@@ -185,9 +177,7 @@ def test_encoders_of_one_checkpoint_share_it(tiny_encoder):
 def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     lost = next(name for name in weights if "layer.1" in name)
-    save_file(
-        {n: w for n, w in weights.items() if n != lost}, checkpoint / "model.safetensors", {"format": "pt"}
-    )
+    save_file({n: w for n, w in weights.items() if n != lost}, checkpoint / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=f"weights are missing.*{lost.split('.')[-2]}"):
         load(checkpoint)
     (checkpoint / "model.safetensors").unlink()

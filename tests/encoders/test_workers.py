@@ -42,10 +42,7 @@ def two(spec: str) -> Iterator[Workers]:
 
 def collection(count: int) -> list[Item]:
     """Texts of very different lengths, so that sorting them matters."""
-    return [
-        Item(f"d{n}", text=f"document {n} about the cat " * (n * 7 % 23 + 1), lang="eng")
-        for n in range(count)
-    ]
+    return [Item(f"d{n}", text=f"document {n} about the cat " * (n * 7 % 23 + 1), lang="eng") for n in range(count)]
 
 
 # Devices
@@ -168,9 +165,7 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
         assert read <= len(ids) + WINDOW * len(TWO)
     assert ids == [item.id for item in items]
     vectors = np.concatenate(blocks)
-    np.testing.assert_allclose(
-        vectors, matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5
-    )
+    np.testing.assert_allclose(vectors, matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5)
     np.testing.assert_array_equal(vectors, matrix(two, items, "document"))  # whoever encodes what
     np.testing.assert_allclose(matrix(two, items[:3], "query"), vectors[:3], atol=1e-5)
     assert list(two.encode([], "document")) == []
@@ -227,10 +222,7 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(InputError, match="Faulty.* cannot tell where its tokens are"):
             workers.room()
         assert matrix(workers, collection(40), "document").shape == (40, 2)
-    with (
-        Workers("py:faulty:Faulty?swaps=true", TWO) as workers,
-        pytest.raises(CrosslensError, match="another order"),
-    ):
+    with Workers("py:faulty:Faulty?swaps=true", TWO) as workers, pytest.raises(CrosslensError, match="another order"):
         list(workers.encode(collection(9), "document"))
 
 
@@ -315,11 +307,7 @@ def test_no_process_outlives_the_command(large: Path, spec: str, tmp_path: Path,
 
 
 def children(pid: int) -> set[int]:
-    return {
-        int(child)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in task.read_text().split()
-    }
+    return {int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()}
 
 
 def trackers() -> set[int]:

@@ -26,9 +26,7 @@ def words(item: Item) -> list[str]:
     """The words of an item's text; of a picture the digest of its bytes is the only one."""
     if item.text:
         return WORD.findall(item.text)
-    return [
-        hashlib.blake2b(item.image, digest_size=4).hexdigest() if isinstance(item.image, bytes) else "picture"
-    ]
+    return [hashlib.blake2b(item.image, digest_size=4).hexdigest() if isinstance(item.image, bytes) else "picture"]
 
 
 class Toy:
@@ -53,17 +51,11 @@ class Toy:
             matrix = scipy.sparse.lil_matrix((len(listed), self.spec.dim), dtype=np.float32)
             for row, item in enumerate(listed):
                 for word in words(item):
-                    matrix[
-                        row,
-                        int(hashlib.blake2b(word.casefold().encode(), digest_size=1).hexdigest(), 16) % 64,
-                    ] += 1
+                    matrix[row, int(hashlib.blake2b(word.casefold().encode(), digest_size=1).hexdigest(), 16) % 64] += 1
             yield Sparse(ids, matrix.tocsr())
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [
-            np.array([match.span() for match in WORD.finditer(text)], np.int64).reshape(-1, 2)
-            for text in texts
-        ]
+        return [np.array([match.span() for match in WORD.finditer(text)], np.int64).reshape(-1, 2) for text in texts]
 
     def room(self, role: Role = "document") -> int:
         return self.spec.max_tokens

@@ -161,9 +161,7 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
 
 
 def test_transparent_colour_of_png() -> None:
-    assert (
-        np.asarray(open_image(encoded(Image.new("RGB", (4, 4)), "PNG", transparency=(0, 0, 0)))).min() == 255
-    )
+    assert np.asarray(open_image(encoded(Image.new("RGB", (4, 4)), "PNG", transparency=(0, 0, 0)))).min() == 255
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert abs(int(np.asarray(open_image(encoded(half, "PNG"))).mean()) - 127) <= 1
 
@@ -207,10 +205,7 @@ def png_header(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     )
 
 
@@ -257,10 +252,7 @@ def test_interpreter_formats_are_not_opened(tmp_path: Path) -> None:
         (path := tmp_path / f"picture.{form.lower()}").write_bytes(encoded(scene(), form))
         with pytest.raises(InputError, match="not a picture in a known format"):
             open_image(path)
-    with (
-        Image.open(tmp_path / "picture.eps") as opened,
-        pytest.raises(InputError, match="EPS pictures are not opened"),
-    ):
+    with Image.open(tmp_path / "picture.eps") as opened, pytest.raises(InputError, match="EPS pictures are not opened"):
         open_image(opened)
     with pytest.raises(InputError, match="not str"):
         open_image("picture.png")  # type: ignore[arg-type]
@@ -270,17 +262,7 @@ def test_interpreter_formats_are_not_opened(tmp_path: Path) -> None:
 @given(
     st.binary(max_size=400),
     st.sampled_from(
-        [
-            b"",
-            b"\xff\xd8\xff",
-            b"\x89PNG\r\n\x1a\n",
-            b"GIF89a",
-            b"BM",
-            b"II*\0",
-            b"P6 ",
-            b"RIFF\0\0\0\0WEBP",
-            b"qoif",
-        ]
+        [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"P6 ", b"RIFF\0\0\0\0WEBP", b"qoif"]
     ),
 )
 def test_noise_gives_an_error_or_a_picture(tail: bytes, head: bytes) -> None:
@@ -293,9 +275,7 @@ def test_noise_gives_an_error_or_a_picture(tail: bytes, head: bytes) -> None:
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6),
     st.floats(0.1, 1),
 )
-def test_flipped_bits_give_an_error_or_a_picture(
-    form: str, flips: list[tuple[float, int]], keep: float
-) -> None:
+def test_flipped_bits_give_an_error_or_a_picture(form: str, flips: list[tuple[float, int]], keep: float) -> None:
     data = bytearray(sample(form))
     for where, what in flips:
         data[int(where**3 * len(data))] ^= what  # mostly in the headers
@@ -347,9 +327,7 @@ def test_a_jpeg_may_be_decoded_at_a_fraction(shortest: int | None, size: tuple[i
     assert open_image(encoded(whole, "JPEG", exif=exif), shortest=320).size == (320, 400)
 
 
-def test_the_benchmarks_pictures_are_the_same_every_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_benchmarks_pictures_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     benchmark = importlib.import_module("images")
     made = []
@@ -368,9 +346,7 @@ def transforms() -> list[object]:
     import timm.data
 
     shapes = [("shortest", 32), ("longest", 32), ("squash", (32, 32))]
-    theirs = [
-        open_clip.transform.image_transform(size, is_train=False, resize_mode=mode) for mode, size in shapes
-    ]
+    theirs = [open_clip.transform.image_transform(size, is_train=False, resize_mode=mode) for mode, size in shapes]
     return [*theirs, timm.data.create_transform((3, 32, 32), crop_pct=0.9)]
 
 

@@ -154,13 +154,7 @@ def test_a_checkpoint_cannot_ask_for_its_own_code(
     from transformers import AutoTokenizer
 
     folder = clip_folder(
-        {
-            "context_length": 16,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-            "tokenizer_kwargs": {"trust_remote_code": True},
-        },
+        {"context_length": 16, "width": 32, "heads": 2, "layers": 1, "tokenizer_kwargs": {"trust_remote_code": True}},
         "<s> $A </s>",
     )
     asked: list[object] = []
@@ -176,14 +170,7 @@ def test_a_checkpoint_cannot_ask_for_its_own_code(
 
 
 def test_siglip_text_is_canonicalised(clip_folder: Callable[..., Path]) -> None:
-    text = {
-        "context_length": 64,
-        "width": 32,
-        "heads": 2,
-        "layers": 1,
-        "no_causal_mask": True,
-        "pool_type": "last",
-    }
+    text = {"context_length": 64, "width": 32, "heads": 2, "layers": 1, "no_causal_mask": True, "pool_type": "last"}
     folder = clip_folder({**text, "tokenizer_kwargs": {"clean": "canonicalize"}}, "$A </s>", custom_text=True)
     encoder = load_encoder(f"clip:{folder}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)
@@ -228,9 +215,7 @@ def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_p
     ids = encoder.token_ids(["cat"] * 6, ["eng", None, "zho", "fas", "swa", "qaa"])
     firsts = encoder.tokenizer.tokenizer.convert_ids_to_tokens(ids[:, 0].tolist())
     assert firsts == ["eng_Latn", "eng_Latn", "zho_Hans", "pes_Arab", "swh_Latn", "eng_Latn"]
-    found = matrix(
-        encoder, [Item("a", "cat", lang="eng"), Item("b", "cat", lang="zho"), Item("c", "cat")], "query"
-    )
+    found = matrix(encoder, [Item("a", "cat", lang="eng"), Item("b", "cat", lang="zho"), Item("c", "cat")], "query")
     np.testing.assert_allclose(found[0], found[2], atol=1e-6)
     assert not np.allclose(found[0], found[1], atol=1e-3)
 
@@ -340,9 +325,7 @@ def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
             load_encoder(f"clip:{tiny_clip}?template={bad}")
 
 
-@pytest.mark.parametrize(
-    "checkpoint", ["ViT-B-16-SigLIP2-NaFlex/webli", "hf-hub:google/siglip2-base-patch16-naflex"]
-)
+@pytest.mark.parametrize("checkpoint", ["ViT-B-16-SigLIP2-NaFlex/webli", "hf-hub:google/siglip2-base-patch16-naflex"])
 def test_naflex_is_said_not_to_be_there(checkpoint: str) -> None:
     with pytest.raises(InputError, match=r"has no NaFlex towers .* take one of a fixed size"):
         load_encoder(f"clip:{checkpoint}")

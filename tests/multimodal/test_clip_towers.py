@@ -27,12 +27,7 @@ SIGLIP_TEXT = {
     "act_kwargs": {"approximate": "tanh"},
     **SMALL,
 }
-SIGLIP_VISION = {
-    "image_size": 160,
-    "timm_model_name": "test_vit",
-    "timm_pool": "map",
-    "timm_proj": "none",
-}
+SIGLIP_VISION = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"}
 MEAN = {"hf_pooler_type": "mean_pooler", "hf_tokenizer_name": "tiny/tokenizer"}
 # Kind -> text tower, image tower, model: the kinds of open_clip's own configurations.
 TOWERS: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object]]] = {
@@ -45,20 +40,10 @@ TOWERS: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object]]
         {},
     ),
     "SigLIP 2": (SIGLIP_TEXT, SIGLIP_VISION, {"custom_text": True}),
-    "CLIPA": (
-        {**PLAIN, "pool_type": "last", "no_causal_mask": True, "pad_id": 0},
-        VIT,
-        {"custom_text": True},
-    ),
+    "CLIPA": ({**PLAIN, "pool_type": "last", "no_causal_mask": True, "pad_id": 0}, VIT, {"custom_text": True}),
     "CoCa": (
         {**PLAIN, "embed_cls": True, "output_tokens": True},
-        {
-            **VIT,
-            "attentional_pool": True,
-            "attn_pooler_queries": 4,
-            "attn_pooler_heads": 2,
-            "output_tokens": True,
-        },
+        {**VIT, "attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2, "output_tokens": True},
         {"custom_text": True, "multimodal_cfg": {"context_length": 24, "vocab_size": 49408, **SMALL}},
     ),
     "XLM-R": ({"hf_model_name": "text", "context_length": 40, "hf_proj_type": "mlp", **MEAN}, VIT, {}),
@@ -100,12 +85,7 @@ def tower(where: Path, kind: str) -> Path:
         tokenizer.save_pretrained(where)
         inside["vocab_size"] = len(tokenizer)
     config = {
-        "model_cfg": {
-            "embed_dim": 64 if kind == "SigLIP 2" else 16,
-            "vision_cfg": vision,
-            "text_cfg": inside,
-            **model,
-        },
+        "model_cfg": {"embed_dim": 64 if kind == "SigLIP 2" else 16, "vision_cfg": vision, "text_cfg": inside, **model},
         "preprocess_cfg": {
             "mean": [0.4, 0.5, 0.6],
             "std": [0.25, 0.3, 0.2],

@@ -16,8 +16,7 @@ from crosslens.multimodal import conse
 from crosslens.multimodal.conse import ConSE
 
 pytestmark = pytest.mark.skipif(
-    not all(map(offline.is_available, ("efficientnet-lite2", "e5-small", "use-m3"))),
-    reason="needs crosslens[offline]",
+    not all(map(offline.is_available, ("efficientnet-lite2", "e5-small", "use-m3"))), reason="needs crosslens[offline]"
 )
 
 
@@ -56,14 +55,8 @@ def test_the_image_tower_knows_what_it_sees(photo: str, classes: set[str]) -> No
 @pytest.mark.parametrize(
     ("photo", "words"),
     [
-        (
-            "photo:cat",
-            {"eng": "cat", "zho": "猫", "spa": "gato", "deu": "Katze", "hin": "बिल्ली", "tha": "แมว"},
-        ),
-        (
-            "photo:coffee",
-            {"eng": "coffee", "zho": "咖啡", "fas": "قهوه", "rus": "кофе", "ara": "قهوة", "spa": "café"},
-        ),
+        ("photo:cat", {"eng": "cat", "zho": "猫", "spa": "gato", "deu": "Katze", "hin": "बिल्ली", "tha": "แมว"}),
+        ("photo:coffee", {"eng": "coffee", "zho": "咖啡", "fas": "قهوه", "rus": "кофе", "ara": "قهوة", "spa": "café"}),
     ],
 )
 def test_words_of_many_languages_find_the_photo(photo: str, words: dict[str, str]) -> None:
@@ -109,9 +102,7 @@ def test_use_is_a_text_tower_too() -> None:
     assert listed[int((query @ matrix(other, listed, "document").T).argmax())].id == "photo:cat"
 
 
-def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = load_encoder("offline:use-m3")
     calls = 0
 
@@ -139,9 +130,7 @@ def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(
         conse.embed_classes(words.spec, text)
 
 
-@pytest.mark.parametrize(
-    "options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"]
-)
+@pytest.mark.parametrize("options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"])
 def test_options_out_of_range(options: str) -> None:
     with pytest.raises(InputError, match=options.partition("=")[0]):
         load_encoder(f"offline:conse?{options}")

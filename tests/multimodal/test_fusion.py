@@ -65,9 +65,7 @@ def test_weights_at_the_ends_are_the_parts_alone():
     both = [Item("b", "a cat", grey(3))]
     for weight, part in ((1.0, Item("t", "a cat")), (0.0, Item("i", image=grey(3)))):
         encoder.text_weight = weight
-        np.testing.assert_allclose(
-            matrix(encoder, both, "query"), matrix(encoder, [part], "query"), atol=1e-6
-        )
+        np.testing.assert_allclose(matrix(encoder, both, "query"), matrix(encoder, [part], "query"), atol=1e-6)
 
 
 def test_documents_with_both_rank_by_the_mean_of_scores_or_by_their_direction():
@@ -75,8 +73,7 @@ def test_documents_with_both_rank_by_the_mean_of_scores_or_by_their_direction():
     encoder = Toy()
     encoder.text_weight = 0.3
     parts = [
-        [Item("t", item.text), Item("i", image=item.image)] if item.text and item.image else [item]
-        for item in MIXED
+        [Item("t", item.text), Item("i", image=item.image)] if item.text and item.image else [item] for item in MIXED
     ]
     asked = matrix(encoder, [query], "query")[0]
     cosines = [matrix(encoder, part, "document") @ asked for part in parts]
@@ -95,9 +92,7 @@ def test_one_vector_an_item_in_order_and_an_instruction_for_queries_alone():
     encoder.instruction = "Find a picture of"
     found = matrix(encoder, MIXED, "query")
     assert found.shape == (len(MIXED), DIM)
-    assert encoder.seen == [
-        f"Find a picture of {item.text}" if item.text else "Find a picture of" for item in MIXED
-    ]
+    assert encoder.seen == [f"Find a picture of {item.text}" if item.text else "Find a picture of" for item in MIXED]
     encoder.seen.clear()
     plain = matrix(encoder, MIXED, "document")
     assert encoder.seen == [item.text for item in MIXED if item.text]
@@ -119,12 +114,7 @@ def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
     item = Item("b", "a cat", grey(90))
     text, image = matrix(plain, [Item("t", "find a cat"), Item("i", image=grey(90))], "query")
     np.testing.assert_allclose(matrix(scored, [item], "query")[0], 0.25 * text + 0.75 * image, atol=1e-5)
-    assert (
-        len(
-            {load_encoder(f"clip:{tiny_clip}?{o}").spec.fingerprint for o in ("", "fuse=score", "instruct=x")}
-        )
-        == 3
-    )
+    assert len({load_encoder(f"clip:{tiny_clip}?{o}").spec.fingerprint for o in ("", "fuse=score", "instruct=x")}) == 3
     with pytest.raises(InputError, match="unknown value of fuse .*known: feature, score"):
         load_encoder(f"clip:{tiny_clip}?fuse=sum")
 

@@ -55,9 +55,7 @@ WORDED = [
 
 
 @pytest.mark.parametrize(("format", "instruct", "role", "holds", "worded"), WORDED)
-def test_each_family_is_worded_as_its_authors_do_and_pooled_there(
-    folder, format, instruct, role, holds, worded
-):
+def test_each_family_is_worded_as_its_authors_do_and_pooled_there(folder, format, instruct, role, holds, worded):
     where = folder("qwen2-vl")
     encoder = opened(where, format=format, **({"instruct": instruct} if instruct else {}))
     image = picture(40, 30) if "i" in holds else None
@@ -135,9 +133,7 @@ def test_max_pixels_bounds_the_visual_tokens_and_is_reached(folder, kind):
 
 
 def test_max_pixels_bounds_tiles_and_what_has_one_size_says_so(folder):
-    tokens = [
-        visual_tokens(opened(folder("idefics3"), max_pixels=n * 256), picture(90, 90)) for n in (1, 4, 5, 10)
-    ]
+    tokens = [visual_tokens(opened(folder("idefics3"), max_pixels=n * 256), picture(90, 90)) for n in (1, 4, 5, 10)]
     # Four tokens a tile: one; one, since four and the whole are five; five; nine and the whole.
     assert tokens == [4, 4, 20, 40]
     for kind in ("idefics3", "llava"):
@@ -230,9 +226,7 @@ def test_dim_keeps_the_first_components(folder, items):
 
 
 def test_half_precision_is_close(folder, items):
-    exact, half = (
-        matrix(opened(folder("qwen2-vl"), dtype=d), items, "query") for d in ("float32", "bfloat16")
-    )
+    exact, half = (matrix(opened(folder("qwen2-vl"), dtype=d), items, "query") for d in ("float32", "bfloat16"))
     assert (exact * half).sum(axis=1).min() > 0.99
     assert opened(folder("qwen2-vl"), dtype="bfloat16").spec == opened(folder("qwen2-vl")).spec
 

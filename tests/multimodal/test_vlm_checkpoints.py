@@ -59,17 +59,12 @@ def test_an_adapter_trained_without_the_language_head(folder, tmp_path, items):
     expected.model = tuned.merge_and_unload().eval()
     found = opened(folder("qwen2-vl"), adapter=tmp_path / "adapter")
     np.testing.assert_allclose(matrix(found, items, "query"), matrix(expected, items, "query"), atol=1e-4)
-    assert (
-        np.abs(matrix(opened(folder("qwen2-vl")), items, "query") - matrix(found, items, "query")).max()
-        > 0.01
-    )
+    assert np.abs(matrix(opened(folder("qwen2-vl")), items, "query") - matrix(found, items, "query")).max() > 0.01
 
 
 def test_an_adapter_of_another_model_is_refused(folder, adapter):
     where, merged = adapter
-    with pytest.raises(
-        InputError, match="was trained on .*tiny-qwen-vl.*, not on .*merged; if these are the same"
-    ):
+    with pytest.raises(InputError, match="was trained on .*tiny-qwen-vl.*, not on .*merged; if these are the same"):
         opened(merged, adapter=where)
     opened(where, base=merged)
 
@@ -80,15 +75,10 @@ def test_an_adapter_named_as_older_transformers_named_weights(folder, adapter, i
 
     where, merged = adapter
     path = where / "adapter_model.safetensors"
-    held = {
-        key.replace("model.model.language_model.", "model.model."): value
-        for key, value in load_file(path).items()
-    }
+    held = {key.replace("model.model.language_model.", "model.model."): value for key, value in load_file(path).items()}
     assert all("model.model.layers" in key for key in held if "visual" not in key)
     save_file(held, path)
-    np.testing.assert_allclose(
-        matrix(opened(where), items, "query"), matrix(opened(merged), items, "query"), atol=1e-4
-    )
+    np.testing.assert_allclose(matrix(opened(where), items, "query"), matrix(opened(merged), items, "query"), atol=1e-4)
 
 
 def test_a_processor_from_elsewhere(folder, tmp_path, items):
@@ -96,9 +86,7 @@ def test_a_processor_from_elsewhere(folder, tmp_path, items):
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder("qwen2-vl") / name, bare)
-    with pytest.raises(
-        InputError, match=r"bare has no processor .*; vlm takes .* or processor= names a checkpoint"
-    ):
+    with pytest.raises(InputError, match=r"bare has no processor .*; vlm takes .* or processor= names a checkpoint"):
         opened(bare)
     found = matrix(opened(bare, processor=folder("qwen2-vl")), items, "query")
     np.testing.assert_allclose(found, matrix(opened(folder("qwen2-vl")), items, "query"), atol=1e-5)

@@ -19,9 +19,7 @@ SIZES = {
 }
 
 
-def save_llm(
-    where: Path, kind: str = "Llama", template: str = "<s> $A", headed: bool = True, **config: object
-) -> Path:
+def save_llm(where: Path, kind: str = "Llama", template: str = "<s> $A", headed: bool = True, **config: object) -> Path:
     """A decoder of 2 layers and 32 dimensions, seeded; its tokenizer puts its special tokens as in `template`.
 
     `kind` is the name of its classes in transformers (`Llama`, `Qwen3`, `Gemma3`), `headed` whether it is saved as a

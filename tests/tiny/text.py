@@ -64,23 +64,14 @@ def save_colbert(where: Path, encoder: Path) -> Path:
     config = json.loads((encoder / "config.json").read_text())
     config |= {"architectures": ["HF_ColBERT"], "vocab_size": len(tokenizer)}
     (where / "config.json").write_text(json.dumps(config))
-    metadata = {
-        "query_token_id": "[unused0]",
-        "doc_token_id": "[unused1]",
-        "query_maxlen": 32,
-        "doc_maxlen": 100,
-    }
+    metadata = {"query_token_id": "[unused0]", "doc_token_id": "[unused1]", "query_maxlen": 32, "doc_maxlen": 100}
     metadata |= {"mask_punctuation": True, "attend_to_mask_tokens": False, "similarity": "cosine", "dim": 16}
     (where / "artifact.metadata").write_text(json.dumps(metadata))
     return where
 
 
 def publish(
-    checkpoint: Path,
-    pooling: object,
-    *dense: tuple[int, int],
-    prompts: dict[str, str] | None = None,
-    length: int = 128,
+    checkpoint: Path, pooling: object, *dense: tuple[int, int], prompts: dict[str, str] | None = None, length: int = 128
 ) -> Path:
     """Give a checkpoint its sentence-transformers files; `dense` are layers from so many to so many dimensions."""
     import torch
@@ -91,9 +82,7 @@ def publish(
     modules += [(f"{n}_Dense", "Dense") for n, _ in enumerate(dense, 2)]
     modules += [(f"{len(modules)}_Normalize", "Normalize")]
     (checkpoint / "modules.json").write_text(
-        json.dumps(
-            [{"idx": n, "name": str(n), "path": p, "type": kinds + k} for n, (p, k) in enumerate(modules)]
-        )
+        json.dumps([{"idx": n, "name": str(n), "path": p, "type": kinds + k} for n, (p, k) in enumerate(modules)])
     )
     (checkpoint / "1_Pooling").mkdir()
     (checkpoint / "1_Pooling/config.json").write_text(
@@ -104,12 +93,7 @@ def publish(
         for (before, after), (path, _) in zip(dense, modules[2:], strict=False):
             (checkpoint / path).mkdir()
             activation = "torch.nn.modules.activation.Tanh"
-            config = {
-                "in_features": before,
-                "out_features": after,
-                "bias": True,
-                "activation_function": activation,
-            }
+            config = {"in_features": before, "out_features": after, "bias": True, "activation_function": activation}
             (checkpoint / path / "config.json").write_text(json.dumps(config))
             weights = {"linear.weight": torch.randn(after, before), "linear.bias": torch.randn(after)}
             save_file(weights, checkpoint / path / "model.safetensors")

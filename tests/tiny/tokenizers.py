@@ -36,7 +36,5 @@ def make_tokenizer(template: str = "", **special: str) -> Any:
     tokenizer.train_from_iterator(SENTENCES * 4, trainer)
     if template:
         used = {token: tokenizer.token_to_id(token) for token in special.values() if token in template}
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=list(used.items())
-        )
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=list(used.items()))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)

@@ -30,9 +30,7 @@ def save_clip(where: Path, text: dict[str, object], template: str | None = None,
     }
     (where / "open_clip_config.json").write_text(json.dumps(config))
     inside = dict(text)
-    if (
-        "hf_model_name" in text
-    ):  # open_clip takes a tower's config from the hub or a path; ours lies in the directory
+    if "hf_model_name" in text:  # open_clip takes a tower's config from the hub or a path; ours lies in the directory
         inside |= {"hf_model_name": str(where / str(text["hf_model_name"])), "hf_model_pretrained": False}
     custom = "hf_model_name" in text or "custom_text" in model
     with torch.random.fork_rng(devices=[]):
@@ -49,9 +47,7 @@ def save_multilingual_clip(where: Path) -> Path:
 
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-    XLMRobertaConfig(vocab_size=600, max_position_embeddings=60, **size, **special).save_pretrained(
-        where / "text"
-    )
+    XLMRobertaConfig(vocab_size=600, max_position_embeddings=60, **size, **special).save_pretrained(where / "text")
     text = {"hf_model_name": "text", "hf_pooler_type": "mean_pooler", "context_length": 40}
     return save_clip(where, text, "<s> $A </s>")
 
@@ -138,12 +134,7 @@ def save_colpali(where: Path) -> Path:
         "initializer_range": 0.3,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "projection_dim": 32,
-    }
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 1, "projection_dim": 32}
     backbone = transformers.PaliGemmaConfig(
         text_config=text | size,
         vision_config=vision | size | {"image_size": 32, "patch_size": 8},
@@ -165,12 +156,8 @@ def save_colqwen(where: Path, vlm: Path) -> Path:
     import transformers
 
     parts = transformers.AutoProcessor.from_pretrained(vlm)
-    processor = transformers.ColQwen2Processor(
-        image_processor=parts.image_processor, tokenizer=parts.tokenizer
-    )
-    config = transformers.ColQwen2Config(
-        vlm_config=transformers.AutoConfig.from_pretrained(vlm), embedding_dim=8
-    )
+    processor = transformers.ColQwen2Processor(image_processor=parts.image_processor, tokenizer=parts.tokenizer)
+    config = transformers.ColQwen2Config(vlm_config=transformers.AutoConfig.from_pretrained(vlm), embedding_dim=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformers.ColQwen2ForRetrieval(config).float().save_pretrained(where)

@@ -174,9 +174,7 @@ def llava():
 def smol():
     """Pictures are enlarged, and cut into tiles."""
     rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
-    tokenizer = tokenizer_with(
-        "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows
-    )
+    tokenizer = tokenizer_with("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows)
     processor = transformers.Idefics3Processor(
         image_processor=transformers.Idefics3ImageProcessor(
             size={"longest_edge": 64}, max_image_size={"longest_edge": 16}
@@ -214,6 +212,4 @@ def opened(where, **options) -> VisionLanguageEncoder:
 
 
 def picture(width, height, seed=0) -> PIL.Image.Image:
-    return PIL.Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    )
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))

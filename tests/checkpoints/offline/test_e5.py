@@ -16,11 +16,7 @@ def e5():
     """The directory, tokenizer and model of e5-small, loaded the way any user loads them."""
     transformers = pytest.importorskip("transformers")
     path = make_or_skip("e5-small")
-    return (
-        path,
-        transformers.AutoTokenizer.from_pretrained(path),
-        transformers.AutoModel.from_pretrained(path),
-    )
+    return (path, transformers.AutoTokenizer.from_pretrained(path), transformers.AutoModel.from_pretrained(path))
 
 
 @pytest.mark.parametrize("text", list(E5_IDS))

@@ -19,15 +19,7 @@ def tiny_gguf(path: Path) -> None:
     kinds = gguf.GGMLQuantizationType
     random = np.random.default_rng(0)
     words = ["a", "b", "c", "▁", "ab", "abc", "▁a", "▁ab", "  ", "é"]
-    tokens = [
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        "<unk>",
-        "<mask>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        *words,
-    ]
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     types = [3] * 5 + [6] * 256 + [4 if word == "  " else 1 for word in words]
     writer = gguf.GGUFWriter(str(path), "gemma3")
     writer.add_context_length(128)
@@ -152,22 +144,7 @@ def test_gemma_equals_transformers_own_conversion(tmp_path):
     peer = AutoTokenizer.from_pretrained(tmp_path, gguf_file="gemma.gguf")
     tokenizer = AutoTokenizer.from_pretrained(path)
     random = np.random.default_rng(0)
-    starts = [
-        0x20,
-        0xA0,
-        0x300,
-        0x400,
-        0x600,
-        0x900,
-        0xE00,
-        0x1E00,
-        0x3040,
-        0x4E00,
-        0xAC00,
-        0x1F300,
-        0x0,
-        0x10A0,
-    ]
+    starts = [0x20, 0xA0, 0x300, 0x400, 0x600, 0x900, 0xE00, 0x1E00, 0x3040, 0x4E00, 0xAC00, 0x1F300, 0x0, 0x10A0]
     for _ in range(5000):
         codes = random.choice(starts, 40) + random.integers(0, 96, 40)
         text = "".join(map(chr, codes.tolist()))
@@ -184,7 +161,5 @@ def test_gemma_equals_transformers_own_conversion(tmp_path):
         with torch.inference_mode():
             ours, reference = model(ids).logits[0], theirs(ids).logits[0]
         assert torch.cosine_similarity(ours, reference, dim=-1).min() > 0.9995
-        drift.append(
-            (ours.log_softmax(-1) - reference.log_softmax(-1))[:-1].gather(1, ids[0, 1:, None]).abs()
-        )
+        drift.append((ours.log_softmax(-1) - reference.log_softmax(-1))[:-1].gather(1, ids[0, 1:, None]).abs())
     assert torch.cat(drift).mean() < 0.03

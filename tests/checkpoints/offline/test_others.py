@@ -11,17 +11,7 @@ from tiny.packages import make_or_skip
 def test_use_alone_equals_in_a_mixed_batch():
     make_or_skip("use-m3")
     encode = open_use_engine()
-    texts = [
-        "The capital is Paris.",
-        "北京是中国的首都",
-        "Москва",
-        "",
-        "  ",
-        "😀",
-        "long " * 500,
-        "a\x00b",
-        "ไทย",
-    ]
+    texts = ["The capital is Paris.", "北京是中国的首都", "Москва", "", "  ", "😀", "long " * 500, "a\x00b", "ไทย"]
     vectors = encode(texts)
     assert vectors.shape == (len(texts), 512)
     assert vectors.dtype == np.float32
@@ -51,14 +41,10 @@ def test_efficientnet_knows_a_cat():
     model = timm.create_model(config["architecture"], pretrained=False).eval()
     model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
     side = config["input_size"][1]
-    photo = (
-        Image.fromarray(data.chelsea()).crop((75, 0, 375, 300)).resize((side, side), Image.Resampling.BICUBIC)
-    )
+    photo = Image.fromarray(data.chelsea()).crop((75, 0, 375, 300)).resize((side, side), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(photo, dtype=np.float32) / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
         probabilities = model((pixels - 0.5) / 0.5).softmax(-1)[0]
     assert int(probabilities.argmax()) in range(281, 286)  # ImageNet's domestic cats
     for key in ("mean", "std", "interpolation", "crop_pct"):
-        assert config[key] == (
-            value if isinstance(value := model.pretrained_cfg[key], str | float) else list(value)
-        )
+        assert config[key] == (value if isinstance(value := model.pretrained_cfg[key], str | float) else list(value))

@@ -35,9 +35,7 @@ def fake(tmp_path, monkeypatch, converters):
     """A model `fake` of a package `fakepack`, and its cache."""
     package = tmp_path / "site" / "fakepack"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        "raise AssertionError('a package is not imported to find its files')"
-    )
+    (package / "__init__.py").write_text("raise AssertionError('a package is not imported to find its files')")
     (package / "weights.bin").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     monkeypatch.syspath_prepend(str(package.parent))
@@ -88,9 +86,7 @@ def test_converts_once(fake, tmp_path, caplog, capsys):
         monkey = offline.make_checkpoint("fake")
     assert first == monkey
     assert (first / "model.safetensors").read_bytes() == b"weights"
-    assert [record.getMessage() for record in caplog.records] == [
-        f"converting offline:fake to {first} (once)"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"converting offline:fake to {first} (once)"]
     assert capsys.readouterr().out == ""
     assert left_over(tmp_path) == [first.name]
     assert first.name == f"fake-0.1.0-{fake.files[0].sha256[:12]}-c1"
@@ -198,9 +194,7 @@ def test_of_two_at_once_one_converts_and_the_other_waits(fake, tmp_path, convert
 
     converters.convert = convert
     found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(offline.make_checkpoint("fake"))) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(offline.make_checkpoint("fake"))) for _ in range(2)]
     for thread in threads:
         thread.start()
     assert started.wait(20)

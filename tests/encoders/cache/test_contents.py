@@ -45,9 +45,7 @@ def held(found: CacheContents) -> dict[str, int]:
 def test_pruning_by_age_keeps_what_was_used(used):
     before = read_contents()
     assert held(before) == {"old:x": 2000, "new:x": 500}
-    assert sum(each.bytes for each in before.files) == sum(
-        p.stat().st_size for p in locate_vector_cache().iterdir()
-    )
+    assert sum(each.bytes for each in before.files) == sum(p.stat().st_size for p in locate_vector_cache().iterdir())
     assert prune_cache(older_than=10).removed == 0
     found = prune_cache(older_than=9)
     assert (found.removed, held(found)) == (1700, {"old:x": 300, "new:x": 500})
@@ -101,8 +99,7 @@ def test_pruning_beside_a_process_that_uses_the_file(used):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [("5GB", 5 * 10**9), ("2GiB", 2**31), ("0", 0), ("1.5 mb", 1_500_000), ("7k", 7000), ("12B", 12)],
+    ("text", "size"), [("5GB", 5 * 10**9), ("2GiB", 2**31), ("0", 0), ("1.5 mb", 1_500_000), ("7k", 7000), ("12B", 12)]
 )
 def test_sizes(text, size):
     assert parse_size(text) == size

@@ -78,9 +78,7 @@ def test_equal_content_is_encoded_once_within_a_window_and_across_runs_and_colle
     layer = CachedEncoder(encoder)
     found = rows(layer, first)
     assert [id for id, _ in found] == [item.id for item in first]
-    assert [each for _, each in found] == [
-        repr((DIM,)).encode() + vector(str(i.text)).tobytes() for i in first
-    ]
+    assert [each for _, each in found] == [repr((DIM,)).encode() + vector(str(i.text)).tobytes() for i in first]
     assert set(encoder.asked.values()) == {1}
     assert layer.found == 4
     other = [Item(f"other-{item.id}", item.text, lang="eng", meta={"url": "x"}) for item in first]
@@ -188,9 +186,7 @@ def test_pictures_are_known_by_their_content(tmp_path):
         return tmp_path / name
 
     first, copy, other = drawn("a.bmp", 1), drawn("b.bmp", 1), drawn("c.bmp", 2)
-    assert (
-        key(Item("x", image=first)) == key(Item("y", image=copy)) == key(Item("z", image=first.read_bytes()))
-    )
+    assert key(Item("x", image=first)) == key(Item("y", image=copy)) == key(Item("z", image=first.read_bytes()))
     assert key(Item("x", image=first)) != key(Item("x", image=other))
     assert key(Item("x", "a", image=first)) not in (key(Item("x", image=first)), key(Item("x", "a")))
     # Same name, size and time of change, another picture: what a resume would not see.
@@ -209,9 +205,7 @@ def test_pictures_are_known_by_their_content(tmp_path):
     coloured.putpalette([9, 2, 3])
     assert key(Item("x", image=plain)) == key(Item("x", image=plain.copy()))
     assert key(Item("x", image=plain)) != key(Item("x", image=coloured))
-    assert compute_key(Item("x", "ab", lang="c"), ("text",)) != compute_key(
-        Item("x", "a", lang="bc"), ("text",)
-    )
+    assert compute_key(Item("x", "ab", lang="c"), ("text",)) != compute_key(Item("x", "a", lang="bc"), ("text",))
 
 
 def test_a_picture_that_is_not_there_is_the_encoders_error(tiny_clip, tmp_path):

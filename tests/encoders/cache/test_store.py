@@ -42,9 +42,7 @@ def test_a_damaged_vector_is_encoded_anew_and_kept_again(warnings):
         db.execute("UPDATE vectors SET vector = substr(vector, 1, 252) WHERE row = 8")
         db.execute("UPDATE vectors SET vector = 'text' WHERE row = 9")
         # A sound vector under another one's key.
-        db.execute(
-            "UPDATE vectors SET (sum, vector) = (SELECT sum, vector FROM vectors WHERE row = 1) WHERE row = 10"
-        )
+        db.execute("UPDATE vectors SET (sum, vector) = (SELECT sum, vector FROM vectors WHERE row = 1) WHERE row = 10")
         db.execute("DELETE FROM vectors WHERE row = 11")
     db.close()
     encoder = Counting()
