@@ -88,7 +88,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
     import torch
     from crosslens.checkpoints.devices import resolve_device
     from crosslens.checkpoints.offline import packages as offline
-    from crosslens.encoders.base import Encoder, matrix
+    from crosslens.encoders.base import Encoder, encode_matrix
     from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
     from sentence_transformers import SentenceTransformer
@@ -102,12 +102,12 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
     theirs = SentenceTransformer(str(offline.make_checkpoint("e5-small")), device=str(where))
 
     def encoding(encoder: Encoder) -> Callable[[], np.ndarray]:
-        return lambda: matrix(encoder, items, "document")
+        return lambda: encode_matrix(encoder, items, "document")
 
     systems = {name: encoding(encoder) for name, encoder in ours.items()}
     systems["sentence-transformers"] = lambda: theirs.encode_document(corpus, show_progress_bar=False)
     for encoder in ours.values():
-        matrix(encoder, items[:64], "document")
+        encode_matrix(encoder, items[:64], "document")
     theirs.encode_document(corpus[:64])
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     cpu: dict[str, list[float]] = {name: [] for name in systems}
@@ -166,7 +166,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
 
 def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any], list[str]]:
     """nDCG@20 of float32 and of int8, and their vectors' cosines."""
-    from crosslens.encoders.base import matrix
+    from crosslens.encoders.base import encode_matrix
     from crosslens.encoders.registry import load_encoder
     from crosslens.evaluation.measures import measure_rankings, parse_measure
     from crosslens.multilingual.collections.registry import load_collection
@@ -187,7 +187,10 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
     values: dict[str, np.ndarray] = {}
     for dtype in ("float32", "int8"):
         encoder = load_encoder(f"offline:e5-small?dtype={dtype}", device="cpu")
-        asked, found = vectors[dtype] = matrix(encoder, queries, "query"), matrix(encoder, corpus, "document")
+        asked, found = vectors[dtype] = (
+            encode_matrix(encoder, queries, "query"),
+            encode_matrix(encoder, corpus, "document"),
+        )
         hits = {}
         for query, scores in zip(queries, asked @ found.T, strict=True):
             best = np.argsort(-scores, kind="stable")[:DEPTH]
@@ -221,7 +224,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
 def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[str]]:
     """The share of wall time outside the model's forward for each budget: tokenising, batching, pooling, copying."""
     import torch
-    from crosslens.encoders.base import matrix
+    from crosslens.encoders.base import encode_matrix
     from crosslens.encoders.batching import plan_batches
     from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
@@ -245,7 +248,7 @@ def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list
 
     hooks = [encoder.model.register_forward_pre_hook(before), encoder.model.register_forward_hook(after)]
     usual = encoder.budget
-    matrix(encoder, items[:64], "document")
+    encode_matrix(encoder, items[:64], "document")
     lengths = [len(ids) for ids in encoder.token_ids([item.text or "" for item in items])]
     report, missed = {}, []
     try:
@@ -254,7 +257,7 @@ def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list
             shares = []
             for _ in range(rounds):
                 inside = 0.0
-                spent, _, _ = timed(lambda: matrix(encoder, items, "document"))
+                spent, _, _ = timed(lambda: encode_matrix(encoder, items, "document"))
                 shares.append(1 - inside / spent)
             share = statistics.median(shares)
             size = count / len(list(plan_batches(lengths, budget)))

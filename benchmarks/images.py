@@ -139,7 +139,7 @@ def main() -> int:
 
     import torch
     from crosslens.checkpoints.devices import resolve_device, resolve_dtype
-    from crosslens.encoders.base import matrix
+    from crosslens.encoders.base import encode_matrix
     from crosslens.encoders.registry import load_encoder
     from crosslens.items import Item
 
@@ -153,7 +153,7 @@ def main() -> int:
         ours = {dtype: load_encoder(f"{name}?dtype={dtype}", device=str(device)) for dtype in {auto, "float32"}}
 
         def of(dtype: str) -> Callable[[list[Path]], np.ndarray]:
-            return lambda paths: matrix(ours[dtype], (Item(path.name, image=path) for path in paths), "document")
+            return lambda paths: encode_matrix(ours[dtype], (Item(path.name, image=path) for path in paths), "document")
 
         systems = {f"crosslens {auto}": of(auto), "loop float32": loop(options.model, file, "fp32", str(device))}
         if auto != "float32":

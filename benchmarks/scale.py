@@ -65,7 +65,7 @@ def indexed(collection: Path, index: Path, encoder: str) -> dict[str, float]:
 def searched(index: Path, topics: Path) -> dict[str, Any]:
     """Seconds to encode 1,000 queries, to search them exactly, and to evaluate a run of 1,000 x 1,000."""
     from crosslens import evaluate, open_index
-    from crosslens.encoders.base import matrix
+    from crosslens.encoders.base import encode_matrix
     from crosslens.encoders.registry import load_encoder
     from crosslens.indexes.encoding import Precomputed
 
@@ -74,7 +74,7 @@ def searched(index: Path, topics: Path) -> dict[str, Any]:
     (spec,) = opened.specs
     encoder = load_encoder(spec.name)
     started = time.perf_counter()
-    vectors = matrix(encoder, queries, "query")
+    vectors = encode_matrix(encoder, queries, "query")
     encoded = time.perf_counter() - started
     opened = open_index(index, encoders=Precomputed(spec, queries, vectors))
     opened.search(queries[:8], 10, exact=True)  # the first search opens files

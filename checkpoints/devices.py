@@ -113,7 +113,7 @@ def name_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def token_budget(device: torch.device) -> int:
+def choose_token_budget(device: torch.device) -> int:
     """Padded tokens a batch: on a CPU what stays in its caches, on a GPU what fills it.
 
     On a CPU 512 a thread: what one layer holds of them stays in a core's own cache. With e5-small on an EPYC one thread

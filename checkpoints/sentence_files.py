@@ -77,7 +77,7 @@ def load_dense(source: Source, folder: str) -> DenseLayer:
     path = source.find(f"{folder}/model.safetensors")
     if path is None:
         raise InputError(f"{source}: {folder} has no model.safetensors (pickled weights are not read)")
-    name = last_name(config.get("activation_function", "torch.nn.modules.linear.Identity"))
+    name = strip_modules(config.get("activation_function", "torch.nn.modules.linear.Identity"))
     if not hasattr(torch.nn, name):
         raise InputError(f"{source}: unknown activation {name} in {folder}")
     return DenseLayer(load_file(path), getattr(torch.nn, name)(), bool(config.get("use_residual")))
@@ -92,7 +92,7 @@ def load_dense_stack(source: Source, folders: Sequence[str], width: int) -> tupl
 def read_modules(source: Source) -> Iterator[tuple[str, str]]:
     """The kind and the folder of each of the modules in `modules.json`; none where there is no such file."""
     for module in source.read_json("modules.json") or ():
-        yield last_name(module["type"]), str(module.get("path", ""))
+        yield strip_modules(module["type"]), str(module.get("path", ""))
 
 
 def read_prompts(source: Source) -> dict[str, str]:
@@ -125,7 +125,7 @@ def read_sentence_settings(source: Source) -> SentenceSettings:
     )
 
 
-def last_name(dotted: object) -> str:
+def strip_modules(dotted: object) -> str:
     """`Identity` of `torch.nn.modules.linear.Identity`."""
     return str(dotted).rpartition(".")[2]
 

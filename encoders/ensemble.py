@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..items import Dense, Item, Role, windows
 from ..media.modalities import MEDIA
-from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, matrix, unit
+from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, encode_matrix, unit
 from .batching import WINDOW
 from .registry import load_encoder
 
@@ -95,7 +95,7 @@ class Ensemble:
                 check_modalities(item, self.spec)
             shared = [_keep(item, self.spec.modalities) for item in group]
             blocks = [
-                np.sqrt(weight) * unit(matrix(member, shared, role))
+                np.sqrt(weight) * unit(encode_matrix(member, shared, role))
                 for member, weight in zip(self.members, self.weights, strict=True)
             ]
             yield Dense([item.id for item in group], np.concatenate(blocks, axis=1, dtype=np.float32))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoints.devices import Precision, name_dtype, resolve_dtype, token_budget
+from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_dtype
 from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
 from ..checkpoints.options import Limits, Loading, limit_to
 from ..checkpoints.tokenizers import locate_tokens
@@ -129,7 +129,7 @@ class LateEncoder:
             prepare=prepare,
             cost=lambda filled: len(filled[0]),
             forward=lambda batch: self._forward(batch, role),
-            budget=token_budget(self.device),
+            budget=choose_token_budget(self.device),
             window=WINDOW,
         )
 

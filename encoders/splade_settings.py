@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from safetensors.numpy import load_file
 
-from ..checkpoints.sentence_files import last_name, read_modules, read_prompts
+from ..checkpoints.sentence_files import read_modules, read_prompts, strip_modules
 from ..checkpoints.source import Source
 from ..errors import InputError
 
@@ -105,7 +105,7 @@ def _read_routes(source: Source) -> list[list[tuple[str, str]]]:
     if router is None:
         raise InputError(f"{source} has a Router in modules.json and no router_config.json")
     routes = [
-        [(last_name(router["types"][path]), str(path)) for path in router["structure"].get(name, ())]
+        [(strip_modules(router["types"][path]), str(path)) for path in router["structure"].get(name, ())]
         for name in ("document", "query")
     ]
     if not routes[0]:

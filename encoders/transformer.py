@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ..checkpoints.devices import TextPrecision, name_dtype, resolve_dtype, token_budget
+from ..checkpoints.devices import TextPrecision, choose_token_budget, name_dtype, resolve_dtype
 from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
@@ -43,7 +43,7 @@ class TransformerEncoder:
     def __post_init__(self) -> None:
         self.model = self.opened.model
         self.tokenizer = self.opened.tokenizer
-        self.budget = token_budget(self.device)
+        self.budget = choose_token_budget(self.device)
         if self.dense is not None:
             self.dense = self.dense.to(self.device).eval()
 

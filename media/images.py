@@ -62,7 +62,7 @@ def open_image(
                 raise InputError(f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG")
             _check_size(source.size, name)
             return _convert_to_rgb(source, max_pixels)
-        content = io.BytesIO(image_bytes(source, max_bytes=max_bytes, name=name))
+        content = io.BytesIO(read_image_bytes(source, max_bytes=max_bytes, name=name))
         with Image.open(content, formats=FORMATS) as image:
             _check_size(image.size, name)
             # JPEG decodes at 1/2, 1/4 or 1/8 in a fraction of the time; never below twice the size wanted.
@@ -100,7 +100,7 @@ def encode_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
+def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
     """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
 
     Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too
@@ -128,9 +128,9 @@ def image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTE
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 
 
-def image_file(source: Path | bytes | Image.Image, *, name: str = "") -> tuple[bytes, str]:
-    """A picture as `image_bytes`, and the ending of a file for them; also `InputError` if its format is not known."""
-    content = image_bytes(source, name=name)
+def read_image_file(source: Path | bytes | Image.Image, *, name: str = "") -> tuple[bytes, str]:
+    """A picture as `read_image_bytes`, and the ending of a file for them; also `InputError` if its format is not known."""
+    content = read_image_bytes(source, name=name)
     try:
         # Reads the header only.
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:

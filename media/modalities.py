@@ -108,9 +108,9 @@ def _digest_image(image: PIL.Image.Image) -> bytes:
 
 
 def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:
-    from .images import image_file
+    from .images import read_image_file
 
-    return image_file(source, name=label)
+    return read_image_file(source, name=label)
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".qoi")

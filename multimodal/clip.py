@@ -24,7 +24,7 @@ import PIL.Image
 import torch
 from safetensors import SafetensorError
 
-from ..checkpoints.devices import Precision, name_dtype, resolve_device, resolve_dtype, token_budget
+from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_device, resolve_dtype
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, check_at_least, unknown_name
@@ -75,7 +75,7 @@ class ClipEncoder(TwoTower):
         self.model = self.model.eval().requires_grad_(False)
         self.transform = self.pixels.one
         self.held, self.shortest = self.pixels.held, self.pixels.shortest
-        self.text_budget = Budget(token_budget(self.device))
+        self.text_budget = Budget(choose_token_budget(self.device))
         self.image_batch = max(1, IMAGE_BUDGET[self.device.type] // (self.pixels.side or 224) ** 2)
         self.dtype: torch.dtype = getattr(torch, self.spec.dtype)
         # A Hugging Face tower masks its padding, so that the padding may be left off: short texts get much faster.

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from ..checkpoints.devices import Precision, resolve_device
 from ..checkpoints.offline.packages import locate_cache, make_checkpoint
 from ..checkpoints.options import limit_to
-from ..encoders.base import Encoder, EncoderSpec, Tokenizes, matrix, unit
+from ..encoders.base import Encoder, EncoderSpec, Tokenizes, encode_matrix, unit
 from ..encoders.registry import load_encoder
 from ..errors import InputError, check_at_least
 from ..files import place_atomically
@@ -149,7 +149,7 @@ class ConSE(TwoTower):
         return np.einsum("nk,nkd->nd", weights, self.names[best])
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
-        return unit(matrix(self.text, _make_items(texts), "query")) - self.centre
+        return unit(encode_matrix(self.text, _make_items(texts), "query")) - self.centre
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The text encoder's tokens (`encoders.base.Tokenizes`)."""
@@ -206,7 +206,7 @@ def embed_classes(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     except (OSError, SafetensorError, KeyError):
         pass  # not there yet, or cut short by a full disk: it is made now
     worded = _make_items([PROMPT.format(name) for name in list_classes()])
-    vectors = unit(matrix(text(), worded, "query"))
+    vectors = unit(encode_matrix(text(), worded, "query"))
     try:
         with place_atomically(path) as partial:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import torch
 from crosslens.checkpoints import int8, int8_text
 from crosslens.checkpoints.devices import resolve_dtype
 from crosslens.checkpoints.int8_text import LastStates, RowEmbedding, RowLinear
-from crosslens.encoders.base import NotFinite, matrix
+from crosslens.encoders.base import NotFinite, encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -115,7 +115,7 @@ def test_near_to_float32_and_in_its_space(checkpoint, cache, pooling):
     ours.spec.require(exact.spec)
     assert ours.spec.dtype == "int8"
     for role in ("query", "document"):
-        cosines = (matrix(ours, ITEMS, role) * matrix(exact, ITEMS, role)).sum(axis=1)
+        cosines = (encode_matrix(ours, ITEMS, role) * encode_matrix(exact, ITEMS, role)).sum(axis=1)
         assert 0.998 < cosines.min() < 1
 
 
@@ -129,18 +129,18 @@ def test_every_layer_and_embedding_is_in_eight_bits(checkpoint, cache):
 
 
 def test_exported_once_and_read_from_there(checkpoint, cache):
-    first = matrix(load(checkpoint), ITEMS, "document")
+    first = encode_matrix(load(checkpoint), ITEMS, "document")
     [export] = cache.iterdir()  # and nothing half-written beside it
     assert export.suffix == ".safetensors"
     assert export.stat().st_mode & 0o044
     written = export.stat().st_mtime_ns
-    np.testing.assert_array_equal(matrix(load(checkpoint), ITEMS, "document"), first)
+    np.testing.assert_array_equal(encode_matrix(load(checkpoint), ITEMS, "document"), first)
     assert export.stat().st_mtime_ns == written
     # The file is what is read: a weight changed in it changes the vectors.
     held = load_file(export)
     held["encoder.layer.1.output.LayerNorm.weight"][:16] *= 2
     save_file(held, export)
-    assert (matrix(load(checkpoint), ITEMS, "document") * first).sum(axis=1).max() < 0.9999
+    assert (encode_matrix(load(checkpoint), ITEMS, "document") * first).sum(axis=1).max() < 0.9999
 
 
 def test_other_weights_or_another_configuration_are_another_export(checkpoint, cache, tmp_path):
@@ -149,9 +149,9 @@ def test_other_weights_or_another_configuration_are_another_export(checkpoint, c
     assert len(list(cache.iterdir())) == 1  # the same weights elsewhere
     config = (copy / "config.json").read_text()
     (copy / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
-    relu = matrix(load(copy), ITEMS, "document")
+    relu = encode_matrix(load(copy), ITEMS, "document")
     assert len(list(cache.iterdir())) == 2
-    exact = matrix(load(copy, "dtype=float32"), ITEMS, "document")
+    exact = encode_matrix(load(copy, "dtype=float32"), ITEMS, "document")
     assert (relu * exact).sum(axis=1).min() > 0.998
     weights = load_file(copy / "model.safetensors")
     save_file({key: value * 0.9 for key, value in weights.items()}, copy / "model.safetensors", {"format": "pt"})
@@ -160,13 +160,13 @@ def test_other_weights_or_another_configuration_are_another_export(checkpoint, c
 
 
 def test_a_damaged_export_is_made_again_and_said(checkpoint, cache, caplog):
-    first = matrix(load(checkpoint), ITEMS, "document")
+    first = encode_matrix(load(checkpoint), ITEMS, "document")
     [export] = cache.iterdir()
     for damage in (lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[100:]):
         export.write_bytes(damage(export.read_bytes()))
         with caplog.at_level(logging.WARNING, "crosslens"):
             caplog.clear()
-            np.testing.assert_array_equal(matrix(load(checkpoint), ITEMS, "document"), first)
+            np.testing.assert_array_equal(encode_matrix(load(checkpoint), ITEMS, "document"), first)
         assert "is damaged" in caplog.text
 
 
@@ -192,7 +192,7 @@ def test_nan_in_the_weights_is_named(checkpoint, cache, tmp_path):
     weights["encoder.layer.0.intermediate.dense.bias"][3] = float("nan")
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(NotFinite, match="in int8 gave vectors that are not finite for 0, 1"):
-        matrix(load(copy), ITEMS, "document")
+        encode_matrix(load(copy), ITEMS, "document")
 
 
 def test_a_cache_that_cannot_be_written(checkpoint, cache, tmp_path):
@@ -224,11 +224,11 @@ def test_an_unknown_precision_lists_the_known(checkpoint):
 
 CODE = """
 import sys
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
 encoder = load_encoder(f"hf:{sys.argv[1]}?dtype=int8", device="cpu")
-print(matrix(encoder, [Item("a", "The cat")], "query").tobytes().hex())
+print(encode_matrix(encoder, [Item("a", "The cat")], "query").tobytes().hex())
 """
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, matrix
+from crosslens.encoders.base import EncoderSpec, encode_matrix
 from crosslens.encoders.ensemble import Ensemble
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
@@ -35,7 +35,7 @@ ASKED = [Item(f"q{n}", f"query {n}") for n in range(7)]
 
 
 def cosine(encoder: Toy) -> np.ndarray:
-    asked, stored = matrix(encoder, ASKED, "query"), matrix(encoder, TEXTS, "document")
+    asked, stored = encode_matrix(encoder, ASKED, "query"), encode_matrix(encoder, TEXTS, "document")
     lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(stored, axis=1)
     return asked @ stored.T / lengths
 
@@ -44,13 +44,13 @@ def cosine(encoder: Toy) -> np.ndarray:
 def test_the_ranking_is_that_of_the_weighted_sum_of_cosines(weights):
     members = [Toy("a", 5), Toy("b", 16), Toy("c", 3)]
     ensemble = Ensemble(members, weights)
-    scores = matrix(ensemble, ASKED, "query") @ matrix(ensemble, TEXTS, "document").T
+    scores = encode_matrix(ensemble, ASKED, "query") @ encode_matrix(ensemble, TEXTS, "document").T
     given = np.array(weights or (1, 1, 1)) / sum(weights or (1, 1, 1))
     expected = sum(weight * cosine(member) for weight, member in zip(given, members, strict=True))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert (np.argsort(-scores) == np.argsort(-expected)).all()
-    assert matrix(ensemble, TEXTS, "document").dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(matrix(ensemble, TEXTS, "document"), axis=1), 1, atol=1e-5)
+    assert encode_matrix(ensemble, TEXTS, "document").dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(encode_matrix(ensemble, TEXTS, "document"), axis=1), 1, atol=1e-5)
 
 
 def test_the_spec_tells_all_that_decides_a_vector():
@@ -75,14 +75,14 @@ def test_items_are_read_in_the_modalities_that_all_read():
     sees, reads, both = Toy("sees", 4, ("image",)), Toy("reads", 4), Toy("both", 4, ("text", "image"))
     picture = Image.new("RGB", (3, 3))
     mixed = [Item("b", "words", picture), Item("t", "words")]
-    texts = matrix(Ensemble([reads, both]), mixed, "document")
+    texts = encode_matrix(Ensemble([reads, both]), mixed, "document")
     np.testing.assert_array_equal(texts[0], texts[1])
     assert all(item.image is None for item in [*reads.seen, *both.seen])
     both.seen.clear()
-    matrix(Ensemble([sees, both]), mixed[:1], "document")
+    encode_matrix(Ensemble([sees, both]), mixed[:1], "document")
     assert all(item.text is None for item in [*sees.seen, *both.seen])
     with pytest.raises(InputError, match="'t' holds text, but ensemble:sees.both encodes image"):
-        matrix(Ensemble([sees, both]), mixed, "document")
+        encode_matrix(Ensemble([sees, both]), mixed, "document")
     with pytest.raises(InputError, match="no modality in common: sees reads image; reads reads text"):
         Ensemble([sees, reads])
 
@@ -116,7 +116,7 @@ def test_the_spec_of_the_command_line(tiny_encoder, tiny_clip, monkeypatch):
     again = load_encoder(encoder.spec.name)
     assert again.spec == encoder.spec
     assert again.spec.name == encoder.spec.name
-    np.testing.assert_array_equal(matrix(again, TEXTS, "query"), matrix(encoder, TEXTS, "query"))
+    np.testing.assert_array_equal(encode_matrix(again, TEXTS, "query"), encode_matrix(encoder, TEXTS, "query"))
     # Within an ensemble too: its own + and % are encoded once more.
     inner = f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean"
     nested = load_encoder(f"ensemble:{inner.replace('%', '%25').replace('+', '%2B')}+clip:{tiny_clip}")

@@ -13,7 +13,7 @@ import torch
 import transformers
 from crosslens.checkpoints.int8 import Int8Linear
 from crosslens.encoders import registry
-from crosslens.encoders.base import Tokenizes, matrix
+from crosslens.encoders.base import Tokenizes, encode_matrix
 from crosslens.encoders.instructions import find_retriever, instruct_prompt
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -56,7 +56,7 @@ def test_repllama_reads_one_beginning_its_prompts_and_one_end(llm_folder):
     assert encoder.spec.pooling == "last"
     seen = []
     encoder.model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
-    matrix(encoder, [Item("a", "cats")], "document")
+    encode_matrix(encoder, [Item("a", "cats")], "document")
     assert encoder.tokenizer.decode(seen[0][0]) == "<s>passage: cats</s>"
 
 
@@ -151,7 +151,9 @@ def test_a_vocabulary_beyond_the_embeddings_is_an_error_unless_it_only_pads(tiny
     copied = Path(shutil.copytree(tiny_llm, tmp_path / "padded"))
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(copied)
-    np.testing.assert_array_equal(matrix(load(copied), ITEMS, "document"), matrix(load(tiny_llm), ITEMS, "document"))
+    np.testing.assert_array_equal(
+        encode_matrix(load(copied), ITEMS, "document"), encode_matrix(load(tiny_llm), ITEMS, "document")
+    )
     tokenizer.add_tokens(["more"])
     tokenizer.save_pretrained(copied)
     with pytest.raises(InputError, match=r"its tokenizer has a token \d+, its model embeddings for only \d+"):
@@ -161,9 +163,9 @@ def test_a_vocabulary_beyond_the_embeddings_is_an_error_unless_it_only_pads(tiny
 def test_without_truncation_a_long_text_is_an_error_by_name(tiny_llm):
     encoder = load(tiny_llm, "truncate=false&max_tokens=32")
     with pytest.raises(InputError, match=r"item '3' has \d{3} tokens, and llm:.* reads 32"):
-        matrix(encoder, ITEMS, "document")
+        encode_matrix(encoder, ITEMS, "document")
     np.testing.assert_array_equal(
-        matrix(encoder, ITEMS[:2], "query"), matrix(load(tiny_llm, "max_tokens=32"), ITEMS[:2], "query")
+        encode_matrix(encoder, ITEMS[:2], "query"), encode_matrix(load(tiny_llm, "max_tokens=32"), ITEMS[:2], "query")
     )
 
 
@@ -193,8 +195,8 @@ def test_a_task_goes_into_the_prompt(prompt, style, expected):
 def test_instructions_are_for_queries_and_need_a_place(tiny_llm, llm_folder):
     plain, instructed = load(tiny_llm), load(tiny_llm, "instruct=Find+news")
     assert instructed.spec.query_prompt == "Instruct: Find news\nQuery: "
-    np.testing.assert_array_equal(matrix(plain, ITEMS, "document"), matrix(instructed, ITEMS, "document"))
-    assert np.abs(matrix(plain, ITEMS, "query") - matrix(instructed, ITEMS, "query")).max() > 0.1
+    np.testing.assert_array_equal(encode_matrix(plain, ITEMS, "document"), encode_matrix(instructed, ITEMS, "document"))
+    assert np.abs(encode_matrix(plain, ITEMS, "query") - encode_matrix(instructed, ITEMS, "query")).max() > 0.1
     with pytest.raises(InputError, match=r"reads its queries after 'query: ', which holds no task"):
         load(llm_folder("repllama-tiny"), "instruct=Find+news")
     with pytest.raises(InputError, match="query_prompt is the whole prompt"):
@@ -215,7 +217,7 @@ def test_pooling_is_what_it_says_one_text_at_a_time(llm_folder, kind, pooling, p
     for text in TEXTS:
         found = states(encoder.model, encoder.token_ids([text])[0])
         expected.append({"mean": found.mean(0), "cls": found[0], "last": found[-1]}[pooling].numpy())
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "document"), expected, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "document"), expected, rtol=2e-3, atol=1e-4)
     assert encoder.spec.extra["attention"] == "causal"
 
 
@@ -230,7 +232,7 @@ def test_positions_are_counted_from_the_text_where_a_model_learned_them(tiny_llm
     encoder = load(where, f"padding={padding}")
     expected = torch.stack([states(encoder.model, ids)[-1] for ids in encoder.token_ids(TEXTS)])
     expected = torch.nn.functional.normalize(expected, dim=-1).numpy()
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "document"), expected, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "document"), expected, atol=1e-4)
 
 
 def test_attention_in_both_directions_is_that_of_a_full_mask(tiny_llm):
@@ -243,10 +245,10 @@ def test_attention_in_both_directions_is_that_of_a_full_mask(tiny_llm):
         with torch.inference_mode():
             expected.append(plain(torch.tensor([ids]), attention_mask=everything).last_hidden_state[0].mean(0))
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1).numpy()
-    np.testing.assert_allclose(matrix(both, ITEMS, "document"), expected, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(both, ITEMS, "document"), expected, atol=1e-4)
     causal = load(tiny_llm, "pooling=mean")
     assert causal.spec.fingerprint != both.spec.fingerprint
-    assert (matrix(causal, ITEMS, "document") * expected).sum(1).min() < 0.99
+    assert (encode_matrix(causal, ITEMS, "document") * expected).sum(1).min() < 0.99
 
 
 def test_attention_is_the_configurations_where_it_says(tiny_llm, tiny_bidirectional_llm, tmp_path):
@@ -257,7 +259,7 @@ def test_attention_is_the_configurations_where_it_says(tiny_llm, tiny_bidirectio
     config = json.loads((stated / "config.json").read_text())
     (stated / "config.json").write_text(json.dumps({**config, "is_causal": False}))
     asked = load(tiny_llm, "attention=bidirectional")
-    np.testing.assert_array_equal(matrix(load(stated), ITEMS, "query"), matrix(asked, ITEMS, "query"))
+    np.testing.assert_array_equal(encode_matrix(load(stated), ITEMS, "query"), encode_matrix(asked, ITEMS, "query"))
     assert load(stated, "attention=causal").spec.extra["attention"] == "causal"
 
 
@@ -289,7 +291,7 @@ def test_an_architecture_without_such_attention_says_so(tiny_llm, tmp_path):
 
 
 def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_llm):
-    whole, part = (matrix(load(tiny_llm, o), ITEMS, "document") for o in ("", "dim=8"))
+    whole, part = (encode_matrix(load(tiny_llm, o), ITEMS, "document") for o in ("", "dim=8"))
     expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
     np.testing.assert_allclose(part, expected, atol=1e-6)
     for dim in (0, 33):
@@ -305,7 +307,7 @@ def test_lower_precision_is_the_same_space(tiny_llm, dtype, least):
     low.spec.require(high.spec)
     assert high.spec.dtype == "float32"
     assert low.spec.dtype in ((dtype,) if dtype != "auto" else ("float32", "bfloat16"))
-    cosines = (matrix(low, ITEMS, "document") * matrix(high, ITEMS, "document")).sum(axis=1)
+    cosines = (encode_matrix(low, ITEMS, "document") * encode_matrix(high, ITEMS, "document")).sum(axis=1)
     assert cosines.min() > least
 
 
@@ -372,15 +374,15 @@ def test_an_adapter_is_merged_into_its_base(tiny_llm, tmp_path, headed):
     trunk = tuned.base_model.model.model if headed else tuned
     expected = torch.stack([states(trunk, ids)[-1] for ids in encoder.token_ids(TEXTS)])
     expected = torch.nn.functional.normalize(expected, dim=-1).numpy()
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "document"), expected, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "document"), expected, atol=1e-4)
     plain = load(tiny_llm)
-    assert (matrix(plain, ITEMS, "document") * expected).sum(1).max() < 0.99
+    assert (encode_matrix(plain, ITEMS, "document") * expected).sum(1).max() < 0.99
     assert encoder.spec.extra["adapter"]
     assert plain.spec.revision == encoder.spec.revision
     assert "adapter" in plain.spec.difference(encoder.spec)
     itself = load(where)  # as castorini/repllama-v1-7b-lora-passage is
     itself.spec.require(encoder.spec)
-    np.testing.assert_array_equal(matrix(itself, ITEMS, "document"), matrix(encoder, ITEMS, "document"))
+    np.testing.assert_array_equal(encode_matrix(itself, ITEMS, "document"), encode_matrix(encoder, ITEMS, "document"))
 
 
 def test_an_adapter_of_another_base_is_refused(tiny_llm, tmp_path, llm_folder):
@@ -408,7 +410,7 @@ def test_an_adapter_beside_is_found_again_from_elsewhere(tiny_llm, tmp_path, mon
 def test_a_pickled_adapter_is_refused_with_a_command_that_converts_it(tiny_llm, tmp_path, monkeypatch):
     """As castorini's RepLLaMA was published."""
     where = adapter(tiny_llm, tmp_path / "adapter", True)
-    expected = matrix(load(where), ITEMS, "document")
+    expected = encode_matrix(load(where), ITEMS, "document")
     torch.save(load_file(where / "adapter_model.safetensors"), where / "adapter_model.bin")
     (where / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"pickled weights only \(adapter_model.bin\)") as refused:
@@ -417,7 +419,7 @@ def test_a_pickled_adapter_is_refused_with_a_command_that_converts_it(tiny_llm, 
     assert command[:2] == ["python", "-c"]
     monkeypatch.chdir(tmp_path)
     exec(command[2], {})
-    np.testing.assert_array_equal(matrix(load(tmp_path / "converted"), ITEMS, "document"), expected)
+    np.testing.assert_array_equal(encode_matrix(load(tmp_path / "converted"), ITEMS, "document"), expected)
     (tmp_path / "converted/adapter_model.safetensors").unlink()
     (tmp_path / "converted/adapter_model.bin").unlink()
     with pytest.raises(InputError, match=r"the adapter .* has no weights \(adapter_model.safetensors\)"):
@@ -446,7 +448,7 @@ def test_pickled_weights_are_refused_with_a_command_that_converts_them(tiny_llm,
     monkeypatch.chdir(tmp_path)
     exec(command[2], {})
     np.testing.assert_array_equal(
-        matrix(load(tmp_path / "converted"), ITEMS, "document"), matrix(load(tiny_llm), ITEMS, "document")
+        encode_matrix(load(tmp_path / "converted"), ITEMS, "document"), encode_matrix(load(tiny_llm), ITEMS, "document")
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, matrix
+from crosslens.encoders.base import EncoderSpec, encode_matrix
 from crosslens.encoders.cache.encoder import CachedEncoder
 from crosslens.encoders.cache.keys import compute_key
 from crosslens.encoders.ensemble import Ensemble
@@ -57,7 +57,7 @@ def test_what_an_encoder_reads_decides_the_key(tmp_path: Path) -> None:
 def test_a_tone_is_encoded_once() -> None:
     items = [Item("a", media={"tone": 440.0}), Item("b", media={"tone": 880.0}), Item("c", media={"tone": 440.0})]
     encoder = Hearing()
-    found = matrix(CachedEncoder(encoder), items, "document")
+    found = encode_matrix(CachedEncoder(encoder), items, "document")
     assert found[:, 0].tolist() == [440, 880, 440]
     assert [item.id for item in encoder.given] == ["a", "b"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.pooling import collate, finish, pool, tokenize
 from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
@@ -97,7 +97,7 @@ def test_gradients_flow_through_what_encoding_computes(name: str, request: pytes
         for row, expected in zip(vectors, batch.vectors, strict=True):
             np.testing.assert_allclose(row[: len(expected)].detach().numpy(), expected, atol=1e-5)
     else:
-        np.testing.assert_allclose(vectors.detach().numpy(), matrix(encoder, items, "document"), atol=1e-5)
+        np.testing.assert_allclose(vectors.detach().numpy(), encode_matrix(encoder, items, "document"), atol=1e-5)
     vectors[..., 0].sum().backward()
     words = encoder.model.get_input_embeddings().weight
     assert words.grad.abs().sum() > 0
@@ -121,7 +121,7 @@ def test_gradients_flow_through_pictures(tiny_vlm: Path) -> None:
     for parameter in encoder.model.parameters():
         parameter.requires_grad_(True)
     vectors = encoder.embed(encoder.inputs(prepared))
-    expected = matrix(encoder, [Item("t", text) for text in TEXTS], "document")
+    expected = encode_matrix(encoder, [Item("t", text) for text in TEXTS], "document")
     np.testing.assert_allclose(vectors.detach().numpy(), expected, atol=1e-5)
     vectors[:, 0].sum().backward()
     assert encoder.model.get_input_embeddings().weight.grad.abs().sum() > 0

@@ -14,7 +14,7 @@ import pytest
 import torch
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.encoders import promptreps
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.encoders.words import is_spaced, list_stopwords, read_prompt_texts, split_words, tokenize_answers
 from crosslens.errors import InputError
@@ -83,7 +83,7 @@ def test_both_representations_are_those_of_the_formula(
     where = request.getfixturevalue(kind)
     states, expected = by_hand(where, role, bos)
     spec = f"promptreps:{where}?dtype=float32"
-    np.testing.assert_allclose(matrix(load_encoder(spec), ITEMS, role), states, atol=2e-5)
+    np.testing.assert_allclose(encode_matrix(load_encoder(spec), ITEMS, role), states, atol=2e-5)
     found = weights(load_encoder(f"{spec}&rep=sparse"), ITEMS, role)
     held = (expected > 0).any(axis=1)
     assert held.sum() >= 3  # a text none of whose words has a weight is another test's
@@ -144,7 +144,7 @@ def test_own_asks_in_the_language_of_the_item(tiny_llm: Path) -> None:
     chinese = load_encoder(f"promptreps:{tiny_llm}?prompt=zho")
     assert shown(chinese, Item("a", "chat", lang="fra")).startswith("<s>段落：“chat”\n")
     items = [Item("a", "chat", lang=lang) for lang in ("fra", "deu", None)]
-    assert len(np.unique(matrix(encoder, items, "query").round(4), axis=0)) == 3
+    assert len(np.unique(encode_matrix(encoder, items, "query").round(4), axis=0)) == 3
 
 
 @pytest.fixture

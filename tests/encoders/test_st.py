@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders import registry
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
@@ -75,7 +75,7 @@ def test_ours_equals_the_library(kind, checkpoint, llm_folder):
     assert (ours.spec.query_prompt, ours.spec.document_prompt) == tuple(PROMPTS.values())
     assert (theirs.spec.query_prompt, theirs.spec.document_prompt) == tuple(PROMPTS.values())
     for role in ("query", "document"):
-        found, expected = matrix(ours, ITEMS, role), matrix(theirs, ITEMS, role)
+        found, expected = encode_matrix(ours, ITEMS, role), encode_matrix(theirs, ITEMS, role)
         assert (found * expected).sum(1).min() > 0.9999
         # The texts differ, so that equal rows are a finding.
         assert np.median(expected @ expected.T) < 0.99
@@ -112,8 +112,8 @@ def test_it_is_the_library(checkpoint):
     publish(checkpoint, "mean", prompts=PROMPTS)
     model = SentenceTransformer(str(checkpoint), device="cpu")
     encoder = load(checkpoint, "batch_size=7")
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "query"), model.encode_query(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "document"), model.encode_document(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "query"), model.encode_query(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "document"), model.encode_document(TEXTS), atol=1e-5)
     assert encoder.spec.pooling == "Transformer+Pooling(mean)+Normalize"
     assert encoder.spec.special_tokens == "[CLS][SEP]"
     assert encoder.spec.max_tokens == 128
@@ -128,7 +128,7 @@ def test_prompts_are_chosen_by_name(checkpoint):
     assert (named.spec.query_prompt, named.spec.document_prompt) == ("R: ", "P: ")
     ours = load(checkpoint, "query_prompt=R:+", "hf")
     for role in ("query", "document"):
-        assert (matrix(named, ITEMS, role) * matrix(ours, ITEMS, role)).sum(1).min() > 0.9999
+        assert (encode_matrix(named, ITEMS, role) * encode_matrix(ours, ITEMS, role)).sum(1).min() > 0.9999
     with pytest.raises(InputError, match=r"unknown prompt of .* did you mean passage\?"):
         load(checkpoint, "document_prompt_name=pasage")
 
@@ -138,7 +138,7 @@ def test_dimensions_lengths_and_raw_vectors(checkpoint):
     raw = load(checkpoint, "dim=8&max_tokens=20")
     ours = load(checkpoint, "dim=8&max_tokens=20", "hf")
     assert raw.spec.dim == 8
-    np.testing.assert_allclose(matrix(raw, ITEMS, "document"), matrix(ours, ITEMS, "document"), atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(raw, ITEMS, "document"), encode_matrix(ours, ITEMS, "document"), atol=1e-5)
     assert raw.spec.fingerprint != load(checkpoint).spec.fingerprint
     for options, range_ in (("dim=25", "1..24"), ("max_tokens=129", "3..128")):
         with pytest.raises(InputError, match=f"must be in {range_}"):

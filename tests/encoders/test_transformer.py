@@ -13,7 +13,7 @@ from crosslens.checkpoints.devices import resolve_device, resolve_dtype
 from crosslens.checkpoints.sentence_files import read_sentence_settings
 from crosslens.checkpoints.source import Source, hash_weights
 from crosslens.encoders import registry
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
@@ -69,7 +69,7 @@ def test_pooling_is_what_it_says_one_text_at_a_time(tiny_encoder, pooling):
         with torch.inference_mode():
             states = encoder.model(torch.tensor([ids])).last_hidden_state[0]
         expected.append({"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling].numpy())
-    np.testing.assert_allclose(matrix(encoder, ITEMS, "document"), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, ITEMS, "document"), expected, rtol=1e-3, atol=1e-5)
     assert encoder.spec.metric == "dot"
 
 
@@ -86,8 +86,8 @@ def test_equal_to_sentence_transformers_on_the_same_files(checkpoint, pooling):
     )
     theirs = SentenceTransformer(str(checkpoint), device="cpu")
     ours = load(checkpoint)
-    np.testing.assert_allclose(matrix(ours, ITEMS, "query"), theirs.encode_query(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(matrix(ours, ITEMS, "document"), theirs.encode_document(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(ours, ITEMS, "query"), theirs.encode_query(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(ours, ITEMS, "document"), theirs.encode_document(TEXTS), atol=1e-5)
     assert (ours.spec.query_prompt, ours.spec.document_prompt, ours.spec.max_tokens) == ("Query: ", "Text: ", 40)
 
 
@@ -110,7 +110,7 @@ def test_a_dense_layer_after_pooling_as_in_labse(checkpoint):
     ours = load(checkpoint)
     assert ours.spec.dim == 24
     theirs = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS)
-    np.testing.assert_allclose(matrix(ours, ITEMS, "document"), theirs, atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(ours, ITEMS, "document"), theirs, atol=1e-5)
 
 
 def test_old_pooling_files_are_read_and_others_refused(checkpoint):
@@ -149,7 +149,7 @@ def test_prompt_and_special_tokens_are_what_the_model_sees(tiny_encoder):
 
 
 def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_encoder):
-    whole, part = (matrix(load(tiny_encoder, o), ITEMS, "document") for o in ("", "dim=8"))
+    whole, part = (encode_matrix(load(tiny_encoder, o), ITEMS, "document") for o in ("", "dim=8"))
     expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
     np.testing.assert_allclose(part, expected, atol=1e-6)
     for dim in (0, 33):
@@ -164,7 +164,7 @@ def test_lower_precision_is_the_same_space(tiny_encoder):
     high = load(tiny_encoder)
     low.spec.require(high.spec)
     assert (low.spec.dtype, high.spec.dtype) == ("bfloat16", "float32")
-    cosines = (matrix(low, ITEMS, "document") * matrix(high, ITEMS, "document")).sum(axis=1)
+    cosines = (encode_matrix(low, ITEMS, "document") * encode_matrix(high, ITEMS, "document")).sum(axis=1)
     assert 0.99 < cosines.min() < 1
 
 

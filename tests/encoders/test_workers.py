@@ -19,7 +19,7 @@ import torch
 from crosslens.checkpoints import cores, devices
 from crosslens.checkpoints.cores import share_cores
 from crosslens.encoders import registry
-from crosslens.encoders.base import Encoder, Tokenizes, matrix
+from crosslens.encoders.base import Encoder, Tokenizes, encode_matrix
 from crosslens.encoders.workers import WINDOW, Workers, load_for_index
 from crosslens.errors import CrosslensError, InputError
 from crosslens.indexes.registry import create_index, open_index
@@ -165,15 +165,17 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
         assert read <= len(ids) + WINDOW * len(TWO)
     assert ids == [item.id for item in items]
     vectors = np.concatenate(blocks)
-    np.testing.assert_allclose(vectors, matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5)
-    np.testing.assert_array_equal(vectors, matrix(two, items, "document"))  # whoever encodes what
-    np.testing.assert_allclose(matrix(two, items[:3], "query"), vectors[:3], atol=1e-5)
+    np.testing.assert_allclose(
+        vectors, encode_matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5
+    )
+    np.testing.assert_array_equal(vectors, encode_matrix(two, items, "document"))  # whoever encodes what
+    np.testing.assert_allclose(encode_matrix(two, items[:3], "query"), vectors[:3], atol=1e-5)
     assert list(two.encode([], "document")) == []
 
 
 @several_cores
 def test_each_process_keeps_to_its_cores(two: Workers) -> None:
-    matrix(two, collection(600), "document")
+    encode_matrix(two, collection(600), "document")
     held = [os.sched_getaffinity(process.pid or 0) for process in multiprocessing.active_children()]
     held = [each for each in held if each < set(cores.list_cores())]
     assert len(held) == 2
@@ -221,7 +223,7 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, monkeypatch: pyt
             list(workers.encode([Item("bad", "odd")], "document"))
         with pytest.raises(InputError, match="Faulty.* cannot tell where its tokens are"):
             workers.room()
-        assert matrix(workers, collection(40), "document").shape == (40, 2)
+        assert encode_matrix(workers, collection(40), "document").shape == (40, 2)
     with Workers("py:faulty:Faulty?swaps=true", TWO) as workers, pytest.raises(CrosslensError, match="another order"):
         list(workers.encode(collection(9), "document"))
 

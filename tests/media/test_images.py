@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crosslens.errors import InputError
-from crosslens.media.images import image_bytes, open_image, thumbnail
+from crosslens.media.images import open_image, read_image_bytes, thumbnail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
@@ -305,11 +305,11 @@ def test_thumbnail_is_a_small_jpeg(tmp_path: Path) -> None:
 def test_image_bytes(tmp_path: Path) -> None:
     data = sample("JPEG")
     (path := tmp_path / "a.jpg").write_bytes(data)
-    assert image_bytes(path) == image_bytes(data) == data
+    assert read_image_bytes(path) == read_image_bytes(data) == data
     for mode in ("RGB", "RGBA", "CMYK", "F"):
-        again = open_image(image_bytes(scene().convert(mode)), max_pixels=None)
+        again = open_image(read_image_bytes(scene().convert(mode)), max_pixels=None)
         assert again.size == (96, 64)
-    assert np.array_equal(np.asarray(open_image(image_bytes(scene()))), np.asarray(scene()))
+    assert np.array_equal(np.asarray(open_image(read_image_bytes(scene()))), np.asarray(scene()))
 
 
 @pytest.mark.parametrize(

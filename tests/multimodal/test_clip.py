@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -43,8 +43,8 @@ def test_vectors_are_open_clips(tiny_clip: Path) -> None:
         text = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
         pixels = model.encode_image(transform(image)[None], normalize=True).numpy()
     encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32")
-    np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), text, atol=1e-5)
-    np.testing.assert_allclose(matrix(encoder, [Item("p", image=image)], "document"), pixels, atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, items(TEXTS), "query"), text, atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, [Item("p", image=image)], "document"), pixels, atol=1e-5)
 
 
 def test_multilingual_tower_without_its_padding_is_open_clips(tiny_multilingual_clip: Path) -> None:
@@ -55,12 +55,12 @@ def test_multilingual_tower_without_its_padding_is_open_clips(tiny_multilingual_
     assert encoder.spec.special_tokens == "<s></s>"
     seen: list[int] = []
     encoder.model.text.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
-    short = matrix(encoder, items(TEXTS[:1]), "query")
+    short = encode_matrix(encoder, items(TEXTS[:1]), "query")
     assert seen == [int((ids[0] != encoder.padding).sum())]  # the padding is left off
     assert seen[0] < 12
     with torch.inference_mode():
         expected = encoder.model.encode_text(ids, normalize=True).numpy()
-    np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), expected, atol=1e-5)
+    np.testing.assert_allclose(encode_matrix(encoder, items(TEXTS), "query"), expected, atol=1e-5)
     np.testing.assert_allclose(short[0], expected[0], atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_text_and_image_are_fused_by_weight(tiny_clip: Path) -> None:
     image, text = picture(2), "a dog"
     for weight in (0.5, 0.8):
         encoder = load_encoder(f"clip:{tiny_clip}?dtype=float32&text_weight={weight}")
-        found = matrix(encoder, [Item("t", text), Item("i", image=image), Item("b", text, image)], "query")
+        found = encode_matrix(encoder, [Item("t", text), Item("i", image=image), Item("b", text, image)], "query")
         np.testing.assert_allclose(found[2], fuse_vectors(found[:1], found[1:2], weight)[0], atol=1e-6)
     assert found[2] @ found[0] > found[2] @ found[1]
     assert load_encoder(f"clip:{tiny_clip}").spec.fingerprint != encoder.spec.fingerprint
@@ -112,19 +112,19 @@ def test_max_pixels_is_applied_before_the_transform(tiny_clip: Path, monkeypatch
     sizes: list[tuple[int, int]] = []
     transform = encoder.transform
     monkeypatch.setattr(encoder, "transform", lambda image: (sizes.append(image.size), transform(image))[1])
-    matrix(encoder, [Item("a", image=picture(3, (400, 300)))], "document")
+    encode_matrix(encoder, [Item("a", image=picture(3, (400, 300)))], "document")
     assert len(sizes) == 1
     assert 400 < sizes[0][0] * sizes[0][1] <= 500
 
 
 def test_architecture_with_a_file_of_weights(tiny_arch: str, tiny_clip: Path, tmp_path: Path) -> None:
-    expected = matrix(load_encoder(f"clip:{tiny_clip}?dtype=float32"), items(TEXTS), "query")
+    expected = encode_matrix(load_encoder(f"clip:{tiny_clip}?dtype=float32"), items(TEXTS), "query")
     file = tiny_clip / "open_clip_model.safetensors"
     encoder = load_encoder(f"clip:{tiny_arch}/{file}?dtype=float32")
-    np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
+    np.testing.assert_allclose(encode_matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
     torch.save({"state_dict": load_file(file)}, tmp_path / "weights.pt")
     encoder = load_encoder(f"clip:{tiny_arch}/{tmp_path}/weights.pt?dtype=float32")
-    np.testing.assert_allclose(matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
+    np.testing.assert_allclose(encode_matrix(encoder, items(TEXTS), "query"), expected, atol=1e-6)
 
 
 class Evil:
@@ -179,7 +179,7 @@ def test_siglip_text_is_canonicalised(clip_folder: Callable[..., Path]) -> None:
     assert torch.equal(ids[0], ids[1])
     assert encoder.spec.special_tokens == "</s>"
     assert encoder.spec.extra["tokenizer"] == {"clean": "canonicalize"}
-    assert matrix(encoder, items(["cat"]), "query").shape == (1, 16)
+    assert encode_matrix(encoder, items(["cat"]), "query").shape == (1, 16)
 
 
 def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -215,7 +215,9 @@ def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_p
     ids = encoder.token_ids(["cat"] * 6, ["eng", None, "zho", "fas", "swa", "qaa"])
     firsts = encoder.tokenizer.tokenizer.convert_ids_to_tokens(ids[:, 0].tolist())
     assert firsts == ["eng_Latn", "eng_Latn", "zho_Hans", "pes_Arab", "swh_Latn", "eng_Latn"]
-    found = matrix(encoder, [Item("a", "cat", lang="eng"), Item("b", "cat", lang="zho"), Item("c", "cat")], "query")
+    found = encode_matrix(
+        encoder, [Item("a", "cat", lang="eng"), Item("b", "cat", lang="zho"), Item("c", "cat")], "query"
+    )
     np.testing.assert_allclose(found[0], found[2], atol=1e-6)
     assert not np.allclose(found[0], found[1], atol=1e-3)
 
@@ -280,7 +282,7 @@ def test_a_bad_image_is_named(tiny_clip: Path, tmp_path: Path) -> None:
     (path := tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
     good = [Item(str(row), image=picture(row)) for row in range(40)]
     with pytest.raises(InputError, match=r"item 'bad' \(.*cut\.png\)"):
-        matrix(load_encoder(f"clip:{tiny_clip}"), [*good, Item("bad", image=path)], "document")
+        encode_matrix(load_encoder(f"clip:{tiny_clip}"), [*good, Item("bad", image=path)], "document")
 
 
 def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
@@ -304,17 +306,19 @@ def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
         "valokuva: kissa",
         "picha ya paka",
     ]
-    expected = matrix(plain, items([*worded, "katua", "x"]), "query")
+    expected = encode_matrix(plain, items([*worded, "katua", "x"]), "query")
     photo = load_encoder(f"clip:{tiny_clip}?dtype=float32&template=photo")
-    found = matrix(photo, asked, "query")
+    found = encode_matrix(photo, asked, "query")
     np.testing.assert_allclose(found[:-1], expected, atol=1e-5)
-    np.testing.assert_allclose(found[-1:], matrix(plain, asked[-1:], "query"), atol=1e-6)
+    np.testing.assert_allclose(found[-1:], encode_matrix(plain, asked[-1:], "query"), atol=1e-6)
     # Documents are left as they are.
-    np.testing.assert_allclose(matrix(photo, asked, "document"), matrix(plain, asked, "document"), atol=1e-6)
+    np.testing.assert_allclose(
+        encode_matrix(photo, asked, "document"), encode_matrix(plain, asked, "document"), atol=1e-6
+    )
     one = load_encoder(f"clip:{tiny_clip}?dtype=float32&template=an icon of {{}}.&instruct=find")
     np.testing.assert_allclose(
-        matrix(one, asked[:2], "query"),
-        matrix(plain, items(["find an icon of cat.", "find an icon of Katze."]), "query"),
+        encode_matrix(one, asked[:2], "query"),
+        encode_matrix(plain, items(["find an icon of cat.", "find an icon of Katze."]), "query"),
         atol=1e-5,
     )
     assert one.spec.query_prompt == "an icon of {}."

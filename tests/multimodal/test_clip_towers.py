@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
 from crosslens.multimodal.clip import ClipEncoder
@@ -126,7 +126,7 @@ def test_every_kind_of_tower_gives_open_clips_own_vectors(kind: str, tmp_path: P
         texts = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
         pixels = model.encode_image(torch.stack([transform(each) for each in images]), normalize=True).numpy()
     mixed = [*items(TEXTS), *(Item(f"i{row}", image=each) for row, each in enumerate(images))]
-    found = matrix(encoder, mixed, "document")
+    found = encode_matrix(encoder, mixed, "document")
     assert found.shape == (8, encoder.spec.dim)
     assert (found * np.concatenate([texts, pixels])).sum(axis=1).min() > 0.9999
     assert len(np.unique(found.round(4), axis=0)) == 8
@@ -145,6 +145,6 @@ def test_siglip_2_is_lower_cased_and_padded_to_64_as_trained(tmp_path: Path) -> 
     assert encoder.padding is None  # nothing is masked: the padding is seen, as in training
     seen: list[int] = []
     encoder.model.text.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
-    matrix(encoder, items(["cat"]), "query")
+    encode_matrix(encoder, items(["cat"]), "query")
     assert seen == [64]
     assert encoder.spec.max_tokens == 64

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.demo.collection import list_photos
-from crosslens.encoders.base import Encoder, matrix, unit
+from crosslens.encoders.base import Encoder, encode_matrix, unit
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -30,7 +30,7 @@ def encoder(options: str = "") -> ConSE:
 @cache
 def photos() -> tuple[list[str], np.ndarray]:
     listed = [Item(photo.id, image=photo.path()) for photo in list_photos()]
-    return [item.id for item in listed], matrix(encoder(), listed, "document")
+    return [item.id for item in listed], encode_matrix(encoder(), listed, "document")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_image_tower_knows_what_it_sees(photo: str, classes: set[str]) -> No
 )
 def test_words_of_many_languages_find_the_photo(photo: str, words: dict[str, str]) -> None:
     ids, vectors = photos()
-    queries = matrix(encoder(), [Item(lang, word, lang=lang) for lang, word in words.items()], "query")
+    queries = encode_matrix(encoder(), [Item(lang, word, lang=lang) for lang, word in words.items()], "query")
     firsts = [ids[row] for row in (queries @ vectors.T).argmax(axis=1)]
     assert sum(first == photo for first in firsts) >= len(words) - 1, firsts
 
@@ -71,7 +71,7 @@ def test_one_class_gives_its_names_vector() -> None:
     one = encoder("&top=1")
     path = next(each.path() for each in list_photos() if each.id == "photo:coffee")
     image, text = Item("i", image=path), Item("t", conse.PROMPT.format("espresso"))
-    vectors = matrix(one, [image, text], "document")
+    vectors = encode_matrix(one, [image, text], "document")
     assert vectors[0] @ vectors[1] > 0.9999
 
 
@@ -87,9 +87,9 @@ def test_weights_are_powers_of_probabilities() -> None:
 
 def test_role_does_not_matter_and_texts_are_centred() -> None:
     texts = [Item("a", "a red apple"), Item("b", "ein roter Apfel")]
-    vectors = matrix(encoder(), texts, "query")
-    np.testing.assert_allclose(vectors, matrix(encoder(), texts, "document"), atol=1e-6)
-    bare = matrix(load_encoder("offline:e5-small?dtype=float32"), texts, "query")
+    vectors = encode_matrix(encoder(), texts, "query")
+    np.testing.assert_allclose(vectors, encode_matrix(encoder(), texts, "document"), atol=1e-6)
+    bare = encode_matrix(load_encoder("offline:e5-small?dtype=float32"), texts, "query")
     np.testing.assert_allclose(vectors, unit(bare - encoder().centre), atol=1e-5)
 
 
@@ -98,8 +98,8 @@ def test_use_is_a_text_tower_too() -> None:
     assert other.spec.dim == 512
     assert other.spec.fingerprint != encoder().spec.fingerprint
     listed = [Item(photo.id, image=photo.path()) for photo in list_photos()]
-    query = matrix(other, [Item("q", "gatto")], "query")
-    assert listed[int((query @ matrix(other, listed, "document").T).argmax())].id == "photo:cat"
+    query = encode_matrix(other, [Item("q", "gatto")], "query")
+    assert listed[int((query @ encode_matrix(other, listed, "document").T).argmax())].id == "photo:cat"
 
 
 def test_class_vectors_are_cached_and_a_torn_file_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

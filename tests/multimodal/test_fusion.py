@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 import pytest
-from crosslens.encoders.base import EncoderSpec, matrix, unit
+from crosslens.encoders.base import EncoderSpec, encode_matrix, unit
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
@@ -65,7 +65,9 @@ def test_weights_at_the_ends_are_the_parts_alone():
     both = [Item("b", "a cat", grey(3))]
     for weight, part in ((1.0, Item("t", "a cat")), (0.0, Item("i", image=grey(3)))):
         encoder.text_weight = weight
-        np.testing.assert_allclose(matrix(encoder, both, "query"), matrix(encoder, [part], "query"), atol=1e-6)
+        np.testing.assert_allclose(
+            encode_matrix(encoder, both, "query"), encode_matrix(encoder, [part], "query"), atol=1e-6
+        )
 
 
 def test_documents_with_both_rank_by_the_mean_of_scores_or_by_their_direction():
@@ -75,14 +77,14 @@ def test_documents_with_both_rank_by_the_mean_of_scores_or_by_their_direction():
     parts = [
         [Item("t", item.text), Item("i", image=item.image)] if item.text and item.image else [item] for item in MIXED
     ]
-    asked = matrix(encoder, [query], "query")[0]
-    cosines = [matrix(encoder, part, "document") @ asked for part in parts]
+    asked = encode_matrix(encoder, [query], "query")[0]
+    cosines = [encode_matrix(encoder, part, "document") @ asked for part in parts]
     means = np.array([c[0] if len(c) == 1 else 0.3 * c[0] + 0.7 * c[1] for c in cosines])
     encoder.fusion = "score"
-    scored = matrix(encoder, MIXED, "document") @ asked
+    scored = encode_matrix(encoder, MIXED, "document") @ asked
     np.testing.assert_allclose(scored, means, atol=1e-6)
     encoder.fusion = "feature"
-    featured = matrix(encoder, MIXED, "document") @ asked
+    featured = encode_matrix(encoder, MIXED, "document") @ asked
     np.testing.assert_allclose(featured[:10], scored[:10], atol=1e-6)
     assert (np.abs(featured[10:]) > np.abs(scored[10:]) + 1e-3).all()
 
@@ -90,18 +92,18 @@ def test_documents_with_both_rank_by_the_mean_of_scores_or_by_their_direction():
 def test_one_vector_an_item_in_order_and_an_instruction_for_queries_alone():
     encoder = Toy()
     encoder.instruction = "Find a picture of"
-    found = matrix(encoder, MIXED, "query")
+    found = encode_matrix(encoder, MIXED, "query")
     assert found.shape == (len(MIXED), DIM)
     assert encoder.seen == [f"Find a picture of {item.text}" if item.text else "Find a picture of" for item in MIXED]
     encoder.seen.clear()
-    plain = matrix(encoder, MIXED, "document")
+    plain = encode_matrix(encoder, MIXED, "document")
     assert encoder.seen == [item.text for item in MIXED if item.text]
     # A query of an image alone is fused with the instruction.
-    alone = matrix(encoder, [Item("x", "Find a picture of", grey(0))], "document")
+    alone = encode_matrix(encoder, [Item("x", "Find a picture of", grey(0))], "document")
     np.testing.assert_allclose(found[5], alone[0], atol=1e-6)
     assert np.abs(found[5] - plain[5]).max() > 1e-3
     with pytest.raises(InputError, match="'empty' holds neither text nor image"):
-        matrix(encoder, [Item("empty", " ")], "query")
+        encode_matrix(encoder, [Item("empty", " ")], "query")
 
 
 def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
@@ -112,8 +114,8 @@ def test_clip_has_the_options_and_its_spec_says_so(tiny_clip):
     assert scored.spec.extra["fuse"] == "score"
     assert "fuse" not in plain.spec.extra
     item = Item("b", "a cat", grey(90))
-    text, image = matrix(plain, [Item("t", "find a cat"), Item("i", image=grey(90))], "query")
-    np.testing.assert_allclose(matrix(scored, [item], "query")[0], 0.25 * text + 0.75 * image, atol=1e-5)
+    text, image = encode_matrix(plain, [Item("t", "find a cat"), Item("i", image=grey(90))], "query")
+    np.testing.assert_allclose(encode_matrix(scored, [item], "query")[0], 0.25 * text + 0.75 * image, atol=1e-5)
     assert len({load_encoder(f"clip:{tiny_clip}?{o}").spec.fingerprint for o in ("", "fuse=score", "instruct=x")}) == 3
     with pytest.raises(InputError, match="unknown value of fuse .*known: feature, score"):
         load_encoder(f"clip:{tiny_clip}?fuse=sum")
@@ -127,7 +129,7 @@ def test_an_index_scores_documents_by_what_was_fused(tiny_clip, tmp_path, fused)
     both = MIXED[10:]
     index.add(both, encoder)
     queries = [Item("q", "text 1", grey(22)), Item("p", "other"), Item("r", image=grey(24))]
-    asked, stored = matrix(encoder, queries, "query"), matrix(encoder, both, "document")
+    asked, stored = encode_matrix(encoder, queries, "query"), encode_matrix(encoder, both, "document")
     run = index.search(queries, 5, exact=True, correct=False)
     for query, scores in zip(queries, asked @ stored.T, strict=True):
         hits = {hit.id: hit.score for hit in run[query.id]}

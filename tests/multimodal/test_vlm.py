@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
-from crosslens.encoders.base import Tokenizes, matrix
+from crosslens.encoders.base import Tokenizes, encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -69,24 +69,24 @@ def test_each_family_is_worded_as_its_authors_do_and_pooled_there(folder, format
     assert torch.equal(seen, ids)
     last = "<|endoftext|>" if FORMATS[format][1].end else "\n"
     assert encoder.tokenizer.decode(seen[-1:]) == last
-    assert matrix(encoder, [item], role)[0] @ expected > 0.9999
+    assert encode_matrix(encoder, [item], role)[0] @ expected > 0.9999
 
 
 @pytest.mark.parametrize("kind", ["qwen2-vl", *KINDS])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_alone_equals_in_a_mixed_batch_padded_on_either_side(folder, items, kind, side):
     encoder = opened(folder(kind))
-    alone = np.concatenate([matrix(encoder, [item], "document") for item in items])
+    alone = np.concatenate([encode_matrix(encoder, [item], "document") for item in items])
     encoder.padding_side = side
     batches = []
     encoder.model.register_forward_pre_hook(
         lambda model, args, inputs: batches.append(len(inputs["input_ids"])), with_kwargs=True
     )
-    together = matrix(encoder, items, "document")
+    together = encode_matrix(encoder, items, "document")
     assert batches == [5, 2]  # with pictures and without
     assert (alone * together).sum(axis=1).min() > 0.9999
     encoder.budget = 100  # longest first, order restored
-    assert (matrix(encoder, items, "document") * alone).sum(axis=1).min() > 0.9999
+    assert (encode_matrix(encoder, items, "document") * alone).sum(axis=1).min() > 0.9999
     assert len(batches) > 5
     gram = alone @ alone.T - np.eye(len(items))
     assert gram.max() < 0.999
@@ -106,7 +106,7 @@ def test_vectors_of_every_architecture_are_those_of_plain_code(folder, kind):
         (seen,) = encoder.inputs(encoder.prepare([item], "query"))["input_ids"]
         assert torch.equal(seen, ids)
         assert (seen == (encoder.tokenizer.bos_token_id or -1)).sum() == (kind == "llava")
-        assert matrix(encoder, [item], "query")[0] @ expected > 0.9999
+        assert encode_matrix(encoder, [item], "query")[0] @ expected > 0.9999
 
 
 def visual_tokens(encoder, image) -> int:
@@ -183,9 +183,9 @@ def test_long_text_is_cut_and_the_end_stays(folder, format):
             assert shown.text.endswith(f"{OPENED}<|endoftext|>")
             assert "\ufffd" not in shown.text
     strict = opened(folder("qwen2-vl"), format=format, max_tokens=140, truncate="false")
-    matrix(strict, [Item("short", "cats")], "query")
+    encode_matrix(strict, [Item("short", "cats")], "query")
     with pytest.raises(InputError, match=r"'long' has \d\d\d+ tokens"):
-        matrix(strict, [Item("long", "cats " * 200)], "query")
+        encode_matrix(strict, [Item("long", "cats " * 200)], "query")
     assert isinstance(encoder, Tokenizes)
     room = encoder.room("query")
     text = "the cat " * 200
@@ -193,19 +193,19 @@ def test_long_text_is_cut_and_the_end_stays(folder, format):
     (shown,) = encoder.prepare([Item("a", text[: spans[room - 1][1]])], "query")
     assert 136 <= encoder.inputs([shown])["input_ids"].shape[1] <= 140  # "Query: " and what follows merge
     with pytest.raises(InputError, match=r"'big' has \d+ tokens .* reads 140; raise max_tokens or lower"):
-        matrix(
+        encode_matrix(
             opened(folder("qwen2-vl"), max_tokens=140, max_pixels=160 * 160),
             [Item("big", image=picture(160, 160))],
             "query",
         )
     with pytest.raises(InputError, match="'both' has"):
-        matrix(opened(folder("qwen2-vl"), max_tokens=100), [Item("both", "a" * 99, picture(64, 64))], "query")
+        encode_matrix(opened(folder("qwen2-vl"), max_tokens=100), [Item("both", "a" * 99, picture(64, 64))], "query")
 
 
 def test_text_that_looks_like_a_picture_is_none(folder):
     for kind in ("qwen2-vl", "idefics3"):
         encoder = opened(folder(kind))
-        found = matrix(
+        found = encode_matrix(
             encoder,
             [Item("a", "a <|image_pad|><image><|video_pad|> cat"), Item("b", "a cat", picture(16, 16))],
             "query",
@@ -215,7 +215,7 @@ def test_text_that_looks_like_a_picture_is_none(folder):
 
 
 def test_dim_keeps_the_first_components(folder, items):
-    whole, short = (matrix(opened(folder("qwen2-vl"), dim=dim), items, "query") for dim in (32, 8))
+    whole, short = (encode_matrix(opened(folder("qwen2-vl"), dim=dim), items, "query") for dim in (32, 8))
     first = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
     np.testing.assert_allclose(short, first, atol=1e-5)
     for dim in (0, 33):
@@ -226,7 +226,7 @@ def test_dim_keeps_the_first_components(folder, items):
 
 
 def test_half_precision_is_close(folder, items):
-    exact, half = (matrix(opened(folder("qwen2-vl"), dtype=d), items, "query") for d in ("float32", "bfloat16"))
+    exact, half = (encode_matrix(opened(folder("qwen2-vl"), dtype=d), items, "query") for d in ("float32", "bfloat16"))
     assert (exact * half).sum(axis=1).min() > 0.99
     assert opened(folder("qwen2-vl"), dtype="bfloat16").spec == opened(folder("qwen2-vl")).spec
 
@@ -251,7 +251,7 @@ def test_the_family_is_told_by_the_name(caplog):
 def test_a_bad_picture_is_named(folder, tmp_path):
     (path := tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
     with pytest.raises(InputError, match=r"item 'bad' \(.*cut\.png\)"):
-        matrix(opened(folder("qwen2-vl")), [Item("good", "x"), Item("bad", image=path)], "query")
+        encode_matrix(opened(folder("qwen2-vl")), [Item("good", "x"), Item("bad", image=path)], "query")
 
 
 def test_a_picture_of_any_shape_is_read(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from crosslens.encoders.base import matrix
+from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from tiny.vlms import opened
@@ -34,14 +34,14 @@ def adapter(folder, tmp_path):
 
 def test_an_adapter_beside_or_instead_of_the_checkpoint(folder, adapter, items):
     where, merged = adapter
-    expected = matrix(opened(merged), items, "query")
+    expected = encode_matrix(opened(merged), items, "query")
     beside = opened(folder("qwen2-vl"), adapter=where)
-    np.testing.assert_allclose(matrix(beside, items, "query"), expected, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(beside, items, "query"), expected, atol=1e-4)
     assert beside.spec.revision == f"{opened(folder('qwen2-vl')).spec.revision}+" + beside.spec.revision[-16:]
     alone = opened(where)
-    np.testing.assert_allclose(matrix(alone, items, "query"), expected, atol=1e-4)
+    np.testing.assert_allclose(encode_matrix(alone, items, "query"), expected, atol=1e-4)
     assert alone.spec.fingerprint == beside.spec.fingerprint
-    plain_vectors = matrix(opened(folder("qwen2-vl")), items, "query")
+    plain_vectors = encode_matrix(opened(folder("qwen2-vl")), items, "query")
     assert np.abs(expected - plain_vectors).max() > 0.01
     with pytest.raises(InputError, match="does not fit its base model|is incomplete"):
         opened(where, base=folder("llava"), processor=folder("llava"))
@@ -58,8 +58,11 @@ def test_an_adapter_trained_without_the_language_head(folder, tmp_path, items):
     expected = opened(folder("qwen2-vl"))
     expected.model = tuned.merge_and_unload().eval()
     found = opened(folder("qwen2-vl"), adapter=tmp_path / "adapter")
-    np.testing.assert_allclose(matrix(found, items, "query"), matrix(expected, items, "query"), atol=1e-4)
-    assert np.abs(matrix(opened(folder("qwen2-vl")), items, "query") - matrix(found, items, "query")).max() > 0.01
+    np.testing.assert_allclose(encode_matrix(found, items, "query"), encode_matrix(expected, items, "query"), atol=1e-4)
+    assert (
+        np.abs(encode_matrix(opened(folder("qwen2-vl")), items, "query") - encode_matrix(found, items, "query")).max()
+        > 0.01
+    )
 
 
 def test_an_adapter_of_another_model_is_refused(folder, adapter):
@@ -78,7 +81,9 @@ def test_an_adapter_named_as_older_transformers_named_weights(folder, adapter, i
     held = {key.replace("model.model.language_model.", "model.model."): value for key, value in load_file(path).items()}
     assert all("model.model.layers" in key for key in held if "visual" not in key)
     save_file(held, path)
-    np.testing.assert_allclose(matrix(opened(where), items, "query"), matrix(opened(merged), items, "query"), atol=1e-4)
+    np.testing.assert_allclose(
+        encode_matrix(opened(where), items, "query"), encode_matrix(opened(merged), items, "query"), atol=1e-4
+    )
 
 
 def test_a_processor_from_elsewhere(folder, tmp_path, items):
@@ -88,8 +93,8 @@ def test_a_processor_from_elsewhere(folder, tmp_path, items):
         shutil.copy(folder("qwen2-vl") / name, bare)
     with pytest.raises(InputError, match=r"bare has no processor .*; vlm takes .* or processor= names a checkpoint"):
         opened(bare)
-    found = matrix(opened(bare, processor=folder("qwen2-vl")), items, "query")
-    np.testing.assert_allclose(found, matrix(opened(folder("qwen2-vl")), items, "query"), atol=1e-5)
+    found = encode_matrix(opened(bare, processor=folder("qwen2-vl")), items, "query")
+    np.testing.assert_allclose(found, encode_matrix(opened(folder("qwen2-vl")), items, "query"), atol=1e-5)
 
 
 def test_what_cannot_be_read_is_said_in_one_line(folder, tiny_encoder, tmp_path):
@@ -136,5 +141,5 @@ def test_a_model_saved_without_its_language_head_is_read(folder, tmp_path, items
     (body / "model.safetensors").unlink()
     transformers.AutoModel.from_pretrained(folder("qwen2-vl")).save_pretrained(body)
     assert json.loads((body / "config.json").read_text())["architectures"] == ["Qwen2VLModel"]
-    found = matrix(opened(body), items, "query")
-    np.testing.assert_allclose(found, matrix(opened(folder("qwen2-vl")), items, "query"), atol=1e-5)
+    found = encode_matrix(opened(body), items, "query")
+    np.testing.assert_allclose(found, encode_matrix(opened(folder("qwen2-vl")), items, "query"), atol=1e-5)

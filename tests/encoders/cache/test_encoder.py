@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import Tokenizes, matrix
+from crosslens.encoders.base import Tokenizes, encode_matrix
 from crosslens.encoders.cache.encoder import HELD, CachedEncoder, add_caches
 from crosslens.encoders.cache.keys import compute_key
 from crosslens.encoders.registry import load_encoder
@@ -227,7 +227,7 @@ def test_vectors_that_are_not_finite_are_handed_on_and_not_kept():
 
     encoder = Broken()
     for _ in range(2):
-        made = matrix(CachedEncoder(encoder), documents("good", "bad"), "document")  # type: ignore[arg-type]
+        made = encode_matrix(CachedEncoder(encoder), documents("good", "bad"), "document")  # type: ignore[arg-type]
         assert np.isnan(made).any(axis=1).tolist() == [False, True]
     assert encoder.asked == Counter({"good": 1, "bad": 2})
 
