@@ -1,10 +1,9 @@
-"""The contract of `collections.base.Collection`, over every kind; a new kind is one function in `collection_cases.py`."""
+"""The contract of `collections.base.Collection`, over every kind; a new kind is one function in `stand_ins/small_collections.py`."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import runpy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,8 @@ from crosslens.multilingual.collections.base import Collection, CollectionCounts
 from crosslens.multilingual.collections.export import export_collection
 from crosslens.multilingual.collections.registry import FAMILIES, load_collection
 from crosslens.specs import Spec
+from stand_ins.small_collections import CASES, LINES, Written, install_ir_datasets, install_lines, put, put_picture
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("collection_cases.py")))
-CASES, LINES, put = SHARED["CASES"], SHARED["LINES"], SHARED["put"]
 PATHS = ("directory", "packed_directory", "single_file")  # named by a path, not by a SPEC
 FLAT = (*PATHS, "beir")  # whose records name their media
 
@@ -29,8 +27,8 @@ FLAT = (*PATHS, "beir")  # whose records name their media
 @pytest.fixture(autouse=True)
 def packages(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """ir_datasets, and a package with a collection of its own."""
-    SHARED["install_ir_datasets"](monkeypatch)
-    monkeypatch.syspath_prepend(str(SHARED["install_lines"](tmp_path_factory.mktemp("outside"))))
+    install_ir_datasets(monkeypatch)
+    monkeypatch.syspath_prepend(str(install_lines(tmp_path_factory.mktemp("outside"))))
 
 
 @pytest.fixture(params=CASES)
@@ -39,13 +37,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def written(kind: str, tmp_path: Path) -> Any:
+def written(kind: str, tmp_path: Path) -> Written:
     (root := tmp_path / "collection").mkdir()
     return CASES[kind](root)
 
 
 @pytest.fixture
-def collection(written: Any) -> Collection:
+def collection(written: Written) -> Collection:
     return load_collection(written.name)
 
 
@@ -68,7 +66,7 @@ def test_every_family_has_a_case() -> None:
     assert families >= FAMILIES.keys()
 
 
-def test_it_is_a_collection(collection: Collection, written: Any) -> None:
+def test_it_is_a_collection(collection: Collection, written: Written) -> None:
     assert isinstance(collection, Collection)
     assert collection.name
     assert isinstance(collection.langs, frozenset)
@@ -139,12 +137,12 @@ def test_a_choice_that_is_unknown_or_that_its_queries_do_not_have_is_named(
 
 
 @pytest.mark.parametrize("kind", [name for name in CASES if name not in PATHS])
-def test_an_unknown_option_is_named(written: Any) -> None:
+def test_an_unknown_option_is_named(written: Written) -> None:
     with pytest.raises(InputError, match="unknown option of"):
         load_collection(f"{written.name}{'&' if '?' in written.name else '?'}lnag=x")
 
 
-def test_what_it_lacks_is_an_error_of_its_own(written: Any) -> None:
+def test_what_it_lacks_is_an_error_of_its_own(written: Written) -> None:
     for path, part, counted in ((written.qrels, "qrels", "judged"), (written.topics, "queries", "queries")):
         if path is not None:
             path.unlink()
@@ -161,7 +159,7 @@ def test_what_it_lacks_is_an_error_of_its_own(written: Any) -> None:
     [('{"id": ', "malformed JSON"), ("[1]", "not a JSON object but list"), ("{}", "no "), (None, "second time")],
 )
 def test_a_bad_row_is_named_with_file_and_line_or_skipped_and_counted(
-    written: Any, line: str | None, told: str
+    written: Written, line: str | None, told: str
 ) -> None:
     packed = written.docs.suffix == ".gz"
     content = gzip.decompress(written.docs.read_bytes()) if packed else written.docs.read_bytes()
@@ -207,7 +205,7 @@ def test_media_lie_in_the_directory(collection: Collection, tmp_path: Path) -> N
     [("../secret.jpg", "outside"), ("link.jpg", "outside"), ("{secret}", "relative"), ("no.jpg", "not exist")],
 )
 def test_no_record_names_a_file_elsewhere(kind: str, path: str, told: str, tmp_path: Path) -> None:
-    secret = SHARED["put_picture"](tmp_path / "secret.jpg")
+    secret = put_picture(tmp_path / "secret.jpg")
     written = CASES[kind](tmp_path / "collection")
     (tmp_path / "collection" / "link.jpg").symlink_to(secret)
     given = path.format(secret=secret)

@@ -1,1 +1,1 @@
-"""Stand-ins for what tests cannot have: a server of language models, and vLLM on an accelerator."""
+"""Stand-ins for what tests cannot have: a server of language models, vLLM on an accelerator, published collections."""

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from crosslens.errors import InputError
 from crosslens.multilingual.collections.directory import Directory
 from crosslens.multilingual.collections.registry import load_collection
-
-SHARED = runpy.run_path(str(Path(__file__).parents[2] / "contracts" / "collection_cases.py"))
-
-
-@pytest.fixture
-def cases() -> SimpleNamespace:
-    """All names of `contracts/collection_cases.py`."""
-    return SimpleNamespace(**SHARED)
+from stand_ins.small_collections import CASES, put
 
 
 @pytest.fixture
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The directory of the case that the module names as `CASE`."""
-    SHARED["CASES"][request.module.CASE](tmp_path)
+    CASES[request.module.CASE](tmp_path)
     return tmp_path
 
 
@@ -57,7 +48,7 @@ def make(tmp_path: Path) -> Callable[..., Directory]:
             elif isinstance(content, str):
                 (tmp_path / name).write_text(content, "utf-8")
             elif content is not None:
-                SHARED["put"](tmp_path / name, *content)  # type: ignore[misc]
+                put(tmp_path / name, *content)  # type: ignore[misc]
         return Directory(tmp_path, **options)
 
     return write

@@ -6,13 +6,14 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 
 def ids(items) -> list[str]:
     return [item.id for item in items]
 
 
-def test_crossmodal_3600_both_ways(refused, cases, tmp_path):
+def test_crossmodal_3600_both_ways(refused, tmp_path):
     name = cases.xm3600(tmp_path).name
     collection = load_collection(name)
     assert collection.langs == {"zho", "eng"}
@@ -37,7 +38,7 @@ def test_crossmodal_3600_both_ways(refused, cases, tmp_path):
     refused(name, "captions.jsonl is empty")
 
 
-def test_a_caption_file_may_not_lead_out_of_its_directory(refused, cases, tmp_path, tmp_path_factory):
+def test_a_caption_file_may_not_lead_out_of_its_directory(refused, tmp_path, tmp_path_factory):
     cases.xm3600(tmp_path)
     outside = cases.put_picture(tmp_path_factory.mktemp("outside") / "secret.jpg")
     (tmp_path / "images" / "linked.jpg").symlink_to(outside)
@@ -47,7 +48,7 @@ def test_a_caption_file_may_not_lead_out_of_its_directory(refused, cases, tmp_pa
         refused(f"xm3600:{tmp_path}?lang=en&sample=true", "captions.jsonl:1:", "is not in images of")
 
 
-def test_xtd10(refused, cases, tmp_path):
+def test_xtd10(refused, tmp_path):
     name = cases.xtd10(tmp_path).name
     collection = load_collection(name)
     assert [q.text for q in collection.queries()] == ["Due treni", "Un gatto"]

@@ -11,6 +11,7 @@ from crosslens.items import Item
 from crosslens.multilingual.collections.base import CollectionCounts, MissingPart
 from crosslens.multilingual.collections.directory import Directory
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 NEUCLIR_DOC = {
     "id": "2b1c3e8f-0001", "cc_file": "crawl-data/x.warc.gz", "time": "2019-05-01T00:00:00", "title": "标题",
@@ -178,7 +179,7 @@ def test_where_there_is_no_collection(tmp_path):
         collection.qrels()
 
 
-def test_check_counts(make, cases, tmp_path):
+def test_check_counts(make, tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     docs = [NEUCLIR_DOC | {"lang": "zho"}, HC4_DOC | {"lang": "fa"}, {"id": "c", "image": "a.png"}]
     topics = [cases.topic("101", "fas", "zho")]
@@ -198,7 +199,7 @@ def test_counts_as_they_were_written_before_there_were_other_media():
     assert (counts.media, counts.to_json()) == ({"image": 2}, before)
 
 
-def test_check_names_judgements_of_nothing(make, cases):
+def test_check_names_judgements_of_nothing(make):
     topics = [cases.topic("101")]
     with pytest.raises(InputError, match="judge topics that it does not have: 999"):
         make(topics=topics, qrels="999 0 d1 1\n").check()
@@ -206,7 +207,7 @@ def test_check_names_judgements_of_nothing(make, cases):
         make(topics=topics, qrels="101 0 lost 1\n101 0 gone 0\n101 0 d1 1\n").check()
 
 
-def test_check_names_topics_for_languages_that_the_documents_are_not_in(make, cases):
+def test_check_names_topics_for_languages_that_the_documents_are_not_in(make):
     french, topics = NEUCLIR_DOC | {"lang": "fr"}, [cases.topic("101", "fas", "zho")]
     with pytest.raises(InputError, match="meant for documents in fas, zho, but its documents are in fra"):
         make([french], topics).check()

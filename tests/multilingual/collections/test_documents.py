@@ -6,9 +6,10 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.multilingual.collections.documents import fetch_documents
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 
-def test_documents_held_for_rerankers(cases, tmp_path):
+def test_documents_held_for_rerankers(tmp_path):
     records = ({"id": str(i), "text": f"text {i}"} for i in range(50))
     collection = load_collection(cases.put(tmp_path / "docs.jsonl", *records))
     held = fetch_documents(collection, ["7", "3", "7"])

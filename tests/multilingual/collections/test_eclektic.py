@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 CASE = "eclektic"
 
@@ -37,7 +38,7 @@ def test_eclektic_without_a_language_asks_in_the_articles_own(root):
     assert collection.queries()[1].lang == "ind"
 
 
-def test_what_is_wrong_with_eclektic_is_said(refused, cases, root):
+def test_what_is_wrong_with_eclektic_is_said(refused, root):
     refused(f"eclektic:{root}", "eclektic has 3 questions", "384 were published", "sample=true")
     refused(f"eclektic:{root}?lang=ru", "unknown language of ECLeKTic 'ru'")
     refused(f"eclektic:{root}", "unknown language of ECLeKTic 'rus'", ask=lambda c: c.queries(lang="rus"))

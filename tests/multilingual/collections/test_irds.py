@@ -8,10 +8,11 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 
 @pytest.fixture
-def ir_datasets(cases, monkeypatch):
+def ir_datasets(monkeypatch):
     return cases.install_ir_datasets(monkeypatch)
 
 

@@ -9,6 +9,7 @@ import pytest
 from crosslens.items import Item
 from crosslens.multilingual.collections.mkqa import Answers
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 CASE = "mkqa"
 
@@ -34,7 +35,7 @@ def test_questions_of_mkqa_are_judged_by_the_answers_that_passages_hold(root):
     assert titles.qrels()["563"] == {"p1": 1, "p2": 1, "p4": 1}
 
 
-def test_passages_in_chinese_are_searched_character_by_character(cases, root):
+def test_passages_in_chinese_are_searched_character_by_character(root):
     cases.put(
         root / "zh" / "docs-0.jsonl.gz",
         {"docid": "7#0", "title": "歌", "text": "这首歌由戴维·埃德蒙兹演唱，发行于1970年。"},
@@ -72,7 +73,7 @@ def test_mkqa_without_passages_has_questions_and_nothing_else(refused, root):
         refused(f"mkqa:{root}?lang=zh_tw", "no passages of its own", "docs=PATH", ask=ask)
 
 
-def test_what_is_wrong_with_mkqa_is_said(refused, cases, root):
+def test_what_is_wrong_with_mkqa_is_said(refused, root):
     whole = f"mkqa:{root}?docs=passages.jsonl"
     refused(f"{whole}&lang=fr", "mkqa-fr has 6 questions", "10,000 were published", "sample=true")
     refused(f"{whole}", "does not say which lang", "mkqa:DIR?lang=zh_cn")

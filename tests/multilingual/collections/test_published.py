@@ -8,13 +8,14 @@ from crosslens.items import Item
 from crosslens.multilingual.collections.base import MissingPart
 from crosslens.multilingual.collections.files import DatasetFiles, read_parquet, read_table
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 
 def ids(items) -> list[str]:
     return [item.id for item in items]
 
 
-def test_miracl(refused, cases, tmp_path):
+def test_miracl(refused, tmp_path):
     cases.miracl(tmp_path)
     collection = load_collection(f"miracl:{tmp_path}?lang=yo")
     assert ids(collection.docs()) == ["0#0", "2#0", "10#0"]
@@ -39,7 +40,7 @@ def test_miracl(refused, cases, tmp_path):
     refused(f"miracl:{tmp_path}?lang=sw&split=test-a", "has 3 documents in swa, but 131,924 were published")
 
 
-def test_ciral(refused, cases, tmp_path):
+def test_ciral(refused, tmp_path):
     name = cases.ciral(tmp_path).name
     collection = load_collection(name)
     assert next(collection.docs()) == Item(
@@ -55,7 +56,7 @@ def test_ciral(refused, cases, tmp_path):
     refused(f"ciral:{tmp_path}?lang=en", "unknown language of CIRAL 'en'")
 
 
-def test_bright(refused, cases, tmp_path):
+def test_bright(refused, tmp_path):
     name = cases.bright(tmp_path).name
     collection = load_collection(name)
     assert list(collection.docs()) == [Item("a/b_1.txt", "Insects", None, "eng")]
@@ -67,7 +68,7 @@ def test_bright(refused, cases, tmp_path):
     refused(f"bright:{tmp_path}?domain=pony", "no file documents/pony-*-of-*.parquet")
 
 
-def test_browsecomp_plus(cases, tmp_path):
+def test_browsecomp_plus(tmp_path):
     name = cases.browsecomp(tmp_path).name
     collection = load_collection(name)
     assert list(collection.docs()) == [Item("5", "Page", None, None, {"url": "http://x"})]
@@ -76,7 +77,7 @@ def test_browsecomp_plus(cases, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["vidore", "vidore_3"])
-def test_vidore(refused, cases, tmp_path, version):
+def test_vidore(refused, tmp_path, version):
     name = cases.CASES[version](tmp_path).name
     collection = load_collection(name)
     first, _ = collection.docs()
@@ -91,7 +92,7 @@ def test_vidore(refused, cases, tmp_path, version):
     refused("vidore", "does not say where the files are")
 
 
-def test_mbeir(refused, cases, tmp_path):
+def test_mbeir(refused, tmp_path):
     written = cases.mbeir(tmp_path)
     collection = load_collection(written.name)
     text, both = collection.docs()
@@ -108,7 +109,7 @@ def test_mbeir(refused, cases, tmp_path):
     refused("mbeir:TIGER-Lab/M-BEIR?task=mscoco_task3", "download it first")
 
 
-def test_the_hub_is_asked_for_the_files_that_are_needed(cases, tmp_path, monkeypatch):
+def test_the_hub_is_asked_for_the_files_that_are_needed(tmp_path, monkeypatch):
     import huggingface_hub
 
     cases.miracl(tmp_path)
@@ -135,7 +136,7 @@ def test_the_hub_is_asked_for_the_files_that_are_needed(cases, tmp_path, monkeyp
     assert str(error.value).startswith("cannot fetch the data set miracl/miracl from the hub (no network); ")
 
 
-def test_rows_of_files(cases, tmp_path):
+def test_rows_of_files(tmp_path):
     with pytest.raises(InputError, match=r"a\.tsv:2: not `id TAB text` but 1 columns: 'alone'"):
         list(read_table(cases.put(tmp_path / "a.tsv", "1\ttext", "alone"), ("id", "text")))
     rows = cases.put_parquet(tmp_path / "a.parquet", *({"id": n} for n in range(200)))

@@ -10,6 +10,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.multilingual.collections import registry
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 
 @pytest.mark.parametrize("name", ["bier:somewhere", "irdz:x", "neuclri?year=2022"])
@@ -19,7 +20,7 @@ def test_an_unknown_kind_of_collection_is_named(name):
         load_collection(name)
 
 
-def test_a_directory_that_is_named_like_a_spec_is_a_directory(cases, tmp_path, monkeypatch):
+def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("beir", "neuclir:2023"):
         cases.put(tmp_path / name / "docs.jsonl", {"id": "good", "text": "fine"})
@@ -37,7 +38,7 @@ def test_every_family_can_be_loaded_and_says_how_it_is_named(family):
     assert f"`{family}" in adapter.__doc__
 
 
-def test_demo_takes_no_place_and_is_itself_wherever_one_stands(cases, tmp_path, monkeypatch):
+def test_demo_takes_no_place_and_is_itself_wherever_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases.put(tmp_path / "demo" / "docs.jsonl", {"id": "good", "text": "fine"})
     assert type(load_collection("demo")).__name__ == "Demo"
@@ -47,7 +48,7 @@ def test_demo_takes_no_place_and_is_itself_wherever_one_stands(cases, tmp_path, 
         load_collection("demo:here")
 
 
-def test_collections_of_other_packages(cases, tmp_path, monkeypatch):
+def test_collections_of_other_packages(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(cases.install_lines(tmp_path)))
     lines = cases.put(tmp_path / "lines.txt", "one", "two")
     assert load_collection(f"py:my_lines:Lines:{lines}?lang=deu").name == "lines-deu"

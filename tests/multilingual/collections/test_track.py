@@ -9,6 +9,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import MissingPart
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins import small_collections as cases
 
 CASE = "neuclir"
 
@@ -58,7 +59,7 @@ def test_mlir_is_one_collection_over_the_files_of_all_languages(root):
     assert pair.qrels() == {"200": {"zho-1": 3, "zho-2": 0}, "201": {"rus-1": 0}}
 
 
-def test_2024_is_found_by_the_year_in_its_names_or_named(cases, root):
+def test_2024_is_found_by_the_year_in_its_names_or_named(root):
     cases.put(root / "neuclir-2024-topics.0614.jsonl", cases.topic("300", "zho", "fas", "rus"))
     cases.put(root / "my.qrels", "300 zho zho-2 1", "300 rus rus-2 3")
     collection = load_collection(f"neuclir:{root}?year=2024&lang=rus&qrels=my.qrels&sample=true")
@@ -68,7 +69,7 @@ def test_2024_is_found_by_the_year_in_its_names_or_named(cases, root):
     assert load_collection(f"neuclir:{root}?year=2024&lang=rus&sample=true").qrels() == {"300": {"rus-1": 1}}
 
 
-def test_technical_documents_are_abstracts(refused, cases, tmp_path):
+def test_technical_documents_are_abstracts(refused, tmp_path):
     (doc,) = load_collection(cases.neuclir_technical(tmp_path).name).docs()
     assert (doc.id, doc.text, doc.lang, doc.meta["keywords"]) == ("csl-1", "题\n摘要", "zho", ["词"])
     refused(f"neuclir:{tmp_path}?year=2022&task=technical", "2022 had no technical documents")
@@ -76,7 +77,7 @@ def test_technical_documents_are_abstracts(refused, cases, tmp_path):
     refused(f"neuclir:{tmp_path}?year=2023&task=technical&lang=rus", unknown)
 
 
-def test_what_is_wrong_with_a_track_is_said(refused, cases, root):
+def test_what_is_wrong_with_a_track_is_said(refused, root):
     name = f"neuclir:{root}?year=2022"
     refused(f"{name}&lang=zho", "has 2 documents in zho, but 3,179,209 were published", "sample=true")
     refused(f"{name}&lang=deu", "unknown language of the collection 'deu'", "known: fas, mlir, rus, zho")
@@ -99,7 +100,7 @@ def test_what_is_wrong_with_a_track_is_said(refused, cases, root):
         load_collection(f"{name}&lang=zho").qrels()
 
 
-def test_a_sample_leaves_out_judgements_of_documents_that_it_lacks(cases, root):
+def test_a_sample_leaves_out_judgements_of_documents_that_it_lacks(root):
     cases.put(root / "2022-qrels.all", "1 zho zho-1 3", "1 zho gone 3", "2 zho lost 1")
     assert load_collection(f"neuclir:{root}?year=2022&lang=zho&sample=true").qrels() == {"1": {"zho-1": 3}}
     whole = load_collection(f"neuclir:{root}?year=2022&lang=zho")
@@ -108,7 +109,7 @@ def test_a_sample_leaves_out_judgements_of_documents_that_it_lacks(cases, root):
         whole.check()
 
 
-def test_hc4(refused, cases, tmp_path):
+def test_hc4(refused, tmp_path):
     written = cases.hc4(tmp_path)
     collection = load_collection(written.name)
     (query,) = collection.queries(fields="narrative")
@@ -120,7 +121,7 @@ def test_hc4(refused, cases, tmp_path):
     refused(f"hc4:{tmp_path}?lang=zho&split=dev", "has 1 documents in zho, but 646,305 were published")
 
 
-def test_hc3(refused, cases, tmp_path):
+def test_hc3(refused, tmp_path):
     collection = load_collection(cases.hc3(tmp_path).name)
     (found,) = collection.docs()
     assert (found.text, found.meta) == ("سلام\n", {"numtweets": 1, "time": "2016-11-16"})

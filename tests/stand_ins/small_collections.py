@@ -1,4 +1,4 @@
-"""Every kind of collection as small files in its publisher's own layout: what `test_collections.py` runs over.
+"""Every kind of collection as small files in its publisher's own layout: what the contract suite runs over.
 
 Nothing is downloaded. A new kind is one function with `@case()` here.
 """
