@@ -17,7 +17,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports --no-logo
 
 # mypy knows a package by the name of its folder: the link gives the repository root that name.
-types: $(VENV)/.test
+types: $(VENV)/.test $(VENV)/.docs
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/crosslens
 	cd $(VENV)/types && ../bin/mypy --config-file crosslens/pyproject.toml -p crosslens
 

@@ -71,7 +71,7 @@ def gemm_peak(dtype: str) -> float:
     best = np.inf
     if dtype == "int8":
         left, right = (torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((2048, 384), (1536, 384)))
-        product: Callable[[], object] = lambda: torch._int_mm(left, right.t())  # noqa: E731
+        product: Callable[[], object] = lambda: torch._int_mm(left, right.t())  # noqa: E731, SLF001
     else:
         left, right = (torch.randn(*shape).to(getattr(torch, dtype)) for shape in ((2048, 384), (1536, 384)))
         product = lambda: torch.nn.functional.linear(left, right)  # noqa: E731

@@ -269,12 +269,12 @@ meeting = Event()
 
 def test_threads_share_a_tokenizer_without_taking_over_each_others_length():
     tokenizer = make_shareable(make_shareable(Tokenizer()))
-    assert not isinstance(tokenizer._encode_plus.function, OneThreadAtATime)
+    assert not isinstance(tokenizer._encode_plus.function, OneThreadAtATime)  # noqa: SLF001
     found: dict[int, set[int]] = {4: set(), 9: set()}
 
     def run(length):
         for _ in range(30):
-            found[length].add(len(tokenizer._encode_plus("x" * 20, length)))
+            found[length].add(len(tokenizer._encode_plus("x" * 20, length)))  # noqa: SLF001
 
     threads = [threading.Thread(target=run, args=(length,)) for length in found]
     for thread in threads:
@@ -282,4 +282,4 @@ def test_threads_share_a_tokenizer_without_taking_over_each_others_length():
     for thread in threads:
         thread.join()
     assert found == {4: {4}, 9: {9}}
-    assert copy.deepcopy(tokenizer)._encode_plus("xxxxx", 3) == "xxx"  # processors copy theirs
+    assert copy.deepcopy(tokenizer)._encode_plus("xxxxx", 3) == "xxx"  # noqa: SLF001 - processors copy theirs

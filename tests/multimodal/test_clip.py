@@ -28,8 +28,8 @@ def tiny_arch(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     path.write_text(json.dumps(json.loads((tiny_clip / "open_clip_config.json").read_text())["model_cfg"]))
     factory.add_model_config(path)
     yield "tiny-ViT"
-    factory._MODEL_CONFIG_PATHS.remove(path)
-    factory._MODEL_CONFIGS.pop("tiny-ViT")
+    factory._MODEL_CONFIG_PATHS.remove(path)  # noqa: SLF001 - open_clip has no way to forget one
+    factory._MODEL_CONFIGS.pop("tiny-ViT")  # noqa: SLF001
 
 
 def test_vectors_are_open_clips(tiny_clip: Path) -> None:
