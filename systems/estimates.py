@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
-from typing import Any
 
 import numpy as np
 
 from ..multilingual.judges.estimates import TokenEstimate
+from ..multilingual.reranking.driver import QueryGroup, drive
 from ..multilingual.reranking.plan import RerankPlan
 from ..runs import Hit
 
@@ -39,19 +40,13 @@ def estimate_judging(method: RerankPlan, query: float, passage: float) -> Work:
 def count_questions(method: RerankPlan) -> tuple[float, float]:
     """Questions for one query, and passages shown in them: what the sorter asks when the answers are random."""
     hits = [Hit(str(n), float(-n)) for n in range(method.depth)]
+    chances = {str(trial): random.Random(trial) for trial in range(TRIALS)}
+    shown: list[int] = []
+
+    def answer(asked: Sequence[QueryGroup]) -> list[np.ndarray]:
+        shown.extend(len(group) for _, group in asked)
+        return [np.array([chances[trial].random() for _ in group]) for trial, group in asked]
+
+    deque(drive(((trial, method.sort(hits, method.k)) for trial in chances), answer, 1), maxlen=0)
     views = 2 if method.prompt.orders == "both" else 1
-    asked, shown = [], []
-    for trial in range(TRIALS):
-        chance = random.Random(trial)
-        sorting: Any = method.sort(hits, method.k)
-        questions = passages = 0
-        try:
-            ask = next(sorting)
-            while True:
-                questions += len(ask.groups)
-                passages += sum(map(len, ask.groups))
-                ask = sorting.send([np.array([chance.random() for _ in group]) for group in ask.groups])
-        except StopIteration:
-            asked.append(questions * views)
-            shown.append(passages * views)
-    return mean(asked), mean(shown)
+    return len(shown) * views / TRIALS, sum(shown) * views / TRIALS

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ..errors import InputError, check_known
-from ..pipeline import RRF, Merge, RoundRobin, Stage, zscore
+from ..pipeline import Stage, merge, roundrobin, rrf, zscore
 
 Leaf = Callable[[str], Stage]
 
@@ -36,31 +36,8 @@ class _Token(NamedTuple):
     place: int
 
 
-def _rrf(branches: tuple[Stage, ...], *, k: int = 60) -> Stage:
-    return RRF(branches, k)
-
-
-def _merge(branches: tuple[Stage, ...]) -> Stage:
-    return Merge(branches)
-
-
-def _roundrobin(branches: tuple[Stage, ...]) -> Stage:
-    return RoundRobin(branches)
-
-
-def _zscore(branches: tuple[Stage, ...]) -> Stage:
-    if len(branches) != 1:
-        raise InputError(f"zscore takes one pipeline, not {len(branches)}")
-    return zscore(branches[0])
-
-
-# name -> what it makes of its branches; keyword-only parameters are numbers (`rrf(a, b, k=20)`).
-FUNCTIONS: Mapping[str, Callable[..., Stage]] = {
-    "rrf": _rrf,
-    "merge": _merge,
-    "roundrobin": _roundrobin,
-    "zscore": _zscore,
-}
+# Keyword-only parameters are numbers (`rrf(a, b, k=20)`).
+FUNCTIONS: Mapping[str, Callable[..., Stage]] = {"rrf": rrf, "merge": merge, "roundrobin": roundrobin, "zscore": zscore}
 
 
 def parse(text: str, leaf: Leaf) -> Stage:
@@ -129,8 +106,7 @@ class _Parser:
         while True:
             key, equals, value = self.next.text.partition("=")
             if self.next.kind == "word" and equals and key.isidentifier():
-                known = FUNCTIONS[name].__kwdefaults__ or {}
-                check_known(key, known, f"option of {name}")
+                check_known(key, FUNCTIONS[name].__kwdefaults__ or {}, f"option of {name}")
                 if not value.isdigit():
                     raise self.fault("a whole number after the =")
                 options[key] = int(value)
@@ -139,7 +115,9 @@ class _Parser:
                 branches.append(self.pipeline())
             if not self.taken(","):
                 break
-        return self.closed(FUNCTIONS[name](tuple(branches), **options))
+        if name == "zscore" and len(branches) != 1:
+            raise InputError(f"zscore takes one pipeline, not {len(branches)}")
+        return self.closed(FUNCTIONS[name](*branches, **options))
 
     def closed(self, stage: Stage) -> Stage:
         if not self.taken(")"):

@@ -11,8 +11,7 @@ from ..errors import InputError, check_known, list_few
 from ..multilingual.reranking.plan import parse_reranker
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import Run
-from .stages import Retrieval
-from .system import CollectionSite, IndexSite, System
+from .system import OpenSite, System
 
 if TYPE_CHECKING:
     from ..indexes.base import Index, Where
@@ -55,13 +54,12 @@ def search_index(
     from ..indexes.registry import open_index
 
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
-    check_known(unseen, ("refuse", "keep"), "value of unseen")
     index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     asked = list(queries)
-    langs = [lang for part in system.parts if isinstance(part, Retrieval) for lang in part.langs]
+    langs = [lang for part in system.parts for lang in part.langs]
     filtered = (where or {}).get("lang", ())
     _check_languages(index, asked, [*([filtered] if isinstance(filtered, str) else filtered), *langs])  # type: ignore[misc]
-    site = IndexSite(index, topics, where, exact, unseen, journal)
+    site = OpenSite(index, topics, where, exact, unseen, journal)
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, system.depth(k))(Run.of(asked)).cut(k)
 
@@ -82,9 +80,8 @@ def rerank_run(
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
-    check_known(unseen, ("refuse", "keep"), "value of unseen")
     held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
-    site = CollectionSite(collection, unseen=unseen, journal=journal)
+    site = OpenSite(topics=collection, unseen=unseen, journal=journal)
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, 0)(replace(run, docs=held))
 

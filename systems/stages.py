@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import InputError, check_known
-from ..indexes.base import Mode, Where
+from ..indexes.base import Mode, Retrieve, Where
 from ..indexes.storage.card import Windows
 from ..items import Item
 from ..multilingual.collections.documents import fetch_documents
-from ..multilingual.collections.topics import Source
 from ..multilingual.languages import fill_languages, parse_language
-from ..multilingual.reranking.plan import RerankPlan, parse_reranker
-from ..multilingual.rewriting.translation import Translate, Translated, parse_translation
+from ..multilingual.reranking.plan import parse_reranker
+from ..multilingual.rewriting.translation import Translated, parse_translation
 from ..pipeline import Stage
 from ..runs import Documents, Run
 from ..specs import Spec, bound, find_factory
@@ -66,17 +65,10 @@ class Site(Protocol):
     `where` and `exact` hold for every search, `unseen` and `journal` for every reranker.
     """
 
-    @property
-    def where(self) -> Where | None: ...
-
-    @property
-    def exact(self) -> bool: ...
-
-    @property
-    def unseen(self) -> str: ...
-
-    @property
-    def journal(self) -> Path | None: ...
+    where: Where | None
+    exact: bool
+    unseen: str
+    journal: Path | None
 
     @property
     def collection(self) -> Collection:
@@ -88,127 +80,24 @@ class Site(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Unbound(Stage):
-    """A stage as a line names it, a frozen dataclass; `spec` is its text in the line."""
+    """A stage as a line names it: `spec` is its text there; `bind` gives the stage itself at a site.
 
-    spec: str
-
-    def bind(self, site: Site, k: int) -> Stage:
-        """The stage itself; searches find `k` documents for each query."""
-        raise NotImplementedError
-
-    @property
-    def plan(self) -> IndexPlan | None:
-        """The index that it searches, if it does."""
-        return None
-
-    @property
-    def depth(self) -> int:
-        """How many hits of each query it looks at; 0 if it takes them as they come."""
-        return 0
-
-    def estimate(self, query: float, passage: float) -> Work:
-        """What a judge has to do for one query; `query` and `passage` are their mean tokens."""
-        return Work()
-
-    def __str__(self) -> str:
-        return self.spec
-
-
-@dataclass(frozen=True)
-class Retrieval(Unbound):
-    """`dense`, `lexical` or `hybrid`: search of an index."""
-
-    spec: str
-    mode: Mode
-    index: IndexPlan
-    langs: tuple[str, ...] = ()
-    correct: bool = True
-
-    @property
-    def plan(self) -> IndexPlan:
-        return self.index
-
-    def bind(self, site: Site, k: int) -> Stage:
-        from ..indexes.base import Retrieve
-
-        where = dict(site.where or {})
-        if self.langs:
-            where["lang"] = [*where.get("lang", ()), *self.langs]  # type: ignore[misc]
-        return Retrieve(site.index(self.index), self.mode, k, where or None, site.exact, self.correct)
-
-
-@dataclass(frozen=True)
-class Reranking(Unbound):
-    """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`: a reranker."""
-
-    spec: str
-    method: RerankPlan = field(compare=False)
-
-    @property
-    def depth(self) -> int:
-        return self.method.depth
-
-    def bind(self, site: Site, k: int) -> Stage:
-        return self.method.load(unseen=site.unseen, journal=site.journal)
-
-    def estimate(self, query: float, passage: float) -> Work:
-        return estimate_judging(self.method, query, passage)
-
-
-@dataclass(frozen=True)
-class Translating(Unbound):
-    """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
-
-    spec: str
-    load: Callable[[], Translate] = field(compare=False)
-
-    def bind(self, site: Site, k: int) -> Stage:
-        return self.load()
-
-
-@dataclass(frozen=True)
-class TopicsChoice(Unbound):
-    """`topics?lang=&source=&fields=`: the collection's own topics in another wording take the queries' place.
-
-    Queries that have no such wording, as they are not meant for the language, are left out from there on.
+    `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, and the
+    languages `langs` that it keeps. `depth` is how many hits of each query a stage looks at, 0 if it takes them as
+    they come. `estimate` is what a judge has to do for one query, given the mean tokens of queries and of passages.
     """
 
     spec: str
-    fields: str | None = None
-    lang: str | None = None
-    source: Source | None = None
+    bind: Callable[[Site, int], Stage] = field(compare=False, repr=False)
+    plan: IndexPlan | None = None
+    langs: tuple[str, ...] = ()
+    depth: int = 0
+    estimate: Callable[[float, float], Work] = field(default=lambda query, passage: Work(), compare=False, repr=False)
 
-    def bind(self, site: Site, k: int) -> Stage:
-        topics = site.collection.queries(fields=self.fields, lang=self.lang, source=self.source)
-        return Worded(tuple(fill_languages(topics)))
-
-
-@dataclass(frozen=True)
-class RunFile(Unbound):
-    """`run?file=PATH`: a TREC run made elsewhere."""
-
-    spec: str
-    file: str
-
-    def bind(self, site: Site, k: int) -> Stage:
-        path = Path(self.file)
-        try:
-            content = sha256(path.read_bytes()).hexdigest()[:16]
-        except OSError as error:
-            raise InputError(f"cannot read the run {path}: {error.strerror}") from None
-        return FromFile(path, content, site.collection)
-
-
-@dataclass(frozen=True)
-class Ready(Unbound):
-    """A stage that needs no site: one from another package, or translations from a file."""
-
-    spec: str
-    stage: Stage
-
-    def bind(self, site: Site, k: int) -> Stage:
-        return self.stage
+    def __str__(self) -> str:
+        return self.spec
 
 
 @dataclass(frozen=True)
@@ -216,7 +105,7 @@ class Worded(Stage):
     """Puts other wordings of the queries, found by their ids, in their place; hits stay."""
 
     queries: tuple[Item, ...] = field(repr=False, compare=False)
-    content: str = ""
+    content: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         listed = "\n".join(f"{query.id} {query.content_hash()}" for query in self.queries)
@@ -239,30 +128,30 @@ class FromFile(Stage):
     """The hits of a TREC run in place of the run's own, its documents those of the collection."""
 
     path: Path = field(compare=False)
-    content: str
     collection: Collection = field(compare=False, repr=False)
+    content: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            content = sha256(self.path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise InputError(f"cannot read the run {self.path}: {error.strerror}") from None
+        object.__setattr__(self, "content", content)
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking(Run.from_trec(self.path, run.queries).hits, self.docs)
 
     @property
     def docs(self) -> Documents:
-        """Where its documents are found."""
-        return StreamedDocuments(self.collection)
-
-    def __str__(self) -> str:
-        return f"run({self.path.name})"
-
-
-@dataclass(frozen=True)
-class StreamedDocuments:
-    """The documents of a collection as `Documents`, read through once for every call."""
-
-    collection: Collection
+        """Where its documents are found: in the collection, read through once for every call."""
+        return self
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The items of `ids`, in that order; `InputError` naming ids that are not there."""
         return fetch_documents(self.collection, ids).get(ids)
+
+    def __str__(self) -> str:
+        return f"run({self.path.name})"
 
 
 def plan_retrieval(
@@ -295,7 +184,14 @@ def plan_retrieval(
     windows = Windows.of(window, stride) if split else None
     plan = IndexPlan(encoders, vocabulary.documents.get(documents, ""), windows, index)
     langs = tuple(parse_language(each) for each in lang.split(",")) if lang else ()
-    return Retrieval(text, mode, plan, langs, correct)
+
+    def bind(site: Site, k: int) -> Stage:
+        where = dict(site.where or {})
+        if langs:
+            where["lang"] = [*where.get("lang", ()), *langs]  # type: ignore[misc]
+        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct)
+
+    return Unbound(text, bind, plan, langs)
 
 
 def plan_topics(
@@ -306,32 +202,50 @@ def plan_topics(
     lang: str | None = None,
     source: Literal["original", "human", "machine"] | None = None,
 ) -> Unbound:
-    """`fields`, `lang` and `source` choose the wording of the collection's topics."""
-    return TopicsChoice(text, fields or vocabulary.fields, parse_language(lang) if lang else None, source)
+    """The collection's own topics take the queries' place: `fields`, `lang` and `source` choose their wording.
+
+    Queries that have no such wording, as they are not meant for the language, are left out from there on.
+    """
+    code = parse_language(lang) if lang else None
+
+    def bind(site: Site, k: int) -> Stage:
+        topics = site.collection.queries(fields=fields or vocabulary.fields, lang=code, source=source)
+        return Worded(tuple(fill_languages(topics)))
+
+    return Unbound(text, bind)
 
 
 def plan_translations(text: str, vocabulary: Vocabulary, *, file: str = "", to: str | None = None) -> Unbound:
     """`file` holds the queries in another language, `to` says in which where it does not."""
     if not Path(file).is_file():
         raise InputError(f"{text}: there is no file {file!r}; write translations?file=PATH")
-    return Ready(text, Translated(Path(file), to))
+    stage = Translated(Path(file), to)
+    return Unbound(text, lambda site, k: stage)
 
 
 def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
-    """`file` is a TREC run."""
-    if not Path(file).is_file():
+    """`file` is a TREC run made elsewhere."""
+    path = Path(file)
+    if not path.is_file():
         raise InputError(f"{text}: there is no run {file!r}; write run?file=PATH")
-    return RunFile(text, file)
+    return Unbound(text, lambda site, k: FromFile(path, site.collection))
 
 
 def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
-    """`translate@FAMILY:CHECKPOINT?to=`."""
-    return Translating(text, parse_translation(text, device=device, trust_remote_code=trust_remote_code))
+    """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
+    load = parse_translation(text, device=device, trust_remote_code=trust_remote_code)
+    return Unbound(text, lambda site, k: load())
 
 
 def plan_reranker(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`, or `default`."""
-    return Reranking(text, parse_reranker(text, device=device, trust_remote_code=trust_remote_code))
+    method = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
+    return Unbound(
+        text,
+        lambda site, k: method.load(unseen=site.unseen, journal=site.journal),
+        depth=method.depth,
+        estimate=partial(estimate_judging, method),
+    )
 
 
 @dataclass(frozen=True)
@@ -376,4 +290,4 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
     stage: Any = made(**bound(spec, made))
     if not isinstance(stage, Stage):
         raise InputError(f"{text} makes a {type(stage).__name__}, which is no Stage of crosslens")
-    return stage if isinstance(stage, Unbound) else Ready(text, stage)
+    return stage if isinstance(stage, Unbound) else Unbound(text, lambda site, k: stage)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..errors import InputError, list_few
+from ..errors import InputError, check_known, list_few
 from ..indexes.base import Where
 from ..pipeline import Cut, Stage
 from .grammar import parse
@@ -35,10 +36,7 @@ class System:
         trust_remote_code: bool = False,
     ) -> Self:
         """`InputError` says what is wrong with the line, and where. No model is loaded, no index opened."""
-
-        def read(text: str) -> Stage:
-            return read_stage(text, vocabulary, device=device, trust_remote_code=trust_remote_code)
-
+        read = partial(read_stage, vocabulary=vocabulary, device=device, trust_remote_code=trust_remote_code)
         return cls(line, parse(line, read))
 
     @property
@@ -69,16 +67,22 @@ class System:
         return self.stage.map(change)
 
 
-@dataclass(frozen=True)
-class IndexSite:
-    """A finished index and, where a line is to use topics or runs, the collection that it was made of (`Site`)."""
+@dataclass
+class OpenSite:
+    """What is open already: a finished index, a collection whose topics, runs or documents a line uses, or both (`Site`).
 
-    opened: Index
+    `unseen` is `refuse` or `keep`, or it is an `InputError`.
+    """
+
+    opened: Index | None = None
     topics: Collection | None = None
     where: Where | None = None
     exact: bool = False
     unseen: str = "refuse"
     journal: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_known(self.unseen, ("refuse", "keep"), "value of unseen")
 
     @property
     def collection(self) -> Collection:
@@ -88,6 +92,8 @@ class IndexSite:
 
     def index(self, plan: IndexPlan) -> Index:
         """The index, if it is what the line asks for: the same encoders, windows and kind, where those are named."""
+        if self.opened is None:
+            raise InputError("there is no index to search here: a run is reranked, not retrieved again")
         index, card = self.opened, self.opened.card
         if plan.documents:
             raise InputError(f"{index.path} has one version of its documents: documents= is for experiments")
@@ -102,17 +108,3 @@ class IndexSite:
         if plan.kind not in ("lance", card.kind):
             raise InputError(f"{index.path} is an index of kind {card.kind}, not {plan.kind}")
         return index
-
-
-@dataclass(frozen=True)
-class CollectionSite:
-    """A collection alone: for lines that rerank a run made elsewhere (`Site`)."""
-
-    collection: Collection
-    where: Where | None = None
-    exact: bool = False
-    unseen: str = "refuse"
-    journal: Path | None = None
-
-    def index(self, plan: IndexPlan) -> Index:
-        raise InputError("there is no index to search here: a run is reranked, not retrieved again")

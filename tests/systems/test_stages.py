@@ -10,8 +10,8 @@ from crosslens import InputError, Run
 from crosslens.multilingual.reranking.plan import parse_reranker
 from crosslens.pipeline import Cut
 from crosslens.systems.estimates import count_questions
-from crosslens.systems.stages import STAGES, Ready, Vocabulary, read_stage
-from crosslens.systems.system import System
+from crosslens.systems.stages import STAGES, Vocabulary, read_stage
+from crosslens.systems.system import OpenSite, System
 
 MODULE = """
 from collections import Counter
@@ -58,8 +58,8 @@ def test_a_stage_of_another_package_works_in_a_line(package: str, family: str) -
     first = Run.of(["x"]).ranking({"1": [("a", 3.0), ("b", 2.0), ("c", 1.0)]})
     for line, ids in ((family, "cba"), (f"{family}?keep=1", "acb"), (f"{family} % 2 >> {family}", "bc")):
         system = System.parse(line)
-        assert all(isinstance(part, Ready) for part in system.parts)
-        bound = system.stage.map(lambda part: part.stage if isinstance(part, Ready) else part)
+        assert [part.spec for part in system.parts] == [each for each in line.split() if each.startswith(family)]
+        bound = system.bind(OpenSite(), 10)
         assert "".join(hit.id for hit in bound(first)["1"]) == ids, line
     with pytest.raises(InputError, match="did you mean keep"):
         System.parse(f"{family}?kep=1")
