@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,16 +16,25 @@ from .errors import InputError
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, without a byte order mark; `InputError` if it is missing or not UTF-8."""
+    """The lines of a UTF-8 file; `InputError` as `read_raw_lines`, and naming the line that is not UTF-8."""
+    for number, line in read_raw_lines(path):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from None
+
+
+def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read."""
     number = 0
     try:
-        with path.open("rb") as lines:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from None
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 @contextmanager

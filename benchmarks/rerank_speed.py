@@ -16,7 +16,7 @@ import torch
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.documents import InMemoryDocuments
+from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message

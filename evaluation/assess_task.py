@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError, check_known, list_few
-from ..multilingual.collections.base import Collection
+from ..multilingual.collections.base import Collection, fetch_documents
 from ..multilingual.collections.directory import Directory
-from ..multilingual.collections.documents import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
 from ..runs import Manifest, Qrels, Run, read_qrels
 from .agreement import Agreement, SystemAgreement, compare_grades, compare_systems, format_agreement

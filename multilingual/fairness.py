@@ -8,7 +8,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -258,19 +257,14 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     `InputError` counts and names documents that a collection does not have; it names file and line of what is
     not such a line or no language, and a document with two.
     """
+    from .collections.base import find_documents
     from .collections.files import read_table
     from .collections.registry import load_collection
 
     ids = set(wanted)
     if not Path(where).is_file():
-        docs = (item for item in load_collection(str(where)).docs() if item.id in ids)
-        langs = {item.id: item.lang for item in fill_languages(islice(docs, len(ids)))}
-        if lacking := sorted(ids - langs.keys()):
-            raise InputError(
-                f"{len(lacking)} of {len(ids)} documents that are judged or found are not in the collection {where}: "
-                f"{list_few(lacking)}"
-            )
-        return {id: parse_language(lang) for id, lang in langs.items() if lang}
+        docs = find_documents(load_collection(str(where)), ids, "documents that are judged or found")
+        return {item.id: parse_language(item.lang) for item in fill_languages(docs) if item.lang}
     found: dict[str, str] = {}
     for place, row in read_table(Path(where), ("document", "language"), tabs=False):
         doc = row["document"]

@@ -76,7 +76,7 @@ def rerank_run(
     progress: Progress = show_nothing,
 ) -> Run:
     """A run made elsewhere, reranked by one system after the other; its documents are those of the collection."""
-    from ..multilingual.collections.documents import fetch_documents
+    from ..multilingual.collections.base import fetch_documents
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)

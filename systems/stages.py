@@ -19,7 +19,7 @@ from ..errors import InputError, check_known
 from ..indexes.base import Mode, Retrieve, Where
 from ..indexes.storage.card import Windows
 from ..items import Item
-from ..multilingual.collections.documents import fetch_documents
+from ..multilingual.collections.base import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation

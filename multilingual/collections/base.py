@@ -1,11 +1,11 @@
-"""What every collection offers, its counts, and the check that holds its parts against each other."""
+"""What every collection offers, its counts, the check that holds its parts together, and documents held in memory."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,8 +22,25 @@ class MissingPart(InputError):
     """The collection has no documents, no topics, or no judgements."""
 
 
+class MediaCounts:
+    """Counts of a collection, a dataclass; `media` are those by modality, of what there is beside text."""
+
+    media: Mapping[str, int]
+
+    @property
+    def images(self) -> int:
+        """How many pictures there are."""
+        return self.media.get("image", 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts by name; pictures as `images`, other media in `media`, if there are any."""
+        others = {name: count for name, count in self.media.items() if name != "image"}
+        counts = {**vars(self), "images": self.images, "media": others}
+        return counts if others else {name: count for name, count in counts.items() if name != "media"}
+
+
 @dataclass(frozen=True)
-class CollectionCounts:
+class CollectionCounts(MediaCounts):
     """What `check` counted: `langs` documents by language (`""`: not given), `media` documents by what they hold
     beside text, `judged` judgements, `relevant` those of a grade above 0, `skipped` bad rows."""
 
@@ -34,17 +51,6 @@ class CollectionCounts:
     judged: int = 0
     relevant: int = 0
     skipped: int = 0
-
-    @property
-    def images(self) -> int:
-        """How many documents have a picture."""
-        return self.media.get("image", 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts by name; pictures as `images`, other media in `media`, if there are any."""
-        counts = {**vars(self), "langs": dict(self.langs)}
-        del counts["media"]
-        return counts | media_to_json(self.media)
 
     @classmethod
     def from_json(cls, counts: Mapping[str, Any]) -> CollectionCounts:
@@ -141,10 +147,37 @@ class FileCollection:
                 yield item
 
 
-def media_to_json(media: Mapping[str, int]) -> dict[str, Any]:
-    """Counts by modality as they are written: pictures as `images`, others in `media`, if there are any."""
-    others = {name: count for name, count in media.items() if name != "image"}
-    return {"images": media.get("image", 0), **({"media": others} if others else {})}
+@dataclass(frozen=True)
+class InMemoryDocuments:
+    """Items held in memory, as `Documents`."""
+
+    items: Mapping[str, Item] = field(repr=False)
+
+    def get(self, ids: Sequence[str]) -> list[Item]:
+        """The items of `ids`, in that order; `InputError` naming ids that are not there."""
+        if lacking := [id for id in ids if id not in self.items]:
+            raise InputError(f"no documents with the ids {list_few(lacking)}")
+        return [self.items[id] for id in ids]
+
+
+def fetch_documents(collection: Collection, ids: Iterable[str]) -> InMemoryDocuments:
+    """The documents `ids` of a collection, read in one pass, for rerankers; `InputError` on unknown ids."""
+    return InMemoryDocuments({item.id: item for item in find_documents(collection, ids)})
+
+
+def find_documents(collection: Collection, ids: Iterable[str], what: str = "documents") -> Iterator[Item]:
+    """The documents `ids` of a collection in its order, read no further than the last; `InputError` on unknown ids."""
+    lacking = set(ids)
+    number = len(lacking)
+    for item in collection.docs() if lacking else ():
+        if item.id in lacking:
+            lacking.discard(item.id)
+            yield item
+            if not lacking:
+                return
+    if lacking:
+        few = list_few(sorted(lacking))
+        raise InputError(f"{len(lacking)} of {number} {what} are not in the collection {collection.name}: {few}")
 
 
 def check_collection(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ...items import Item
-from .files import read_parquet
+from .files import read_rows
 from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
 
@@ -30,17 +30,16 @@ class Bright(PublishedCollection):
         super().__init__(where, reading)
         self.name = f"bright-{domain}" + ("-long" if long else "")
         self.langs = frozenset(["eng"])
-        self._domain, self._long = domain, long
-
-    def document_rows(self) -> Rows:
-        return self._read("long_documents" if self._long else "documents")
+        self._gold = "gold_ids_long" if long else "gold_ids"
+        self.doc_files = (f"{'long_' * long}documents/{domain}-*-of-*.parquet",)
+        self.topic_files = (f"examples/{domain}-*-of-*.parquet",)
 
     def read_document(self, row: FileRow) -> Item | None:
         id, text = row.read_id(), row.join_texts("content")
         return Item(id, text, None, "eng") if text else None
 
     def query_rows(self) -> Rows:
-        return self._read("examples")
+        return read_rows(self.files.get_all(*self.topic_files))
 
     def read_query(self, row: FileRow) -> Item:
         id = row.read_id()
@@ -49,12 +48,8 @@ class Bright(PublishedCollection):
         return Item(id, row.require_text("query", "question", id), None, "eng", meta)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
-        key = "gold_ids_long" if self._long else "gold_ids"
-        judged = {row.read_id(): dict.fromkeys(_read_ids(row, key), 1) for _, row in self.query_rows()}
+        judged = {row.read_id(): dict.fromkeys(_read_ids(row, self._gold), 1) for _, row in self.query_rows()}
         return {id: grades for id, grades in judged.items() if grades}
-
-    def _read(self, folder: str) -> Rows:
-        return read_parquet(self.files.get_all(f"{folder}/{self._domain}-*-of-*.parquet"))
 
 
 def _read_ids(row: FileRow, key: str) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ...items import Item
-from .files import read_parquet
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows
+from .records import FileRow
 
 
 class BrowseCompPlus(PublishedCollection):
@@ -18,6 +17,7 @@ class BrowseCompPlus(PublishedCollection):
     writes, as the questions are published obfuscated.
     """
 
+    doc_files = ("train-*.parquet",)
     topic_files = ("topics-qrels/queries.tsv",)
     usage = "write browsecomp-plus:DIR, where DIR holds the corpus' Parquet files and topics-qrels"
 
@@ -26,9 +26,6 @@ class BrowseCompPlus(PublishedCollection):
         self.name = f"browsecomp-plus-{judged}"
         self.langs = frozenset()  # the pages are in whatever language the web has them; none is given
         self.qrels_files = (f"topics-qrels/qrel_{'golds' if judged == 'gold' else judged}.txt",)
-
-    def document_rows(self) -> Rows:
-        return read_parquet(self.files.get_all("train-*.parquet"))
 
     def read_document(self, row: FileRow) -> Item | None:
         text = row.join_texts("text")

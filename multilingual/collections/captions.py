@@ -1,4 +1,4 @@
-"""Captioned pictures: what Crossmodal-3600 and XTD10 share."""
+"""Captioned pictures: Crossmodal-3600 and XTD10."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from ...errors import InputError
+from ...errors import InputError, check_known
+from ...files import read_lines
 from ...items import Item
-from .published import PublishedCollection
-from .records import Rows
+from ..languages import parse_language
+from .published import PublishedCollection, Reading
+from .records import FileRow, Rows, read_json_lines
 from .topics import select_language
 
 Direction = Literal["text-to-image", "image-to-text"]
@@ -79,3 +81,100 @@ class CaptionedPictures(PublishedCollection):
                 return path
         where = ", ".join(folder for folder in self.folders if folder)
         raise InputError(f"the picture {picture}{self.suffix} is not in {where} of {self.root}")
+
+
+class Crossmodal3600(CaptionedPictures):
+    """`xm3600:DIR[?lang=zh,de][&direction=image-to-text]`: captions.jsonl and the pictures KEY.jpg, or images/KEY.jpg.
+
+    A line is a picture: `image/key`, `image/locale`, and for each language a `caption` list. A caption's id is
+    LANG-KEY-NUMBER. Without `lang` all 36 languages are taken.
+    """
+
+    usage = "write xm3600:DIR?lang=zh, where DIR holds captions.jsonl and images"
+    not_on_hub = "Crossmodal-3600 is no data set of the hub"
+    folders = ("images", "")
+    suffix = ".jpg"
+
+    def __init__(
+        self, where: str, *, reading: Reading, lang: str | None = None, direction: Direction = "text-to-image"
+    ) -> None:
+        super().__init__(where, reading)
+        self.direction = direction
+        self._file = self.files.get_one("captions.jsonl")
+        self.root = self._file.parent.resolve()
+        first = next(read_json_lines(self._file), None)
+        if first is None:
+            raise InputError(f"{self._file} is empty")
+        self._keys = {
+            parse_language(key): key
+            for key, value in FileRow.parse(first[1]).items()
+            if isinstance(value, dict) and "caption" in value
+        }
+        wanted = frozenset(map(parse_language, lang.split(","))) if lang else frozenset()
+        for code in sorted(wanted):
+            check_known(code, self._keys, f"language of {self._file}")
+        self.langs = wanted or frozenset(self._keys)
+        self.name = "-".join((f"xm3600-{direction}", *sorted(wanted)))
+        if direction == "text-to-image":
+            self.published = {"": 3600}
+
+    def read_pictures(self) -> Iterator[tuple[str, str, list[Caption]]]:
+        for place, line in read_json_lines(self._file):
+            try:
+                record = FileRow.parse(line)
+                picture = record.read_id("image/key")
+                yield place, picture, list(self._read_captions(picture, record))
+            except InputError as error:
+                raise InputError(f"{place}: {error}") from None
+
+    def _read_captions(self, picture: str, record: FileRow) -> Iterator[Caption]:
+        for lang in sorted(self.langs):
+            held = record.get(self._keys[lang])
+            texts = held.get("caption") if isinstance(held, dict) else None
+            for number, text in enumerate(texts or []):
+                if not isinstance(text, str):
+                    raise InputError(f"a caption must be text, not {type(text).__name__}")
+                if text.strip():
+                    yield Caption(f"{lang}-{picture}-{number}", picture, text, lang)
+
+
+class XTD10(CaptionedPictures):
+    """`xtd10:DIR?lang=it[&direction=image-to-text]`: the captions of adobe-research's repository, pictures of COCO.
+
+    test_image_names.txt has one COCO file name a line, test_1kcaptions_LANG.txt (in XTD10, MIC or STAIR) the caption
+    of the same line. The pictures lie in val2014, train2014 or images below DIR, as COCO gives them out.
+    """
+
+    usage = "write xtd10:DIR?lang=it, where DIR holds XTD10, MIC, STAIR and COCO's val2014"
+    not_on_hub = "XTD10 is no data set of the hub"
+    folders = ("val2014", "train2014", "images", "")
+
+    def __init__(self, where: str, *, reading: Reading, lang: str, direction: Direction = "text-to-image") -> None:
+        super().__init__(where, reading)
+        self.direction = direction
+        self.root = self.files.directory
+        known = {
+            _parse_code(path.stem.rpartition("_")[2]): path
+            for path in self.files.find("*/test_1kcaptions_*.txt", "test_1kcaptions_*.txt")
+        }
+        self._code = _parse_code(lang)
+        check_known(self._code, known, f"language of XTD10 in {where}")
+        self._lines = known[self._code]
+        self._names = self.files.get_one("test_image_names.txt")
+        self.name = f"xtd10-{self._code}-{direction}"
+        self.langs = frozenset([self._code])
+        self.published = {"" if direction == "text-to-image" else self._code: 1000}
+
+    def read_pictures(self) -> Iterator[tuple[str, str, list[Caption]]]:
+        pictures, texts = ([line.strip() for line in read_lines(path)] for path in (self._names, self._lines))
+        if len(texts) != len(pictures):
+            raise InputError(
+                f"{self._lines} has {len(texts)} lines, but {self._names} has {len(pictures)}: they belong together"
+            )
+        for number, (picture, text) in enumerate(zip(pictures, texts, strict=True), 1):
+            caption = Caption(f"{self._code}-{number}", picture, text, self._code)
+            yield f"{self._lines}:{number}", picture, [caption]
+
+
+def _parse_code(lang: str) -> str:
+    return "jpn" if lang == "jp" else parse_language(lang)  # the publisher writes jp for Japanese

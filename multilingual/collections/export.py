@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -17,8 +16,8 @@ from ...items import Item
 from ...media.modalities import to_file
 from ...pipeline import advance
 from ...runs import Qrels
-from .base import Collection, MissingPart, media_to_json
-from .records import FileRow
+from .base import Collection, MediaCounts, MissingPart
+from .records import FileRow, to_json_line
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]
@@ -26,27 +25,13 @@ PER_FOLDER = 1000  # pictures a folder
 
 
 @dataclass(frozen=True)
-class ExportCounts:
+class ExportCounts(MediaCounts):
     """What was written, `media` by their modalities; `queries` and `judged` are 0 where the collection has none."""
 
     documents: int
     media: Mapping[str, int]
     queries: int
     judged: int
-
-    @property
-    def images(self) -> int:
-        """How many pictures were copied."""
-        return self.media.get("image", 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts by name; pictures as `images`, other media in `media`, if there are any."""
-        return {
-            "documents": self.documents,
-            **media_to_json(self.media),
-            "queries": self.queries,
-            "judged": self.judged,
-        }
 
 
 def export_collection(
@@ -96,11 +81,11 @@ def export_collection(
         kept = [(query.id, *pair) for query in queries for pair in judged.get(query.id, {}).items()]
         if kept and beir:
             (root / "qrels").mkdir()
-            rows = [("query-id", "corpus-id", "score"), *kept]
-            _write_lines(root / "qrels" / f"{split}.tsv", ("\t".join(map(str, row)) for row in rows))
+            rows = ("\t".join(map(str, row)) + "\n" for row in (("query-id", "corpus-id", "score"), *kept))
+            (root / "qrels" / f"{split}.tsv").write_text("".join(rows), "utf-8", newline="\n")
         elif kept:
-            lines = (f"{query} {langs.get(doc, '0')} {doc} {grade}" for query, doc, grade in kept)
-            _write_lines(root / "qrels.txt", lines)
+            rows = (f"{query} {langs.get(doc, '0')} {doc} {grade}\n" for query, doc, grade in kept)
+            (root / "qrels.txt").write_text("".join(rows), "utf-8", newline="\n")
         return ExportCounts(documents, dict(writer.media), len(queries), len(kept))
 
 
@@ -113,7 +98,8 @@ class _ItemWriter:
 
     def write(self, name: str, items: Iterable[Item], what: str) -> int:
         """How many items were written."""
-        return _write_lines(self.root / name, (self._make_line(item, what) for item in items))
+        with (self.root / name).open("w", encoding="utf-8", newline="\n") as out:
+            return sum(1 for item in items if out.write(self._make_line(item, what)))
 
     def _make_line(self, item: Item, what: str) -> str:
         media = {
@@ -121,12 +107,7 @@ class _ItemWriter:
             for name, value in item.contents.items()
             if value is not None
         }
-        try:
-            line = json.dumps(_make_record(item, media, self.beir), ensure_ascii=False, allow_nan=False)
-            line.encode("utf-8")
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{item.id!r} cannot be written as JSON: {error}") from None
-        return line
+        return to_json_line(item.id, _make_record(item, media, self.beir))
 
     def _copy(self, name: str, value: object, label: str) -> str:
         """The path of the copy, relative to the directory."""
@@ -137,11 +118,6 @@ class _ItemWriter:
         (self.root / path).write_bytes(content)
         self.media[name] += 1
         return path
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> int:
-    with path.open("w", encoding="utf-8", newline="\n") as out:
-        return sum(1 for line in lines if out.write(line + "\n"))
 
 
 def _make_record(item: Item, media: Mapping[str, str], beir: bool) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
-from ...errors import InputError
+from ...errors import InputError, first_line
 from ...files import read_lines
 from .base import MissingPart
-from .records import FileRow, Rows
+from .records import FileRow, Rows, read_json_lines
 
 
 class DatasetFiles:
@@ -87,11 +88,20 @@ class DatasetFiles:
                 root = snapshot_download(repository, repo_type="dataset", allow_patterns=patterns)
             except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
                 raise InputError(
-                    f"cannot fetch the data set {repository} from the hub ({_first_line(error)}); "
+                    f"cannot fetch the data set {repository} from the hub ({first_line(error)}); "
                     f"where it is on disk: {self.usage}"
                 ) from None
             roots.append(Path(root))
         return roots
+
+
+def read_rows(paths: Sequence[Path]) -> Rows:
+    """The rows of files named alike: of Parquet, of lines `id TAB text` (.tsv), else lines of JSON."""
+    if paths[0].suffix == ".parquet":
+        return read_parquet(paths)
+    if paths[0].suffix == ".tsv":
+        return chain.from_iterable(read_table(path, ("id", "text")) for path in paths)
+    return read_json_lines(*paths)
 
 
 def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
@@ -108,7 +118,7 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
                         number += 1
                         yield f"{path}: row {number}", FileRow(row)
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"cannot read {path} after row {number}: {_first_line(error)}") from None
+            raise InputError(f"cannot read {path} after row {number}: {first_line(error)}") from None
 
 
 def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header: bool = False) -> Rows:
@@ -140,10 +150,6 @@ def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, d
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{place}: the {grade} {row.get(grade)!r} is not a whole number") from None
     return judged
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -7,7 +7,7 @@ from typing import Literal
 from ...items import Item
 from .files import read_judgements, read_table
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows, make_item, read_json_lines
+from .records import FileRow, make_item
 
 
 class MBeir(PublishedCollection):
@@ -29,27 +29,24 @@ class MBeir(PublishedCollection):
         super().__init__(where, reading)
         self.name = f"mbeir-{task}-{split}" + ("-global" if pool == "global" else "")
         self.langs = frozenset(["eng"])
-        self._task, self._split, self._pool = task, split, pool
-
-    def document_rows(self) -> Rows:
-        stems = [f"local/mbeir_{self._task}_{self._split}", f"local/mbeir_{self._task}"]
-        if self._pool == "global":
-            stems = [f"global/mbeir_union_{self._split}"]
-        return read_json_lines(self.files.get_one(*(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)))
+        stems = (
+            (f"global/mbeir_union_{split}",)
+            if pool == "global"
+            else (f"local/mbeir_{task}_{split}", f"local/mbeir_{task}")
+        )
+        self.doc_files = tuple(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)
+        self.topic_files = (f"query/{split}/mbeir_{task}_{split}.jsonl",)
+        self.qrels_files = (f"qrels/{split}/mbeir_{task}_{split}_qrels.txt",)
 
     def read_document(self, record: FileRow) -> Item:
         return self._read_item(record, "did", "txt", "img_path", "candidate")
-
-    def query_rows(self) -> Rows:
-        path = self.files.get_one(f"query/{self._split}/mbeir_{self._task}_{self._split}.jsonl")
-        return read_json_lines(path)
 
     def read_query(self, record: FileRow) -> Item:
         return self._read_item(record, "qid", "query_txt", "query_img_path", "query")
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
-        path = self.files.get_one(f"qrels/{self._split}/mbeir_{self._task}_{self._split}_qrels.txt")
-        rows = read_table(path, ("qid", "0", "did", "grade", "task"), tabs=False)
+        columns = ("qid", "0", "did", "grade", "task")
+        rows = read_table(self.files.get_one(*self.qrels_files), columns, tabs=False)
         return read_judgements(rows, "qid", "did", "grade")
 
     def _read_item(self, record: FileRow, id: str, text: str, image: str, what: str) -> Item:

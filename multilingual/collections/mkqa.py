@@ -13,12 +13,13 @@ from typing import Any
 import regex
 
 from ...errors import InputError, check_known
+from ...files import read_lines
 from ...items import Item
 from ...runs import Qrels
 from ..languages import match_language, parse_language
 from .files import DatasetFiles
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows, read_json_lines, read_raw_lines
+from .records import FileRow, Rows, read_json_lines
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",
@@ -54,6 +55,7 @@ class Mkqa(PublishedCollection):
     """
 
     questions = 10_000
+    topic_files = ("mkqa.jsonl.gz", "mkqa.jsonl")
     usage = "write mkqa:DIR?lang=zh_cn&docs=PATH, where DIR holds mkqa.jsonl.gz and PATH is a file of passages"
 
     def __init__(
@@ -71,9 +73,6 @@ class Mkqa(PublishedCollection):
     def qrels(self) -> Qrels:
         """Passages that hold an answer; the passages are read through once for it, and only once."""
         return self._judged
-
-    def query_rows(self) -> Rows:
-        return read_json_lines(self.files.get_one("mkqa.jsonl.gz", "mkqa.jsonl"))
 
     def read_query(self, record: FileRow) -> Item | None:
         id = record.read_id("example_id")
@@ -181,7 +180,7 @@ def _read_dpr(path: Path) -> Rows:
     columns = ["id", "text", "title"]
     number = 0
     try:
-        rows = csv.reader((line.decode("utf-8") for _, line in read_raw_lines(path)), delimiter="\t")
+        rows = csv.reader(read_lines(path), delimiter="\t")
         for row in rows:
             first, number = number + 1, rows.line_num
             if number > first:
@@ -192,7 +191,5 @@ def _read_dpr(path: Path) -> Rows:
                 raise InputError(f"{path}:{first}: not `{' TAB '.join(columns)}` but {len(row)} columns")
             elif row:
                 yield f"{path}:{first}", FileRow(zip(columns, row, strict=True))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text after line {number} ({error.reason})") from None
     except csv.Error as error:
         raise InputError(f"{path}:{number + 1}: {error}") from None

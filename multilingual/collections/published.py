@@ -10,8 +10,8 @@ from ...errors import InputError
 from ...items import Item
 from ...runs import Qrels, read_qrels
 from .base import CollectionCounts, FileCollection, check_collection, check_count
-from .files import DatasetFiles, read_table
-from .records import Rows, read_json_lines
+from .files import DatasetFiles, read_rows
+from .records import Rows
 from .topics import Source, select_language
 
 
@@ -32,9 +32,10 @@ class PublishedCollection(FileCollection):
     """A `Collection` over a publisher's files; a family says how documents, queries and judgements are found there.
 
     `where` is a directory, a data set on the Hugging Face hub, or empty for the publisher's own `repositories` there.
-    A family sets `name` and `langs`. Where it does not say otherwise, documents are JSON lines `docid, title, text, url`
-    in `doc_files`, in the only one of the `langs`; queries are lines `id TAB text` in `topic_files`, in `query_lang`; and
-    judgements are a TREC file, `qrels_files`. Each is a tuple of patterns, of which the first wins that finds any.
+    A family sets `name` and `langs`. Where it does not say otherwise, documents are rows `docid, title, text, url` of
+    `doc_files`, in the only one of the `langs`; queries are rows `id, text` of `topic_files`, in `query_lang`; and
+    judgements are a TREC file, `qrels_files`. Each is a tuple of patterns, of which the first wins that finds any. Rows
+    are those of `files.read_rows`.
     """
 
     usage: ClassVar[str] = ""  # how to name such a collection, for error texts
@@ -89,7 +90,7 @@ class PublishedCollection(FileCollection):
         return check_collection(self, self.name, {} if self.sample else self.published)
 
     def document_rows(self) -> Rows:
-        return read_json_lines(*self.files.get_all(*self.doc_files))
+        return read_rows(self.files.get_all(*self.doc_files))
 
     def read_document(self, row: Any) -> Item | None:
         text, meta = row.join_texts("title", "text"), row.read_texts("title", "url")
@@ -97,7 +98,7 @@ class PublishedCollection(FileCollection):
 
     def query_rows(self) -> Rows:
         """The rows of all queries, as `document_rows`."""
-        return read_table(self.files.get_one(*self.topic_files), ("id", "text"))
+        return read_rows([self.files.get_one(*self.topic_files)])
 
     def read_query(self, row: Any) -> Item | None:
         """The query of a row, as `read_document`."""

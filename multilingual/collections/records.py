@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...files import read_raw_lines
 from ...items import Item
 from ...media.modalities import MEDIA
 from ..languages import parse_language
@@ -122,17 +121,14 @@ def read_json_lines(*paths: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}:{number}", line
 
 
-def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read."""
-    number = 0
+def to_json_line(id: str, record: Mapping[str, Any]) -> str:
+    """A record as a line of JSON; `InputError`, which names its id, on what no such line can hold."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        line.encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{id!r} cannot be written as JSON: {error}") from None
+    return line + "\n"
 
 
 def make_item(

@@ -1,4 +1,4 @@
-"""What NeuCLIR, HC4 and HC3 share: the organisers' documents, topics and judgements, in one or more languages."""
+"""NeuCLIR, HC4 and HC3: the organisers' documents, topics and judgements, in one or more languages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
@@ -45,19 +45,20 @@ class Track(PublishedCollection):
     """
 
     not_on_hub = "the organisers' files are needed in a directory"
-    all_langs: ClassVar[tuple[str, ...]]  # of the track, whatever the collection has
+    documents: ClassVar[Mapping[str, int | None]]  # in the track's languages, by its organisers' own figures
     combined_files: tuple[str, ...] = ()  # judgements of all languages
 
     def __init__(
         self, where: str, reading: Reading, choice: TrackChoice, split: str, known: tuple[str, ...] = ()
     ) -> None:
         super().__init__(where, reading)
-        known = known or self.all_langs
+        known = known or tuple(self.documents)
         wanted = known if choice.lang == "mlir" else [parse_language(each) for each in choice.lang.split(",")]
         for code in sorted(wanted):
             check_known(code, (*known, "mlir"), "language of the collection")
         self.order = tuple(each for each in known if each in wanted)
         self.langs = frozenset(self.order)
+        self.published = {each: number for each in self.order if (number := self.documents[each])}
         self._choice, self._split = choice, split
 
     @property
@@ -149,7 +150,7 @@ class Track(PublishedCollection):
         grades, columns = read_qrels(path)
         langs = {doc: parse_language(lang) for doc, lang in columns.items()}
         if not langs:
-            if whole and len(self.order) < len(self.all_langs):
+            if whole and len(self.order) < len(self.documents):
                 raise InputError(
                     f"{path} judges all languages and its column 2 does not say which: "
                     f"give the file for {', '.join(self.order)}, qrels=FILE"
@@ -168,3 +169,89 @@ class Track(PublishedCollection):
 
     def _fill(self, patterns: tuple[str, ...], lang: str = "") -> tuple[str, ...]:
         return tuple(pattern.format(lang=lang, split=self._split) for pattern in patterns)
+
+
+class NeuCLIR(Track):
+    """`neuclir:DIR?year=2023&lang=zho`: news of the TREC track, 2022 to 2024; `lang=zho,fas,rus` or `mlir` is MLIR.
+
+    `task=technical` are the Chinese abstracts (CSL). Topics and judgements are found by the names that NIST gives
+    them (of 2024 by the year in the name); `docs`, `topics` and `qrels` name others. Of judgements the files of one
+    language go before a combined one, which does not give the documents' languages in 2023.
+    """
+
+    usage = "write neuclir:DIR?year=2023&lang=zho, where DIR holds zho/docs.jsonl, the topics and the qrels"
+    documents: ClassVar = {"zho": 3_179_209, "fas": 2_232_016, "rus": 4_627_543}
+    doc_files: tuple[str, ...] = (
+        "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "docs.{lang}.jsonl", "docs.{lang}.jsonl.gz",
+    )  # fmt: skip
+    topic_files: tuple[str, ...] = ("*{split}-topics*.jsonl", "{split}/topics*.jsonl")
+    qrels_files: tuple[str, ...] = (
+        "{split}/qrels.final.gains.{lang}", "*{split}*qrels*.{lang}", "*{split}*qrels.{lang}*", "qrels.final.gains.{lang}",
+    )  # fmt: skip
+    combined_files: tuple[str, ...] = (
+        "{split}/qrels.final.gains", "*{split}*qrels*.all", "*{split}*qrels*gains", "qrels.final.gains",
+    )  # fmt: skip
+
+    def __init__(
+        self, where: str, *, reading: Reading, choice: TrackChoice, year: Literal["2022", "2023", "2024"],
+        task: Literal["news", "technical"] = "news",
+    ) -> None:  # fmt: skip
+        technical = task == "technical"
+        if technical and year == "2022":
+            raise InputError("NeuCLIR 2022 had no technical documents: year=2023 or 2024")
+        super().__init__(where, reading, choice, year, ("zho",) if technical else ())
+        self.name = f"neuclir-{year}-{'technical' if technical else self.scope}"
+        if technical:
+            self.doc_files = (
+                "csl_data.release.jsonl", "csl_data.release.jsonl.gz", "csl/docs.jsonl", "csl/docs.jsonl.gz",
+            )  # fmt: skip
+            self.topic_files = ("*{split}*tech*topics*.jsonl",)
+            self.qrels_files = (
+                "*{split}*tech*qrels*.txt", "tech_final_qrels.txt", "{split}/tech_final_qrels.txt",
+            )  # fmt: skip
+            self.combined_files = ()
+            self.published = {}
+        elif year == "2022":
+            self.topic_files = ("topics.0720.utf8.jsonl",)
+            self.qrels_files = ("2022-qrels.{lang}",)
+            self.combined_files = ("2022-qrels.all",)
+
+
+class HC4(Track):
+    """`hc4:DIR?lang=rus[&split=test]`: news (Lawrie et al., ECIR 2022), the authors' files; `lang=mlir` is all three."""
+
+    usage = (
+        "write hc4:DIR?lang=zho, where DIR holds zho/hc4_docs.jsonl, test.topics.v1-0.jsonl and zho/test.qrels.v1-0.txt"
+    )
+    documents: ClassVar = {"zho": 646_305, "fas": 486_486, "rus": 4_721_064}
+    doc_files = (
+        "{lang}/hc4_docs.jsonl", "{lang}/hc4_docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz",
+    )  # fmt: skip
+    topic_files = ("{split}.topics.v1-*.jsonl",)
+    qrels_files = ("{lang}/{split}.qrels.v1-*.txt",)
+
+    def __init__(
+        self, where: str, *, reading: Reading, choice: TrackChoice, split: Literal["train", "dev", "test"] = "test",
+    ) -> None:  # fmt: skip
+        super().__init__(where, reading, choice, split)
+        self.name = f"hc4-{self.scope}-{split}"
+
+
+class HC3(Track):
+    """`hc3:DIR?lang=fas[&split=eval]`: conversations of tweets (Lawrie et al., SIGIR 2023), the authors' files.
+
+    `lang=mlir` is both languages. Tweets vanish, so hardly a copy is complete, and no figure is published: with
+    `sample=true` judgements of lost conversations are left out, as the authors' filter_docs.py does.
+    """
+
+    usage = "write hc3:DIR?lang=fas, where DIR holds fas.docs.jsonl, eval.topics.jsonl and fas.eval.qrels"
+    documents: ClassVar = {"zho": None, "fas": None}
+    doc_files = ("{lang}.docs.jsonl", "{lang}.docs.jsonl.gz", "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz")
+    topic_files = ("{split}.topics.jsonl",)
+    qrels_files = ("{lang}.{split}.qrels",)
+
+    def __init__(
+        self, where: str, *, reading: Reading, choice: TrackChoice, split: Literal["train", "eval"] = "eval"
+    ) -> None:
+        super().__init__(where, reading, choice, split)
+        self.name = f"hc3-{self.scope}-{split}"

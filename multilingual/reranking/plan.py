@@ -88,7 +88,7 @@ def rank(
     no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` as
     `load_reranker`.
     """
-    from ..collections.documents import InMemoryDocuments
+    from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
 
     stage = _load_once(spec, device, trust_remote_code) if isinstance(spec, str) else spec

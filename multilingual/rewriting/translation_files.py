@@ -17,7 +17,7 @@ from ...errors import InputError, check_known
 from ...files import write_atomically
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
-from ..collections.records import FileRow
+from ..collections.records import FileRow, to_json_line
 from ..collections.topics import FIELDS
 from .translation import Translate, Translation, has_text, translate_items
 
@@ -160,7 +160,7 @@ class _Growing:
 
     def append(self, records: Iterable[Mapping[str, Any]], count: Counter[str]) -> None:
         """Add lines; they are on the disk when this returns."""
-        lines = [_to_line(record) for record in records]
+        lines = [to_json_line(record["id"], record) for record in records]
         try:
             self.out.write("".join(lines).encode())
             self.out.flush()
@@ -267,12 +267,3 @@ def _to_record(
     }
     others = {key: value for key, value in meta.items() if key not in own}
     return {key: value for key, value in (own | others).items() if value is not None}
-
-
-def _to_line(record: Mapping[str, Any]) -> str:
-    try:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        line.encode("utf-8")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{record['id']!r} cannot be written as JSON: {error}") from None
-    return line + "\n"

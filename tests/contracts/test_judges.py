@@ -18,7 +18,7 @@ import pytest
 import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.documents import InMemoryDocuments
+from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.multilingual.judges import Ask, Judge, Sampling, find_judge, load_judge
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage, Seam
 from crosslens.multilingual.prompts import list_prompts, load_prompt

@@ -15,7 +15,7 @@ from crosslens.indexes import maxsim
 from crosslens.indexes.maxsim import MaxSim, TokenVectors
 from crosslens.indexes.registry import create_index
 from crosslens.items import Dense, Item, Multi, Role
-from crosslens.multilingual.collections.documents import InMemoryDocuments
+from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.runs import Run
 
 LANGS = ("eng", "zho", "fas")

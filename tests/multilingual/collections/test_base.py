@@ -1,10 +1,10 @@
-"""collections/documents.py: documents held in memory for rerankers."""
+"""collections/base.py: documents held in memory for rerankers."""
 
 from __future__ import annotations
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.multilingual.collections.documents import fetch_documents
+from crosslens.multilingual.collections.base import fetch_documents
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
 
