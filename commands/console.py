@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,26 +47,17 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     if not sys.stderr.isatty():
         yield lambda done: None
         return
-    import time
-
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = rich.Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(what, total=total)
     started = time.monotonic()
 
@@ -77,8 +69,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     try:
         yield show
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        bar.stop()
 
 
 def describe_item(item: Item) -> dict[str, Any]:
@@ -88,30 +79,28 @@ def describe_item(item: Item) -> dict[str, Any]:
     return {"text": text[:100] if text else f"[{picture}]", "image": picture}
 
 
-def emit_run(run: Run, output: Path, json: bool) -> None:
-    """What `run` and `rerank` say about the file they wrote."""
+def write_run(run: Run, output: Path, tag: str, journal: Path, json: bool) -> None:
+    """The end of `run` and `rerank`: the file, without the journal that it was made with, and what is in it."""
+    from ..multilingual.reranking.notes import describe_judging
+
+    run.to_trec(output, tag)
+    journal.unlink(missing_ok=True)
     empty = [query.id for query, hits in run if not hits]
-    report = {
-        "run": str(output),
-        "topics": len(run),
-        "hits": sum(map(len, run.hits.values())),
-        "topics_without_hits": empty,
-        "stages": run.manifest.to_json(),
-    }
+    hits = sum(map(len, run.hits.values()))
     if json:
-        emit(report)
+        emit({
+            "run": str(output), "topics": len(run), "hits": hits, "topics_without_hits": empty,
+            "stages": run.manifest.to_json(),
+        })  # fmt: skip
         return
-    print(f"{output}: {report['hits']} hits for {len(run)} topics")
+    print(f"{output}: {hits} hits for {len(run)} topics")
     for record in run.manifest.records:
         counts = ", ".join(f"{int(v)} {k}" for k, v in record.counts.items())
         print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
-    if any(record.models for record in run.manifest.records):
-        from ..multilingual.reranking.notes import describe_judging
-
-        for line in describe_judging(run.manifest):
-            say(line)
+    for line in describe_judging(run.manifest):
+        say(line)
 
 
 def run_guarded(program: Callable[[], Any]) -> int:
@@ -123,10 +112,8 @@ def run_guarded(program: Callable[[], Any]) -> int:
     try:
         program()
         return 0
-    except InputError as error:
-        return _fail(str(error), 2)
     except CrosslensError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), 2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept, and the same command goes on from there", 1)
     except BrokenPipeError:

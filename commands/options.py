@@ -9,6 +9,13 @@ import typer
 
 from ..errors import InputError
 
+
+def _parse_code(lang: str | None) -> str | None:
+    from ..multilingual.languages import parse_language
+
+    return parse_language(lang) if lang else None
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Device = Annotated[
     str,
@@ -36,7 +43,9 @@ Rerank = Annotated[
 ]
 Langs = Annotated[list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")]
 Wheres = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")]
-QueryLang = Annotated[str | None, typer.Option(help="Language of the queries; identified if not given.")]
+QueryLang = Annotated[
+    str | None, typer.Option(callback=_parse_code, help="Language of the queries; identified if not given.")
+]
 Unseen = Annotated[
     str, typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse.")
 ]

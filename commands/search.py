@@ -8,46 +8,31 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from . import options
 from .console import describe_item, emit, progress, say
-from .options import (
-    Correct,
-    Device,
-    Exact,
-    Json,
-    Langs,
-    Line,
-    Location,
-    Mode,
-    QueryLang,
-    Rerank,
-    Trust,
-    Unseen,
-    Wheres,
-    choose_line,
-)  # fmt: skip
 
 
 def search_command(
-    directory: Location,
+    directory: options.Location,
     text: Annotated[str | None, typer.Argument(metavar="TEXT")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to search with, alone or beside TEXT.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
-    system: Line = None,
-    mode: Mode = "hybrid",
-    lang: Langs = None,
-    where: Wheres = None,
-    query_lang: QueryLang = None,
-    rerank: Rerank = None,
-    unseen: Unseen = "keep",
-    correction: Correct = True,
-    exact: Exact = False,
-    device: Device = "auto",
-    trust_remote_code: Trust = False,
-    json: Json = False,
+    system: options.Line = None,
+    mode: options.Mode = "hybrid",
+    lang: options.Langs = None,
+    where: options.Wheres = None,
+    query_lang: options.QueryLang = None,
+    rerank: options.Rerank = None,
+    unseen: options.Unseen = "keep",
+    correction: options.Correct = True,
+    exact: options.Exact = False,
+    device: options.Device = "auto",
+    trust_remote_code: options.Trust = False,
+    json: options.Json = False,
 ) -> None:
     """Search an index with text, a picture, or both."""
     from ..items import Item
-    from ..multilingual.languages import fill_languages, parse_language
+    from ..multilingual.languages import fill_languages
     from ..multilingual.reranking.notes import describe_judging
     from ..systems.search import parse_filters, search_index
 
@@ -55,8 +40,8 @@ def search_command(
         raise InputError("the query is empty: give TEXT, --image PATH, or both")
     if image is not None and not image.is_file():
         raise InputError(f"there is no picture {image}")
-    query = Item("query", text=text, image=image, lang=parse_language(query_lang) if query_lang else None)
-    line = choose_line(system, mode, lang, correction, rerank)
+    query = Item("query", text=text, image=image, lang=query_lang)
+    line = options.choose_line(system, mode, lang, correction, rerank)
     run = search_index(
         directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
         unseen=unseen, device=device, trust_remote_code=trust_remote_code, progress=progress,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from ..multilingual.languages import fill_languages
 from ..pipeline import Progress, show_nothing
 
 if TYPE_CHECKING:
+    from ..encoders.base import Encoder
     from ..indexes.base import Index, Recall
     from ..indexes.distributed import Cluster
     from ..indexes.storage.card import Windows
@@ -96,41 +97,28 @@ def index_collection(
     check_kind(kind)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
-    with _cluster(ray, specs, documents, options) as cluster, open_encoders(() if ray else specs, **options) as own:
-        encoders = cluster.encoders if cluster else own
-        if cache and cluster is None:  # Ray's workers are on other machines
-            encoders = add_caches(encoders)
+    own: dict[str, Any] = {"device": devices[0], "trust_remote_code": trust_remote_code}
+    cluster: Cluster | None = None
+    encoders: Sequence[Encoder]
+    with ExitStack() as stack:
+        if ray:
+            from ..indexes.distributed import Cluster
+
+            stack.enter_context(redirect_stdout(sys.stderr))  # Ray writes about workers that die to stdout
+            cluster = stack.enter_context(Cluster(ray, specs, documents=documents, **options))
+            encoders = cluster.encoders
+        else:
+            opened = stack.enter_context(open_encoders(specs, **options))
+            encoders = add_caches(opened) if cache else opened
         if windows is not None:
             choose_tokenizer(windows, encoders)
         loaded = time.perf_counter()
-        made = create_index(
-            directory,
-            kind=kind,
-            name=collection.name,
-            lexical=lexical,
-            passages=windows,
-            device=devices[0],
-            trust_remote_code=trust_remote_code,
-        )
+        made = create_index(directory, kind=kind, name=collection.name, lexical=lexical, passages=windows, **own)
         with progress("encoding", documents) as bar:
             added = made.add(fill_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
     found = close_caches(encoders)
     if ray or len(devices) > 1:  # what has encoded is gone: searches load an encoder of their own
-        made = open_index(directory, device=devices[0], trust_remote_code=trust_remote_code)
+        made = open_index(directory, **own)
     recall = made.build(ann)
     ended = time.perf_counter()
     return Indexing(made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found)
-
-
-@contextmanager
-def _cluster(
-    ray: str | None, specs: Sequence[str], documents: int, options: Mapping[str, Any]
-) -> Iterator[Cluster | None]:
-    if ray is None:
-        yield None
-        return
-    from ..indexes.distributed import Cluster
-
-    # Ray writes about workers that die to stdout, which is for results.
-    with redirect_stdout(sys.stderr), Cluster(ray, specs, documents=documents, **options) as cluster:
-        yield cluster
