@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -42,6 +43,12 @@ def write_atomically(path: str | Path) -> Iterator[IO[str]]:
     """A UTF-8 text file that appears under its name only when it is complete."""
     with place_atomically(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
         yield out
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """JSON as people read it, in a file that appears under its name only when it is complete."""
+    with write_atomically(path) as out:
+        json.dump(value, out, indent=2, ensure_ascii=False)
 
 
 @contextmanager

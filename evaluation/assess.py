@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, check_known
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..items import Item
 from ..multilingual.judges import Judge, can_see
 from ..multilingual.prompts import Prompt, bind_judge, load_prompt, split_method
@@ -86,8 +85,7 @@ class Assessment:
         """
         path = Path(path)
         langs = {**(langs or {}), **self.langs}
-        with write_atomically(path.with_name(path.name + ".manifest.json")) as out:
-            json.dump({"stages": Manifest((self.record,)).to_json()}, out, indent=2, ensure_ascii=False)
+        write_json(f"{path}.manifest.json", {"stages": Manifest((self.record,)).to_json()})
         with write_atomically(path) as out:
             for query, grades in self.qrels.items():
                 for doc, grade in grades.items():
@@ -125,35 +123,33 @@ class Assessor:
         `unseen="skip"`.
         """
         check_known(unseen, UNSEEN, "value of unseen")
-        _check_ids([_ids(pair) for pair in pairs])
-        visible = [can_see(self.judge, *pair) for pair in pairs]
-        blind = tuple(_ids(pair) for pair, sees in zip(pairs, visible, strict=True) if not sees)
+        named = _name_pairs(pairs)
+        seen = {ids: pair for ids, pair in named.items() if can_see(self.judge, *pair)}
+        blind = tuple(ids for ids in named if ids not in seen)
         if blind and unseen == "refuse":
             raise InputError(
                 f"{self.judge.name} reads {' and '.join(sorted(self.judge.modalities))} only and cannot judge "
                 f"{len(blind)} of the pairs (first: {'/'.join(blind[0])}); leave them out with unseen=skip"
             )
-        keys = {_ids(pair): _hash(*pair) for pair, sees in zip(pairs, visible, strict=True) if sees}
-        with closing(_Answers(self.fingerprint, journal)) as answers:
+        keys = {ids: _hash(*pair) for ids, pair in seen.items()}
+        with nullcontext() if journal is None else closing(Journal(journal)) as kept:
+            answers = _Answers(self.fingerprint, kept)
+            waiting = {key: seen[ids] for ids, key in keys.items() if key not in answers.grades}
             resumed = sum(key in answers.grades for key in keys.values())
-            waiting = {keys[_ids(pair)]: pair for pair in pairs if _ids(pair) in keys}
-            waiting = {key: pair for key, pair in waiting.items() if key not in answers.grades}
             advance(len(pairs) - len(waiting))  # of the others the judge reports
             self._ask(waiting, answers)
         qrels: dict[str, dict[str, int]] = {}
-        unreadable = []
         for (query, document), key in keys.items():
-            if (grade := answers.grades[key]) is None:
-                unreadable.append((query, document))
-            else:
+            if (grade := answers.grades[key]) is not None:
                 qrels.setdefault(query, {})[document] = grade
+        unreadable = tuple(ids for ids, key in keys.items() if answers.grades[key] is None)
         counts = {"pairs": len(pairs), "unreadable_pairs": len(unreadable), "unseen": len(blind)}
         record = Record(
             f"judge({self})", self.fingerprint, round(answers.seconds, 4), {**counts, **answers.counts},
             {self.judge.name: self.judge.revision},
         )  # fmt: skip
         langs = {document.id: document.lang for _, document in pairs if document.lang}
-        return Assessment(qrels, langs, tuple(unreadable), blind, resumed, record)
+        return Assessment(qrels, langs, unreadable, blind, resumed, record)
 
     def _ask(self, pairs: Mapping[str, Pair], answers: _Answers) -> None:
         """Ask about pairs by content, in batches of growing size."""
@@ -175,17 +171,17 @@ class Assessor:
                 size = max(size // 2, 1)
 
 
-def _ids(pair: Pair) -> tuple[str, str]:
-    return pair[0].id, pair[1].id
-
-
-def _check_ids(pairs: Sequence[tuple[str, str]]) -> None:
-    """`InputError` on a pair given twice, and on ids that no line of qrels can hold."""
-    if repeated := [ids for ids, times in Counter(pairs).items() if times > 1]:
-        raise InputError(f"document {repeated[0][1]!r} is to be judged twice for query {repeated[0][0]!r}")
-    for id in (id for ids in pairs for id in ids):
-        if id.split() != [id]:
-            raise InputError(f"the id {id!r} cannot stand in TREC qrels: it is empty or has white space")
+def _name_pairs(pairs: Sequence[Pair]) -> dict[tuple[str, str], Pair]:
+    """The pairs by their ids; `InputError` on a pair given twice, and on ids that no line of qrels can hold."""
+    named: dict[tuple[str, str], Pair] = {}
+    for query, document in pairs:
+        for id in (ids := (query.id, document.id)):
+            if id.split() != [id]:
+                raise InputError(f"the id {id!r} cannot stand in TREC qrels: it is empty or has white space")
+        if ids in named:
+            raise InputError(f"document {document.id!r} is to be judged twice for query {query.id!r}")
+        named[ids] = query, document
+    return named
 
 
 def _hash(query: Item, document: Item) -> str:
@@ -197,13 +193,12 @@ def _hash(query: Item, document: Item) -> str:
 class _Answers:
     """Grades by content, None for an unreadable answer, and what they cost; `add` keeps a batch in the journal."""
 
-    def __init__(self, assessor: str, journal: Path | None) -> None:
-        self.assessor = assessor
-        self.journal = Journal(journal) if journal is not None else None
+    def __init__(self, assessor: str, journal: Journal | None) -> None:
+        self.assessor, self.journal = assessor, journal
         self.grades: dict[str, int | None] = {}
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
-        for key, (value, counts) in self.journal.found.items() if self.journal is not None else ():
+        for key, (value, counts) in journal.found.items() if journal is not None else ():
             if key.startswith(f"{assessor}:"):
                 self._take(value["grades"], value["seconds"], counts)
 
@@ -213,10 +208,6 @@ class _Answers:
             # One line a batch: its grades are on the disk together with what they cost, or not at all.
             value = {"grades": grades, "seconds": round(seconds, 4)}
             self.journal.put(f"{self.assessor}:{next(iter(grades))}", value, counts)
-
-    def close(self) -> None:
-        if self.journal is not None:
-            self.journal.close()
 
     def _take(self, grades: Mapping[str, int | None], seconds: float, counts: Mapping[str, int]) -> None:
         self.grades.update(grades)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError, check_known, list_few
+from ..errors import InputError, check_at_least, check_known, list_few
 from ..multilingual.collections.base import Collection, fetch_documents
 from ..multilingual.collections.directory import Directory
 from ..multilingual.languages import fill_languages, parse_language
@@ -23,8 +23,7 @@ OWN = "collection"  # `--qrels collection`: the collection's own
 
 @dataclass(frozen=True)
 class AssessmentReport:
-    """What became of an `AssessmentTask`: the assessment, its agreement with human judgements where there are any, and
-    notes.
+    """What became of a task: the assessment, its agreement with `human` judgements where there are any, and notes.
 
     `agreement` is by language of the document, `all` first; `systems` compares the rankings of three runs or more.
     """
@@ -32,10 +31,10 @@ class AssessmentReport:
     output: Path
     assessor: str
     assessment: Assessment
-    human: str | None = None
-    agreement: Mapping[str, Agreement] = field(default_factory=dict)
-    systems: SystemAgreement | None = None
-    notes: tuple[str, ...] = ()
+    human: str | None
+    agreement: Mapping[str, Agreement]
+    systems: SystemAgreement | None
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
         done = self.assessment
@@ -103,19 +102,18 @@ class AssessmentTask:
         self.journal.unlink(missing_ok=True)
         if not done.qrels:
             raise InputError(f"{assessor} gave no grade that could be read; nothing is written ({done.counts})")
-        report = AssessmentReport(self.output, str(assessor), done, notes=tuple(self._describe(done)))
-        if self.human is None:
-            return report
-        agreed = compare_grades(self.human, done.qrels, {**self.langs, **done.langs})
-        report = replace(report, human=self.source, agreement=agreed)
-        if not self.runs:
-            return report
-        try:
-            systems = compare_systems(self.runs, self.human, done.qrels, self.measure)
-        except InputError as error:
-            return replace(report, notes=(*report.notes, f"systems are not compared: {error}"))
-        tied = ["τ_AP is not defined: some systems are tied"] if math.isnan(systems.tau_ap) else []
-        return replace(report, systems=systems, notes=(*report.notes, *tied))
+        notes = list(self._describe(done))
+        agreement: dict[str, Agreement] = {}
+        systems = None
+        if self.human is not None:
+            agreement = compare_grades(self.human, done.qrels, {**self.langs, **done.langs})
+            try:
+                systems = compare_systems(self.runs, self.human, done.qrels, self.measure) if self.runs else None
+            except InputError as error:
+                notes.append(f"systems are not compared: {error}")
+        if systems is not None and math.isnan(systems.tau_ap):
+            notes.append("τ_AP is not defined: some systems are tied")
+        return AssessmentReport(self.output, str(assessor), done, self.source, agreement, systems, tuple(notes))
 
     def _describe(self, done: Assessment) -> Iterator[str]:
         """What is to be known of an assessment."""
@@ -123,10 +121,8 @@ class AssessmentTask:
             yield f"topics that have no wording in the wanted language are left out: {list_few(self.left_out)}"
         if done.resumed:
             yield f"{done.resumed} of {len(self.pairs)} pairs were judged before and taken from {self.journal.name}"
-        for what, pairs in (
-            ("have no readable answer", done.unreadable),
-            ("cannot be shown to the judge", done.unseen),
-        ):
+        outside = {"have no readable answer": done.unreadable, "cannot be shown to the judge": done.unseen}
+        for what, pairs in outside.items():
             if pairs:
                 yield f"{len(pairs)} pairs {what} and are not in the qrels: {list_few(map('/'.join, pairs))}"
         if len(done.grades) == 1 and len(self.pairs) > 2:
@@ -153,8 +149,7 @@ def plan_assessment(
     """
     own = [collection.root / "qrels.txt"] if isinstance(collection, Directory) else []
     _check_output(output, [*runs, *(own if qrels == OWN else [Path(qrels)] if qrels else [])])
-    if depth < 1:
-        raise InputError(f"depth must be at least 1, not {depth}")
+    check_at_least(1, depth=depth)
     if is_multilingual(parse_measure(measure)):
         raise InputError(f"{measure} compares languages; systems are ranked here by one like nDCG@20")
     check_known(unseen, UNSEEN, "value of unseen")

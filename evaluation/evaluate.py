@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 
@@ -17,18 +17,12 @@ from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
 from ..runs import Qrels, Run, read_qrels
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
-from .significance import Comparison, Correction, Test, bootstrap, compare_with_baseline
-from .table import ALL, DEEPEST, Table, Values
+from .significance import Comparison, Correction, Test, bootstrap, check_statistics, compare_with_baseline
+from .table import ALL, DEEPEST, Key, Table, Values
 
-Key = tuple[str, str, str]  # system, measure, group
+Group = tuple[Sequence[str], Values]  # queries that are averaged together, and every system's values for them
+
 TOP = 20  # the cutoff of languages' shares
-
-
-class _Group(NamedTuple):
-    """Queries that are averaged together, and every system's values for them."""
-
-    queries: Sequence[str]
-    values: Values
 
 
 def evaluate(
@@ -47,18 +41,17 @@ def evaluate(
 ) -> Table:
     """Measure runs on the queries of the qrels; one without hits counts as zero (trec_eval's `-c`).
 
-    `measures` are names of ir_measures (`nDCG@20`, `AP`, `RBP(rel=1)`, `R@100`, `RR`, `Judged@20`), its
-    measures themselves, or for rankings that hold several languages `alpha_nDCG@20` and `PEER@20`. `per`
-    adds means per group of queries: `lang`, a key of their `meta` (their items come from `queries`, else from
-    the runs), or `doc_lang`: each language's documents alone, over the queries with relevant documents in it,
-    and the languages' shares of the top 20. Documents' languages come from `doc_langs`, else from the runs'
-    `docs`; a document without one stays in every language's ranking. `baseline` is a system or its position;
-    `test` a paired t-test, or a randomisation test over 10,000 samples drawn with `seed` (exact where there
-    are fewer), over all queries and over those of each group, with Holm's or Bonferroni's `correction` over
-    systems. `interval` adds bootstrap intervals of the means at that confidence (0.95), drawn with `seed`.
-    Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, on two runs of one name, on
-    a run that has no query in common with the qrels, and on measures that need documents' languages which are
-    not known.
+    `measures` are names of ir_measures (`nDCG@20`, `AP`, `RBP(rel=1)`, `R@100`, `RR`, `Judged@20`), its measures
+    themselves, or for rankings that hold several languages `alpha_nDCG@20` and `PEER@20`. `per` adds means per group of
+    queries: `lang`, a key of their `meta` (their items come from `queries`, else from the runs), or `doc_lang`: each
+    language's documents alone, over the queries with relevant documents in it, and the languages' shares of the top 20.
+    Documents' languages come from `doc_langs`, else from the runs' `docs`; a document without one stays in every
+    language's ranking. `baseline` is a system or its position; `test` a paired t-test, or a randomisation test over
+    10,000 samples drawn with `seed` (exact where there are fewer), over all queries and over those of each group, with
+    Holm's or Bonferroni's `correction` over systems. `interval` adds bootstrap intervals of the means at that confidence
+    (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, on two runs
+    of one name, on a run that has no query in common with the qrels, and on measures that need documents' languages
+    which are not known.
     """
     named = _name_runs(runs)
     if not named:
@@ -68,24 +61,21 @@ def evaluate(
     parsed = list({str(measure): measure for measure in map(parse_measure, measures)}.values())
     if not parsed:
         raise InputError("no measures to evaluate; for example nDCG@20")
-    check_known(test, get_args(Test), "test")
-    check_known(correction, get_args(Correction), "correction")
-    if interval is not None and not 0 < interval < 1:
-        raise InputError(f"an interval of confidence {interval}: between 0 and 1, for example 0.95")
+    check_statistics(test, correction, interval)
     topics = sorted(qrels)
     unjudged = {name: _find_unjudged(name, run, qrels) for name, run in named.items()}
     reference = _find_baseline(baseline, tuple(named))
     if doc_langs is None and (per == "doc_lang" or any(map(is_multilingual, parsed))):
         doc_langs = _find_languages(named, qrels, hits=per == "doc_lang")
     values = {name: measure_rankings(parsed, qrels, run.hits, doc_langs) for name, run in named.items()}
-    groups = {ALL: _Group(topics, values)}
+    groups: dict[str, Group] = {ALL: (topics, values)}
     shares = None
     if per == "doc_lang":
         groups |= _group_by_document(named, qrels, parsed, doc_langs or {})
         shares = fairness.compute_shares({name: run.hits for name, run in named.items()}, qrels, doc_langs or {}, TOP)
     elif per is not None:
         items = [*queries, *(query for run in named.values() for query in run.queries)]
-        groups |= {label: _Group(part, values) for label, part in _group_by_query(topics, per, items).items()}
+        groups |= {label: (part, values) for label, part in _group_by_query(topics, per, items).items()}
     means, compared, intervals = _summarise(groups, parsed, reference, test, correction, interval, seed)
     in_all = {(system, name): each for (system, name, group), each in compared.items() if group == ALL}
     return Table(
@@ -93,7 +83,7 @@ def evaluate(
         measures=tuple(map(str, parsed)),
         groups=tuple(groups),
         per=per,
-        counts={label: len(group.queries) for label, group in groups.items()},
+        counts={label: len(part) for label, (part, _) in groups.items()},
         means=means,
         values=values,
         lacking={name: tuple(topic for topic in topics if not run[topic]) for name, run in named.items()},
@@ -218,34 +208,28 @@ def _find_languages(runs: Mapping[str, Run], qrels: Qrels, *, hits: bool) -> dic
     relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
     langs: dict[str, str] = {}
     for name, run in runs.items():
-        ids = set(relevant)
-        if hits:
-            ids |= {hit.id for topic in run.hits.keys() & qrels.keys() for hit in run[topic]}
-        unknown = sorted(ids - langs.keys())
-        if run.docs is None or not unknown:
-            continue
+        found = {hit.id for topic in run.hits.keys() & qrels.keys() for hit in run[topic]} if hits else set()
+        unknown = sorted((relevant | found) - langs.keys())
         try:
-            langs |= {item.id: item.lang for item in run.docs.get(unknown) if item.lang}
+            if run.docs is not None and unknown:
+                langs |= {item.id: item.lang for item in run.docs.get(unknown) if item.lang}
         except InputError as error:
-            raise InputError(
-                f"the documents behind {name} do not give all languages ({error}): give `doc_langs`"
-            ) from None
+            raise InputError(f"the documents of {name} do not give all languages ({error}): give `doc_langs`") from None
     return langs
 
 
-def _group_by_query(topics: Sequence[str], per: str, items: Iterable[Item]) -> dict[str, list[str]]:
+def _group_by_query(topics: Sequence[str], per: str, items: Sequence[Item]) -> dict[str, list[str]]:
     """Label -> its topics, labels in alphabetical order, the topics that have none last."""
     labels: dict[str, str] = {}
-    keys: set[str] = set()
     for item in items:
-        keys.update(item.meta)
         label = item.lang if per == "lang" else item.meta.get(per)
         if label is not None:
             labels.setdefault(item.id, str(label))
     if not labels.keys() & set(topics):
         if per == "lang":
             raise InputError("no query has a language: give the topics, or `lang` in them, to evaluate per language")
-        raise unknown_name(per, ("lang", "doc_lang", *sorted(keys)), "group of queries")
+        known = {"lang", "doc_lang"}.union(*(item.meta for item in items))
+        raise unknown_name(per, sorted(known), "group of queries")
     groups: dict[str, list[str]] = {}
     for topic in topics:
         groups.setdefault(_keep_apart(labels.get(topic, UNKNOWN)), []).append(topic)
@@ -254,14 +238,14 @@ def _group_by_query(topics: Sequence[str], per: str, items: Iterable[Item]) -> d
 
 def _group_by_document(
     runs: Mapping[str, Run], qrels: Qrels, measures: Sequence[Any], langs: Mapping[str, str]
-) -> dict[str, _Group]:
+) -> dict[str, Group]:
     """Language -> its topics and their values; measures that compare languages have none."""
     within = [measure for measure in measures if not is_multilingual(measure)]
     relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
     languages = sorted({langs[doc] for doc in relevant if doc in langs})
     if not languages:
         raise InputError("no relevant document has a language: give `doc_langs` to evaluate per document language")
-    groups: dict[str, _Group] = {}
+    groups: dict[str, Group] = {}
     for lang in languages:
         own = {t: {doc: g for doc, g in of.items() if langs.get(doc) == lang} for t, of in qrels.items()}
         own = {topic: grades for topic, grades in own.items() if any(g > 0 for g in grades.values())}
@@ -270,7 +254,7 @@ def _group_by_document(
             # A document whose language is not known stays in all rankings.
             hits = {topic: [hit for hit in run[topic] if langs.get(hit.id, lang) == lang] for topic in own}
             values[system] = measure_rankings(within, own, hits)
-        groups[_keep_apart(lang)] = _Group(list(own), values)
+        groups[_keep_apart(lang)] = (list(own), values)
     return groups
 
 
@@ -280,7 +264,7 @@ def _keep_apart(label: str) -> str:
 
 
 def _summarise(
-    groups: Mapping[str, _Group],
+    groups: Mapping[str, Group],
     measures: Sequence[Any],
     baseline: str | None,
     test: Test,

@@ -96,25 +96,24 @@ def measure_rankings(
     import ir_measures
 
     plain = {topic: dict(grades) for topic, grades in qrels.items()}
-    # Ranks as scores: no tie and no rounding to float32 can change the order that the run has. A query
-    # without hits is left out, for the providers count it in different ways; it gets the measure's default
-    # below.
-    deepest = max(map(len, hits.values()), default=0)
-    falling = [float(score) for score in range(deepest, 0, -1)]
+    # Ranks as scores: no tie and no rounding to float32 can change the order that the run has. A query without hits is
+    # left out, for the providers count it in different ways; it gets the measure's default below.
+    falling = [float(score) for score in range(max(map(len, hits.values()), default=0), 0, -1)]
     ranks = {
         topic: dict(zip([doc for doc, _ in hits[topic]], falling[-len(hits[topic]) :], strict=True))
         for topic in plain
         if hits.get(topic)
     }
     found = {str(measure): dict.fromkeys(plain, float(measure.DEFAULT)) for measure in measures}
-    judged = [measure for measure in measures if measure.NAME == "Judged"]
-    theirs = [measure for measure in measures if measure.NAME not in ("RBP", "alpha_nDCG", "PEER", "Judged")]
+    judged: list[Any] = []
+    theirs: list[Any] = []
     for measure in measures:
         if measure.NAME == "RBP":
-            for topic, ranking in ranks.items():
-                found[str(measure)][topic] = _rbp(measure, plain[topic], ranking)
+            found[str(measure)] |= {topic: _rbp(measure, plain[topic], ranking) for topic, ranking in ranks.items()}
         elif is_multilingual(measure):
             found[str(measure)] |= _multilingual(measure, qrels, {t: hits[t] for t in ranks}, langs)
+        else:
+            (judged if measure.NAME == "Judged" else theirs).append(measure)
     # A negative grade marks a document that nobody judged, and trec_eval's C code writes out of bounds for it.
     known = {topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()}
     known = {topic: grades for topic, grades in known.items() if grades}
@@ -128,8 +127,7 @@ def measure_rankings(
 def _multilingual(
     measure: Any, qrels: Qrels, hits: Mapping[str, Sequence[tuple[str, float]]], langs: Mapping[str, str] | None
 ) -> dict[str, float]:
-    rel = 1 if isinstance(measure, Peer) else measure["rel"]
-    check_languages(measure, qrels, langs, rel)
+    check_languages(measure, qrels, langs, 1 if isinstance(measure, Peer) else measure["rel"])
     known = langs or {}
     if isinstance(measure, Peer):
         weights = measure.weigh_grades(qrels)
@@ -160,8 +158,7 @@ def is_total(measure: Any) -> bool:
 
 
 def aggregate(measure: Any, values: Mapping[str, float], queries: Iterable[str]) -> float:
-    """The measure over `queries`: their mean, or for a few measures the total."""
-    # A few measures of ir_measures are totals (NumRel), so it decides how to aggregate.
+    """The measure over `queries`: their mean, or for a few measures of ir_measures (NumRel) the total."""
     aggregator = measure.aggregator()
     for query in queries:
         aggregator.add(values[query])

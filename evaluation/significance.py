@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+
+from ..errors import InputError, check_known
 
 LEVEL = 0.05  # a corrected p below this is marked
 RESAMPLES = 10_000
 
 Test = Literal["t", "randomisation"]
 Correction = Literal["holm", "bonferroni"]
+
+
+def check_statistics(test: str, correction: str, interval: float | None) -> None:
+    """`InputError` on an unknown test or correction, and on a confidence that is not between 0 and 1."""
+    check_known(test, get_args(Test), "test")
+    check_known(correction, get_args(Correction), "correction")
+    if interval is not None and not 0 < interval < 1:
+        raise InputError(f"an interval of confidence {interval}: between 0 and 1, for example 0.95")
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def compute_p(differences: np.ndarray, test: Test, seed: int = 0) -> float:
             return 0.0  # the same difference on every query: the statistic is infinite
         return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
     result = scipy.stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=10_000, batch=1_000, rng=seed
+        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, batch=1_000, rng=seed
     )
     return float(result.pvalue)
 

@@ -24,6 +24,7 @@ DEEPEST = 1000  # hits a topic that TREC's tracks take
 WIDE = 10**5  # columns of paper, where nobody's terminal breaks lines
 TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test"}
 
+Key = tuple[str, str, str]  # system, measure, group
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # system -> measure -> query -> value
 
 
@@ -31,14 +32,13 @@ Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # system -> measure ->
 class Table:
     """What `evaluate` found.
 
-    `means` maps (system, measure, group) to the mean over the group's queries, the group `all` holding every
-    query of the qrels. `values` maps system, measure and query to the value. `lacking` names, by system, the
-    judged queries without a hit, which count as zero; `unjudged` those that the qrels do not have and that do
-    not count; `deep` those with more than 1,000 hits. `comparisons` maps (system, measure) to the test against
-    the `baseline` over all queries, `group_comparisons` (system, measure, group) to that over the queries of a
-    group. `intervals` maps (system, measure, group) to the ends of the mean's bootstrap interval at the
-    confidence `level`. `shares` has each language's share of the top where the table is per document
-    language.
+    `means` maps (system, measure, group) to the mean over the group's queries, the group `all` holding every query of
+    the qrels. `values` maps system, measure and query to the value. `lacking` names, by system, the judged queries
+    without a hit, which count as zero; `unjudged` those that the qrels do not have and that do not count; `deep` those
+    with more than 1,000 hits. `comparisons` maps (system, measure) to the test against the `baseline` over all queries,
+    `group_comparisons` (system, measure, group) to that over the queries of a group. `intervals` maps (system, measure,
+    group) to the ends of the mean's bootstrap interval at the confidence `level`. `shares` has each language's share of
+    the top where the table is per document language.
     """
 
     systems: tuple[str, ...]
@@ -46,20 +46,20 @@ class Table:
     groups: tuple[str, ...]
     per: str | None
     counts: Mapping[str, int]
-    means: Mapping[tuple[str, str, str], float]
-    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    means: Mapping[Key, float]
+    values: Values
     lacking: Mapping[str, tuple[str, ...]]
     unjudged: Mapping[str, tuple[str, ...]]
     baseline: str | None = None
     test: Test = "t"
     comparisons: Mapping[tuple[str, str], Comparison] | None = None
     correction: Correction = "holm"
-    intervals: Mapping[tuple[str, str, str], tuple[float, float]] | None = None
+    intervals: Mapping[Key, tuple[float, float]] | None = None
     level: float | None = None
     seed: int = 0
     shares: LanguageShares | None = None
     deep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    group_comparisons: Mapping[tuple[str, str, str], Comparison] = field(default_factory=dict)
+    group_comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
 
     def mean(self, system: str, measure: object, group: str = ALL) -> float:
         """`InputError` on an unknown system, measure or group; a measure may go by another name (`MAP`)."""
@@ -128,62 +128,47 @@ class Table:
 
     def grids(self, *, per_topic: bool = False) -> Iterator[Grid]:
         """What is shown: all queries, the groups of each measure, languages' shares, and on demand every topic."""
-        yield Grid(
-            "",
-            (f"system ({self.counts[ALL]} queries)", *self.measures),
-            self._rows([(measure, ALL) for measure in self.measures]),
-            (*self._explain_marks(), *self._explain_intervals(), *self._explain_counting()),
-        )
-        for measure in self.measures if len(self.groups) > 1 else ():
-            if self.has_groups(measure):
-                yield Grid(
-                    f"{measure} per {self.per}",
-                    ("system", *(f"{group} ({self.counts[group]})" for group in self.groups)),
-                    self._rows([(measure, group) for group in self.groups]),
-                    (*self._explain_marks(), *self._explain_group_marks(), *self._explain_intervals()),
-                )
+        head = (f"system ({self.counts[ALL]} queries)", *self.measures)
+        rows = self._rows([(measure, ALL) for measure in self.measures])
+        yield Grid("", head, rows, tuple(self._explain(counting=True)))
+        for measure in filter(self.has_groups, self.measures):
+            head = ("system", *(f"{group} ({self.counts[group]})" for group in self.groups))
+            rows = self._rows([(measure, group) for group in self.groups])
+            yield Grid(f"{measure} per {self.per}", head, rows, tuple(self._explain(groups=True)))
         if self.shares is not None:
             yield self._tabulate_shares(self.shares)
         if per_topic and len(self.systems) == 1:
-            yield self._tabulate_topics(f"{self.systems[0]} per topic", self.measures, compare=False)
+            yield self._tabulate_topics(self.systems[0], self.measures, self.measures)
         elif per_topic:
-            for measure in self.measures:
-                yield self._tabulate_topics(f"{measure} per topic", (measure,), compare=True)
+            yield from (self._tabulate_topics(measure, (measure,), self.systems) for measure in self.measures)
 
     def has_groups(self, measure: str) -> bool:
-        """Whether groups have means: one language alone has none of a measure that compares languages."""
+        """Whether there are groups and they have means: one language has none of a measure that compares languages."""
         return not all(math.isnan(self.means[self.systems[0], measure, g]) for g in self.groups[1:])
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, one sentence a line."""
-        marks = [*self._explain_marks(), *(self._explain_group_marks() if self.group_comparisons else ())]
-        return [*marks, *self._explain_intervals(), *self._explain_counting()]
+        return list(self._explain(groups=bool(self.group_comparisons), counting=True))
 
-    def _explain_marks(self) -> Iterator[str]:
+    def _explain(self, *, groups: bool = False, counting: bool = False) -> Iterator[str]:
+        """What marks and intervals mean, with `groups` those of groups, with `counting` what is odd about the runs."""
         if self.comparisons:
             test, correction = TESTS[self.test], self.correction.capitalize()
-            yield (
-                f"† differs from {self.baseline} (two-sided {test}, {correction}-corrected over systems, p < {LEVEL})"
-            )
-
-    def _explain_group_marks(self) -> Iterator[str]:
-        if self.comparisons:
+            yield f"† differs from {self.baseline} (two-sided {test}, {correction}-corrected over systems, p < {LEVEL})"
+        if self.comparisons and groups:
             yield (
                 f"† per {self.per}: tested over the queries of the group alone, and corrected over systems within it, "
                 f"not over groups"
             )
             if few := [group for group in self.groups[1:] if self.counts[group] < 2]:
                 yield f"one query allows no test: {list_few(few)}"
-
-    def _explain_intervals(self) -> Iterator[str]:
         if self.intervals is not None:
             yield (
                 f"[low, high] is the {self.level:.0%} interval of the mean: percentile bootstrap, "
                 f"{RESAMPLES:,} resamples of the queries, seed {self.seed}"
             )
-
-    def _explain_counting(self) -> Iterator[str]:
-        """What is odd about measures, documents and runs."""
+        if not counting:
+            return
         for measure in self.measures:
             if measure.startswith("PEER"):
                 yield f"{measure} is 1 where languages are ranked alike, however badly"
@@ -214,15 +199,14 @@ class Table:
         ends = f" [{low:.3f}, {high:.3f}]" if intervals and not math.isnan(low) else ""
         return Cell(f"{mean:.4f}{mark}{ends}", len(self.systems) > 1 and mean == best)
 
-    def _tabulate_topics(self, title: str, measures: Sequence[str], *, compare: bool) -> Grid:
-        """A row a query; with `compare` a column a system, else a measure."""
-        columns = [(system, measure) for system in self.systems for measure in measures]
+    def _tabulate_topics(self, what: str, measures: Sequence[str], columns: Sequence[str]) -> Grid:
+        """A row a query; the columns are measures of one system, or systems, the best of which is marked."""
         rows = []
         for topic in self.values[self.systems[0]][measures[0]]:
-            values = [self.values[system][measure][topic] for system, measure in columns]
-            best = max(values) if compare and min(values) < max(values) else None
+            values = [self.values[system][measure][topic] for system in self.systems for measure in measures]
+            best = max(values) if len(self.systems) > 1 and min(values) < max(values) else None
             rows.append((Cell(topic), *(Cell(f"{value:.4f}", value == best) for value in values)))
-        return Grid(title, ("topic", *(self.systems if compare else measures)), tuple(rows))
+        return Grid(f"{what} per topic", ("topic", *columns), tuple(rows))
 
     def _tabulate_shares(self, shares: LanguageShares) -> Grid:
         rows = [("relevant documents", shares.relevant), *shares.top.items()]
@@ -240,10 +224,8 @@ class Table:
             "unjudged": list(self.unjudged[system]),
             "deep": list(self.deep.get(system, ())),
         }
-        if self.intervals is not None:
-            entry["intervals"] = {
-                m: {g: list(self.intervals[system, m, g]) for g in self.groups} for m in self.measures
-            }
+        if (ends := self.intervals) is not None:
+            entry["intervals"] = {m: {g: list(ends[system, m, g]) for g in self.groups} for m in self.measures}
         if self.comparisons is not None and system != self.baseline:
             entry["against_baseline"] = {m: self._comparison_to_json(system, m) for m in self.measures}
         if per_query:
@@ -252,12 +234,10 @@ class Table:
 
     def _comparison_to_json(self, system: str, measure: str) -> dict[str, object]:
         """With those within groups where there are groups."""
-        over_all = self.comparison(system, measure)
-        found: dict[str, object] = {} if over_all is None else asdict(over_all)
-        if len(self.groups) > 1:
-            within = {group: self.comparison(system, measure, group) for group in self.groups[1:]}
-            found["groups"] = {group: asdict(each) for group, each in within.items() if each is not None}
-        return found
+        compared = {group: self.comparison(system, measure, group) for group in self.groups}
+        found = {group: asdict(each) for group, each in compared.items() if each is not None}
+        over_all: dict[str, object] = found.pop(ALL)
+        return over_all | ({"groups": found} if len(self.groups) > 1 else {})
 
 
 def replace_nan(value: Any) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import lock_directory, write_atomically
+from ...files import lock_directory, write_atomically, write_json
 from ...multilingual.collections.base import MissingPart
 from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Qrels, Run
@@ -45,21 +45,10 @@ def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool =
     return systems
 
 
-def open_sites(
-    plan: Plan,
-    systems: Mapping[str, System],
-    out: Path,
-    *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    progress: Progress = show_nothing,
-) -> list[ExperimentSite]:
-    """The plan's collections, opened; `InputError` where one cannot be read."""
-    plans = [each for system in systems.values() for each in system.plans]
-    return [
-        ExperimentSite(name, plan, out, plans, device=device, trust_remote_code=trust_remote_code, progress=progress)
-        for name in plan.collections
-    ]
+def open_sites(plan: Plan, out: Path, *, progress: Progress = show_nothing, **options: Any) -> list[ExperimentSite]:
+    """The plan's collections, opened, with its systems; `InputError` where one cannot be read. `options`: device, trust."""
+    systems = parse_systems(plan, **options)
+    return [ExperimentSite(name, plan, systems, out, progress, options) for name in plan.collections]
 
 
 def conduct(
@@ -74,13 +63,11 @@ def conduct(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the directory {out}: {error.strerror}") from None
-    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     with lock_directory(out):
         about = provenance(device)
-        systems = parse_systems(plan, **options)
-        sites = open_sites(plan, systems, out, progress=progress, **options)
+        sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
         judged = [_read_judgements(site) for site in sites]
-        parts = [_run_systems(site, systems, qrels, about, progress) for site, qrels in zip(sites, judged, strict=True)]
+        parts = [_run_systems(site, qrels, about) for site, qrels in zip(sites, judged, strict=True)]
         return Results(plan.name, plan.to_json(), tuple(parts), about)
 
 
@@ -115,29 +102,25 @@ def _read_judgements(site: ExperimentSite) -> Qrels:
     return qrels
 
 
-def _run_systems(
-    site: ExperimentSite, systems: Mapping[str, System], qrels: Qrels, about: Mapping[str, Any], progress: Progress
-) -> Part:
+def _run_systems(site: ExperimentSite, qrels: Qrels, about: Mapping[str, Any]) -> Part:
     """One collection: the run of each system, the table over them, and the files of each."""
     k = site.plan.k
     store = ResultStore(site.out / "stages", site.content.content, about["versions"]["crosslens"])
     runs: dict[str, Run] = {}
     outcomes: dict[str, Outcome] = {}
     last: Stage | None = None  # kept until the next system is loaded, which then finds its models
-    for name, system in systems.items():
+    for name, system in site.systems.items():
         taken: list[str] = []
-
-        keep = partial(KeptStage, store=store, taken=taken)
-        with progress(f"{site.slug}: {name}", None) as watcher, watch(watcher):
-            last = system.bind(site, k, keep)
+        with site.progress(f"{site.slug}: {name}", None) as watcher, watch(watcher):
+            last = system.bind(site, k, partial(KeptStage, store=store, taken=taken))
             run = runs[name] = last(Run.of(site.queries)).cut(k)
         folder = site.out / site.slug / make_slug(name)
         folder.mkdir(parents=True, exist_ok=True)
         run.to_trec(folder / "run.trec", make_slug(name))
-        cost = _sum_cost(run)
         where = str(folder.relative_to(site.out))
-        outcomes[name] = Outcome(name, system.line, where, cost, len(site.queries), tuple(taken))
-        log.info("%s: %s: %.1f s%s", site.slug, name, cost.seconds, f" ({len(taken)} stages kept)" * bool(taken))
+        outcomes[name] = Outcome(name, system.line, where, _sum_cost(run), len(site.queries), tuple(taken))
+        seconds, kept = outcomes[name].cost.seconds, f" ({len(taken)} stages kept)" * bool(taken)
+        log.info("%s: %s: %.1f s%s", site.slug, name, seconds, kept)
     del last
     table = _evaluate_runs(site, qrels, runs)
     for name, run in runs.items():
@@ -197,8 +180,7 @@ def _write_provenance(site: ExperimentSite, outcome: Outcome, run: Run, table: T
         "indexes": list(site.notes.values()),
         "provenance": dict(about),
     }
-    with write_atomically(folder / "manifest.json") as file:
-        json.dump(manifest, file, indent=2, ensure_ascii=False)
+    write_json(folder / "manifest.json", manifest)
     values = table.values[outcome.system]
     with write_atomically(folder / "measures.jsonl") as file:
         for topic in next(iter(values.values())):

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from ...errors import InputError, check_known, unknown_name
+from ...errors import InputError, check_at_least, check_known
 from ...multilingual.collections.topics import Source, parse_fields
 from ...multilingual.languages import parse_language
 from ...systems.stages import Vocabulary
 from ..measures import parse_measure
-from ..significance import Correction, Test
+from ..significance import Correction, Test, check_statistics
 
 EXAMPLE = 'collections = ["demo"] and, under [systems], dense = "dense"'
 
@@ -24,7 +24,7 @@ class Plan:
 
     `collections` are named as everywhere (`demo`, a directory, `neuclir:DIR?year=2023&lang=zho`); `systems` maps names
     to pipelines (see `pipelines`), `encoders` short names to SPECs for use in them, `documents` short names to
-    collections with the same ids, translations say. `fields`, `query_lang` and `source` choose the topics' wording,
+    collections with the same ids (translations). `fields`, `query_lang` and `source` choose the topics' wording,
     `k` is the depth of the runs. `measures` are ir_measures', empty for the usual ones; `per` groups them: `lang`
     of the query, `doc_lang` of the document, a key of the topics' metadata, or `auto`; `baseline` is a system's name,
     `correction` holm or bonferroni, `test` t or randomisation, `interval` the confidence of bootstrap intervals,
@@ -49,65 +49,14 @@ class Plan:
     seed: int = 0
     unseen: str = "refuse"
 
-    @classmethod
-    def read(cls, path: str | Path) -> Plan:
-        """The plan in a TOML file; `InputError` names the file and the key that is unknown, missing or wrong."""
-        path = Path(path)
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path} is not UTF-8 text") from None
-        except tomllib.TOMLDecodeError as error:
-            twice = "overwrite" in str(error)
-            raise InputError(
-                f"{path}: " + (f"a name is given twice, to two systems say: {error}" if twice else f"not TOML: {error}")
-            ) from None
-        try:
-            return cls.of({"name": path.stem, **values})
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan that a dict of the file's keys describes; `InputError` as `read`."""
-        known = {each.name: each for each in fields(cls)}
-        for key in values:
-            check_known(key, known, "key")
-        for key in ("collections", "systems"):
-            if not values.get(key):
-                raise InputError(f"no {key}: the least that an experiment says is {EXAMPLE}")
-        made: dict[str, Any] = {key: _converted(key, value) for key, value in values.items()}
-        plan = cls(**made)
-        plan._check()
-        return plan
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The short names that its lines may use."""
-        return Vocabulary(self.encoders, self.documents, self.fields)
-
-    def to_json(self) -> dict[str, object]:
-        """A dict for JSON, every key in it."""
-        return asdict(self)
-
-    def _check(self) -> None:
-        for given, known, what in (
-            (self.test, get_args(Test), "test"),
-            (self.correction, get_args(Correction), "correction"),
-            (self.unseen, ("refuse", "keep"), "value of unseen"),
-        ):
-            if given not in known:
-                raise unknown_name(given, known, what)
-        if self.source is not None and self.source not in get_args(Source):
-            raise unknown_name(self.source, get_args(Source), "source")
-        if self.k < 1:
-            raise InputError(f"k must be at least 1, not {self.k}")
-        if self.interval is not None and not 0 < self.interval < 1:
-            raise InputError(f"an interval of confidence {self.interval}: between 0 and 1, for example 0.95")
-        if self.baseline is not None and self.baseline not in self.systems:
-            raise unknown_name(self.baseline, tuple(self.systems), "baseline")
+    def __post_init__(self) -> None:
+        check_statistics(self.test, self.correction, self.interval)
+        check_known(self.unseen, ("refuse", "keep"), "value of unseen")
+        if self.source is not None:
+            check_known(self.source, get_args(Source), "source")
+        check_at_least(1, k=self.k)
+        if self.baseline is not None:
+            check_known(self.baseline, self.systems, "baseline")
         if twice := [each for each in self.collections if self.collections.count(each) > 1]:
             raise InputError(f"the collection {twice[0]} is given twice")
         for name in (*self.systems, *self.encoders, *self.documents):
@@ -119,26 +68,58 @@ class Plan:
         if self.query_lang is not None:
             parse_language(self.query_lang)
 
+    @classmethod
+    def read(cls, path: str | Path) -> Plan:
+        """The plan in a TOML file; `InputError` names the file and the key that is unknown, missing or wrong."""
+        path = Path(path)
+        try:
+            return cls.of({"name": path.stem, **tomllib.loads(path.read_text("utf-8"))})
+        except OSError as error:
+            raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{path} is not UTF-8 text") from None
+        except tomllib.TOMLDecodeError as error:
+            twice = "overwrite" in str(error)
+            what = "a name is given twice, for example to two systems" if twice else "not TOML"
+            raise InputError(f"{path}: {what}: {error}") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
-_STRINGS = ("name", "fields", "query_lang", "source", "per", "baseline", "test", "correction", "unseen")
-_TABLES = ("systems", "encoders", "documents")
-_LISTS = ("collections", "measures")
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that a dict of the file's keys describes; `InputError` as `read`."""
+        for key in values:
+            check_known(key, (each.name for each in fields(cls)), "key")
+        for key in ("collections", "systems"):
+            if not values.get(key):
+                raise InputError(f"no {key}: the least that an experiment says is {EXAMPLE}")
+        return cls(**{key: _convert(key, value) for key, value in values.items()})
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The short names that its lines may use."""
+        return Vocabulary(self.encoders, self.documents, self.fields)
+
+    def to_json(self) -> dict[str, object]:
+        """A dict for JSON, every key in it."""
+        return asdict(self)
 
 
-def _converted(key: str, value: object) -> object:
-    if key in _TABLES:
-        if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
-            return value
-        raise InputError(f'[{key}] must be a table of lines like name = "...", each a text')
-    if key in _LISTS:
-        listed = [value] if isinstance(value, str) else value
-        if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
-            return tuple(listed)
-        raise InputError(f"{key} must be a list of texts")
-    if key in _STRINGS and not isinstance(value, str):
-        raise InputError(f"{key} must be a text, not {value!r}")
-    if key in ("k", "seed") and (not isinstance(value, int) or isinstance(value, bool)):
-        raise InputError(f"{key} must be a whole number, not {value!r}")
-    if key == "interval" and (not isinstance(value, int | float) or isinstance(value, bool)):
-        raise InputError(f"interval must be a number between 0 and 1, not {value!r}")
+def _convert(key: str, value: Any) -> Any:
+    """A value of the file as the field of that name has it; `InputError` where it is of another type."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in ("systems", "encoders", "documents"):
+        fits = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+        key, kind = f"[{key}]", 'a table of lines like name = "...", each a text'
+    elif key in ("collections", "measures"):
+        value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else (None,)
+        fits, kind = all(isinstance(each, str) for each in value), "a list of texts"
+    elif key in ("k", "seed"):
+        fits, kind = numeric and isinstance(value, int), f"a whole number, not {value!r}"
+    elif key == "interval":
+        fits, kind = numeric, f"a number between 0 and 1, not {value!r}"
+    else:
+        fits, kind = isinstance(value, str), f"a text, not {value!r}"
+    if not fits:
+        raise InputError(f"{key} must be {kind}")
     return value

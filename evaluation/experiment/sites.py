@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, list_few
-from ...files import write_atomically
+from ...files import write_json
 from ...items import Item, windows
 from ...multilingual.collections.base import Collection, CollectionCounts
 from ...multilingual.collections.registry import load_collection
@@ -23,6 +23,7 @@ from ...pipeline import Progress, Watcher
 from ...systems.indexing import index_collection
 from ...systems.search import choose_encoders
 from ...systems.stages import IndexPlan
+from ...systems.system import System
 from .memory import watch_memory
 from .plan import Plan
 
@@ -42,38 +43,28 @@ class Content:
     ids: str
 
 
+@dataclass(eq=False)
 class ExperimentSite:
     """One collection of an experiment, its files below `out` (`systems.stages.Site`).
 
-    `plans` are the indexes that the experiment's systems search.
+    `systems` are searched on it; `options` (device, trust) open their encoders. `notes` describe the indexes in use.
     """
 
+    name: str
+    plan: Plan
+    systems: Mapping[str, System]
+    out: Path
+    progress: Progress
+    options: Mapping[str, Any]
+    notes: dict[IndexPlan, Mapping[str, Any]] = field(default_factory=dict, init=False)
     where: Where | None = None
-    exact = True
+    exact: bool = True
     journal: Path | None = None  # results are kept stage by stage
 
-    def __init__(
-        self,
-        name: str,
-        plan: Plan,
-        out: Path,
-        plans: Sequence[IndexPlan],
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        progress: Progress,
-    ) -> None:
-        self.name = name
-        self.plan = plan
-        self.out = out
-        self.slug = make_slug(name)
-        self.collection: Collection = load_collection(name)
-        self.unseen = plan.unseen
-        self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
-        self._device = device
-        self._trust_remote_code = trust_remote_code
-        self._progress = progress
-        self._plans = plans
+    def __post_init__(self) -> None:
+        self.slug = make_slug(self.name)
+        self.collection: Collection = load_collection(self.name)
+        self.unseen = self.plan.unseen
         self._open: dict[IndexPlan, Index] = {}
 
     @cached_property
@@ -91,8 +82,8 @@ class ExperimentSite:
     def complete(self, plan: IndexPlan) -> IndexPlan:
         """The index as it will be made: default encoders named, and full text taken from one that is there anyway."""
         if plan.encoders == ():
-            like = (each for each in self._plans if replace(each, encoders=()) == plan and each.encoders != ())
-            plan = next(like, plan)
+            every = (each for system in self.systems.values() for each in system.plans if each.encoders != ())
+            plan = next((each for each in every if replace(each, encoders=()) == plan), plan)
         if plan.encoders is None:
             pictures = self.content.counts.images + sum("image" in query.modalities for query in self.queries)
             plan = replace(plan, encoders=tuple(choose_encoders(pictures)))
@@ -130,11 +121,10 @@ class ExperimentSite:
     def _make(self, plan: IndexPlan) -> tuple[Index, Mapping[str, Any]]:
         from ...indexes.registry import open_index
 
-        options: dict[str, Any] = {"device": self._device, "trust_remote_code": self._trust_remote_code}
         folder = self.folder(plan)
         note = folder.with_name(folder.name + ".json")
         if note.exists():
-            return open_index(folder, **options), json.loads(note.read_text("utf-8"))
+            return open_index(folder, **self.options), json.loads(note.read_text("utf-8"))
         collection, content = self._find_version(plan.documents)
         resumed = folder.exists()
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +137,8 @@ class ExperimentSite:
                 kind=plan.kind,
                 windows=plan.windows,
                 ann="none",
-                progress=self._progress,
-                **options,
+                progress=self.progress,
+                **self.options,
             )
         about = {
             **made.to_json(),
@@ -160,8 +150,7 @@ class ExperimentSite:
             "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
             "peak_bytes": highest(),
         }
-        with write_atomically(note) as file:
-            json.dump(about, file, indent=2, ensure_ascii=False)
+        write_json(note, about)
         return made.index, about
 
     def _find_version(self, documents: str) -> tuple[Collection, Content]:
@@ -181,19 +170,16 @@ class ExperimentSite:
 
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"
-        files = _digest_files(collection, self.out)
-        if files is not None and memo.exists():
-            stored = json.loads(memo.read_text("utf-8"))
-            if stored.get("files") == files:
-                return Content(CollectionCounts.from_json(stored["counts"]), stored["content"], stored["ids"])
-        counts = collection.check()
-        with self._progress(f"reading {make_slug(name)}", counts.documents) as watcher:
-            content, ids = _digest_documents(collection, watcher)
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"files": files, "counts": counts.to_json(), "content": content, "ids": ids}
-        with write_atomically(memo) as file:
-            json.dump(stored, file, indent=2, ensure_ascii=False)
-        return Content(counts, content, ids)
+        files = _digest_files(collection, self.out.resolve())
+        stored = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
+        if files is None or stored.get("files") != files:
+            counts = collection.check()
+            with self.progress(f"reading {make_slug(name)}", counts.documents) as watcher:
+                content, ids = _digest_documents(collection, watcher)
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            stored = {"files": files, "counts": counts.to_json(), "content": content, "ids": ids}
+            write_json(memo, stored)
+        return Content(CollectionCounts.from_json(stored["counts"]), stored["content"], stored["ids"])
 
 
 def make_slug(name: str) -> str:
@@ -204,23 +190,18 @@ def make_slug(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _digest_files(collection: Collection, out: Path) -> str | None:
+def _digest_files(collection: Collection, without: Path) -> str | None:
     """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory."""
     root = getattr(collection, "root", None) or getattr(getattr(collection, "files", None), "root", None)
     if root is None:
         return None
     digest = hashlib.sha256()
-    for path in _list_below(Path(root), out.resolve()):
-        stat = path.stat()
-        digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
+    for folder, folders, names in os.walk(Path(root)):
+        folders[:] = sorted(each for each in folders if Path(folder, each).resolve() != without)
+        for path in (Path(folder, name) for name in sorted(names)):
+            stat = path.stat()
+            digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def _list_below(root: Path, without: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        folders[:] = sorted(each for each in folders if (here / each).resolve() != without)
-        yield from (here / name for name in sorted(names))
 
 
 def _digest_documents(collection: Collection, watcher: Watcher) -> tuple[str, str]:
@@ -232,7 +213,7 @@ def _digest_documents(collection: Collection, watcher: Watcher) -> tuple[str, st
         ids += _digest(item.id)
         if number % 1000 == 0:
             watcher(number)
-    return tuple(f"{total % 2**128:032x}" for total in (content, ids))  # type: ignore[return-value]
+    return f"{content % 2**128:032x}", f"{ids % 2**128:032x}"
 
 
 def _digest(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,7 @@ from ...items import Item
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.judges.estimates import TokenEstimate
 from ...systems.estimates import Work
-from ...systems.system import System
-from .conduct import open_sites, parse_systems
+from .conduct import open_sites
 from .plan import Plan
 from .sites import ExperimentSite
 
@@ -74,17 +73,16 @@ def survey_plan(plan: Plan, out: Path) -> list[Survey]:
 
     Tokens are those of `TokenEstimate`, rather too many than too few; what stages have finished before is not taken off.
     """
-    systems = parse_systems(plan)
-    return [_survey_site(site, systems) for site in open_sites(plan, systems, out)]
+    return [_survey_site(site) for site in open_sites(plan, out)]
 
 
-def _survey_site(site: ExperimentSite, systems: Mapping[str, System]) -> Survey:
+def _survey_site(site: ExperimentSite) -> Survey:
     documents = site.content.counts.documents
     length = _mean_tokens(site.collection.docs())
     query_length = _mean_tokens(site.queries)
     indexes: dict[str, IndexEstimate] = {}
     estimates = []
-    for name, system in systems.items():
+    for name, system in site.systems.items():
         for plan in map(site.complete, system.plans):
             folder = site.folder(plan)
             own = _mean_tokens(load_collection(plan.documents).docs()) if plan.documents else length

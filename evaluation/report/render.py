@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
 
-from ...files import write_atomically
+from ...files import write_atomically, write_json
 from ..experiment.results import Part, Results
 from ..grids import PREAMBLE, clean_line, escape_markdown, format_latex
 from . import contents
@@ -23,8 +22,7 @@ def write_report(results: Results, out: Path) -> None:
 
     Without matplotlib the page has no plots, and says how to get them.
     """
-    with write_atomically(out / "results.json") as file:
-        json.dump(results.to_json(), file, indent=2, ensure_ascii=False)
+    write_json(out / "results.json", results.to_json())
     for name in TEMPLATES:
         with write_atomically(out / name) as file:
             file.write(render_report(results, name))

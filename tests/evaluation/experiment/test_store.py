@@ -74,7 +74,7 @@ def test_peak_memory_is_that_of_the_block():
     with watch_memory() as highest:
         pass
     if with_it is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not count a peak of memory")
     assert with_it - highest() > 60_000_000
 
 
