@@ -20,9 +20,8 @@ from crosslens.evaluation.evaluate import evaluate
 from crosslens.multilingual.judges import Completion, Judge
 from crosslens.multilingual.judges.messages import Message
 from crosslens.multilingual.reranking.journal import Journal
-from crosslens.multilingual.reranking.notes import FAULTS, describe_judging
 from crosslens.multilingual.reranking.plan import load_reranker
-from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.multilingual.reranking.rerank import FAULTS, Rerank, describe_judging
 from crosslens.pipeline import watch
 from rerank_show import FIRST, MEASURE, quality_rows, quality_table, tune_table
 from rerank_task import Task, task

@@ -21,8 +21,7 @@ from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message
 from crosslens.multilingual.prompts import configure_prompt, load_prompt
-from crosslens.multilingual.reranking.driver import QueryGroup, drive
-from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.multilingual.reranking.rerank import QueryGroup, Rerank, drive
 from crosslens.multilingual.reranking.sorters import Heapsort, Pointwise, Sorter
 from crosslens.pipeline import watch
 from crosslens.runs import Run

@@ -81,7 +81,7 @@ def describe_item(item: Item) -> dict[str, Any]:
 
 def write_run(run: Run, output: Path, tag: str, journal: Path, json: bool) -> None:
     """The end of `run` and `rerank`: the file, without the journal that it was made with, and what is in it."""
-    from ..multilingual.reranking.notes import describe_judging
+    from ..multilingual.reranking.rerank import describe_judging
 
     run.to_trec(output, tag)
     journal.unlink(missing_ok=True)

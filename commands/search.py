@@ -33,7 +33,7 @@ def search_command(
     """Search an index with text, a picture, or both."""
     from ..items import Item
     from ..multilingual.languages import fill_languages
-    from ..multilingual.reranking.notes import describe_judging
+    from ..multilingual.reranking.rerank import describe_judging
     from ..systems.search import parse_filters, search_index
 
     if not (text and text.strip()) and image is None:

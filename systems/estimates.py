@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..multilingual.judges.estimates import TokenEstimate
-from ..multilingual.reranking.driver import QueryGroup, drive
 from ..multilingual.reranking.plan import RerankPlan
+from ..multilingual.reranking.rerank import QueryGroup, drive
 from ..runs import Hit
 
 TRIALS = 5  # sorts by random answers from which the number of questions is estimated

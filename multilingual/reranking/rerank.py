@@ -1,11 +1,12 @@
-"""Reranking = Prompt x Judge x Sorter, as a stage."""
+"""Reranking = Prompt x Judge x Sorter, as a stage; the driver that asks for all queries at once; what a run tells of it."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,15 +16,19 @@ import numpy as np
 from ...errors import InputError, check_at_least, check_known
 from ...items import Item
 from ...pipeline import Stage, reciprocal_ranks, standardize
-from ...runs import Hit, Run
+from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
 from ..prompts import Comparison, Prompt
-from .driver import QueryGroup, drive
 from .journal import Journal
-from .sorters import Pointwise, Sorter, Sorting, name_sorter
+from .sorters import Ask, Pointwise, Sorter, Sorting, name_sorter
 
 Fuse = Literal["zscore", "rrf", "linear"]
 RRF_CONSTANT = 60  # of Cormack, Clarke and Buettcher 2009
+QueryGroup = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it
+# What `judges.answers` counts of text that it could not read as asked.
+FAULTS = (
+    "refused", "empty", "unreadable", "missing", "duplicate", "out_of_range", "foreign_digits", "unclosed_thought"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,10 @@ class Rerank(Stage):
     def apply(self, run: Run, count: Counter[str]) -> Run:
         documents = _documents(run, self.depth)
         visible = self._visible(run, documents, count)
-        journal = Journal(self.journal) if self.journal else None
-        try:
+        with closing(Journal(self.journal)) if self.journal else nullcontext() as journal:
             judged = self._judged(run, visible, documents, count, journal)
-        finally:
-            if journal:
-                journal.close()
-        placed = {}
-        for query, pool in run:
-            fused = self._fused(visible[query.id], judged[query.id])
-            placed[query.id] = _placed(pool[: self.depth], pool[self.depth :], fused)
-        return run.ranking(placed)
+        fused = {id: self._fused(visible[id], order) for id, order in judged.items()}
+        return run.ranking({query.id: _placed(hits, fused[query.id]) for query, hits in run})
 
     def _visible(self, run: Run, documents: Mapping[str, Item], count: Counter[str]) -> dict[str, tuple[Hit, ...]]:
         """Of each query's candidates those that the judge can see."""
@@ -81,9 +79,9 @@ class Rerank(Stage):
         unseen: list[str] = []
         for query, hits in run:
             pool = hits[: self.depth]
-            seen = [can_see(self.judge, query, documents[hit.id]) for hit in pool]
-            visible[query.id] = tuple(hit for hit, sees in zip(pool, seen, strict=True) if sees)
-            unseen += [f"{query.id}/{hit.id}" for hit, sees in zip(pool, seen, strict=True) if not sees]
+            seen = {hit.id: can_see(self.judge, query, documents[hit.id]) for hit in pool}
+            visible[query.id] = tuple(hit for hit in pool if seen[hit.id])
+            unseen += [f"{query.id}/{doc}" for doc, sees in seen.items() if not sees]
         if unseen and self.unseen == "refuse":
             raise InputError(
                 f"{self.judge.name} reads {' and '.join(sorted(self.judge.modalities))} only and cannot judge "
@@ -103,26 +101,19 @@ class Rerank(Stage):
         """Every query's candidates in the judge's order."""
         queries = {query.id: query for query in run.queries}
         keys = {id: self._key(query, visible[id], documents) for id, query in queries.items()} if journal else {}
-        judged: dict[str, Sequence[Hit]] = {}
+        kept = {id: order for id, key in keys.items() if journal and (order := journal.get(key)) is not None}
+        judged: dict[str, Sequence[Hit]] = {id: [Hit(*hit) for hit in order] for id, order in kept.items()}
+        waiting = ((id, self.sort(hits, self.k)) for id, hits in visible.items() if id not in kept)
         before = Counter(self.judge.usage)
         work: Counter[str] = Counter()
         written: Counter[str] = Counter()  # what the journal's lines have counted
-
-        def waiting() -> Iterator[tuple[str, Sorting]]:
-            for query, hits in visible.items():
-                kept = journal.get(keys[query]) if journal else None
-                if kept is not None:
-                    judged[query] = [Hit(doc, score) for doc, score in kept]
-                    count["resumed"] += 1
-                else:
-                    yield query, self.sort(hits, self.k)
 
         def answer(groups: Sequence[QueryGroup]) -> list[np.ndarray]:
             comparisons = [(queries[query], [documents[hit.id] for hit in hits]) for query, hits in groups]
             work["rounds"] += 1
             return self._answered(comparisons, work)
 
-        for query, order in drive(waiting(), answer, self.judge.appetite):
+        for query, order in drive(waiting, answer, self.judge.appetite):
             judged[query] = order
             if journal and visible[query]:
                 done = work + (Counter(self.judge.usage) - before)
@@ -130,7 +121,7 @@ class Rerank(Stage):
                 written = done
         count.update(work + (Counter(self.judge.usage) - before))
         if journal:
-            count.update(journal.counted)
+            count.update(journal.counted + Counter(resumed=len(kept)))
         return judged
 
     def _answered(self, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
@@ -228,19 +219,83 @@ def _documents(run: Run, depth: int) -> dict[str, Item]:
     return dict(zip(ids, run.docs.get(ids), strict=True))
 
 
-def _placed(pool: Sequence[Hit], tail: Sequence[Hit], judged: Sequence[Hit]) -> list[Hit]:
+def _placed(hits: Sequence[Hit], judged: Sequence[Hit]) -> list[Hit]:
     """Judged hits, best first, on the ranks that judged candidates held; the others stay where they were."""
     if not judged:
-        return [*pool, *tail]
+        return list(hits)
     names = {hit.id for hit in judged}
     queue = iter(judged)
     placed: list[Hit] = []
     last = judged[0].score + 1.0
-    for position, hit in enumerate([*pool, *tail]):
-        judged_here = position < len(pool) and hit.id in names
-        hit = next(queue) if judged_here else hit
+    for hit in hits:
         # An unjudged hit has no score on this scale: it stands just below the hit before it.
-        score = hit.score if judged_here and hit.score < last else math.nextafter(last, -math.inf)
-        placed.append(Hit(hit.id, score))
-        last = score
+        doc, score = next(queue) if hit.id in names else (hit.id, last)
+        last = score if score < last else math.nextafter(last, -math.inf)
+        placed.append(Hit(doc, last))
     return placed
+
+
+def drive(
+    sortings: Iterable[tuple[str, Sorting]],
+    answer: Callable[[Sequence[QueryGroup]], Sequence[np.ndarray]],
+    appetite: int,
+) -> Iterator[tuple[str, Sequence[Hit]]]:
+    """Run the sortings of many queries side by side; yields each query's order as soon as it is there.
+
+    Each round hands everything that all live queries ask to `answer` in one call. New queries are taken up while a
+    round holds fewer than `appetite` comparisons, so that it is full and finished queries still come out on the way.
+    """
+    waiting = iter(sortings)
+    live: dict[str, tuple[Sorting, Ask]] = {}
+    while True:
+        size = sum(len(ask.groups) for _, ask in live.values())
+        while size < appetite and (following := next(waiting, None)) is not None:
+            query, sorting = following
+            try:
+                ask = next(sorting)
+            except StopIteration as stop:
+                yield query, stop.value
+            else:
+                live[query] = sorting, ask
+                size += len(ask.groups)
+        if not live:
+            return
+        asked = [(query, group) for query, (_, ask) in live.items() for group in ask.groups]
+        replies = iter(answer(asked))
+        for query, (sorting, ask) in list(live.items()):
+            try:
+                live[query] = sorting, sorting.send([next(replies) for _ in ask.groups])
+            except StopIteration as stop:
+                del live[query]
+                yield query, stop.value
+
+
+def describe_judging(manifest: Manifest) -> list[str]:
+    """What people should know of how a run was judged, a line each."""
+    records = [each for each in manifest.records if each.stage.startswith("rerank")]
+    return [line for record in records for line in _describe(record)]
+
+
+def _describe(record: Record) -> Iterator[str]:
+    counts = Counter({kind: int(number) for kind, number in record.counts.items()})
+    name = next(iter(record.models), "the judge")
+    if faults := [f"{kind.replace('_', ' ')} {counts[kind]}" for kind in FAULTS if counts[kind]]:
+        yield (
+            f"{name}: among {counts['calls']} answers there were faults ({', '.join(faults)}); what they left out kept "
+            f"its order"
+        )
+    if counts["compared"] >= 20 and counts["first_won"] > 0.95 * counts["compared"]:
+        yield (
+            f"{name} took the first passage shown in {counts['first_won']} of {counts['compared']} comparisons: if the "
+            f"order was not right before, it does not compare; try orders=both, or another prompt or model"
+        )
+    if counts["all_alike"]:
+        yield f"{name} gave {counts['all_alike']} candidates one and the same score: they kept their order"
+    if counts["thoughts_cut"]:
+        yield f"{name}: {counts['thoughts_cut']} thoughts found no end; raise thinking="
+    for kind, number in counts.items():
+        if kind.startswith("prompt_not_in_"):
+            language = kind.removeprefix("prompt_not_in_")
+            yield f"the prompt has no {language} words: {number} comparisons were asked in English"
+    if counts["unseen"]:
+        yield f"{counts['unseen']} candidates kept their ranks: {name} cannot see them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -113,8 +113,8 @@ class Translated(Stage):
         except (OSError, EOFError, ValueError) as error:
             raise InputError(f"cannot read the translations {path}: {error}") from None
         to, texts = _from_file(path, wanted)
-        own = {"path": path, "to": to, "sha256": hashlib.sha256(content).hexdigest(), "texts": texts}
-        for name, value in own.items():
+        digest = hashlib.sha256(content).hexdigest()
+        for name, value in {"path": path, "to": to, "sha256": digest, "texts": texts}.items():
             object.__setattr__(self, name, value)
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
@@ -141,6 +141,11 @@ class Translated(Stage):
         return f"translated({self.path.name}, to={self.to})"
 
 
+def take_text(item: Item) -> tuple[str, ...]:
+    """An item's text as the only part of it."""
+    return (item.text or "",)
+
+
 class Translation(NamedTuple):
     """What became of an item's text: its parts in the new language (none: it stays as it is), and the old language."""
 
@@ -153,7 +158,7 @@ def translate_items(
     translator: Translator,
     to: str,
     count: Counter[str],
-    split: Callable[[Item], tuple[str, ...]] = lambda item: (item.text or "",),
+    split: Callable[[Item], tuple[str, ...]] = take_text,
 ) -> list[Translation]:
     """The texts of items in the language `to`, as `split` cuts them up (a title apart from its text).
 
@@ -208,14 +213,12 @@ def parse_translation(
     given = {"device": device, "trust_remote_code": trust_remote_code}
     stage, options = distributed(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
     named = _into(**stage)  # type: ignore[arg-type]
-    if named and to and parse_language(named) != parse_language(to):
-        raise InputError(
-            f"{text} translates into {parse_language(named)}, and {parse_language(to)} was asked for: name one"
-        )
-    if not (named or to):
+    codes = list(dict.fromkeys(parse_language(each) for each in (named, to) if each))
+    if len(codes) > 1:
+        raise InputError(f"{text} translates into {codes[0]}, and {codes[1]} was asked for: name one")
+    if not codes:
         raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
-    code = parse_language(named or to or "")
-    return lambda: Translate(load_shared(factory, spec.checkpoint, options), code)
+    return lambda: Translate(load_shared(factory, spec.checkpoint, options), codes[0])
 
 
 def load_translation(
@@ -244,41 +247,35 @@ def _find_translator(spec: Spec, trust_remote_code: bool) -> tuple[Callable[...,
 
 def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
     """The language of a file's translations, and the texts by id; `InputError` names file and line."""
+    tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
     texts: dict[str, dict[str, str]] = {}
-    for place, id, text, lang in _lines(path):
-        lang = lang or to
-        if lang is None:
-            raise InputError(f"{place}: the translation of {id!r} has no language; give it with to=")
-        held = texts.setdefault(lang, {})
-        if id in held:
-            raise InputError(f"{place}: a second translation of {id!r} into {lang}")
-        held[id] = text
-    if to is None:
-        if len(texts) > 1:
-            raise InputError(f"{path} has translations into {list_few(sorted(texts), 8)}: choose with to=")
-        to = next(iter(texts), "")
+    for place, line in read_json_lines(path):
+        try:
+            record = _parse_tabbed(line) if tabbed else FileRow.parse(line)
+            id = record.read_id()
+            text = record.require_text("text", "the translation of", id).strip()
+            lang = record.read_lang() or to
+            if lang is None:
+                raise InputError(f"the translation of {id!r} has no language; give it with to=")
+            if id in (held := texts.setdefault(lang, {})):
+                raise InputError(f"a second translation of {id!r} into {lang}")
+            held[id] = text
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+    if to is None and len(texts) > 1:
+        raise InputError(f"{path} has translations into {list_few(sorted(texts), 8)}: choose with to=")
+    to = to or next(iter(texts), "")
     if to not in texts:
-        raise InputError(
-            f"{path} has no translations" + (f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else "")
-        )
+        only = f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else ""
+        raise InputError(f"{path} has no translations{only}")
     return to, texts[to]
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, str, str | None]]:
-    """Place, id, text and language of each line."""
-    tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-    for place, line in read_json_lines(path):
-        try:
-            if tabbed:
-                id, tab, text = line.decode("utf-8").rstrip("\r\n").partition("\t")
-                if not tab:
-                    raise InputError("not a line `id<TAB>text`")
-                record = FileRow(id=id, text=text)
-            else:
-                record = FileRow.parse(line)
-            id = record.read_id()
-            yield place, id, record.require_text("text", "the translation of", id).strip(), record.read_lang()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{place}: not UTF-8 text ({error.reason})") from None
-        except InputError as error:
-            raise InputError(f"{place}: {error}") from None
+def _parse_tabbed(line: bytes) -> FileRow:
+    try:
+        id, text = line.decode("utf-8").rstrip("\r\n").split("\t", 1)
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text ({error.reason})") from None
+    except ValueError:
+        raise InputError("not a line `id<TAB>text`") from None
+    return FileRow(id=id, text=text)

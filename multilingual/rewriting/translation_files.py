@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
-from ...files import write_atomically
+from ...files import place_atomically, write_atomically
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
 from ..collections.records import FileRow, to_json_line
 from ..collections.topics import FIELDS
-from .translation import Translate, Translation, has_text, translate_items
+from .translation import Translate, Translation, has_text, take_text, translate_items
 
 What = Literal["documents", "queries"]
 
@@ -106,13 +106,11 @@ def translate_collection(
     with _Growing(output, about) as file:
         for window in batch_items(items, file.seen, stage.translator.appetite):
             count: Counter[str] = Counter()
-            split = _take_title_and_text if what == "documents" else _take_text
+            split = _take_title_and_text if what == "documents" else take_text
             answers = translate_items(window, stage.translator, stage.to, count, split)
-            records = [
-                _to_record(item, answer, stage.to, what, output.parent, count)
-                for item, answer in zip(window, answers, strict=True)
-            ]
-            file.append([record for record in records if record is not None], count)
+            pairs = zip(window, answers, strict=True)
+            records = [_to_record(*pair, stage.to, what, output.parent, count) for pair in pairs]
+            file.append(filter(None, records), count)
             if progress is not None:
                 progress(file.lines)
         seconds = round(time.perf_counter() - started, 1)
@@ -142,10 +140,9 @@ class _Growing:
                 self._take_counts(self.made_of, self.partial)
             elif self.output.exists():
                 self._take_counts(self.manifest, self.output)
-                copy = self.partial.with_name(f"{self.partial.name}.{os.getpid()}")
-                shutil.copyfile(self.output, copy)
-                self._describe(self.made_of)
-                os.replace(copy, self.partial)
+                with place_atomically(self.partial) as copy:
+                    shutil.copyfile(self.output, copy)
+                    self._describe(self.made_of)
             else:
                 self._describe(self.made_of)
             self.out = self.partial.open("ab")
@@ -222,36 +219,28 @@ def batch_items(items: Iterable[Item], seen: SeenIds, appetite: float) -> Iterat
     return split_by_weight(new, appetite, lambda item: max(len(item.text or ""), appetite / WINDOW))
 
 
-def _take_text(item: Item) -> tuple[str, ...]:
-    return (item.text or "",)
-
-
 def _take_title_and_text(item: Item) -> tuple[str, ...]:
     """A document's title and the rest, where its text begins with the title; else its text."""
     title, text = item.meta.get("title"), item.text or ""
     if isinstance(title, str) and title.strip() and text.startswith(f"{title}\n"):
         return title, text[len(title) + 1 :]
-    return (text,)
+    return take_text(item)
 
 
 def _to_record(
     item: Item, answer: Translation, to: str, what: What, root: Path, count: Counter[str]
 ) -> dict[str, Any] | None:
     """The line of an item; None for a document of which nothing is left."""
-    parts = answer.parts or (_take_title_and_text(item) if what == "documents" else _take_text(item))
+    parts = answer.parts or (_take_title_and_text(item) if what == "documents" else take_text(item))
     # A title is among the parts. Of topics, wordings in the old language go: the text is all that was translated.
     gone = ("title",) if what == "documents" else FIELDS
     meta = {key: value for key, value in item.meta.items() if key not in gone}
     if what == "documents" and "source" in meta and answer.source:
         count["source_replaced"] += 1
-    media: dict[str, str] = {}
-    lost = False
-    for name, content in item.contents.items():
-        path = content.resolve() if isinstance(content, Path) else None
-        if path is not None and path.is_relative_to(root.resolve()):
-            media[name] = path.relative_to(root.resolve()).as_posix()
-        else:
-            lost |= content is not None
+    root = root.resolve()
+    paths = {name: content.resolve() for name, content in item.contents.items() if isinstance(content, Path)}
+    media = {name: path.relative_to(root).as_posix() for name, path in paths.items() if path.is_relative_to(root)}
+    lost = any(content is not None and name not in media for name, content in item.contents.items())
     if lost and not media and not has_text(item):
         count["left_out"] += 1
         return None

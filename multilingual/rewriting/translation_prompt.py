@@ -21,7 +21,6 @@ from ..prompts import Wording, load_wording
 from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_to_fit, translate_pieces
 
 CHUNK = 1200  # characters that a model is shown at once
-APPETITE = 64_000  # characters
 
 _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 # What models say before a translation. Only with a word of translating in it, or in a line of its own: "Here is the list:"
@@ -31,17 +30,7 @@ _OPENINGS = (
     r"(?:sure|certainly|of course|here)\b[^\n:：]{0,80}[:：](?=\W{0,3}\n)",
     r"(?:译文|翻译|翻譯|перевод|traduction|traducción|übersetzung|tradução|ترجمه|الترجمة)\s{0,2}[:：]",
 )
-_QUOTES = (
-    ('"', '"'),
-    ("“", "”"),
-    ("„", "“"),
-    ("«", "»"),
-    ("'", "'"),
-    ("‘", "’"),
-    ("「", "」"),
-    ("『", "』"),
-    ("`", "`"),
-)
+_QUOTES = tuple((pair[0], pair[1]) for pair in ('""', "“”", "„“", "«»", "''", "‘’", "「」", "『』", "``"))
 
 
 @cache
@@ -62,6 +51,10 @@ class PromptedTranslator:
     `empty` answers, `unreadable` ones (not one letter in them), `cut_answers` that found no end.
     """
 
+    sources: frozenset[str] | None = None
+    targets: frozenset[str] | None = None
+    appetite = 64_000  # characters
+
     def __init__(self, judge: Judge) -> None:
         if "generate" not in judge.can:
             able = ", ".join(sorted(judge.can))
@@ -69,9 +62,6 @@ class PromptedTranslator:
         self.judge = judge
         self.name = judge.name
         self.revision = judge.revision
-        self.sources: frozenset[str] | None = None
-        self.targets: frozenset[str] | None = None
-        self.appetite = APPETITE
         self._own: Counter[str] = Counter()
 
     @property
@@ -85,9 +75,8 @@ class PromptedTranslator:
 
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
-            parts = [
-                part for each in split_sentences(text) for part in split_to_fit(each, lambda part: len(part) <= CHUNK)
-            ]
+            sentences = split_sentences(text)
+            parts = [part for each in sentences for part in split_to_fit(each, lambda part: len(part) <= CHUNK)]
             return list(join_pieces(parts, CHUNK, lines=self.judge.chats))
 
         return translate_pieces(texts, sources, to, cut, lambda pieces: self._translate(pieces, to), self._own)

@@ -18,9 +18,8 @@ from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import Prompt
 from crosslens.multilingual.reranking.journal import Journal
-from crosslens.multilingual.reranking.notes import describe_judging
 from crosslens.multilingual.reranking.plan import load_reranker
-from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.multilingual.reranking.rerank import Rerank, describe_judging
 from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Pointwise, Window
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
