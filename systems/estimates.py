@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..multilingual.judges.estimates import TokenEstimate
+from ..multilingual.judges.messages import TokenEstimate
 from ..multilingual.reranking.plan import RerankPlan
 from ..multilingual.reranking.rerank import QueryGroup, drive
 from ..runs import Hit

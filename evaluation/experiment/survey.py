@@ -10,7 +10,7 @@ from statistics import mean
 
 from ...items import Item
 from ...multilingual.collections.registry import load_collection
-from ...multilingual.judges.estimates import TokenEstimate
+from ...multilingual.judges.messages import TokenEstimate
 from ...systems.estimates import Work
 from .conduct import open_sites
 from .plan import Plan

@@ -27,7 +27,7 @@ JUDGES = {
     "hf": "multilingual.judges.hf:open_hf",
     "openai": "multilingual.judges.openai:OpenAIJudge",
     "vllm": "multilingual.judges.vllm:open_vllm",
-    "offline": "multilingual.judges.offline:open_offline",
+    "offline": "multilingual.judges.hf:open_offline",
 }
 
 

@@ -87,8 +87,9 @@ class Judge(Protocol):
 class BaseJudge:
     """The base of judges: it refuses what the judge cannot answer or see, counts, and reports progress.
 
-    A subclass says what it `can` and which `modalities` it sees, and answers in `_choose`, `_likelihood`, `_generate`
-    and `_score`, which are given at least one prompt; it calls `_count_answers` for what it has answered. `advice` has
+    A subclass says what it `can` and which `modalities` it sees, and answers in `compute_choices`,
+    `compute_likelihoods`, `compute_completions` and `compute_scores`, which return what `choose`, `likelihood`,
+    `generate` and `score` do, for at least one prompt; it calls `count_answers` for what it has answered. `advice` has
     what a user may do about a question or a modality that is refused.
     """
 
@@ -104,42 +105,41 @@ class BaseJudge:
         self.usage: Counter[str] = Counter()
 
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        self._check("choose", prompts)
-        return self._choose(prompts, tuple(labels)) if prompts else np.empty((0, len(labels)))
+        accepted = self._accept("choose", prompts)
+        return self.compute_choices(prompts, tuple(labels)) if accepted else np.empty((0, len(labels)))
 
     def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        self._check("likelihood", prompts)
-        return self._likelihood(prompts, targets) if prompts else np.empty(0)
+        return self.compute_likelihoods(prompts, targets) if self._accept("likelihood", prompts) else np.empty(0)
 
     def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
-        self._check("generate", prompts)
-        return self._generate(prompts, Sampling(**sampling)) if prompts else []
+        return self.compute_completions(prompts, Sampling(**sampling)) if self._accept("generate", prompts) else []
 
     def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        self._check("score", prompts)
-        return self._score(prompts) if prompts else np.empty(0)
+        return self.compute_scores(prompts) if self._accept("score", prompts) else np.empty(0)
 
-    def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
+    def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
         raise NotImplementedError
 
-    def _likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+    def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         raise NotImplementedError
 
-    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+    def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         raise NotImplementedError
 
-    def _score(self, prompts: Sequence[Message]) -> np.ndarray:
+    def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
         raise NotImplementedError
 
-    def _check(self, ask: Ask, prompts: Sequence[Message]) -> None:
+    def _accept(self, ask: Ask, prompts: Sequence[Message]) -> bool:
+        """Whether there are prompts; `InputError` where the judge cannot answer them."""
         if ask not in self.can:
             raise InputError(f"{refuse(self, ask)}{self.advice.get(ask, '')}")
         if unseen := sorted(frozenset[str]().union(*(each.modalities for each in prompts)) - self.modalities):
             advice = "".join(self.advice.get(each, "") for each in unseen)
             raise InputError(f"{self.name} cannot be shown {' or '.join(unseen)}{advice}")
+        return bool(prompts)
 
-    def _count_answers(self, number: int) -> None:
-        """So many questions more were answered."""
+    def count_answers(self, number: int) -> None:
+        """Count so many questions as answered, and report the progress."""
         self.usage["calls"] += number
         advance(number)
 

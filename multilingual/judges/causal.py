@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch
 
 from ...encoders.batching import plan_batches
 from ...items import group_positions
-from .base import Ask, Completion, Sampling
-from .heads import CausalHead
+from .base import Completion, Sampling
 from .local import LocalJudge
 from .messages import Message
 from .tokens import Continuation, count_common
@@ -33,7 +31,6 @@ class CausalJudge(LocalJudge):
     """
 
     shortest = SHORTEST
-    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     budgets = (2048, 32768)
 
     def __init__(self, *model: Any, **limits: Any) -> None:
@@ -42,20 +39,14 @@ class CausalJudge(LocalJudge):
         names = inspect.signature(self.model.forward).parameters
         self._cache = "cache" if "cache" in names else "past_key_values"
 
-    @cached_property
-    def head(self) -> CausalHead:
-        """The language-model head."""
-        return CausalHead(self.model, self.device)
-
-    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         def write(rows: Sequence[tuple[int, ...]]) -> list[Completion]:
-            inputs = self._pad(rows, left=True)
-            return self.generator.write(inputs, inputs["input_ids"].shape[1], sampling)
+            return self.generator.write(self._pad(rows, left=True), sampling)
 
-        starts = self.tokenize(self.write_texts(prompts, sampling.max_new_tokens), prompts)
+        starts, _ = self.prepare_prompts(prompts, sampling.max_new_tokens)
         return self._run(starts, lambda ids: len(ids) + sampling.max_new_tokens, write)
 
-    def _answers(
+    def compute_answers(
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         places = [(row, column) for row, some in enumerate(asked) for column in range(len(some))]
@@ -112,7 +103,7 @@ class CausalJudge(LocalJudge):
                     both = torch.cat([mask[rows], both], dim=1)
                 width = max(question.scored for question in part) + 1
                 states = self.head.states(
-                    width,
+                    width=width,
                     input_ids=later["input_ids"],
                     attention_mask=both,
                     position_ids=_positions(both)[:, -later["input_ids"].shape[1] :],

@@ -14,7 +14,7 @@ import torch
 from ...errors import InputError
 from .base import Ask
 from .local import LocalJudge, pad_rows
-from .messages import Message, Part, Seam
+from .messages import Message, Seam
 
 
 class ClassifierJudge(LocalJudge):
@@ -35,28 +35,20 @@ class ClassifierJudge(LocalJudge):
         self.context = _longest(self.model, self.tokenizer)
         self.grades = _grades(self.model.config, self.name)
 
-    def _score(self, prompts: Sequence[Message]) -> np.ndarray:
+    def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
         scores = np.empty(len(prompts))
         inputs = [self.encode(prompt) for prompt in prompts]
         for row, score in self._run(inputs, lambda each: len(each["input_ids"]), self._forward):
             scores[row] = score
-            self._count_answers(1)
+            self.count_answers(1)
         return scores
 
     def encode(self, prompt: Message) -> dict[str, list[int]]:
-        """The tokenizer's output for one message, cut to fit."""
-        paired = Seam.SEAM in prompt.parts
-        templated = not paired and self.is_templated(prompt)
-        if templated:
-            special = self.tokens.count(self.render(prompt, ""))
-        else:
-            special = self.tokenizer.num_special_tokens_to_add(pair=paired)
-        whole = self.cut(prompt, self.context - special)
-        if templated:
-            text = self.render(whole, whole.user()) + whole.answer
-            encoded = self.tokenizer(text, add_special_tokens=False, verbose=False)
-        else:
-            encoded = self.tokenizer(*_inputs(whole, self.name), verbose=False)
+        """As of other judges; for a message with a seam the two inputs of a pair, together."""
+        if Seam.SEAM not in prompt.parts:
+            return super().encode(prompt)
+        whole = self.cut(prompt, self.context - self.tokenizer.num_special_tokens_to_add(pair=True))
+        encoded = self.tokenizer(*_split_pair(whole, self.name), verbose=False)
         self.check_length(len(encoded["input_ids"]))
         return dict(encoded)
 
@@ -98,19 +90,13 @@ class ClassifierJudge(LocalJudge):
         return next((int(each) for each in choices if each is not None and each not in used), 0)
 
 
-def _inputs(message: Message, name: str) -> tuple[str, ...]:
-    """The message's one or two inputs; what its system says opens the first, its answer ends the last."""
-    opening = f"{message.system}\n\n" if message.system else ""
-    sides: list[list[Part]] = [[opening]]
-    for part in message.parts:
-        if part is Seam.SEAM:
-            sides.append([])
-        else:
-            sides[-1].append(part)
-    if len(sides) > 2:
-        raise InputError(f"{name}: the prompt has {len(sides) - 1} seams, and a pair has one")
-    sides[-1].append(message.answer)
-    return tuple(replace(message, parts=tuple(side), system="", answer="").plain() for side in sides)
+def _split_pair(message: Message, name: str) -> tuple[str, str]:
+    """The message's two inputs; what its system says opens the first, its answer ends the second."""
+    if (seams := message.parts.count(Seam.SEAM)) > 1:
+        raise InputError(f"{name}: the prompt has {seams} seams, and a pair has one")
+    seam = message.parts.index(Seam.SEAM)
+    first, second = message.parts[:seam], message.parts[seam:]
+    return replace(message, parts=first, answer="").plain(), replace(message, parts=second, system="").plain()
 
 
 def _longest(model: Any, tokenizer: Any) -> int:

@@ -11,20 +11,24 @@ import torch
 
 from .tokens import Continuation
 
+Way = Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor]  # from logits to logits; which columns they are of
 ROWS = 128  # hidden states that go through the head at once: their logits stay small
 
 
 class Head:
     """The head as a plain matrix, if it is one; found out by comparing.
 
-    Models scale, cap or shift their logits in various ways. What the model itself answers to an example decides which
-    way is right: `state` [dim] is the hidden state that the head is given there, `whole` [vocabulary] the model's own
-    logits. Where no way is right, `plain` is False, and what is given as states must be the model's whole logits.
+    `hide` makes of a model's inputs the hidden states that its head is given, `predict` the model's own logits. Models
+    scale, cap or shift their logits in various ways; what they answer to an `example` of inputs decides which way is
+    right. Where none is, `plain` is False, and the head is applied to the logits in the states' place.
     """
 
-    def __init__(self, model: Any, state: torch.Tensor, whole: torch.Tensor) -> None:
+    def __init__(
+        self, model: Any, hide: Callable[..., torch.Tensor], predict: Callable[..., torch.Tensor], **example: Any
+    ) -> None:
+        self.hide, self.predict = hide, predict
         self.layer = model.get_output_embeddings()
-        self.way: Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor] | None = None
+        self.way: Way | None = None
         if self.layer is None:
             return
         config = model.config.get_text_config(decoder=True)
@@ -32,24 +36,29 @@ class Head:
         divide = getattr(config, "logits_scaling", None)
         width = getattr(config, "d_model", None)  # T5, with tied embeddings
         shift = getattr(model, "final_logits_bias", None)  # BART and its kin
-        ways: list[Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor]] = [_as_is]
+        ways: list[Way] = [_as_is]
         factors = (getattr(config, "logit_scale", None), divide and 1 / divide, width and width**-0.5)
         ways += [partial(_multiply, factor) for factor in factors if factor]
         if cap:
             ways.append(lambda logits, _: torch.tanh(logits / cap) * cap)
         if shift is not None:
             ways.append(lambda logits, columns: logits + shift[0, columns].float())
-        plain, whole = self.layer(state).float(), whole.float()
+        with torch.inference_mode():
+            plain = self.layer(hide(**example)[0, -1]).float()
+            whole = predict(**example)[0, -1].float()
         # A few units in the last place of the model's own precision.
         near = 8 * torch.finfo(model.dtype).eps * float(whole.abs().max())
-        self.way = next(
-            (way for way in ways if torch.allclose(way(plain, slice(None)), whole, rtol=0, atol=near)), None
-        )
+        fitting = (way for way in ways if torch.allclose(way(plain, slice(None)), whole, rtol=0, atol=near))
+        self.way = next(fitting, None)
 
     @property
     def plain(self) -> bool:
         """Whether it is applied to hidden states; else to the model's own logits."""
         return self.way is not None
+
+    def states(self, **inputs: Any) -> torch.Tensor:
+        """What it is applied to, for a batch of inputs."""
+        return (self.hide if self.plain else self.predict)(**inputs)
 
     def logits(self, states: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
         """float32 [n, columns] of states [n, ...]."""
@@ -86,35 +95,30 @@ class Head:
 
     def log_probs(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """float32 [n] of one target token for each of the states [n, ...]."""
-        parts = zip(states.split(ROWS), targets.split(ROWS), strict=True)
-        return torch.cat([self._log_probs(*part) for part in parts])
+        found = []
+        for some, wanted in zip(states.split(ROWS), targets.split(ROWS), strict=True):
+            logits = self.layer(some) if self.plain else some
+            # A few rows at a time: a float32 copy of all would not stay in cache.
+            for rows, tokens in zip(logits.split(16), wanted.split(16), strict=True):
+                values = self.way(rows.float(), slice(None)) if self.way else rows.float()
+                found.append(values.gather(-1, tokens[:, None])[:, 0] - values.logsumexp(-1))
+        return torch.cat(found)
 
-    def _log_probs(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = states if self.way is None else self.layer(states)
-        if self.way not in (None, _as_is):
-            logits = self.way(logits.float(), slice(None))
-        chosen = logits.gather(-1, targets[:, None])[:, 0].float()
-        return chosen - _logsumexp(logits)
 
+def make_causal_head(model: Any, device: torch.device) -> Head:
+    """The head of a causal model; its states are those of the last `width` positions."""
 
-class CausalHead(Head):
-    """The head of a causal model, and the states it is applied to."""
-
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model = model
-        with torch.inference_mode():
-            tokens = torch.arange(1, 6, device=device)[None] % model.config.get_text_config().vocab_size
-            whole = model(input_ids=tokens, use_cache=False).logits[0, -1]
-            state = model.base_model(input_ids=tokens, use_cache=False)[0][0, -1]
-            super().__init__(model, state, whole)
-
-    def states(self, width: int, **inputs: Any) -> torch.Tensor:
-        """What the head is applied to at the last `width` positions; the logits where that is not known."""
-        if not self.plain:
-            whole: torch.Tensor = self.model(**inputs, logits_to_keep=width).logits
-            return whole
-        states: torch.Tensor = self.model.base_model(**inputs)[0][:, -width:]
+    def hide(width: int = 1, **inputs: Any) -> torch.Tensor:
+        states: torch.Tensor = model.base_model(**inputs)[0][:, -width:]
         return states
+
+    def predict(width: int | None = None, **inputs: Any) -> torch.Tensor:
+        kept = {} if width is None else {"logits_to_keep": width}
+        logits: torch.Tensor = model(**inputs, **kept).logits
+        return logits
+
+    tokens = torch.arange(1, 6, device=device)[None] % model.config.get_text_config().vocab_size
+    return Head(model, hide, predict, input_ids=tokens, use_cache=False)
 
 
 def _multiply(factor: float, logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:
@@ -123,8 +127,3 @@ def _multiply(factor: float, logits: torch.Tensor, columns: Sequence[int] | slic
 
 def _as_is(logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:
     return logits
-
-
-def _logsumexp(logits: torch.Tensor) -> torch.Tensor:
-    """Over the vocabulary, in float32, a few rows at a time: a float32 copy of all logits would not stay in cache."""
-    return torch.cat([rows.float().logsumexp(-1) for rows in logits.split(16)])

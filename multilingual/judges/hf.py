@@ -1,4 +1,4 @@
-"""`hf:CHECKPOINT`: a model through transformers, run by the class that its architecture asks for."""
+"""`hf:CHECKPOINT` and `offline:gemma`: a model through transformers, run by the class its architecture asks for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
 from ...checkpoints.lora import find_base, find_tokenizer
+from ...checkpoints.offline.packages import make_checkpoint
 from ...checkpoints.source import PROCESSOR_FILES, Source
-from ...errors import InputError
+from ...errors import InputError, check_known
 from .base import Judge
 
 Task = Literal["auto", "causal", "seq2seq", "classify", "vision"]
@@ -75,6 +76,25 @@ def open_hf(
     module, _, judge = reference.partition(":")
     opened: Judge = getattr(import_module(f".{module}", __package__), judge)(model, reader, name, known, **limits)
     return opened
+
+
+def open_offline(
+    checkpoint: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    dtype: Precision = "auto",
+    passage_tokens: int = 384,
+) -> Judge:
+    """Gemma 3 270M (base) from a package, converted once; see `checkpoints/offline/packages.py`.
+
+    `InputError` listing the offline judges for an unknown one, or naming the package if it is missing.
+    """
+    check_known(checkpoint, ("gemma",), "offline judge")
+    where = str(make_checkpoint(checkpoint))
+    judge = open_hf(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
+    judge.name = f"offline:{checkpoint}"
+    return judge
 
 
 def find_task(config: Any, source: Source) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from ...encoders.batching import compute_in_parts, plan_batches
+from ...encoders.batching import Budget, compute_batches
 from .base import Completion, Sampling
+from .heads import Head, make_causal_head
 from .messages import Message
 from .tokenized import TokenizedJudge
 
@@ -45,19 +47,31 @@ class LocalJudge(TokenizedJudge):
     def fingerprint(self) -> str:
         return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
 
+    @cached_property
+    def head(self) -> Head:
+        """The language-model head."""
+        return make_causal_head(self.model, self.device)
+
+    def encode(self, prompt: Message) -> dict[str, list[int]]:
+        """The tokenizer's output for one message, cut to fit."""
+        text = self.write_text(prompt, 0, self.tokenizer.num_special_tokens_to_add())
+        encoded = self.tokenizer(text, add_special_tokens=not self.is_templated(prompt), verbose=False)
+        self.check_length(len(encoded["input_ids"]))
+        return dict(encoded)
+
     def _pad(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> dict[str, torch.Tensor]:
         return pad_rows(rows, self.generator.pad, self.device, left=left)
 
-    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+    def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed or 0)
         done: dict[int, Completion] = {}
-        for row, answer in self._write(prompts, sampling):
+        for row, answer in self.write_answers(prompts, sampling):
             done[row] = answer
-            self._count_answers(1)
+            self.count_answers(1)
         return [done[row] for row in range(len(prompts))]
 
-    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """As they come: the position of a prompt, and what the model says after it."""
         raise NotImplementedError
 
@@ -86,11 +100,11 @@ class TextGenerator:
         self.ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     def write(
-        self, inputs: Mapping[str, torch.Tensor], begins: int, sampling: Sampling, **more: Any
+        self, inputs: Mapping[str, torch.Tensor], sampling: Sampling, begins: int = 0, **more: Any
     ) -> list[Completion]:
         """What the model says after a padded batch; `begins` is how many tokens of a row are not of the answer.
 
-        Seeds are set by the caller, once for all batches.
+        Without `begins` these are the inputs. Seeds are set by the caller, once for all batches.
         """
         # Checkpoints bring sampling settings of their own; greedy means none of them.
         options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -102,7 +116,7 @@ class TextGenerator:
             out = self.model.generate(
                 **inputs, pad_token_id=self.pad, max_new_tokens=sampling.max_new_tokens, **options, **more
             )
-        answers = [self.read(row, sampling.stop) for row in out[:, begins:].tolist()]
+        answers = [self.read(row, sampling.stop) for row in out[:, begins or inputs["input_ids"].shape[1] :].tolist()]
         self.usage["generated_tokens"] += sum(answer.tokens for answer in answers)
         self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
         return answers
@@ -129,28 +143,18 @@ def run_batches(
     `parts` are positions that may stand in one batch (default: all). `InputError` names a piece that never fits.
     """
     for part in [range(len(pieces))] if parts is None else parts:
-        for batch in plan_batches([cost(pieces[row]) for row in part], budget):
-            rows = [part[place] for place in batch]
-            made: dict[int, R] = {}
-
-            def run(some: Sequence[int], made: dict[int, R] = made) -> np.ndarray:
-                made.update(zip(some, forward([pieces[row] for row in some]), strict=True))
-                return np.empty(len(some))
-
-            compute_in_parts(run, rows, [names[row] for row in rows])
-            yield from made.items()
+        inputs = [pieces[row] for row in part]
+        batches = compute_batches(inputs, [*map(cost, inputs)], [names[row] for row in part], forward, Budget(budget))
+        for places, made in batches:
+            yield from zip((part[place] for place in places), made, strict=True)
 
 
 def pad_rows(
     rows: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool = False
 ) -> dict[str, torch.Tensor]:
     """Rows of tokens filled up to the longest: `input_ids` and `attention_mask`, int64 [n, longest]."""
-    longest = max(map(len, rows))
-    fills = [longest - len(row) for row in rows]
-    if left:
-        ids = [[pad] * fill + [*row] for row, fill in zip(rows, fills, strict=True)]
-        mask = [[0] * fill + [1] * len(row) for row, fill in zip(rows, fills, strict=True)]
-    else:
-        ids = [[*row] + [pad] * fill for row, fill in zip(rows, fills, strict=True)]
-        mask = [[1] * len(row) + [0] * fill for row, fill in zip(rows, fills, strict=True)]
-    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+    side = "left" if left else "right"
+    tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tokens, True, pad, side)
+    mask = pad_sequence([torch.ones_like(row) for row in tokens], True, 0, side)
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

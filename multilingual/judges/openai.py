@@ -20,8 +20,7 @@ from ...errors import InputError, check_at_least
 from ...items import Modality
 from .answers import read_label
 from .base import Ask, BaseJudge, Completion, Sampling
-from .estimates import TokenEstimate
-from .messages import Attachment, Message, cut_passages, text_of
+from .messages import Message, TokenEstimate, cut_passages
 from .replies import ServedLabels, count_target_tokens, read_logprobs, split_thought
 from .servers import OFFICIAL, A, Q, Server, parse_url
 from .tokens import count_common
@@ -118,17 +117,17 @@ class OpenAIJudge(BaseJudge):
         limits = f"{self.passage_tokens}/{self.context}/{self.seed}/{self.prefill}/{'image' in self.modalities}"
         return f"{urlsplit(self.server.url).netloc}/{self.server.model}/{self._path}/{limits}"
 
-    def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
+    def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
         if len(labels) < 2:
             return np.zeros((len(prompts), len(labels)))
         return np.stack(self._each(partial(self._chosen, labels=ServedLabels(labels)), prompts))
 
-    def _likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+    def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         if not all(targets):
             raise InputError(f"{self.name}: a target is empty, it has no likelihood")
         return np.array(self._each(self._likely, list(zip(prompts, targets, strict=True))), dtype=np.float64)
 
-    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+    def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """A thought that the server keeps apart comes first, between <think> and </think>."""
 
         async def write(message: Message) -> Completion:
@@ -140,7 +139,7 @@ class OpenAIJudge(BaseJudge):
         return self._each(write, prompts)
 
     def _each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q]) -> list[A]:
-        answers = self.server.each(ask, questions, lambda: self._count_answers(1))
+        answers = self.server.each(ask, questions, lambda: self.count_answers(1))
         self.revision = self.server.revision
         return answers
 
@@ -276,15 +275,12 @@ class OpenAIJudge(BaseJudge):
         return self._turns(message)
 
     def _turns(self, message: Message) -> dict[str, Any]:
-        content: list[dict[str, Any]] = []
-        for part in message.parts:
-            if isinstance(part, Attachment):
-                content.append({"type": "image_url", "image_url": {"url": to_data_url(part.content)}})
-            elif text := replace_surrogates(text_of(part)):
-                if content and content[-1]["type"] == "text":
-                    content[-1]["text"] += text
-                else:
-                    content.append({"type": "text", "text": text})
+        content: list[dict[str, Any]] = [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": to_data_url(part.content)}}
+            for part in message.join_texts(replace_surrogates)
+        ]
         body: dict[str, Any] = {}
         answer, thinking = replace_surrogates(message.answer), _opens_thought(message)
         if answer and self.prefill:

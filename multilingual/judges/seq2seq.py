@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ...encoders.batching import plan_batches
 from ...errors import InputError
 from ...items import group_positions
-from .base import Ask, Completion, Sampling
+from .base import Completion, Sampling
 from .heads import Head
 from .local import UNBOUNDED, LocalJudge
 from .messages import Message
@@ -33,8 +34,6 @@ class Seq2SeqJudge(LocalJudge):
     prompts of any length (FLAN-T5 in setwise prompting reads more than the 512 tokens that its tokenizer names).
     """
 
-    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
-
     def __init__(self, *model: Any, **limits: Any) -> None:
         super().__init__(*model, **limits)
         self.context = _longest(self.model.config, "encoder")
@@ -44,44 +43,35 @@ class Seq2SeqJudge(LocalJudge):
     @cached_property
     def head(self) -> Head:
         """The language-model head."""
+        tokens = torch.arange(1, 6, device=self.device)[None]
+        mask = torch.ones_like(tokens)
         with torch.inference_mode():
-            tokens = torch.arange(1, 6, device=self.device)[None]
-            mask = torch.ones_like(tokens)
-            shown = torch.tensor([self._start], device=self.device)
             encoded = self.model.get_encoder()(input_ids=tokens, attention_mask=mask)[0]
-            whole = self.model(input_ids=tokens, attention_mask=mask, decoder_input_ids=shown).logits[0, -1]
-            return Head(self.model, self._decode(shown, encoded, mask)[0, -1], whole)
+        shown = torch.tensor([self._start], device=self.device)
+        return Head(self.model, self._decode, self._predict, shown=shown, encoded=encoded, mask=mask)
 
-    def encode(self, prompts: Sequence[Message]) -> list[tuple[int, ...]]:
-        """The tokens that the encoder reads of each message, its passages cut so that it fits."""
-        rows = []
-        for prompt in prompts:
-            templated = self.is_templated(prompt)
-            special = self.tokenizer.num_special_tokens_to_add()
-            frame = self.tokens.count(self.render(prompt, "")) if templated else special
-            # The answer is the decoder's.
-            whole = self.cut(Message(prompt.parts, prompt.system), self.context - frame)
-            text = self.render(prompt, whole.user()) if templated else whole.plain()
-            ids = self.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"]
-            self.check_length(len(ids))
-            rows.append(tuple(ids))
-        return rows
+    def encode(self, prompt: Message) -> dict[str, list[int]]:
+        """As of other judges, for the encoder; the answer is the decoder's."""
+        return super().encode(replace(prompt, answer=""))
 
-    def _starts(self, prompts: Sequence[Message], room: int) -> tuple[list[Start], list[str]]:
-        starts = [
-            (*self._start, *self.tokens.ids(prompt.answer)) if prompt.answer else self._start for prompt in prompts
-        ]
-        return list(zip(self.encode(prompts), starts, strict=True)), [prompt.answer for prompt in prompts]
+    def _begin(self, prompts: Sequence[Message], answers: Sequence[tuple[int, ...]]) -> list[Start]:
+        encoders = [tuple(self.encode(prompt)["input_ids"]) for prompt in prompts]
+        return [(encoder, (*self._start, *answer)) for encoder, answer in zip(encoders, answers, strict=True)]
 
-    def _targets(self, prompts: Sequence[Message], targets: Sequence[str]) -> tuple[list[Start], list[Continuation]]:
+    def prepare_prompts(self, prompts: Sequence[Message], room: int) -> tuple[list[Start], list[str]]:
+        texts = [prompt.answer for prompt in prompts]
+        return self._begin(prompts, [self.tokens.ids(text) if text else () for text in texts]), texts
+
+    def prepare_targets(
+        self, prompts: Sequence[Message], targets: Sequence[str]
+    ) -> tuple[list[Start], list[Continuation]]:
         starts = [self.tokens.ids(prompt.answer) for prompt in prompts]
         wholes = [self.tokens.ids(p.answer + target) for p, target in zip(prompts, targets, strict=True)]
         before, asked = self._split_targets(starts, wholes, targets)
-        decoders = [(*self._start, *tokens) for tokens in before]
-        return list(zip(self.encode(prompts), decoders, strict=True)), asked
+        return self._begin(prompts, before), asked
 
-    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        starts, _ = self._starts(prompts, 0)
+    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        starts, _ = self.prepare_prompts(prompts, 0)
         lengths = [len(decoder) for _, decoder in starts]
         self._check_answer(max(lengths) + sampling.max_new_tokens)
 
@@ -89,13 +79,13 @@ class Seq2SeqJudge(LocalJudge):
             inputs = self._pad([encoder for encoder, _ in some])
             begun = torch.tensor([decoder for _, decoder in some], device=self.device)
             self.usage["prompt_tokens"] += begun.numel()
-            return self.generator.write(inputs, begun.shape[1], sampling, decoder_input_ids=begun, num_beams=1)
+            return self.generator.write(inputs, sampling, begun.shape[1], decoder_input_ids=begun, num_beams=1)
 
         # Decoders that begin with as many tokens go together: then nothing has to be padded there.
         parts = group_positions(lengths).values()
         return self._run(starts, lambda each: sum(map(len, each)) + sampling.max_new_tokens, write, parts)
 
-    def _answers(
+    def compute_answers(
         self, starts: Sequence[Start], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         self._check_answer(
@@ -137,7 +127,7 @@ class Seq2SeqJudge(LocalJudge):
                 some = [questions[n] for n in chunk]
                 rows = torch.tensor([place for place, *_ in some], device=self.device)
                 decoder = self._pad([shown[n] for n in chunk])["input_ids"]
-                states = self._states(decoder, encoded[rows], mask[rows])
+                states = self.head.states(shown=decoder, encoded=encoded[rows], mask=mask[rows])
                 self.usage["prompt_tokens"] += sum(len(shown[n]) for n in chunk)
                 part = [asked[row][column] for _, row, column in some]
                 first = [
@@ -149,11 +139,7 @@ class Seq2SeqJudge(LocalJudge):
                     answers[place].append((row, column, answer))
         return answers
 
-    def _states(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """What the head is applied to, [n, decoder tokens, ...]; the logits where that cannot be known."""
-        # The decoder is causal and padded on the right: it needs no mask of its own.
-        if self.head.plain:
-            return self._decode(shown, encoded, mask)
+    def _predict(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         outputs = BaseModelOutput(last_hidden_state=encoded)
         logits: torch.Tensor = self.model(
             encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=shown, use_cache=False
@@ -161,6 +147,7 @@ class Seq2SeqJudge(LocalJudge):
         return logits
 
     def _decode(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # The decoder is causal and padded on the right: it needs no mask of its own.
         states: torch.Tensor = self.model.get_decoder()(
             input_ids=shown, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
         )[0]

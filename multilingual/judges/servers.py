@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import CrosslensError, InputError
-from .estimates import TokenEstimate
+from .messages import TokenEstimate
 from .replies import split_thought
 
 OFFICIAL = "https://api.openai.com/v1"

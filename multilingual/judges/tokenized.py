@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, check_at_least
-from .base import BaseJudge
+from .base import Ask, BaseJudge
 from .messages import Message, cut_passages
 from .tokens import CachedTokenizer, Continuation, count_common, normalize_labels, plan_continuations
 
@@ -18,10 +18,11 @@ Content = str | Sequence[dict[str, object]]  # text, or parts of text and media 
 class TokenizedJudge(BaseJudge):
     """The base of judges whose model continues tokens; passages are cut to `passage_tokens`, prompts fit `context`.
 
-    Labels and targets become `Continuation`s of what `_starts` and `_targets` make of prompts, and a subclass answers
-    these in `_answers`. `spare` is how many tokens its backend always makes more.
+    Labels and targets become `Continuation`s of what `prepare_prompts` and `prepare_targets` make of prompts, and a
+    subclass answers these in `compute_answers`. `spare` is how many tokens its backend always makes more.
     """
 
+    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     spare = 0
 
     def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
@@ -32,34 +33,36 @@ class TokenizedJudge(BaseJudge):
         self.passage_tokens, self.context = passage_tokens, context
         self.chats = bool(getattr(tokenizer, "chat_template", None))
 
-    def _choose(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
+    def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
         longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
-        starts, texts = self._starts(prompts, longest + self.spare)
+        starts, texts = self.prepare_prompts(prompts, longest + self.spare)
         asked = plan_continuations([self.tokens.plan_labels(text, labels) for text in texts])
         return normalize_labels(asked, self._continue(starts, asked))
 
-    def _likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        starts, asked = self._targets(prompts, targets)
+    def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
+        starts, asked = self.prepare_targets(prompts, targets)
         answers = self._continue(starts, [(each,) for each in asked])
         return np.array([scores.mean() for (scores,) in answers], dtype=np.float64)
 
     def _continue(self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]) -> list[list[np.ndarray]]:
         """What each start's continuations are answered with; a prompt counts once all of its are."""
         answers: list[dict[int, np.ndarray]] = [{} for _ in asked]
-        for row, column, answer in self._answers(starts, asked):
+        for row, column, answer in self.compute_answers(starts, asked):
             answers[row][column] = answer
-            self._count_answers(len(answers[row]) == len(asked[row]))
+            self.count_answers(len(answers[row]) == len(asked[row]))
         return [[found[column] for column in sorted(found)] for found in answers]
 
-    def _starts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Any], Sequence[str]]:
+    def prepare_prompts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Any], Sequence[str]]:
         """What the model reads of each prompt, with `room` tokens left, and the text after which labels stand."""
-        texts = self.write_texts(prompts, room)
+        texts = [self.write_text(prompt, room) for prompt in prompts]
         return self.tokenize(texts, prompts), texts
 
-    def _targets(self, prompts: Sequence[Message], targets: Sequence[str]) -> tuple[Sequence[Any], list[Continuation]]:
+    def prepare_targets(
+        self, prompts: Sequence[Message], targets: Sequence[str]
+    ) -> tuple[Sequence[Any], list[Continuation]]:
         """What the model reads of each prompt, and its target after that."""
         longest = max(self.tokens.count(target) for target in set(targets))
-        starts, texts = self._starts(prompts, longest + self.spare)
+        starts, texts = self.prepare_prompts(prompts, longest + self.spare)
         wholes = self.tokenize([text + target for text, target in zip(texts, targets, strict=True)], prompts)
         return self._split_targets(starts, wholes, targets)
 
@@ -79,7 +82,7 @@ class TokenizedJudge(BaseJudge):
             raise InputError(f"{self.name}: the target {target!r} has no tokens")
         return Continuation(tokens, len(tokens))
 
-    def _answers(
+    def compute_answers(
         self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """As they come: the row and column of a continuation, and its scored tokens' log-probabilities or its labels'."""
@@ -103,22 +106,22 @@ class TokenizedJudge(BaseJudge):
             turns.insert(0, {"role": "system", "content": wrap(message.system)})
         options = {"tokenize": False, "add_generation_prompt": True}
         # Templates of hybrid models close an empty thought where none is wanted. (Processors warn of what is not used.)
-        if "enable_thinking" in str(self._templates.chat_template):
+        if "enable_thinking" in str(self.templates.chat_template):
             options["enable_thinking"] = message.answer.startswith("<think>")
         import jinja2
 
         try:
-            return str(self._templates.apply_chat_template(turns, **options))
+            return str(self.templates.apply_chat_template(turns, **options))
         except jinja2.TemplateError:
             if not message.system:
                 raise InputError(f"{self.name}: its chat template does not take a user's turn alone") from None
             # Some templates know no system turn: what it says opens the user's.
             opening = wrap(f"{message.system}\n\n")
             joined = f"{opening}{user}" if isinstance(user, str) else [*opening, *user]
-            return str(self._templates.apply_chat_template([{"role": "user", "content": joined}], **options))
+            return str(self.templates.apply_chat_template([{"role": "user", "content": joined}], **options))
 
     @property
-    def _templates(self) -> Any:
+    def templates(self) -> Any:
         """What has the chat template: the tokenizer, or a processor."""
         return self.tokenizer
 
@@ -128,18 +131,18 @@ class TokenizedJudge(BaseJudge):
         self.usage["cut_passages"] += cut
         return whole
 
-    def write_texts(self, messages: Sequence[Message], room: int) -> list[str]:
-        """Each message as one text, in the chat template where it wants one, cut so that `room` tokens more fit."""
-        texts = []
-        for message in messages:
-            templated = self.is_templated(message)
-            frame = self.tokens.count(self.render(message, "")) if templated else 1
-            whole = self.cut(message, self.context - room - frame)
-            texts.append(self.render(whole, whole.user()) + whole.answer if templated else whole.plain())
-        return texts
+    def write_text(self, message: Message, room: int, special: int = 1) -> str:
+        """A message as one text, in the chat template where it wants one, cut so that `room` tokens more fit.
+
+        `special` is how many tokens the tokenizer adds to a text without a template.
+        """
+        templated = self.is_templated(message)
+        frame = self.tokens.count(self.render(message, "")) if templated else special
+        whole = self.cut(message, self.context - room - frame)
+        return self.render(whole, whole.user()) + whole.answer if templated else whole.plain()
 
     def tokenize(self, texts: Sequence[str], messages: Sequence[Message]) -> list[tuple[int, ...]]:
-        """The tokens of messages that `write_texts` made; `InputError` for one that the context is too short for."""
+        """The tokens of what `write_text` made of messages; `InputError` for one that the context is too short for."""
         bos = self.tokenizer.bos_token_id
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         # Chat templates bring the BOS. Elsewhere some checkpoints' tokenizers do not add the one that the model was

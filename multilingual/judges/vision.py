@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,10 +15,9 @@ import torch
 from ...errors import InputError, check_at_least
 from ...items import Modality, group_positions, split_by_weight
 from ...media.images import MAX_PIXELS, open_image
-from .base import Ask, Completion, Sampling
-from .heads import CausalHead
+from .base import Completion, Sampling
 from .local import LocalJudge
-from .messages import Attachment, Message, Part, text_of
+from .messages import Attachment, Message
 from .tokens import Continuation
 
 R = TypeVar("R")
@@ -47,7 +46,6 @@ class VisionJudge(LocalJudge):
     """
 
     modalities: frozenset[Modality] = frozenset({"text", "image"})
-    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     appetites = (256, 2048)
 
     def __init__(
@@ -73,15 +71,10 @@ class VisionJudge(LocalJudge):
     def fingerprint(self) -> str:
         return f"{super().fingerprint}/{self.max_pixels}"
 
-    @cached_property
-    def head(self) -> CausalHead:
-        """The language-model head."""
-        return CausalHead(self.model, self.device)
+    def prepare_prompts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Message], list[str]]:
+        return prompts, [self.write_frame(prompt) for prompt in prompts]  # opened in `compute_answers`, a few at a time
 
-    def _starts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Message], list[str]]:
-        return prompts, [self.write_frame(prompt) for prompt in prompts]  # opened in `_answers`, a few at a time
-
-    def _targets(
+    def prepare_targets(
         self, prompts: Sequence[Message], targets: Sequence[str]
     ) -> tuple[Sequence[Message], list[Continuation]]:
         ids = [
@@ -90,14 +83,13 @@ class VisionJudge(LocalJudge):
         ]
         return prompts, [self._continuation(*each) for each in zip(ids, targets, strict=True)]
 
-    def _write(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         def write(some: Sequence[tuple[int, VisionInput]]) -> list[Completion]:
-            inputs = self.process([each for _, each in some])
-            return self.generator.write(inputs, inputs["input_ids"].shape[1], sampling)
+            return self.generator.write(self.process([each for _, each in some]), sampling)
 
         return self._in_windows(prompts, [sampling.max_new_tokens] * len(prompts), write)
 
-    def _answers(
+    def compute_answers(
         self, starts: Sequence[Message], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         def forward(some: Sequence[tuple[int, VisionInput]]) -> list[list[np.ndarray]]:
@@ -135,7 +127,7 @@ class VisionJudge(LocalJudge):
         inputs = self._extend(self.process(some), after)
         self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
         with torch.inference_mode():
-            states = self.head.states(max(map(len, after)) + 1, use_cache=False, **inputs)
+            states = self.head.states(width=max(map(len, after)) + 1, use_cache=False, **inputs)
             return self.head.answer(states, [len(each.tokens) - each.scored for each in asked], asked)
 
     def _extend(self, inputs: dict[str, torch.Tensor], after: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -151,7 +143,7 @@ class VisionJudge(LocalJudge):
         }
 
     @property
-    def _templates(self) -> Any:
+    def templates(self) -> Any:
         return self.processor
 
     def is_templated(self, message: Message) -> bool:
@@ -200,20 +192,11 @@ class VisionJudge(LocalJudge):
     def _text(self, prompt: Message) -> str:
         if not self.is_templated(prompt):
             return f"{self.tokenizer.bos_token or ''}{self._clean(prompt.plain())}"
-        text = self.render(prompt, self._content(prompt.parts), _as_parts)
-        return text + self._clean(prompt.answer)
-
-    def _content(self, parts: Sequence[Part]) -> list[dict[str, object]]:
-        """The user's turn as the template takes it: texts that follow each other are one."""
-        content: list[dict[str, object]] = []
-        text = ""
-        for part in parts:
-            if isinstance(part, Attachment):
-                content += [*(_as_parts(text) if text else ()), {"type": "image"}]
-                text = ""
-            else:
-                text += self._clean(text_of(part))
-        return [*content, *_as_parts(text)] if text or not content else content
+        user: list[dict[str, object]] = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+            for part in prompt.join_texts(self._clean) or [""]
+        ]
+        return self.render(prompt, user, _as_parts) + self._clean(prompt.answer)
 
     def _clean(self, text: str) -> str:
         """Without what the processor would take for a picture."""

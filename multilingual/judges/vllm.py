@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...checkpoints.devices import Precision
-from ...errors import InputError, check_at_least
-from .base import Ask, Completion, Sampling
+from ...checkpoints.source import hash_weights
+from ...errors import InputError, check_at_least, first_line
+from .base import Completion, Sampling
 from .messages import Message
 from .tokenized import TokenizedJudge
 from .tokens import Continuation
@@ -67,8 +68,7 @@ def open_vllm(
             logprobs_mode="processed_logprobs",
         )
     except (ValueError, OSError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InputError(f"vllm:{checkpoint} cannot be loaded: {reason}") from None
+        raise InputError(f"vllm:{checkpoint} cannot be loaded: {first_line(error, 300)}") from None
     return VLLMJudge(engine, checkpoint, passage_tokens=passage_tokens, seed=seed)
 
 
@@ -79,14 +79,14 @@ class VLLMJudge(TokenizedJudge):
     the prompt's own log-probabilities, which vLLM cannot take from its prefix cache.
     """
 
-    can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     appetite = 4096
     spare = 1  # it always makes one token, whether or not it is looked at
 
     def __init__(self, engine: Any, checkpoint: str, *, passage_tokens: int, seed: int = 0) -> None:
         config = engine.llm_engine.model_config
         context = int(config.max_model_len) - self.spare
-        revision = _revision(config.hf_config, checkpoint)
+        held = hash_weights(checkpoint) if Path(checkpoint).is_dir() else "unknown"
+        revision = str(getattr(config.hf_config, "_commit_hash", None) or held)
         name, tokenizer = f"vllm:{checkpoint}", engine.get_tokenizer()
         super().__init__(tokenizer, name, revision, passage_tokens=passage_tokens, context=context)
         self.engine = engine
@@ -97,7 +97,7 @@ class VLLMJudge(TokenizedJudge):
     def fingerprint(self) -> str:
         return f"{self.revision}/vllm/{self._dtype}/{self.context}/{self.passage_tokens}/{self.seed}"
 
-    def _generate(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
+    def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         from vllm import SamplingParams
 
         seed = self.seed if sampling.seed is None else sampling.seed
@@ -108,13 +108,13 @@ class VLLMJudge(TokenizedJudge):
             stop=list(sampling.stop) or None,
             include_stop_str_in_output=True,
         )
-        rows = self.tokenize(self.write_texts(prompts, sampling.max_new_tokens), prompts)
+        rows, _ = self.prepare_prompts(prompts, sampling.max_new_tokens)
         written = [output.outputs[0] for output in self._run(rows, [options] * len(rows))]
-        self._count_answers(len(prompts))
+        self.count_answers(len(prompts))
         self.usage["generated_tokens"] += sum(len(each.token_ids) for each in written)
         return [Completion(each.text, len(each.token_ids), each.finish_reason != "length") for each in written]
 
-    def _answers(
+    def compute_answers(
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         from vllm import SamplingParams
@@ -147,10 +147,3 @@ class VLLMJudge(TokenizedJudge):
         for row, output in zip(rows, outputs, strict=True):
             self.usage["prompt_tokens"] += len(row) - (output.num_cached_tokens or 0)
         return outputs
-
-
-def _revision(config: Any, checkpoint: str) -> str:
-    from ...checkpoints.source import hash_weights
-
-    commit = getattr(config, "_commit_hash", None)
-    return str(commit or (hash_weights(checkpoint) if Path(checkpoint).is_dir() else "unknown"))

@@ -1,7 +1,14 @@
 """Prompts as data: one TOML file each in this folder; a `Prompt` words a comparison and reads the answer."""
 
-from .asking import bind_judge, split_method
-from .files import configure_prompt, configure_wording, list_prompts, load_prompt, load_wording
+from .files import (
+    bind_judge,
+    configure_prompt,
+    configure_wording,
+    list_prompts,
+    load_prompt,
+    load_wording,
+    split_method,
+)
 from .prompt import Comparison, Prompt
 from .wording import Wording
 

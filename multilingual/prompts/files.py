@@ -1,15 +1,19 @@
-"""Prompts as files: those of this folder and of installed packages by name, others by path; options of a SPEC in them."""
+"""Prompts as files, by name or path; and SPECs of a prompt and its judge: `METHOD@FAMILY:CHECKPOINT[?key=value&...]`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ...checkpoints.sharing import load_shared
 from ...errors import InputError, check_known
+from ...specs import Spec, distributed
+from ..judges import Judge, find_judge
 from ..languages import parse_language
 from .prompt import Prompt
 from .wording import Wording
@@ -73,6 +77,35 @@ def configure_prompt(
         raise InputError(f"the prompt {prompt.name} does not think: take one that does, or leave thinking out")
     given = {"orders": orders, "thinking": thinking}
     return replace(prompt, **{key: value for key, value in given.items() if value})  # type: ignore[arg-type]
+
+
+def split_method(text: str, what: str, form: str) -> tuple[str, Spec]:
+    """What stands before the @, and the SPEC of the judge; without one the `InputError` gives the `form` to write."""
+    method, at, model = text.partition("@")
+    if not at:
+        raise InputError(f"the {what} {text!r} names no model; write {form}")
+    return method, Spec.parse(model)
+
+
+def bind_judge(
+    text: str,
+    spec: Spec,
+    prompt: Prompt,
+    *targets: Callable[..., Any],
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> tuple[Prompt, Callable[[], Judge], dict[str, object], list[dict[str, object]]]:
+    """The options in the judge's `spec` shared out: the prompt with its own, what loads the judge, the judge's own
+    options, and those of each of the `targets`, which come first where several know an option.
+
+    `InputError` on an option that none knows, and on an unknown family of judges; `text` is the whole SPEC.
+    """
+    factory, spec = find_judge(spec)
+    own: tuple[Callable[..., Any], ...] = (*targets, configure_prompt)
+    given = (factory, {"device": device, "trust_remote_code": trust_remote_code})
+    *bound, wording, options = distributed(spec, text.partition("?")[0], [*((each, {}) for each in own), given])
+    prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
+    return prompt, lambda: load_shared(factory, spec.checkpoint, options), options, bound
 
 
 def _list_files(folder: Traversable) -> dict[str, Traversable]:

@@ -308,8 +308,8 @@ class ShortestFirst(BaseJudge):
         super().__init__(f"shortest:{checkpoint}", "1")
         self.weight = weight
 
-    def _score(self, prompts):
-        self._count_answers(len(prompts))
+    def compute_scores(self, prompts):
+        self.count_answers(len(prompts))
         return np.array([-self.weight * len(prompt.plain()) for prompt in prompts])
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
 
 def test_a_long_passage_is_cut_and_the_query_is_not(judge):
     short = copied(judge, passage_tokens=5)
-    (text,) = short.write_texts([Message((Passage("The cat sleeps all day and hunts at night."), " the query"))], 1)
+    text = short.write_text(Message((Passage("The cat sleeps all day and hunts at night."), " the query")), 1)
     assert text.endswith(" the query")
     assert short.tokens.count(text.removesuffix(" the query")) == 5
     assert short.usage["cut_passages"] == 1
@@ -136,16 +136,16 @@ def test_many_passages_are_cut_alike_until_all_fit_and_too_many_are_an_error(jud
     small = copied(judge)
     small.context = 120
     long, tiny = "The cat sleeps all day and hunts at night. " * 9, "Le chat"
-    (text,) = small.write_texts([Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query"))], 1)
+    text = small.write_text(Message((Passage(long), "|", Passage(tiny), "|", Passage(long), " the query")), 1)
     assert small.tokens.count(text) < 120
     first, second, third = text.removesuffix(" the query").split("|")
     assert second == tiny
     assert first == third
     assert small.tokens.count(first) > 30
     with pytest.raises(InputError, match="too short for 20 passages"):
-        small.write_texts([Message((*[Passage(long)] * 20, " the query"))], 1)
+        small.write_text(Message((*[Passage(long)] * 20, " the query")), 1)
     with pytest.raises(InputError, match="too short for one passage"):
-        small.write_texts([Message((Passage(long), "cat " * 118))], 1)
+        small.write_text(Message((Passage(long), "cat " * 118)), 1)
 
 
 def test_generate_continues_every_prompt_as_it_does_alone(judge):
@@ -171,16 +171,16 @@ def test_a_chat_template_goes_around_where_it_is_wanted(judge):
     chat.tokenizer = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
     chat.tokenizer.chat_template, chat.chats = TEMPLATE, True
     message = Message(("Is ", Passage("water"), " wet?"), system="Be brief.", answer="It", chat="auto")
-    assert chat.write_texts([message], 1) == ["<system>Be brief.\n<user>Is water wet?\n<model>It"]
-    assert judge.write_texts([message], 1) == ["Be brief.\n\nIs water wet?It"]
+    assert chat.write_text(message, 1) == "<system>Be brief.\n<user>Is water wet?\n<model>It"
+    assert judge.write_text(message, 1) == "Be brief.\n\nIs water wet?It"
     never = Message(("Is it?",), chat="never")
-    assert chat.write_texts([never], 1) == ["Is it?"]
+    assert chat.write_text(never, 1) == "Is it?"
     chat.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
     )
-    assert chat.write_texts([message], 1) == ["<user>Be brief.\n\nIs water wet?\n<model>It"]
+    assert chat.write_text(message, 1) == "<user>Be brief.\n\nIs water wet?\n<model>It"
     with pytest.raises(InputError, match="has no chat template"):
-        judge.write_texts([Message(("Is it?",), chat="always")], 1)
+        judge.write_text(Message(("Is it?",), chat="always"), 1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gemma2", "gpt2", "neox", "cohere"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crosslens.multilingual.judges.estimates import TokenEstimate
+from crosslens.multilingual.judges.messages import TokenEstimate
 from crosslens.multilingual.judges.replies import ServedLabels, count_target_tokens
 from stand_ins.http_server import LABELS
 

@@ -137,9 +137,9 @@ def normalised(rows):
 
 
 def test_the_encoder_reads_the_end_of_its_input(judge):
-    (ids,) = judge.encode(messages()[1:2])
+    ids = judge.encode(messages()[1])["input_ids"]
     assert judge.tokenizer.convert_ids_to_tokens(ids)[-1] == "</s>"
-    assert ids == tuple(judge.tokenizer(messages()[1].plain())["input_ids"])
+    assert ids == judge.tokenizer(messages()[1].plain())["input_ids"]
 
 
 @pytest.mark.parametrize("answer", ["", "Relevant:"])
@@ -194,7 +194,7 @@ def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge
 
 def test_equal_inputs_are_encoded_once(judge):
     asked = messages()[:1]
-    length = len(judge.encode(asked)[0])
+    length = len(judge.encode(asked[0])["input_ids"])
     for many in (1, 5):
         before = Counter(judge.usage)
         judge.likelihood(asked * many, ["how long?", "x", "кошка", "true", "Yes"][:many])
@@ -224,7 +224,7 @@ def test_generate_says_what_the_model_says_to_each_prompt_alone(judge):
 
 def test_passages_are_cut_and_queries_are_not(judge):
     short = copied(judge, passage_tokens=3)
-    (ids,) = short.encode([Message((Passage("The cat sleeps all day"), " the query"))])
+    ids = short.encode(Message((Passage("The cat sleeps all day"), " the query")))["input_ids"]
     text = judge.tokenizer.decode(ids, skip_special_tokens=True)
     assert text.endswith("the query")
     assert "day" not in text
@@ -262,7 +262,7 @@ def test_a_chat_template_goes_around_where_there_is_one(judge):
         chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %} Relevant:",
     )
     chatting = Seq2SeqJudge(judge.model, tokenizer, "tiny", "0", passage_tokens=384, device=judge.device)
-    (ids,) = chatting.encode([Message(("how long?",), answer="A", chat="auto")])
-    assert ids == tuple(tokenizer("user: how long? Relevant:", add_special_tokens=False)["input_ids"])
+    ids = chatting.encode(Message(("how long?",), answer="A", chat="auto"))["input_ids"]
+    assert ids == tokenizer("user: how long? Relevant:", add_special_tokens=False)["input_ids"]
     with pytest.raises(InputError, match="has no chat template"):
         judge.choose([Message(("how long?",), chat="always")], ("true", "false"))

@@ -99,7 +99,7 @@ def test_generate_says_what_hf_says(both):
 def test_usage_leaves_out_what_came_from_the_prefix_cache(both):
     ours, _ = both
     ours.generate(PROMPTS, max_new_tokens=1)
-    ids = ours.tokenize(ours.write_texts(PROMPTS, 1), PROMPTS)
+    ids = ours.tokenize([ours.write_text(prompt, 1) for prompt in PROMPTS], PROMPTS)
     assert ours.usage["prompt_tokens"] == sum(map(len, ids)) - len(ids)
 
 

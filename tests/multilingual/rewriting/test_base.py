@@ -53,10 +53,10 @@ class Writer(BaseJudge):
         super().__init__("writer", "1")
         self.answers, self.seen = answers, []
 
-    def _generate(self, prompts, sampling):
+    def compute_completions(self, prompts, sampling):
         self.seen.append((len(prompts), sampling.seed))
         self.usage["generated_tokens"] += 3 * len(prompts)
-        self._count_answers(len(prompts))
+        self.count_answers(len(prompts))
         texts = [next(text for key, text in self.answers.items() if key in each.user()) for each in prompts]
         return [Completion(text, 3, ended=not text.endswith("...")) for text in texts]
 
@@ -112,9 +112,9 @@ def test_requests_are_worded_in_the_language_of_the_query():
     texts = []
 
     class Listening(Writer):
-        def _generate(self, prompts, sampling):
+        def compute_completions(self, prompts, sampling):
             texts.extend(prompt.user() for prompt in prompts)
-            return super()._generate(prompts, sampling)
+            return super().compute_completions(prompts, sampling)
 
     Passages(Listening(ANSWERS), PASSAGE)(QUERIES[:2])
     assert texts[0].startswith("Write a passage in English that answers the question.\nQuestion: how long")
