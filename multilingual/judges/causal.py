@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,25 +51,15 @@ class CausalJudge(LocalJudge):
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         places = [(row, column) for row, some in enumerate(asked) for column in range(len(some))]
-        # Questions as a whole, prompt and continuation.
-        questions = [
-            Continuation((*starts[row], *each.tokens), each.scored, each.labels)
-            for row, some in enumerate(asked)
-            for each in some
-        ]
+        questions = [asked[row][column].after(starts[row]) for row, column in places]
         # The last token before the scored ones is never part of a prefix: its own state is needed.
         heads = [each.tokens[: len(each.tokens) - each.scored - 1] for each in questions]
         groups = group_prefixes(heads, self.shortest)
-
-        def forward(some: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, np.ndarray]]]:
-            return self._answer_groups(some, questions)
-
-        # Groups without a shared prefix cost what their questions cost.
-        def cost(group: tuple[int, list[int]]) -> int:
-            return group[0] or max(len(questions[n].tokens) for n in group[1])
-
         parts = group_positions(length > 0 for length, _ in groups).values()
         first = [places[numbers[0]][0] for _, numbers in groups]
+        forward = partial(self._answer_groups, questions=questions)
+        # Groups without a shared prefix cost what their questions cost.
+        cost = lambda group: group[0] or max(len(questions[n].tokens) for n in group[1])  # noqa: E731
         for _, answers in self._run(groups, cost, forward, parts, first):
             for n, answer in answers:
                 yield *places[n], answer
@@ -78,41 +69,40 @@ class CausalJudge(LocalJudge):
     ) -> list[list[tuple[int, np.ndarray]]]:
         """The groups' prefixes once, then all their questions on the key-value cache of these: numbers and answers."""
         answers: list[list[tuple[int, np.ndarray]]] = [[] for _ in groups]
-        members = [(n, place) for place, (_, numbers) in enumerate(groups) for n in numbers]
-        rests = [questions[n].tokens[groups[place][0] :] for n, place in members]
+        members = [(place, n) for place, (_, numbers) in enumerate(groups) for n in numbers]
+        rests = [questions[n].tokens[groups[place][0] :] for place, n in members]
+        chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
         with torch.inference_mode():
-            cache, mask = None, None
+            cache, mask = None, torch.empty(len(groups), 0, dtype=torch.long, device=self.device)
             if groups[0][0]:
                 inputs = self._pad([questions[numbers[0]].tokens[:n] for n, numbers in groups], left=True)
                 mask = inputs["attention_mask"]
                 # base_model: without the language-model head.
                 cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[self._cache]
                 self.usage["prompt_tokens"] += int(mask.sum())
-            chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
-            for number, chunk in enumerate(chunks):
-                part = [questions[members[row][0]] for row in chunk]
+            for chunk in chunks:
+                some = [members[each] for each in chunk]
+                part = [questions[n] for _, n in some]
+                rows = torch.tensor([place for place, _ in some], device=self.device)
                 # On the left, so that every prompt's last token and the tokens after it stand in the same columns.
-                later = self._pad([rests[row] for row in chunk], left=True)
-                both = later["attention_mask"]
-                self.usage["prompt_tokens"] += int(both.sum())
+                later = self._pad([rests[each] for each in chunk], left=True)
+                self.usage["prompt_tokens"] += int(later["attention_mask"].sum())
+                both = torch.cat([mask[rows], later["attention_mask"]], dim=1)
                 given: dict[str, Any] = {}
-                if cache is not None and mask is not None:
-                    rows = torch.tensor([members[row][1] for row in chunk], device=self.device)
-                    given[self._cache] = cache if number == len(chunks) - 1 else copy.deepcopy(cache)
+                if cache is not None:
+                    given[self._cache] = cache if chunk is chunks[-1] else copy.deepcopy(cache)
                     given[self._cache].batch_select_indices(rows)
-                    both = torch.cat([mask[rows], both], dim=1)
-                width = max(question.scored for question in part) + 1
+                width = max(each.scored for each in part) + 1
                 states = self.head.states(
                     width=width,
                     input_ids=later["input_ids"],
                     attention_mask=both,
-                    position_ids=_positions(both)[:, -later["input_ids"].shape[1] :],
+                    position_ids=_positions(both)[:, mask.shape[1] :],
                     use_cache=bool(given),
                     **given,
                 )
                 found = self.head.answer(states, [width - 1 - each.scored for each in part], part)
-                for row, answer in zip(chunk, found, strict=True):
-                    n, place = members[row]
+                for (place, n), answer in zip(some, found, strict=True):
                     answers[place].append((n, answer))
         return answers
 

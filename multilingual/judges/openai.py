@@ -131,10 +131,7 @@ class OpenAIJudge(BaseJudge):
         """A thought that the server keeps apart comes first, between <think> and </think>."""
 
         async def write(message: Message) -> Completion:
-            message = self._fit(message, sampling.max_new_tokens)
-            choice, answer = await self._answer(message, sampling)
-            self._count_refusal(choice)
-            return answer
+            return (await self._answer(self._fit(message, sampling.max_new_tokens), sampling))[1]
 
         return self._each(write, prompts)
 
@@ -168,14 +165,14 @@ class OpenAIJudge(BaseJudge):
 
         while True:
             ahead = self._ahead
-            choice = await self.server.send(self._path, request)
-            if choice is not None and self._count_refusal(choice):
+            choice = await self.server.send(self._path, request) or {}
+            if choice.get("refused"):
                 return labels.even, ""
-            text, thought = split_thought(choice or {})
-            positions = read_logprobs(choice or {})
+            text, thought = split_thought(choice)
+            positions = read_logprobs(choice)
             if thought:
                 self._blind = "the model thinks before it answers"
-            elif choice is None or (positions is None and text):
+            elif not choice or (positions is None and text):
                 self._blind = "it gives no log-probabilities"
             if self._blind:
                 return None, self._blind
@@ -195,7 +192,7 @@ class OpenAIJudge(BaseJudge):
         while True:
             room = min(self._room, longest)
             choice, answer = await self._answer(message, Sampling(room))
-            if self._count_refusal(choice):
+            if choice["refused"]:
                 return labels.even
             kinds: Counter[str] = Counter()
             place = read_label(answer.text, labels.bare, kinds, after=labels.closing)
@@ -228,11 +225,10 @@ class OpenAIJudge(BaseJudge):
         """The tokens of a text and their log-probabilities, the first one's missing."""
         body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
         needs = "likelihood needs a completions API that echoes the prompt's log-probabilities, as vLLM's does"
-        choice = await self.server.send("completions", lambda: body, advice=f"{needs}; take another prompt")
-        shown = (choice or {}).get("logprobs")
-        shown = shown if isinstance(shown, dict) else {}
-        tokens, values = shown.get("tokens"), shown.get("token_logprobs")
-        generated = int((choice or {}).get("generated", 1))
+        choice = await self.server.send("completions", lambda: body, advice=f"{needs}; take another prompt") or {}
+        shown = choice.get("logprobs")
+        tokens, values = (shown.get("tokens"), shown.get("token_logprobs")) if isinstance(shown, dict) else (None, None)
+        generated = int(choice.get("generated", 1))
         if not (isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values) > generated + 1):
             raise InputError(f"{self.server.here} does not echo the prompt: {needs}; take another prompt")
         end = len(tokens) - generated
@@ -256,15 +252,6 @@ class OpenAIJudge(BaseJudge):
         if choice.get("stop_reason") in sampling.stop:  # vLLM's, where the text leaves it off
             text += str(choice["stop_reason"])
         return choice, Completion(text, int(choice["generated"]), ended).cut_at(sampling.stop)
-
-    def _count_refusal(self, choice: dict[str, Any]) -> bool:
-        """Whether the server says that the model refused to answer."""
-        message = choice.get("message")
-        refusal = message.get("refusal") if isinstance(message, dict) else None
-        refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
-        if refused:
-            self.usage["refused"] += 1
-        return refused
 
     async def _worded(self, message: Message) -> dict[str, Any]:
         """The body of a request, but for its sampling."""

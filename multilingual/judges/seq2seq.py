@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -88,55 +88,38 @@ class Seq2SeqJudge(LocalJudge):
     def compute_answers(
         self, starts: Sequence[Start], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        self._check_answer(
-            max(
-                len(decoder) + len(each.shown)
-                for (_, decoder), some in zip(starts, asked, strict=True)
-                for each in some
-            )
-        )
-        places: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # of the questions about an encoder's input
-        for row, (encoder, _) in enumerate(starts):
-            places.setdefault(encoder, []).extend((row, column) for column in range(len(asked[row])))
-
-        def forward(inputs: Sequence[tuple[int, ...]]) -> list[list[tuple[int, int, np.ndarray]]]:
-            return self._answer_inputs(inputs, [places[each] for each in inputs], starts, asked)
-
-        first = [row for (row, _), *_ in places.values()]
-        for _, answers in self._run(list(places), len, forward, prompts=first):
-            yield from answers
+        places = [(row, column) for row, some in enumerate(asked) for column in range(len(some))]
+        questions = [asked[row][column].after(starts[row][1]) for row, column in places]
+        self._check_answer(max(len(each.shown) for each in questions))
+        inputs = group_positions(starts[row][0] for row, _ in places)
+        first = [places[numbers[0]][0] for numbers in inputs.values()]
+        forward = partial(self._answer_inputs, questions=questions)
+        for _, answers in self._run(list(inputs.items()), lambda each: len(each[0]), forward, prompts=first):
+            for n, answer in answers:
+                yield *places[n], answer
 
     def _answer_inputs(
-        self,
-        inputs: Sequence[tuple[int, ...]],
-        places: Sequence[Sequence[tuple[int, int]]],
-        starts: Sequence[Start],
-        asked: Sequence[Sequence[Continuation]],
-    ) -> list[list[tuple[int, int, np.ndarray]]]:
-        """The inputs encoded once, and all questions about each of them answered."""
-        answers: list[list[tuple[int, int, np.ndarray]]] = [[] for _ in inputs]
-        questions = [(place, row, column) for place, some in enumerate(places) for row, column in some]
-        shown = [(*starts[row][1], *asked[row][column].shown) for _, row, column in questions]
+        self, inputs: Sequence[tuple[tuple[int, ...], list[int]]], questions: Sequence[Continuation]
+    ) -> list[list[tuple[int, np.ndarray]]]:
+        """The inputs encoded once, then all questions about each of them: numbers and answers."""
+        answers: list[list[tuple[int, np.ndarray]]] = [[] for _ in inputs]
+        members = [(place, n) for place, (_, numbers) in enumerate(inputs) for n in numbers]
+        costs = [len(inputs[place][0]) + len(questions[n].shown) for place, n in members]
         with torch.inference_mode():
-            given = self._pad(inputs)
+            given = self._pad([ids for ids, _ in inputs])
             mask = given["attention_mask"]
             encoded = self.model.get_encoder()(**given)[0]
             self.usage["prompt_tokens"] += int(mask.sum())
-            costs = [len(inputs[place]) + len(ids) for (place, *_), ids in zip(questions, shown, strict=True)]
             for chunk in plan_batches(costs, self.budget):
-                some = [questions[n] for n in chunk]
-                rows = torch.tensor([place for place, *_ in some], device=self.device)
-                decoder = self._pad([shown[n] for n in chunk])["input_ids"]
+                some = [members[each] for each in chunk]
+                part = [questions[n] for _, n in some]
+                rows = torch.tensor([place for place, _ in some], device=self.device)
+                decoder = self._pad([each.shown for each in part])["input_ids"]
+                self.usage["prompt_tokens"] += sum(len(each.shown) for each in part)
                 states = self.head.states(shown=decoder, encoded=encoded[rows], mask=mask[rows])
-                self.usage["prompt_tokens"] += sum(len(shown[n]) for n in chunk)
-                part = [asked[row][column] for _, row, column in some]
-                first = [
-                    len(starts[row][1]) + len(each.tokens) - each.scored - 1
-                    for (_, row, _), each in zip(some, part, strict=True)
-                ]
-                found = self.head.answer(states, first, part)
-                for (place, row, column), answer in zip(some, found, strict=True):
-                    answers[place].append((row, column, answer))
+                found = self.head.answer(states, [len(each.tokens) - each.scored - 1 for each in part], part)
+                for (place, n), answer in zip(some, found, strict=True):
+                    answers[place].append((n, answer))
         return answers
 
     def _predict(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

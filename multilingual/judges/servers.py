@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from queue import SimpleQueue
+from concurrent.futures import as_completed
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -71,38 +71,28 @@ class Server:
 
         `count` is called for each answer, in the thread of the caller.
         """
-        answers: dict[int, A] = {}
-        done: SimpleQueue[bool] = SimpleQueue()  # True for an answer, False at the end
+        gate = asyncio.Semaphore(self.concurrency)
 
-        async def work(places: Any) -> None:
-            for place in places:  # shared: each worker takes the next one
-                answers[place] = await ask(questions[place])
-                done.put(True)
+        async def answer(question: Q) -> A:
+            async with gate:
+                return await ask(question)
 
-        async def all_of_them() -> None:
-            places = iter(range(len(questions)))
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.concurrency, len(questions))):
-                        group.create_task(work(places))
-            except BaseExceptionGroup as failed:
-                raise failed.exceptions[0] from None  # those of the others are as good
-
-        future = asyncio.run_coroutine_threadsafe(all_of_them(), self._running())
-        future.add_done_callback(lambda _: done.put(False))
+        loop = self._running()
+        futures = [asyncio.run_coroutine_threadsafe(answer(question), loop) for question in questions]
         try:
-            while done.get():
+            for future in as_completed(futures):
+                future.result()
                 count()
-            future.result()
         except BaseException:
-            future.cancel()
+            for future in futures:
+                future.cancel()
             raise
-        return [answers[place] for place in range(len(questions))]
+        return [future.result() for future in futures]
 
     async def send(
         self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = "look at the options in the SPEC"
     ) -> dict[str, Any] | None:
-        """The first choice of the answer, with `generated`, its tokens; None where `body` gives up.
+        """The first choice of the answer, with `generated`, its tokens, and `refused`; None where `body` gives up.
 
         `body` is called again when the server has refused a parameter and something was learnt from it.
         """
@@ -122,9 +112,9 @@ class Server:
             chat = path.startswith("chat")
             api = self._client.chat.completions if chat else self._client.completions
             key = "messages" if chat else "prompt"
-            given = {"model": self.model, key: sent.pop(key), "extra_body": sent}
             try:
-                raw = await api.with_raw_response.create(**given)
+                asked = {key: sent.pop(key), "extra_body": sent}
+                raw = await api.with_raw_response.create(model=self.model, **asked)
             except self._openai.OpenAIError as error:
                 if self._learn_from(error, sent):
                     continue
@@ -135,8 +125,8 @@ class Server:
         try:
             data = raw.json()
             choice = data["choices"][0]
-            if not isinstance(choice.get("message", {}), dict):
-                raise TypeError
+            message = choice.get("message", {})
+            refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             # Gateways answer 200 with an error inside, or with a page of their own.
             quoted = self._cleaned(raw.text)
@@ -148,7 +138,8 @@ class Server:
         prompt, generated = self._counted(data.get("usage"), choice, wanted)
         self.usage["prompt_tokens"] += prompt
         self.usage["generated_tokens"] += generated
-        return choice | {"generated": generated}
+        self.usage["refused"] += refused
+        return choice | {"generated": generated, "refused": refused}
 
     def _counted(self, usage: Any, choice: dict[str, Any], wanted: dict[str, Any]) -> tuple[int, int]:
         """Tokens of prompt and answer, as the server counts them; estimated, and counted as such, if it does not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,6 +42,10 @@ class Continuation:
     def shown(self) -> tuple[int, ...]:
         """What the model must read of it: the last scored token only has to be predicted."""
         return self.tokens[:-1] if self.scored else self.tokens
+
+    def after(self, start: tuple[int, ...]) -> Continuation:
+        """The prompt's tokens and what follows them, as one."""
+        return replace(self, tokens=(*start, *self.tokens))
 
 
 def plan_continuations(plans: Sequence[LabelTokens]) -> list[tuple[Continuation, ...]]:

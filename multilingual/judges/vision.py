@@ -84,21 +84,18 @@ class VisionJudge(LocalJudge):
         return prompts, [self._continuation(*each) for each in zip(ids, targets, strict=True)]
 
     def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        def write(some: Sequence[tuple[int, VisionInput]]) -> list[Completion]:
-            return self.generator.write(self.process([each for _, each in some]), sampling)
+        def write(_: Sequence[int], inputs: Sequence[VisionInput]) -> list[Completion]:
+            return self.generator.write(self.process(inputs), sampling)
 
         return self._in_windows(prompts, [sampling.max_new_tokens] * len(prompts), write)
 
     def compute_answers(
         self, starts: Sequence[Message], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        def forward(some: Sequence[tuple[int, VisionInput]]) -> list[list[np.ndarray]]:
+        def forward(rows: Sequence[int], inputs: Sequence[VisionInput]) -> list[tuple[np.ndarray, ...]]:
             # Labels of many tokens are asked about one by one, in equally large batches.
-            found = [
-                self._answer([each for _, each in some], [asked[row][column] for row, _ in some])
-                for column in range(len(asked[0]))
-            ]
-            return [list(row) for row in zip(*found, strict=True)]
+            columns = zip(*(asked[row] for row in rows), strict=True)
+            return list(zip(*(self._answer(inputs, column) for column in columns), strict=True))
 
         room = [max(len(each.tokens) for each in some) for some in asked]
         for row, answers in self._in_windows(starts, room, forward):
@@ -109,9 +106,9 @@ class VisionJudge(LocalJudge):
         self,
         prompts: Sequence[Message],
         room: Sequence[int],
-        forward: Callable[[Sequence[tuple[int, VisionInput]]], Sequence[R]],
+        forward: Callable[[Sequence[int], Sequence[VisionInput]], Sequence[R]],
     ) -> Iterator[tuple[int, R]]:
-        """`forward` over all prompts with their pictures opened, in batches; `room` tokens are left after each."""
+        """`forward` over all prompts' positions and opened pictures, in batches; `room` tokens are left after each."""
         for prompt in prompts:
             self.is_templated(prompt)
         # A window has few enough pictures to hold them decoded.
@@ -119,7 +116,8 @@ class VisionJudge(LocalJudge):
         for rows in split_by_weight(range(len(prompts)), PICTURES, weigh):
             opened = [(row, self.open_message(prompts[row], room[row])) for row in rows]
             parts = group_positions(bool(each.pictures) for _, each in opened).values()
-            for n, answer in self._run(opened, lambda each: each[1].cost, forward, parts, rows):
+            compute = lambda some: forward(*zip(*some, strict=True))  # noqa: E731
+            for n, answer in self._run(opened, lambda each: each[1].cost, compute, parts, rows):
                 yield rows[n], answer
 
     def _answer(self, some: Sequence[VisionInput], asked: Sequence[Continuation]) -> list[np.ndarray]:

@@ -119,22 +119,19 @@ class VLLMJudge(TokenizedJudge):
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         from vllm import SamplingParams
 
-        one = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
         questions = [(row, column, each) for row, some in enumerate(asked) for column, each in enumerate(some)]
         sampling = []
         for *_, each in questions:
             allowed = sorted({token for ids in each.labels for token in ids})
             if len(allowed) > MOST:
                 raise InputError(f"{self.name}: labels of {len(allowed)} tokens in all, and at most {MOST} are scored")
-            if allowed:
-                sampling.append(SamplingParams(**one, logprobs=len(allowed), allowed_token_ids=allowed))
-            else:
-                sampling.append(SamplingParams(**one, prompt_logprobs=1))
-        ids = [(*starts[row], *each.tokens) for row, _, each in questions]
+            shown = {"logprobs": len(allowed), "allowed_token_ids": allowed} if allowed else {"prompt_logprobs": 1}
+            sampling.append(SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, **shown))
+        ids = [each.after(starts[row]).tokens for row, _, each in questions]
         for (row, column, each), tokens, output in zip(questions, ids, self._run(ids, sampling), strict=True):
             if each.labels:
-                shown = output.outputs[0].logprobs[0]
-                forms = [[shown[token].logprob for token in label] for label in each.labels]
+                found = output.outputs[0].logprobs[0]
+                forms = [[found[token].logprob for token in label] for label in each.labels]
                 scores = [np.logaddexp.reduce(form) for form in forms]
             else:
                 places = range(len(tokens) - each.scored, len(tokens))
