@@ -16,7 +16,7 @@ from crosslens.encoders.batching import plan_batches
 from crosslens.errors import InputError
 from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message, cut_passages
-from crosslens.multilingual.judges.tokens import CachedTokenizer
+from crosslens.multilingual.judges.tokenized import CachedTokenizer
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,8 @@ def read_label(text: str, labels: Sequence[str], count: Counter[str], *, after: 
 
 def drop_thoughts(text: str) -> str:
     """What follows the last <think> of an answer; nothing where that finds no end."""
-    tags = list(THOUGHTS.finditer(text))
-    if not tags:
-        return text
-    return text[tags[-1].end() :] if tags[-1][1] else ""
+    *_, slash, after = ("/", *THOUGHTS.split(text))  # without a tag all is after a thought
+    return after if slash else ""
 
 
 class _Mention(NamedTuple):
@@ -122,6 +120,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
 REFUSALS = _compile(ANY["refusals"])
 READ = 1000  # characters in which a refusal is looked for: it opens the answer
 NOUN = _compile(NOUNS)
+JOINING = _compile(rf"{NOUNS}|and|then")
 NAMED = _compile(rf"(?<![A-Za-z\u00C0-\u04FF]){NOUNS}[\s#№:.\"'“”«»*_`(\[-]{{0,4}}")
 # Between two identifiers of one list.
 CHAIN = _compile(
@@ -182,10 +181,11 @@ class _Names:
     def mentions(self, text: str) -> list[_Mention]:
         """Every identifier of the text as it stands there, with what speaks for and against it."""
         starts = {each.end() for each in NAMED.finditer(text)}
-        capitals = self.kind != "letter" or any(
-            each[0].isupper() and self.place(each[0]) is not None for each in self.pattern.finditer(text)
+        # Whether small letters are words: there are capitals, or more words than identifiers and what joins them.
+        words = self.kind == "letter" and (
+            any(each[0].isupper() and self.place(each[0]) is not None for each in self.pattern.finditer(text))
+            or not all(len(each) == 1 or JOINING.fullmatch(each) for each in re.findall(r"[^\W\d_]+", text))
         )
-        only = capitals or self._only_list(text)
         found: list[_Mention] = []
         for each in self.pattern.finditer(text):
             written = each[0]
@@ -195,7 +195,7 @@ class _Names:
             prose = False
             if self.kind == "letter":
                 lower = written.islower()
-                if not named and lower and (capitals or not only):
+                if words and lower and not named:
                     continue
                 if written.upper() in ONE_LETTER_WORDS and not chained and not (named and not lower):
                     prose = bool(WORD_AFTER.match(text, each.end())) and not AFTER_IDENTIFIER.match(text, each.end())
@@ -204,19 +204,10 @@ class _Names:
             elif NEGATED.search(text, max(0, each.start() - 8), each.start()):
                 continue
             place = self.place(written.partition(".")[0] if self.kind == "number" else written)
+            if chained:  # what a list goes on from is an identifier too
+                found[-1] = found[-1]._replace(prose=False)
             found.append(_Mention(place, each.start(), each.end(), _foreign(written), named, chained, prose))
-        # What a list goes on from is an identifier too.
-        return [
-            mention._replace(prose=False) if after is not None and after.chained else mention
-            for mention, after in zip(found, [*found[1:], None], strict=False)
-        ]
-
-    def _only_list(self, text: str) -> bool:
-        """Whether the text has no words but identifiers, nouns for passages, and what joins them."""
-        return all(
-            len(word) == 1 or NOUN.fullmatch(word) or word.casefold() in ("and", "then")
-            for word in re.findall(r"[^\W\d_]+", text)
-        )
+        return found
 
 
 # The first bracket may have been opened for the model.
@@ -251,16 +242,14 @@ def _names(labels: tuple[str, ...]) -> _Names:
 
 def _open_answer(text: str) -> _Answer:
     """The answer without the model's reasoning; the inside of the last <answer> where there is one."""
-    outside: list[str] = []
-    thinking, at = False, 0
-    for tag in THOUGHTS.finditer(text):
-        if tag[1] and not thinking:
-            outside = []  # it began in the prompt, so all so far was thought
-        elif not thinking:
-            outside.append(text[at : tag.start()])
-        thinking, at = not tag[1], tag.end()
-    outside.append("" if thinking else text[at:])
-    ended = ANSWER_ENDS.split("".join(outside))
+    outside, *tagged = THOUGHTS.split(text)
+    thinking = False
+    for slash, after in zip(tagged[::2], tagged[1::2], strict=True):
+        if slash and not thinking:
+            outside = ""  # it began in the prompt, so all so far was thought
+        thinking = not slash
+        outside += "" if thinking else after
+    ended = ANSWER_ENDS.split(outside)
     found = ANSWER_BEGINS.split(ended[-2] if len(ended) > 1 else ended[0])[-1].strip().translate(PLAIN)
     refuses = bool(REFUSALS.search(found, 0, READ))
     fault = "unclosed_thought" if thinking else "refused" if refuses else "unreadable" if found else "empty"
@@ -304,22 +293,16 @@ def _find_verdict(answer: _Answer, names: _Names, after: str) -> _Mention | None
     if names.kind == "number":  # 2,5 is a fraction in half of Europe
         fractions = {place for each in FRACTION.finditer(text) for place in each.span(1) + each.span(2)}
         mentions = [mention for mention in mentions if mention.start not in fractions]
-    by_start = {mention.start: mention for mention in mentions}
-    verdicts: list[_Mention] = []
-    final = False
-    for each in VERDICTS.finditer(text):
-        mention = by_start.get(each.end())
-        if mention is not None and not SCALE_AFTER.match(text, mention.end):
-            certain = bool(each["final"] or each["last"])
-            if certain and not final:
-                verdicts, final = [], True
-            if certain == final:
-                verdicts.append(mention)
-    if names.kind == "letter" and not final:
-        verdicts += [mention for mention in mentions if BETTER.match(text, mention.end)]
-        verdicts.sort(key=lambda mention: mention.start)
+    by_start = {mention.start: mention for mention in mentions if not SCALE_AFTER.match(text, mention.end)}
+    verdicts = [
+        (bool(each["final"] or each["last"]), by_start[each.end()])
+        for each in VERDICTS.finditer(text)
+        if each.end() in by_start
+    ]
+    if names.kind == "letter":
+        verdicts += [(False, mention) for mention in mentions if BETTER.match(text, mention.end)]
     if verdicts:
-        return verdicts[-1]
+        return max(verdicts, key=lambda verdict: (verdict[0], verdict[1].start))[1]
     if names.kind == "number":
         ordinals = _ordinals(text)
         mentions = [

@@ -16,7 +16,7 @@ from ...items import group_positions
 from .base import Completion, Sampling
 from .local import LocalJudge
 from .messages import Message
-from .tokens import Continuation, count_common
+from .tokenized import Continuation, count_common
 
 SHORTEST = 8
 

@@ -69,25 +69,19 @@ class ClassifierJudge(LocalJudge):
         finally:
             config.pad_token_id = own
         self.usage["prompt_tokens"] += int(tensors["attention_mask"].sum())
-        return self._relevance(logits)
-
-    def _relevance(self, logits: np.ndarray) -> list[float]:
-        """One number for each row of the head's logits [n, labels]."""
-        if logits.shape[1] < 3:  # the logit itself, or the log-odds
-            relevance = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
-        else:
-            relevance = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)) @ self.grades
-        return [float(each) for each in relevance]
+        if len(self.grades) > 2:
+            logits = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+        relevance: list[float] = (logits @ self.grades).tolist()
+        return relevance
 
     def _unused(self, rows: Sequence[Sequence[int]]) -> int:
         """The model's padding token; Llama has none, and takes one that none of the rows contains."""
         config = self.model.config.get_text_config()
         if config.pad_token_id is not None:
             return int(config.pad_token_id)
-        used = set(itertools.chain(*rows))
+        used = {None, *itertools.chain(*rows)}
         own = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id)
-        choices = itertools.chain(own, range(config.vocab_size))
-        return next((int(each) for each in choices if each is not None and each not in used), 0)
+        return next((int(each) for each in itertools.chain(own, range(config.vocab_size)) if each not in used), 0)
 
 
 def _split_pair(message: Message, name: str) -> tuple[str, str]:
@@ -110,9 +104,9 @@ def _longest(model: Any, tokenizer: Any) -> int:
 
 
 def _grades(config: Any, name: str) -> np.ndarray:
-    """What each label is worth, float64 [labels]: of more than two, the number in its name."""
+    """What each label's probability is worth, float64 [labels], its name says; of one or two labels, its logit."""
     if config.num_labels <= 2:
-        return np.arange(config.num_labels, dtype=np.float64)
+        return np.array([-1.0, 1.0][-config.num_labels :])
     names = [str(config.id2label.get(n, n)) for n in range(config.num_labels)]
     found = [re.findall(r"\d+", each) for each in names]
     grades = [float(numbers[0]) for numbers in found if len(numbers) == 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -145,12 +146,5 @@ def cut_passages(
 
 def _share(lengths: Sequence[int], room: int) -> int:
     """The largest length to which all may be cut so that they fit into `room` together."""
-    if sum(lengths) <= room:
-        return max(lengths, default=0)
-    left, remaining = room, len(lengths)
-    for length in sorted(lengths):
-        if length * remaining > left:
-            break
-        left -= length
-        remaining -= 1
-    return max(left, 0) // max(remaining, 1)
+    fitting = bisect_right(range(max(lengths) + 1), room, key=lambda limit: sum(min(each, limit) for each in lengths))
+    return max(fitting - 1, 0)

@@ -23,7 +23,7 @@ from .base import Ask, BaseJudge, Completion, Sampling
 from .messages import Message, TokenEstimate, cut_passages
 from .replies import ServedLabels, count_target_tokens, read_logprobs, split_thought
 from .servers import OFFICIAL, A, Q, Server, parse_url
-from .tokens import count_common
+from .tokenized import count_common
 
 THINK, THOUGHT = "<think>", "</think>"
 NO_THOUGHT = re.compile(rf"^\s*{THINK}\s*{THOUGHT}\s*")  # how templates say that there is none to be
@@ -142,20 +142,15 @@ class OpenAIJudge(BaseJudge):
 
     async def _chosen(self, message: Message, labels: ServedLabels) -> np.ndarray:
         message = self._fit(message, ROOMS[0])
-        row, why = None, f"one of the labels {', '.join(labels.given)} begins another"
-        if not labels.ambiguous:
-            row, why = await self._scored(message, labels)
-        if row is None:
-            self.server.warn(f"{why}; answers are generated and read instead")
-            row = await self._read(message, labels)
+        row = await self._scored(message, labels)
+        row = await self._read(message, labels) if row is None else row
         normalized: np.ndarray = row - np.logaddexp.reduce(row)
         return normalized
 
-    async def _scored(self, message: Message, labels: ServedLabels) -> tuple[np.ndarray | None, str]:
-        """Log-probabilities of the labels, or None and why there are none."""
-        if self._blind:
-            return None, self._blind
-        body = await self._worded(message)
+    async def _scored(self, message: Message, labels: ServedLabels) -> np.ndarray | None:
+        """Log-probabilities of the labels; None, and a warning that says why, where there are none."""
+        why = f"one of the labels {', '.join(labels.given)} begins another" if labels.ambiguous else self._blind
+        body = {} if why else await self._worded(message)
 
         def request() -> dict[str, Any] | None:
             if not (top := self.server.top):
@@ -163,27 +158,25 @@ class OpenAIJudge(BaseJudge):
             shown = {"logprobs": True, "top_logprobs": top} if self.chats else {"logprobs": top}
             return body | shown | {"max_tokens": self._ahead, "temperature": 0, "seed": self.seed}
 
-        while True:
+        while not why:
             ahead = self._ahead
             choice = await self.server.send(self._path, request) or {}
             if choice.get("refused"):
-                return labels.even, ""
+                return labels.even
             text, thought = split_thought(choice)
             positions = read_logprobs(choice)
             if thought:
                 self._blind = "the model thinks before it answers"
             elif not choice or (positions is None and text):
                 self._blind = "it gives no log-probabilities"
-            if self._blind:
-                return None, self._blind
-            for tops in positions or []:
-                row, share = labels.score(tops)
+            for row, share in map(labels.score, () if self._blind else positions or ()):
                 # Without a template the model has no instruction to obey, and only the labels' odds count.
                 if share > (SAID if self.chats else 0):
-                    return row, ""
-            if ahead == AHEAD:
-                return None, "the model's answer does not begin with a label"
+                    return row
+            why = self._blind or ("the model's answer does not begin with a label" if ahead == AHEAD else "")
             self._ahead = AHEAD
+        self.server.warn(f"{why}; answers are generated and read instead")
+        return None
 
     async def _read(self, message: Message, labels: ServedLabels) -> np.ndarray:
         """Log-probabilities of the labels from a generated answer: almost one for the label that it names."""
@@ -262,24 +255,25 @@ class OpenAIJudge(BaseJudge):
         return self._turns(message)
 
     def _turns(self, message: Message) -> dict[str, Any]:
-        content: list[dict[str, Any]] = [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {"type": "image_url", "image_url": {"url": to_data_url(part.content)}}
-            for part in message.join_texts(replace_surrogates)
-        ]
+        shown = message.join_texts(replace_surrogates)
         body: dict[str, Any] = {}
         answer, thinking = replace_surrogates(message.answer), _opens_thought(message)
         if answer and self.prefill:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
             thinking = answer.lstrip().startswith(THINK)  # else templates put an empty thought before ours
         elif not thinking and (begun := NO_THOUGHT.sub("", answer)):
-            content.append({"type": "text", "text": BEGUN + begun})
+            shown.append(BEGUN + begun)
         if self.server.url != OFFICIAL:
             # Templates of hybrid models (Qwen3) think unless they are asked not to, and a label would not come first.
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
-        plain = all(part["type"] == "text" for part in content)
-        user: Any = "".join(part["text"] for part in content) if plain else content
+        user: Any = "".join(part for part in shown if isinstance(part, str))
+        if message.attachments:
+            user = [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image_url", "image_url": {"url": to_data_url(part.content)}}
+                for part in shown
+            ]
         turns = [{"role": "system", "content": replace_surrogates(message.system)}] if message.system else []
         turns.append({"role": "user", "content": user})
         if answer and self.prefill:

@@ -15,10 +15,9 @@ from ...encoders.batching import plan_batches
 from ...errors import InputError
 from ...items import group_positions
 from .base import Completion, Sampling
-from .heads import Head
-from .local import UNBOUNDED, LocalJudge
+from .local import UNBOUNDED, Head, LocalJudge
 from .messages import Message
-from .tokens import Continuation
+from .tokenized import Continuation
 
 Start = tuple[tuple[int, ...], tuple[int, ...]]  # what the encoder reads, and how the decoder begins
 
@@ -159,8 +158,11 @@ def _longest(config: Any, side: str) -> int:
 def _start(model: Any, name: str) -> tuple[int, ...]:
     """The tokens that every answer begins with: the start token, and BART's `<s>` after it."""
     places = (model.generation_config, model.config)
-    start = next((s for each in places if (s := getattr(each, "decoder_start_token_id", None)) is not None), None)
+
+    def find(key: str) -> int | None:
+        return next((token for each in places if (token := getattr(each, key, None)) is not None), None)
+
+    start, forced = find("decoder_start_token_id"), find("forced_bos_token_id")
     if start is None:
         raise InputError(f"{name} does not say what its decoder starts with (no decoder_start_token_id)")
-    forced = next((f for each in places if (f := getattr(each, "forced_bos_token_id", None)) is not None), None)
     return (start,) if forced is None else (start, forced)

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import as_completed
+from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -48,8 +48,7 @@ class Server:
         self.usage: Counter[str] = Counter()
         self._revisions: set[str] = set()
         self.top = TOPS[0]
-        self._limit = "max_tokens"
-        self._dropped: set[str] = set()
+        self._names: dict[str, str] = {}  # of parameters that it takes under another name, or not at all
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -71,23 +70,33 @@ class Server:
 
         `count` is called for each answer, in the thread of the caller.
         """
-        gate = asyncio.Semaphore(self.concurrency)
+        answers: dict[int, A] = {}
+        done: SimpleQueue[bool] = SimpleQueue()  # True for an answer, False at the end
 
-        async def answer(question: Q) -> A:
-            async with gate:
-                return await ask(question)
+        async def work(places: Any) -> None:
+            for place in places:  # shared: each worker takes the next one
+                answers[place] = await ask(questions[place])
+                done.put(True)
 
-        loop = self._running()
-        futures = [asyncio.run_coroutine_threadsafe(answer(question), loop) for question in questions]
+        async def all_of_them() -> None:
+            places = iter(range(len(questions)))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.concurrency, len(questions))):
+                        group.create_task(work(places))
+            except BaseExceptionGroup as failed:
+                raise failed.exceptions[0] from None  # those of the others are as good
+
+        future = asyncio.run_coroutine_threadsafe(all_of_them(), self._running())
+        future.add_done_callback(lambda _: done.put(False))
         try:
-            for future in as_completed(futures):
-                future.result()
+            while done.get():
                 count()
+            future.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            future.cancel()
             raise
-        return [future.result() for future in futures]
+        return [answers[place] for place in range(len(questions))]
 
     async def send(
         self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = "look at the options in the SPEC"
@@ -106,9 +115,7 @@ class Server:
                     f"{self.name}: the budget of {self.budget:,} tokens is spent ({spent:,}); "
                     f"raise budget= in the SPEC to go on (0: no limit)"
                 )
-            sent = {key: value for key, value in wanted.items() if key not in self._dropped}
-            if "max_tokens" in sent:
-                sent[self._limit] = sent.pop("max_tokens")
+            sent = {name: value for key, value in wanted.items() if (name := self._names.get(key, key))}
             chat = path.startswith("chat")
             api = self._client.chat.completions if chat else self._client.completions
             key = "messages" if chat else "prompt"
@@ -138,7 +145,8 @@ class Server:
         prompt, generated = self._counted(data.get("usage"), choice, wanted)
         self.usage["prompt_tokens"] += prompt
         self.usage["generated_tokens"] += generated
-        self.usage["refused"] += refused
+        if refused:
+            self.usage["refused"] += 1
         return choice | {"generated": generated, "refused": refused}
 
     def _counted(self, usage: Any, choice: dict[str, Any], wanted: dict[str, Any]) -> tuple[int, int]:
@@ -163,11 +171,11 @@ class Server:
             self.top = min(self.top, TOPS[TOPS.index(asked) + 1])
             return True
         if "max_completion_tokens" in text and "max_tokens" in sent:
-            self._limit = "max_completion_tokens"
+            self._names["max_tokens"] = "max_completion_tokens"
             return True
         for key in ("temperature", "seed", "stop", "chat_template_kwargs"):
             if key in sent and (error.param == key or re.search(rf"\b{key}\b", text)):
-                self._dropped.add(key)
+                self._names[key] = ""
                 self.warn(f"it does not take {key}, which is left off")
                 return True
         return False

@@ -18,7 +18,7 @@ from ...media.images import MAX_PIXELS, open_image
 from .base import Completion, Sampling
 from .local import LocalJudge
 from .messages import Attachment, Message
-from .tokens import Continuation
+from .tokenized import Continuation
 
 R = TypeVar("R")
 
@@ -77,11 +77,8 @@ class VisionJudge(LocalJudge):
     def prepare_targets(
         self, prompts: Sequence[Message], targets: Sequence[str]
     ) -> tuple[Sequence[Message], list[Continuation]]:
-        ids = [
-            self.tokens.following(self.write_frame(prompt), target)
-            for prompt, target in zip(prompts, targets, strict=True)
-        ]
-        return prompts, [self._continuation(*each) for each in zip(ids, targets, strict=True)]
+        ids = list(map(self.tokens.following, map(self.write_frame, prompts), targets))
+        return prompts, self._split_targets([()] * len(prompts), ids, targets)[1]
 
     def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         def write(_: Sequence[int], inputs: Sequence[VisionInput]) -> list[Completion]:

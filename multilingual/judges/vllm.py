@@ -13,8 +13,7 @@ from ...checkpoints.source import hash_weights
 from ...errors import InputError, check_at_least, first_line
 from .base import Completion, Sampling
 from .messages import Message
-from .tokenized import TokenizedJudge
-from .tokens import Continuation
+from .tokenized import Continuation, TokenizedJudge
 
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms
 

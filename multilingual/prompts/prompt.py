@@ -14,9 +14,10 @@ from ...items import Item, Modality, group_positions
 from ..judges.answers import read_label, read_ranking
 from ..judges.base import Judge, refuse
 from ..judges.messages import Message, Seam
-from .wording import Value, Wording, fill_template, show_item
+from .wording import Value, Wording, fill_template, fill_text, show_item
 
 Comparison = tuple[Item, Sequence[Item]]  # a query and the documents that are compared for it
+Read = Callable[["Prompt", Judge, Sequence[Comparison], Counter[str]], Sequence[np.ndarray]]
 THOUGHT = "</think>"
 
 
@@ -112,35 +113,29 @@ class Prompt(Wording):
 
         What could not be read in the answers, and wordings that fell back to English, are added to `count` by kind.
         """
-        count = Counter() if count is None else count
-        return self._by_language(comparisons, count, lambda worded, some: worded.ask(judge, some, count))
+        return self._by_language(Prompt.ask, judge, comparisons, Counter() if count is None else count)
 
     def grades(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         """For each comparison the likeliest of `values` a document, float64; nan where the answer was unreadable."""
         if not self.values or self.most > 1:
             raise self._fault("gives no grades: it needs `values` for its labels and one {passage}")
+        return self._by_language(Prompt._grade, judge, comparisons, count)
 
-        def grade(worded: Prompt, some: Sequence[Comparison]) -> list[np.ndarray]:
-            shares = worded.share_labels(judge, _pairs(some), count)
-            grades = [worded.values[int(row.argmax())] if row.any() else np.nan for row in shares]
-            return _split(np.array(grades), some)
-
-        return self._by_language(comparisons, count, grade)
+    def _grade(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+        shares = self._share_labels(judge, _pairs(comparisons), count)
+        grades = [self.values[int(row.argmax())] if row.any() else np.nan for row in shares]
+        return _split(np.array(grades), comparisons)
 
     def _by_language(
-        self,
-        comparisons: Sequence[Comparison],
-        count: Counter[str],
-        read: Callable[[Prompt, Sequence[Comparison]], Sequence[np.ndarray]],
+        self, read: Read, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]
     ) -> list[np.ndarray]:
         """What `read` makes of the comparisons, given those of one language and the prompt in that at a time."""
         languages = [self.choose_language(*comparison, count) for comparison in comparisons]
-        found = [np.empty(0)] * len(comparisons)
+        found: dict[int, np.ndarray] = {}
         for language, some in group_positions(languages).items():
-            answers = read(self.in_language(language), [comparisons[place] for place in some])
-            for place, answer in zip(some, answers, strict=True):
-                found[place] = answer
-        return found
+            answers = read(self.in_language(language), judge, [comparisons[place] for place in some], count)
+            found.update(zip(some, answers, strict=True))
+        return [found[place] for place in range(len(comparisons))]
 
     def message(
         self, query: Item, documents: Sequence[Item], sees: frozenset[Modality] = frozenset({"text"})
@@ -166,9 +161,11 @@ class Prompt(Wording):
 
     def ask(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         """As `score`, in the prompt's own language."""
-        return (self._of_several if self.most > 1 else self._of_one)(judge, comparisons, count)
+        if self.most > 1:
+            return self._score_groups(judge, comparisons, count)
+        return _split(self._score_pairs(judge, _pairs(comparisons), count), comparisons)
 
-    def share_labels(self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]) -> np.ndarray:
+    def _share_labels(self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]) -> np.ndarray:
         """The probability of each label, [n, labels]; a row of zeros where a generated answer has none."""
         messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
         messages = self._after_thought(judge, messages, count)
@@ -182,28 +179,25 @@ class Prompt(Wording):
                 row[place] = 1.0
         return shares
 
-    def _of_one(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
-        pairs = _pairs(comparisons)
+    def _score_pairs(self, judge: Judge, pairs: Sequence[tuple[Item, Item]], count: Counter[str]) -> np.ndarray:
         if self.asks in ("likelihood", "score"):
             messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
             if self.asks == "score":
-                return _split(judge.score(messages), comparisons)
-            return _split(judge.likelihood(messages, [self._target(query) for query, _ in pairs]), comparisons)
-        shares = self.share_labels(judge, pairs, count)
+                return judge.score(messages)
+            return judge.likelihood(messages, [self._target(query) for query, _ in pairs])
+        shares = self._share_labels(judge, pairs, count)
         if self.values:
             # An answer that cannot be read counts as the lowest grade: it did not say relevant.
-            scores = shares @ np.array(self.values) + (1 - shares.sum(axis=1)) * min(self.values)
-        else:
-            # The smallest probability that float64 sets apart from 0 stands for "not said".
-            logs = np.log(np.maximum(shares, 1e-300))
-            scores = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
-        return _split(scores, comparisons)
+            graded: np.ndarray = shares @ np.array(self.values) + (1 - shares.sum(axis=1)) * min(self.values)
+            return graded
+        # The smallest probability that float64 sets apart from 0 stands for "not said".
+        logs = np.log(np.maximum(shares, 1e-300))
+        odds: np.ndarray = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
+        return odds
 
-    def _of_several(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
-        views: list[tuple[int, list[int]]] = []
-        for n, (_, group) in enumerate(comparisons):
-            given = list(range(len(group)))
-            views += [(n, given), (n, given[::-1])] if self.orders == "both" else [(n, given)]
+    def _score_groups(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+        steps = (1, -1) if self.orders == "both" else (1,)
+        views = [(n, list(range(len(group)))[::step]) for n, (_, group) in enumerate(comparisons) for step in steps]
         messages = [
             self.message(comparisons[n][0], [comparisons[n][1][place] for place in order], judge.modalities)
             for n, order in views
@@ -213,7 +207,7 @@ class Prompt(Wording):
         messages = self._after_thought(judge, messages, count)
         for (n, order), found in zip(views, self._compare(judge, messages, sizes, count), strict=True):
             scores[n][order] += found
-        return [each / (2 if self.orders == "both" else 1) for each in scores]
+        return [each / len(steps) for each in scores]
 
     def _compare(
         self, judge: Judge, messages: Sequence[Message], sizes: Sequence[int], count: Counter[str]
@@ -245,8 +239,7 @@ class Prompt(Wording):
         text = (query.text or "").strip()
         if not text and "query" in self.list_placeholders("target"):
             raise self._fault(f"asks for the likelihood of the query's text, and the query {query.id!r} has none")
-        parts = fill_template(self.target, {"query": text, "language": self._name_language(query)})
-        return "".join(map(str, parts))
+        return fill_text(self.target, {"query": text, "language": self._name_language(query)})
 
 
 def _pairs(comparisons: Sequence[Comparison]) -> list[tuple[Item, Item]]:

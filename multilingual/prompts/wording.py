@@ -136,8 +136,7 @@ class Wording:
 
     def fill(self, values: Mapping[str, Value]) -> Message:
         """Template and system with values in place of their placeholders."""
-        system = "".join(map(str, fill_template(self.system, values)))
-        return Message(fill_template(self.template, values), system, self.answer, self.chat)
+        return Message(fill_template(self.template, values), fill_text(self.system, values), self.answer, self.chat)
 
     def _name_language(self, query: Item) -> str:
         """The name of the query's language, in English or in the wording's own."""
@@ -170,6 +169,11 @@ def fill_template(template: str, values: Mapping[str, Value]) -> tuple[Part, ...
             if not (isinstance(part, Attachment) and any(part is shown for shown in parts)):
                 parts.append(part)
     return tuple(parts)
+
+
+def fill_text(template: str, values: Mapping[str, Value]) -> str:
+    """As `fill_template`, for values that are texts."""
+    return "".join(map(str, fill_template(template, values)))
 
 
 @lru_cache(maxsize=1024)

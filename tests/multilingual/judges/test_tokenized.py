@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
-from crosslens.multilingual.judges.tokens import CachedTokenizer, LabelTokens, normalize_labels, plan_continuations
+from crosslens.multilingual.judges.tokenized import CachedTokenizer, LabelTokens, normalize_labels, plan_continuations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny.tokenizers import SENTENCES, make_tokenizer
