@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from ..errors import InputError
-from .cores import list_cores
+from .sharing import list_cores
 
 # oneDNN keeps the code that it compiles for each shape of a product, 1,024 of them, and batches of text hardly ever
 # repeat a shape: memory grew by 100 to 200 MB with each of the first thousands of texts. One batch needs a handful of
@@ -23,7 +23,6 @@ TextPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 LLMPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
 
 log = logging.getLogger("crosslens")
-WRITE = "write auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps"
 
 
 def resolve_device(device: str) -> torch.device:
@@ -57,8 +56,11 @@ def _named(device: str) -> list[torch.device]:
     """One or more devices of a kind, all of them there."""
     kind, colon, numbers = device.partition(":")
     listed = numbers.split(",") if colon else []
-    if kind not in ("cpu", "cuda", "mps") or not all(each.isdecimal() for each in listed):
-        raise InputError(f"unknown device {device!r}; {WRITE}")
+    understood = kind in ("cpu", "cuda", "mps") and all(each.isdecimal() for each in listed)
+    if not understood or (kind == "cpu" and (len(listed) > 1 or any(int(each) < 1 for each in listed))):
+        raise InputError(
+            f"unknown device {device!r}; write auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps"
+        )
     if kind == "cuda":
         count = torch.cuda.device_count()
         found = [torch.device(kind, int(each)) for each in listed] or [torch.device(kind)]
@@ -74,8 +76,6 @@ def _named(device: str) -> list[torch.device]:
             raise InputError(f"there is no device {device!r} here, only mps")
         return [torch.device(kind)]
     processes = int(listed[0]) if listed else 1
-    if len(listed) > 1 or processes < 1:
-        raise InputError(f"unknown device {device!r}; {WRITE}")
     if processes > (held := len(list_cores())):
         raise InputError(f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}")
     return [torch.device(kind)] * processes
@@ -100,10 +100,8 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
             raise InputError(f"unknown dtype {precision!r}; write auto, float32, bfloat16 or float16")
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "mps":
-        return torch.float16
+    if device.type != "cpu":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
     can = torch.cpu.get_capabilities()
     return torch.bfloat16 if any(can.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
 

@@ -11,8 +11,7 @@ from safetensors import safe_open
 from transformers.utils.hub import extract_commit_hash
 
 from ..errors import InputError
-from .source import TO_SAFETENSORS, Source
-from .tokenizers import TOKENIZER_FILES
+from .source import TO_SAFETENSORS, TOKENIZER_FILES, Source
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
@@ -45,8 +44,7 @@ class LoraAdapter:
             return None
         if config is None:
             return None
-        weights = source.find(WEIGHTS)
-        if weights is None:
+        if (weights := source.find(WEIGHTS)) is None:
             if source.find(PICKLED):
                 raise source.refuse_pickled(PICKLED, TO_SAFETENSORS.format(old=PICKLED, new=WEIGHTS))
             raise InputError(f"the adapter {source} has no weights ({WEIGHTS})")
@@ -66,7 +64,7 @@ class LoraAdapter:
 
     def require_base(self, source: Source, family: str) -> None:
         """`InputError` unless it was trained on that checkpoint, as far as its name says."""
-        if self.base and _last_part(self.base) != _last_part(source):
+        if self.base and Path(self.base.checkpoint).name.lower() != Path(source.checkpoint).name.lower():
             raise InputError(
                 f"the adapter {self.source} was trained on {self.base}, not on {source}; if these are the same "
                 f"weights, write {family}:{self.source}?base={source}"
@@ -121,7 +119,3 @@ def find_base(source: Source, adapter: str | None, base: str | None) -> tuple[Lo
 def find_tokenizer(adapter: LoraAdapter | None, base: Source) -> Source:
     """Whose tokenizer is used: the adapter's if it has one, else the model's."""
     return adapter.source if adapter and adapter.source.find(*TOKENIZER_FILES) else base
-
-
-def _last_part(source: Source) -> str:
-    return Path(source.checkpoint).name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,14 +15,7 @@ from .source import Source
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-_OLD_POOLINGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
+SWITCH = re.compile("pooling_mode_(.+?)(?:_tokens?)?")  # older files have one for each, as `pooling_mode_cls_token`
 
 
 @dataclass(frozen=True)
@@ -55,13 +49,11 @@ class DenseLayer(torch.nn.Module):
         self.linear = make_linear(weights["linear.weight"], weights.get("linear.bias"))
         self.activation = activation
         self.residual = residual
-        self.bypass = make_linear(weights["residual.weight"]) if "residual.weight" in weights else None
+        self.bypass = make_linear(weights["residual.weight"]) if "residual.weight" in weights else torch.nn.Identity()
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         projected: torch.Tensor = self.activation(self.linear(states))
-        if self.residual:
-            projected = projected + (states if self.bypass is None else self.bypass(states))
-        return projected
+        return projected + self.bypass(states) if self.residual else projected
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.nn.Linear:
@@ -74,8 +66,7 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch
 def load_dense(source: Source, folder: str) -> DenseLayer:
     """The dense layer in a folder of the checkpoint; `InputError` if its weights or its activation are not there."""
     config = source.read_json(f"{folder}/config.json") or {}
-    path = source.find(f"{folder}/model.safetensors")
-    if path is None:
+    if (path := source.find(f"{folder}/model.safetensors")) is None:
         raise InputError(f"{source}: {folder} has no model.safetensors (pickled weights are not read)")
     name = strip_modules(config.get("activation_function", "torch.nn.modules.linear.Identity"))
     if not hasattr(torch.nn, name):
@@ -131,7 +122,9 @@ def strip_modules(dotted: object) -> str:
 
 
 def _read_pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
-    mode = config.get("pooling_mode") or [new for old, new in _OLD_POOLINGS.items() if config.get(old)]
+    mode = config.get("pooling_mode") or [
+        found[1] for key, wanted in config.items() if wanted and (found := SWITCH.fullmatch(key))
+    ]
     modes = [mode] if isinstance(mode, str) else list(mode)
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise InputError(f"{source}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}")

@@ -1,4 +1,7 @@
-"""Where a checkpoint is, and how what it holds is opened: quietly, from safetensors alone and complete, or an error."""
+"""Where a checkpoint is, and how what it holds is opened: quietly, from safetensors alone and complete, or an error.
+
+Its tokenizers may be used by several threads, and are asked where their tokens are in a text.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,24 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
+import numpy as np
 import transformers
 from transformers.utils import cached_file, hub
 
 from ..errors import InputError, first_line
 from .offline.packages import is_converted
-from .tokenizers import TOKENIZER_FILES, make_shareable
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+)
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 TO_SAFETENSORS = (
     "import torch, safetensors.torch as s; w = torch.load(d + '/{old}', weights_only=True); "
@@ -44,19 +56,11 @@ class Source:
 
     def find(self, *names: str) -> Path | None:
         """The path of the first of these files that the checkpoint has, fetched from the hub; None if it has none."""
-        for name in (f"{self.folder}/{each}".lstrip("/") for each in names):
-            if self.is_local:
-                path: str | Path | None = Path(self.checkpoint, name)
-            else:
-                path = cached_file(
-                    self.checkpoint,
-                    name,
-                    revision=self.revision,
-                    _raise_exceptions_for_missing_entries=False,
-                    _raise_exceptions_for_connection_errors=False,
-                )
-            if path is not None and (found := Path(path)).is_file():
-                return found
+        quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
+        for name in names:
+            path = cached_file(self.checkpoint, name, subfolder=self.folder, revision=self.revision, **quiet)
+            if path is not None:
+                return Path(path)
         return None
 
     def require(self, names: Sequence[str], what: str, advice: str = "") -> None:
@@ -77,16 +81,14 @@ class Source:
         """`auto.from_pretrained` without its chatter; its failures as an `InputError` of one line."""
         if self.checkpoint.startswith(("/", ".", "~")) and not self.is_local:
             raise InputError(f"there is no directory {self}")
+        options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         if self.folder:
             options["subfolder"] = self.folder
         level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
-            loaded = auto.from_pretrained(
-                self.checkpoint, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
-            )
-            return make_shareable(loaded)
+            return make_shareable(auto.from_pretrained(self.checkpoint, **options))
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = first_line(error, 1000)
             if "trust_remote_code" in str(error):
@@ -177,3 +179,43 @@ def hash_files(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+class OneThreadAtATime:
+    """A function that one thread at a time is in."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._lock = RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[type[OneThreadAtATime], tuple[Callable[..., Any]]]:
+        return OneThreadAtATime, (self.function,)  # a lock is not copied
+
+
+def make_shareable(loaded: Any) -> Any:
+    """What was given, a tokenizer or what has one, made safe: fast tokenizers keep a call's truncation and padding.
+
+    One thread reads ahead while another asks where the tokens of a text are. Without this, their texts are cut to
+    each other's length (seen in tokenizers 0.23).
+    """
+    tokenizer = getattr(loaded, "tokenizer", loaded)
+    encode = getattr(tokenizer, "_encode_plus", None)
+    if encode is not None and not isinstance(encode, OneThreadAtATime):
+        tokenizer._encode_plus = OneThreadAtATime(encode)  # noqa: SLF001 - transformers has no public place for it
+    return loaded
+
+
+def locate_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndarray]:
+    """The tokens of each text as `encoders.base.Tokenizes` gives them; `name` is the encoder's, for the error."""
+    if not tokenizer.is_fast:
+        raise InputError(f"{name} has a slow tokenizer, which cannot tell where its tokens are")
+    if not texts:
+        return []
+    # Not verbose: it does not matter here that a text is longer than the model takes.
+    how = {"add_special_tokens": False, "truncation": False, "return_offsets_mapping": True, "verbose": False}
+    found = tokenizer(list(texts), **how)
+    return [np.array(spans, np.int64).reshape(-1, 2) for spans in found["offset_mapping"]]

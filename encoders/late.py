@@ -16,7 +16,7 @@ import torch
 from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_dtype
 from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
 from ..checkpoints.options import Limits, Loading, limit_to
-from ..checkpoints.tokenizers import locate_tokens
+from ..checkpoints.source import locate_tokens
 from ..errors import InputError
 from ..items import Item, Multi, Role
 from .base import EncoderSpec, unit

@@ -23,9 +23,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..checkpoints.decoders import Attention, DecoderSource, attends_ahead
 from ..checkpoints.devices import LLMPrecision
-from ..checkpoints.open import find_longest_input
+from ..checkpoints.open import Attention, DecoderSource, attends_ahead, find_longest_input
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack
 from ..errors import InputError

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from transformers.models.auto import modeling_auto
 
-from ..checkpoints.decoders import DecoderSource, OpenDecoder, attends_ahead
 from ..checkpoints.devices import LLMPrecision
 from ..checkpoints.offline.packages import make_checkpoint
+from ..checkpoints.open import DecoderSource, OpenDecoder, attends_ahead
 from ..checkpoints.options import Loading
 from ..checkpoints.sharing import share
 from ..checkpoints.source import Source

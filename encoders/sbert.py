@@ -13,8 +13,7 @@ import numpy as np
 from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
 from ..checkpoints.options import Limits, Loading
 from ..checkpoints.sentence_files import read_modules
-from ..checkpoints.source import Source, hash_files
-from ..checkpoints.tokenizers import TOKENIZER_FILES
+from ..checkpoints.source import TOKENIZER_FILES, Source, hash_files
 from ..errors import InputError, check_at_least, check_known
 from ..items import Dense, Item, Role
 from .base import EncoderSpec, check_finite

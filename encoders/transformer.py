@@ -15,7 +15,7 @@ from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentence_settings
-from ..checkpoints.tokenizers import locate_tokens
+from ..checkpoints.source import locate_tokens
 from ..items import Dense, Item, Role
 from .base import EncoderSpec
 from .batching import encode_windows
@@ -61,7 +61,7 @@ class TransformerEncoder:
     ) -> TransformerEncoder:
         """Load from the hub or a directory, safetensors only.
 
-        `dtype=int8` is for CPUs: the checkpoint is quantised once and kept in the cache (`checkpoints.int8_text`).
+        `dtype=int8` is for CPUs: the checkpoint is quantised once and kept in the cache (`checkpoints.int8`).
         `InputError` if the checkpoint cannot be found, lacks a tokenizer or weights, or if an option exceeds what it
         has.
         """

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..checkpoints.cores import share_cores
+from ..checkpoints.sharing import share_cores
 from ..errors import CrosslensError, InputError
 from ..items import Batch, Item, Role, windows
 from .base import Encoder, EncoderSpec, Tokenizes, check_modalities

@@ -31,8 +31,7 @@ from ..errors import InputError, check_at_least, unknown_name
 from ..items import Role
 from ..media.images import MAX_PIXELS
 from .clip_spans import count_special_tokens, locate_clip_tokens
-from .pixels import Pixels
-from .towers import Fusion, TwoTower, check_text_weight
+from .towers import CHARACTERS_PER_TOKEN, Fusion, Pixels, TwoTower, check_text_weight
 
 # open_clip switches the threads of every Hugging Face tokenizer in the process off; they are ours to keep.
 _parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
@@ -47,9 +46,6 @@ else:
 # Pixels a batch of pictures. On a CPU 64 of 224 x 224: its threads wait for each other at every layer of a batch, which
 # costs the more, the smaller it is (on busy cores 136 ms of processor a picture by 16, 79 by 64; ViT-B-32, bfloat16).
 IMAGE_BUDGET = {"cpu": 64 * 224**2, "cuda": 256 * 224**2, "mps": 32 * 224**2}
-# No tokenizer makes fewer tokens of more characters; byte-pair merging in Python takes the square of a
-# text's length.
-CHARACTERS_PER_TOKEN = 64
 CONFIG = "open_clip_config.json"
 
 
@@ -66,13 +62,13 @@ class ClipEncoder(TwoTower):
     pixels: Pixels
     spec: EncoderSpec
     device: torch.device
-    text_weight: float = 0.5
-    fusion: Fusion = "feature"
-    templates: Mapping[str, str]  # by language; that of "" for all
-    instruction: str = ""
 
     def __post_init__(self) -> None:
         self.model = self.model.eval().requires_grad_(False)
+        how: Any = self.spec.extra
+        self.text_weight, self.fusion = how["text_weight"], how.get("fuse", "feature")
+        self.templates: Mapping[str, str] = how.get("templates", {})  # by language; that of "" for all
+        self.instruction = how.get("instruct", "")
         self.transform = self.pixels.one
         self.held, self.shortest = self.pixels.held, self.pixels.shortest
         self.text_budget = Budget(choose_token_budget(self.device))
@@ -116,7 +112,7 @@ class ClipEncoder(TwoTower):
         with _explain(checkpoint):
             config = open_clip.get_model_config(name)
             text = config["text_cfg"]
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = {"precision": _PRECISIONS[precision], "device": where, "weights_only": True}
             if name.startswith("local-dir:") and "hf_model_name" in text:
                 # The tower's Hugging Face config may lie in the directory too; open_clip itself asks the hub.
                 inside = Path(name.removeprefix("local-dir:"), text["hf_model_name"])
@@ -125,13 +121,7 @@ class ClipEncoder(TwoTower):
             # Weights trained with QuickGELU are wrong without it, and open_clip only warns.
             quick = bool(pretrained and open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
             model, transform = open_clip.create_model_from_pretrained(
-                name,
-                pretrained,
-                precision=_PRECISIONS[precision],
-                device=where,
-                force_quick_gelu=quick,
-                weights_only=True,
-                **options,
+                name, pretrained, force_quick_gelu=quick, **options
             )
             # Stated, so that a checkpoint's own tokenizer_kwargs cannot ask for its code to be run.
             trust = {"trust_remote_code": trust_remote_code} if text.get("hf_tokenizer_name") else {}
@@ -140,20 +130,17 @@ class ClipEncoder(TwoTower):
                 # As all of them were trained; transformers 5 pads those of Gemma's class (SigLIP 2) on the left.
                 inner.padding_side = "right"
             revision = _identify_weights(name, pretrained)
-        extra = {
-            "preprocess": model.visual.preprocess_cfg,
-            "tokenizer": text.get("tokenizer_kwargs") or {},
-            "text_weight": text_weight,
-        }
+        extra = {"preprocess": model.visual.preprocess_cfg, "tokenizer": text.get("tokenizer_kwargs") or {}}
         # Only where they are wanted: vectors made without them stay what they were.
         more = {"fuse": fuse, "templates": templates, "instruct": instruct}
-        extra |= {key: value for key, value in more.items() if value and value != "feature"}
+        extra |= {"text_weight": text_weight} | {k: v for k, v in more.items() if v and v != "feature"}
+        stated = open_clip.CLIPTextCfg(**text)
         spec = EncoderSpec(
             name=f"clip:{checkpoint}",
             revision=revision,
             modalities=("text", "image"),
             dim=int(config["embed_dim"]),
-            pooling=_name_pooling(text),
+            pooling=str(stated.hf_pooler_type if stated.hf_model_name else stated.pool_type),
             special_tokens=_read_special_tokens(tokenizer),
             max_tokens=tokenizer.context_length,
             max_pixels=max_pixels,
@@ -163,24 +150,11 @@ class ClipEncoder(TwoTower):
             extra=json.loads(json.dumps(extra)),
             dtype=name_dtype(precision),
         )
-        return cls(
-            model=model,
-            tokenizer=tokenizer,
-            pixels=Pixels(transform),
-            spec=spec,
-            device=where,
-            text_weight=text_weight,
-            fusion=fuse,
-            templates=templates,
-            instruction=instruct or "",
-        )
+        return cls(model=model, tokenizer=tokenizer, pixels=Pixels(transform), spec=spec, device=where)
 
     def template(self, lang: str | None) -> str:
-        if not self.templates:
-            return "{}"
-        if "" in self.templates:
-            return self.templates[""]
-        return self.templates.get(_find_closest(lang or "eng", tuple(self.templates), 10), "{}")
+        for_all = self.templates.get("")
+        return for_all or self.templates.get(_find_closest(lang or "eng", tuple(self.templates), 10), "{}")
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
         """The picture in the model's size, as `Pixels.one` has it: [3, height, width]."""
@@ -189,32 +163,28 @@ class ClipEncoder(TwoTower):
     @torch.inference_mode()
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
         pixels = self.pixels.batch(images, self.device).to(self.dtype)
-        vectors: np.ndarray = self.model.encode_image(pixels).float().cpu().numpy()
-        return vectors
+        return np.asarray(self.model.encode_image(pixels).float().cpu())
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
         ids = self.token_ids(texts, langs)
-        if self.padding is None:
-            lengths = np.full(len(ids), ids.shape[1])
-        else:
-            lengths = (ids != self.padding).sum(dim=1).numpy()
-        pieces = [row[:length] for row, length in zip(ids, lengths.tolist(), strict=True)]
+        padding = torch.zeros_like(ids, dtype=torch.bool) if self.padding is None else ids == self.padding
+        lengths = (~padding).sum(dim=1).tolist()
+        pieces = [row[:length] for row, length in zip(ids, lengths, strict=True)]
         names = [repr(text[:40]) for text in texts]
         vectors = np.empty((len(texts), self.spec.dim), np.float32)
-        for rows, found in compute_batches(pieces, lengths.tolist(), names, self._embed_texts, self.text_budget):
+        for rows, found in compute_batches(pieces, lengths, names, self._embed_texts, self.text_budget):
             vectors[rows] = found
         return vectors
 
     def token_ids(self, texts: Sequence[str], langs: Sequence[str | None] | None = None) -> torch.Tensor:
         """What the model will see, int64 [n, max_tokens]: cleaned, truncated, padded, with special tokens."""
+        # Byte-pair merging in Python takes the square of a text's length.
         longest = max(4096, CHARACTERS_PER_TOKEN * self.tokenizer.context_length)
         texts = [text[:longest] for text in texts]
         if not self.languages:
-            ids: torch.Tensor = self.tokenizer(texts)
-            return ids
+            return torch.as_tensor(self.tokenizer(texts))
         ids = torch.empty((len(texts), self.tokenizer.context_length), dtype=torch.long)
-        known = [lang or "eng" for lang in langs or [None] * len(texts)]
-        codes = [_find_closest(lang, self.languages) or "eng_Latn" for lang in known]
+        codes = [_find_closest(lang or "eng", self.languages) or "eng_Latn" for lang in langs or [None] * len(texts)]
         for code in sorted(set(codes)):
             rows = [row for row, each in enumerate(codes) if each == code]
             # Not `set_language`: transformers 5 returns to `src_lang` with every call.
@@ -237,8 +207,7 @@ class ClipEncoder(TwoTower):
     @torch.inference_mode()
     def _embed_texts(self, ids: Sequence[torch.Tensor]) -> np.ndarray:
         padded = torch.nn.utils.rnn.pad_sequence(list(ids), True, self.padding or 0).to(self.device)
-        vectors: np.ndarray = self.model.encode_text(padded).float().cpu().numpy()
-        return vectors
+        return np.asarray(self.model.encode_text(padded).float().cpu())
 
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "pure_bf16", torch.float16: "pure_fp16"}
@@ -295,9 +264,7 @@ def _explain(checkpoint: str) -> Iterator[None]:
     root.setLevel(logging.CRITICAL)
     try:
         yield
-    except InputError:
-        raise
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except pickle.UnpicklingError:
         raise InputError(
@@ -332,16 +299,10 @@ def _identify_weights(name: str, pretrained: str | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def _name_pooling(text_cfg: dict[str, Any]) -> str:
-    stated = open_clip.CLIPTextCfg(**text_cfg)
-    return str(stated.hf_pooler_type if stated.hf_model_name else stated.pool_type)
-
-
 def _read_special_tokens(tokenizer: Any) -> str:
     """What the tokenizer puts around a text, as it writes it."""
     if (inner := getattr(tokenizer, "tokenizer", None)) is not None:
-        decoded: str = inner.decode(inner("")["input_ids"])
-        return decoded
+        return str(inner.decode(inner("")["input_ids"]))
     return "".join(tokenizer.decoder[token] for token in tokenizer.all_special_ids)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from open_clip.tokenizer import SimpleTokenizer
 
-from ..checkpoints.tokenizers import locate_tokens
+from ..checkpoints.source import locate_tokens
 
 PIECE = 256  # characters that byte-pair merging in Python, which takes the square of them, is given at a time
 

@@ -15,20 +15,16 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from ..checkpoints.devices import Precision, resolve_device
-from ..checkpoints.offline.packages import locate_cache, make_checkpoint
+from ..checkpoints.offline.packages import keep_tensors, locate_cache, make_checkpoint
 from ..checkpoints.options import limit_to
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes, encode_matrix, unit
 from ..encoders.registry import load_encoder
 from ..errors import InputError, check_at_least
-from ..files import place_atomically
 from ..items import Item, Role
 from ..media.images import MAX_PIXELS
-from .pixels import Pixels
-from .towers import TwoTower, check_text_weight
+from .towers import Pixels, TwoTower, check_text_weight
 
 ARCHITECTURE = "tf_efficientnet_lite2"
 PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fewer photos in most languages
@@ -54,11 +50,10 @@ class ConSE(TwoTower):
     names: np.ndarray
     spec: EncoderSpec
     device: torch.device
-    top: int
-    sharpness: float
-    text_weight: float
 
     def __post_init__(self) -> None:
+        how: Any = self.spec.extra
+        self.top, self.sharpness, self.text_weight = how["top"], how["sharpness"], how["text_weight"]
         self.centre = self.names.mean(axis=0)
         self.names = self.names - self.centre
         self._tower: tuple[torch.nn.Module, Pixels] | None = None
@@ -90,6 +85,7 @@ class ConSE(TwoTower):
             raise InputError(f"sharpness must be above 0 and at most 10, not {sharpness}")
         where = resolve_device(device)
         weights = make_checkpoint("efficientnet-lite2") / "model.safetensors"
+        how = {"top": top, "sharpness": sharpness, "text_weight": text_weight}
         words = _load_text(text, dtype, device)
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
         with weights.open("rb") as data:
@@ -101,26 +97,11 @@ class ConSE(TwoTower):
             modalities=("text", "image"),
             document_prompt=words.spec.query_prompt,  # a caption and a query are worded alike
             max_pixels=max_pixels,
-            extra={
-                "text": words.spec.fingerprint,
-                "classes": _hash_classes(words.spec),
-                "top": top,
-                "sharpness": sharpness,
-                "text_weight": text_weight,
-            },
+            extra={"text": words.spec.fingerprint, "classes": _hash_classes(words.spec), **how},
         )
         # In float32 whatever the precision: the cached vectors must not depend on who came first.
         names = embed_classes(words.spec, lambda: _load_text(text, "float32", device))
-        return cls(
-            weights=weights,
-            text=words,
-            names=names,
-            spec=spec,
-            device=where,
-            top=top,
-            sharpness=sharpness,
-            text_weight=text_weight,
-        )
+        return cls(weights=weights, text=words, names=names, spec=spec, device=where)
 
     @property
     def tower(self) -> tuple[torch.nn.Module, Pixels]:
@@ -138,8 +119,7 @@ class ConSE(TwoTower):
         """ImageNet class probabilities, float32 [n, 1000], of what `prepare` returned."""
         with torch.inference_mode():
             pixels = self.tower[1].batch(images, self.device)
-            vectors: np.ndarray = self.tower[0](pixels).float().softmax(dim=-1).cpu().numpy()
-        return vectors
+            return np.asarray(self.tower[0](pixels).float().softmax(dim=-1).cpu())
 
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
         chances = self.probabilities(images) ** self.sharpness
@@ -187,8 +167,7 @@ def list_classes() -> tuple[str, ...]:
     """The 1,000 ImageNet class names in the classes' order, as open_clip has them."""
     # Read from its file: importing the package takes as long as answering the query.
     (folder,) = find_spec("open_clip").submodule_search_locations  # type: ignore[union-attr, misc]
-    names = runpy.run_path(str(Path(folder) / "zero_shot_metadata.py"))["IMAGENET_CLASSNAMES"]
-    return tuple(names)
+    return tuple(runpy.run_path(str(Path(folder) / "zero_shot_metadata.py"))["IMAGENET_CLASSNAMES"])
 
 
 def embed_classes(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
@@ -197,23 +176,13 @@ def embed_classes(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     They are read from the cache; where they are not there, `text` is loaded to make them. `InputError` if
     they cannot be written.
     """
+
+    def make() -> dict[str, torch.Tensor]:
+        worded = _make_items([PROMPT.format(name) for name in list_classes()])
+        return {"names": torch.from_numpy(unit(encode_matrix(text(), worded, "query")))}
+
     path = locate_cache() / f"conse-{_hash_classes(spec)}.safetensors"
-    shape = (len(list_classes()), spec.dim)
-    try:
-        vectors = load_file(path)["names"]
-        if vectors.shape == shape:
-            return vectors
-    except (OSError, SafetensorError, KeyError):
-        pass  # not there yet, or cut short by a full disk: it is made now
-    worded = _make_items([PROMPT.format(name) for name in list_classes()])
-    vectors = unit(encode_matrix(text(), worded, "query"))
-    try:
-        with place_atomically(path) as partial:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"names": vectors}, partial)
-    except (InputError, SafetensorError) as error:
-        raise InputError(f"{error}; set CROSSLENS_CACHE to a directory with room") from None
-    return vectors
+    return np.asarray(keep_tensors(path, ["names"], "the vectors of the class names", make)["names"])
 
 
 def _hash_classes(spec: EncoderSpec) -> str:

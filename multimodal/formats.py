@@ -49,12 +49,9 @@ class InputFormat:
         return instruct
 
 
-def _read_formats() -> dict[str, tuple[tuple[str, ...], InputFormat]]:
-    tables = tomllib.loads(files(__package__).joinpath("formats.toml").read_text("utf-8"))
-    return {name: (tuple(table.pop("names")), InputFormat(**table)) for name, table in tables.items()}
-
-
-FORMATS = _read_formats()  # parts of checkpoints' names, and the format
+_TABLES = tomllib.loads(files(__package__).joinpath("formats.toml").read_text("utf-8"))
+# Parts of checkpoints' names, and the format.
+FORMATS = {name: (tuple(table.pop("names")), InputFormat(**table)) for name, table in _TABLES.items()}
 
 
 def find_format(checkpoint: str, adapter: str | None, asked: str) -> InputFormat:
@@ -69,9 +66,8 @@ def find_format(checkpoint: str, adapter: str | None, asked: str) -> InputFormat
     for words, format in FORMATS.values():
         if any(word in named for word in words):
             return format
+    known = ", ".join(FORMATS)
     log.warning(
-        "%s is of no family known to vlm: its input is the plain chat template; set ?format= (%s)",
-        checkpoint,
-        ", ".join(FORMATS),
+        "%s is of no family known to vlm: its input is the plain chat template; set ?format= (%s)", checkpoint, known
     )
     return FORMATS["plain"][1]

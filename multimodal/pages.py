@@ -21,13 +21,12 @@ from ..encoders.pooling import finish
 from ..errors import InputError, check_at_least
 from ..items import Item, Multi, Role
 from ..media.images import MAX_PIXELS
-from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
+from .towers import BUDGET, CHARACTERS_PER_TOKEN, PATCH, map_in_threads, open_picture, weigh_pictures
 
 # The model types of transformers whose `forward` gives `embeddings` [n, tokens, dim] of text and of pages.
 MODELS = ("colpali", "colqwen2", "colmodernvbert")
 WINDOW = 256  # items a window; fewer pages, which lie in memory as pixels
 MAX_TOKENS = 512  # of a text; queries are short
-CHARACTERS_PER_TOKEN = 64  # no tokenizer makes fewer tokens of more characters
 
 Inputs = Mapping[str, torch.Tensor]  # of one text or page, each with a first dimension of 1
 
@@ -85,14 +84,7 @@ class PageEncoder:
 
     @classmethod
     def from_checkpoint(
-        cls,
-        checkpoint: str,
-        *,
-        loading: Loading,
-        limits: Limits,
-        pool: int = 1,
-        max_pixels: int | None = None,
-        dtype: Precision = "auto",
+        cls, checkpoint: str, *, loading: Loading, limits: Limits, pool: int, max_pixels: int | None, dtype: Precision
     ) -> PageEncoder:
         """As `open_late`; `max_pixels` is by default the processor's own limit, if it has one.
 
@@ -110,9 +102,8 @@ class PageEncoder:
         auto = transformers.AutoModelForPreTraining
         model = source.load_model(auto, lambda key: "lm_head" in key, dtype=precision)
         pixels = _limit_pixels(checkpoint, processor.image_processor, max_pixels)
-        text = model.config.get_text_config()
-        longest = int(getattr(text, "max_position_embeddings", None) or MAX_TOKENS)
-        frame = processor.process_queries(text=[""])["input_ids"]
+        longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS)
+        frame = processor.process_queries(text=[""])["input_ids"][0]
         spec = EncoderSpec(
             name=f"late:{checkpoint}",
             revision=source.identify_weights(model.config),
@@ -122,10 +113,8 @@ class PageEncoder:
             pooling=name_pooling(pool),
             query_prompt=processor.query_prefix,
             document_prompt=processor.visual_prompt_prefix,
-            special_tokens=processor.tokenizer.decode(frame[0]),
-            max_tokens=limits.limit_tokens(
-                checkpoint, longest, least=frame.shape[1] + 1, usual=min(longest, MAX_TOKENS)
-            ),
+            special_tokens=processor.tokenizer.decode(frame),
+            max_tokens=limits.limit_tokens(checkpoint, longest, least=len(frame) + 1, usual=min(longest, MAX_TOKENS)),
             max_pixels=pixels,
             extra={"model": model.config.model_type, "processor": type(processor).__name__},
             dtype=name_dtype(precision),
@@ -136,10 +125,11 @@ class PageEncoder:
         """One `Multi` of float32 [tokens, dim] an item for each window of items."""
 
         def prepare(group: Sequence[Item]) -> list[list[Inputs]]:
-            pages = map_in_threads(self._read_page, [item for item in group if item.image is not None])
+            pictured = [item for item in group if item.image is not None]
+            pages = map_in_threads(lambda item: self.page(open_picture(item, self.spec.max_pixels)), pictured)
             inputs = []
             for item in group:
-                words = [self._word(self._cut(item.text or ""), role)] if "text" in item.modalities else []
+                words = [self.word(item.text or "", role)] if "text" in item.modalities else []
                 inputs.append(words if item.image is None else [*words, next(pages)])
             return inputs
 
@@ -162,19 +152,20 @@ class PageEncoder:
 
     def page(self, image: PIL.Image.Image) -> Inputs:
         """What the model sees of an RGB image: token ids, patches."""
-        return _drop_labels(self.processor.process_images(images=[image]))
+        return self._take(self.processor.process_images(images=[image]))
 
     def word(self, text: str, role: Role) -> Inputs:
         """What the model sees of a text, as far as it fits."""
         return self._word(self._cut(text), role)
 
-    def _read_page(self, item: Item) -> Inputs:
-        page = self.page(open_picture(item, self.spec.max_pixels))
-        return {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in page.items()}
-
     def _word(self, text: str, role: Role) -> Inputs:
         suffix = {} if role == "query" else {"suffix": ""}
-        return _drop_labels(self.processor.process_queries(text=[text], **suffix))
+        return self._take(self.processor.process_queries(text=[text], **suffix))
+
+    def _take(self, made: Mapping[str, torch.Tensor]) -> Inputs:
+        """What a processor made, in the model's dtype and without labels for training."""
+        kept = {key: value for key, value in made.items() if key != "labels"}
+        return {key: each.to(self.model.dtype) if each.is_floating_point() else each for key, each in kept.items()}
 
     def _cut(self, text: str) -> str:
         """The text as far as it fits, without the token that stands for a picture."""
@@ -185,43 +176,28 @@ class PageEncoder:
         ]
         return text if len(spans) <= room else text[: spans[room][0]]
 
+    @torch.inference_mode()
     def _forward(self, batch: Sequence[Inputs]) -> np.ndarray:
-        vectors = np.empty(len(batch), object)
+        found = np.empty(len(batch), object)
         # Texts and pages go separately: they have different inputs.
         for seen in (False, True):
             if rows := [row for row, each in enumerate(batch) if ("pixel_values" in each) == seen]:
-                vectors[rows] = self._embed([batch[row] for row in rows])
-        return vectors
-
-    @torch.inference_mode()
-    def _embed(self, batch: Sequence[Inputs]) -> np.ndarray:
-        inputs = {key: self._pad(key, [each[key] for each in batch]) for key in batch[0]}
-        vectors = finish(self.model(**inputs).embeddings.float(), self.spec.dim, True).cpu().numpy()
-        found = np.empty(len(batch), object)
-        for row, each in enumerate(batch):
-            found[row] = vectors[row, : each["input_ids"].shape[1]]
+                inputs = {key: self._pad(key, [batch[row][key] for row in rows]) for key in batch[rows[0]]}
+                vectors = finish(self.model(**inputs).embeddings.float(), self.spec.dim, True).cpu().numpy()
+                for row, each in zip(rows, vectors, strict=True):
+                    found[row] = each[: batch[row]["input_ids"].shape[1]]
         return found
 
     def _pad(self, key: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """One input of the model for the whole batch, padded on the right, where it changes no other token."""
-        longest = max(part.shape[1] for part in parts)
         filling = self._padding if key == "input_ids" else 0
-        padded = [
-            torch.cat([part, part.new_full((1, longest - part.shape[1], *part.shape[2:]), filling)], dim=1)
-            for part in parts
-        ]
-        whole = torch.cat(padded).to(self.device)
-        return whole.to(self.model.dtype) if whole.is_floating_point() else whole
+        return torch.nn.utils.rnn.pad_sequence([part[0] for part in parts], True, filling).to(self.device)
 
 
 def _estimate_cost(inputs: Inputs) -> int:
     """Tokens, and what the pixels of a page cost the vision tower, in tokens."""
     pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else 0
     return inputs["input_ids"].shape[1] + pixels // PATCH
-
-
-def _drop_labels(made: Mapping[str, torch.Tensor]) -> Inputs:
-    return {key: value for key, value in made.items() if key != "labels"}
 
 
 def _limit_pixels(checkpoint: str, images: Any, max_pixels: int | None) -> int:

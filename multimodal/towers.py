@@ -1,4 +1,4 @@
-"""What two-tower encoders share: windows, decoding ahead of the model, and fusion of text with image."""
+"""What two-tower encoders share: windows, decoding ahead of the model, transforms, and fusion of text with image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import PIL.Image
+import torch
 
-from ..checkpoints.cores import list_cores
-from ..encoders.base import EncoderSpec, check_finite, check_modalities, unit
+from ..checkpoints.sharing import list_cores
+from ..encoders.base import EncoderSpec, check_finite, unit
 from ..encoders.batching import Budget, compute_batches, prepare_windows
 from ..errors import InputError
 from ..items import Dense, Item, Role
@@ -22,6 +23,8 @@ from ..media.images import open_image
 T = TypeVar("T")
 Fusion = Literal["feature", "score"]
 DECODERS = min(16, len(list_cores()))
+# No tokenizer makes fewer tokens of more characters: the rest of a long text need not be read to be cut off.
+CHARACTERS_PER_TOKEN = 64
 PATCH = 14 * 14  # pixels that cost a vision tower about what a token costs the language model
 # Tokens a batch of a vision-language model, patches included.
 BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}
@@ -66,9 +69,11 @@ class TwoTower:
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items."""
 
+        def open_one(item: Item) -> Any:
+            return self.prepare(open_picture(item, self.spec.max_pixels, self.shortest))
+
         def open_images(group: Sequence[Item]) -> list[Any]:
-            pictured = [item for item in group if item.image is not None]
-            return list(map_in_threads(self._open, pictured))
+            return list(map_in_threads(open_one, [item for item in group if item.image is not None]))
 
         limit = Budget(self.image_batch)
         weight = weigh_pictures(self.held, self.window)
@@ -77,32 +82,65 @@ class TwoTower:
                 if role == "query":
                     group = [self.word_query(item) for item in group]
                 ids = [item.id for item in group]
-                held = [check_modalities(item, self.spec) for item in group]
-                worded = [row for row, what in enumerate(held) if "text" in what]
-                pictured = np.array([row for row, what in enumerate(held) if "image" in what], np.intp)
+                worded, seen = (np.array([kind in item.modalities for item in group]) for kind in ("text", "image"))
+                pictured = np.flatnonzero(seen)
                 vectors = np.zeros((len(group), self.spec.dim), np.float32)
                 names = [ids[row] for row in pictured]
                 for rows, made in compute_batches(pictures, [1] * len(pictures), names, self.images, limit):
                     vectors[pictured[rows]] = unit(made)
                 words = np.zeros_like(vectors)
-                if worded:
-                    texts = [group[row].text or "" for row in worded]
-                    words[worded] = unit(self.texts(texts, role, [group[row].lang for row in worded]))
-                both = np.array([len(what) == 2 for what in held])
-                alone = np.array(["image" not in what for what in held])
-                vectors[alone] = words[alone]
+                if texted := [item for item, has in zip(group, worded, strict=True) if has]:
+                    texts, langs = [item.text or "" for item in texted], [item.lang for item in texted]
+                    words[worded] = unit(self.texts(texts, role, langs))
+                vectors[~seen] = words[~seen]
+                both = worded & seen
                 vectors[both] = fuse_vectors(words[both], vectors[both], self.text_weight, self.fusion)
                 check_finite(ids, vectors, self.spec.name, self.spec.dtype)
                 yield Dense(ids, vectors)
 
     def word_query(self, item: Item) -> Item:
         """A query as it is encoded: its text in the template, the instruction before it."""
-        held = check_modalities(item, self.spec)
-        text = self.template(item.lang).replace("{}", item.text or "") if "text" in held else ""
+        text = self.template(item.lang).replace("{}", item.text or "") if "text" in item.modalities else ""
         return replace(item, text=f"{self.instruction} {text}".strip() if self.instruction else text)
 
-    def _open(self, item: Item) -> Any:
-        return self.prepare(open_picture(item, self.spec.max_pixels, self.shortest))
+
+class Pixels:
+    """A transform of torchvision's kind, of open_clip or timm, applied as they do.
+
+    Where it ends as theirs do, by making floats of 0..255 and subtracting means, pictures wait as bytes, a quarter of
+    the memory; the floats are then the same. `side` is what the shorter side of a picture is resized to, `shortest`
+    that at which it may be decoded without loss, both 0 if unknown; `held` is about its bytes while it waits.
+    """
+
+    def __init__(self, transform: Any) -> None:
+        from torchvision.transforms import Compose, Normalize, ToTensor
+
+        steps = list(getattr(transform, "transforms", ()))
+        self.mean: torch.Tensor | None = None
+        self.geometry: Any = transform
+        if len(steps) > 1 and isinstance(steps[-1], Normalize) and isinstance(steps[-2], ToTensor):
+            self.geometry = Compose(steps[:-2])
+            self.mean, self.std = (
+                torch.as_tensor(value, dtype=torch.float32).view(-1, 1, 1) for value in (steps[-1].mean, steps[-1].std)
+            )
+        size = getattr(steps[0], "size", 0) if steps else 0
+        self.side = int(max(size) if isinstance(size, Sequence) else size)
+        self.shortest = 2 * self.side  # half of which, when it is resized, lacks nothing that can be seen
+        self.held = 3 * self.side**2 * (4 if self.mean is None else 1)
+
+    def one(self, image: PIL.Image.Image) -> torch.Tensor:
+        """An RGB picture as it waits: uint8 (or float32, where the transform is another) [3, height, width]."""
+        made = self.geometry(image)
+        return made if isinstance(made, torch.Tensor) else torch.from_numpy(np.array(made)).permute(2, 0, 1)
+
+    def batch(self, pictures: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+        """What the transform would have made, float32 [n, 3, height, width], channels last."""
+        # Stacked as they lie in memory: a height, a width, the colours.
+        stacked = torch.stack([each.permute(1, 2, 0) for each in pictures]).permute(0, 3, 1, 2).to(device)
+        if self.mean is None:
+            return stacked.float()
+        mean, std = self.mean.to(device), self.std.to(device)
+        return stacked.float().div_(255).sub_(mean).div_(std)
 
 
 def open_picture(item: Item, max_pixels: int, shortest: int | None = None) -> PIL.Image.Image:

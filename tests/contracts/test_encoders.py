@@ -280,7 +280,7 @@ class Scarce:
 
     def __enter__(self) -> Scarce:
         import torch
-        from crosslens.checkpoints.int8_text import RowEmbedding
+        from crosslens.checkpoints.int8 import RowEmbedding
 
         def look(module: Any, given: tuple[Any, ...]) -> None:
             # Words are looked up by [texts, tokens], positions by [1, tokens].

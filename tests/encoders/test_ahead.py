@@ -11,7 +11,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from crosslens.checkpoints.tokenizers import OneThreadAtATime, make_shareable
+from crosslens.checkpoints.source import OneThreadAtATime, make_shareable
 from crosslens.encoders import batching
 from crosslens.encoders.base import EncoderSpec
 from crosslens.encoders.batching import encode_windows, read_ahead

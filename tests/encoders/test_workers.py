@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.checkpoints import cores, devices
-from crosslens.checkpoints.cores import share_cores
+from crosslens.checkpoints import devices, sharing
+from crosslens.checkpoints.sharing import share_cores
 from crosslens.encoders import registry
 from crosslens.encoders.base import Encoder, Tokenizes, encode_matrix
 from crosslens.encoders.workers import WINDOW, Workers, load_for_index
@@ -26,7 +26,7 @@ from crosslens.indexes.registry import create_index, open_index
 from crosslens.items import Dense, Item
 
 TWO = ["cpu", "cpu"]
-several_cores = pytest.mark.skipif(len(cores.list_cores()) < 2, reason="two processes need two cores")
+several_cores = pytest.mark.skipif(len(sharing.list_cores()) < 2, reason="two processes need two cores")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_what_takes_one_device_says_so_once(caplog: pytest.LogCaptureFixture) ->
 @pytest.mark.parametrize(("count", "processes"), [(2, 2), (7, 3), (64, 4), (4, 1), (2, 8)])
 def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch, count: int, processes: int) -> None:
     held = list(range(10, 10 + count))
-    monkeypatch.setattr(cores, "list_cores", lambda: held)
+    monkeypatch.setattr(sharing, "list_cores", lambda: held)
     shares = share_cores(processes)
     assert len(shares) == processes
     assert all(shares)
@@ -176,10 +176,10 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
 def test_each_process_keeps_to_its_cores(two: Workers) -> None:
     encode_matrix(two, collection(600), "document")
     held = [os.sched_getaffinity(process.pid or 0) for process in multiprocessing.active_children()]
-    held = [each for each in held if each < set(cores.list_cores())]
+    held = [each for each in held if each < set(sharing.list_cores())]
     assert len(held) == 2
     assert not held[0] & held[1]
-    assert held[0] | held[1] == set(cores.list_cores())
+    assert held[0] | held[1] == set(sharing.list_cores())
 
 
 FAULTY = """
@@ -230,7 +230,7 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, monkeypatch: pyt
 def test_a_spec_that_does_not_load_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     before = children(os.getpid())
     with pytest.raises(InputError, match=f"there is no directory {tmp_path}/nothing"):
-        Workers(f"hf:{tmp_path}/nothing", TWO[: min(2, len(cores.list_cores()))])
+        Workers(f"hf:{tmp_path}/nothing", TWO[: min(2, len(sharing.list_cores()))])
     assert children(os.getpid()) - before <= trackers()
 
 

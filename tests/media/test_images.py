@@ -353,7 +353,7 @@ def transforms() -> list[object]:
 @pytest.mark.parametrize("number", range(4))
 def test_a_transform_in_two_parts_gives_the_same_floats(number: int) -> None:
     import torch
-    from crosslens.multimodal.pixels import Pixels
+    from crosslens.multimodal.towers import Pixels
 
     transform = transforms()[number]
     pixels = Pixels(transform)
@@ -368,7 +368,7 @@ def test_a_transform_in_two_parts_gives_the_same_floats(number: int) -> None:
 
 def test_a_transform_of_another_kind_is_left_whole() -> None:
     import torch
-    from crosslens.multimodal.pixels import Pixels
+    from crosslens.multimodal.towers import Pixels
 
     pixels = Pixels(lambda image: torch.full((3, 4, 5), float(image.width)))
     assert (pixels.side, pixels.shortest) == (0, 0)

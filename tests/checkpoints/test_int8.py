@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crosslens.checkpoints import int8, int8_text
+from crosslens.checkpoints import int8
 from crosslens.checkpoints.devices import resolve_dtype
-from crosslens.checkpoints.int8_text import LastStates, RowEmbedding, RowLinear
+from crosslens.checkpoints.int8 import LastStates, RowEmbedding, RowLinear
 from crosslens.encoders.base import NotFinite, encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
@@ -103,7 +103,7 @@ def test_layers_of_one_parent_quantise_the_same_states_once():
 
 def test_an_embedding_is_near():
     embedding = torch.nn.Embedding(50, 16)
-    found = RowEmbedding(embedding)(torch.tensor([[3, 49], [0, 3]]))
+    found = RowEmbedding(embedding.weight)(torch.tensor([[3, 49], [0, 3]]))
     expected = embedding(torch.tensor([[3, 49], [0, 3]]))
     step = embedding.weight.abs().amax(1)[[3, 49, 0, 3]].reshape(2, 2, 1) / 127
     assert ((found - expected).abs() <= step / 2 + 1e-6).all()
@@ -179,7 +179,7 @@ def test_tied_embeddings_stay_one(tmp_path, cache):
     ids, mask = torch.randint(0, 90, (2, 7)), torch.ones(2, 7, dtype=torch.long)
     with torch.inference_mode():
         expected = model(ids, mask).last_hidden_state
-        made = int8_text.open_int8(config, "tied", lambda: model, lambda: T5EncoderModel(config)).eval()
+        made = int8.open_int8(config, "tied", lambda: model, lambda: T5EncoderModel(config)).eval()
         found = made(ids, mask).last_hidden_state
     assert made.shared is made.encoder.embed_tokens
     cosines = torch.nn.functional.cosine_similarity(found, expected, dim=-1)
