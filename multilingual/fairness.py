@@ -258,7 +258,7 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
     not such a line or no language, and a document with two.
     """
     from .collections.base import find_documents
-    from .collections.files import read_table
+    from .collections.published import read_table
     from .collections.registry import load_collection
 
     ids = set(wanted)

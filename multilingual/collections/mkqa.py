@@ -17,8 +17,7 @@ from ...files import read_lines
 from ...items import Item
 from ...runs import Qrels
 from ..languages import match_language, parse_language
-from .files import DatasetFiles
-from .published import PublishedCollection, Reading
+from .published import DatasetFiles, PublishedCollection, Reading
 from .records import FileRow, Rows, read_json_lines
 
 LANGUAGES = (

@@ -1,13 +1,15 @@
-"""MIRACL and CIRAL: passages in one language as JSON lines, topics `qid TAB query` and TREC qrels beside them."""
+"""Passages and pages of text: MIRACL and CIRAL in many languages, BRIGHT and BrowseComp-Plus for hard questions."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from ...errors import InputError, unknown_name
+from ...items import Item
 from ..languages import match_language, parse_language
 from .base import MissingPart
-from .published import PublishedCollection, Reading
+from .published import PublishedCollection, Reading, read_rows
+from .records import FileRow, Rows
 
 # Passages as the projects' READMEs have them; MIRACL's has none for German and Yoruba, which came later.
 MIRACL_PASSAGES = dict(
@@ -17,6 +19,10 @@ MIRACL_PASSAGES = dict(
 )  # fmt: skip
 CIRAL_PASSAGES = {"hau": 715_355, "som": 827_552, "swa": 949_013, "yor": 82_095}
 CIRAL_NAMES = {"hau": ("hausa", "ha"), "som": ("somali", "so"), "swa": ("swahili", "sw"), "yor": ("yoruba", "yo")}
+Domain = Literal[
+    "aops", "biology", "earth_science", "economics", "leetcode", "pony", "psychology", "robotics",
+    "stackoverflow", "sustainable_living", "theoremqa_questions", "theoremqa_theorems",
+]  # fmt: skip
 
 
 class Miracl(PublishedCollection):
@@ -81,3 +87,68 @@ class Ciral(PublishedCollection):
         self.doc_files = (f"{'translated-' * translated}passages-v1.0/{language}_passages.jsonl",)
         self.topic_files = (f"ciral-{language}/topics/{topics}", topics)
         self.qrels_files = (f"ciral-{language}/qrels/{qrels}", qrels)
+
+
+class Bright(PublishedCollection):
+    """`bright[:DIR]?domain=biology[&long=true]`: questions whose documents take reasoning (Su et al., ICLR 2025).
+
+    The Parquet files of xlangai/BRIGHT: documents `id, content` in documents/ (or long_documents/), questions `id,
+    query, gold_ids, gold_ids_long, excluded_ids, ...` in examples/; what is gold has grade 1. The documents that a
+    question excludes are in its `meta["excluded_ids"]`: the benchmark wants them taken out of its ranking.
+    """
+
+    usage = "write bright:DIR?domain=biology, where DIR holds documents and examples"
+    repositories = ("xlangai/BRIGHT",)
+
+    def __init__(self, where: str, *, reading: Reading, domain: Domain, long: bool = False) -> None:
+        super().__init__(where, reading)
+        self.name = f"bright-{domain}" + ("-long" if long else "")
+        self.langs = frozenset(["eng"])
+        self._gold = "gold_ids_long" if long else "gold_ids"
+        self.doc_files = (f"{'long_' * long}documents/{domain}-*-of-*.parquet",)
+        self.topic_files = (f"examples/{domain}-*-of-*.parquet",)
+
+    def read_document(self, row: FileRow) -> Item | None:
+        id, text = row.read_id(), row.join_texts("content")
+        return Item(id, text, None, "eng") if text else None
+
+    def query_rows(self) -> Rows:
+        return read_rows(self.files.get_all(*self.topic_files))
+
+    def read_query(self, row: FileRow) -> Item:
+        id = row.read_id()
+        excluded = [each for each in _read_ids(row, "excluded_ids") if each != "N/A"]
+        meta = {"excluded_ids": excluded} if excluded else {}
+        return Item(id, row.require_text("query", "question", id), None, "eng", meta)
+
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        judged = {row.read_id(): dict.fromkeys(_read_ids(row, self._gold), 1) for _, row in self.query_rows()}
+        return {id: grades for id, grades in judged.items() if grades}
+
+
+class BrowseCompPlus(PublishedCollection):
+    """`browsecomp-plus:DIR[?judged=gold]`: hard questions over about 100,000 web pages (Chen et al., 2025).
+
+    Pages with the evidence (default), or with the answer itself, are relevant. DIR holds the Parquet files of
+    Tevatron/browsecomp-plus-corpus (`docid, text, url`) and the repository's topics-qrels: qrel_evidence.txt,
+    qrel_golds.txt, and queries.tsv (`id TAB query`), which its decrypt_dataset.py writes, as the questions are
+    published obfuscated.
+    """
+
+    doc_files = ("train-*.parquet",)
+    topic_files = ("topics-qrels/queries.tsv",)
+    usage = "write browsecomp-plus:DIR, where DIR holds the corpus' Parquet files and topics-qrels"
+
+    def __init__(self, where: str, *, reading: Reading, judged: Literal["evidence", "gold"] = "evidence") -> None:
+        super().__init__(where, reading)
+        self.name = f"browsecomp-plus-{judged}"
+        self.langs = frozenset()  # the pages are in whatever language the web has them; none is given
+        self.qrels_files = (f"topics-qrels/qrel_{'golds' if judged == 'gold' else judged}.txt",)
+
+    def read_document(self, row: FileRow) -> Item | None:
+        text = row.join_texts("text")
+        return Item(row.read_id("docid"), text, None, None, row.read_texts("url")) if text else None
+
+
+def _read_ids(row: FileRow, key: str) -> list[str]:
+    return [str(id) for id in row.get(key) or []]

@@ -1,18 +1,103 @@
-"""What collections over publishers' files share: the usual forms of files, samples, and counts held against published ones."""
+"""Collections over publishers' files, in a directory or on the Hugging Face hub: rows, samples, published counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import InputError
+from ...errors import InputError, first_line
+from ...files import read_lines
 from ...items import Item
 from ...runs import Qrels, read_qrels
-from .base import CollectionCounts, FileCollection, check_collection, check_count
-from .files import DatasetFiles, read_rows
-from .records import Rows
+from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
+from .records import FileRow, Rows, read_json_lines
 from .topics import Source, select_language
+
+
+class DatasetFiles:
+    """The files of a data set: found below a directory (at most two folders deeper), or fetched from the hub.
+
+    `where` is a directory, or `owner/name` on the hub; empty means `repositories`, the publisher's own there. `root` is
+    the directory, None on the hub. Error texts end with `usage`, how to name such a collection; `not_on_hub` says why
+    only a directory will do.
+    """
+
+    def __init__(self, where: str, repositories: Sequence[str] = (), *, usage: str = "", not_on_hub: str = "") -> None:
+        self.root: Path | None = None
+        self.repositories = tuple(repositories)
+        self.usage = usage
+        if where and Path(where).is_dir():
+            self.root = Path(where).resolve()
+        elif re.fullmatch(r"[\w.-]+/[\w.-]+", where) and not where.startswith((".", "/")):
+            self.repositories = (where,)
+        elif where:
+            what = "is a file" if Path(where).exists() else "does not exist"
+            raise InputError(f"the directory {where} {what}: {usage}")
+        elif not self.repositories:
+            raise InputError(f"the name does not say where the files are: {usage}")
+        if not_on_hub and self.root is None:
+            raise InputError(f"{not_on_hub}: {usage}")
+
+    def __str__(self) -> str:
+        return str(self.root or " and ".join(self.repositories))
+
+    @property
+    def directory(self) -> Path:
+        """The directory, for who cannot do with the hub."""
+        assert self.root is not None
+        return self.root
+
+    def find(self, *patterns: str) -> list[Path]:
+        """The files of the first pattern that has any, in the order of the numbers in their names; else none."""
+        for pattern in patterns:
+            roots = [self.root] if self.root else self._fetch(pattern)
+            for root in roots:
+                for depth in ("", "*/", "*/*/"):
+                    found = [path for path in root.glob(depth + pattern) if path.is_file()]
+                    if found:
+                        return sorted(found, key=_natural)
+        return []
+
+    def get_named(self, name: str) -> Path:
+        """The file that the user names, relative to the directory or absolute."""
+        path = (self.root or Path()) / name
+        if not path.is_file():
+            raise InputError(f"there is no file {name} in {self}")
+        return path
+
+    def get_all(self, *patterns: str) -> list[Path]:
+        """As `find`; `MissingPart`, an `InputError`, where there are none."""
+        if found := self.find(*patterns):
+            return found
+        raise MissingPart(f"no file {' or '.join(patterns)} in {self}: {self.usage}")
+
+    def get_one(self, *patterns: str) -> Path:
+        """The only file of the first pattern that has any; `MissingPart` on none, `InputError` on several."""
+        found = self.get_all(*patterns)
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1]} could both be meant: keep one")
+        return found[0]
+
+    def _fetch(self, pattern: str) -> list[Path]:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        roots = []
+        for repository in self.repositories:
+            try:
+                patterns = [pattern, f"*/{pattern}"]
+                root = snapshot_download(repository, repo_type="dataset", allow_patterns=patterns)
+            except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+                raise InputError(
+                    f"cannot fetch the data set {repository} from the hub ({first_line(error)}); "
+                    f"where it is on disk: {self.usage}"
+                ) from None
+            roots.append(Path(root))
+        return roots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +192,65 @@ class PublishedCollection(FileCollection):
     def published_qrels(self) -> dict[str, dict[str, int]]:
         """All judgements; `MissingPart` where there are none."""
         return read_qrels(self.files.get_one(*self.qrels_files))[0]
+
+
+def read_rows(paths: Sequence[Path]) -> Rows:
+    """The rows of files named alike: of Parquet, of lines `id TAB text` (.tsv), else lines of JSON."""
+    if paths[0].suffix == ".parquet":
+        return read_parquet(paths)
+    if paths[0].suffix == ".tsv":
+        return chain.from_iterable(read_table(path, ("id", "text")) for path in paths)
+    return read_json_lines(*paths)
+
+
+def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
+    """The rows of Parquet files; `InputError` on a damaged file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for path in paths:
+        number = 0
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for rows in file.iter_batches(batch_size=batch):
+                    for row in rows.to_pylist():
+                        number += 1
+                        yield f"{path}: row {number}", FileRow(row)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"cannot read {path} after row {number}: {first_line(error)}") from None
+
+
+def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header: bool = False) -> Rows:
+    """The rows of a file of columns, separated by tabs without quoting, or by white space.
+
+    The last column keeps what tabs it holds.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip() or (header and number == 1):
+            continue
+        fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else line.split()
+        if len(fields) != len(columns):
+            form = (" TAB " if tabs else " ").join(columns)
+            raise InputError(f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}")
+        yield f"{path}:{number}", FileRow(zip(columns, fields, strict=True))
+
+
+def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade from rows with such columns; `InputError` on what is no id or whole number."""
+    judged: dict[str, dict[str, int]] = {}
+    for place, row in rows:
+        try:
+            value = float(row[grade])
+            if not value.is_integer():
+                raise ValueError
+            judged.setdefault(row.read_id(query), {})[row.read_id(doc)] = int(value)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{place}: the {grade} {row.get(grade)!r} is not a whole number") from None
+    return judged
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    # docs-10 after docs-9; digits and words never meet, as they take turns.
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]

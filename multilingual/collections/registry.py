@@ -15,30 +15,29 @@ from pathlib import Path
 from ...errors import InputError
 from ...specs import Spec, bound, find_factory, known_options
 from .base import Collection
-from .beir import Beir
-from .directory import Directory
+from .directory import Beir, Directory
 from .published import Reading
 from .records import find_json_lines
 
 # family -> module and class; it is called with what stands after `family:` (perhaps nothing), and its keyword-only
 # parameters are the options that a SPEC may set; `skip_bad` is the caller's.
 FAMILIES = {
-    "beir": "multilingual.collections.beir:Beir",
-    "bright": "multilingual.collections.bright:Bright",
-    "browsecomp-plus": "multilingual.collections.browsecomp:BrowseCompPlus",
+    "beir": "multilingual.collections.directory:Beir",
+    "bright": "multilingual.collections.passages:Bright",
+    "browsecomp-plus": "multilingual.collections.passages:BrowseCompPlus",
     "ciral": "multilingual.collections.passages:Ciral",
     "demo": "demo.collection:Demo",
     "eclektic": "multilingual.collections.eclektic:Eclektic",
     "hc3": "multilingual.collections.track:HC3",
     "hc4": "multilingual.collections.track:HC4",
     "irds": "multilingual.collections.irds:IRDatasets",
-    "mbeir": "multilingual.collections.mbeir:MBeir",
+    "mbeir": "multilingual.collections.pictures:MBeir",
     "miracl": "multilingual.collections.passages:Miracl",
     "mkqa": "multilingual.collections.mkqa:Mkqa",
     "neuclir": "multilingual.collections.track:NeuCLIR",
-    "vidore": "multilingual.collections.vidore:ViDoRe",
-    "xm3600": "multilingual.collections.captions:Crossmodal3600",
-    "xtd10": "multilingual.collections.captions:XTD10",
+    "vidore": "multilingual.collections.pictures:ViDoRe",
+    "xm3600": "multilingual.collections.pictures:Crossmodal3600",
+    "xtd10": "multilingual.collections.pictures:XTD10",
 }
 
 

@@ -218,7 +218,7 @@ class NeuCLIR(Track):
 
 
 class HC4(Track):
-    """`hc4:DIR?lang=rus[&split=test]`: news (Lawrie et al., ECIR 2022), the authors' files; `lang=mlir` is all three."""
+    """`hc4:DIR?lang=rus[&split=test]`: news (Lawrie et al., ECIR 2022); `lang=mlir` is all three languages."""
 
     usage = (
         "write hc4:DIR?lang=zho, where DIR holds zho/hc4_docs.jsonl, test.topics.v1-0.jsonl and zho/test.qrels.v1-0.txt"

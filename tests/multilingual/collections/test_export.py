@@ -12,8 +12,7 @@ from crosslens.commands import app as cli
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import CollectionCounts, MissingPart
-from crosslens.multilingual.collections.beir import Beir
-from crosslens.multilingual.collections.directory import Directory
+from crosslens.multilingual.collections.directory import Beir, Directory
 from crosslens.multilingual.collections.export import ExportCounts, export_collection
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.pipeline import watch
@@ -194,9 +193,6 @@ def test_documents_are_streamed(tmp_path):
     with pytest.raises(InputError, match="500th"), watch(reports.append):
         export_collection(Endless([]), tmp_path / "out")
     assert (taken, reports) == (500, list(range(1, 501)))
-
-
-# BEIR's own files
 
 
 # The command

@@ -1,4 +1,4 @@
-"""Captioned pictures: Crossmodal-3600 and XTD10, either side searched with the other."""
+"""collections/pictures.py: Crossmodal-3600 and XTD10, either side searched with the other; ViDoRe; M-BEIR."""
 
 from __future__ import annotations
 
@@ -60,3 +60,36 @@ def test_xtd10(refused, tmp_path):
     refused(f"xtd10:{tmp_path}?lang=it", "has 2 documents, but 1,000 were published")
     cases.put(tmp_path / "XTD10/test_1kcaptions_it.txt", "Due treni")
     refused(name, "has 1 lines", "has 2: they belong together")
+
+
+@pytest.mark.parametrize("version", ["vidore", "vidore_3"])
+def test_vidore(refused, tmp_path, version):
+    name = cases.CASES[version](tmp_path).name
+    collection = load_collection(name)
+    first, _ = collection.docs()
+    text = "# Growth" if version == "vidore_3" else None
+    assert (first.id, first.image, first.text) == ("0", cases.picture(), text)
+    assert first.meta["doc_id"] == "r"
+    assert [(q.id, q.lang) for q in collection.queries()] == [("0", "eng"), ("1", "fra")]
+    assert [q.id for q in collection.queries(lang="fr")] == ["1"]
+    assert collection.qrels() == {"0": {"1": 2}, "1": {"1": 1}}
+    assert next(load_collection(f"vidore:{tmp_path}").docs()).text is None
+    refused(f"vidore:{tmp_path}?split=dev", "no file corpus/dev-*.parquet")
+    refused("vidore", "does not say where the files are")
+
+
+def test_mbeir(refused, tmp_path):
+    written = cases.mbeir(tmp_path)
+    collection = load_collection(written.name)
+    text, both = collection.docs()
+    assert (text.modalities, both.modalities) == ({"text"}, {"text", "image"})
+    assert collection.queries() == [Item("9:6", None, (tmp_path / "mbeir_images/a.jpg").resolve(), None)]
+    assert collection.qrels() == {"9:6": {"9:2": 1}}
+    assert len(list(load_collection(f"{written.name}&pool=global").docs())) == 3
+    for row, told in (
+        ("9:6 0 9:2 1", "qrels.txt:1: not `qid 0 did grade task` but 4 columns"),
+        ("9:6 0 9:2 half 3", "qrels.txt:1: the grade 'half' is not a whole number"),
+    ):
+        cases.put(written.qrels, row)
+        refused(written.name, told)
+    refused("mbeir:TIGER-Lab/M-BEIR?task=mscoco_task3", "download it first")

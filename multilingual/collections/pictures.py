@@ -1,4 +1,4 @@
-"""Captioned pictures: Crossmodal-3600 and XTD10."""
+"""Collections with pictures: captioned ones (Crossmodal-3600, XTD10), pages (ViDoRe), and all kinds mixed (M-BEIR)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ...errors import InputError, check_known
 from ...files import read_lines
 from ...items import Item
 from ..languages import parse_language
-from .published import PublishedCollection, Reading
-from .records import FileRow, Rows, read_json_lines
+from .published import PublishedCollection, Reading, read_judgements, read_parquet, read_table
+from .records import FileRow, Rows, make_item, read_json_lines
 from .topics import select_language
 
 Direction = Literal["text-to-image", "image-to-text"]
@@ -86,8 +86,9 @@ class CaptionedPictures(PublishedCollection):
 class Crossmodal3600(CaptionedPictures):
     """`xm3600:DIR[?lang=zh,de][&direction=image-to-text]`: captions.jsonl and the pictures KEY.jpg, or images/KEY.jpg.
 
-    A line is a picture: `image/key`, `image/locale`, and for each language a `caption` list. A caption's id is
-    LANG-KEY-NUMBER. Without `lang` all 36 languages are taken.
+    Thapliyal et al., EMNLP 2022: 3,600 pictures with captions in 36 languages. A line is a picture: `image/key`,
+    `image/locale`, and for each language a `caption` list. A caption's id is LANG-KEY-NUMBER. Without `lang` all 36
+    languages are taken.
     """
 
     usage = "write xm3600:DIR?lang=zh, where DIR holds captions.jsonl and images"
@@ -141,8 +142,9 @@ class Crossmodal3600(CaptionedPictures):
 class XTD10(CaptionedPictures):
     """`xtd10:DIR?lang=it[&direction=image-to-text]`: the captions of adobe-research's repository, pictures of COCO.
 
-    test_image_names.txt has one COCO file name a line, test_1kcaptions_LANG.txt (in XTD10, MIC or STAIR) the caption
-    of the same line. The pictures lie in val2014, train2014 or images below DIR, as COCO gives them out.
+    Aggarwal and Kale, 2020: 1,000 pictures in 11 languages. test_image_names.txt has one COCO file name a line,
+    test_1kcaptions_LANG.txt (in XTD10, MIC or STAIR) the caption of the same line. The pictures lie in val2014,
+    train2014 or images below DIR, as COCO gives them out.
     """
 
     usage = "write xtd10:DIR?lang=it, where DIR holds XTD10, MIC, STAIR and COCO's val2014"
@@ -178,3 +180,94 @@ class XTD10(CaptionedPictures):
 
 def _parse_code(lang: str) -> str:
     return "jpn" if lang == "jp" else parse_language(lang)  # the publisher writes jp for Japanese
+
+
+class ViDoRe(PublishedCollection):
+    """`vidore:vidore/esg_reports_v2` or `vidore:DIR[?text=true]`: pages (Faysse et al., ICLR 2025; versions 2 and 3).
+
+    One data set in its BEIR-like Parquet form: folders corpus (`corpus-id, image, doc-id`), queries (`query-id, query,
+    language`) and qrels (`query-id, corpus-id, score`), each with SPLIT-*.parquet; version 3 writes the keys with `_`
+    and has each page's `markdown` too, which `text` adds to the picture. Pictures are bytes inside the files and
+    decoded only when encoded. The question-answering form of version 1 (one table, no folders) is not read: take the
+    data sets named `..._beir`.
+    """
+
+    usage = "write vidore:OWNER/NAME or vidore:DIR, where DIR holds corpus, queries and qrels"
+
+    def __init__(self, where: str, *, reading: Reading, split: str = "test", text: bool = False) -> None:
+        super().__init__(where, reading)
+        self.name = self.files.root.name if self.files.root else where.rpartition("/")[2]
+        self.langs = frozenset()
+        self._split, self._text = split, text
+
+    def document_rows(self) -> Rows:
+        return self._read("corpus")
+
+    def read_document(self, row: FileRow) -> Item:
+        image = row.get("image")
+        picture = image.get("bytes") if isinstance(image, dict) else None
+        if not isinstance(picture, bytes):
+            raise InputError(f"page {row.get('corpus_id')!r} has no picture")
+        text = row.read_text("markdown") if self._text else None
+        meta = {key: row[key] for key in ("doc_id", "page_number_in_doc") if row.get(key) is not None}
+        return Item(row.read_id("corpus_id"), text or None, picture, None, meta)
+
+    def query_rows(self) -> Rows:
+        return self._read("queries")
+
+    def read_query(self, row: FileRow) -> Item:
+        id, lang = row.read_id("query_id"), row.read_text("language")
+        text = row.require_text("query", "query", id, "text")
+        return Item(id, text, None, parse_language(lang) if lang else None)
+
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        return read_judgements(self._read("qrels"), "query_id", "corpus_id", "score")
+
+    def _read(self, folder: str) -> Rows:
+        for place, row in read_parquet(self.files.get_all(f"{folder}/{self._split}-*.parquet"), batch=16):
+            yield place, FileRow({key.replace("-", "_"): value for key, value in row.items()})
+
+
+class MBeir(PublishedCollection):
+    """`mbeir:DIR?task=mscoco_task0[&split=test][&pool=global]`: texts, pictures and both (Wei et al., ECCV 2024).
+
+    The files of TIGER-Lab/M-BEIR, pictures unpacked: queries `{"qid", "query_txt", "query_img_path", "query_modality",
+    ...}` in query/SPLIT/mbeir_TASK_SPLIT.jsonl, candidates `{"did", "txt", "img_path", "modality", ...}` in cand_pool,
+    judgements `qid 0 did grade task` in qrels. Paths of pictures are relative to DIR and may not leave it. The
+    benchmark's instructions are not put before the queries: an encoder has its own.
+    """
+
+    usage = "write mbeir:DIR?task=mscoco_task0, where DIR holds query, cand_pool, qrels and mbeir_images"
+    not_on_hub = "M-BEIR's pictures come as one archive of many parts, download it first"
+
+    def __init__(
+        self, where: str, *, reading: Reading, task: str, split: Literal["train", "val", "test"] = "test",
+        pool: Literal["local", "global"] = "local",
+    ) -> None:  # fmt: skip
+        super().__init__(where, reading)
+        self.name = f"mbeir-{task}-{split}" + ("-global" if pool == "global" else "")
+        self.langs = frozenset(["eng"])
+        stems = (
+            (f"global/mbeir_union_{split}",)
+            if pool == "global"
+            else (f"local/mbeir_{task}_{split}", f"local/mbeir_{task}")
+        )
+        self.doc_files = tuple(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)
+        self.topic_files = (f"query/{split}/mbeir_{task}_{split}.jsonl",)
+        self.qrels_files = (f"qrels/{split}/mbeir_{task}_{split}_qrels.txt",)
+
+    def read_document(self, record: FileRow) -> Item:
+        return self._read_item(record, "did", "txt", "img_path", "candidate")
+
+    def read_query(self, record: FileRow) -> Item:
+        return self._read_item(record, "qid", "query_txt", "query_img_path", "query")
+
+    def published_qrels(self) -> dict[str, dict[str, int]]:
+        columns = ("qid", "0", "did", "grade", "task")
+        rows = read_table(self.files.get_one(*self.qrels_files), columns, tabs=False)
+        return read_judgements(rows, "qid", "did", "grade")
+
+    def _read_item(self, record: FileRow, id: str, text: str, image: str, what: str) -> Item:
+        words = record.read_text(text) or None
+        media = {"image": record.read_path(image, self.files.directory, "image")}
+        return make_item(what, record.read_id(id), words, media, "eng" if words else None, {})
