@@ -17,7 +17,7 @@ import sys
 from contextlib import redirect_stdout
 
 from crosslens import create_index, evaluate
-from crosslens.encoders.cache.encoder import add_caches
+from crosslens.encoders.cache.encoder import CachedEncoder
 from crosslens.encoders.registry import load_encoder
 from crosslens.indexes.index import DocumentIndex
 from crosslens.multilingual.collections.registry import load_collection
@@ -40,7 +40,7 @@ def main() -> None:
     index = create_index("memory://", lexical=False)
     assert isinstance(index, DocumentIndex)
     index.statistics.openings = 0  # so that queries are corrected by the mean of documents
-    index.add(docs, add_caches([load_encoder(given.encoder, device=given.device)]))
+    index.add(docs, [CachedEncoder(load_encoder(given.encoder, device=given.device))])
     (space,) = index.card.spaces
     if not space.multilingual:
         sys.exit(f"{given.collection} has one language: nothing is corrected there")

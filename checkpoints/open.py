@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ..errors import InputError
-from .devices import LLMPrecision, name_dtype, resolve_dtype
+from .devices import LLMPrecision, TextPrecision, name_dtype, resolve_dtype
 from .int8 import open_int8, quantise_decoder
 from .lora import LoraAdapter, find_base, find_tokenizer
 from .sentence_files import SentenceSettings, read_sentence_settings
@@ -23,18 +23,34 @@ Attention = Literal["auto", "causal", "bidirectional"]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel:
-    """A checkpoint in memory. Encoders of one checkpoint (e5-small, and ConSE over it) share it while one lives."""
+    """A checkpoint in memory, its model on a device; encoders of one (e5-small, and ConSE over it) share it.
+
+    `weights` is what these are known by, `computes_in` the name of the dtype.
+    """
 
     config: Any
     tokenizer: Any
     model: torch.nn.Module
+    weights: str
+    computes_in: str
+    device: torch.device
+
+    def find_longest_input(self, stated: int | None = None) -> int:
+        """The most tokens, special ones included, that model, tokenizer and what its files have `stated` all allow."""
+        config = self.config
+        limits = [self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None), stated]
+        # RoBERTa keeps the first pad_token_id + 1 positions for itself.
+        if config.model_type in ("xlm-roberta", "roberta", "camembert", "xlm-roberta-xl") and limits[1]:
+            limits[1] -= (config.pad_token_id or 0) + 1
+        return int(min(limit for limit in limits if limit))
 
 
-def open_text_model(source: Source, dtype: torch.dtype, device: torch.device) -> OpenModel:
+def open_text_model(source: Source, precision: TextPrecision, device: torch.device) -> OpenModel:
     """The encoder of a checkpoint and its tokenizer; `InputError` if it cannot be found, or lacks one of them.
 
-    With `torch.int8` linear layers and embeddings are quantised (`checkpoints.int8`).
+    In int8 linear layers and embeddings are quantised (`checkpoints.int8`).
     """
+    dtype = resolve_dtype(precision, device)
     return share((source, dtype, device), lambda: _open(source, dtype, device))
 
 
@@ -43,30 +59,14 @@ def _open(source: Source, dtype: torch.dtype, device: torch.device) -> OpenModel
     auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
 
     load = partial(source.load_model, auto, lambda key: "pooler" in key, config=config)
+    weights = source.identify_weights(config)
     if dtype == torch.int8:
         load_whole = partial(load, dtype=torch.float32)
         empty = partial(auto.from_config, config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
-        model = open_int8(config, source.identify_weights(config), load_whole, empty)
+        model = open_int8(config, weights, load_whole, empty)
     else:
         model = load(dtype=dtype)
-    return OpenModel(config, tokenizer, model.to(device).eval())
-
-
-def find_longest_input(config: Any, tokenizer: Any, stated: int | None = None) -> int:
-    """The most tokens, special ones included, that model, tokenizer and what its files have `stated` all allow."""
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None), stated]
-    # RoBERTa keeps the first pad_token_id + 1 positions for itself.
-    if config.model_type in ("xlm-roberta", "roberta", "camembert", "xlm-roberta-xl") and limits[1]:
-        limits[1] -= (config.pad_token_id or 0) + 1
-    return int(min(limit for limit in limits if limit))
-
-
-@dataclass(frozen=True, eq=False)
-class OpenDecoder(OpenModel):
-    """A decoder in memory; `weights` is what these are known by, `computes_in` the name of the dtype."""
-
-    weights: str
-    computes_in: str
+    return OpenModel(config, tokenizer, model.to(device).eval(), weights, name_dtype(dtype), device)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class DecoderSource:
         device: torch.device,
         *,
         head: bool = False,
-    ) -> OpenDecoder:
+    ) -> OpenModel:
         """The model on its device, and its tokenizer: the adapter's if it has one, else the base's.
 
         `bidirectional` is what is known of the checkpoint, and None if nothing is; `head` asks for the language
@@ -143,7 +143,8 @@ class DecoderSource:
         if precision != "4bit":
             model = model.to(device)
         computes_in = precision if more or isinstance(dtype, str) else name_dtype(dtype)
-        return OpenDecoder(model.config.get_text_config(), tokenizer, model.eval(), weights, computes_in)
+        config = model.config.get_text_config()
+        return OpenModel(config, tokenizer, model.eval(), weights, computes_in, device)
 
     def _set_attention(self, attention: Attention, bidirectional: bool | None) -> None:
         own = "AutoModel" in (getattr(self.config, "auto_map", None) or {})

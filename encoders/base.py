@@ -44,9 +44,15 @@ class EncoderSpec:
     dtype: str = field(default="float32", compare=False)
 
     @property
+    def space(self) -> dict[str, object]:
+        """What decides if vectors may be compared: all fields but the name and the dtype, JSON-able."""
+        data = self.to_json()
+        return {f.name: data[f.name] for f in dataclasses.fields(self) if f.compare}
+
+    @property
     def fingerprint(self) -> str:
         """12 hex digits; equal for encoders whose vectors may be mixed."""
-        text = json.dumps(self._space(), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self.space, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def prompt(self, role: Role) -> str:
@@ -70,7 +76,7 @@ class EncoderSpec:
 
     def difference(self, other: EncoderSpec) -> str:
         """What differs from `other`, as `pooling: mean, there cls`; empty if the spaces are the same."""
-        mine, theirs = self._space(), other._space()
+        mine, theirs = self.space, other.space
         return "; ".join(f"{key}: {mine[key]!r}, there {theirs[key]!r}" for key in mine if mine[key] != theirs[key])
 
     def require(self, other: EncoderSpec) -> None:
@@ -79,10 +85,6 @@ class EncoderSpec:
             raise SpecMismatch(
                 f"the encoder {self.name} is not the one that made these vectors, {other.name} ({difference})"
             )
-
-    def _space(self) -> dict[str, object]:
-        data = self.to_json()
-        return {f.name: data[f.name] for f in dataclasses.fields(self) if f.compare}
 
 
 @runtime_checkable
@@ -126,8 +128,7 @@ def check_finite(ids: Iterable[str], rows: Iterable[np.ndarray], name: str, dtyp
     """`NotFinite` naming the first ids whose row, floats of any shape, is not finite."""
     if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
         return
-    bad = [each for each, row in zip(ids, rows, strict=True) if not np.isfinite(row).all()]
-    if bad:
+    if bad := [each for each, row in zip(ids, rows, strict=True) if not np.isfinite(row).all()]:
         shown = list_few(bad, 5)
         raise NotFinite(f"{name} in {dtype} gave vectors that are not finite for {shown}; try ?dtype=float32")
 

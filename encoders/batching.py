@@ -1,4 +1,4 @@
-"""The encoding engine: windows read ahead by a thread, length-sorted batches under a budget, order restored, OOM halved."""
+"""The encoding engine: windows read ahead, length-sorted batches under a budget, OOM halved, rows put in order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -13,13 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..items import Item, split_by_weight, windows
+from ..items import Batch, Dense, Item, Multi, Sparse, split_by_weight, windows
 from .base import EncoderSpec, check_finite, check_modalities
-from .rows import Row, join_rows, take_floats
 
 P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
+Terms = tuple[np.ndarray, np.ndarray]  # of one item, rising: int32 [terms]; and their weights: float32 [terms]
+Row = Any  # float32 [dim]; float32 [tokens, dim]; or `Terms`
 log = logging.getLogger("crosslens")
 
 WINDOW = 1024  # items a window: enough that sorting by length leaves almost no padding
@@ -87,7 +89,7 @@ def prepare_windows(
     """
 
     def make(stop: Event) -> Iterator[tuple[list[Item], R]]:
-        source = _until(stop, items)
+        source = takewhile(lambda _: not stop.is_set(), items)
         for group in split_by_weight(source, window, weight) if weight else windows(source, window):
             if stop.is_set():
                 return
@@ -95,10 +97,8 @@ def prepare_windows(
                 check_modalities(item, spec)
             yield group, prepare(group)
 
-    if isinstance(items, Sequence) and len(items) <= window:  # a query need not wait for a thread
-        yield from make(Event())
-    else:
-        yield from read_ahead(make)
+    few = isinstance(items, Sequence) and len(items) <= window  # a query need not wait for a thread
+    yield from make(Event()) if few else read_ahead(make)
 
 
 def read_ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
@@ -140,13 +140,6 @@ def read_ahead(make: Callable[[Event], Iterator[T]]) -> Generator[T]:
         reader.join(PATIENCE)
         if not reader.is_alive() and isinstance(source, Generator):
             source.close()
-
-
-def _until(stop: Event, items: Iterable[T]) -> Iterator[T]:
-    for item in items:
-        if stop.is_set():
-            return
-        yield item
 
 
 def compute_batches(
@@ -228,3 +221,44 @@ def _require_parts(error: BaseException, names: Sequence[str]) -> None:
     if len(names) == 1:
         raise InputError(f"item {names[0]!r} alone does not fit into memory; lower max_tokens") from None
     log.warning("out of memory with a batch of %d: going on with halves", len(names))
+
+
+def split_rows(batch: Batch) -> list[Row]:
+    """What each item of a batch has, in its order."""
+    if not isinstance(batch, Sparse):
+        return [np.asarray(vectors, np.float32) for vectors in batch.vectors]
+    matrix = batch.vectors.tocsr()
+    terms, weights = matrix.indices.astype(np.int32), matrix.data.astype(np.float32)
+    return [(terms[start:end], weights[start:end]) for start, end in pairwise(matrix.indptr.tolist())]
+
+
+def join_rows(ids: Sequence[str], rows: Sequence[Row], spec: EncoderSpec) -> Batch:
+    """One batch of at least one row, of the kind that `spec` says."""
+    if spec.kind == "dense":
+        return Dense(ids, np.stack(rows).astype(np.float32, copy=False))
+    if spec.kind == "multi":
+        return Multi(ids, rows)
+    import scipy.sparse
+
+    starts = np.cumsum([0, *(len(terms) for terms, _ in rows)])
+    terms, weights = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    shape = (len(rows), spec.dim)
+    return Sparse(ids, scipy.sparse.csr_matrix((weights, terms, starts), shape, dtype=np.float32))
+
+
+def take_floats(row: Row) -> np.ndarray:
+    """The floats of a row: its vector or vectors, or its weights."""
+    return np.asarray(row[1] if isinstance(row, tuple) else row)
+
+
+def select_terms(weights: np.ndarray, most: int = 0) -> Terms:
+    """The terms of a row of weights float32 [vocabulary] that are above 0, or not finite.
+
+    At most `most` of them, the strongest, if that is not 0; of equal ones the lower terms.
+    """
+    terms = np.flatnonzero(~(weights <= 0))  # so that nan stays, to be found
+    if most and len(terms) > most:
+        mine = weights[terms]
+        order = np.lexsort((terms, -mine))[:most]
+        terms = np.sort(terms[order])
+    return terms.astype(np.int32), weights[terms].astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import quote, unquote
 
@@ -62,7 +63,7 @@ class Ensemble:
             pooling="concat",
             max_tokens=min((spec.max_tokens for spec in specs if spec.max_tokens), default=0),
             max_pixels=min(spec.max_pixels for spec in specs) if "image" in shared else 0,
-            extra={"members": [_space(spec) for spec in specs], "weights": self.weights},
+            extra={"members": [spec.space for spec in specs], "weights": self.weights},
             dtype="+".join(sorted({spec.dtype for spec in specs})),
         )
 
@@ -115,9 +116,12 @@ class Ensemble:
         return min(member.room(role) for member in self._tokenizing())
 
     def _tokenizing(self) -> list[Tokenizes]:
-        able: list[Tokenizes] = [
-            member for member in self.members if isinstance(member, Tokenizes) and _locates_tokens(member)
-        ]
+        able: list[Tokenizes] = []
+        for member in self.members:
+            if isinstance(member, Tokenizes):
+                with suppress(InputError):
+                    member.token_spans(["a"])
+                    able.append(member)
         if not able:
             raise InputError(f"none of {self.spec.name} can tell where its tokens are")
         return able
@@ -145,14 +149,6 @@ def join_spans(text: str, members: Sequence[np.ndarray]) -> np.ndarray:
     return np.repeat(spans, counts, axis=0)
 
 
-def _locates_tokens(encoder: Tokenizes) -> bool:
-    try:
-        encoder.token_spans(["a"])
-    except InputError:
-        return False
-    return True
-
-
 def _keep(item: Item, modalities: Collection[str]) -> Item:
     """An item without what is of other modalities."""
     return replace(
@@ -161,8 +157,3 @@ def _keep(item: Item, modalities: Collection[str]) -> Item:
         image=item.image if "image" in modalities else None,
         media={name: value for name, value in item.media.items() if name in modalities},
     )
-
-
-def _space(spec: EncoderSpec) -> dict[str, object]:
-    """All of a member's spec that decides what its vectors mean."""
-    return {key: value for key, value in spec.to_json().items() if key not in ("name", "dtype")}

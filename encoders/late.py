@@ -6,34 +6,54 @@ Which class opens a `late:` checkpoint, this one or that of page readers, `multi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
-from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_dtype
-from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
-from ..checkpoints.options import Limits, Loading, limit_to
-from ..checkpoints.source import locate_tokens
+from ..checkpoints.devices import Precision
+from ..checkpoints.open import OpenModel, open_text_model
+from ..checkpoints.options import Limits, Loading, choose_given, limit_to
+from ..checkpoints.sentence_files import load_dense, make_linear, read_modules, read_prompts
+from ..checkpoints.source import TO_SAFETENSORS, Source
 from ..errors import InputError
-from ..items import Item, Multi, Role
-from .base import EncoderSpec, unit
-from .batching import encode_windows
-from .late_settings import LateSettings, read_late_settings
-from .pooling import collate, finish, tokenize
+from ..items import Item, Role
+from .base import EncoderSpec
+from .pooling import collate, finish, name_pooling, pool_tokens, tokenize
+from .transformer import TransformerEncoder
 
 log = logging.getLogger("crosslens")
 
-WINDOW = 256  # items read ahead; their token vectors are held at once
+WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
+# The defaults of ColBERT's and PyLate's own code, where a file leaves a field out.
+QUERY_TOKENS = 32
+COLBERT_TOKENS, PYLATE_TOKENS = 220, 180
+PUNCTUATION = tuple(string.punctuation)
 SHORTEST = 4  # first token, marker, one token of text, last token
 
 Filled = tuple[list[int], int]  # the tokens of a text, filled up, and how many of them the others attend to
 
 
+@dataclass(frozen=True, kw_only=True)
+class LateOptions:
+    """About one vector in `pool` of each document is kept (`encoders.pooling.pool_tokens`).
+
+    `query_tokens` and `max_tokens` are the lengths of queries and documents in tokens, special ones included;
+    `max_pixels` bounds pages, by default as the processor does.
+    """
+
+    pool: int = 1
+    query_tokens: int | None = None
+    max_pixels: int | None = None
+    dtype: Precision = "auto"
+
+
 @dataclass(eq=False, kw_only=True)
-class LateEncoder:
+class LateEncoder(TransformerEncoder):
     """A ColBERT-style text encoder (Khattab and Zaharia 2020), one unit vector [dim] a token; scored by MaxSim.
 
     Reads ColBERT's own checkpoints, those of ColBERT-X and PLAID-X (Nair et al. 2022; Yang et al. 2024) included,
@@ -43,67 +63,48 @@ class LateEncoder:
     `answerdotai/answerai-colbert-small-v1`, `mixedbread-ai/mxbai-edge-colbert-v0-32m`.
     """
 
-    opened: OpenModel
-    projection: torch.nn.Module
-    spec: EncoderSpec
-    device: torch.device
     pool: int = 1
+    window: ClassVar[int] = 256  # whose token vectors are held at once
 
     def __post_init__(self) -> None:
-        self.model = self.opened.model
-        self.tokenizer = self.opened.tokenizer
-        self.projection = self.projection.to(self.device).eval()
+        super().__post_init__()
         self.how: Any = self.spec.extra  # how texts are marked, filled up and skipped, as `from_checkpoint` puts it
         self.skipped = np.array(self.how["skipped"], np.int64)
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: str,
-        *,
-        loading: Loading,
-        limits: Limits,
-        pool: int = 1,
-        query_tokens: int | None = None,
-        dtype: Precision = "auto",
+    def from_checkpoint(  # type: ignore[override]
+        cls, checkpoint: str, *, loading: Loading, limits: Limits, options: LateOptions
     ) -> LateEncoder:
         """As `multimodal.pages.open_late`; `InputError` too if there is no projection or only pickled weights."""
-        where, source = loading.where, loading.find_source(checkpoint)
-        precision = resolve_dtype(dtype, where)
-        architectures = getattr(source.load_config(), "architectures", None) or ()
-        settings = read_late_settings(source, architectures)
-        opened = open_text_model(source, precision, where)
+        source = loading.find_source(checkpoint)
+        settings = read_late_settings(source)
+        opened = open_text_model(source, options.dtype, loading.where)
         tokenizer = opened.tokenizer
         projection = torch.nn.Sequential(*settings.layers)
         with torch.inference_mode():
             width = projection(torch.zeros(1, opened.config.hidden_size)).shape[1]
-        longest = find_longest_input(opened.config, tokenizer)
-        lengths = [
-            limit_to(checkpoint, name, wanted, longest, least=SHORTEST, usual=min(stated or longest, longest))
-            for name, wanted, stated in (
-                ("max_tokens", limits.max_tokens, settings.max_tokens),
-                ("query_tokens", query_tokens, settings.query_tokens),
-            )
-        ]
+        longest = opened.find_longest_input()
+        usual = [min(stated or longest, longest) for stated in (settings.max_tokens, settings.query_tokens)]
+        max_tokens = limits.limit_tokens(checkpoint, longest, least=SHORTEST, usual=usual[0])
+        wanted = options.query_tokens
+        query_tokens = limit_to(checkpoint, "query_tokens", wanted, longest, least=SHORTEST, usual=usual[1])
         markers = find_markers(checkpoint, settings, opened)
-        filling = None
-        if settings.expansion is not None:
-            filling = _find_filling(checkpoint, settings.expansion, tokenizer)
+        filling = _find_filling(checkpoint, settings.expansion, tokenizer)
         frame = tokenizer.decode(tokenizer("")["input_ids"])
         shown = ["" if each is None else tokenizer.decode([each]) for each in (*markers, filling)]
         spec = EncoderSpec(
             name=f"late:{checkpoint}",
-            revision=source.identify_weights(opened.config),
+            revision=opened.weights,
             modalities=("text",),
             dim=limits.limit_dim(checkpoint, width),
             kind="multi",
-            pooling=name_pooling(pool),
+            pooling=name_pooling(options.pool),
             query_prompt=settings.query_prompt,
             document_prompt=settings.document_prompt,
             special_tokens=f"{frame} query {shown[0]} document {shown[1]} filling {shown[2]}",
-            max_tokens=lengths[0],
+            max_tokens=max_tokens,
             extra={
-                "query_tokens": lengths[1],
+                "query_tokens": query_tokens,
                 "truncates_queries": settings.truncates,
                 "query_marker": markers[0],
                 "document_marker": markers[1],
@@ -112,28 +113,20 @@ class LateEncoder:
                 "attend": settings.attend,
                 "skipped": find_skipped(settings, tokenizer),
             },
-            dtype=name_dtype(precision),
+            dtype=opened.computes_in,
         )
-        return cls(opened=opened, projection=projection, spec=spec, device=where, pool=pool)
+        return cls(opened=opened, dense=projection, spec=spec, pool=options.pool)
 
-    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
-        """One `Multi` of float32 [tokens, dim] an item for each window of items; longer texts are cut off."""
+    def prepare(self, items: Sequence[Item], role: Role) -> list[Filled]:
+        """The token ids of each item's text, a query's filled up."""
+        ids = self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items], role)
+        return [self.fill(each, role) for each in ids]
 
-        def prepare(group: Sequence[Item]) -> list[Filled]:
-            ids = self.token_ids([self.spec.prompt(role) + (item.text or "") for item in group], role)
-            return [self.fill(each, role) for each in ids]
+    def count_tokens(self, prepared: Filled) -> int:
+        """How long a text is, as it is filled up."""
+        return len(prepared[0])
 
-        return encode_windows(
-            items,
-            self.spec,
-            prepare=prepare,
-            cost=lambda filled: len(filled[0]),
-            forward=lambda batch: self._forward(batch, role),
-            budget=choose_token_budget(self.device),
-            window=WINDOW,
-        )
-
-    def token_ids(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+    def token_ids(self, texts: Sequence[str], role: Role = "document") -> list[list[int]]:
         """What the model will see: special tokens, the marker after the first one, truncation; no filling."""
         marker, limit = self.how[f"{role}_marker"], self._limit(role)
         if marker is None:
@@ -142,10 +135,6 @@ class LateEncoder:
             ids = tokenize(self.tokenizer, [placeholder + text for text in texts], limit)
             return [[*each[:1], marker, *each[2:]] for each in ids]
         return [[*each[:1], marker, *each[1:]] for each in tokenize(self.tokenizer, texts, limit - 1)]
-
-    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        return locate_tokens(self.tokenizer, texts, self.spec.name)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside marker and special tokens (`encoders.base.Tokenizes`)."""
@@ -159,7 +148,7 @@ class LateEncoder:
         filled = ids + [self.how["expansion"]] * (self.how["query_tokens"] - len(ids))
         return filled, len(filled) if self.how["attend"] else len(ids)
 
-    def embed(self, batch: Sequence[Filled]) -> torch.Tensor:
+    def embed(self, batch: Sequence[Filled]) -> torch.Tensor:  # type: ignore[override]
         """Unit vectors float32 [n, longest, dim] of a batch, on the device; gradients flow through it."""
         inputs = collate(
             [ids for ids, _ in batch],
@@ -168,7 +157,7 @@ class LateEncoder:
             device=self.device,
         )
         states = self.model(**inputs).last_hidden_state
-        return finish(states.float(), self.spec.dim, True, self.projection)
+        return finish(states.float(), self.spec.dim, True, self.dense)
 
     def _limit(self, role: Role) -> int:
         """Tokens of a text, marker and special tokens included."""
@@ -176,7 +165,8 @@ class LateEncoder:
         return int(self.how["query_tokens"] if own else self.spec.max_tokens)
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Filled], role: Role) -> list[np.ndarray]:
+    def compute(self, batch: Sequence[Filled], role: Role) -> list[np.ndarray]:
+        """The vectors of each text, of which a document's skipped symbols have none."""
         vectors = self.embed(batch).cpu().numpy()
         found = []
         for row, (ids, _) in enumerate(batch):
@@ -189,31 +179,6 @@ class LateEncoder:
         return found
 
 
-def pool_tokens(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:
-    """About one in `factor` of unit vectors float32 [tokens, dim], each the mean direction of a cluster.
-
-    Token pooling (Clavié, Chaffin and Adams 2024): Ward's clustering of cosine distances. The first `protected`
-    vectors (a text's [CLS]) are kept as they are and lead the result.
-    """
-    kept, rest = vectors[:protected], vectors[protected:]
-    wanted = max(len(rest) // factor, 1)
-    if wanted >= len(rest) or not np.isfinite(vectors).all():
-        return vectors
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    distances = (1 - rest @ rest.T).clip(0, 2)
-    labels = fcluster(linkage(squareform(distances, checks=False), "ward"), wanted, "maxclust")
-    sums = np.zeros((labels.max(), vectors.shape[1]), np.float32)
-    np.add.at(sums, labels - 1, rest)
-    return np.concatenate([kept, unit(sums)])
-
-
-def name_pooling(pool: int) -> str:
-    """What a spec says of `pool`."""
-    return "token" if pool == 1 else f"token, ward {pool}"
-
-
 def find_markers(checkpoint: str, settings: LateSettings, opened: OpenModel) -> tuple[int | None, int | None]:
     """The tokens that mark queries and documents.
 
@@ -221,27 +186,23 @@ def find_markers(checkpoint: str, settings: LateSettings, opened: OpenModel) -> 
     vocabulary, the query's first. ColBERT itself marks with the unknown token where there is no such row, and so do
     we. `InputError` where a PyLate checkpoint's table lacks the row.
     """
-    vocabulary = opened.tokenizer.get_vocab()
-    free = len(opened.tokenizer)
+    tokenizer = opened.tokenizer
+    vocabulary = tokenizer.get_vocab()
     rows = opened.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    free = iter(range(len(tokenizer), rows))
     found: list[int | None] = []
     for marker in (settings.query_marker, settings.document_marker):
-        if not marker:
-            found.append(None)
-        elif marker in vocabulary:
-            found.append(vocabulary[marker])
-        elif free < rows:
-            found.append(free)
-            free += 1
-        elif settings.first_piece and opened.tokenizer.unk_token_id is not None:
+        token = vocabulary.get(marker) if marker else None
+        if marker and token is None and (token := next(free, None)) is None:
+            token = tokenizer.unk_token_id if settings.first_piece else None
+            if token is None:
+                raise InputError(
+                    f"{checkpoint}: its tokenizer does not know the marker {marker!r}, and its embedding table has "
+                    "no row for it; save the tokenizer with the model again"
+                )
             log.warning("%s: its tokenizer does not know the marker %r: using %s, as ColBERT does",
-                        checkpoint, marker, opened.tokenizer.unk_token)  # fmt: skip
-            found.append(opened.tokenizer.unk_token_id)
-        else:
-            raise InputError(
-                f"{checkpoint}: its tokenizer does not know the marker {marker!r}, and its embedding table has "
-                "no row for it; save the tokenizer with the model again"
-            )
+                        checkpoint, marker, tokenizer.unk_token)  # fmt: skip
+        found.append(token)
     return found[0], found[1]
 
 
@@ -254,8 +215,10 @@ def find_skipped(settings: LateSettings, tokenizer: Any) -> list[int]:
     return sorted({vocabulary[word] for word in settings.skipped if word in vocabulary})
 
 
-def _find_filling(checkpoint: str, token: str, tokenizer: Any) -> int:
-    """The token that fills queries up: the one named, else the mask, else the end of text."""
+def _find_filling(checkpoint: str, token: str | None, tokenizer: Any) -> int | None:
+    """The token that fills queries up, if they are: the one named, else the mask, else the end of text."""
+    if token is None:
+        return None
     if token:
         if token not in (vocabulary := tokenizer.get_vocab()):
             raise InputError(f"{checkpoint}: its tokenizer does not know {token!r}, which fills queries up")
@@ -264,3 +227,125 @@ def _find_filling(checkpoint: str, token: str, tokenizer: Any) -> int:
         if id is not None:
             return int(id)
     raise InputError(f"{checkpoint}: its tokenizer has no mask, end or padding token to fill queries up with")
+
+
+@dataclass(frozen=True)
+class LateSettings:
+    """Markers are tokens put after the first one, prompts are text; `skipped` are symbols without a vector.
+
+    `expansion` is None where queries are not filled up, else the token that fills them (empty: the mask).
+    ColBERT's own code tokenises a text behind a `placeholder`, whose token the marker then replaces, where PyLate puts
+    the marker in: tokenizers that keep spaces give the first word another token. `first_piece` says how a skipped
+    symbol is looked up: by its first piece as tokenised, or in the vocabulary.
+    """
+
+    layers: tuple[torch.nn.Module, ...]
+    query_marker: str = ""
+    document_marker: str = ""
+    query_prompt: str = ""
+    document_prompt: str = ""
+    query_tokens: int = QUERY_TOKENS
+    truncates: bool = True
+    max_tokens: int | None = None
+    expansion: str | None = ""
+    attend: bool = False
+    skipped: tuple[str, ...] = PUNCTUATION
+    placeholder: str = ""
+    first_piece: bool = False
+
+
+def read_late_settings(source: Source) -> LateSettings:
+    """`InputError` if the checkpoint is of none of the formats, has only pickled weights, or lacks its projection."""
+    architectures = getattr(source.load_config(), "architectures", None) or ()
+    if not source.find(WEIGHTS, f"{WEIGHTS}.index.json"):
+        if source.find(PICKLED):
+            raise source.refuse_pickled(PICKLED, TO_SAFETENSORS.format(old=PICKLED, new=WEIGHTS))
+        raise InputError(f"{source} has no weights ({WEIGHTS})")
+    modules = list(read_modules(source))
+    kinds = {kind for kind, _ in modules}
+    if "Pooling" not in kinds and {"Dense", "MultiVectorMask"} & kinds:
+        return _read_modules(source, modules)
+    metadata = source.read_json("artifact.metadata")
+    if metadata is not None or "HF_ColBERT" in architectures:
+        return _read_colbert(source, metadata or {})
+    hint = "; it makes one vector a text: load it with hf:" if "Pooling" in kinds else ""
+    raise InputError(
+        f"{source} is not a late-interaction checkpoint: it has neither ColBERT's artifact.metadata nor "
+        f"a projection in modules.json{hint}"
+    )
+
+
+def _read_colbert(source: Source, metadata: Mapping[str, Any]) -> LateSettings:
+    """ColBERT, ColBERT-X, PLAID-X, jina-colbert: `linear.weight` lies beside the transformer's weights."""
+    if (similarity := metadata.get("similarity", "cosine")) != "cosine":
+        raise InputError(f"{source}: its similarity {similarity} is not supported by late:, only cosine")
+    return LateSettings(
+        layers=(make_linear(_read_tensor(source, "linear.weight")),),
+        query_marker=metadata.get("query_token_id") or "[unused0]",
+        document_marker=metadata.get("doc_token_id") or "[unused1]",
+        query_tokens=metadata.get("query_maxlen") or QUERY_TOKENS,
+        max_tokens=metadata.get("doc_maxlen") or COLBERT_TOKENS,
+        attend=bool(metadata.get("attend_to_mask_tokens")),
+        skipped=PUNCTUATION if metadata.get("mask_punctuation", True) else (),
+        placeholder=". ",
+        first_piece=True,
+    )
+
+
+def _read_modules(source: Source, modules: Sequence[tuple[str, str]]) -> LateSettings:
+    """PyLate's modules (Transformer, Dense ...), and those of sentence-transformers' MultiVectorEncoder."""
+    settings = source.read_json("config_sentence_transformers.json") or {}
+    length = source.read_json("sentence_bert_config.json") or {}
+    mask: Mapping[str, Any] | None = None
+    for kind, folder in modules:
+        if kind in ("Transformer", "SentenceTransformer") and folder:
+            raise InputError(
+                f"{source}: its transformer lies in {folder}: give late: that directory's parent with the "
+                "transformer's files at its top"
+            )
+        if kind == "MultiVectorMask":
+            mask = source.read_json(f"{folder}/config.json") or {}
+            if mask.get("keep_only_token_ids") or mask.get("skiplist_tasks", ["document"]) != ["document"]:
+                raise InputError(f"{source}: its MultiVectorMask skips tokens in a way that late: does not")
+        elif kind not in ("Transformer", "SentenceTransformer", "Dense", "Normalize"):
+            raise InputError(f"{source}: its module {kind} is not supported by late:")
+    prompts = read_prompts(source)
+    shared: dict[str, Any] = {
+        "layers": tuple(load_dense(source, folder) for kind, folder in modules if kind == "Dense"),
+        "query_prompt": prompts.get("query", ""),
+        "document_prompt": prompts.get("document", ""),
+    }
+    if settings.get("query_prefix") is None and mask is not None:
+        expansion = length.get("query_expansion")
+        return LateSettings(
+            **shared,
+            query_tokens=(expansion or {}).get("length") or length.get("query_length") or 0,
+            truncates=expansion is None or expansion.get("strategy") == "fixed",
+            max_tokens=length.get("document_length") or length.get("max_seq_length"),
+            expansion=None if expansion is None else expansion.get("token") or "",
+            attend=bool((expansion or {}).get("attend")),
+            skipped=tuple(mask.get("skiplist_words") or ()),
+        )
+    skipped = settings.get("skiplist_words")
+    return LateSettings(
+        **shared,
+        query_marker=choose_given(settings.get("query_prefix"), "[Q] "),
+        document_marker=choose_given(settings.get("document_prefix"), "[D] "),
+        query_tokens=settings.get("query_length") or QUERY_TOKENS,
+        max_tokens=settings.get("document_length") or PYLATE_TOKENS,
+        expansion=None if settings.get("do_query_expansion") is False else "",
+        attend=bool(settings.get("attend_to_expansion_tokens")),
+        skipped=PUNCTUATION if skipped is None else tuple(skipped),
+    )
+
+
+def _read_tensor(source: Source, name: str) -> torch.Tensor:
+    """One tensor of the checkpoint's safetensors, which may be several files."""
+    parts = source.read_json(f"{WEIGHTS}.index.json")
+    path = source.find(parts["weight_map"].get(name, WEIGHTS) if parts else WEIGHTS)
+    if path is not None:
+        with safe_open(path, "pt") as file:
+            if name in file.keys():  # noqa: SIM118 (not a dict)
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor
+    raise InputError(f"{source}: its weights lack {name}, the projection of ColBERT")

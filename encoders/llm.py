@@ -17,24 +17,51 @@ What a checkpoint says in its sentence-transformers files is followed; what it d
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from ..checkpoints.devices import LLMPrecision
-from ..checkpoints.open import Attention, DecoderSource, attends_ahead, find_longest_input
+from ..checkpoints.open import Attention, DecoderSource, attends_ahead
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack
 from ..errors import InputError
 from ..items import Item, Role
 from .base import EncoderSpec
-from .instructions import TASK, Style, find_retriever, instruct_prompt
-from .pooling import Side, collate, tokenize
-from .transformer import TransformerEncoder
+from .pooling import Side, collate
+from .transformer import KNOWN_CHECKPOINTS, TransformerEncoder
 
 log = logging.getLogger("crosslens")
+Style = Literal["e5", "tart", "gemma"]
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+
+# How a query states its task: E5-Mistral's way (also Qwen3-Embedding's and gte-Qwen2's), TART's (Asai et al. 2023),
+# and EmbeddingGemma's.
+STYLES = {"e5": "Instruct: {task}\nQuery: ", "tart": "{task} [SEP] ", "gemma": "task: {task} | query: "}
+
+# Prompts that hold a task, up to and after it.
+_TASKED = (re.compile(r"(Instruct: ).*?(\nQuery: ?)", re.DOTALL), re.compile(r"(task: ).*?( \| query: )"))
+
+
+@dataclass(frozen=True)
+class KnownRetriever:
+    """A retriever whose files do not say it all: prompts, pooling, whether attention goes both ways.
+
+    `end` is the token that texts end with where the tokenizer does not put it; empty for its eos_token.
+    """
+
+    query_prompt: str
+    document_prompt: str = ""
+    pooling: Literal["last", "mean"] = "last"
+    bidirectional: bool = False
+    end: str = ""
+
+
+# By a part of the checkpoint's name, in lower case.
+KNOWN = {name: KnownRetriever(**table) for name, table in KNOWN_CHECKPOINTS["retrievers"].items()}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -45,9 +72,7 @@ class LLMEncoder(TransformerEncoder):
     is its state. Truncation cuts the end of the text: the prompt, its instruction and the special tokens stay.
     """
 
-    append: int | None = None
     padding: Side = "right"
-    truncate: bool = True
     call: ClassVar[Mapping[str, object]] = {"use_cache": False}
 
     @classmethod
@@ -82,11 +107,11 @@ class LLMEncoder(TransformerEncoder):
         `max_tokens` is an error. `padding` changes no vector; `left` is for models whose own code supposes it.
         `InputError` where anything is missing, does not fit or is out of range.
         """
-        where = loading.where
         source = DecoderSource.find(loading.find_source(checkpoint), adapter, base)
         known = find_retriever(adapter, checkpoint, source.base.checkpoint)
+        usual = known or KnownRetriever("")
         settings, files = source.read_settings()
-        opened = source.open(attention, known.bidirectional if known else None, dtype, where)
+        opened = source.open(attention, known.bidirectional if known else None, dtype, loading.where)
         config, tokenizer, model = opened.config, opened.tokenizer, opened.model
         tokenizer.truncation_side = "right"
         ahead = attends_ahead(model)
@@ -99,9 +124,8 @@ class LLMEncoder(TransformerEncoder):
         rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         if (top := max(set(tokenizer.get_vocab().values()) - {tokenizer.pad_token_id})) >= rows:
             raise InputError(f"{checkpoint}: its tokenizer has a token {top}, its model embeddings for only {rows}")
-        longest = find_longest_input(config, tokenizer, settings.max_tokens)
-        how = pooling or settings.pooling or (known.pooling if known else "last")
-        query_prompt = choose_given(prompts.query_prompt, settings.query_prompt, known.query_prompt if known else "")
+        how = pooling or settings.pooling or usual.pooling
+        query_prompt = choose_given(prompts.query_prompt, settings.query_prompt, usual.query_prompt)
         if instruct is not None or style is not None:
             if prompts.query_prompt is not None:
                 raise InputError(f"{checkpoint}: query_prompt is the whole prompt; leave instruct and style out")
@@ -119,10 +143,8 @@ class LLMEncoder(TransformerEncoder):
             dim=limits.limit_dim(checkpoint, width),
             pooling=how,
             query_prompt=query_prompt,
-            document_prompt=choose_given(
-                prompts.document_prompt, settings.document_prompt, known.document_prompt if known else ""
-            ),
-            max_tokens=limits.limit_tokens(checkpoint, longest),
+            document_prompt=choose_given(prompts.document_prompt, settings.document_prompt, usual.document_prompt),
+            max_tokens=limits.limit_tokens(checkpoint, opened.find_longest_input(settings.max_tokens)),
             normalized=normalize,
             metric="cosine" if normalize else "dot",
             extra=extra,
@@ -131,8 +153,7 @@ class LLMEncoder(TransformerEncoder):
         encoder = cls(
             opened=opened,
             spec=spec,
-            device=where,
-            append=_find_end(tokenizer, checkpoint, known.end if known else "") if eos else None,
+            append=_find_end(tokenizer, checkpoint, usual.end) if eos else None,
             dense=dense,
             padding=padding,
             truncate=truncate,
@@ -141,9 +162,9 @@ class LLMEncoder(TransformerEncoder):
         encoder._check_special_tokens()
         return encoder
 
-    def tokenize_items(self, items: Sequence[Item], role: Role) -> list[list[int]]:
+    def prepare(self, items: Sequence[Item], role: Role) -> Sequence[list[int]]:
         """The token ids of each item's text behind its prompt; `InputError` if one is too long and none is cut."""
-        tokenized = super().tokenize_items(items, role)
+        tokenized = super().prepare(items, role)
         for item, ids in zip(items, tokenized, strict=True):
             if len(ids) > self.spec.max_tokens:
                 raise InputError(
@@ -151,11 +172,6 @@ class LLMEncoder(TransformerEncoder):
                     f"{self.spec.max_tokens}; shorten it, or let it be cut with truncate=true"
                 )
         return tokenized
-
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the model will see, special tokens and truncation included."""
-        texts = [text.lower() for text in texts] if self.lowercase else texts
-        return tokenize(self.tokenizer, texts, self.spec.max_tokens if self.truncate else None, end=self.append)
 
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """The inputs of the model for a batch, padded, on the device."""
@@ -188,3 +204,28 @@ def _find_end(tokenizer: Any, checkpoint: str, named: str) -> int | None:
     if tokenizer.eos_token_id is None:
         raise InputError(f"{checkpoint}: its tokenizer names no eos_token to append; write eos=false to go without")
     return int(tokenizer.eos_token_id)
+
+
+def find_retriever(*names: str | None) -> KnownRetriever | None:
+    """The retriever that one of the names (of a checkpoint, of an adapter) is; None if it is none of `KNOWN`."""
+    lasts = [name.rstrip("/").rpartition("/")[2].lower() for name in names if name]
+    return next((each for last in lasts for part, each in KNOWN.items() if part in last), None)
+
+
+def instruct_prompt(prompt: str, task: str, style: Style | None, checkpoint: str) -> str:
+    """The query prompt with `task` in it: in the style named, else in the checkpoint's own, else in E5's.
+
+    `InputError` for a checkpoint whose own prompt has no place for a task (RepLLaMA's is `query: `), unless a style
+    is named.
+    """
+    if style is not None:
+        return STYLES[style].format(task=task)
+    for pattern in _TASKED:
+        if match := pattern.fullmatch(prompt):
+            return match[1] + task + match[2]
+    if prompt:
+        raise InputError(
+            f"{checkpoint} reads its queries after {prompt!r}, which holds no task: leave instruct out, or name a "
+            f"style= ({', '.join(STYLES)}), or write the whole prompt as query_prompt="
+        )
+    return STYLES["e5"].format(task=task)

@@ -1,6 +1,6 @@
-"""From texts to a model's inputs, and from its states to vectors: plain functions, through which gradients may flow.
+"""From texts to a model's inputs, and from its states to vectors: plain functions.
 
-Encoding runs them in inference mode; training calls them as they are.
+Gradients may flow through those of tensors: encoding runs them in inference mode, training calls them as they are.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ..checkpoints.sentence_files import Pooling
+from .base import unit
 
 Side = Literal["right", "left"]
 
@@ -81,3 +83,28 @@ def finish(pooled: torch.Tensor, dim: int, normalized: bool, dense: torch.nn.Mod
     vectors = pooled if dense is None else dense(pooled)
     vectors = vectors[..., :dim]
     return torch.nn.functional.normalize(vectors, dim=-1) if normalized else vectors
+
+
+def pool_tokens(vectors: np.ndarray, factor: int, protected: int = 1) -> np.ndarray:
+    """About one in `factor` of unit vectors float32 [tokens, dim], each the mean direction of a cluster.
+
+    Token pooling (Clavié, Chaffin and Adams 2024): Ward's clustering of cosine distances. The first `protected`
+    vectors (a text's [CLS]) are kept as they are and lead the result.
+    """
+    kept, rest = vectors[:protected], vectors[protected:]
+    wanted = max(len(rest) // factor, 1)
+    if wanted >= len(rest) or not np.isfinite(vectors).all():
+        return vectors
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    distances = (1 - rest @ rest.T).clip(0, 2)
+    labels = fcluster(linkage(squareform(distances, checks=False), "ward"), wanted, "maxclust")
+    sums = np.zeros((labels.max(), vectors.shape[1]), np.float32)
+    np.add.at(sums, labels - 1, rest)
+    return np.concatenate([kept, unit(sums)])
+
+
+def name_pooling(pool: int) -> str:
+    """What a spec says of `pool`."""
+    return "token" if pool == 1 else f"token, ward {pool}"

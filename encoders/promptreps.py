@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -24,16 +24,15 @@ from transformers.models.auto import modeling_auto
 
 from ..checkpoints.devices import LLMPrecision
 from ..checkpoints.offline.packages import make_checkpoint
-from ..checkpoints.open import DecoderSource, OpenDecoder, attends_ahead
+from ..checkpoints.open import DecoderSource, OpenModel, attends_ahead
 from ..checkpoints.options import Loading
 from ..checkpoints.sharing import share
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least, check_known
-from ..items import Batch, Item, Role
+from ..items import Item, Role
 from .base import EncoderSpec
-from .batching import encode_windows
-from .pooling import collate, finish, pool
-from .rows import Terms, select_terms
+from .batching import Row, Terms, select_terms
+from .pooling import collate
 from .transformer import TransformerEncoder
 from .words import DEFAULT, PromptTexts, is_spaced, list_stopwords, read_prompt_texts, split_words, tokenize_answers
 
@@ -75,8 +74,6 @@ class PromptReps(TransformerEncoder):
     whose tokens has a weight gets the 10 strongest of the vocabulary.
     """
 
-    opened: OpenDecoder
-    rep: Rep
     prompt: str
     frames: Frames
     call: ClassVar[Mapping[str, object]] = {"use_cache": False}
@@ -89,6 +86,8 @@ class PromptReps(TransformerEncoder):
         takes = inspect.signature(self.model.forward).parameters
         self._positioned = "position_ids" in takes  # others count from the mask
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}  # else all, of which the last
+        if self.spec.kind == "dense":
+            self.model = self.model.base_model  # type: ignore[assignment] # without the head
 
     @classmethod
     def from_checkpoint(  # type: ignore[override]
@@ -162,18 +161,7 @@ class PromptReps(TransformerEncoder):
             extra=extra,
             dtype=opened.computes_in,
         )
-        return cls(opened=opened, spec=spec, rep=rep, prompt=prompt, frames=frames, device=loading.where)
-
-    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:  # type: ignore[override]
-        """One `Dense` [n, hidden] or `Sparse` [n, vocabulary], float32, a window of items; long texts are cut."""
-        return encode_windows(
-            items,
-            self.spec,
-            prepare=lambda group: self.put_into_prompts(group, role),
-            cost=lambda text: len(text.tokens),
-            forward=self._represent if self.rep == "dense" else self._weigh,
-            budget=self.budget,
-        )
+        return cls(opened=opened, spec=spec, prompt=prompt, frames=frames)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the longest prompt (`encoders.base.Tokenizes`)."""
@@ -181,7 +169,7 @@ class PromptReps(TransformerEncoder):
 
     # A text in its prompt
 
-    def put_into_prompts(self, items: Sequence[Item], role: Role) -> list[PromptedText]:
+    def prepare(self, items: Sequence[Item], role: Role) -> list[PromptedText]:
         """What the model will see of each item, and which of its vocabulary count."""
         # The text is tokenised by itself, as the paper does it: it may be cut without a look at the prompt, and what
         # looks like a special token in it stays text.
@@ -195,9 +183,13 @@ class PromptReps(TransformerEncoder):
             space = most - len(frame.before) - len(frame.after)
             read.append(text if len(ids) < space else self.tokenizer.decode(ids[:space]))
             prompted.append([*frame.before, *ids[:space], *frame.after])
-        if self.rep == "dense":
+        if self.spec.kind == "dense":
             return [PromptedText(ids, np.empty(0, np.int64)) for ids in prompted]
         return [PromptedText(*pair) for pair in zip(prompted, self._find_terms(items, read), strict=True)]
+
+    def count_tokens(self, prepared: PromptedText) -> int:
+        """How long a text is, its prompt included."""
+        return len(prepared.tokens)
 
     def _choose_prompt(self, item: Item) -> str:
         if self.prompt != OWN:
@@ -234,24 +226,16 @@ class PromptReps(TransformerEncoder):
         # On the left, so that the last token of every prompt is in the last column: the only one the head is for.
         return collate(ids, side="left", positions=self._positioned, device=self.device)
 
-    def embed(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Unit vectors float32 [n, hidden] of prompts in tokens, on the device; gradients flow through it."""
-        base: Any = self.model.base_model  # without the head
-        inputs = self.collate(ids)
-        states = base(**inputs, **self.call).last_hidden_state
-        return finish(pool(states, inputs["attention_mask"], "last"), self.spec.dim, self.spec.normalized)
-
     @torch.inference_mode()
-    def _represent(self, batch: Sequence[PromptedText]) -> np.ndarray:
-        vectors: np.ndarray = self.embed([text.tokens for text in batch]).cpu().numpy()
-        return vectors
-
-    @torch.inference_mode()
-    def _weigh(self, batch: Sequence[PromptedText]) -> list[Terms]:
-        inputs = self.collate([text.tokens for text in batch])
+    def compute(self, batch: Sequence[PromptedText], role: Role) -> Iterable[Row]:
+        """The vector of each text, or its terms."""
+        tokens = [text.tokens for text in batch]
+        if self.spec.kind == "dense":
+            return super().compute(tokens, role)
+        inputs = self.collate(tokens)
         logits = self.model(**inputs, **self.call, **self._last).logits[:, -1]
         most = int(self.spec.extra["terms"])  # type: ignore[call-overload]
-        found = []
+        found: list[Terms] = []
         for row, text in zip(logits, batch, strict=True):
             mine = torch.from_numpy(text.terms).to(row.device)
             places, weights = select_terms(_saturate(row[mine]), most)
@@ -282,7 +266,7 @@ def _measure_longest(frames: Frames) -> int:
     return max(len(each.before) + len(each.after) for both in frames.values() for each in both.values())
 
 
-def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> OpenDecoder:
+def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> OpenModel:
     """The model and its tokenizer; `InputError` for what is no causal language model."""
     source = loading.find_source(checkpoint)
     if checkpoint.startswith("offline:"):
@@ -293,7 +277,7 @@ def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> Ope
         source = Source(str(make_checkpoint(name)))
     where = loading.where
 
-    def load() -> OpenDecoder:
+    def load() -> OpenModel:
         decoder = DecoderSource.find(source, family="promptreps")
         config = decoder.config
         named = tuple(config.architectures or ())
@@ -330,8 +314,7 @@ def _render_turn(tokenizer: Any, prompt: str, checkpoint: str) -> str:
 
 
 def _saturate(logits: torch.Tensor) -> np.ndarray:
-    weights: np.ndarray = torch.log1p(torch.relu(logits.float())).cpu().numpy()
-    return weights
+    return np.asarray(torch.log1p(torch.relu(logits.float())).cpu())
 
 
 def _hash(value: object) -> str:

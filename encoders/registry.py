@@ -26,7 +26,7 @@ FAMILIES = {
 
 # `offline:NAME` -> the same, for models that packages carry.
 OFFLINE = {
-    "e5-small": "encoders.transformer:OfflineE5",
+    "e5-small": "encoders.transformer:open_offline_e5",
     "use-m3": "encoders.use:UniversalSentenceEncoder",
     "conse": "multimodal.conse:ConSE",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
 from ..checkpoints.options import Limits, Loading
 from ..checkpoints.sentence_files import read_modules
-from ..checkpoints.source import TOKENIZER_FILES, Source, hash_files
+from ..checkpoints.source import TOKENIZER_FILES, hash_files
 from ..errors import InputError, check_at_least, check_known
 from ..items import Dense, Item, Role
-from .base import EncoderSpec, check_finite
-from .batching import compute_in_parts, prepare_windows
+from .base import EncoderSpec
+from .batching import WINDOW, encode_windows
 
 
 class SentenceTransformersEncoder:
@@ -81,9 +80,10 @@ class SentenceTransformersEncoder:
         if limits.max_tokens is not None:
             model.max_seq_length = tokens
         tokenizer = model.tokenizer
+        commit = getattr(getattr(model.transformers_model, "config", None), "_commit_hash", None)
         spec = EncoderSpec(
             name=f"st:{checkpoint}",
-            revision=_identify_weights(model, source),
+            revision=str(commit or hash_files(sorted(Path(checkpoint).rglob("*.safetensors")))),
             modalities=("text",),
             dim=dim,
             pooling="+".join(_name_module(module) for module in model),
@@ -114,12 +114,8 @@ class SentenceTransformersEncoder:
         def read_texts(group: Sequence[Item]) -> list[str]:
             return [item.text or "" for item in group]
 
-        with closing(prepare_windows(items, self.spec, read_texts)) as ready:
-            for group, texts in ready:
-                ids = [item.id for item in group]
-                vectors = compute_in_parts(forward, texts, ids)
-                check_finite(ids, vectors, self.spec.name, self.spec.dtype)
-                yield Dense(ids, vectors)
+        # The library makes the batches.
+        return encode_windows(items, self.spec, prepare=read_texts, cost=lambda _: 1, forward=forward, budget=WINDOW)
 
 
 def _choose_prompt(model: Any, checkpoint: str, name: str | None, *usual: str) -> str:
@@ -135,9 +131,3 @@ def _name_module(module: Any) -> str:
     mode = getattr(module, "pooling_mode", None)
     shown = "" if mode is None else f"({mode if isinstance(mode, str) else '+'.join(mode)})"
     return type(module).__name__ + shown
-
-
-def _identify_weights(model: Any, source: Source) -> str:
-    """The hub's commit, or the sha256 over all safetensors files of a directory, 16 hex digits."""
-    commit = getattr(getattr(model.transformers_model, "config", None), "_commit_hash", None)
-    return str(commit or hash_files(sorted(Path(source.checkpoint).rglob("*.safetensors"))))

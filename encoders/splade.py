@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file
 
 from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
-from ..checkpoints.open import OpenModel, find_longest_input
+from ..checkpoints.open import OpenModel
 from ..checkpoints.options import Loading, Prompts, choose_given, limit_to
+from ..checkpoints.sentence_files import read_modules, read_prompts, strip_modules
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least
-from ..items import Item, Role, Sparse
+from ..items import Role
 from .base import EncoderSpec
-from .batching import encode_windows
-from .rows import Terms, select_terms
-from .splade_settings import Activation, SpladePooling, read_query_weights, read_splade_settings
+from .batching import Terms, select_terms
 from .transformer import TransformerEncoder
 
+SpladePooling = Literal["max", "sum"]
+Activation = Literal["relu", "log1p_relu"]
+
+MODEL = ("Transformer", "MLMTransformer")
+LOOKUP = ("SparseStaticEmbedding", "IDF")
 # What opensearch and naver publish is read from their files; BLADE's own script lower-cases, and says so nowhere.
 LOWERCASED = ("blade-en-",)
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
@@ -70,18 +76,17 @@ class SpladeEncoder(TransformerEncoder):
         checkpoint's table, without the model; by default they do where it has one. `InputError` if the checkpoint has
         no tokenizer or no masked-LM head, or no table although `lookup` is true.
         """
-        where, source = loading.where, loading.find_source(checkpoint)
-        precision = resolve_dtype(dtype, where)
+        source = loading.find_source(checkpoint)
         settings = read_splade_settings(source)
         check_at_least(0, checkpoint, terms=terms)
         if lookup and settings.lookup is None:
             raise InputError(f"{checkpoint} has no weights for queries (idf.json): leave lookup out")
         inside = replace(source, folder=settings.folder)
-        opened, decoder = _open_masked_model(inside, precision, where)
+        opened, decoder = _open_masked_model(inside, resolve_dtype(dtype, loading.where), loading.where)
         tokenizer = opened.tokenizer
-        longest = find_longest_input(opened.config, tokenizer, settings.max_tokens)
-        known = settings.lowercase or any(name in checkpoint.lower() for name in LOWERCASED)
-        lowered = known if lowercase is None else lowercase
+        longest = opened.find_longest_input(settings.max_tokens)
+        if lowercase is None:
+            lowercase = settings.lowercase or any(name in checkpoint.lower() for name in LOWERCASED)
         vocabulary = int(decoder.weight.shape[0])
         table = None
         if settings.lookup is not None and lookup is not False:
@@ -89,7 +94,7 @@ class SpladeEncoder(TransformerEncoder):
             table[tokenizer.all_special_ids] = 0
         spec = EncoderSpec(
             name=f"splade:{checkpoint}",
-            revision=inside.identify_weights(opened.config),
+            revision=opened.weights,
             modalities=("text",),
             dim=vocabulary,
             kind="sparse",
@@ -103,36 +108,20 @@ class SpladeEncoder(TransformerEncoder):
             extra={
                 "activation": activation or settings.activation,
                 "terms": terms,
-                "lowercase": lowered,
+                "lowercase": lowercase,
                 "lookup": "" if table is None else hashlib.sha256(table.tobytes()).hexdigest()[:16],
             },
-            dtype=name_dtype(precision),
+            dtype=opened.computes_in,
         )
-        return cls(opened=opened, spec=spec, decoder=decoder, lookup=table, device=where, lowercase=lowered)
-
-    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Sparse]:  # type: ignore[override]
-        """One `Sparse` of float32 [n, vocabulary] a window of items; text beyond `max_tokens` is cut off."""
-        return encode_windows(
-            items,
-            self.spec,
-            prepare=lambda group: self.tokenize_items(group, role),
-            cost=len,
-            forward=self._look_up if role == "query" and self.lookup is not None else self._weigh,
-            budget=self.budget,
-        )
-
-    def _look_up(self, batch: Sequence[list[int]]) -> list[Terms]:
-        """Each term of a query once, with its weight from the table."""
-        assert self.lookup is not None
-        found = []
-        for ids in batch:
-            terms = np.unique(np.array(ids, np.int32))
-            terms = terms[self.lookup[terms] > 0]
-            found.append((terms, self.lookup[terms]))
-        return found
+        return cls(opened=opened, spec=spec, decoder=decoder, lookup=table, lowercase=lowercase)
 
     @torch.inference_mode()
-    def _weigh(self, batch: Sequence[list[int]]) -> list[Terms]:
+    def compute(self, batch: Sequence[list[int]], role: Role) -> list[Terms]:
+        """The terms of each text; those of a query, where there is a table, once each with their weights from it."""
+        if role == "query" and self.lookup is not None:
+            found = [np.unique(np.array(ids, np.int32)) for ids in batch]
+            found = [terms[self.lookup[terms] > 0] for terms in found]
+            return [(terms, self.lookup[terms]) for terms in found]
         most = int(self.spec.extra["terms"])  # type: ignore[call-overload]
         return [select_terms(row.cpu().numpy(), most) for row in self.weigh_terms(batch)]
 
@@ -144,32 +133,27 @@ class SpladeEncoder(TransformerEncoder):
             yield torch.where(self.kept, self._activate(row) if self.spec.pooling == "max" else row, 0)
 
     def _pool(self, states: torch.Tensor, lengths: Sequence[int]) -> Iterator[torch.Tensor]:
-        """The pooled logits (for `sum`, weights) of each text, float32 [vocabulary].
-
-        `states` [tokens, hidden] are those of all texts, one after the other. The vocabulary of XLM-R makes a
-        megabyte of logits a token, so a few tokens at a time go through the head, and one row is held.
-        """
+        """The pooled logits (for `sum`, weights) of each text; `states` [tokens, hidden] are those of all, end to end."""
+        # The vocabulary of XLM-R makes a megabyte of logits a token: a few tokens at a time go through the head.
         size = max(8, LOGITS[self.device.type] // (self.spec.dim * states.element_size()))
-        ends = np.cumsum(lengths).tolist()
-        start, text = 0, 0
+        remaining = iter(lengths)
+        missing = next(remaining, 0)  # tokens of the text at hand
         pooled: torch.Tensor | None = None
-        while start < len(states):
-            chunk = self.decoder(states[start : start + size])
-            at = 0
-            while at < len(chunk):
-                stop = min(ends[text] - start, len(chunk))
+        for chunk in states.split(size):
+            logits = self.decoder(chunk)
+            while len(logits):
+                part, logits = logits[:missing], logits[missing:]
+                missing -= len(part)
                 if self.spec.pooling == "max":
                     # log(1 + relu) rises, so the maximum may be taken before it.
-                    part = chunk[at:stop].amax(dim=0).float()
+                    part = part.amax(dim=0).float()
                     pooled = part if pooled is None else torch.maximum(pooled, part)
                 else:
-                    part = self._activate(chunk[at:stop].float()).sum(dim=0)
+                    part = self._activate(part.float()).sum(dim=0)
                     pooled = part if pooled is None else pooled + part
-                if start + stop == ends[text]:
+                if not missing:
                     yield pooled
-                    pooled, text = None, text + 1
-                at = stop
-            start += len(chunk)
+                    pooled, missing = None, next(remaining, 0)
 
     def _activate(self, logits: torch.Tensor) -> torch.Tensor:
         weights = torch.log1p(torch.relu(logits))
@@ -192,7 +176,114 @@ def _open_masked_model(source: Source, dtype: torch.dtype, device: torch.device)
             states = model(input_ids=tokens).logits
             near = 8 * torch.finfo(dtype).eps * float(whole.abs().max())
             if states.shape[-1] == decoder.weight.shape[1] and torch.allclose(decoder(states), whole, atol=near):
-                return OpenModel(config, tokenizer, model), decoder
+                weights = source.identify_weights(config)
+                return OpenModel(config, tokenizer, model, weights, name_dtype(dtype), device), decoder
     raise InputError(
         f"{source}: the head of {type(model).__name__} does not end in a plain matrix, as splade: needs it"
     )
+
+
+@dataclass
+class SpladeSettings:
+    """What the files say. `folder` is where in the checkpoint the model lies; `lookup` where its query weights do.
+
+    `lookup` is the path of `idf.json` or of a `model.safetensors` with one tensor `weight`, None where queries go
+    through the model.
+    """
+
+    folder: str = ""
+    pooling: SpladePooling = "max"
+    activation: Activation = "relu"
+    max_tokens: int | None = None
+    lowercase: bool = False
+    query_prompt: str = ""
+    document_prompt: str = ""
+    lookup: str | None = None
+
+
+def read_splade_settings(source: Source) -> SpladeSettings:
+    """Read sentence-transformers' files (SparseEncoder, symmetric or with a router), or opensearch's `idf.json`.
+
+    Plain checkpoints (SPLADE's own, BLADE's) have none of them: max pooling of log(1 + relu). `InputError` on a
+    module that we cannot reproduce.
+    """
+    steps = queries = list(read_modules(source))
+    settings = SpladeSettings(lookup="idf.json" if source.find("idf.json") else None)
+    if not steps:
+        return settings
+    if [kind for kind, _ in steps] == ["Router"]:
+        steps, queries = _read_routes(source)
+        settings.lookup = None
+    for kind, folder in steps:
+        if kind == "SpladePooling":
+            config = source.read_json(f"{folder}/config.json") or {}
+            settings.pooling = _read_choice(source, config, "pooling_strategy", SpladePooling)
+            settings.activation = _read_choice(source, config, "activation_function", Activation)
+        elif kind in MODEL:
+            # A router's model may lie at the root, although it has a name of its own.
+            settings.folder = folder if folder and source.find(f"{folder}/config.json") else ""
+            length = source.read_json(f"{settings.folder}/sentence_bert_config.json".lstrip("/")) or {}
+            settings.max_tokens = length.get("max_seq_length")
+            settings.lowercase = bool(length.get("do_lower_case"))
+        else:
+            raise InputError(f"{source}: its module {kind} is not one of SPLADE's, and not supported by splade:")
+    if queries != steps:
+        settings.lookup = _find_lookup(source, queries)
+    prompts = read_prompts(source)
+    settings.query_prompt, settings.document_prompt = prompts.get("query", ""), prompts.get("document", "")
+    return settings
+
+
+def read_query_weights(source: Source, path: str, tokenizer: Any, vocabulary: int) -> np.ndarray:
+    """The weight of each term in a query, float32 [vocabulary]; 0 for terms that the file does not name."""
+    file = source.find(path)
+    if file is None:
+        raise InputError(f"{source}: {path}, its weights for queries, is missing (pickled ones are not read)")
+    if path.endswith(".json"):
+        weights = np.zeros(vocabulary, np.float32)
+        try:
+            named = json.loads(file.read_text("utf-8"))
+            ids = tokenizer.convert_tokens_to_ids(list(named))
+            weights[ids] = np.array(list(named.values()), np.float32)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"{file} is not a JSON object of tokens and their weights ({error})") from None
+        return weights
+    tensors = load_file(file)
+    if set(tensors) != {"weight"} or tensors["weight"].ndim != 1 or len(tensors["weight"]) > vocabulary:
+        raise InputError(f"{file} is not one weight for each of {vocabulary} terms")
+    given = tensors["weight"].astype(np.float32)
+    return np.pad(given, (0, vocabulary - len(given)))
+
+
+def _read_routes(source: Source) -> list[list[tuple[str, str]]]:
+    """The modules of documents and those of queries, each its kind and folder."""
+    router = source.read_json("router_config.json")
+    if router is None:
+        raise InputError(f"{source} has a Router in modules.json and no router_config.json")
+    routes = [
+        [(strip_modules(router["types"][path]), str(path)) for path in router["structure"].get(name, ())]
+        for name in ("document", "query")
+    ]
+    if not routes[0]:
+        raise InputError(f"{source}: its router has no route for documents")
+    return routes
+
+
+def _find_lookup(source: Source, queries: Sequence[tuple[str, str]]) -> str:
+    kinds = [kind for kind, _ in queries]
+    if len(queries) != 1 or kinds[0] not in LOOKUP:
+        raise InputError(
+            f"{source}: queries go another way than documents ({', '.join(kinds) or 'none'}); splade: knows one "
+            f"model for both, or weights by lookup ({', '.join(LOOKUP)})"
+        )
+    folder = queries[0][1]
+    named = (source.read_json(f"{folder}/config.json") or {}).get("path")
+    return str(named) if named else f"{folder}/model.safetensors"
+
+
+def _read_choice(source: Source, config: dict[str, Any], key: str, among: Any) -> Any:
+    """The value of a key, by default the first there is."""
+    known = get_args(among)
+    if (value := config.get(key, known[0])) not in known:
+        raise InputError(f"{source}: its {key} is {value!r}, not one of {', '.join(known)}")
+    return value

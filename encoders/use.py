@@ -25,9 +25,7 @@ class UniversalSentenceEncoder:
         self.spec = spec
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: str, *, device: str = "auto", trust_remote_code: bool = False
-    ) -> UniversalSentenceEncoder:
+    def from_checkpoint(cls, checkpoint: str) -> UniversalSentenceEncoder:
         """The installed package's engine; `InputError` if it is missing or its files are other ones."""
         engine = open_use_engine()
         spec = EncoderSpec(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import connection
 from typing import Any, Self
 
@@ -24,9 +24,8 @@ from ..checkpoints.sharing import share_cores
 from ..errors import CrosslensError, InputError
 from ..items import Batch, Item, Role, windows
 from .base import Encoder, EncoderSpec, Tokenizes, check_modalities
-from .batching import plan_batches
+from .batching import Row, join_rows, plan_batches, split_rows
 from .registry import load_encoder
-from .rows import Row, join_rows, split_rows
 
 WINDOW = 512  # items a process that are read ahead and dealt out
 # Bytes of text dealt at a time: two of a model's batches.
@@ -57,14 +56,12 @@ def open_encoders(
 ) -> Iterator[list[Encoder]]:
     """`load_for_index` for each SPEC; processes end when the block does."""
     encoders: list[Encoder] = []
-    try:
+    with ExitStack() as stack:
         for spec in specs:
             encoders.append(load_for_index(spec, device=device, trust_remote_code=trust_remote_code))
+            if isinstance(encoders[-1], Workers):
+                stack.enter_context(encoders[-1])
         yield encoders
-    finally:
-        for encoder in encoders:
-            if isinstance(encoder, Workers):
-                encoder.close()
 
 
 class Workers:
@@ -87,6 +84,7 @@ class Workers:
         raised once. The others load it while the first one works.
         """
         self._workers: list[_Worker] = []
+        self.processes = len(devices)
         self.chunk = CHUNK[devices[0].partition(":")[0]]
         try:
             with _uninterrupted():
@@ -96,16 +94,12 @@ class Workers:
             with self._explain_loss():
                 for number, worker in enumerate(self._workers):
                     # All of them would give the same warnings.
-                    worker.load(text, devices[number], trust_remote_code, number > 0)
+                    worker.loading = worker.submit(_load, text, devices[number], trust_remote_code, number > 0)
                     if number == 0:
                         self.spec: EncoderSpec = worker.loading.result()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def processes(self) -> int:
-        return len(self._workers)
 
     def __enter__(self) -> Self:
         return self
@@ -137,18 +131,16 @@ class Workers:
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`)."""
-        spans: list[np.ndarray] = self._call(_ask_tokenizer, "token_spans", list(texts))
-        return spans
+        return list(self._ask_tokenizer("token_spans", list(texts)))
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
-        tokens: int = self._call(_ask_tokenizer, "room", role)
-        return tokens
+        return int(self._ask_tokenizer("room", role))
 
-    def _call(self, function: Callable[..., Any], *given: object) -> Any:
+    def _ask_tokenizer(self, what: str, given: object) -> Any:
         self._require_open()
         with self._explain_loss():
-            return self._workers[0].submit(function, *given).result()
+            return self._workers[0].submit(_ask_tokenizer, what, given).result()
 
     def _require_open(self) -> None:
         if not self._workers:
@@ -215,9 +207,6 @@ class _Worker:
         self.executor.submit(os.getpid)  # with which the process starts
         (self.process,) = set(multiprocessing.active_children()) - before
 
-    def load(self, *given: object) -> None:
-        self.loading = self.submit(_load, *given)
-
     def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
         return self.executor.submit(_answer, function, *given)
 
@@ -225,7 +214,7 @@ class _Worker:
 # In the processes
 
 _DEVICE = ""
-_ENCODER: Any = None
+_ENCODER: Encoder
 
 
 def _start(device: str, cores: Sequence[int]) -> None:
@@ -268,8 +257,7 @@ def _load(text: str, device: str, trust_remote_code: bool, quiet: bool) -> Encod
     logging.disable(logging.WARNING if quiet else logging.NOTSET)
     _ENCODER = load_encoder(text, device=device, trust_remote_code=trust_remote_code)
     logging.disable(logging.NOTSET)
-    spec: EncoderSpec = _ENCODER.spec
-    return spec
+    return _ENCODER.spec
 
 
 def _encode(items: Sequence[Item], role: Role) -> list[Batch]:
@@ -282,10 +270,10 @@ def _encode(items: Sequence[Item], role: Role) -> list[Batch]:
     return batches
 
 
-def _ask_tokenizer(what: str, *given: object) -> Any:
+def _ask_tokenizer(what: str, given: object) -> Any:
     if not isinstance(_ENCODER, Tokenizes):
         raise InputError(f"{_ENCODER.spec.name} cannot tell where its tokens are")
-    return getattr(_ENCODER, what)(*given)
+    return getattr(_ENCODER, what)(given)
 
 
 @contextmanager

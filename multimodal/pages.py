@@ -11,13 +11,13 @@ import PIL.Image
 import torch
 import transformers
 
-from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
+from ..checkpoints.devices import name_dtype, resolve_dtype
 from ..checkpoints.options import Limits, Loading
 from ..checkpoints.source import PROCESSOR_FILES
 from ..encoders.base import Encoder, EncoderSpec
 from ..encoders.batching import encode_windows
-from ..encoders.late import LateEncoder, name_pooling, pool_tokens
-from ..encoders.pooling import finish
+from ..encoders.late import LateEncoder, LateOptions
+from ..encoders.pooling import finish, name_pooling, pool_tokens
 from ..errors import InputError, check_at_least
 from ..items import Item, Multi, Role
 from ..media.images import MAX_PIXELS
@@ -31,32 +31,20 @@ MAX_TOKENS = 512  # of a text; queries are short
 Inputs = Mapping[str, torch.Tensor]  # of one text or page, each with a first dimension of 1
 
 
-def open_late(
-    checkpoint: str,
-    *,
-    loading: Loading,
-    limits: Limits,
-    pool: int = 1,
-    query_tokens: int | None = None,
-    max_pixels: int | None = None,
-    dtype: Precision = "auto",
-) -> Encoder:
+def open_late(checkpoint: str, *, loading: Loading, limits: Limits, options: LateOptions) -> Encoder:
     """A checkpoint of ColPali's kind as `PageEncoder`, any other as `LateEncoder`; safetensors only.
 
-    `pool` keeps about one vector in `pool` of each document (`encoders.late.pool_tokens`); `query_tokens` and
-    `max_tokens` are the lengths of queries and documents in tokens, special ones included. `InputError` for an option
-    that the kind of model does not have, or a value beyond what the checkpoint has.
+    `InputError` for an option that the kind of model does not have, or a value beyond what the checkpoint has.
     """
     config = loading.find_source(checkpoint).load_config()
-    check_at_least(1, checkpoint, pool=pool)
-    shared: dict[str, Any] = {"loading": loading, "limits": limits, "pool": pool, "dtype": dtype}
+    check_at_least(1, checkpoint, pool=options.pool)
     if config.model_type in MODELS:
-        if query_tokens is not None:
+        if options.query_tokens is not None:
             raise InputError(f"{checkpoint} does not fill queries up: query_tokens is for ColBERT's kind")
-        return PageEncoder.from_checkpoint(checkpoint, max_pixels=max_pixels, **shared)
-    if max_pixels is not None:
+        return PageEncoder.from_checkpoint(checkpoint, loading=loading, limits=limits, options=options)
+    if options.max_pixels is not None:
         raise InputError(f"{checkpoint} reads text: max_pixels is for models that read pages")
-    return LateEncoder.from_checkpoint(checkpoint, query_tokens=query_tokens, **shared)
+    return LateEncoder.from_checkpoint(checkpoint, loading=loading, limits=limits, options=options)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,17 +71,15 @@ class PageEncoder:
         self._frame = self._word("", "query")["input_ids"].shape[1]
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: str, *, loading: Loading, limits: Limits, pool: int, max_pixels: int | None, dtype: Precision
-    ) -> PageEncoder:
+    def from_checkpoint(cls, checkpoint: str, *, loading: Loading, limits: Limits, options: LateOptions) -> PageEncoder:
         """As `open_late`; `max_pixels` is by default the processor's own limit, if it has one.
 
         `max_tokens` bounds texts, the frame of a query included. `InputError` if the checkpoint lacks weights or a
         processor of pages.
         """
-        check_at_least(1, max_pixels=max_pixels)
+        check_at_least(1, max_pixels=options.max_pixels)
         where, source = loading.where, loading.find_source(checkpoint)
-        precision = resolve_dtype(dtype, where)
+        precision = resolve_dtype(options.dtype, where)
         source.require(PROCESSOR_FILES, "processor", " that takes images of pages")
         processor = source.load(transformers.AutoProcessor)
         if getattr(processor, "image_processor", None) is None or not hasattr(processor, "process_images"):
@@ -101,7 +87,7 @@ class PageEncoder:
         # transformers has no Auto class for retrieval; its mapping for pretraining holds these models.
         auto = transformers.AutoModelForPreTraining
         model = source.load_model(auto, lambda key: "lm_head" in key, dtype=precision)
-        pixels = _limit_pixels(checkpoint, processor.image_processor, max_pixels)
+        pixels = _limit_pixels(checkpoint, processor.image_processor, options.max_pixels)
         longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS)
         frame = processor.process_queries(text=[""])["input_ids"][0]
         spec = EncoderSpec(
@@ -110,7 +96,7 @@ class PageEncoder:
             modalities=("text", "image"),
             dim=limits.limit_dim(checkpoint, int(model.config.embedding_dim)),
             kind="multi",
-            pooling=name_pooling(pool),
+            pooling=name_pooling(options.pool),
             query_prompt=processor.query_prefix,
             document_prompt=processor.visual_prompt_prefix,
             special_tokens=processor.tokenizer.decode(frame),
@@ -119,7 +105,7 @@ class PageEncoder:
             extra={"model": model.config.model_type, "processor": type(processor).__name__},
             dtype=name_dtype(precision),
         )
-        return cls(model=model, processor=processor, spec=spec, device=where, pool=pool)
+        return cls(model=model, processor=processor, spec=spec, device=where, pool=options.pool)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Multi]:
         """One `Multi` of float32 [tokens, dim] an item for each window of items."""

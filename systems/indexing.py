@@ -88,7 +88,7 @@ def index_collection(
     kind, SPECs or windows is an `InputError` before anything is written.
     """
     from ..checkpoints.devices import resolve_devices
-    from ..encoders.cache.encoder import add_caches, close_caches
+    from ..encoders.cache.encoder import CachedEncoder, close_caches
     from ..encoders.workers import open_encoders
     from ..indexes.registry import check_kind, create_index, open_index
     from ..indexes.splitting import choose_tokenizer
@@ -109,7 +109,7 @@ def index_collection(
             encoders = cluster.encoders
         else:
             opened = stack.enter_context(open_encoders(specs, **options))
-            encoders = add_caches(opened) if cache else opened
+            encoders = [CachedEncoder(each) for each in opened] if cache else opened
         if windows is not None:
             choose_tokenizer(windows, encoders)
         loaded = time.perf_counter()

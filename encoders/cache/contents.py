@@ -6,8 +6,8 @@ import math
 import re
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,31 +62,27 @@ class CacheContents:
     freed: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        contents: dict[str, object] = {
+        pruned = {} if self.freed is None else {"removed": self.removed, "freed": self.freed}
+        return {
             "directory": str(self.directory),
             "encoders": [each.to_json() for each in self.files],
             "vectors": sum(each.vectors for each in self.files),
             "bytes": sum(each.bytes for each in self.files),
+            **pruned,
         }
-        if self.freed is not None:
-            contents |= {"removed": self.removed, "freed": self.freed}
-        return contents
 
     def __str__(self) -> str:
-        lines = []
-        if self.freed is not None:
-            lines.append(f"{self.removed:,} vectors removed, {_write_size(self.freed)} freed")
-        lines += map(str, self.files)
-        total = sum(each.vectors for each in self.files)
-        size = sum(each.bytes for each in self.files)
-        lines.append(f"{self.directory}: {total:,} vectors, {_write_size(size)}")
-        return "\n".join(lines)
+        pruned = [] if self.freed is None else [f"{self.removed:,} vectors removed, {_write_size(self.freed)} freed"]
+        vectors, size = sum(each.vectors for each in self.files), sum(each.bytes for each in self.files)
+        whole = f"{self.directory}: {vectors:,} vectors, {_write_size(size)}"
+        return "\n".join([*pruned, *map(str, self.files), whole])
 
 
 def read_contents() -> CacheContents:
     """What the cache holds, the largest file first."""
     where = locate_vector_cache()
-    found = [_read_file(path) for path in sorted(where.glob("*.sqlite")) if NAME.fullmatch(path.name)]
+    paths = sorted(where.glob("*.sqlite"))
+    found = [_read_file(path, *match.groups()) for path in paths if (match := NAME.fullmatch(path.name))]
     return CacheContents(where, tuple(sorted(found, key=lambda each: -each.bytes)))
 
 
@@ -103,23 +99,17 @@ def prune_cache(*, older_than: int | None = None, encoder: str | None = None, to
         raise InputError(f"--older-than counts days and must be 0 or more, not {older_than}")
     most = None if to is None else parse_size(to)
     chosen = _choose(read_contents().files, encoder)
-    before = sum(each.bytes for each in chosen)
+    sound = [each.path for each in chosen if not each.error]
+    for unreadable in (each.path for each in chosen if each.error):
+        for part in _list_parts(unreadable):
+            part.unlink(missing_ok=True)
     removed = 0
-    sound = []
-    for each in chosen:
-        if each.error:
-            _unlink(each.path)
-            continue
-        sound.append(each.path)
-        if older_than is not None:
-            removed += _remove(each.path, count_days() - older_than)
-        elif most is None:
-            removed += _remove(each.path, None)
+    if older_than is not None or most is None:
+        removed += sum(_remove(path, math.inf if older_than is None else count_days() - older_than) for path in sound)
     if most is not None:
         removed += _shrink_to(sound, most)
-    after = sum(_count_bytes(each.path) for each in chosen)
-    left = read_contents()
-    return CacheContents(left.directory, left.files, removed, before - after)
+    freed = sum(each.bytes - _count_bytes(each.path) for each in chosen)
+    return replace(read_contents(), removed=removed, freed=freed)
 
 
 def parse_size(text: str) -> int:
@@ -140,18 +130,16 @@ def _choose(kept: Sequence[CacheFile], encoder: str | None) -> list[CacheFile]:
     return found
 
 
-def _read_file(path: Path) -> CacheFile:
-    match = NAME.fullmatch(path.name)
-    assert match is not None
+def _read_file(path: Path, fingerprint: str, dtype: str) -> CacheFile:
     try:
         with closing(open_vectors(path)) as db:
             spec = read_spec(db)
             vectors, last = db.execute("SELECT count(*), max(day) FROM keys").fetchone()
-        return CacheFile(path, spec.name, match[1], spec.dtype, vectors, _count_bytes(path), last)
+        return CacheFile(path, spec.name, fingerprint, spec.dtype, vectors, _count_bytes(path), last)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in UNREADABLE:
             raise InputError(f"cannot read {path}: {error}") from None
-        return CacheFile(path, "?", match[1], match[2], 0, _count_bytes(path), None, str(error))
+        return CacheFile(path, "?", fingerprint, dtype, 0, _count_bytes(path), None, str(error))
 
 
 def _shrink_to(paths: Sequence[Path], most: int) -> int:
@@ -176,19 +164,18 @@ def _shrink_to(paths: Sequence[Path], most: int) -> int:
             if over <= 0:
                 break
         for path, count in quota.items():
-            removed += _remove(path, None, count)
+            removed += _remove(path, math.inf, count)
     return removed
 
 
-def _remove(path: Path, before: int | None, most: int = -1) -> int:
+def _remove(path: Path, before: float, most: int = -1) -> int:
     """Remove the vectors last used before a day, the longest unused and oldest first and at most so many."""
     try:
         with closing(open_vectors(path)) as db:
             with begin(db):
                 db.execute("CREATE TEMP TABLE gone AS SELECT key, row FROM keys LIMIT 0")
                 db.execute(
-                    "INSERT INTO gone SELECT key, row FROM keys WHERE day < ? ORDER BY day, row LIMIT ?",
-                    (math.inf if before is None else before, most),
+                    "INSERT INTO gone SELECT key, row FROM keys WHERE day < ? ORDER BY day, row LIMIT ?", (before, most)
                 )
                 (count,) = db.execute("SELECT count(*) FROM gone").fetchone()
                 db.execute("DELETE FROM vectors WHERE row IN (SELECT row FROM gone)")
@@ -233,18 +220,11 @@ def _drop_empty(db: sqlite3.Connection, path: Path) -> None:
         return
 
 
-def _unlink(path: Path) -> None:
-    for each in _list_parts(path):
-        each.unlink(missing_ok=True)
-
-
 def _count_bytes(path: Path) -> int:
     total = 0
     for each in _list_parts(path):
-        try:
+        with suppress(FileNotFoundError):
             total += each.stat().st_size
-        except FileNotFoundError:
-            continue
     return total
 
 

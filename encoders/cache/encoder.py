@@ -7,16 +7,15 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import InputError
 from ...items import Batch, Item, Role, windows
 from ..base import Encoder, EncoderSpec, Tokenizes
-from ..rows import Row, join_rows, split_rows, take_floats
-from .keys import compute_key, pack_row, unpack_row
-from .store import VectorStore, locate_vectors
+from ..batching import Row, join_rows, split_rows, take_floats
+from .store import VectorStore, compute_key, locate_vectors, pack_row, unpack_row
 
 # Items looked up at a time, and held at most while they wait for those before them; a page has many vectors.
 HELD = {"dense": 512, "sparse": 512, "multi": 32}
@@ -40,6 +39,8 @@ class CachedEncoder:
         self.processes: int = getattr(encoder, "processes", 1)  # see `encoders.workers`
         self.store = store or VectorStore(locate_vectors(encoder.spec), encoder.spec)
         self.found = 0
+        if isinstance(encoder, Tokenizes):  # then this one is, too
+            self.token_spans, self.room = encoder.token_spans, encoder.room
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
         """As the encoder does, in the order of the items; batches may be cut elsewhere."""
@@ -62,25 +63,6 @@ class CachedEncoder:
         self.store.close()
 
 
-class CachedTextEncoder(CachedEncoder):
-    """`CachedEncoder` for an encoder that can say where its tokens are (`encoders.base.Tokenizes`)."""
-
-    encoder: Any
-
-    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        spans: list[np.ndarray] = self.encoder.token_spans(texts)
-        return spans
-
-    def room(self, role: Role = "document") -> int:
-        room: int = self.encoder.room(role)
-        return room
-
-
-def add_caches(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """The encoders with their caches before them."""
-    return [CachedTextEncoder(each) if isinstance(each, Tokenizes) else CachedEncoder(each) for each in encoders]
-
-
 def close_caches(encoders: Sequence[Encoder]) -> int:
     """Close the caches of the encoders that have one; how many vectors were not encoded."""
     layers = [each for each in encoders if isinstance(each, CachedEncoder)]
@@ -90,18 +72,19 @@ def close_caches(encoders: Sequence[Encoder]) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
-    """An item in the queue: its row once there is one, or the item before it with the same content."""
+class _Vector:
+    """What items of one content share: its key in the store, if it has one, and its row once there is one."""
 
-    id: str
     key: bytes | None
     row: Row = None
-    like: _Waiting | None = None
-    encoded: bool = True  # rather than found
 
-    @property
-    def result(self) -> Row:
-        return self.row if self.like is None else self.like.row
+
+class _Place(NamedTuple):
+    """Where an item stands in the queue; `spared` if its vector was found, or is that of an item before it."""
+
+    id: str
+    vector: _Vector
+    spared: bool
 
 
 class _Queue:
@@ -117,11 +100,11 @@ class _Queue:
         self._store = store
         self._most = HELD[spec.kind]
         self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
-        self._at_encoder: deque[_Waiting] = deque()
+        self._waiting: deque[_Place] = deque()
+        self._at_encoder: deque[_Place] = deque()
         # Given to the encoder, and perhaps encoded, since the last look into the store.
-        self._recent: dict[bytes, _Waiting] = {}
-        self._spared = 0  # of those waiting, the ones that needed no encoding
+        self._recent: dict[bytes, _Vector] = {}
+        self._spared = 0  # of those waiting
         self._items = self._look_up(items)
 
     def read_missing(self) -> Iterator[Item]:
@@ -129,21 +112,19 @@ class _Queue:
 
         Most collections' items are all missing, or none: the encoder then has one stream, and reads ahead in it.
         """
-        for item, place in self._items:
+        for item, vector in self._items:
             with self._lock:
-                if place.row is None and place.key is not None:
-                    place.like = self._recent.get(place.key)
-                place.encoded = place.row is None and place.like is None
-                self._waiting.append(place)
-                if place.encoded:
+                first = vector
+                if vector.row is None and vector.key is not None:
+                    first = self._recent.setdefault(vector.key, vector)
+                spared = vector.row is not None or first is not vector
+                self._waiting.append(place := _Place(item.id, first, spared))
+                if not spared:
                     self._at_encoder.append(place)
-                    if place.key is not None:
-                        self._recent[place.key] = place
-                else:
-                    self.found += 1
-                    self._spared += 1
+                self.found += spared
+                self._spared += spared
                 full = self._spared >= self._most
-            if place.encoded:
+            if not spared:
                 yield item
             if full:
                 return
@@ -155,13 +136,13 @@ class _Queue:
         with self._lock:
             if [place.id for place in itertools.islice(self._at_encoder, len(rows))] != list(batch.ids):
                 raise InputError(f"{self._spec.name} gave vectors in another order than that of the items")
-            places = [self._at_encoder.popleft() for _ in rows]
-        pairs = list(zip(places, rows, strict=True))
-        finite = (pair for pair in pairs if pair[0].key and np.isfinite(take_floats(pair[1])).all())
-        self._store.put({place.key: pack_row(row) for place, row in finite if place.key})
+            pairs = [(self._at_encoder.popleft().vector, row) for row in rows]
+        self._store.put(
+            {each.key: pack_row(row) for each, row in pairs if each.key and np.isfinite(take_floats(row)).all()}
+        )
         with self._lock:  # last, since who is not recent any more is looked for in the store
-            for place, row in pairs:
-                place.row = row
+            for each, row in pairs:
+                each.row = row
 
     def require_all(self) -> None:
         """`InputError` if the encoder has not given a vector for each item."""
@@ -171,22 +152,20 @@ class _Queue:
     def pop_ready(self) -> Iterator[Batch]:
         """The items before the first that is not encoded yet."""
         while True:
-            group: list[_Waiting] = []
+            group: list[_Place] = []
             with self._lock:
-                while self._waiting and len(group) < self._most and self._waiting[0].result is not None:
+                while self._waiting and len(group) < self._most and self._waiting[0].vector.row is not None:
                     group.append(self._waiting.popleft())
-                self._spared -= sum(not place.encoded for place in group)
+                self._spared -= sum(place.spared for place in group)
             if not group:
                 return
-            yield join_rows([place.id for place in group], [place.result for place in group], self._spec)
+            yield join_rows([place.id for place in group], [place.vector.row for place in group], self._spec)
 
-    def _look_up(self, items: Iterable[Item]) -> Iterator[tuple[Item, _Waiting]]:
+    def _look_up(self, items: Iterable[Item]) -> Iterator[tuple[Item, _Vector]]:
         for group in windows(items, self._most):
-            places = [_Waiting(item.id, compute_key(item, self._spec.modalities)) for item in group]
+            keys = [compute_key(item, self._spec.modalities) for item in group]
             with self._lock:
-                self._recent = {key: place for key, place in self._recent.items() if place.row is None}
-            vectors = self._store.get(list(dict.fromkeys(place.key for place in places if place.key)))
-            for item, place in zip(group, places, strict=True):
-                if place.key is not None and (vector := vectors.get(place.key)) is not None:
-                    place.row = unpack_row(vector, self._spec)
-                yield item, place
+                self._recent = {key: each for key, each in self._recent.items() if each.row is None}
+            packed = self._store.get(list(dict.fromkeys(key for key in keys if key)))
+            for item, key in zip(group, keys, strict=True):
+                yield item, _Vector(key, unpack_row(packed[key], self._spec) if key in packed else None)

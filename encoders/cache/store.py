@@ -1,4 +1,4 @@
-"""Where one encoder's vectors are kept between runs: a SQLite file, keyed by content."""
+"""Where one encoder's vectors are kept between runs: a SQLite file, keyed by what the encoder reads of an item."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import json
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ...checkpoints.offline.packages import locate_cache
+from ...items import Item, Modality
+from ...media.modalities import MEDIA
 from ..base import EncoderSpec
+from ..batching import Row
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 log = logging.getLogger("crosslens")
 
@@ -57,20 +66,19 @@ class VectorStore:
             return found
         today, stale = count_days(), []
         with self._lock:
-            try:
+            with self._survive("read"):
                 for key, used, sum, vector in _select(self._open(), "k.key, k.day, v.sum, v.vector", keys):
                     if not isinstance(vector, bytes) or sum != _checksum(key, vector):
-                        self._note_damage(key)
+                        if not self._damaged:
+                            log.warning("the cache %s holds damaged vectors: they are encoded again", self.path)
+                        self._damaged.add(key)
                         continue
                     found[key] = vector
                     if used != today:
                         stale.append((today, key))
-            except (sqlite3.Error, OSError) as error:
-                self._readable = self._writable = False
-                self._warn("read", error)
-                return {}
             if stale and self._writable:
-                self._write(lambda db: db.executemany("UPDATE keys SET day = ? WHERE key = ?", stale))
+                with self._survive("write"), begin(self._open()) as db:
+                    db.executemany("UPDATE keys SET day = ? WHERE key = ?", stale)
         return found
 
     def put(self, vectors: Mapping[bytes, bytes]) -> None:
@@ -78,22 +86,18 @@ class VectorStore:
         if not vectors or not self._writable:
             return
         today = count_days()
-
-        def write(db: sqlite3.Connection) -> None:
-            for key in self._damaged & vectors.keys():
-                db.execute("DELETE FROM vectors WHERE row = (SELECT row FROM keys WHERE key = ?)", (key,))
-            there = {key for (key,) in _select(db, "k.key", list(vectors))}
-            (last,) = db.execute("SELECT coalesce(max(row), 0) FROM vectors").fetchone()
-            numbered = list(enumerate((key for key in vectors if key not in there), last + 1))
-            db.executemany(
-                "INSERT INTO vectors VALUES (?, ?, ?)",
-                ((row, _checksum(key, vectors[key]), vectors[key]) for row, key in numbered),
-            )
-            db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", ((key, row, today) for row, key in numbered))
-
-        with self._lock:
-            if self._write(write):
-                self._damaged -= vectors.keys()
+        with self._lock, self._survive("write"):
+            with begin(self._open()) as db:
+                for key in self._damaged & vectors.keys():
+                    db.execute("DELETE FROM vectors WHERE row = (SELECT row FROM keys WHERE key = ?)", (key,))
+                there = {key for (key,) in _select(db, "k.key", list(vectors))}
+                (last,) = db.execute("SELECT coalesce(max(row), 0) FROM vectors").fetchone()
+                numbered = list(enumerate((key for key in vectors if key not in there), last + 1))
+                rows = ((row, _checksum(key, vectors[key]), vectors[key]) for row, key in numbered)
+                db.executemany("INSERT INTO vectors VALUES (?, ?, ?)", rows)
+                used = ((key, row, today) for row, key in numbered)
+                db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", used)
+            self._damaged -= vectors.keys()
 
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
@@ -103,27 +107,16 @@ class VectorStore:
                     self._db.close()
                 self._db = None
 
-    def _write(self, write: Callable[[sqlite3.Connection], object]) -> bool:
-        """One transaction; whether it was committed."""
-        try:
-            with begin(self._open()) as db:
-                write(db)
-            return True
-        except (sqlite3.Error, OSError) as error:
-            self._writable = False
-            self._warn("write", error)
-            return False
-
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = open_vectors(self.path)
+            db = open_vectors(self.path)
             try:
-                self._prepare(self._db)
+                self._prepare(db)
             except BaseException:
-                self._db.close()
-                self._db = None
+                db.close()
                 raise
+            self._db = db
         return self._db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -140,10 +133,15 @@ class VectorStore:
         if self.spec.difference(read_spec(db)):
             raise sqlite3.DatabaseError("it holds the vectors of another encoder")
 
-    def _note_damage(self, key: bytes) -> None:
-        if not self._damaged:
-            log.warning("the cache %s holds damaged vectors: they are encoded again", self.path)
-        self._damaged.add(key)
+    @contextmanager
+    def _survive(self, what: Literal["read", "write"]) -> Iterator[None]:
+        """An error of the file in the block is one warning; the file is not used so again."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._writable = False
+            self._readable = what == "write"
+            self._warn(what, error)
 
     def _warn(self, what: str, error: Exception) -> None:
         advice = "set CROSSLENS_VECTORS to another directory, or write --no-cache"
@@ -156,6 +154,46 @@ class VectorStore:
             advice = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
         reason = error.strerror if isinstance(error, OSError) else error
         log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, reason, advice)
+
+
+def compute_key(item: Item, modalities: Collection[Modality]) -> bytes | None:
+    """16 bytes over what an encoder of these modalities reads of an item; None if a medium of it cannot be read.
+
+    Unlike `Item.content_hash`, which serves to resume, this reads files: a path says nothing in another collection.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if "text" in modalities and item.text is not None:
+        for part in (item.text, item.lang or ""):
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(b"text %d " % len(data) + data)
+    for name, value in item.contents.items():
+        if name in modalities and value is not None:
+            if name != "image":  # pictures came first, and their keys have no name
+                digest.update(f"{name} ".encode())
+            try:
+                digest.update(_digest(name, value))
+            except (OSError, ValueError):  # the encoder says what is wrong with it
+                return None
+    return digest.digest()
+
+
+def pack_row(row: Row) -> bytes:
+    """Little-endian float32, before them as many int32 where they are sparse."""
+    if isinstance(row, tuple):
+        return row[0].astype("<i4").tobytes() + row[1].astype("<f4").tobytes()
+    return bytes(row.astype("<f4", copy=False).tobytes())
+
+
+def unpack_row(packed: bytes, spec: EncoderSpec) -> Row | None:
+    """The row that was packed; None if it cannot be one of this encoder's."""
+    size = {"dense": 4 * spec.dim, "multi": 4 * spec.dim, "sparse": 8}[spec.kind]
+    if len(packed) % size or (spec.kind == "dense" and len(packed) != size):
+        return None
+    if spec.kind == "sparse":
+        half = len(packed) // 2
+        return np.frombuffer(packed[:half], "<i4"), np.frombuffer(packed[half:], "<f4")
+    row = np.frombuffer(packed, "<f4").astype(np.float32)  # a copy, which may be written to as a new one may
+    return row if spec.kind == "dense" else row.reshape(-1, spec.dim)
 
 
 def locate_vector_cache() -> Path:
@@ -214,8 +252,7 @@ def _checksum(key: bytes, vector: bytes) -> bytes:
 
 
 def _read_format(db: sqlite3.Connection) -> int:
-    found: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return found
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _select(db: sqlite3.Connection, columns: str, keys: Sequence[bytes]) -> Iterator[Any]:
@@ -226,3 +263,24 @@ def _select(db: sqlite3.Connection, columns: str, keys: Sequence[bytes]) -> Iter
         yield from db.execute(
             f"SELECT {columns} FROM keys k CROSS JOIN vectors v ON v.row = k.row WHERE k.key IN ({marks})", part
         )
+
+
+def _digest(name: str, value: object) -> bytes:
+    """A digest of a medium: of the encoded bytes, in a file or not, or of what stands for a decoded one."""
+    if isinstance(value, bytes):
+        return b"encoded " + hashlib.blake2b(value).digest()
+    if isinstance(value, Path):
+        if not stat.S_ISREG(value.stat().st_mode):  # reading a pipe might never end
+            raise ValueError(f"{value} is not a regular file")
+        with value.open("rb") as file:
+            return b"encoded " + hashlib.file_digest(file, "blake2b").digest()
+    if name == "image":
+        return b"decoded " + _digest_pixels(value)  # type: ignore[arg-type]
+    return b"decoded " + hashlib.blake2b(MEDIA[name].digest(value)).digest()
+
+
+def _digest_pixels(image: PIL.Image.Image) -> bytes:
+    """Pixels and their meaning."""
+    palette = image.getpalette("RGBA") if image.mode == "P" else None
+    meaning = (image.mode, image.size, palette, image.info.get("transparency"), image.getexif().get(0x0112))
+    return hashlib.blake2b(repr(meaning).encode() + image.tobytes()).digest()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders.base import Tokenizes
-from crosslens.encoders.late import LateEncoder, pool_tokens
+from crosslens.encoders.late import LateEncoder
+from crosslens.encoders.pooling import pool_tokens
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item, Role
@@ -267,7 +268,7 @@ def test_pylates_residual_is_added(pylate: Path) -> None:
     encoder = late(pylate)
     states = torch.randn(3, 32, generator=torch.Generator().manual_seed(3))
     wanted = states @ (first["linear.weight"] + first["residual.weight"]).T @ second["linear.weight"].T
-    torch.testing.assert_close(encoder.projection(states), wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(encoder.dense(states), wanted, rtol=1e-4, atol=1e-3)
 
 
 # Token pooling

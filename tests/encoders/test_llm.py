@@ -14,7 +14,7 @@ import transformers
 from crosslens.checkpoints.int8 import Int8Linear
 from crosslens.encoders import registry
 from crosslens.encoders.base import Tokenizes, encode_matrix
-from crosslens.encoders.instructions import find_retriever, instruct_prompt
+from crosslens.encoders.llm import find_retriever, instruct_prompt
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file

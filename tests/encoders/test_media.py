@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, encode_matrix
 from crosslens.encoders.cache.encoder import CachedEncoder
-from crosslens.encoders.cache.keys import compute_key
+from crosslens.encoders.cache.store import compute_key
 from crosslens.encoders.ensemble import Ensemble
 from crosslens.errors import InputError
 from crosslens.items import Dense, Item, Role

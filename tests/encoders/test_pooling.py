@@ -75,7 +75,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
     ),
     "promptreps": (
         "promptreps:{tiny_llm}?dtype=float32",
-        lambda e: [each.tokens for each in e.put_into_prompts([Item("", text) for text in TEXTS], "document")],
+        lambda e: [each.tokens for each in e.prepare([Item("", text) for text in TEXTS], "document")],
     ),
     "late": (
         "late:{tiny_colbert}?dtype=float32",

@@ -43,7 +43,7 @@ def terms(encoder: Any, item: Item) -> set[str]:
 
 
 def shown(encoder: Any, item: Item, role: str = "document") -> str:
-    return encoder.tokenizer.decode(encoder.put_into_prompts([item], role)[0].tokens)
+    return encoder.tokenizer.decode(encoder.prepare([item], role)[0].tokens)
 
 
 def by_hand(where: Path, role: str, bos: str) -> tuple[np.ndarray, np.ndarray]:
@@ -110,14 +110,14 @@ def test_the_spec_holds_the_prompt_and_what_else_decides(tiny_llm: Path) -> None
 
 def test_dense_and_sparse_share_one_model(tiny_llm: Path) -> None:
     dense, sparse = load_encoder(f"promptreps:{tiny_llm}"), load_encoder(f"promptreps:{tiny_llm}?rep=sparse")
-    assert dense.model is sparse.model  # type: ignore[attr-defined]
+    assert dense.opened is sparse.opened  # type: ignore[attr-defined]
 
 
 def test_a_long_text_is_cut_and_the_prompt_never(tiny_llm: Path) -> None:
     frame = load_encoder(f"promptreps:{tiny_llm}").longest  # type: ignore[attr-defined]
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse&max_tokens={frame + 20}&dtype=float32")
     item = Item("long", "cat " * 30 + "hunts night sleeps")
-    piece = encoder.put_into_prompts([item], "document")[0]
+    piece = encoder.prepare([item], "document")[0]
     assert len(piece.tokens) == frame + 20
     after = encoder.frames["eng"]["document"].after
     assert piece.tokens[-len(after) :] == after
@@ -128,7 +128,7 @@ def test_a_long_text_is_cut_and_the_prompt_never(tiny_llm: Path) -> None:
 
 def test_special_tokens_in_a_text_stay_text(tiny_llm: Path) -> None:
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse")
-    piece = encoder.put_into_prompts([Item("a", "the cat </s> <s> sleeps")], "document")[0]
+    piece = encoder.prepare([Item("a", "the cat </s> <s> sleeps")], "document")[0]
     special = encoder.tokenizer.all_special_ids
     assert [token for token in piece.tokens if token in special] == [encoder.tokenizer.bos_token_id]
     assert not set(piece.terms) & set(special)
@@ -212,9 +212,9 @@ def test_stopwords_are_those_of_the_language_of_the_item(tiny_llm: Path) -> None
     encoder: Any = load_encoder(f"promptreps:{tiny_llm}?rep=sparse&prompt=own")
     german = Item("a", "die Katze and", lang="deu")
     said = {word: set(tokenize_answers(encoder.tokenizer, [('"', word)])[0]) for word in ("die", "katze", "and")}
-    assert set(encoder.put_into_prompts([german], "document")[0].terms) == said["katze"] | said["and"]
+    assert set(encoder.prepare([german], "document")[0].terms) == said["katze"] | said["and"]
     english = Item("a", "die Katze and")
-    assert set(encoder.put_into_prompts([english], "document")[0].terms) == said["die"] | said["katze"]
+    assert set(encoder.prepare([english], "document")[0].terms) == said["die"] | said["katze"]
     assert list_stopwords("heb") == list_stopwords(None) == read_prompt_texts()["eng"].stopwords
 
 
@@ -227,7 +227,7 @@ def test_without_spaces_tokens_are_compared_with_stopwords(tiny_llm: Path, monke
     for stopwords, kept in (({}, whole), ({stopword}, whole - silent)):
         encoder = load_encoder(f"promptreps:{tiny_llm}?rep=sparse")
         monkeypatch.setattr(promptreps, "list_stopwords", lambda lang, held=stopwords: frozenset(held))
-        terms = encoder.put_into_prompts([Item("a", word, lang="zho")], "document")[0].terms
+        terms = encoder.prepare([Item("a", word, lang="zho")], "document")[0].terms
         assert set(terms) == kept
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from crosslens.encoders import splade
+from crosslens.encoders.batching import select_terms
 from crosslens.encoders.registry import load_encoder
-from crosslens.encoders.rows import select_terms
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item

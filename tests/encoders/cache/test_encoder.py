@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crosslens.encoders.base import Tokenizes, encode_matrix
-from crosslens.encoders.cache.encoder import HELD, CachedEncoder, add_caches
-from crosslens.encoders.cache.keys import compute_key
+from crosslens.encoders.cache.encoder import HELD, CachedEncoder
+from crosslens.encoders.cache.store import compute_key
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Batch, Item, Role, windows
@@ -58,7 +58,7 @@ def test_real_encoders_are_found_bit_for_bit(family, checkpoint, spec, request):
 
 def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encoder):
     encoder = load_encoder(f"hf:{tiny_encoder}?dtype=float32")
-    able, mute = add_caches([encoder, Counting()])
+    able, mute = CachedEncoder(encoder), CachedEncoder(Counting())
     assert isinstance(able, Tokenizes)
     assert not isinstance(mute, Tokenizes)
     assert (able.token_spans(["a cat"])[0] == encoder.token_spans(["a cat"])[0]).all()
