@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -131,13 +132,8 @@ class SeenIds:
 
 def windows(stream: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive lists of at most `size` elements; the stream is read no further ahead than that."""
-    window: list[T] = []
-    for element in stream:
-        window.append(element)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
+    elements = iter(stream)
+    while window := list(islice(elements, size)):
         yield window
 
 

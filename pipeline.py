@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import InputError
 from .items import Item
-from .runs import Documents, Hit, Manifest, Record, Run
+from .runs import Documents, Hit, Manifest, Record, Run, hits_of
 
 Watcher = Callable[[int], None]  # takes how much is done in all
 # What shows how far long work is: `with progress("encoding", total) as watcher`.
@@ -121,7 +121,9 @@ class Stage:
         return Then(self, Cut(k))
 
     def __add__(self, other: Stage) -> Stage:
-        return Sum((*_addends(self), *_addends(other)))
+        return Sum(
+            tuple(chain.from_iterable(each.branches if isinstance(each, Sum) else [each] for each in (self, other)))
+        )
 
     def __rmul__(self, weight: float) -> Stage:
         return Then(self, Scale(float(weight)))
@@ -188,7 +190,8 @@ class ZScore(Stage):
     """Scores of each query as z-scores over its hits (mean 0, deviation 1); equal scores become 0."""
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        return run.ranking({query: to_zscores(hits) for query, hits in run.hits.items()})
+        scores = {query: standardize([hit.score for hit in hits]).tolist() for query, hits in run.hits.items()}
+        return run.ranking({query: hits_of([hit.id for hit in run[query]], scores[query]) for query in run.hits})
 
 
 @dataclass(frozen=True)
@@ -321,24 +324,13 @@ def standardize(scores: Sequence[float]) -> np.ndarray:
     """z-scores, float64 [n]; zeros where all scores are equal."""
     values = np.asarray(scores, dtype=np.float64)
     largest = float(np.abs(values).max(initial=0.0))
-    if largest == 0:
-        return np.zeros(len(values))
-    values = values / largest  # whose squares are numbers, however small the scores
+    values = values / (largest or 1.0)  # whose squares are numbers, however small the scores
     # Scores that differ by rounding alone are equal: dividing by such a spread would make noise the signal.
     # It is relative, for probabilities of 1e-12 differ too.
-    if (spread := values.std()) <= 1e-9:
+    if largest == 0 or (spread := values.std()) <= 1e-9:
         return np.zeros(len(values))
     standard: np.ndarray = (values - values.mean()) / spread
     return standard
-
-
-def to_zscores(hits: Sequence[Hit]) -> list[tuple[str, float]]:
-    """The hits' ids with their z-scores."""
-    return list(zip((hit.id for hit in hits), standardize([hit.score for hit in hits]).tolist(), strict=True))
-
-
-def _addends(stage: Stage) -> tuple[Stage, ...]:
-    return stage.branches if isinstance(stage, Sum) else (stage,)
 
 
 def hash_description(value: object) -> str:

@@ -137,16 +137,13 @@ class Run:
             query if isinstance(query, Item) else Item(id=str(position), text=query)
             for position, query in enumerate(queries, 1)
         )
-        seen: set[str] = set()
-        for item in items:
-            if item.id in seen:
-                raise InputError(f"query id {item.id!r} occurs twice")
-            seen.add(item.id)
+        for id, times in Counter(item.id for item in items).items():
+            if times > 1:
+                raise InputError(f"query id {id!r} occurs twice")
         return cls(items)
 
     def __iter__(self) -> Iterator[tuple[Item, tuple[Hit, ...]]]:
-        for query in self.queries:
-            yield query, self.hits.get(query.id, ())
+        return ((query, self[query.id]) for query in self.queries)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -220,16 +217,12 @@ class Run:
             if doc in scores:
                 raise InputError(f"{path}:{number}: document {doc!r} occurs twice for query {query!r}")
             scores[doc] = value
-        if queries is None:
-            listed = tuple(Item(id=query) for query in found)
-        else:
-            listed = tuple(queries)
-            common = {item.id for item in listed} & found.keys()
-            if found and not common:
-                raise InputError(
-                    f"{path} and the topics have no query in common: the run has {list_few(found)}, "
-                    f"the topics have {list_few(item.id for item in listed)}"
-                )
+        listed = tuple(Item(id=query) for query in found) if queries is None else tuple(queries)
+        if found and not {item.id for item in listed} & found.keys():
+            raise InputError(
+                f"{path} and the topics have no query in common: the run has {list_few(found)}, "
+                f"the topics have {list_few(item.id for item in listed)}"
+            )
         return cls(listed, manifest=Manifest.of_run(path)).ranking(
             {item.id: _as_trec_eval(found[item.id]) for item in listed if item.id in found}
         )

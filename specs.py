@@ -86,16 +86,7 @@ def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, 
     The `known_options` of `target` are declared in one place, its signature; those in `given` are the program's own
     and no option may set them. `InputError` lists the known options.
     """
-    parameters = {name: each for name, each in known_options(target).items() if name not in given}
-    arguments: dict[str, object] = dict(given)
-    for key, value in spec.options.items():
-        check_known(key, parameters, f"option of {spec.family}")
-        arguments[key] = _converted(key, value, parameters[key].annotation, spec)
-    for name, each in _own_options(target).items():
-        if _is_part(target, each):
-            fields = known_options(each.annotation).keys() & arguments.keys()
-            arguments[name] = each.annotation(**{key: arguments.pop(key) for key in fields})
-    return arguments
+    return distributed(spec, spec.family, [(target, given)])[0]
 
 
 def distributed(
@@ -106,16 +97,19 @@ def distributed(
 
     Each target comes with what the program sets itself. `InputError` lists the options of all for an unknown one.
     """
-    owned = [[key for key in known_options(target) if key not in given] for target, given in targets]
-    known = list(dict.fromkeys(key for keys in owned for key in keys))
+    owned = [{n: each for n, each in known_options(target).items() if n not in given} for target, given in targets]
     for key in spec.options:
-        check_known(key, known, f"option of {what}")
-    taken: set[str] = set()
+        check_known(key, {name for known in owned for name in known}, f"option of {what}")
+    left = dict(spec.options)
     made = []
-    for (target, given), keys in zip(targets, owned, strict=True):
-        mine = {key: value for key, value in spec.options.items() if key in keys and key not in taken}
-        taken |= mine.keys()
-        made.append(bound(replace(spec, options=mine), target, **given))
+    for (target, given), known in zip(targets, owned, strict=True):
+        mine = {key: known[key].annotation for key in left if key in known}
+        arguments = dict(given) | {key: _converted(key, left.pop(key), kind, spec) for key, kind in mine.items()}
+        for name, each in _own_options(target).items():
+            if _is_part(target, each):
+                fields = known_options(each.annotation).keys() & arguments.keys()
+                arguments[name] = each.annotation(**{key: arguments.pop(key) for key in fields})
+        made.append(arguments)
     return made
 
 

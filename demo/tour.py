@@ -18,8 +18,7 @@ from ..multilingual.reranking.plan import load_reranker
 from ..pipeline import Progress, Stage, show_nothing, watch
 from ..runs import Qrels, Run
 from .collection import Demo
-from .contact_sheet import write_contact_sheet
-from .results import DemoReport, DemoStep
+from .results import DemoReport, DemoStep, write_contact_sheet
 
 ENCODERS = ("offline:e5-small", "offline:conse")
 MEASURES = ("nDCG@10", "R@10")

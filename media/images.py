@@ -128,7 +128,7 @@ def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 
 
-def read_image_file(source: Path | bytes | Image.Image, *, name: str = "") -> tuple[bytes, str]:
+def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple[bytes, str]:
     """A picture as `read_image_bytes`, and the ending of a file for them; also `InputError` if its format is not known."""
     content = read_image_bytes(source, name=name)
     try:
