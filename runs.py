@@ -9,7 +9,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -63,9 +63,7 @@ class Manifest:
         return sum(record.counts.get(count, 0) for record in self.records)
 
     def to_json(self) -> list[dict[str, object]]:
-        return [
-            {**asdict(record), "counts": dict(record.counts), "models": dict(record.models)} for record in self.records
-        ]
+        return [vars(each) | {"counts": dict(each.counts), "models": dict(each.models)} for each in self.records]
 
     @classmethod
     def of_run(cls, path: Path) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -199,8 +200,10 @@ def _convert_to_rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
     orientation = _orientation(image)
     plain = _opaque(image)
     width, height = plain.size
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        plain = _middle(plain)
+    wide, high = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+    if (wide, high) != plain.size:
+        left, top = (width - wide) // 2, (height - high) // 2
+        plain = plain.crop((left, top, left + wide, top + high))
     if max_pixels is not None and (size := _fit(plain.size, max_pixels)) != plain.size:
         plain = plain.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if orientation in _UPRIGHT:
@@ -213,17 +216,9 @@ def _convert_to_rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 def _orientation(image: Image.Image) -> object:
     # A broken EXIF block says nothing about the picture, which was decoded whole: it is then taken as upright.
-    try:
+    with suppress(Exception):
         return image.getexif().get(_ORIENTATION)
-    except Exception:
-        return None
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    wide, high = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
-    left, top = (width - wide) // 2, (height - high) // 2
-    return image.crop((left, top, left + wide, top + high))
+    return None
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -244,19 +239,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     to span 0..1 (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched
     from least to most.
     """
-    values = np.asarray(image).astype(np.float32)
-    values = np.nan_to_num(values)  # nan as 0, infinities as the largest float32
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))  # nan as 0, infinities as the largest float32
     low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        black, white = 0.0, 65535.0
-    elif low >= 0 and high <= 1 and image.mode == "F":
-        black, white = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        black, white = 0.0, 255.0
-    elif low >= 0 and high <= 65535 and image.mode == "I":
+    if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         black, white = 0.0, 65535.0
     else:
-        black, white = low, high
+        likely = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
+        black, white = next(((0.0, most) for most in likely if low >= 0 and high <= most), (low, high))
     scale = 255 / ((white - black) or 1.0)
     # In float64, for the width of the whole float32 range is not a float32; in blocks, for that is much memory.
     blocks = np.array_split(values, min(len(values), 1 + values.size // MAX_PIXELS))

@@ -21,11 +21,13 @@ from ..pipeline import Stage, merge, roundrobin, rrf, zscore
 Leaf = Callable[[str], Stage]
 
 _TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<operator> >> | [%+*] (?=\s|$) | [(),] )
-      | (?P<quoted> '[^']*' | "[^"]*" )
-      | (?P<word> (?: [^\s(),'"] | ,(?=\S) )+ )
-    )""",
+    r"""
+    (?P<operator> >> | [%+*] (?=\s|$) | [(),] )
+    | (?P<quoted> '[^']*' | "[^"]*" )
+    | (?P<word> (?: [^\s(),'"] | ,(?=\S) )+ )
+    | (?P<end> \Z )
+    | (?P<unknown> \S )
+    """,
     re.VERBOSE,
 )
 
@@ -54,7 +56,7 @@ class _Parser:
     def __init__(self, text: str, leaf: Leaf) -> None:
         self.text = text
         self.leaf = leaf
-        self.tokens = list(_tokens(text))
+        self.tokens = _tokens(text)
         self.at = 0
 
     def whole(self) -> Stage:
@@ -152,17 +154,9 @@ class _Parser:
 
 def _tokens(text: str) -> list[_Token]:
     found: list[_Token] = []
-    at = 0
-    while text[at:].strip():
-        match = _TOKEN.match(text, at)
-        if match is None or match.lastgroup is None:
-            place = at + len(text[at:]) - len(text[at:].lstrip())
-            raise InputError(
-                f"the pipeline {text!r}: {text[place]!r} at character {place + 1} begins nothing that is known"
-            )
-        inside = match.group(match.lastgroup)
-        place = match.start(match.lastgroup)
-        found.append(_Token(match.lastgroup, inside.strip("'\"") if match.lastgroup == "quoted" else inside, place))
-        at = match.end()
-    found.append(_Token("end", "", len(text)))
+    for match in _TOKEN.finditer(text):
+        kind, inside, place = str(match.lastgroup), match[0], match.start()
+        if kind == "unknown":
+            raise InputError(f"the pipeline {text!r}: {inside!r} at character {place + 1} begins nothing that is known")
+        found.append(_Token(kind, inside.strip("'\"") if kind == "quoted" else inside, place))
     return found

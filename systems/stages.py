@@ -21,12 +21,11 @@ from ..indexes.storage.card import Windows
 from ..items import Item
 from ..multilingual.collections.base import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
-from ..multilingual.reranking.plan import parse_reranker
+from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation
 from ..pipeline import Stage
 from ..runs import Documents, Run
 from ..specs import Spec, bound, find_factory
-from .estimates import Work, estimate_judging
 
 if TYPE_CHECKING:
     from ..indexes.base import Index
@@ -85,16 +84,14 @@ class Unbound(Stage):
     """A stage as a line names it: `spec` is its text there; `bind` gives the stage itself at a site.
 
     `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, and the
-    languages `langs` that it keeps. `depth` is how many hits of each query a stage looks at, 0 if it takes them as
-    they come. `estimate` is what a judge has to do for one query, given the mean tokens of queries and of passages.
+    languages `langs` that it keeps; a reranker has its `method`.
     """
 
     spec: str
     bind: Callable[[Site, int], Stage] = field(compare=False, repr=False)
     plan: IndexPlan | None = None
     langs: tuple[str, ...] = ()
-    depth: int = 0
-    estimate: Callable[[float, float], Work] = field(default=lambda query, passage: Work(), compare=False, repr=False)
+    method: RerankPlan | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.spec
@@ -240,12 +237,7 @@ def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
 def plan_reranker(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`, or `default`."""
     method = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
-    return Unbound(
-        text,
-        lambda site, k: method.load(unseen=site.unseen, journal=site.journal),
-        depth=method.depth,
-        estimate=partial(estimate_judging, method),
-    )
+    return Unbound(text, lambda site, k: method.load(unseen=site.unseen, journal=site.journal), method=method)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
+
 from ...items import Item
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.judges.messages import TokenEstimate
-from ...systems.estimates import Work
+from ...multilingual.reranking.plan import RerankPlan
+from ...multilingual.reranking.rerank import QueryGroup, drive
+from ...runs import Hit
 from .conduct import open_sites
 from .plan import Plan
 from .sites import ExperimentSite
 
 SAMPLE = 1000  # documents from whose length that of all is estimated
+TRIALS = 5  # sorts by random answers from which the number of questions is estimated
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,10 @@ def _survey_site(site: ExperimentSite) -> Survey:
             encoders = plan.encoders or ()
             tokens = round(own * documents * len(encoders) * overlap)
             indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, tokens, _find_state(folder))
-        work = sum((part.estimate(query_length, length) for part in system.parts), Work())
+        judging = [_estimate_judging(part.method, query_length, length) for part in system.parts if part.method]
         count = len(site.queries)
-        estimates.append(
-            SystemEstimate(name, system.line, count, round(work.calls * count), round(work.tokens * count))
-        )
+        calls, tokens = (round(sum(each[kind] for each in judging) * count) for kind in (0, 1))
+        estimates.append(SystemEstimate(name, system.line, count, calls, tokens))
     return Survey(site.name, documents, len(site.queries), tuple(indexes.values()), tuple(estimates))
 
 
@@ -107,3 +113,27 @@ def _find_state(folder: Path) -> str:
 def _mean_tokens(items: Iterable[Item]) -> float:
     estimate = TokenEstimate()
     return mean(estimate.count(item.text or "") for item in islice(items, SAMPLE))
+
+
+def _estimate_judging(method: RerankPlan, query: float, passage: float) -> tuple[float, float]:
+    """Questions to a reranker's judge for one query, and prompt tokens in them; from the mean tokens of both."""
+    calls, passages = count_questions(method)
+    limit = method.options.get("passage_tokens")
+    shown = min(passage, float(limit)) if isinstance(limit, int) and limit > 0 else passage
+    wording = TokenEstimate().count(method.prompt.template + method.prompt.system)
+    return calls, calls * (query + wording) + passages * shown
+
+
+def count_questions(method: RerankPlan) -> tuple[float, float]:
+    """Questions for one query, and passages shown in them: what the sorter asks when the answers are random."""
+    hits = [Hit(str(n), float(-n)) for n in range(method.depth)]
+    chances = {str(trial): random.Random(trial) for trial in range(TRIALS)}
+    shown: list[int] = []
+
+    def answer(asked: Sequence[QueryGroup]) -> list[np.ndarray]:
+        shown.extend(len(group) for _, group in asked)
+        return [np.array([chances[trial].random() for _ in group]) for trial, group in asked]
+
+    deque(drive(((trial, method.sort(hits, method.k)) for trial in chances), answer, 1), maxlen=0)
+    views = 2 if method.prompt.orders == "both" else 1
+    return len(shown) * views / TRIALS, sum(shown) * views / TRIALS

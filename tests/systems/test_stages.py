@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from crosslens import InputError, Run
-from crosslens.multilingual.reranking.plan import parse_reranker
 from crosslens.pipeline import Cut
-from crosslens.systems.estimates import count_questions
 from crosslens.systems.stages import STAGES, Vocabulary, read_stage
 from crosslens.systems.system import OpenSite, System
 
@@ -97,9 +95,3 @@ def test_searches_find_what_the_rest_of_the_line_needs() -> None:
         system = System.parse(line)
         assert system.depth(10) == depth
         assert sum(isinstance(part, Cut) for part in system.stage.parts) == line.count("%")
-
-
-def test_estimated_questions_are_those_that_a_sorter_asks() -> None:
-    calls, shown = count_questions(parse_reranker("setwise:heapsort@offline:gemma?depth=100&k=10&arity=3"))
-    assert 40 < calls < 100
-    assert calls * 2 <= shown <= calls * 4
