@@ -39,7 +39,7 @@ class _Token(NamedTuple):
 
 
 # Keyword-only parameters are numbers (`rrf(a, b, k=20)`).
-FUNCTIONS: Mapping[str, Callable[..., Stage]] = {"rrf": rrf, "merge": merge, "roundrobin": roundrobin, "zscore": zscore}
+FUNCTIONS: Mapping[str, Callable[..., Stage]] = {each.__name__: each for each in (rrf, merge, roundrobin, zscore)}
 
 
 def parse(text: str, leaf: Leaf) -> Stage:
@@ -67,19 +67,19 @@ class _Parser:
 
     def pipeline(self) -> Stage:
         stage = self.sum()
-        while self.taken(">>"):
+        while self.take(">>"):
             stage = stage >> self.sum()
         return stage
 
     def sum(self) -> Stage:
         stage = self.cut()
-        while self.taken("+"):
+        while self.take("+"):
             stage = stage + self.cut()
         return stage
 
     def cut(self) -> Stage:
         stage = self.term()
-        while self.taken("%"):
+        while self.take("%"):
             stage = stage % int(self.number(whole=True))
         return stage
 
@@ -89,8 +89,8 @@ class _Parser:
             weight = self.number()
             self.at += 1
             return weight * self.term()
-        if self.taken("("):
-            return self.closed(self.pipeline())
+        if self.take("("):
+            return self.close(self.pipeline())
         if self.next.kind not in ("word", "quoted"):
             raise self.fault("a stage")
         if self.next.kind == "word" and after == ("operator", "(", after.place):
@@ -115,14 +115,14 @@ class _Parser:
                 self.at += 1
             else:
                 branches.append(self.pipeline())
-            if not self.taken(","):
+            if not self.take(","):
                 break
         if name == "zscore" and len(branches) != 1:
             raise InputError(f"zscore takes one pipeline, not {len(branches)}")
-        return self.closed(FUNCTIONS[name](*branches, **options))
+        return self.close(FUNCTIONS[name](*branches, **options))
 
-    def closed(self, stage: Stage) -> Stage:
-        if not self.taken(")"):
+    def close(self, stage: Stage) -> Stage:
+        if not self.take(")"):
             raise self.fault("a )")
         return stage
 
@@ -139,7 +139,7 @@ class _Parser:
     def next(self) -> _Token:
         return self.tokens[self.at]
 
-    def taken(self, operator: str) -> bool:
+    def take(self, operator: str) -> bool:
         if self.next.kind != "operator" or self.next.text != operator:
             return False
         self.at += 1

@@ -52,7 +52,7 @@ class System:
     def depth(self, k: int) -> int:
         """How many documents its searches have to find so that `k` can be given back."""
         cuts = [part.k for part in self.stage.parts if isinstance(part, Cut)]
-        return max(k, *cuts, *(part.method.depth for part in self.parts if part.method))
+        return max([k, *cuts, *(part.method.depth for part in self.parts if part.method)])
 
     def bind(self, site: Site, k: int, wrap: Callable[[Stage], Stage] = lambda stage: stage) -> Stage:
         """The pipeline at work: each of its SPECs bound, with `wrap` around it; searches find `k` documents.
