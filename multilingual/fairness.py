@@ -263,7 +263,7 @@ def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:
 
     ids = set(wanted)
     if not Path(where).is_file():
-        docs = find_documents(load_collection(str(where)), ids, "documents that are judged or found")
+        docs = find_documents(load_collection(str(where)), ids, "documents that are judged or found", str(where))
         return {item.id: parse_language(item.lang) for item in fill_languages(docs) if item.lang}
     found: dict[str, str] = {}
     for place, row in read_table(Path(where), ("document", "language"), tabs=False):

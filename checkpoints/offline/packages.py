@@ -211,7 +211,7 @@ class Cursor:
         return values
 
 
-def write_json(path: Path, value: object) -> None:
+def save_json(path: Path, value: object) -> None:
     """Write `value` as UTF-8 JSON."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -232,7 +232,7 @@ def write_tokenizer(
         **settings,
         **{f"{role}_token": token for role, token in special.items()},
     }
-    write_json(directory / "tokenizer_config.json", config)
+    save_json(directory / "tokenizer_config.json", config)
 
 
 def _is_finished(directory: Path) -> bool:

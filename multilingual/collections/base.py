@@ -165,7 +165,9 @@ def fetch_documents(collection: Collection, ids: Iterable[str]) -> InMemoryDocum
     return InMemoryDocuments({item.id: item for item in find_documents(collection, ids)})
 
 
-def find_documents(collection: Collection, ids: Iterable[str], what: str = "documents") -> Iterator[Item]:
+def find_documents(
+    collection: Collection, ids: Iterable[str], what: str = "documents", where: str = ""
+) -> Iterator[Item]:
     """The documents `ids` of a collection in its order, read no further than the last; `InputError` on unknown ids."""
     lacking = set(ids)
     number = len(lacking)
@@ -177,7 +179,9 @@ def find_documents(collection: Collection, ids: Iterable[str], what: str = "docu
                 return
     if lacking:
         few = list_few(sorted(lacking))
-        raise InputError(f"{len(lacking)} of {number} {what} are not in the collection {collection.name}: {few}")
+        raise InputError(
+            f"{len(lacking)} of {number} {what} are not in the collection {where or collection.name}: {few}"
+        )
 
 
 def check_collection(
