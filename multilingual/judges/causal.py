@@ -14,7 +14,7 @@ import torch
 from ...encoders.batching import plan_batches
 from ...items import group_positions
 from .base import Completion, Sampling
-from .local import LocalJudge
+from .local import LocalJudge, run_batches
 from .messages import Message
 from .tokenized import Continuation, count_common
 
@@ -45,7 +45,7 @@ class CausalJudge(LocalJudge):
             return self.generator.write(self._pad(rows, left=True), sampling)
 
         starts, _ = self.prepare_prompts(prompts, sampling.max_new_tokens)
-        return self._run(starts, lambda ids: len(ids) + sampling.max_new_tokens, write)
+        return run_batches(starts, lambda ids: len(ids) + sampling.max_new_tokens, write, self.budget)
 
     def compute_answers(
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
@@ -56,11 +56,11 @@ class CausalJudge(LocalJudge):
         heads = [each.tokens[: len(each.tokens) - each.scored - 1] for each in questions]
         groups = group_prefixes(heads, self.shortest)
         parts = group_positions(length > 0 for length, _ in groups).values()
-        first = [places[numbers[0]][0] for _, numbers in groups]
+        names = [f"prompt {places[numbers[0]][0]}" for _, numbers in groups]
         forward = partial(self._answer_groups, questions=questions)
         # Groups without a shared prefix cost what their questions cost.
         cost = lambda group: group[0] or max(len(questions[n].tokens) for n in group[1])  # noqa: E731
-        for _, answers in self._run(groups, cost, forward, parts, first):
+        for _, answers in run_batches(groups, cost, forward, self.budget, names, parts):
             for n, answer in answers:
                 yield *places[n], answer
 

@@ -13,7 +13,7 @@ import torch
 
 from ...errors import InputError
 from .base import Ask
-from .local import LocalJudge, pad_rows
+from .local import LocalJudge, pad_rows, run_batches
 from .messages import Message, Seam
 
 
@@ -38,7 +38,7 @@ class ClassifierJudge(LocalJudge):
     def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
         scores = np.empty(len(prompts))
         inputs = [self.encode(prompt) for prompt in prompts]
-        for row, score in self._run(inputs, lambda each: len(each["input_ids"]), self._forward):
+        for row, score in run_batches(inputs, lambda each: len(each["input_ids"]), self._forward, self.budget):
             scores[row] = score
             self.count_answers(1)
         return scores

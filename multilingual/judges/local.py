@@ -77,18 +77,6 @@ class LocalJudge(TokenizedJudge):
         """As they come: the position of a prompt, and what the model says after it."""
         raise NotImplementedError
 
-    def _run(
-        self,
-        pieces: Sequence[P],
-        cost: Callable[[P], int],
-        forward: Callable[[Sequence[P]], Sequence[R]],
-        parts: Iterable[Sequence[int]] | None = None,
-        prompts: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, R]]:
-        """`run_batches` within the budget; `prompts` are the positions of the pieces' prompts, where these differ."""
-        names = [f"prompt {row}" for row in (range(len(pieces)) if prompts is None else prompts)]
-        return run_batches(pieces, cost, forward, self.budget, names, parts)
-
 
 class TextGenerator:
     """`generate` of a transformers model, and what of its tokens is the answer; `usage` counts them."""
@@ -137,13 +125,15 @@ def run_batches(
     cost: Callable[[P], int],
     forward: Callable[[Sequence[P]], Sequence[R]],
     budget: int,
-    names: Sequence[str],
+    names: Sequence[str] = (),
     parts: Iterable[Sequence[int]] | None = None,
 ) -> Iterator[tuple[int, R]]:
     """Positions in `pieces` and what `forward` makes of these, in length-sorted batches, halved where memory runs out.
 
-    `parts` are positions that may stand in one batch (default: all). `InputError` names a piece that never fits.
+    `parts` are positions that may stand in one batch (default: all). `InputError` names a piece that never fits (by
+    default it is a prompt).
     """
+    names = names or [f"prompt {n}" for n in range(len(pieces))]
     for part in [range(len(pieces))] if parts is None else parts:
         inputs = [pieces[row] for row in part]
         batches = compute_batches(inputs, [*map(cost, inputs)], [names[row] for row in part], forward, Budget(budget))

@@ -15,7 +15,7 @@ from ...encoders.batching import plan_batches
 from ...errors import InputError
 from ...items import group_positions
 from .base import Completion, Sampling
-from .local import UNBOUNDED, Head, LocalJudge
+from .local import UNBOUNDED, Head, LocalJudge, run_batches
 from .messages import Message
 from .tokenized import Continuation
 
@@ -42,12 +42,7 @@ class Seq2SeqJudge(LocalJudge):
     @cached_property
     def head(self) -> Head:
         """The language-model head."""
-        tokens = torch.arange(1, 6, device=self.device)[None]
-        mask = torch.ones_like(tokens)
-        with torch.inference_mode():
-            encoded = self.model.get_encoder()(input_ids=tokens, attention_mask=mask)[0]
-        shown = torch.tensor([self._start], device=self.device)
-        return Head(self.model, self._decode, self._predict, shown=shown, encoded=encoded, mask=mask)
+        return _make_head(self.model, self._start)
 
     def encode(self, prompt: Message) -> dict[str, list[int]]:
         """As of other judges, for the encoder; the answer is the decoder's."""
@@ -82,7 +77,8 @@ class Seq2SeqJudge(LocalJudge):
 
         # Decoders that begin with as many tokens go together: then nothing has to be padded there.
         parts = group_positions(lengths).values()
-        return self._run(starts, lambda each: sum(map(len, each)) + sampling.max_new_tokens, write, parts)
+        cost = lambda start: sum(map(len, start)) + sampling.max_new_tokens  # noqa: E731
+        return run_batches(starts, cost, write, self.budget, parts=parts)
 
     def compute_answers(
         self, starts: Sequence[Start], asked: Sequence[Sequence[Continuation]]
@@ -91,9 +87,9 @@ class Seq2SeqJudge(LocalJudge):
         questions = [asked[row][column].after(starts[row][1]) for row, column in places]
         self._check_answer(max(len(each.shown) for each in questions))
         inputs = group_positions(starts[row][0] for row, _ in places)
-        first = [places[numbers[0]][0] for numbers in inputs.values()]
+        names = [f"prompt {places[numbers[0]][0]}" for numbers in inputs.values()]
         forward = partial(self._answer_inputs, questions=questions)
-        for _, answers in self._run(list(inputs.items()), lambda each: len(each[0]), forward, prompts=first):
+        for _, answers in run_batches(list(inputs.items()), lambda each: len(each[0]), forward, self.budget, names):
             for n, answer in answers:
                 yield *places[n], answer
 
@@ -121,20 +117,6 @@ class Seq2SeqJudge(LocalJudge):
                     answers[place].append((n, answer))
         return answers
 
-    def _predict(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        outputs = BaseModelOutput(last_hidden_state=encoded)
-        logits: torch.Tensor = self.model(
-            encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=shown, use_cache=False
-        ).logits
-        return logits
-
-    def _decode(self, shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # The decoder is causal and padded on the right: it needs no mask of its own.
-        states: torch.Tensor = self.model.get_decoder()(
-            input_ids=shown, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-        )[0]
-        return states
-
     def _check_answer(self, length: int) -> None:
         if length > self.answers:
             raise InputError(
@@ -142,17 +124,37 @@ class Seq2SeqJudge(LocalJudge):
             )
 
 
+def _make_head(model: Any, start: tuple[int, ...]) -> Head:
+    """The language-model head on what the decoder makes of tokens `shown` and of `encoded` inputs with their mask."""
+
+    def hide(shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # The decoder is causal and padded on the right: it needs no mask of its own.
+        states: torch.Tensor = model.get_decoder()(
+            input_ids=shown, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        )[0]
+        return states
+
+    def predict(shown: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        outputs = BaseModelOutput(last_hidden_state=encoded)
+        logits: torch.Tensor = model(
+            encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=shown, use_cache=False
+        ).logits
+        return logits
+
+    tokens = torch.arange(1, 6, device=model.device)[None]
+    mask = torch.ones_like(tokens)
+    with torch.inference_mode():
+        encoded = model.get_encoder()(input_ids=tokens, attention_mask=mask)[0]
+    shown = torch.tensor([start], device=model.device)
+    return Head(model, hide, predict, shown=shown, encoded=encoded, mask=mask)
+
+
 def _longest(config: Any, side: str) -> int:
     """How many positions the encoder or decoder has, where these are absolute."""
     own = getattr(config, side, None)  # the configuration of one side, where each has its own
-    for where, name in (
-        (config, f"max_{side}_position_embeddings"),
-        (config, "max_position_embeddings"),
-        (own, "max_position_embeddings"),
-    ):
-        if isinstance(length := getattr(where, name, None), int):
-            return length
-    return UNBOUNDED
+    named = getattr(config, f"max_{side}_position_embeddings", None)
+    found = (named, *(getattr(each, "max_position_embeddings", None) for each in (config, own)))
+    return next((length for length in found if isinstance(length, int)), UNBOUNDED)
 
 
 def _start(model: Any, name: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,6 @@ from ...errors import InputError, check_at_least
 from .base import Ask, BaseJudge
 from .messages import Message, cut_passages
 
-Content = str | Sequence[dict[str, object]]  # text, or parts of text and media as processors take them
 REACH = 16  # characters before a text that decide how a tokenizer splits it
 ANCHORS = (")", "]", "\n")  # what a label may follow without merging with it
 
@@ -247,14 +246,13 @@ class TokenizedJudge(BaseJudge):
             )
         return self.chats and message.chat != "never"
 
-    def render(self, message: Message, user: Content, wrap: Callable[[str], Content] = lambda text: text) -> str:
-        """The chat template around the user's turn, up to where the answer begins.
+    def render(self, message: Message) -> str:
+        """The chat template around the message, up to where its answer begins.
 
-        `wrap` makes of a text what the template takes as a turn. `InputError` if it does not take a user's turn alone.
+        `InputError` if the template does not take a user's turn alone.
         """
-        turns = [{"role": "user", "content": user}]
-        if message.system:
-            turns.insert(0, {"role": "system", "content": wrap(message.system)})
+        turns = [{"role": "system", "content": self.show(Message((message.system,)))}] if message.system else []
+        turns.append({"role": "user", "content": self.show(message)})
         options = {"tokenize": False, "add_generation_prompt": True}
         # Templates of hybrid models close an empty thought where none is wanted. (Processors warn of what is not used.)
         if "enable_thinking" in str(self.templates.chat_template):
@@ -266,10 +264,12 @@ class TokenizedJudge(BaseJudge):
         except jinja2.TemplateError:
             if not message.system:
                 raise InputError(f"{self.name}: its chat template does not take a user's turn alone") from None
-            # Some templates know no system turn: what it says opens the user's.
-            opening = wrap(f"{message.system}\n\n")
-            joined = f"{opening}{user}" if isinstance(user, str) else [*opening, *user]
-            return str(self.templates.apply_chat_template([{"role": "user", "content": joined}], **options))
+        # Some templates know no system turn: what it says opens the user's.
+        return self.render(replace(message, system="", parts=(f"{message.system}\n\n", *message.parts)))
+
+    def show(self, message: Message) -> str | Sequence[dict[str, str]]:
+        """A message's parts as chat templates take a turn: text, or parts of text and media."""
+        return message.user()
 
     @property
     def templates(self) -> Any:
@@ -288,9 +288,9 @@ class TokenizedJudge(BaseJudge):
         `special` is how many tokens the tokenizer adds to a text without a template.
         """
         templated = self.is_templated(message)
-        frame = self.tokens.count(self.render(message, "")) if templated else special
+        frame = self.tokens.count(self.render(replace(message, parts=()))) if templated else special
         whole = self.cut(message, self.context - room - frame)
-        return self.render(whole, whole.user()) + whole.answer if templated else whole.plain()
+        return self.render(whole) + whole.answer if templated else whole.plain()
 
     def tokenize(self, texts: Sequence[str], messages: Sequence[Message]) -> list[tuple[int, ...]]:
         """The tokens of what `write_text` made of messages; `InputError` for one that the context is too short for."""

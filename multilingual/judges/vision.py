@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...errors import InputError, check_at_least
 from ...items import Modality, group_positions, split_by_weight
 from ...media.images import MAX_PIXELS, open_image
 from .base import Completion, Sampling
-from .local import LocalJudge
+from .local import LocalJudge, run_batches
 from .messages import Attachment, Message
 from .tokenized import Continuation
 
@@ -64,7 +64,7 @@ class VisionJudge(LocalJudge):
         self._size = _within(processor.image_processor, max_pixels)
         kinds = ("image_token", "video_token", "audio_token")
         self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
-        self._opened = lru_cache(maxsize=PICTURES)(self._decode)
+        self._opened = lru_cache(maxsize=PICTURES)(partial(open_image, max_pixels=max_pixels))
         self._weight = lru_cache(maxsize=1 << 12)(self._weigh)
 
     @property
@@ -114,7 +114,8 @@ class VisionJudge(LocalJudge):
             opened = [(row, self.open_message(prompts[row], room[row])) for row in rows]
             parts = group_positions(bool(each.pictures) for _, each in opened).values()
             compute = lambda some: forward(*zip(*some, strict=True))  # noqa: E731
-            for n, answer in self._run(opened, lambda each: each[1].cost, compute, parts, rows):
+            names = [f"prompt {row}" for row in rows]
+            for n, answer in run_batches(opened, lambda each: each[1].cost, compute, self.budget, names, parts):
                 yield rows[n], answer
 
     def _answer(self, some: Sequence[VisionInput], asked: Sequence[Continuation]) -> list[np.ndarray]:
@@ -187,11 +188,11 @@ class VisionJudge(LocalJudge):
     def _text(self, prompt: Message) -> str:
         if not self.is_templated(prompt):
             return f"{self.tokenizer.bos_token or ''}{self._clean(prompt.plain())}"
-        user: list[dict[str, object]] = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-            for part in prompt.join_texts(self._clean) or [""]
-        ]
-        return self.render(prompt, user, _as_parts) + self._clean(prompt.answer)
+        return self.render(prompt) + self._clean(prompt.answer)
+
+    def show(self, message: Message) -> list[dict[str, str]]:
+        parts = message.join_texts(self._clean) or [""]
+        return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
 
     def _clean(self, text: str) -> str:
         """Without what the processor would take for a picture."""
@@ -200,11 +201,8 @@ class VisionJudge(LocalJudge):
         return text
 
     def _open(self, image: Any) -> PIL.Image.Image:
-        # PIL images have no hash.
-        return self._decode(image) if isinstance(image, PIL.Image.Image) else self._opened(image)
-
-    def _decode(self, image: Any) -> PIL.Image.Image:
-        return open_image(image, max_pixels=self.max_pixels)
+        hashable = not isinstance(image, PIL.Image.Image)
+        return self._opened(image) if hashable else open_image(image, max_pixels=self.max_pixels)
 
     def _weigh(self, size: tuple[int, int]) -> tuple[int, int]:
         """Tokens and pixels that a picture of this size becomes; the processor knows."""
@@ -213,10 +211,6 @@ class VisionJudge(LocalJudge):
         inputs = self.process([VisionInput(with_, (PIL.Image.new("RGB", size),), 0)])
         pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else size[0] * size[1]
         return inputs["input_ids"].shape[1] - self.tokens.count(without), pixels
-
-
-def _as_parts(text: str) -> list[dict[str, object]]:
-    return [{"type": "text", "text": text}]
 
 
 def _within(image_processor: Any, max_pixels: int) -> dict[str, int] | None:

@@ -51,13 +51,11 @@ class Prompt(Wording):
     orders: Literal["given", "both"] = "given"
 
     placeholders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "template": (
-            "query", "passage", "passages", "language", "instruction", "count", "last", "seam"
-        ),
+        "template": ("query", "passage", "passages", "language", "instruction", "count", "last", "seam"),
         "each": ("passage", "label"),
         "target": ("query", "language"),
         "system": ("language", "instruction", "count", "last"),
-    }  # fmt: skip
+    }
     translated: ClassVar[tuple[str, ...]] = (*Wording.translated, "each", "target", "closing", "labels")
 
     def __post_init__(self) -> None:

@@ -15,6 +15,11 @@ from ...items import Item, Modality
 from ..judges.messages import Attachment, Chat, Message, Part, Passage
 from ..languages import name_language, parse_language
 
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # of values in a file, by a field's type; else a text
+    int: ((int,), "a whole number"),
+    tuple[float, ...]: ((int, float), "a list of numbers"),
+    tuple[str, ...]: ((str,), "a list of texts, or a range as A..T or 1..20"),
+}
 Value = Part | tuple[Part, ...]  # what stands in place of a placeholder
 
 
@@ -102,12 +107,9 @@ class Wording:
         Fallbacks to English are counted by ISO 639-3 code: `und` where no language is known, `mul` for documents in
         several.
         """
-        wanted = self.language
-        if wanted == "query":
-            wanted = query.lang or "und"
-        elif wanted == "document":
-            langs = {document.lang or "und" for document in documents}
-            wanted = langs.pop() if len(langs) == 1 else "mul"
+        langs = {document.lang or "und" for document in documents}
+        spoken = {"query": query.lang or "und", "document": langs.pop() if len(langs) == 1 else "mul"}
+        wanted = spoken.get(self.language, self.language)
         if wanted != "eng" and wanted not in self.words:
             count[f"prompt_not_in_{wanted}"] += 1
             return "eng"
@@ -189,21 +191,13 @@ def _parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
 
 def _read_value(key: str, value: Any, hint: Any, where: str) -> Any:
     """A value of a TOML file as its field has it; `InputError` for one of another type."""
-    if hint is int:
-        sound, wanted = type(value) is int, "a whole number"
-    elif hint == tuple[float, ...]:
-        sound = isinstance(value, list) and all(type(each) in (int, float) for each in value)
-        wanted = "a list of numbers"
-    elif hint == tuple[str, ...]:
-        sound = isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-        wanted = "a list of texts, or a range as A..T or 1..20"
-    else:
-        sound, wanted = isinstance(value, str), "a text"
-    if not sound:
-        raise InputError(f"`{key}` in the prompt {where} must be {wanted}, not {value!r}")
-    if isinstance(value, str) and hint == tuple[str, ...]:
+    many = get_origin(hint) is tuple
+    kinds, wanted = KINDS.get(hint, ((str,), "a text"))
+    if many and kinds == (str,) and isinstance(value, str):
         return _read_range(value, where)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list) != many or any(type(each) not in kinds for each in (value if many else [value])):
+        raise InputError(f"`{key}` in the prompt {where} must be {wanted}, not {value!r}")
+    return tuple(value) if many else value
 
 
 def _read_range(text: str, where: str) -> tuple[str, ...]:
