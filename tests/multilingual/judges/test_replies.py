@@ -1,9 +1,8 @@
-"""Labels among the tokens of a reply, and tokens estimated without a tokenizer."""
+"""Labels among the tokens of a reply."""
 
 from __future__ import annotations
 
 import pytest
-from crosslens.multilingual.judges.messages import TokenEstimate
 from crosslens.multilingual.judges.replies import ServedLabels, count_target_tokens
 from stand_ins.http_server import LABELS
 
@@ -62,13 +61,3 @@ def test_labels_of_which_one_begins_another_cannot_be_told_by_a_token(labels, am
 )
 def test_the_tail_of_tokens_that_spells_the_target(tokens, target, mine):
     assert count_target_tokens(tokens, target) == mine
-
-
-@pytest.mark.parametrize("text", ["", "plain words", "naïve Ключ", "猫と😀", "half \ud83d surrogate"])
-def test_the_estimate_cuts_whole_characters_to_at_most_so_many_tokens(text):
-    estimate = TokenEstimate()
-    assert estimate.cut(text, estimate.count(text)) == text
-    for tokens in range(estimate.count(text)):
-        cut = estimate.cut(text, tokens)
-        assert estimate.count(cut) <= tokens
-        assert text.replace("\ud83d", "").startswith(cut)
