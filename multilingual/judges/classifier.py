@@ -36,12 +36,9 @@ class ClassifierJudge(LocalJudge):
         self.grades = _grades(self.model.config, self.name)
 
     def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
-        scores = np.empty(len(prompts))
         inputs = [self.encode(prompt) for prompt in prompts]
-        for row, score in run_batches(inputs, lambda each: len(each["input_ids"]), self._forward, self.budget):
-            scores[row] = score
-            self.count_answers(1)
-        return scores
+        cost = lambda each: len(each["input_ids"])  # noqa: E731
+        return np.array(self._gather(run_batches(inputs, cost, self._forward, self.budget)))
 
     def encode(self, prompt: Message) -> dict[str, list[int]]:
         """As of other judges; for a message with a seam the two inputs of a pair, together."""

@@ -67,11 +67,15 @@ class LocalJudge(TokenizedJudge):
     def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed or 0)
-        done: dict[int, Completion] = {}
-        for row, answer in self.write_answers(prompts, sampling):
-            done[row] = answer
+        return self._gather(self.write_answers(prompts, sampling))
+
+    def _gather(self, answers: Iterator[tuple[int, R]]) -> list[R]:
+        """The answers in the order of their prompts, each counted as it comes."""
+        found: dict[int, R] = {}
+        for row, answer in answers:
+            found[row] = answer
             self.count_answers(1)
-        return [done[row] for row in range(len(prompts))]
+        return [found[row] for row in sorted(found)]
 
     def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """As they come: the position of a prompt, and what the model says after it."""

@@ -181,7 +181,7 @@ class TokenizedJudge(BaseJudge):
     def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
         check_at_least(1, passage_tokens=passage_tokens)
         super().__init__(name, revision)
-        self.tokenizer = tokenizer
+        self.tokenizer = self.templates = tokenizer  # a processor may have the chat template in its place
         self.tokens = CachedTokenizer(tokenizer, name)
         self.passage_tokens, self.context = passage_tokens, context
         self.chats = bool(getattr(tokenizer, "chat_template", None))
@@ -270,11 +270,6 @@ class TokenizedJudge(BaseJudge):
     def show(self, message: Message) -> str | Sequence[dict[str, str]]:
         """A message's parts as chat templates take a turn: text, or parts of text and media."""
         return message.user()
-
-    @property
-    def templates(self) -> Any:
-        """What has the chat template: the tokenizer, or a processor."""
-        return self.tokenizer
 
     def cut(self, message: Message, room: int) -> Message:
         """The message with its passages cut until it has at most `room` tokens; cut ones are counted."""

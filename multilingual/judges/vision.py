@@ -58,7 +58,7 @@ class VisionJudge(LocalJudge):
                 f"for chat"
             )
         super().__init__(model, processor.tokenizer, name, revision, **limits)
-        self.processor = processor
+        self.processor = self.templates = processor
         self.max_pixels = max_pixels
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)
@@ -137,10 +137,6 @@ class VisionJudge(LocalJudge):
             key: torch.cat([value, more.get(key, zeros).to(value.dtype)], dim=1) if value.shape == shape else value
             for key, value in inputs.items()
         }
-
-    @property
-    def templates(self) -> Any:
-        return self.processor
 
     def is_templated(self, message: Message) -> bool:
         """As of other judges; `InputError` also for a picture without a template."""
