@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..items import Item
 from ..pipeline import Stage
 from ..runs import Run
@@ -46,23 +48,27 @@ class PortionWriter(Protocol):
         ...
 
 
-class Index(Protocol):
-    """Vectors, full text and the documents behind them, in one place."""
+class Index(ABC):
+    """Vectors, full text and the documents behind them, in one place; made and opened by `indexes.registry`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
     @property
     def path(self) -> str:
         """Where it is."""
-        ...
+        return self.storage.path
 
     @property
     def card(self) -> Card:
         """What it is and holds."""
-        ...
+        return self.storage.card
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the documents, the spaces and the search structures; `InputError` if unfinished."""
-        ...
+        self.require_complete()
+        return self.card.fingerprint
 
     @property
     def specs(self) -> list[EncoderSpec]:
@@ -74,9 +80,16 @@ class Index(Protocol):
         """Documents of each language, most first; those without a language are left out."""
         return dict(self.card.langs)
 
+    def require_complete(self) -> None:
+        """`InputError` unless the index is finished."""
+        if not self.card.complete:
+            raise InputError(
+                f"{self.path} is unfinished: {len(self):,} documents are stored; rerun `crosslens index` to go on"
+            )
+
     def __len__(self) -> int:
         """How many documents are stored."""
-        ...
+        return len(self.storage.tables)
 
     def add(
         self,
@@ -95,15 +108,28 @@ class Index(Protocol):
         empty, given twice, or read by no encoder and without text for full text; what was stored before it stays.
         `SpecMismatch` if an encoder that made vectors here is missing; another encoder adds a space.
         """
-        ...
+        changed = done = 0
+        with closing(self.store(items, list_encoders(encoders), cluster, window)) as portions:
+            for new, passed in portions:
+                changed += new
+                done += passed
+                if progress is not None:
+                    progress(done)
+        return changed
 
+    @abstractmethod
+    def store(
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
+    ) -> Generator[tuple[int, int]]:
+        """`add`, a portion at a time: how many of its items were new or changed, and how many it has."""
+
+    @abstractmethod
     def build(self, ann: str = "auto") -> Recall:
         """Make the search structures of the index's kind; recall is measured against exact search, never assumed."""
-        ...
 
+    @abstractmethod
     def ready(self) -> None:
         """Load the encoders, so that the first search need not."""
-        ...
 
     def search(
         self,
@@ -128,7 +154,12 @@ class Index(Protocol):
         averaged (weights of terms added, token vectors put together); full text searches the words of all of them.
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
-        ...
+        run = queries if isinstance(queries, Run) else Run.of(queries)
+        return self.answer(run, Retrieve(self, mode, k, where, exact, correct))
+
+    @abstractmethod
+    def answer(self, run: Run, stage: Retrieve) -> Run:
+        """`search` with the settings of a stage."""
 
     def retriever(
         self,
@@ -142,9 +173,9 @@ class Index(Protocol):
         """The search of this index as a pipeline stage."""
         return Retrieve(self, mode, k, where, exact, correct)
 
+    @abstractmethod
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -159,7 +190,7 @@ class Retrieve(Stage):
     correct: bool = True
 
     def __post_init__(self) -> None:
-        check_k(self.k)
+        check_at_least(1, k=self.k)
 
     def ready(self) -> None:
         if self.mode != "lexical":
@@ -167,7 +198,7 @@ class Retrieve(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         count["queries"] += len(run)
-        return self.index.search(run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct)
+        return self.index.answer(run, self)
 
     @property
     def docs(self) -> Index:
@@ -197,7 +228,6 @@ class Searcher(Protocol):
         ...
 
 
-def check_k(k: int) -> None:
-    """`InputError` unless k is at least 1."""
-    if k < 1:
-        raise InputError(f"k must be at least 1, not {k}")
+def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:
+    """One encoder, or several, as a list."""
+    return list(encoders) if isinstance(encoders, Sequence) else [encoders]

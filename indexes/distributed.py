@@ -12,10 +12,10 @@ import math
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +31,7 @@ from .base import WINDOW
 from .kinds.base import Kind
 from .registry import find_kind
 from .storage.card import Card
-from .storage.connect import DATABASE, MEMORY, translate_errors
+from .storage.place import DATABASE, MEMORY, translate_errors
 from .storage.resume import ItemState, Portion
 from .storage.storage import Storage
 from .storage.tables import DOCUMENTS
@@ -43,6 +43,7 @@ RETRIES = 3  # times that Ray starts a worker, and a shard, again before it give
 log = logging.getLogger("crosslens")
 
 
+@dataclass(eq=False)
 class Cluster:
     """Encoders in the processes of a Ray cluster: one a GPU or, without GPUs (or with `device` `cpu`), one a CPU.
 
@@ -53,35 +54,27 @@ class Cluster:
     not installed, the cluster cannot be reached or has nothing free, and on a SPEC that a worker cannot load.
     """
 
-    def __init__(
-        self,
-        address: str,
-        specs: Sequence[str],
-        *,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        documents: int | None = None,
-    ) -> None:
-        self._address = address
-        self._specs = list(specs)
-        self._device = device
-        self._trust = trust_remote_code
-        self._documents = documents
-        self.workers: list[Any] = []
-        self._mine = False
+    address: str
+    specs: Sequence[str]
+    _: KW_ONLY
+    device: str = "auto"
+    trust_remote_code: bool = False
+    documents: int | None = None
+    workers: list[Any] = field(default_factory=list, init=False)
+    _mine: bool = field(default=False, init=False)  # whether Ray was started or joined for it, and is to be left
 
     def __enter__(self) -> Self:
-        self._ray = _import_ray()
+        self.ray = _import_ray()
         try:
             self._connect()
             device, count = self._count_slots()
             gpus = 1 if device == "cuda" else 0
-            actor = self._ray.remote(Worker).options(
+            actor = self.ray.remote(Worker).options(
                 num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
             )
-            self.workers = [actor.remote(self._specs, device, self._trust, os.getcwd()) for _ in range(count)]
-            specs = _get_answer(self._ray, self.workers[0].specs.remote())
-            self.encoders = [_Away(self, number, spec) for number, spec in enumerate(specs)]
+            self.workers = [actor.remote(self.specs, device, self.trust_remote_code, os.getcwd()) for _ in range(count)]
+            found = _get_answer(self.ray, self.workers[0].specs.remote())
+            self.encoders = [_Away(self, number, spec) for number, spec in enumerate(found)]
         except BaseException:
             self.__exit__()
             raise
@@ -89,10 +82,10 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         for actor in self.workers:
-            self._ray.kill(actor)
+            self.ray.kill(actor)
         self.workers = []
         if self._mine:
-            self._ray.shutdown()
+            self.ray.shutdown()
             self._mine = False
 
     def store(self, storage: Storage, portions: Iterable[Portion]) -> Iterator[Portion]:
@@ -103,70 +96,59 @@ class Cluster:
         """
         if storage.path == MEMORY:
             raise InputError("workers cannot write to an index in memory: give a directory")
-        shards = _Shards(self._ray, list(self.workers), storage)
-        try:
-            most = AHEAD * len(self.workers)
-            for portion in portions:
-                shards.start(portion)
-                while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
-                    shards.collect()
-                yield from shards.take_done()
-            while shards.queue:
-                if shards.running:
-                    shards.collect()
-                yield from shards.take_done()
-        finally:
-            self.workers = shards.actors
-
-    def ask(self, number: int, items: Sequence[Item], role: Role) -> list[Batch]:
-        """What the encoder of that number makes of a few items."""
-        if not self.workers:
-            raise InputError("the workers of this index are gone: open it again to search it")
-        batches: list[Batch] = _get_answer(self._ray, self.workers[0].encode.remote(number, items, role))
-        return batches
+        shards = _Shards(self, storage)
+        most = AHEAD * len(self.workers)
+        for portion in portions:
+            shards.start(portion)
+            while shards.running and (len(shards.running) >= most or len(shards.queue) > BEHIND * most):
+                shards.collect()
+            yield from shards.take_done()
+        while shards.queue:
+            if shards.running:
+                shards.collect()
+            yield from shards.take_done()
 
     def _connect(self) -> None:
-        ray = self._ray
+        ray = self.ray
         if ray.is_initialized():
             return
         # A cluster of our own is gone in a moment: it sends no statistics about itself.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray prints what workers say on stdout, which is for results.
         options = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self._address == "local":
+        if self.address == "local":
             options |= {"include_dashboard": False}
         try:
-            _check_address(self._address)
-            ray.init(address=self._address, **options)
+            _check_address(self.address)
+            ray.init(address=self.address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
             cause = " ".join(str(error).split())[:200]
             raise InputError(
-                f"cannot reach a Ray cluster at {self._address!r} ({cause}); give `local`, `auto`, HOST:PORT or "
+                f"cannot reach a Ray cluster at {self.address!r} ({cause}); give `local`, `auto`, HOST:PORT or "
                 "ray://HOST:PORT"
             ) from None
         self._mine = True
 
     def _count_slots(self) -> tuple[str, int]:
         """The workers' device, and how many there can be."""
-        if self._device not in ("auto", "cpu", "cuda"):
+        if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(
-                f"Ray gives the workers their devices: with it the device is auto, cpu or cuda, not {self._device!r}"
+                f"Ray gives the workers their devices: with it the device is auto, cpu or cuda, not {self.device!r}"
             )
-        has_gpus = self._ray.cluster_resources().get("GPU", 0) >= 1
-        device = "cuda" if self._device == "cuda" or (self._device == "auto" and has_gpus) else "cpu"
+        has_gpus = self.ray.cluster_resources().get("GPU", 0) >= 1
+        if self.device == "cuda" and not has_gpus:
+            raise InputError(f"the Ray cluster at {self.address!r} has no GPU; give --device cpu")
+        device = "cuda" if has_gpus and self.device != "cpu" else "cpu"
         needed = ("CPU", "GPU") if device == "cuda" else ("CPU",)
         for _ in range(FREED):  # what just ended may still be held
-            free = self._ray.available_resources()
-            slots = min(int(free.get(each, 0)) for each in needed)
-            if slots or (device == "cuda" and not has_gpus):
+            free = self.ray.available_resources()
+            if slots := min(int(free.get(each, 0)) for each in needed):
                 break
             time.sleep(0.1)
         else:
-            raise InputError(f"the Ray cluster at {self._address!r} has no free {' or '.join(needed)}")
-        if not slots:
-            raise InputError(f"the Ray cluster at {self._address!r} has no GPU; give --device cpu")
-        if self._documents is not None:
-            slots = max(1, min(slots, math.ceil(self._documents / WINDOW)))
+            raise InputError(f"the Ray cluster at {self.address!r} has no free {' or '.join(needed)}")
+        if self.documents is not None:
+            slots = max(1, min(slots, math.ceil(self.documents / WINDOW)))
         return device, slots
 
 
@@ -232,8 +214,7 @@ class _Shard:
 class _Shards:
     """The shards of one run: under way, and done but not yet handed on."""
 
-    ray: Any
-    actors: list[Any]
+    cluster: Cluster
     storage: Storage
     queue: deque[_Shard] = field(default_factory=deque)  # in the order of the portions
     running: dict[Any, tuple[_Shard, Any]] = field(default_factory=dict)
@@ -250,8 +231,9 @@ class _Shards:
 
     def collect(self) -> None:
         """Wait for a shard, and commit all that are done by then."""
-        self.ray.wait(list(self.running), num_returns=1)
-        ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        ray = self.cluster.ray
+        ray.wait(list(self.running), num_returns=1)
+        ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         finished: list[_Shard] = []
         fragments: list[str] = []
         blocks: list[pa.Table] = []
@@ -259,8 +241,8 @@ class _Shards:
         for reference in ready:
             shard, actor = self.running.pop(reference)
             try:
-                made = _get_answer(self.ray, reference)
-            except self.ray.exceptions.RayActorError:
+                made = _get_answer(ray, reference)
+            except ray.exceptions.RayActorError:
                 self._lost(shard, actor)
             except Exception as error:  # what the others have made is stored first
                 failed = failed or error
@@ -270,7 +252,7 @@ class _Shards:
                     fragments += made
                 else:
                     blocks.append(made)
-        if fragments or blocks:
+        if finished:
             self.storage.begin_change()
         if fragments:
             _commit(self.storage, fragments)
@@ -283,11 +265,8 @@ class _Shards:
             raise failed
 
     def _send(self, shard: _Shard) -> None:
-        loads = {id(actor): 0 for actor in self.actors}
-        for _, actor in self.running.values():
-            if id(actor) in loads:
-                loads[id(actor)] += 1
-        actor = min(self.actors, key=lambda each: loads[id(each)])
+        loads = Counter(id(actor) for _, actor in self.running.values())
+        actor = min(self.cluster.workers, key=lambda each: loads[id(each)])
         portion, storage = shard.portion, self.storage
         write = portion.new and not storage.path.startswith(DATABASE)  # a database gives nobody its files
         path, columns = _resolve_path(storage.path), list(storage.tables.documents.schema.names)
@@ -296,28 +275,30 @@ class _Shards:
 
     def _lost(self, shard: _Shard, actor: Any) -> None:
         """Give the shard of a worker that Ray has given up to another one."""
-        self.actors = [each for each in self.actors if each is not actor]
+        self.cluster.workers = left = [each for each in self.cluster.workers if each is not actor]
         first, last = shard.portion.items[0].id, shard.portion.items[-1].id
-        if not self.actors:
+        if not left:
             raise CrosslensError(
                 f"the last worker died {RETRIES + 1} times, the last time over the items {first!r} to {last!r}; is "
                 "there too little memory? What is stored is kept: rerun `crosslens index` to go on"
             )
-        log.warning("a worker is lost, over the items %r to %r: going on with %d", first, last, len(self.actors))
+        log.warning("a worker is lost, over the items %r to %r: going on with %d", first, last, len(left))
         self._send(shard)
 
 
+@dataclass(eq=False)
 class _Away:
     """An encoder that workers hold, while they do; loaded here, on the CPU, only where tokens must be counted."""
 
-    def __init__(self, cluster: Cluster, number: int, spec: EncoderSpec) -> None:
-        self.spec = spec
-        self._cluster = cluster
-        self._number = number
+    cluster: Cluster
+    number: int
+    spec: EncoderSpec
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
-        """What the index itself encodes, openings of documents as queries: one worker does it."""
-        yield from self._cluster.ask(self._number, list(items), role)
+        """What the index itself encodes, queries and openings of documents: one worker does it."""
+        if not self.cluster.workers:
+            raise InputError("the workers of this index are gone: open it again to search it")
+        yield from _get_answer(self.cluster.ray, self.cluster.workers[0].encode.remote(self.number, list(items), role))
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         return self._tokenizer.token_spans(texts)

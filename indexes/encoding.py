@@ -76,11 +76,6 @@ class SpaceEncoders:
         return load_encoder(spec, device=self.device, trust_remote_code=self.trust_remote_code)
 
 
-def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:
-    """One encoder, or several, as a list."""
-    return list(encoders) if isinstance(encoders, Sequence) else [encoders]
-
-
 def select_readable(spec: EncoderSpec, items: Sequence[Item]) -> tuple[list[Item], np.ndarray]:
     """The items that hold something which an encoder reads, and their mask, bool [n]."""
     read = set(spec.modalities)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
+from ..items import windows
 from ..pipeline import reciprocal_ranks
 from ..runs import Hit
-from .kinds.base import Rankings, SpaceQueries
-from .kinds.dense import DenseKind
+from .kinds.base import DenseKind, Rankings, SpaceQueries
 from .statistics import SpaceStatistics
 
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
@@ -28,17 +28,11 @@ def fuse_spaces(
     for each, lists in zip(asked, found, strict=True):
         for row, ranking in zip(each.rows, lists, strict=True):
             pools[row].update((doc, None) for doc, _ in ranking)
-    step = max(1, RESCORED // max(1, *map(len, pools)))
-    return [
-        ranking
-        for start in range(0, queries, step)
-        for ranking in _rescore(
-            kind,
-            statistics,
-            [each.select(range(start, min(queries, start + step))) for each in asked],
-            pools[start : start + step],
-        )
-    ]
+    rankings: Rankings = []
+    for rows in windows(range(queries), max(1, RESCORED // max(1, *map(len, pools)))):
+        part = [each.select(rows) for each in asked]
+        rankings += _rescore(kind, statistics, part, [pools[row] for row in rows])
+    return rankings
 
 
 def _rescore(
@@ -60,12 +54,8 @@ def _rescore(
             columns = np.flatnonzero(read == group)
             z = (products[:, columns] - mean[:, None]) / deviation[:, None]
             layer[np.ix_(np.array(each.rows), columns)] = z
-    rankings: Rankings = []
-    for row, pool in enumerate(pools):
-        mine = list(pool)
-        values = average_scores(scores[:, row, [places[doc] for doc in mine]])
-        rankings.append(list(zip(mine, values.tolist(), strict=True)))
-    return rankings
+    fused = (average_scores(scores[:, row, [places[doc] for doc in pool]]) for row, pool in enumerate(pools))
+    return [list(zip(pool, values.tolist(), strict=True)) for pool, values in zip(pools, fused, strict=True)]
 
 
 def average_scores(scores: np.ndarray) -> np.ndarray:
@@ -112,8 +102,3 @@ def fuse_hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[s
         last = score if np.isfinite(score) else 1.0 / (place + 1)
         fused.append(Hit(doc, float(last)))
     return fused
-
-
-def list_documents(*rankings: Mapping[str, Sequence[Hit]]) -> list[str]:
-    """The ids of all documents in the rankings (query id to hits), sorted."""
-    return sorted({hit.id for lists in rankings for hits in lists.values() for hit in hits})

@@ -2,61 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Item, SeenIds, windows
-from ..runs import Hit, Run, ranked
-from .base import WINDOW, Index, Mode, PortionWriter, Recall, check_k
-from .encoding import Precomputed, SpaceEncoders, list_encoders
-from .fusion import fuse_hybrid, fuse_spaces, list_documents
-from .kinds.base import Kind, Rankings, SpaceQueries
-from .kinds.dense import DenseKind
-from .queries import PreparedQueries, ProbedQuery, encode_queries
+from ..items import Item, Modality, Role, SeenIds, windows
+from ..runs import Run, ranked
+from .base import Index, Mode, PortionWriter, Recall, Retrieve
+from .encoding import Precomputed, SpaceEncoders
+from .fusion import fuse_hybrid, fuse_spaces
+from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
 from .statistics import SpaceStatistics
-from .storage.card import Card, Space
-from .storage.filters import Where, list_modalities, write_sql
+from .storage.card import Space
+from .storage.filters import list_modalities, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
 
 CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
+ROLES: tuple[Role, ...] = ("query", "document")
+Probes = Sequence[tuple[Item, Role]]
 
 
-class StoredIndex(Index):
-    """What an index shows of its storage."""
+@dataclass(frozen=True)
+class ProbedQuery:
+    """A query and its probes (`Run.probes`), which are what is searched for; without any it is its own."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    query: Item
+    probes: Probes
+
+    @classmethod
+    def of(cls, queries: Sequence[Item], probes: Mapping[str, Probes]) -> list[Self]:
+        return [cls(query, probes.get(query.id) or ((query, "query"),)) for query in queries]
 
     @property
-    def path(self) -> str:
-        return self.storage.path
+    def modalities(self) -> frozenset[Modality]:
+        """What the probes hold."""
+        return frozenset(each for item, _ in self.probes for each in item.modalities)
 
     @property
-    def card(self) -> Card:
-        return self.storage.card
-
-    @property
-    def fingerprint(self) -> str:
-        self.require_complete()
-        return self.card.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.storage.tables)
-
-    def require_complete(self) -> None:
-        """`InputError` unless the index is finished."""
-        if not self.card.complete:
-            raise InputError(
-                f"{self.path} is unfinished: {len(self):,} documents are stored; rerun `crosslens index` to go on"
-            )
+    def words(self) -> Item:
+        """The words of all probes as one query, in their language if they have one in common."""
+        if len(self.probes) == 1 and self.probes[0][0] is self.query:
+            return self.query
+        langs = {item.lang or self.query.lang for item, _ in self.probes}
+        text = "\n".join(item.text for item, _ in self.probes if item.text)
+        return Item(self.query.id, text, lang=langs.pop() if len(langs) == 1 else None)
 
 
-class DocumentIndex(StoredIndex):
+@dataclass(frozen=True)
+class PreparedQueries:
+    """A batch of queries, encoded for each space, to be searched for by the settings of `stage` any number of times."""
+
+    queries: Sequence[ProbedQuery]
+    stage: Retrieve
+    spaces: Sequence[SpaceQueries]
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Some of the queries of the batch."""
+        return replace(
+            self, queries=[self.queries[row] for row in rows], spaces=[each.select(rows) for each in self.spaces]
+        )
+
+
+class DocumentIndex(Index):
     """Documents, vectors and full text in one place (`indexes.base.Index`), made and opened by `indexes.registry`.
 
     Its parts are public: `storage` (card, tables, files, lock), `kind` (how vectors are stored and searched),
@@ -74,32 +88,14 @@ class DocumentIndex(StoredIndex):
 
     # Writing
 
-    def add(
-        self,
-        items: Iterable[Item],
-        encoders: Encoder | Sequence[Encoder] = (),
-        *,
-        progress: Callable[[int], None] | None = None,
-        cluster: PortionWriter | None = None,
-        window: int = WINDOW,
-    ) -> int:
-        """As `Index.add`."""
+    def store(
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
+    ) -> Generator[tuple[int, int]]:
         seen = SeenIds()
-
-        def describe(item: Item) -> ItemState:
-            state = self.check_item(item)
-            if seen.add(item.id):
-                raise InputError(f"the id {item.id!r} occurs twice")
-            return state
-
-        changed = done = 0
-        with closing(self.write(lambda stored: items, describe, encoders, cluster, window)) as portions:
+        portions = self.write(lambda stored: items, lambda item: self.check_item(item, seen), encoders, cluster, window)
+        with closing(portions):
             for portion in portions:
-                changed += len(portion.items)
-                done += len(portion.window)
-                if progress is not None:
-                    progress(done)
-        return changed
+                yield len(portion.items), len(portion.window)
 
     def add_vectors(self, items: Sequence[Item], vectors: Any, spec: EncoderSpec) -> int:
         """`add` with vectors made elsewhere, a row an item in the same order.
@@ -108,8 +104,8 @@ class DocumentIndex(StoredIndex):
         """
         return self.add(items, Precomputed(spec, items, vectors))
 
-    def check_item(self, item: Item) -> ItemState:
-        """The state of an item that can be stored; `InputError` if it cannot be, or nothing here reads it."""
+    def check_item(self, item: Item, seen: SeenIds) -> ItemState:
+        """The state of an item that can be stored; `InputError` if it cannot be, was seen, or nothing here reads it."""
         state = ItemState.of(item)
         readable = self._list_readable() | ({"text"} if self.card.lexical else set())
         if not item.modalities & readable:
@@ -117,21 +113,22 @@ class DocumentIndex(StoredIndex):
                 f"item {item.id!r} holds {' and '.join(sorted(item.modalities))}, which none of the encoders "
                 f"reads ({list_few(spec.name for spec in self.specs)})"
             )
+        if seen.add(item.id):
+            raise InputError(f"the id {item.id!r} occurs twice")
         return state
 
     def write(
         self,
         stream: Callable[[StoredStates], Iterable[Item]],
         describe: Callable[[Item], ItemState],
-        encoders: Encoder | Sequence[Encoder],
-        cluster: PortionWriter | None = None,
-        window: int = WINDOW,
+        encoders: Sequence[Encoder],
+        cluster: PortionWriter | None,
+        window: int,
     ) -> Generator[Portion]:
         """Encode and store a stream, and refresh what follows; yields each portion when it is stored.
 
         `stream` is given what is stored; `describe` gives an item's state, or refuses it.
         """
-        encoders = list_encoders(encoders)
         for encoder in encoders:
             if encoder.spec.kind != self.kind.holds:
                 raise InputError(
@@ -143,11 +140,21 @@ class DocumentIndex(StoredIndex):
             spaces = self._adopt(encoders)
             states = self.storage.tables.read_states(spaces)
             size = window * max((getattr(each, "processes", 1) for each in encoders), default=1)
-            parts = windows(stream(states), size)
-            portions = (self._make_room(states.select(part, describe)) for part in parts)
-            here = self._store(portions, spaces, encoders)
-            for portion in cluster.store(self.storage, portions) if cluster else here:
-                changed = changed or bool(portion.items)
+
+            def select_portions() -> Iterator[Portion]:
+                for part in windows(stream(states), size):
+                    portion = states.select(part, describe)
+                    self.storage.tables.add_media(portion.items)
+                    yield portion
+
+            portions = select_portions()
+            for portion in cluster.store(self.storage, portions) if cluster else pace(portions):
+                if portion.items:
+                    changed = True
+                    if cluster is None:
+                        block = self.kind.rows(portion.items, portion.states, spaces, encoders)
+                        self.storage.begin_change()
+                        self.storage.tables.write(block, portion.new)
                 yield portion
             if changed or not self.card.complete:
                 self.storage.begin_change()
@@ -158,25 +165,10 @@ class DocumentIndex(StoredIndex):
         self.require_complete()
         return self.kind.build(ann)
 
-    def _make_room(self, portion: Portion) -> Portion:
-        """The portion, once there are columns for the media that it brings."""
-        self.storage.tables.add_media(portion.items)
-        return portion
-
-    def _store(
-        self, portions: Iterable[Portion], spaces: Sequence[Space], encoders: Sequence[Encoder]
-    ) -> Generator[Portion]:
-        for portion in pace(portions):
-            if portion.items:
-                block = self.kind.rows(portion.items, portion.states, spaces, encoders)
-                self.storage.begin_change()
-                self.storage.tables.write(block, portion.new)
-            yield portion
-
     def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
         """The spaces of the encoders, in their order; new ones get their columns."""
         card = self.card
-        given = {encoder.spec.fingerprint: encoder for encoder in encoders}
+        given = {encoder.spec.fingerprint for encoder in encoders}
         if len(given) < len(encoders):
             names = [encoder.spec.name for encoder in encoders]
             raise InputError(f"the encoder {max(names, key=names.count)} is given twice")
@@ -194,8 +186,8 @@ class DocumentIndex(StoredIndex):
                     near = min(encoders, key=lambda each: each.spec.name != space.spec.name)
                     near.spec.require(space.spec)
                 raise SpecMismatch(f"{self.path} holds vectors of {space.spec.name}: give that encoder, too")
-        known = {space.fingerprint: space for space in card.spaces}
-        if new := [Space(each.spec) for fingerprint, each in given.items() if fingerprint not in known]:
+        known = {space.fingerprint for space in card.spaces}
+        if new := [Space(each.spec) for each in encoders if each.spec.fingerprint not in known]:
             self.storage.tables.add_columns([field for space in new for field in self.kind.fields(space)])
             card.spaces += new
             card.complete = False
@@ -227,56 +219,41 @@ class DocumentIndex(StoredIndex):
         for space in self.card.spaces:
             self.encoders.get(space)
 
-    def search(
-        self,
-        queries: Iterable[Item | str] | Run,
-        k: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        mode: Mode = "dense",
-        correct: bool = True,
-    ) -> Run:
-        """As `Index.search`."""
-        run = queries if isinstance(queries, Run) else Run.of(queries)
+    def answer(self, run: Run, stage: Retrieve) -> Run:
         hits: dict[str, Sequence[tuple[str, float]]] = {}
-        for part in self.prepare(run, k, where=where, exact=exact, mode=mode, correct=correct):
-            hits |= self.rank(part, k)
-        return run.ranking(hits, self).cut(k)
+        for part in self.prepare(run, stage):
+            hits |= self.rank(part, stage.k)
+        return run.ranking(hits, self).cut(stage.k)
 
-    def prepare(
-        self, run: Run, k: int, *, where: Where | None, exact: bool, mode: Mode, correct: bool
-    ) -> Generator[PreparedQueries]:
+    def prepare(self, run: Run, stage: Retrieve) -> Generator[PreparedQueries]:
         """The queries of a run, checked and encoded, a thousand at a time; `rank` searches for them.
 
         `InputError` for what cannot be searched for, before anything is encoded.
         """
-        check_k(k)
         self.require_complete()
-        write_sql(where, self.card.keys)
+        write_sql(stage.where, self.card.keys)
         queries = ProbedQuery.of(run.queries, run.probes)
-        self._check(queries, mode)
-        spaces = [] if mode == "lexical" else [space for space in self.card.spaces if space.count]
+        self._check(queries, stage.mode)
+        spaces = [] if stage.mode == "lexical" else [space for space in self.card.spaces if space.count]
         for part in windows(queries, TOGETHER):
-            encoded = []
-            for space in spaces:
-                statistics = self.statistics if correct and space.multilingual else None
-                encoded.append(encode_queries(part, space, self.kind, self.encoders, statistics))
-            yield PreparedQueries(part, mode, where, exact, encoded)
+            encoded = [self._encode(part, space, stage.correct and space.multilingual) for space in spaces]
+            yield PreparedQueries(part, stage, encoded)
 
     def rank(self, asked: PreparedQueries, k: int) -> Mapping[str, Sequence[tuple[str, float]]]:
         """The k best documents of each query by its id, or more, in no order."""
-        if asked.mode == "dense":
+        mode, groups, tables = asked.stage.mode, self.card.groups, self.storage.tables
+        if mode == "dense":
             return self._rank_dense(asked, k)
-        if asked.mode == "lexical":
-            return self._rank_words(asked.queries, k, asked.where)
+        condition = write_sql(asked.stage.where, self.card.keys)
+        if mode == "lexical":
+            return tables.search_text([query.words for query in asked.queries], groups, k, condition)
         depth = max(k, CANDIDATES)
         dense = {query: ranked(hits) for query, hits in self._rank_dense(asked, depth).items()}
         # Full text would answer half of a query that holds a picture, and not know it.
-        worded = [query for query in asked.queries if query.modalities == {"text"}]
-        lexical = self._rank_words(worded, depth, asked.where, own_language=True)
-        ids = list_documents(dense, lexical)
-        langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
+        worded = [query.words for query in asked.queries if query.modalities == {"text"}]
+        lexical = tables.search_text(worded, groups, depth, condition, own_language=True)
+        ids = sorted({hit.id for lists in (dense, lexical) for hits in lists.values() for hit in hits})
+        langs = dict(zip(ids, tables.read_column("lang", ids), strict=True))
         return {query: fuse_hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
 
     def _check(self, queries: Sequence[ProbedQuery], mode: Mode) -> None:
@@ -303,38 +280,53 @@ class DocumentIndex(StoredIndex):
         """What the encoders of this index read."""
         return {each for spec in self.specs for each in spec.modalities}
 
-    def _rank_words(
-        self, queries: Sequence[ProbedQuery], k: int, where: Where | None, *, own_language: bool = False
-    ) -> dict[str, tuple[Hit, ...]]:
-        condition = write_sql(where, self.card.keys)
-        words = [query.words for query in queries]
-        return self.storage.tables.search_text(words, self.card.groups, k, condition, own_language)
+    def _encode(self, queries: Sequence[ProbedQuery], space: Space, correct: bool) -> SpaceQueries:
+        """The queries that a space can read, as its vectors, perhaps less the mean of their language.
+
+        Probes are encoded in their roles, and those of one query pooled as the kind does it.
+        """
+        read = set(space.spec.modalities)
+        probes = [(row, *probe) for row, query in enumerate(queries) for probe in query.probes]
+        probes = [(row, item, role) for row, item, role in probes if item.modalities & read]
+        rows = sorted({row for row, _, _ in probes})
+        blocks: list[Any] = []
+        owners: list[int] = []
+        for role in ROLES:
+            if items := [item for _, item, wanted in probes if wanted == role]:
+                vectors = self.kind.encode(self.encoders.get(space), items, role)
+                blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
+                owners += [row for row, _, wanted in probes if wanted == role]
+        if len(blocks) == 1 and owners == rows:  # one probe a query
+            pooled = blocks[0]
+        else:
+            pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), len(rows)) if rows else []
+        return SpaceQueries(space, rows, pooled, correct)
 
     def _rank_dense(self, asked: PreparedQueries, k: int) -> dict[str, list[tuple[str, float]]]:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
-        spaces = asked.spaces
+        spaces, stage = asked.spaces, asked.stage
         several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
         if several and isinstance(self.kind, DenseKind):
             depth = max(k, CANDIDATES)
-            found = [self._rank_modalities(each, depth, asked) for each in spaces]
+            found = [self._rank_modalities(each, depth, stage) for each in spaces]
             hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))
         else:
             hits = [[] for _ in asked.queries]
-            condition = write_sql(asked.where, self.card.keys)
+            condition = write_sql(stage.where, self.card.keys)
             for each in spaces:
-                rankings = self.kind.nearest(each, k, condition, asked.exact) if each.rows else []
+                rankings = self.kind.nearest(each, k, condition, stage.exact) if each.rows else []
                 for row, ranking in zip(each.rows, rankings, strict=True):
                     hits[row] = ranking
         return {query.query.id: found for query, found in zip(asked.queries, hits, strict=True)}
 
-    def _rank_modalities(self, mine: SpaceQueries, k: int, asked: PreparedQueries) -> Rankings:
+    def _rank_modalities(self, mine: SpaceQueries, k: int, stage: Retrieve) -> Rankings:
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
         if not mine.rows:
             return []
-        where: dict[str, Any] = dict(asked.where or {})
+        where: dict[str, Any] = dict(stage.where or {})
         wanted = where.get("modality", list_modalities())
         wanted = [wanted] if isinstance(wanted, str) else wanted
         groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
         filters = [{**where, "modality": group} for group in groups if group] if len(groups) > 1 else [where]
-        parts = [self.kind.nearest(mine, k, write_sql(each, self.card.keys), asked.exact) for each in filters]
+        parts = [self.kind.nearest(mine, k, write_sql(each, self.card.keys), stage.exact) for each in filters]
         return [[hit for part in parts for hit in part[row]] for row in range(len(mine))]

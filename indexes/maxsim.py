@@ -12,15 +12,15 @@ import torch
 
 from ..checkpoints.devices import resolve_device
 from ..encoders.base import Encoder, check_finite
-from ..errors import InputError
-from ..items import Item, Multi, Role
+from ..errors import InputError, check_at_least
+from ..items import Item, Multi, Role, split_by_weight, windows
 from ..pipeline import Stage
 from ..runs import Run
 from .encoding import encode_batches
 
 # Numbers (float32) that one block of documents may take: its vectors, and their products with the queries.
 BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20, "mps": 64 << 20}
-QUERY_TOKENS = 1024  # of queries that are multiplied with a block at a time
+QUERY_TOKENS = 1024  # of queries that are multiplied with a block at a time, about
 TOGETHER = 256  # documents that the stage fetches and encodes at a time
 
 
@@ -66,7 +66,7 @@ def score_maxsim(
     where = resolve_device(device)
     budget = block or BLOCK[where.type]
     with torch.inference_mode():
-        for rows in _group_queries([len(query) for query in queries]):
+        for rows in split_by_weight(range(len(queries)), QUERY_TOKENS, lambda row: len(queries[row])):
             asked = [torch.from_numpy(np.asarray(queries[row], np.float32)) for row in rows]
             lengths = torch.tensor([len(each) for each in asked], device=where)
             turned = torch.cat(asked).to(where).T
@@ -76,20 +76,6 @@ def score_maxsim(
                 summed = torch.segment_reduce(best.T.contiguous(), "sum", lengths=lengths)
                 scores[np.ix_(np.array(rows), part)] = summed.cpu().numpy()
     return scores
-
-
-def _group_queries(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Consecutive queries that have at most `QUERY_TOKENS` vectors together, or one that has more."""
-    group: list[int] = []
-    held = 0
-    for row, length in enumerate(lengths):
-        if group and held + length > QUERY_TOKENS:
-            yield group
-            group, held = [], 0
-        group.append(row)
-        held += length
-    if group:
-        yield group
 
 
 def pad_blocks(offsets: np.ndarray, turned: tuple[int, ...], budget: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -109,11 +95,6 @@ def pad_blocks(offsets: np.ndarray, turned: tuple[int, ...], budget: int) -> Ite
         places = np.minimum(offsets[part][:, None] + np.arange(longest), offsets[part + 1][:, None] - 1)
         yield part, places
         start += size
-
-
-def keep_best(found: Sequence[tuple[str, float]], k: int) -> list[tuple[str, float]]:
-    """The k of highest score, ids breaking ties."""
-    return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
 def encode_tokens(encoder: Encoder, items: Sequence[Item], role: Role) -> Iterator[tuple[str, np.ndarray]]:
@@ -147,8 +128,7 @@ class MaxSim(Stage):
     space: str = field(init=False)  # stands for the encoder where stages are compared
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise InputError(f"depth must be at least 1, not {self.depth}")
+        check_at_least(1, depth=self.depth)
         if self.encoder.spec.kind != "multi":
             raise InputError(
                 f"{self.encoder.spec.name} makes {self.encoder.spec.kind} vectors: MaxSim needs a late: encoder"
@@ -166,9 +146,8 @@ class MaxSim(Stage):
         asked = [query for query in run.queries if query.id in pools]
         queries = dict(encode_tokens(self.encoder, asked, "query"))
         scores: dict[str, list[tuple[str, float]]] = {query: [] for query in pools}
-        names = list(asking)
-        for start in range(0, len(names), TOGETHER):
-            documents = dict(encode_tokens(self.encoder, run.docs.get(names[start : start + TOGETHER]), "document"))
+        for names in windows(asking, TOGETHER):
+            documents = dict(encode_tokens(self.encoder, run.docs.get(names), "document"))
             count["documents"] += len(documents)
             count["tokens"] += sum(map(len, documents.values()))
             wanted = list(dict.fromkeys(query for name in documents for query in asking[name]))

@@ -6,17 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
 from ..files import place_atomically
-from ..items import Role
+from ..items import Role, group_positions
 from ..media.modalities import MEDIA
 
-Key = TypeVar("Key")
 TEXT = "text"
 Block = tuple[np.ndarray, Sequence[str | None], Sequence[str]]  # vectors, languages, modalities
 
@@ -65,19 +64,18 @@ class Moments:
     def of(cls, dim: int, blocks: Callable[[], Iterable[Block]], kappa: float = KAPPA) -> Moments:
         """Both passes; `blocks()` starts a fresh stream of the same blocks each time."""
         moments = cls(dim, kappa)
-        for block in blocks():
-            moments.update(*block)
-        for block in blocks():
-            moments.spread(*block)
+        for look in (moments.update, moments.spread):
+            for block in blocks():
+                look(*block)
         return moments
 
     def update(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
         """First pass: count and mean of each group of `vectors` float32 [n, dim]."""
         vectors = self._check(vectors, langs, modalities)
-        for modality, rows in _group(modalities):
+        for modality, rows in group_positions(modalities).items():
             self.modalities.setdefault(modality, VectorSum(self.dim)).add(vectors[rows])
         pairs = [lang if modality == TEXT else None for lang, modality in zip(langs, modalities, strict=True)]
-        for lang, rows in _group(pairs):
+        for lang, rows in group_positions(pairs).items():
             if lang is not None:
                 self.languages.setdefault(lang, VectorSum(self.dim)).add(vectors[rows])
 
@@ -87,7 +85,7 @@ class Moments:
         Of a modality with more than 20,000 documents only evenly spaced ones are looked at.
         """
         vectors = self._check(vectors, langs, modalities)
-        for modality, rows in _group(modalities):
+        for modality, rows in group_positions(modalities).items():
             step = -(-self._group_of(modality).count // SAMPLE) or 1
             sample = rows[-self._passed[modality] % step :: step]
             self._passed[modality] += len(rows)
@@ -158,7 +156,7 @@ class Moments:
         vectors = self._check(vectors, langs, modalities)
         corrected = np.empty_like(vectors)
         mean = self.query_mean if role == "query" else self.document_mean
-        for (lang, modality), rows in _group(list(zip(langs, modalities, strict=True))):
+        for (lang, modality), rows in group_positions(zip(langs, modalities, strict=True)).items():
             corrected[rows] = vectors[rows] - mean(lang, modality)
         return unit(corrected)
 
@@ -286,11 +284,3 @@ class VectorSpread:
         self.covariance += (share * (1 - share) * np.outer(step, step)).astype(np.float32)
         self.mean = (self.mean + share * step).astype(np.float32)
         self.count = total
-
-
-def _group(keys: Sequence[Key]) -> list[tuple[Key, np.ndarray]]:
-    """Each different key with the rows that have it."""
-    rows: dict[Key, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    return [(key, np.array(where)) for key, where in rows.items()]

@@ -1,30 +1,35 @@
-"""Documents found by their best passage: overlapping windows of tokens, and a document at its passage's score."""
+"""Documents found by their best passage: split into overlapping windows of tokens, each at its best one's score."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, TypeGuard
+
+import numpy as np
 
 from ..encoders.base import Encoder, Tokenizes
-from ..errors import InputError
+from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run
-from .base import WINDOW, Mode, PortionWriter, Recall
-from .encoding import list_encoders
-from .index import DocumentIndex, StoredIndex
-from .splitting import choose_tokenizer, split_text
+from .base import Index, PortionWriter, Recall, Retrieve
+from .encoding import SpaceEncoders
+from .index import DocumentIndex
 from .storage.card import FIRST, Passages, Windows
-from .storage.filters import Where
 from .storage.resume import ItemState, StoredStates
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
 SPREAD = 4  # passages a document that a search first looks for, at most
+SPACE, MARK, JOINER, FLAG = 1, 2, 3, 4  # what code points are to their neighbours, where a text may be cut
+PLANES = 0x20000  # code points below are looked up
 
 
 def take_best(hits: Iterable[Hit]) -> list[Hit]:
@@ -36,7 +41,7 @@ def take_best(hits: Iterable[Hit]) -> list[Hit]:
     return [Hit(doc, score) for doc, score in best.items()]
 
 
-class PassageIndex(StoredIndex):
+class PassageIndex(Index):
     """An index of documents (`indexes.base.Index`) whose rows, in the index `passages`, are parts of documents.
 
     Passages have the ids `DOCUMENT#NUMBER`, the language and metadata of their document, and under `_passage` in
@@ -64,41 +69,30 @@ class PassageIndex(StoredIndex):
 
     # Writing
 
-    def add(
-        self,
-        items: Iterable[Item],
-        encoders: Encoder | Sequence[Encoder] = (),
-        *,
-        progress: Callable[[int], None] | None = None,
-        cluster: PortionWriter | None = None,
-        window: int = WINDOW,
-    ) -> int:
-        """Split, encode and store documents as they come; returns how many were new or changed.
+    def store(
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
+    ) -> Generator[tuple[int, int]]:
+        """Split, encode and store documents as they come; counts them, while `window` counts passages.
 
-        As `Index.add`: a rerun goes on, and encodes the passages that are not stored as they are; `window` counts
-        passages. Those that a changed document no longer has are taken out. `InputError`, too, if no encoder can say
-        where its tokens are, if a window does not fit into it, and on metadata with the key `_passage`.
+        A rerun encodes the passages that are not stored as they are; those that a changed document no longer has are
+        taken out. `InputError`, too, if no encoder can say where its tokens are, if a window does not fit into it,
+        and on metadata with the key `_passage`.
         """
-        given = list_encoders(encoders)
-        loader = self.passages.encoders
-        tokenizer = choose_tokenizer(self._settings.windows, given, self._settings.encoder, loader)
+        tokenizer = choose_tokenizer(self._settings.windows, encoders, self._settings.encoder, self.passages.encoders)
 
         def split_all(states: StoredStates) -> Iterator[Item]:
             assert tokenizer is not None, "the index asks for its encoders before it asks for items"
             return self._split_documents(items, tokenizer, states)
 
-        changed = done = 0
         last = ""
-        with closing(self.passages.write(split_all, ItemState.of, given, cluster, window)) as portions:
+        with closing(self.passages.write(split_all, ItemState.of, encoders, cluster, window)) as portions:
             for portion in portions:
+                changed = 0
                 for passage in portion.items:  # those of one document follow each other
                     changed += (doc := _document_of(passage.id)) != last
                     last = doc
                 parts = [_part_of(passage) for passage in portion.window]
-                done += sum(part["number"] + 1 == part["of"] for part in parts)
-                if progress is not None:
-                    progress(done)
-        return changed
+                yield changed, sum(part["number"] + 1 == part["of"] for part in parts)
 
     def _split_documents(self, items: Iterable[Item], tokenizer: Tokenizes, states: StoredStates) -> Iterator[Item]:
         """The passages of documents; what a changed document has no longer is taken out as it comes."""
@@ -108,9 +102,7 @@ class PassageIndex(StoredIndex):
         seen = SeenIds()
         for group in windows(items, TOGETHER):
             for item in group:
-                self.passages.check_item(item)
-                if seen.add(item.id):
-                    raise InputError(f"the id {item.id!r} occurs twice")
+                self.passages.check_item(item, seen)
                 if RESERVED in item.meta:
                     raise InputError(f"item {item.id!r} has the metadata {RESERVED!r}, which passages have: rename it")
             parts = _make_passages(group, tokenizer, self._settings.windows)
@@ -137,32 +129,23 @@ class PassageIndex(StoredIndex):
     def ready(self) -> None:
         self.passages.ready()
 
-    def search(
-        self,
-        queries: Iterable[Item | str] | Run,
-        k: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        mode: Mode = "dense",
-        correct: bool = True,
-    ) -> Run:
-        """The k documents with the best passages for each query, as a `Run` that keeps this index as its `docs`.
+    def answer(self, run: Run, stage: Retrieve) -> Run:
+        """The k documents with the best passages for each query.
 
-        A document's score is its best passage's (MaxP; Dai and Callan 2019), by `Index.search` over passages in each
-        mode: `hybrid` fuses rankings of passages, and takes the best then. Queries whose first passages are of fewer
-        than k documents are searched for again, each time for twice as many passages.
+        A document's score is its best passage's (MaxP; Dai and Callan 2019), by the search of passages in each mode:
+        `hybrid` fuses rankings of passages, and takes the best then. Queries whose first passages are of fewer than k
+        documents are searched for again, each time for twice as many passages.
         """
-        run = queries if isinstance(queries, Run) else Run.of(queries)
         self.require_complete()
+        k = stage.k
         most = self._settings.count
         hits: dict[str, list[Hit]] = {}
-        for part in self.passages.prepare(run, k, where=where, exact=exact, mode=mode, correct=correct):
+        for part in self.passages.prepare(run, stage):
             depth = math.ceil(k * min(SPREAD, most / max(1, len(self))))
             while part.queries:
                 depth = max(1, min(most, depth))
-                asked = replace(run, queries=tuple(each.query for each in part.queries))
-                found = asked.ranking(self.passages.rank(part, depth)).cut(depth)
+                left = replace(run, queries=tuple(each.query for each in part.queries))
+                found = left.ranking(self.passages.rank(part, depth)).cut(depth)
                 hits |= {query: take_best(passages) for query, passages in found.hits.items()}
                 part = part.select(
                     [
@@ -244,3 +227,104 @@ def _part_of(passage: Item) -> Mapping[str, Any]:
     """What a passage is of its document."""
     part: Mapping[str, Any] = passage.meta[RESERVED]  # type: ignore[assignment]
     return part
+
+
+# Where documents are split
+
+
+def split_text(text: str, spans: np.ndarray, windows: Windows) -> list[tuple[int, int]]:
+    """Where the passages of a text begin and end, in characters; together they hold all of it, in order.
+
+    `spans` is int [tokens, 2], as `Tokenizes.token_spans` gives it. A passage has at most `window` tokens, but never
+    less than a character with its marks, or than an emoji made of several; the next one begins `stride` tokens
+    later or, inside a character, at it. None lies in another. White space belongs to the token before it.
+    """
+    cuts, before = _find_cuts(text, spans)
+    last = len(cuts) - 1
+
+    def find_end(start: int) -> int:
+        return max(start + 1, bisect_right(before, before[start] + windows.window) - 1)
+
+    start, end = 0, find_end(0)
+    passages = [(cuts[0], cuts[end])]
+    while end < last:
+        start = min(end, max(start + 1, bisect_right(before, before[start] + windows.stride) - 1))
+        while (further := find_end(start)) <= end:
+            start += 1
+        end = further
+        passages.append((cuts[start], cuts[end]))
+    return passages
+
+
+def choose_tokenizer(
+    windows: Windows, encoders: Sequence[Encoder], before: str = "", loader: SpaceEncoders | None = None
+) -> Tokenizes | None:
+    """The one whose tokens are counted: named by `windows`, else `before` (a fingerprint), else the first that can.
+
+    One that is named and not among the encoders is loaded by `loader`. None if `before` is not among the encoders.
+    `InputError` if no encoder can say where its tokens are, or if a window does not fit into it.
+    """
+    candidates = [each for each in encoders if "text" in each.spec.modalities]
+    if windows.tokenizer:
+        candidates = [each for each in candidates if each.spec.name == windows.tokenizer] or [
+            (loader or SpaceEncoders()).load(windows.tokenizer)
+        ]
+    elif before:
+        candidates = [each for each in candidates if each.spec.fingerprint == before]
+        if not candidates:
+            return None
+    for each in candidates:
+        if _has_spans(each):
+            if each in encoders and windows.window > (room := each.room()):
+                raise InputError(
+                    f"a window of {windows.window} tokens does not fit into {each.spec.name}: beside its prompt and "
+                    f"special tokens there is room for {room}; make the window smaller"
+                )
+            return each
+    names = list_few(each.spec.name for each in candidates)
+    lacking = f"{names} cannot say where its own are" if candidates else "none is given"
+    raise InputError(
+        f"documents are split by an encoder's tokens, and {lacking}: add an hf: encoder, or name one, "
+        "Windows(tokenizer=SPEC)"
+    )
+
+
+def _has_spans(encoder: Encoder) -> TypeGuard[Tokenizes]:
+    """Whether the encoder can say where its tokens are."""
+    try:
+        return isinstance(encoder, Tokenizes) and bool(encoder.token_spans(["a"]))
+    except InputError:
+        return False
+
+
+def _find_cuts(text: str, spans: np.ndarray) -> tuple[list[int], list[int]]:
+    """Characters where passages may begin or end, and the number of tokens before each; both ends included."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    kinds = _classify_code_points()[np.minimum(codes, PLANES)]
+    kinds[codes >= 0xE0000] = MARK  # variation selectors and tags; private use, which needs no care
+    joined = np.zeros(len(codes) + 1, bool)
+    joined[:-1] = (kinds == MARK) | (kinds == JOINER)
+    joined[1:-1] |= (kinds[:-1] == JOINER) | ((kinds[:-1] == FLAG) & (kinds[1:] == FLAG))
+    solid = np.append(0, np.cumsum(kinds != SPACE))
+    starts, ends = spans.T
+    free = ~joined[starts] & (solid[ends] > solid[starts])
+    free[1:] &= starts[1:] >= np.maximum.accumulate(ends)[:-1]
+    before = np.flatnonzero(free)
+    cuts = starts[before]
+    # What comes before the first token that can be seen goes with it.
+    return [0, *cuts[1:].tolist(), len(text)], [0, *before[1:].tolist(), len(spans)]
+
+
+@cache
+def _classify_code_points() -> np.ndarray:
+    """What the code points of the first two planes are to their neighbours, uint8; 0 for most."""
+    kinds = np.zeros(PLANES + 1, np.uint8)
+    for code in range(PLANES):
+        character = chr(code)
+        if character.isspace():
+            kinds[code] = SPACE
+        elif unicodedata.category(character)[0] == "M" or 0x1F3FB <= code <= 0x1F3FF:  # skin tones
+            kinds[code] = MARK
+    kinds[0x200D] = JOINER
+    kinds[0x1F1E6:0x1F200] = FLAG  # letters that make flags two by two
+    return kinds

@@ -8,13 +8,13 @@ from pathlib import Path
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..specs import Spec, find_factory
-from .base import Index
-from .encoding import SpaceEncoders, list_encoders
+from .base import Index, list_encoders
+from .encoding import SpaceEncoders
 from .index import DocumentIndex
 from .kinds.base import Kind
 from .passages import PassageIndex
 from .storage.card import Card, Passages, Windows
-from .storage.connect import is_remote
+from .storage.place import is_remote
 from .storage.storage import Storage
 
 # kind -> a `kinds.base.Kind`; what follows a colon in the kind (`faiss:HNSW32`) is the class's own. Other packages add

@@ -90,8 +90,8 @@ def index_collection(
     from ..checkpoints.devices import resolve_devices
     from ..encoders.cache.encoder import CachedEncoder, close_caches
     from ..encoders.workers import open_encoders
+    from ..indexes.passages import choose_tokenizer
     from ..indexes.registry import check_kind, create_index, open_index
-    from ..indexes.splitting import choose_tokenizer
 
     started = time.perf_counter()
     check_kind(kind)

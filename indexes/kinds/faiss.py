@@ -9,20 +9,20 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...encoders.base import EncoderSpec
-from ...errors import InputError
+from ...errors import InputError, check_at_least
 from ...files import place_atomically, write_atomically
-from ..base import Recall, check_k
+from ..base import Recall
 from ..storage.card import Ann, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
-from .base import Rankings, SpaceQueries
-from .dense import DenseKind
+from .base import DenseKind, Rankings, SpaceQueries
 from .flat import FlatKind, LoadedSpace
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
@@ -57,27 +57,26 @@ class FaissSearcher:
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Searcher.nearest`; `Unfiltered` if there is a mask and faiss has no filter for this kind of index."""
-        check_k(k)
+        check_at_least(1, k=k)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
             return rows, scores
         queries = np.ascontiguousarray(queries, np.float32)
-        if allowed is not None:
-            selector = import_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            parameters = _make_parameters(self._index, self._filtered, self._refine, selector)
-            try:
-                found = self._index.search(queries, depth, params=parameters)
-            except RuntimeError as error:
-                if "params" not in str(error):
-                    raise
-                raise Unfiltered(type(self._index).__name__) from None
-        elif self._gpu is not None:
+        if allowed is None and self._gpu is not None:
             found = self._gpu.search(queries, depth)
         else:
-            parameters = _make_parameters(self._index, self._effort, self._refine, None)
-            found = self._index.search(queries, depth, params=parameters)
+            bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+            selector = None if bits is None else import_faiss().IDSelectorBitmap(bits)
+            effort = self._effort if bits is None else self._filtered
+            try:
+                parameters = _make_parameters(self._index, effort, self._refine, selector)
+                found = self._index.search(queries, depth, params=parameters)
+            except RuntimeError as error:
+                if bits is None or "params" not in str(error):
+                    raise
+                raise Unfiltered(type(self._index).__name__) from None
         scores[:, :depth], rows[:, :depth] = found
         _drop_repeated(rows)
         scores[rows < 0] = -np.inf
@@ -133,19 +132,19 @@ class FaissKind(DenseKind):
         if ann != "none":
             for space in self.storage.card.spaces:  # before what is there is thrown away
                 make_faiss_index(factory, space.spec.dim)
-        return build_spaces(self, lambda space: factory, self._make)
+        return build_spaces(self, ann, lambda space: self.detail, self._make)
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         space = asked.space
         if exact or space.ann is None or asked.corrected != space.multilingual:
             return self._flat.nearest(asked, k, condition, exact)
         opened = self._open(space, space.ann)
-        allowed = self._flat.masks.get(space, condition, opened.mask)
         try:
-            found = opened.rank(asked.vectors, k, allowed)
+            found = opened.rank(asked.vectors, k, condition)
         except Unfiltered as error:
             self._warn(f"faiss has no filters for {error}: searching exactly")
             return self._flat.nearest(asked, k, condition, exact)
+        allowed = opened.mask(condition)
         enough = min(k, len(opened.ids) if allowed is None else int(allowed.sum()))
         if short := [row for row, hits in enumerate(found) if len(hits) < enough]:
             self._warn(f"{space.ann.kind} finds fewer documents than match, for some: searching those exactly")
@@ -175,35 +174,29 @@ class FaissKind(DenseKind):
         with _translate_errors(f"faiss cannot build {factory} over {space.count:,} vectors of {dim} dimensions"):
             if not index.is_trained:
                 wanted = max(TRAIN, 64 * getattr(_find_inner(index), "nlist", 0))
-                index.train(self._sample(space, -(-space.count // wanted)))
+                stored = (row for *_, block in tables.blocks(space, space.multilingual) for row in block)
+                index.train(np.stack(list(islice(stored, None, None, -(-space.count // wanted)))))
             for names, _, _, vectors in tables.blocks(space, space.multilingual):
                 index.add(vectors)
                 ids += names
-        plan = self._tune(space, index, np.array(ids, object), factory)
+        plan = self._tune(space, index, ids, factory)
         if (folder := self.storage.folder) is not None:
             plan.files = _write_files(folder, space, index, ids)
         self._hold(space, index, ids, plan)
         return plan
 
-    def _sample(self, space: Space, step: int) -> np.ndarray:
-        """Every `step`-th vector, float32 [n, dim]."""
-        parts, row = [], 0
-        for _, _, _, vectors in self.storage.tables.blocks(space, space.multilingual):
-            parts.append(vectors[-row % step :: step])
-            row += len(vectors)
-        return np.concatenate(parts)
-
-    def _tune(self, space: Space, index: Any, ids: np.ndarray, factory: str) -> Ann:
+    def _tune(self, space: Space, index: Any, ids: Sequence[str], factory: str) -> Ann:
         """The least effort that finds enough, without and with a filter on a language."""
         tables, corrected = self.storage.tables, space.multilingual
         queries = perturb_vectors(tables, space, corrected)
+        loaded = LoadedSpace(ids, FaissSearcher(index, 0, 0, REFINE), tables)
 
         def tune(condition: str | None) -> Ann:
             truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
 
             def search(plan: Ann, k: int) -> Rankings:
-                loaded = LoadedSpace(ids, FaissSearcher(index, plan.probes, plan.probes, REFINE))
-                return loaded.rank(queries, k, self._flat.masks.get(space, condition, loaded.mask))
+                loaded.searcher = FaissSearcher(index, plan.probes, plan.probes, REFINE)
+                return loaded.rank(queries, k, condition)
 
             plans = [Ann(factory, effort, effort, REFINE, queries=len(queries)) for effort in _list_efforts(index)]
             return tune_plan(plans, search, truth, SAME)
@@ -242,7 +235,7 @@ class FaissKind(DenseKind):
 
     def _hold(self, space: Space, index: Any, ids: Sequence[str], plan: Ann) -> None:
         searcher = FaissSearcher(index, plan.probes, plan.filtered_probes, plan.refine, self.device)
-        self._opened[space.fingerprint] = LoadedSpace(np.array(ids, object), searcher)
+        self._opened[space.fingerprint] = LoadedSpace(ids, searcher, self.storage.tables)
 
     def _warn(self, text: str) -> None:
         """Once for each index that is open."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 from ...checkpoints.devices import is_out_of_memory, resolve_device
-from ...errors import InputError
-from ..base import Recall, Searcher, check_k
+from ...errors import InputError, check_at_least
+from ..base import Recall, Searcher
 from ..storage.card import Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import Rankings, SpaceQueries
-from .dense import DenseKind
+from .base import DenseKind, Rankings, SpaceQueries
 from .recall import check_exact, report_exact
 
 log = logging.getLogger("crosslens")
@@ -30,7 +28,7 @@ TOGETHER = 64  # queries a matrix product
 BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
 GROUP = 8  # rows that stand for one another when candidates are picked
 MAXIMA = 32 << 20  # bytes that the best scores of all groups may take
-MASKS = 16  # filters whose rows are remembered
+MASKS = 16  # filters whose rows are remembered, for each space
 THREADED_FROM = 32_768  # rows from which one query is worth several threads
 
 
@@ -50,8 +48,8 @@ class FlatSearcher:
     def __init__(self, vectors: np.ndarray, device: str = "auto") -> None:
         if vectors.ndim != 2:
             raise ValueError(f"vectors of shape {vectors.shape}, not [n, dim]")
-        self._host = np.require(vectors, np.float32, ["C", "W"])
-        self._rows = torch.from_numpy(self._host)
+        self.vectors = np.require(vectors, np.float32, ["C", "W"])  # not to be written to
+        self._rows = torch.from_numpy(self.vectors)
         wanted = resolve_device(device)
         if wanted.type != "cpu":
             try:
@@ -59,25 +57,16 @@ class FlatSearcher:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                size = self._host.nbytes / 2**30
+                size = self.vectors.nbytes / 2**30
                 log.warning("%s has no room for %.1f GiB of vectors: searching on the CPU", wanted, size)
 
     def __len__(self) -> int:
-        return len(self._host)
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """The rows, float32 [n, dim]; not to be written to."""
-        return self._host
+        return len(self.vectors)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows int64 [q, k] and scores float32 [q, k], best first, the lower of equal ones first.
-
-        Row -1 and score -inf where there are fewer than k. `queries` is float [q, dim]; `allowed` is a
-        boolean mask [n].
-        """
-        check_k(k)
-        count, dim = self._host.shape
+        """As `Searcher.nearest`; of rows with equal scores the lower one comes first."""
+        check_at_least(1, k=k)
+        count, dim = self.vectors.shape
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != dim:
             raise ValueError(f"queries of shape {queries.shape} for vectors of {dim} dimensions")
@@ -98,7 +87,7 @@ class FlatSearcher:
 
     def _nearest(self, queries: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The same for up to 64 queries, with k rows there to find; `chosen` are the rows allowed, rising."""
-        count = len(self._host) if chosen is None else len(chosen)
+        count = len(self.vectors) if chosen is None else len(chosen)
         if len(queries) == 1 and self._rows.device.type == "cpu":
             candidates, scores = self._search_one(queries[0], k, chosen)
         else:
@@ -126,7 +115,10 @@ class FlatSearcher:
         maxima = torch.empty(groups, len(queries), device=device)
         size = BLOCK[device.type] // group * group
         buffer = torch.empty(min(size, groups * group), len(queries), device=device)
-        for start, block in self._blocks(chosen, size):
+        wanted = None if chosen is None else torch.from_numpy(chosen).to(device)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            block = self._rows[part] if wanted is None else self._rows.index_select(0, wanted[part])
             length = -(-len(block) // group) * group
             torch.mm(block, turned, out=buffer[: len(block)])
             buffer[len(block) : length] = -torch.inf
@@ -135,30 +127,21 @@ class FlatSearcher:
         top = maxima.T.contiguous().topk(min(k, groups), sorted=False).indices
         return (top[:, :, None] * group + torch.arange(group, device=device)).flatten(1)
 
-    def _blocks(self, chosen: np.ndarray | None, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-        if chosen is None:
-            for start in range(0, len(self._rows), size):
-                yield start, self._rows[start : start + size]
-        else:
-            wanted = torch.from_numpy(chosen).to(self._rows.device)
-            for start in range(0, len(wanted), size):
-                yield start, self._rows.index_select(0, wanted[start : start + size])
-
     def _score(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products of each query with its own rows int64 [q, c]: float32 [q, c]."""
         scores = np.empty(rows.shape, np.float32)
-        if self._rows.device.type == "cpu":
-            for query, mine, out in zip(queries, rows, scores, strict=True):
-                np.vecdot(self._host[mine], query, out=out)
-            return scores
+        device = self._rows.device
         for query, mine, out in zip(queries, rows, scores, strict=True):
-            block = self._rows[torch.from_numpy(mine).to(self._rows.device)]
-            out[:] = (block * torch.from_numpy(query).to(block.device)).sum(dim=1).cpu().numpy()
+            if device.type == "cpu":
+                np.vecdot(self.vectors[mine], query, out=out)
+            else:
+                block = self._rows[torch.from_numpy(mine).to(device)]
+                out[:] = (block * torch.from_numpy(query).to(device)).sum(dim=1).cpu().numpy()
         return scores
 
     def _search_one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not."""
-        block = self._host if chosen is None else self._host[chosen]
+        block = self.vectors if chosen is None else self.vectors[chosen]
         scores = np.empty(len(block), np.float32)
         step = -(-len(block) // torch.get_num_threads()) if len(block) >= THREADED_FROM else len(block)
 
@@ -175,53 +158,34 @@ class FlatSearcher:
         return (best if chosen is None else chosen[best])[None], scores[best][None]
 
 
-@dataclass
 class LoadedSpace(Generic[S]):
-    """A space in memory: a searcher, and `ids` (an object array) that names its rows."""
+    """A space in memory: a searcher, and `ids` (an object array) that name its rows; `tables` know what filters keep."""
 
-    ids: np.ndarray
-    searcher: S
+    def __init__(self, ids: Sequence[str], searcher: S, tables: Tables) -> None:
+        self.ids = np.array(ids, object)
+        self.searcher = searcher
+        self.mask = lru_cache(MASKS)(self._find_matching)
+        self._tables = tables
 
     @cached_property
     def rows(self) -> dict[str, int]:
         """The row of each id."""
         return {id: row for row, id in enumerate(self.ids.tolist())}
 
-    def mask(self, ids: Iterable[str]) -> np.ndarray:
-        """Which rows are of `ids`, bool [n]."""
-        mask = np.zeros(len(self.ids), bool)
-        mask[[self.rows[id] for id in ids if id in self.rows]] = True
-        return mask
-
-    def rank(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Rankings:
-        """The nearest of each query by id; rows that are not there are left out."""
+    def rank(self, queries: np.ndarray, k: int, condition: str | None) -> Rankings:
+        """The nearest of each query by id, of rows that match an SQL condition; those that are not there are left out."""
         return [
             list(zip(self.ids[mine[mine >= 0]].tolist(), theirs[mine >= 0].tolist(), strict=True))
-            for mine, theirs in zip(*self.searcher.nearest(queries, k, allowed), strict=True)
+            for mine, theirs in zip(*self.searcher.nearest(queries, k, self.mask(condition)), strict=True)
         ]
 
-
-class FilterMasks:
-    """The rows of each space that the latest filters keep, as masks."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._masks: dict[tuple[str, str], np.ndarray] = {}
-
-    def get(self, space: Space, condition: str | None, mask: Callable[[list[str]], np.ndarray]) -> np.ndarray | None:
-        """The mask of an SQL condition, made of the ids that match by `mask`; None without a condition."""
+    def _find_matching(self, condition: str | None) -> np.ndarray | None:
+        """The rows that match a condition, as a mask bool [n]; None without one."""
         if condition is None:
             return None
-        # The rows of a space are in one order, corrected or not, here and in files made from it.
-        key = (space.fingerprint, condition)
-        if key not in self._masks:
-            if len(self._masks) >= MASKS:
-                del self._masks[next(iter(self._masks))]
-            self._masks[key] = mask(self._tables.list_ids(condition))
-        return self._masks[key]
-
-    def clear(self) -> None:
-        self._masks.clear()
+        mask = np.zeros(len(self.ids), bool)
+        mask[[self.rows[id] for id in self._tables.list_ids(condition) if id in self.rows]] = True
+        return mask
 
 
 class FlatKind(DenseKind):
@@ -232,7 +196,6 @@ class FlatKind(DenseKind):
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
-        self.masks = FilterMasks(storage.tables)
         self._loaded: dict[tuple[str, bool], LoadedSpace[FlatSearcher]] = {}
 
     def build(self, ann: str) -> Recall:
@@ -244,8 +207,7 @@ class FlatKind(DenseKind):
         return report_exact("flat", started)
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        loaded = self.load(asked.space, asked.corrected)
-        return loaded.rank(asked.vectors, k, self.masks.get(asked.space, condition, loaded.mask))
+        return self.load(asked.space, asked.corrected).rank(asked.vectors, k, condition)
 
     def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
         loaded = self.load(space, corrected)
@@ -256,7 +218,6 @@ class FlatKind(DenseKind):
 
     def discard(self) -> None:
         self._loaded.clear()
-        self.masks.clear()
         super().discard()
 
     def has_loaded(self, space: Space, corrected: bool) -> bool:
@@ -268,7 +229,7 @@ class FlatKind(DenseKind):
         key = (space.fingerprint, corrected)
         if key not in self._loaded:
             ids, vectors = self._read(space, corrected)
-            self._loaded[key] = LoadedSpace(np.array(ids, object), FlatSearcher(vectors, self.device))
+            self._loaded[key] = LoadedSpace(ids, FlatSearcher(vectors, self.device), self.storage.tables)
         return self._loaded[key]
 
     def _read(self, space: Space, corrected: bool) -> tuple[list[str], np.ndarray]:

@@ -11,10 +11,9 @@ from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 from ...errors import InputError, check_known
 from ..base import Recall
 from ..storage.card import Ann, Space
-from ..storage.connect import translate_errors
 from ..storage.filters import write_sql
-from .base import Rankings, SpaceQueries
-from .dense import DenseKind
+from ..storage.place import translate_errors
+from .base import DenseKind, Rankings, SpaceQueries
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
 AUTO_FROM = 50_000  # vectors; below, exact search is as fast
@@ -80,11 +79,9 @@ class LanceKind(DenseKind):
         check_known(ann, ("auto", "none", *STRUCTURES), "kind of approximate index")
 
         def choose(space: Space) -> str:
-            if ann != "auto":
-                return ann
             return "none" if space.count < self.auto_from else "IVF_FLAT" if space.spec.dim % 8 else "IVF_RQ"
 
-        return build_spaces(self, choose, self._make)
+        return build_spaces(self, ann, choose, self._make)
 
     def _make(self, space: Space, structure: str) -> Ann:
         tables, corrected = self.storage.tables, space.multilingual

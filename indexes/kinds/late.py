@@ -14,13 +14,13 @@ from ...errors import InputError, check_known
 from ...items import Item, Role
 from ..base import Recall
 from ..encoding import check_halves, select_readable
-from ..maxsim import TokenVectors, encode_tokens, keep_best, score_maxsim
+from ..maxsim import TokenVectors, encode_tokens, score_maxsim
 from ..storage.card import Ann, Space
-from ..storage.connect import translate_errors
+from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
 from .base import Kind, Rankings, SpaceQueries
 from .lance import STRUCTURES
-from .recall import DEPTH, NOISE, build_spaces, tune_plan
+from .recall import DEPTH, NOISE, build_spaces, pick_evenly, tune_plan
 
 # Token vectors from which `auto` makes an approximate index: one pass over fewer takes about a second.
 AUTO_FROM = 2_000_000
@@ -101,11 +101,9 @@ class LateKind(Kind):
         check_known(ann, ("auto", "none", *KINDS), "kind of approximate index")
 
         def choose(space: Space) -> str:
-            if ann != "auto":
-                return ann
             return "none" if self._count_tokens(space) < AUTO_FROM or space.spec.dim % 8 else "IVF_RQ"
 
-        return build_spaces(self, choose, self._make)
+        return build_spaces(self, ann, choose, self._make)
 
     def refresh(self) -> None:
         """How many documents have vectors."""
@@ -123,8 +121,8 @@ class LateKind(Kind):
                 floor = found[row][-1][1] if len(found[row]) == k else -np.inf
                 places = np.flatnonzero(scores >= floor)
                 if len(places):
-                    more = [(names[place], float(scores[place])) for place in places]
-                    found[row] = keep_best([*found[row], *more], k)
+                    better = [*found[row], *((names[place], float(scores[place])) for place in places)]
+                    found[row] = sorted(better, key=lambda hit: (-hit[1], hit[0]))[:k]
         return found
 
     def _read_blocks(self, space: Space, condition: str | None = None) -> Iterator[Block]:
@@ -153,19 +151,14 @@ class LateKind(Kind):
 
     def _perturb_documents(self, space: Space) -> list[np.ndarray]:
         """Up to 50 queries from evenly spaced documents: 32 of a document's vectors, with noise that is always the same."""
-        wanted = set(np.linspace(0, space.count - 1, min(space.count, QUERIES)).astype(int).tolist())
         random = np.random.default_rng(0)
         queries: list[np.ndarray] = []
-        row = 0
-        for names, tokens in self._read_blocks(space):
-            for each in range(len(names)):
-                if row + each in wanted:
-                    vectors = tokens.document(each).astype(np.float32)
-                    vectors = vectors[np.linspace(0, len(vectors) - 1, QUERY_TOKENS).astype(int)]
-                    noise = random.standard_normal(vectors.shape).astype(np.float32)
-                    noisy = vectors + NOISE * noise / np.sqrt(space.spec.dim)
-                    queries.append(noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
-            row += len(names)
+        documents = (tokens.document(row) for _, tokens in self._read_blocks(space) for row in range(len(tokens)))
+        for document in pick_evenly(documents, space.count, QUERIES):
+            vectors = document[np.linspace(0, len(document) - 1, QUERY_TOKENS).astype(int)].astype(np.float32)
+            noise = random.standard_normal(vectors.shape).astype(np.float32)
+            noisy = vectors + NOISE * noise / np.sqrt(space.spec.dim)
+            queries.append(noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
         return queries
 
 

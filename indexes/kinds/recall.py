@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ..base import Recall
 from ..storage.card import Ann, Card, Space
 from ..storage.tables import Tables
 from .base import Kind, Rankings
+
+T = TypeVar("T")
 
 # recall@10 that the probes are raised to: above the 0.95 asked for, as it is itself an estimate
 ENOUGH = 0.97
@@ -55,15 +57,16 @@ def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vector
     return [list[tuple[str, float]](hits_of(*each)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
 
 
+def pick_evenly(stream: Iterable[T], count: int, most: int) -> Iterator[T]:
+    """Up to `most` of the `count` elements of a stream, evenly spaced, the first and the last among them."""
+    wanted = set(np.linspace(0, count - 1, min(count, most)).astype(int).tolist())
+    return (each for place, each in enumerate(stream) if place in wanted)
+
+
 def perturb_vectors(tables: Tables, space: Space, corrected: bool) -> np.ndarray:
     """Up to 100 stored vectors, evenly spaced, with noise that is always the same: float32 [q, dim]."""
-    wanted = set(np.linspace(0, space.count - 1, min(space.count, QUERIES)).astype(int).tolist())
-    picked: list[np.ndarray] = []
-    row = 0
-    for _, _, _, block in tables.blocks(space, corrected):
-        picked += [block[each - row] for each in range(row, row + len(block)) if each in wanted]
-        row += len(block)
-    vectors = np.stack(picked)
+    stored = (vector for _, _, _, block in tables.blocks(space, corrected) for vector in block)
+    vectors = np.stack(list(pick_evenly(stored, space.count, QUERIES)))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     noise = np.random.default_rng(0).standard_normal(vectors.shape) / np.sqrt(vectors.shape[1])
     noisy = vectors + NOISE * lengths * noise
@@ -119,16 +122,16 @@ def choose_filter(card: Card) -> tuple[str, float] | None:
     return lang, round(shares[lang], 4)
 
 
-def build_spaces(kind: Kind, choose: Callable[[Space], str], make: Callable[[Space, str], Ann]) -> Recall:
-    """Make an approximate index of each space, of the kind that `choose` names, and note its plan on the card.
+def build_spaces(kind: Kind, ann: str, choose: Callable[[Space], str], make: Callable[[Space, str], Ann]) -> Recall:
+    """Make an approximate index of each space, and note its plan on the card; returns the lowest recall of them.
 
-    Returns the lowest recall of them; `none` is exact search, which finds what exact search finds.
+    It is of the kind `ann`, for `auto` of that which `choose` names; `none` is exact search.
     """
     started = time.perf_counter()
     with kind.storage.lock():
         kind.discard()
         for space in kind.storage.card.spaces:
-            if (chosen := choose(space)) != "none" and space.count:
+            if (chosen := choose(space) if ann == "auto" else ann) != "none" and space.count:
                 begun = time.perf_counter()
                 plan = make(space, chosen)
                 plan.seconds = round(time.perf_counter() - begun, 3)

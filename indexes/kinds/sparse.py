@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..storage.card import Space
 from ..storage.rows import make_lists, read_lists
 from ..storage.storage import Storage
 from .base import Kind, Rankings, SpaceQueries
-from .flat import FilterMasks
+from .flat import MASKS
 from .postings import Postings, Rows
 from .recall import check_exact, report_exact
 
@@ -42,7 +43,7 @@ class SparseKind(Kind):
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
         self._postings: Postings | None = None
-        self._masks = FilterMasks(storage.tables)
+        self._mask = lru_cache(MASKS)(self._find_matching)
 
     def build(self, ann: str) -> Recall:
         """Open the postings; `ann` is `auto` or `none`, as search is exact."""
@@ -85,13 +86,11 @@ class SparseKind(Kind):
         return adding @ scipy.sparse.vstack(vectors, format="csr")
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        postings = self._open(asked.space)
-        allowed = self._masks.get(asked.space, condition, postings.mask)
-        return postings.nearest(asked.vectors, k, allowed)
+        return self._open(asked.space).nearest(asked.vectors, k, self._mask(condition))
 
     def discard(self) -> None:
         self._postings = None
-        self._masks.clear()
+        self._mask.cache_clear()
         super().discard()
 
     def refresh(self) -> None:
@@ -121,6 +120,11 @@ class SparseKind(Kind):
             if len(self._postings) != space.count:
                 raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
         return self._postings
+
+    def _find_matching(self, condition: str | None) -> np.ndarray | None:
+        """The documents of the postings that match an SQL condition, as a mask; None without one."""
+        assert self._postings is not None
+        return None if condition is None else self._postings.mask(self.storage.tables.list_ids(condition))
 
     def _name_folder(self, space: Space) -> Path:
         assert self.storage.folder is not None

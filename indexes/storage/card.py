@@ -163,17 +163,9 @@ class Card:
 
     def to_json(self) -> dict[str, Any]:
         spaces = [
-            {
-                "fingerprint": space.fingerprint,
-                "spec": space.spec.to_json(),
-                "counts": space.counts,
-                "multilingual": space.multilingual,
-                "ann": space.ann and asdict(space.ann),
-            }
-            for space in self.spaces
+            {"fingerprint": space.fingerprint, **asdict(space), "spec": space.spec.to_json()} for space in self.spaces
         ]
-        passages = self.passages and asdict(self.passages)
-        return {"format": FORMAT, **{**self.__dict__, "spaces": spaces, "passages": passages}}
+        return {"format": FORMAT, **asdict(self), "spaces": spaces}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Card:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...items import Item
-from ...media.modalities import MEDIA, to_bytes
+from ...media.modalities import to_bytes
 from .filters import list_facets
 from .fulltext import COLUMNS, analyse, choose_group, name_column
 from .resume import ItemState
@@ -38,12 +38,6 @@ def list_media(names: Iterable[str]) -> list[str]:
     """The media that have columns among the `names` of a table's columns, whether registered here or not."""
     there = list(names)
     return [each for each in there if f"{each}_path" in there]
-
-
-def find_lacking_media(items: Iterable[Item], names: Iterable[str]) -> list[str]:
-    """The media that some item holds and that have no columns among `names`."""
-    held = {name for item in items for name, value in item.contents.items() if value is not None}
-    return [name for name in MEDIA if name in held.difference(names)]
 
 
 def make_rows(

@@ -19,11 +19,11 @@ from ...items import Item, windows
 from ...media.modalities import MEDIA
 from ...runs import Hit
 from .card import Space
-from .connect import DATABASE, connect_database, is_remote, translate_errors
 from .filters import list_modalities, quote_all
 from .fulltext import COLUMNS, index_text, search_text
+from .place import DATABASE, connect_database, is_remote, translate_errors
 from .resume import StoredStates
-from .rows import FIELDS, find_lacking_media, list_media, make_halves, make_media_fields, read_halves, read_items
+from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 READ = 8192  # rows a block when a whole table is read
@@ -32,7 +32,8 @@ THREADS = 4  # full-text queries under way at a time
 COMPACT_EVERY = 256  # commits; each one rewrites the list of all fragments
 INDEX_FILTERS_FROM = 10_000  # rows; below, a scan is as fast
 PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: the longest it takes
-FILTERS = ("id", "lang", "modality", "facets")  # columns that the table of corrected vectors repeats
+# Columns that `where` and `get` look up, with their indexes; the table of corrected vectors repeats them.
+FILTERS = {"id": BTree, "lang": Bitmap, "modality": Bitmap, "facets": LabelList}
 
 Block = tuple[list[str], list[str | None], list[str], np.ndarray]
 
@@ -83,8 +84,8 @@ class Tables:
 
     def add_media(self, items: Iterable[Item]) -> None:
         """Columns for the media that the items bring, unless they are there."""
-        names = find_lacking_media(items, self.documents.schema.names)
-        self.add_columns([field for name in names for field in make_media_fields(name)])
+        held = {name for item in items for name, value in item.contents.items() if value is not None}
+        self.add_columns([field for name in MEDIA if name in held for field in make_media_fields(name)])
 
     def read_states(self, spaces: Sequence[Space]) -> StoredStates:
         """Which items are stored with all the vectors that they can have in `spaces`."""
@@ -139,10 +140,8 @@ class Tables:
         for table in self._open.values():
             if table.count_rows() >= INDEX_FILTERS_FROM:
                 with translate_errors("write", self.where):
-                    table.create_index("id", config=BTree())
-                    table.create_index("lang", config=Bitmap())
-                    table.create_index("modality", config=Bitmap())
-                    table.create_index("facets", config=LabelList())
+                    for name, config in FILTERS.items():
+                        table.create_index(name, config=config())
 
     def index_text(self) -> list[str]:
         """Full-text indexes, in place of earlier ones; returns the groups of languages that have text."""
@@ -221,7 +220,7 @@ class Tables:
         return [each for batch in self.scan(["id"], where) for each in batch.column("id").to_pylist()]
 
     def search_text(
-        self, queries: Sequence[Item], groups: Sequence[str], k: int, where: str | None, own_language: bool
+        self, queries: Sequence[Item], groups: Sequence[str], k: int, where: str | None, own_language: bool = False
     ) -> dict[str, tuple[Hit, ...]]:
         """The k best documents for the words of each query, by `fulltext.search_text`."""
         search = partial(search_text, k=k, where=where, own_language=own_language)

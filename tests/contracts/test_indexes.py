@@ -16,7 +16,6 @@ import pytest
 import scipy.sparse
 from crosslens.encoders.base import NotFinite, unit
 from crosslens.errors import InputError, SpecMismatch
-from crosslens.indexes.base import check_k
 from crosslens.indexes.moments import KAPPA
 from crosslens.indexes.registry import KINDS, open_index
 from crosslens.indexes.storage.storage import FILE
@@ -434,8 +433,3 @@ def test_build_reports_its_recall(case: Any) -> None:
     same(index.search(QUERIES, 10), before)  # so small that auto is exact
     with pytest.raises(InputError, match="unknown kind of approximate index|has no nonsense|'nonsense' of"):
         index.build("nonsense")
-
-
-def test_k_is_checked_in_one_place() -> None:
-    with pytest.raises(InputError, match="at least 1"):
-        check_k(0)

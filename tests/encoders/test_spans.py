@@ -7,8 +7,8 @@ import pytest
 from crosslens.encoders.base import Tokenizes
 from crosslens.encoders.ensemble import join_spans
 from crosslens.encoders.registry import load_encoder
+from crosslens.indexes.passages import split_text
 from crosslens.indexes.registry import create_index
-from crosslens.indexes.splitting import split_text
 from crosslens.indexes.storage.card import Windows
 from crosslens.items import Item
 

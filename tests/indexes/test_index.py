@@ -18,7 +18,7 @@ import pytest
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index, open_index
-from crosslens.indexes.storage.connect import translate_errors
+from crosslens.indexes.storage.place import translate_errors
 from crosslens.items import Dense, Item
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError, SpecMismatch
-from crosslens.indexes.passages import MaxP, PassageIndex, take_best
+from crosslens.indexes.passages import MaxP, PassageIndex, split_text, take_best
 from crosslens.indexes.registry import create_index, open_index
-from crosslens.indexes.splitting import split_text
 from crosslens.indexes.storage.card import Windows
 from crosslens.indexes.storage.storage import FILE, read_card
 from crosslens.items import Dense, Item

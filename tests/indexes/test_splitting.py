@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from crosslens.encoders.base import Tokenizes
 from crosslens.encoders.registry import load_encoder
-from crosslens.indexes.splitting import split_text
+from crosslens.indexes.passages import split_text
 from crosslens.indexes.storage.card import Windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
