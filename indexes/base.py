@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -19,8 +19,8 @@ from ..runs import Run
 from .storage.filters import Where
 
 if TYPE_CHECKING:
+    from .distributed import Cluster
     from .storage.card import Card
-    from .storage.resume import Portion
     from .storage.storage import Storage
 
 Mode = Literal["dense", "lexical", "hybrid"]
@@ -38,14 +38,6 @@ class Recall:
     queries: int = 0
     at: Mapping[int, float] = field(default_factory=dict)
     seconds: float = 0.0
-
-
-class PortionWriter(Protocol):
-    """Who encodes and stores in the place of this process: a cluster (`indexes.distributed`)."""
-
-    def store(self, storage: Storage, portions: Iterable[Portion]) -> Iterator[Portion]:
-        """Encode and commit the items of each portion; yields them, in their order, once they are stored."""
-        ...
 
 
 class Index(ABC):
@@ -97,7 +89,7 @@ class Index(ABC):
         encoders: Encoder | Sequence[Encoder] = (),
         *,
         progress: Callable[[int], None] | None = None,
-        cluster: PortionWriter | None = None,
+        cluster: Cluster | None = None,
         window: int = WINDOW,
     ) -> int:
         """Encode and store items, a `window` or a minute's work at a time; returns how many were new or changed.
@@ -119,7 +111,7 @@ class Index(ABC):
 
     @abstractmethod
     def store(
-        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: Cluster | None, window: int
     ) -> Generator[tuple[int, int]]:
         """`add`, a portion at a time: how many of its items were new or changed, and how many it has."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, windows
 from ..runs import Run, ranked
-from .base import Index, Mode, PortionWriter, Recall, Retrieve
+from .base import Index, Mode, Recall, Retrieve
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
@@ -22,6 +22,9 @@ from .storage.card import Space
 from .storage.filters import list_modalities, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
+
+if TYPE_CHECKING:
+    from .distributed import Cluster
 
 CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
@@ -89,7 +92,7 @@ class DocumentIndex(Index):
     # Writing
 
     def store(
-        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: Cluster | None, window: int
     ) -> Generator[tuple[int, int]]:
         seen = SeenIds()
         portions = self.write(lambda stored: items, lambda item: self.check_item(item, seen), encoders, cluster, window)
@@ -122,7 +125,7 @@ class DocumentIndex(Index):
         stream: Callable[[StoredStates], Iterable[Item]],
         describe: Callable[[Item], ItemState],
         encoders: Sequence[Encoder],
-        cluster: PortionWriter | None,
+        cluster: Cluster | None,
         window: int,
     ) -> Generator[Portion]:
         """Encode and store a stream, and refresh what follows; yields each portion when it is stored.
@@ -281,10 +284,7 @@ class DocumentIndex(Index):
         return {each for spec in self.specs for each in spec.modalities}
 
     def _encode(self, queries: Sequence[ProbedQuery], space: Space, correct: bool) -> SpaceQueries:
-        """The queries that a space can read, as its vectors, perhaps less the mean of their language.
-
-        Probes are encoded in their roles, and those of one query pooled as the kind does it.
-        """
+        """The queries that a space can read, as its vectors: probes in their roles, those of one query pooled."""
         read = set(space.spec.modalities)
         probes = [(row, *probe) for row, query in enumerate(queries) for probe in query.probes]
         probes = [(row, item, role) for row, item, role in probes if item.modalities & read]

@@ -52,15 +52,12 @@ class FaissSearcher:
         self._effort, self._filtered, self._refine = effort, filtered, refine
         self._gpu = None if device.startswith("cpu") else _copy_to_gpu(index, effort, refine)
 
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Searcher.nearest`; `Unfiltered` if there is a mask and faiss has no filter for this kind of index."""
         check_at_least(1, k=k)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        depth = min(k, len(self))
+        depth = min(k, int(self._index.ntotal))
         if depth == 0 or len(queries) == 0:
             return rows, scores
         queries = np.ascontiguousarray(queries, np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
@@ -19,7 +18,7 @@ from ..storage.card import Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
 from .base import DenseKind, Rankings, SpaceQueries
-from .recall import check_exact, report_exact
+from .recall import load_spaces
 
 log = logging.getLogger("crosslens")
 S = TypeVar("S", bound=Searcher)
@@ -59,9 +58,6 @@ class FlatSearcher:
                     raise
                 size = self.vectors.nbytes / 2**30
                 log.warning("%s has no room for %.1f GiB of vectors: searching on the CPU", wanted, size)
-
-    def __len__(self) -> int:
-        return len(self.vectors)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Searcher.nearest`; of rows with equal scores the lower one comes first."""
@@ -200,11 +196,7 @@ class FlatKind(DenseKind):
 
     def build(self, ann: str) -> Recall:
         """Load the vectors; `ann` is `auto` or `none`, as search is exact."""
-        check_exact(ann, "flat")
-        started = time.perf_counter()
-        for space in self.storage.card.spaces:
-            self.load(space, space.multilingual)
-        return report_exact("flat", started)
+        return load_spaces(self, ann, "flat", lambda space: self.load(space, space.multilingual))
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         return self.load(asked.space, asked.corrected).rank(asked.vectors, k, condition)

@@ -114,8 +114,5 @@ class LanceKind(DenseKind):
 
 
 def _metric(asked: SpaceQueries) -> str:
-    """The metric of an approximate index.
-
-    Cosine wherever vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
-    """
+    # Cosine wherever vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
     return "cosine" if asked.corrected or asked.space.spec.normalized else "dot"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -108,10 +107,7 @@ class LateKind(Kind):
     def refresh(self) -> None:
         """How many documents have vectors."""
         for space in self.storage.card.spaces:
-            counts: Counter[str] = Counter()
-            for batch in self.storage.tables.scan(["modality"], f"{space.column} IS NOT NULL"):
-                counts.update(space.read_all(batch.column("modality").to_pylist()))
-            space.counts = dict(counts)
+            space.counts = self.storage.tables.count_read(space)
 
     def _rank(self, blocks: Iterable[Block], queries: Sequence[np.ndarray], k: int) -> Rankings:
         """The k documents of highest MaxSim for each query."""

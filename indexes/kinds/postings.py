@@ -20,6 +20,7 @@ from ...items import hash_text
 
 BLOCK = 1 << 16  # documents a block: their numbers fit into 16 bits, and a block's scores into a core's cache
 POSTINGS = 8 << 20  # postings a block: what is held in memory while it is turned round
+HEADER = 128  # bytes before the numbers of an npy file: numpy leaves room for a longer length
 GROUP = 32  # scores that stand for one another when the best are picked
 
 # Documents are numbered within their block. Block b has the documents first[b]..first[b + 1], and of `terms` (rising
@@ -52,11 +53,6 @@ class Postings:
 
     def __len__(self) -> int:
         return len(self.arrays["ends"])
-
-    @property
-    def count(self) -> int:
-        """How many postings there are."""
-        return len(self.arrays["docs"])
 
     @classmethod
     def of(cls, rows: Iterable[Rows], vocabulary: int) -> Self:
@@ -106,7 +102,7 @@ class Postings:
             path = folder / f"{name}.npy"
             try:
                 # An empty file cannot be mapped.
-                arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
+                arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > HEADER else np.load(path)
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(f"cannot read {path} ({error}); make the index again") from None
             if arrays[name].dtype != kind or arrays[name].ndim != 1:
@@ -255,24 +251,16 @@ def _gather(rows: Iterable[Rows]) -> Iterator[tuple[list[str], scipy.sparse.csr_
 
 
 @contextmanager
-def _grow_file(path: Path, kind: Any) -> Iterator[Callable[[np.ndarray], None]]:
+def _grow_file(path: Path, kind: Any) -> Iterator[Callable[[np.ndarray], object]]:
     """An npy file of one dimension, written piece by piece by what is yielded."""
-    dtype, length = np.dtype(kind), 0
+    dtype = np.dtype(kind)
     with path.open("wb") as file:
-
-        def write_header() -> int:  # numpy leaves room in it for the length
-            shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
-            file.seek(0)
-            np.lib.format.write_array_header_1_0(file, shape)
-            return file.tell()
-
-        def extend(part: np.ndarray) -> None:
-            nonlocal length
-            file.write(np.ascontiguousarray(part, dtype).data)
-            length += len(part)
-
-        size = write_header()
-        yield extend
-        assert write_header() == size
+        file.seek(HEADER)
+        yield lambda part: file.write(np.ascontiguousarray(part, dtype).data)
+        shape = ((file.tell() - HEADER) // dtype.itemsize,)
+        head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, head)
+        assert file.tell() == HEADER
         file.flush()
         os.fsync(file.fileno())

@@ -151,7 +151,12 @@ def report_exact(name: str, started: float) -> Recall:
     return Recall(name, 0, dict.fromkeys(CUTOFFS, 1.0), round(time.perf_counter() - started, 3))
 
 
-def check_exact(ann: str, kind: str) -> None:
-    """`InputError` unless `ann` is what a kind without approximate search can build."""
+def load_spaces(kind: Kind, ann: str, built: str, load: Callable[[Space], object]) -> Recall:
+    """Load each space of a kind that searches exactly; `InputError` unless `ann` is what it can build."""
     if ann not in ("auto", "none"):
-        raise InputError(f"a {kind} index searches exactly and has no {ann}: write auto, or make it of another kind")
+        name = kind.storage.card.kind
+        raise InputError(f"a {name} index searches exactly and has no {ann}: write auto, or make it of another kind")
+    started = time.perf_counter()
+    for space in kind.storage.card.spaces:
+        load(space)
+    return report_exact(built, started)

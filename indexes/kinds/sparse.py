@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +22,7 @@ from ..storage.storage import Storage
 from .base import Kind, Rankings, SpaceQueries
 from .flat import MASKS
 from .postings import Postings, Rows
-from .recall import check_exact, report_exact
+from .recall import load_spaces
 
 
 class SparseKind(Kind):
@@ -47,11 +45,7 @@ class SparseKind(Kind):
 
     def build(self, ann: str) -> Recall:
         """Open the postings; `ann` is `auto` or `none`, as search is exact."""
-        check_exact(ann, "sparse")
-        started = time.perf_counter()
-        for space in self.storage.card.spaces:
-            self._open(space)
-        return report_exact("postings", started)
+        return load_spaces(self, ann, "postings", self._open)
 
     def fields(self, space: Space) -> list[pa.Field]:
         """The terms, and their weights."""
@@ -96,19 +90,17 @@ class SparseKind(Kind):
     def refresh(self) -> None:
         """The postings again, from the weights that are stored."""
         for space in self.storage.card.spaces:
-            counts: Counter[str] = Counter()
-            rows = self._read_rows(space, counts)
+            rows = self._read_rows(space)
             if self.storage.folder is None:
                 self._postings = Postings.of(rows, space.spec.dim)
             else:
                 self._postings = Postings.write(self._name_folder(space), rows, space.spec.dim)
-            space.counts = dict(counts)
+            space.counts = self.storage.tables.count_read(space)
 
-    def _read_rows(self, space: Space, counts: Counter[str]) -> Iterator[Rows]:
-        """Ids and weights of all documents that have some, in the order of the table; counts them on the way."""
+    def _read_rows(self, space: Space) -> Iterator[Rows]:
+        """Ids and weights of all documents that have some, in the order of the table."""
         names = [field.name for field in self.fields(space)]
-        for batch in self.storage.tables.scan(["id", "modality", *names], f"{space.column} IS NOT NULL"):
-            counts.update(space.read_all(batch.column("modality").to_pylist()))
+        for batch in self.storage.tables.scan(["id", *names], f"{space.column} IS NOT NULL"):
             (starts, terms), (_, weights) = (read_lists(batch.column(name)) for name in names)
             shape = (len(batch), space.spec.dim)
             matrix = scipy.sparse.csr_matrix((weights.to_numpy(), terms.to_numpy(), starts), shape)

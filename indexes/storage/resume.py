@@ -70,17 +70,16 @@ class StoredStates:
     """
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
-        ids: list[np.ndarray] = []
-        states: list[np.ndarray] = []
+        ids = [np.zeros(0, np.uint64)]
+        states = [np.zeros(0, np.uint64)]
         for batch in batches:
             names, hashes, missing = (batch.column(name).to_pylist() for name in ("id", "hash", "missing"))
             pairs = zip(hashes, missing, strict=True)
             ids.append(np.array([hash_text(name) for name in names], np.uint64))
             states.append(np.array([0 if lacks else _shorten(hash) for hash, lacks in pairs], np.uint64))
-        joined = np.concatenate(ids) if ids else np.zeros(0, np.uint64)
+        joined = np.concatenate(ids)
         order = np.argsort(joined)
-        self._ids = joined[order]
-        self._states = (np.concatenate(states) if states else joined)[order]
+        self._ids, self._states = joined[order], np.concatenate(states)[order]
 
     def look_up(self, ids: Sequence[str], hashes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Two masks over `ids`: those that are stored, and those stored with this hash and all vectors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -214,6 +215,13 @@ class Tables:
         for batch in self._scan(self.table_of(name), ["id", "lang", "modality", name], condition):
             ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
             yield ids, langs, space.read_all(modalities), read_halves(batch.column(name))[0]
+
+    def count_read(self, space: Space) -> dict[str, int]:
+        """How many documents have vectors of a space, by what its encoder read of them."""
+        counts: Counter[str] = Counter()
+        for batch in self.scan(["modality"], f"{space.column} IS NOT NULL"):
+            counts.update(space.read_all(batch.column("modality").to_pylist()))
+        return dict(counts)
 
     def list_ids(self, where: str) -> list[str]:
         """The ids of the documents that a filter keeps."""
