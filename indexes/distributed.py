@@ -68,9 +68,8 @@ class Cluster:
         try:
             self._connect()
             device, count = self._count_slots()
-            gpus = 1 if device == "cuda" else 0
             actor = self.ray.remote(Worker).options(
-                num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
+                num_cpus=1, num_gpus=int(device == "cuda"), max_restarts=RETRIES, max_task_retries=RETRIES
             )
             self.workers = [actor.remote(self.specs, device, self.trust_remote_code, os.getcwd()) for _ in range(count)]
             found = _get_answer(self.ray, self.workers[0].specs.remote())

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class FaissKind(DenseKind):
         super().__init__(storage, device, detail)
         self._flat = FlatKind(storage, device)
         self._opened: dict[str, LoadedSpace[FaissSearcher]] = {}
-        self._warned: set[str] = set()
+        self._warn = cache(partial(log.warning, "%s: %s", storage.path))  # of each thing once
 
     @classmethod
     def check_detail(cls, name: str, detail: str) -> None:
@@ -233,12 +234,6 @@ class FaissKind(DenseKind):
     def _hold(self, space: Space, index: Any, ids: Sequence[str], plan: Ann) -> None:
         searcher = FaissSearcher(index, plan.probes, plan.filtered_probes, plan.refine, self.device)
         self._opened[space.fingerprint] = LoadedSpace(ids, searcher, self.storage.tables)
-
-    def _warn(self, text: str) -> None:
-        """Once for each index that is open."""
-        if text not in self._warned:
-            self._warned.add(text)
-            log.warning("%s: %s", self.storage.path, text)
 
 
 def import_faiss() -> Any:

@@ -220,18 +220,13 @@ class FlatKind(DenseKind):
         """The vectors of a space in memory, raw or corrected: these are two sets."""
         key = (space.fingerprint, corrected)
         if key not in self._loaded:
-            ids, vectors = self._read(space, corrected)
+            vectors = np.empty((space.count, space.spec.dim), np.float32)
+            ids: list[str] = []
+            for names, _, _, block in self.storage.tables.blocks(space, corrected):
+                ids += names
+                if len(ids) <= len(vectors):
+                    vectors[len(ids) - len(names) : len(ids)] = block
+            if len(ids) != len(vectors):
+                raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
             self._loaded[key] = LoadedSpace(ids, FlatSearcher(vectors, self.device), self.storage.tables)
         return self._loaded[key]
-
-    def _read(self, space: Space, corrected: bool) -> tuple[list[str], np.ndarray]:
-        """Ids and vectors float32 [n, dim] of a space, in the order of the table."""
-        vectors = np.empty((space.count, space.spec.dim), np.float32)
-        ids: list[str] = []
-        for names, _, _, block in self.storage.tables.blocks(space, corrected):
-            ids += names
-            if len(ids) <= len(vectors):
-                vectors[len(ids) - len(names) : len(ids)] = block
-        if len(ids) != len(vectors):
-            raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
-        return ids, vectors

@@ -18,14 +18,13 @@ from ..storage.card import Ann, Space
 from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
 from .base import Kind, Rankings, SpaceQueries
-from .lance import STRUCTURES
+from .lance import FEWEST, STRUCTURES
 from .recall import DEPTH, NOISE, build_spaces, pick_evenly, tune_plan
 
 # Token vectors from which `auto` makes an approximate index: one pass over fewer takes about a second.
 AUTO_FROM = 2_000_000
 KINDS = ("IVF_RQ", "IVF_FLAT", "IVF_PQ")
 READ = 128  # documents a block: some 30 MB of page images' vectors
-FEWEST = 256  # token vectors that an approximate index needs
 QUERIES = 50
 QUERY_TOKENS = 32  # of a query that is made to measure recall
 # Probes, and candidates beyond 2 k, from the least to the most work.

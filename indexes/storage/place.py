@@ -39,33 +39,32 @@ class FolderPlace:
     """A directory of this machine, with small files by name, each written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self.folder: Path | None = path  # where files of any size may lie, to be mapped into memory
-        self._path = path
+        self.folder = path  # where files of any size may lie, to be mapped into memory
 
     def begin(self) -> None:
         """Make it, unless it is there; `InputError` if it cannot be, or holds what is not an index."""
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            others = [each.name for each in self._path.iterdir() if not each.name.startswith(".")]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            others = [each.name for each in self.folder.iterdir() if not each.name.startswith(".")]
         except OSError as error:
-            raise InputError(f"cannot make the directory {self._path}: {error.strerror}") from None
+            raise InputError(f"cannot make the directory {self.folder}: {error.strerror}") from None
         if others:
-            raise InputError(f"{self._path} holds other files ({list_few(sorted(others))}); give a new directory")
+            raise InputError(f"{self.folder} holds other files ({list_few(sorted(others))}); give a new directory")
 
     def has(self, name: str) -> bool:
-        return (self._path / name).exists()
+        return (self.folder / name).exists()
 
     def read(self, name: str) -> AbstractContextManager[Path]:
         """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
-        return nullcontext(self._path / name)
+        return nullcontext(self.folder / name)
 
     def write(self, name: str) -> AbstractContextManager[Path]:
         """Where to write it, as a whole file; it is there when the block ends."""
-        return nullcontext(self._path / name)
+        return nullcontext(self.folder / name)
 
     def lock(self) -> AbstractContextManager[None]:
         """The right to write, for one process, until that ends; `InputError` if another one has it."""
-        return lock_directory(self._path)
+        return lock_directory(self.folder)
 
 
 class TablePlace:

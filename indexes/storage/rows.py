@@ -64,13 +64,8 @@ def make_rows(
             analyse(item.text, group) if item.text and name_column(group) == name else None
             for item, group in zip(items, groups, strict=True)
         ]
-    arrays = [
-        columns[field.name]
-        if isinstance(columns.get(field.name), pa.Array)
-        else pa.array(columns.get(field.name, [None] * len(items)), field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    nothing = [None] * len(items)
+    return pa.Table.from_pydict({name: columns.get(name, nothing) for name in schema.names}, schema)
 
 
 def read_items(batch: pa.RecordBatch) -> Iterator[Item]:

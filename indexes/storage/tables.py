@@ -201,9 +201,13 @@ class Tables:
 
     # Reading
 
-    def scan(self, columns: Any, where: str | None = None, rows: int = READ) -> Iterator[pa.RecordBatch]:
-        """Columns of the documents, at most so many `rows` at a time, in the order of the table."""
-        yield from self._scan(self.documents, columns, where, rows)
+    def scan(
+        self, columns: Any, where: str | None = None, rows: int = READ, table: Any = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the documents (or of another table), at most so many `rows` at a time, in the order of the table."""
+        with translate_errors("read", self.where):
+            query = (self.documents if table is None else table).search().select(columns).limit(None)
+            yield from (query.where(where) if where else query).to_batches(batch_size=rows)
 
     def blocks(self, space: Space, corrected: bool, where: str | None = None) -> Iterator[Block]:
         """Ids, languages, modalities (as the space's encoder read them), and vectors float32 [n, dim].
@@ -212,7 +216,7 @@ class Tables:
         """
         name = space.corrected if corrected else space.column
         condition = f"{name} IS NOT NULL" + (f" AND ({where})" if where else "")
-        for batch in self._scan(self.table_of(name), ["id", "lang", "modality", name], condition):
+        for batch in self.scan(["id", "lang", "modality", name], condition, table=self.table_of(name)):
             ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
             yield ids, langs, space.read_all(modalities), read_halves(batch.column(name))[0]
 
@@ -275,9 +279,4 @@ class Tables:
 
     def _scan_ids(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for part in windows(ids, LOOKUP):
-            yield from self._scan(table, columns, f"id IN ({quote_all(part)})")
-
-    def _scan(self, table: Any, columns: Any, where: str | None, rows: int = READ) -> Iterator[pa.RecordBatch]:
-        with translate_errors("read", self.where):
-            query = table.search().select(columns).limit(None)
-            yield from (query.where(where) if where else query).to_batches(batch_size=rows)
+            yield from self.scan(columns, f"id IN ({quote_all(part)})", table=table)
