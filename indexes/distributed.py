@@ -64,7 +64,14 @@ class Cluster:
     _mine: bool = field(default=False, init=False)  # whether Ray was started or joined for it, and is to be left
 
     def __enter__(self) -> Self:
-        self.ray = _import_ray()
+        try:
+            import lance  # noqa: F401
+            import ray
+        except ImportError as error:
+            raise InputError(
+                f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'"
+            ) from None
+        self.ray = ray
         try:
             self._connect()
             device, count = self._count_slots()
@@ -349,12 +356,3 @@ def _resolve_path(path: str) -> str:
 
 def _name_dataset(path: str) -> str:
     return f"{path}/{DOCUMENTS}.lance"
-
-
-def _import_ray() -> Any:
-    try:
-        import lance  # noqa: F401
-        import ray
-    except ImportError as error:
-        raise InputError(f"--ray needs {error.name}, which is not installed: pip install 'crosslens[dist]'") from None
-    return ray

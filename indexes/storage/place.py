@@ -247,12 +247,7 @@ def translate_errors(what: str, where: str) -> Iterator[None]:
             ) from None
         if not (what == "write" or is_remote(where) or re.search("not found|os error", text, re.IGNORECASE)):
             raise
-        raise InputError(
-            f"cannot {what} {where}: {_find_cause(text)}; nothing stored is lost: repair it and rerun"
-        ) from None
-
-
-def _find_cause(text: str) -> str:
-    """The system's words in an error of the storage, or those of an object store, or its beginning."""
-    found = re.search(r"([A-Z][\w ,]*\(os error \d+\))|<Message>(.*?)</Message>", text)
-    return (found.group(1) or found.group(2)) if found else text[:200]
+        # The system's words, or those of an object store, or the beginning.
+        found = re.search(r"([A-Z][\w ,]*\(os error \d+\))|<Message>(.*?)</Message>", text)
+        cause = (found.group(1) or found.group(2)) if found else text[:200]
+        raise InputError(f"cannot {what} {where}: {cause}; nothing stored is lost: repair it and rerun") from None
