@@ -240,32 +240,24 @@ class _Shards:
         ray = self.cluster.ray
         ray.wait(list(self.running), num_returns=1)
         ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        finished: list[_Shard] = []
-        fragments: list[str] = []
-        blocks: list[pa.Table] = []
+        finished: list[tuple[_Shard, list[str] | pa.Table]] = []
         failed: Exception | None = None
         for reference in ready:
             shard, actor = self.running.pop(reference)
             try:
-                made = _get_answer(ray, reference)
+                finished.append((shard, _get_answer(ray, reference)))
             except ray.exceptions.RayActorError:
                 self._lost(shard, actor)
             except Exception as error:  # what the others have made is stored first
                 failed = failed or error
-            else:
-                finished.append(shard)
-                if isinstance(made, list):
-                    fragments += made
-                else:
-                    blocks.append(made)
         if finished:
             self.storage.begin_change()
-        if fragments:
+        if fragments := [each for _, made in finished if isinstance(made, list) for each in made]:
             _commit(self.storage, fragments)
-        for block in blocks:
-            # No compaction: it removes files that no version names yet, those of the shards under way among them.
-            self.storage.tables.write(block, new=False, compacting=False)
-        for shard in finished:
+        for shard, made in finished:
+            if not isinstance(made, list):
+                # No compaction: it removes files that no version names yet, those of the shards under way among them.
+                self.storage.tables.write(made, new=False, compacting=False)
             shard.stored = True
         if failed is not None:
             raise failed

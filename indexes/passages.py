@@ -150,13 +150,8 @@ class PassageIndex(Index):
                 left = replace(run, queries=tuple(each.query for each in part.queries))
                 found = left.ranking(self.passages.rank(part, depth)).cut(depth)
                 hits |= {query: take_best(passages) for query, passages in found.hits.items()}
-                part = part.select(
-                    [
-                        row
-                        for row, query in enumerate(found.queries)
-                        if len(hits[query.id]) < k and len(found[query.id]) == depth < most
-                    ]
-                )
+                short = [row for row, (query, got) in enumerate(found) if len(got) == depth and len(hits[query.id]) < k]
+                part = part.select(short if depth < most else [])
                 depth *= 2
         return run.ranking(hits, self).cut(k)
 
@@ -184,15 +179,12 @@ class MaxP(Stage):
 
 def _make_passages(items: Sequence[Item], tokenizer: Tokenizes, windows: Windows) -> list[list[Item]]:
     """The passages of each item."""
-    worded = [row for row, item in enumerate(items) if "text" in item.modalities]
-    texts = [items[row].text or "" for row in worded]
-    places = {
-        row: split_text(text, spans, windows)
-        for row, text, spans in zip(worded, texts, tokenizer.token_spans(texts), strict=True)
-    }
+    texts = {item.id: item.text or "" for item in items if "text" in item.modalities}
+    tokens = zip(texts.items(), tokenizer.token_spans(list(texts.values())), strict=True)
+    places = {id: split_text(text, spans, windows) for (id, text), spans in tokens}
     passages = []
-    for row, item in enumerate(items):
-        spans = places.get(row, [(0, None)])
+    for item in items:
+        spans = places.get(item.id, [(0, None)])
         parts = []
         for number, (start, end) in enumerate(spans):
             part = {"document": item.id, "number": number, "of": len(spans), "start": start}

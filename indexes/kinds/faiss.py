@@ -152,10 +152,7 @@ class FaissKind(DenseKind):
         return found
 
     def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        # Of a few candidates: not worth holding all vectors beside the faiss index, unless they are already.
-        if self._flat.has_loaded(space, corrected):
-            return self._flat.vectors(space, ids, corrected)
-        return super().vectors(space, ids, corrected)
+        return self._flat.vectors(space, ids, corrected)
 
     def discard(self) -> None:
         files = [name for space in self.storage.card.spaces if space.ann for name in space.ann.files]

@@ -202,7 +202,8 @@ class FlatKind(DenseKind):
         return self.load(asked.space, asked.corrected).rank(asked.vectors, k, condition)
 
     def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        loaded = self.load(space, corrected)
+        if (loaded := self._loaded.get((space.fingerprint, corrected))) is None:
+            return super().vectors(space, ids, corrected)  # a few, which are not worth loading all for
         rows = np.array([loaded.rows.get(id, -1) for id in ids], np.int64)
         found = np.full((len(ids), space.spec.dim), np.nan, np.float32)
         found[rows >= 0] = loaded.searcher.vectors[rows[rows >= 0]]
@@ -211,10 +212,6 @@ class FlatKind(DenseKind):
     def discard(self) -> None:
         self._loaded.clear()
         super().discard()
-
-    def has_loaded(self, space: Space, corrected: bool) -> bool:
-        """Whether the vectors of a space are in memory."""
-        return (space.fingerprint, corrected) in self._loaded
 
     def load(self, space: Space, corrected: bool) -> LoadedSpace[FlatSearcher]:
         """The vectors of a space in memory, raw or corrected: these are two sets."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from ...errors import InputError, SpecMismatch
-from ...files import write_atomically
+from ...files import write_json
 from ...items import hash_text
 from .card import FIRST, FORMAT, Card
 from .filters import read_key
@@ -66,8 +66,8 @@ class Storage:
     def save(self) -> None:
         """Write the card; `InputError` if it cannot be written, a full disk included."""
         if self.place is not None:
-            with self.place.write(FILE) as path, write_atomically(path) as out:
-                json.dump(self.card.to_json(), out, ensure_ascii=False, indent=2)
+            with self.place.write(FILE) as path:
+                write_json(path, self.card.to_json())
 
     def begin_change(self) -> None:
         """Note on the card that the index is unfinished."""
