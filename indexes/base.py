@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_at_least
@@ -20,6 +18,8 @@ from .storage.filters import Where
 
 if TYPE_CHECKING:
     from .distributed import Cluster
+    from .encoding import SpaceEncoders
+    from .kinds.base import Kind
     from .storage.card import Card
     from .storage.storage import Storage
 
@@ -43,8 +43,10 @@ class Recall:
 class Index(ABC):
     """Vectors, full text and the documents behind them, in one place; made and opened by `indexes.registry`."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, kind: Kind, encoders: SpaceEncoders) -> None:
         self.storage = storage
+        self.kind = kind
+        self.encoders = encoders
 
     @property
     def path(self) -> str:
@@ -115,13 +117,18 @@ class Index(ABC):
     ) -> Generator[tuple[int, int]]:
         """`add`, a portion at a time: how many of its items were new or changed, and how many it has."""
 
-    @abstractmethod
     def build(self, ann: str = "auto") -> Recall:
-        """Make the search structures of the index's kind; recall is measured against exact search, never assumed."""
+        """Make the search structures of the index's kind, which says what they can be (`LanceKind.build` and so on).
 
-    @abstractmethod
+        Recall is measured against exact search, never assumed; that of an index of passages is of passages.
+        """
+        self.require_complete()
+        return self.kind.build(ann)
+
     def ready(self) -> None:
         """Load the encoders, so that the first search need not."""
+        for space in self.card.spaces:
+            self.encoders.get(space)
 
     def search(
         self,
@@ -207,17 +214,6 @@ class Retrieve(Stage):
 
             return f"lexical (BM25, k1={K1}, b={B})"
         return self.mode if self.correct else f"{self.mode} (uncorrected)"
-
-
-class Searcher(Protocol):
-    """Nearest neighbours by inner product among the rows of one space."""
-
-    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows int64 [q, k] and scores float32 [q, k], best first; -1 and -inf where there are fewer than k.
-
-        `queries` is float32 [q, dim]; `allowed` is a boolean mask over the rows.
-        """
-        ...
 
 
 def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:

@@ -13,7 +13,7 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, windows
 from ..runs import Run, ranked
-from .base import Index, Mode, Recall, Retrieve
+from .base import Index, Mode, Retrieve
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
@@ -81,9 +81,7 @@ class DocumentIndex(Index):
     """
 
     def __init__(self, storage: Storage, kind: Kind, encoders: SpaceEncoders) -> None:
-        super().__init__(storage)
-        self.kind = kind
-        self.encoders = encoders
+        super().__init__(storage, kind, encoders)
         self.statistics = SpaceStatistics(storage)
 
     def get(self, ids: Sequence[str]) -> list[Item]:
@@ -163,11 +161,6 @@ class DocumentIndex(Index):
                 self.storage.begin_change()
                 self._refresh()
 
-    def build(self, ann: str = "auto") -> Recall:
-        """As `Index.build`; which structures there are is up to the kind (`LanceKind.build` and so on)."""
-        self.require_complete()
-        return self.kind.build(ann)
-
     def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
         """The spaces of the encoders, in their order; new ones get their columns."""
         card = self.card
@@ -217,10 +210,6 @@ class DocumentIndex(Index):
         storage.save()
 
     # Searching
-
-    def ready(self) -> None:
-        for space in self.card.spaces:
-            self.encoders.get(space)
 
     def answer(self, run: Run, stage: Retrieve) -> Run:
         hits: dict[str, Sequence[tuple[str, float]]] = {}

@@ -19,7 +19,7 @@ from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run
-from .base import Index, Recall, Retrieve
+from .base import Index, Retrieve
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
 from .storage.card import FIRST, Passages, Windows
@@ -55,7 +55,7 @@ class PassageIndex(Index):
 
     def __init__(self, passages: DocumentIndex) -> None:
         assert passages.card.passages is not None
-        super().__init__(passages.storage)
+        super().__init__(passages.storage, passages.kind, passages.encoders)
         self.passages = passages
         self._settings: Passages = passages.card.passages
 
@@ -64,11 +64,6 @@ class PassageIndex(Index):
         if self.card.complete:
             return self.card.documents
         return int(self.storage.tables.documents.count_rows(f"id LIKE '%{FIRST}'"))
-
-    def build(self, ann: str = "auto") -> Recall:
-        """As `Index.build`; the recall is that of passages."""
-        self.require_complete()
-        return self.passages.build(ann)
 
     # Writing
 
@@ -81,7 +76,7 @@ class PassageIndex(Index):
         taken out. `InputError`, too, if no encoder can say where its tokens are, if a window does not fit into it,
         and on metadata with the key `_passage`.
         """
-        tokenizer = choose_tokenizer(self._settings.windows, encoders, self._settings.encoder, self.passages.encoders)
+        tokenizer = choose_tokenizer(self._settings.windows, encoders, self._settings.encoder, self.encoders)
 
         def split_all(states: StoredStates) -> Iterator[Item]:
             assert tokenizer is not None, "the index asks for its encoders before it asks for items"
@@ -128,9 +123,6 @@ class PassageIndex(Index):
             )
 
     # Reading
-
-    def ready(self) -> None:
-        self.passages.ready()
 
     def answer(self, run: Run, stage: Retrieve) -> Run:
         """The k documents with the best passages for each query.

@@ -39,7 +39,7 @@ REPAIR = "build the index again"
 
 
 class FaissSearcher:
-    """Nearest neighbours by inner product in a faiss index (`indexes.base.Searcher`): approximate, by its kind.
+    """Nearest neighbours by inner product in a faiss index (a `flat.Searcher`): approximate, by its kind.
 
     `effort` is `nprobe` of an inverted file, `efSearch` of a graph, and nothing to others; under a filter it
     is `filtered`. A refine stage looks at `refine` times k candidates. There may be fewer hits than k though

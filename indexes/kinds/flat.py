@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from ...checkpoints.devices import is_out_of_memory, resolve_device
 from ...errors import InputError, check_at_least
-from ..base import Recall, Searcher
+from ..base import Recall
 from ..storage.card import Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
@@ -21,7 +21,6 @@ from .base import DenseKind, Rankings, SpaceQueries
 from .recall import load_spaces
 
 log = logging.getLogger("crosslens")
-S = TypeVar("S", bound=Searcher)
 
 TOGETHER = 64  # queries a matrix product
 BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
@@ -31,8 +30,22 @@ MASKS = 16  # filters whose rows are remembered, for each space
 THREADED_FROM = 32_768  # rows from which one query is worth several threads
 
 
+class Searcher(Protocol):
+    """Nearest neighbours by inner product among the rows of one space."""
+
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int64 [q, k] and scores float32 [q, k], best first; -1 and -inf where there are fewer than k.
+
+        `queries` is float32 [q, dim]; `allowed` is a boolean mask over the rows.
+        """
+        ...
+
+
+S = TypeVar("S", bound=Searcher)
+
+
 class FlatSearcher:
-    """Exact nearest neighbours by inner product (`indexes.base.Searcher`).
+    """Exact nearest neighbours by inner product (a `Searcher`).
 
     `vectors` is float [n, dim], finite; float32 is used without a copy. It lies on `device` if that has room
     for it. Products are float32: equal to brute force up to float32 rounding, so that scores closer than that

@@ -16,7 +16,6 @@ from ..storage.place import translate_errors
 from .base import DenseKind, Rankings, SpaceQueries
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
-AUTO_FROM = 50_000  # vectors; below, exact search is as fast
 STRUCTURES = {"IVF_FLAT": IvfFlat, "IVF_RQ": IvfRq, "IVF_PQ": IvfPq, "IVF_HNSW_SQ": HnswSq}
 FEWEST = 256  # vectors that an approximate index needs
 PROBES = 20
@@ -31,7 +30,7 @@ class LanceKind(DenseKind):
     `auto_from` is the number of vectors from which `build("auto")` makes an approximate index.
     """
 
-    auto_from = AUTO_FROM
+    auto_from = 50_000  # below, exact search is as fast
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         space, corrected = asked.space, asked.corrected
