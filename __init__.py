@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .errors import CrosslensError, InputError, SpecMismatch
     from .evaluation.evaluate import evaluate
     from .evaluation.table import Table
-    from .indexes.base import Index, Recall
+    from .indexes.base import Index
     from .indexes.registry import create_index, open_index
-    from .indexes.storage.card import Windows
+    from .indexes.storage.card import Recall, Windows
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
     from .multilingual.collections.base import Collection
     from .multilingual.collections.registry import load_collection as collection

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_at_least
@@ -17,27 +17,22 @@ from ..runs import Run
 from .storage.filters import Where
 
 if TYPE_CHECKING:
-    from .distributed import Cluster
     from .encoding import SpaceEncoders
     from .kinds.base import Kind
-    from .storage.card import Card
+    from .storage.card import Card, Recall
+    from .storage.resume import Portion
     from .storage.storage import Storage
 
 Mode = Literal["dense", "lexical", "hybrid"]
 WINDOW = 512  # items encoded and committed at a time, for each process: what a kill can lose
 
 
-@dataclass(frozen=True)
-class Recall:
-    """What approximate search finds of what exact search finds, measured on stored vectors as queries.
+class PortionWriter(Protocol):
+    """Who encodes and stores in the place of this process: a cluster (`indexes.distributed`)."""
 
-    `kind` is the index that was built (`flat` when exact search is used); `at` maps a cutoff to recall in 0..1.
-    """
-
-    kind: str
-    queries: int = 0
-    at: Mapping[int, float] = field(default_factory=dict)
-    seconds: float = 0.0
+    def store(self, storage: Storage, portions: Iterable[Portion]) -> Iterator[Portion]:
+        """Encode and commit the items of each portion; yields them, in their order, once they are stored."""
+        ...
 
 
 class Index(ABC):
@@ -91,7 +86,7 @@ class Index(ABC):
         encoders: Encoder | Sequence[Encoder] = (),
         *,
         progress: Callable[[int], None] | None = None,
-        cluster: Cluster | None = None,
+        cluster: PortionWriter | None = None,
         window: int = WINDOW,
     ) -> int:
         """Encode and store items, a `window` or a minute's work at a time; returns how many were new or changed.
@@ -113,7 +108,7 @@ class Index(ABC):
 
     @abstractmethod
     def store(
-        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: Cluster | None, window: int
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
     ) -> Generator[tuple[int, int]]:
         """`add`, a portion at a time: how many of its items were new or changed, and how many it has."""
 

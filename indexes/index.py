@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, windows
 from ..runs import Run, ranked
-from .base import Index, Mode, Retrieve
+from .base import Index, Mode, PortionWriter, Retrieve
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
@@ -22,9 +22,6 @@ from .storage.card import Space
 from .storage.filters import list_modalities, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
-
-if TYPE_CHECKING:
-    from .distributed import Cluster
 
 CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
@@ -90,7 +87,7 @@ class DocumentIndex(Index):
     # Writing
 
     def store(
-        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: Cluster | None, window: int
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
     ) -> Generator[tuple[int, int]]:
         seen = SeenIds()
         portions = self.write(lambda stored: items, lambda item: self.check_item(item, seen), encoders, cluster, window)
@@ -123,7 +120,7 @@ class DocumentIndex(Index):
         stream: Callable[[StoredStates], Iterable[Item]],
         describe: Callable[[Item], ItemState],
         encoders: Sequence[Encoder],
-        cluster: Cluster | None,
+        cluster: PortionWriter | None,
         window: int,
     ) -> Generator[Portion]:
         """Encode and store a stream, and refresh what follows; yields each portion when it is stored.

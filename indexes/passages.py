@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -19,14 +19,11 @@ from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run
-from .base import Index, Retrieve
+from .base import Index, PortionWriter, Retrieve
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
 from .storage.card import FIRST, Passages, Windows
 from .storage.resume import ItemState, StoredStates
-
-if TYPE_CHECKING:
-    from .distributed import Cluster
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
@@ -68,7 +65,7 @@ class PassageIndex(Index):
     # Writing
 
     def store(
-        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: Cluster | None, window: int
+        self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
     ) -> Generator[tuple[int, int]]:
         """Split, encode and store documents as they come; counts them, while `window` counts passages.
 

@@ -15,9 +15,9 @@ from ..pipeline import Progress, show_nothing
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
-    from ..indexes.base import Index, Recall
+    from ..indexes.base import Index
     from ..indexes.distributed import Cluster
-    from ..indexes.storage.card import Windows
+    from ..indexes.storage.card import Recall, Windows
     from ..multilingual.collections.base import Collection
 
 

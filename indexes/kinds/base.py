@@ -13,9 +13,8 @@ import pyarrow as pa
 from ...encoders.base import Encoder, EncoderSpec, unit
 from ...errors import InputError
 from ...items import Item, Role
-from ..base import Recall
 from ..encoding import encode_dense, select_readable
-from ..storage.card import Space
+from ..storage.card import Recall, Space
 from ..storage.resume import ItemState
 from ..storage.rows import make_halves, make_rows
 from ..storage.storage import Storage

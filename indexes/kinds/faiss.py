@@ -19,8 +19,7 @@ import numpy as np
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
 from ...files import place_atomically, write_atomically
-from ..base import Recall
-from ..storage.card import Ann, Space
+from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
 from .base import DenseKind, Rankings, SpaceQueries

@@ -13,8 +13,7 @@ import torch
 
 from ...checkpoints.devices import is_out_of_memory, resolve_device
 from ...errors import InputError, check_at_least
-from ..base import Recall
-from ..storage.card import Space
+from ..storage.card import Recall, Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
 from .base import DenseKind, Rankings, SpaceQueries

@@ -9,8 +9,7 @@ import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
 from ...errors import InputError, check_known
-from ..base import Recall
-from ..storage.card import Ann, Space
+from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.place import translate_errors
 from .base import DenseKind, Rankings, SpaceQueries

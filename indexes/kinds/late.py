@@ -11,10 +11,9 @@ import pyarrow as pa
 from ...encoders.base import Encoder
 from ...errors import InputError, check_known
 from ...items import Item, Role
-from ..base import Recall
 from ..encoding import check_halves, select_readable
 from ..maxsim import TokenVectors, encode_tokens, score_maxsim
-from ..storage.card import Ann, Space
+from ..storage.card import Ann, Recall, Space
 from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
 from .base import Kind, Rankings, SpaceQueries

@@ -11,8 +11,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...runs import hits_of, uncollected
-from ..base import Recall
-from ..storage.card import Ann, Card, Space
+from ..storage.card import Ann, Card, Recall, Space
 from ..storage.tables import Tables
 from .base import Kind, Rankings
 

@@ -14,9 +14,8 @@ import scipy.sparse
 from ...encoders.base import Encoder, check_finite
 from ...errors import InputError
 from ...items import Item, Role, Sparse
-from ..base import Recall
 from ..encoding import encode_batches, select_readable
-from ..storage.card import Space
+from ..storage.card import Recall, Space
 from ..storage.rows import make_lists, read_lists
 from ..storage.storage import Storage
 from .base import Kind, Rankings, SpaceQueries

@@ -15,6 +15,19 @@ from ...media.modalities import join_modalities
 FORMAT = 1
 
 
+@dataclass(frozen=True)
+class Recall:
+    """What approximate search finds of what exact search finds, measured on stored vectors as queries.
+
+    `kind` is the index that was built (`flat` when exact search is used); `at` maps a cutoff to recall in 0..1.
+    """
+
+    kind: str
+    queries: int = 0
+    at: Mapping[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 @dataclass
 class Ann:
     """An approximate index over a space: how it is searched, and what that was measured to find.
