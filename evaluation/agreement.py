@@ -48,8 +48,7 @@ def tau_ap(truth: Sequence[float], estimate: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Grades of the pairs that both judged: `confusion[h][j]` counts those of human grade `grades[h]` and judge's
-    `grades[j]`.
+    """Grades of the pairs that both judged: `confusion[h][j]` counts those of human `grades[h]` and judge's `grades[j]`.
 
     `lacking` counts pairs that only humans judged, `extra` those that only the judge did.
     """
@@ -127,15 +126,11 @@ def compare_grades(human: Qrels, judged: Qrels, langs: Mapping[str, str] | None 
         groups.setdefault((langs or {}).get(pair[1], UNKNOWN), set()).add(pair)
     found = {}
     for group in sorted(groups, key=lambda group: (group != ALL, group == UNKNOWN, group)):
-        both = [(by_human[pair], by_judge[pair]) for pair in groups[group] & by_human.keys() & by_judge.keys()]
-        grades = tuple(sorted({grade for pair in both for grade in pair}))
-        times = Counter(both)
-        found[group] = Agreement(
-            grades,
-            tuple(tuple(times[human_grade, grade] for grade in grades) for human_grade in grades),
-            lacking=len(groups[group] - by_judge.keys()),
-            extra=len(groups[group] - by_human.keys()),
-        )
+        pairs = groups[group]
+        times = Counter((by_human[pair], by_judge[pair]) for pair in pairs & by_human.keys() & by_judge.keys())
+        grades = tuple(sorted({grade for both in times for grade in both}))
+        confusion = tuple(tuple(times[by_one, by_other] for by_other in grades) for by_one in grades)
+        found[group] = Agreement(grades, confusion, len(pairs - by_judge.keys()), len(pairs - by_human.keys()))
     return found
 
 

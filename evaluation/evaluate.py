@@ -116,11 +116,10 @@ def evaluate_files(
 ) -> Table:
     """`evaluate` over TREC files; systems are named as by `read_runs`.
 
-    The documents' languages come from column 2 of the qrels and from `langs`, a file of lines `document
-    language` or a collection. Where the relevant documents have several, the table is also per document
-    language unless `per_language` is false, and `measures` are, unless given, those of NeuCLIR's MLIR task
-    with PEER. `InputError` on files that cannot be read, on a run given twice, and where languages are needed
-    and not known.
+    The documents' languages come from column 2 of the qrels and from `langs`, a file of lines `document language` or a
+    collection. Where the relevant documents have several, the table is also per document language unless `per_language`
+    is false, and `measures` are, unless given, those of NeuCLIR's MLIR task with PEER. `InputError` on files that cannot
+    be read, on a run given twice, and where languages are needed and not known.
     """
     grades, column = read_qrels(qrels)
     named = read_runs(runs)
@@ -220,11 +219,8 @@ def _find_languages(runs: Mapping[str, Run], qrels: Qrels, *, hits: bool) -> dic
 
 def _group_by_query(topics: Sequence[str], per: str, items: Sequence[Item]) -> dict[str, list[str]]:
     """Label -> its topics, labels in alphabetical order, the topics that have none last."""
-    labels: dict[str, str] = {}
-    for item in items:
-        label = item.lang if per == "lang" else item.meta.get(per)
-        if label is not None:
-            labels.setdefault(item.id, str(label))
+    found = ((item.id, item.lang if per == "lang" else item.meta.get(per)) for item in reversed(items))
+    labels = {id: str(label) for id, label in found if label is not None}  # that of the first item with the id
     if not labels.keys() & set(topics):
         if per == "lang":
             raise InputError("no query has a language: give the topics, or `lang` in them, to evaluate per language")
@@ -272,11 +268,7 @@ def _summarise(
     interval: float | None,
     seed: int,
 ) -> tuple[dict[Key, float], dict[Key, Comparison], dict[Key, tuple[float, float]]]:
-    """Means (or totals), comparisons with the baseline, and intervals of the means.
-
-    A group that lacks a measure has the mean nan and no comparison. The bootstrap draws the same queries of a group
-    for all systems and measures.
-    """
+    """Means (nan where a group lacks a measure), comparisons with the baseline, and intervals of the means."""
     means: dict[Key, float] = {}
     compared: dict[Key, Comparison] = {}
     intervals: dict[Key, tuple[float, float]] = {}
@@ -296,7 +288,7 @@ def _summarise(
                 compared |= {keys[system]: each for system, each in against.items()}
             scale = len(queries) if is_total(measure) else 1
             columns |= {keys[system]: scale * array for system, array in arrays.items()}
-        if interval is not None:
+        if interval is not None:  # drawn of the same queries for all systems and measures
             ends = bootstrap(np.column_stack(list(columns.values())), interval, seed=seed)
             intervals |= {key: (low, high) for key, (low, high) in zip(columns, ends.T.tolist(), strict=True)}
     return means, compared, intervals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -118,11 +119,8 @@ class Grid:
 
 def format_latex(grids: Iterable[Grid], *, caption: str = "", label: str = "") -> str:
     """All of them; the captions are `caption` and the grid's title, the labels `label`, `label-2`, ..."""
-    tables = [
-        grid.latex(caption, f"{label}-{number}" if label and number > 1 else label)
-        for number, grid in enumerate(grids, 1)
-    ]
-    return "\n\n".join(tables) + "\n"
+    labels = (f"{label}-{number}" if label and number > 1 else label for number in count(1))
+    return "\n\n".join(map(Grid.latex, grids, repeat(caption), labels)) + "\n"
 
 
 def clean_line(text: str) -> str:

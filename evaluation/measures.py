@@ -140,10 +140,7 @@ def _multilingual(
 
 
 def _rbp(measure: Any, grades: Mapping[str, int], ranks: Mapping[str, float]) -> float:
-    """Rank-biased precision (Moffat and Zobel 2008), binary gain: (1 - p) times the sum of p^(rank - 1).
-
-    `ranks` are scores that fall by one from the number of documents to 1.
-    """
+    """Rank-biased precision (Moffat and Zobel 2008), binary gain; `ranks` fall from the number of documents to 1."""
     persistence, least = measure["p"], measure["rel"]
     depth = measure.params.get("cutoff", len(ranks))
     places = (len(ranks) - ranks[doc] for doc, grade in grades.items() if grade >= least and doc in ranks)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -17,9 +19,9 @@ from typing import Any
 
 from ...errors import InputError
 from ...files import lock_directory, write_atomically, write_json
-from ...multilingual.collections.base import MissingPart
 from ...pipeline import Progress, Stage, show_nothing, watch
-from ...runs import Qrels, Run
+from ...runs import Run
+from ...systems.stages import Vocabulary
 from ...systems.system import System
 from ..evaluate import evaluate
 from ..measures import MEASURES, MLIR
@@ -36,17 +38,20 @@ PACKAGES = ("crosslens", "torch", "transformers", "lancedb", "open_clip_torch", 
 
 def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> dict[str, System]:
     """The plan's systems by name; `InputError` names the system whose line is wrong. Loads no model."""
-    systems = {}
+    systems, names = {}, Vocabulary(plan.encoders, plan.documents, plan.fields)
     for name, line in plan.systems.items():
         try:
-            systems[name] = System.parse(line, plan.vocabulary, device=device, trust_remote_code=trust_remote_code)
+            systems[name] = System.parse(line, names, device=device, trust_remote_code=trust_remote_code)
         except InputError as error:
             raise InputError(f"the system {name!r}: {error}") from None
     return systems
 
 
 def open_sites(plan: Plan, out: Path, *, progress: Progress = show_nothing, **options: Any) -> list[ExperimentSite]:
-    """The plan's collections, opened, with its systems; `InputError` where one cannot be read. `options`: device, trust."""
+    """The plan's collections, opened, each with its systems; `options` are those of `parse_systems`, and so its errors.
+
+    `InputError` also where a collection cannot be read.
+    """
     systems = parse_systems(plan, **options)
     return [ExperimentSite(name, plan, systems, out, progress, options) for name in plan.collections]
 
@@ -66,9 +71,10 @@ def conduct(
     with lock_directory(out):
         about = provenance(device)
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
-        judged = [_read_judgements(site) for site in sites]
-        parts = [_run_systems(site, qrels, about) for site, qrels in zip(sites, judged, strict=True)]
-        return Results(plan.name, plan.to_json(), tuple(parts), about)
+        for site in sites:  # counts and judgements, and that each system can be asked there: before any work
+            _ = site.content, site.qrels
+        parts = tuple(_run_systems(site, about) for site in sites)
+        return Results(plan.name, plan.to_json(), parts, about)
 
 
 def provenance(device: str = "auto") -> dict[str, object]:
@@ -90,19 +96,7 @@ def provenance(device: str = "auto") -> dict[str, object]:
     }
 
 
-def _read_judgements(site: ExperimentSite) -> Qrels:
-    """Counts and judgements of a collection, and that each system can be asked there: before any work."""
-    _ = site.content
-    try:
-        qrels = site.collection.qrels()
-    except MissingPart as error:
-        raise InputError(f"an experiment needs judgements: {error}") from None
-    if not qrels.keys() & {query.id for query in site.queries}:
-        raise InputError(f"no topic of {site.name} in this wording is judged")
-    return qrels
-
-
-def _run_systems(site: ExperimentSite, qrels: Qrels, about: Mapping[str, Any]) -> Part:
+def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
     """One collection: the run of each system, the table over them, and the files of each."""
     k = site.plan.k
     store = ResultStore(site.out / "stages", site.content.content, about["versions"]["crosslens"])
@@ -118,11 +112,11 @@ def _run_systems(site: ExperimentSite, qrels: Qrels, about: Mapping[str, Any]) -
         folder.mkdir(parents=True, exist_ok=True)
         run.to_trec(folder / "run.trec", make_slug(name))
         where = str(folder.relative_to(site.out))
-        outcomes[name] = Outcome(name, system.line, where, _sum_cost(run), len(site.queries), tuple(taken))
+        outcomes[name] = Outcome(name, system.line, where, Cost.of_run(run), len(site.queries), tuple(taken))
         seconds, kept = outcomes[name].cost.seconds, f" ({len(taken)} stages kept)" * bool(taken)
         log.info("%s: %s: %.1f s%s", site.slug, name, seconds, kept)
     del last
-    table = _evaluate_runs(site, qrels, runs)
+    table = _evaluate_runs(site, runs)
     for name, run in runs.items():
         _write_provenance(site, outcomes[name], run, table, about)
     langs = Counter(query.lang or "" for query in site.queries)
@@ -131,8 +125,8 @@ def _run_systems(site: ExperimentSite, qrels: Qrels, about: Mapping[str, Any]) -
     return Part(site.name, site.content.counts, dict(langs.most_common()), table, outcomes, indexes)
 
 
-def _evaluate_runs(site: ExperimentSite, qrels: Qrels, runs: Mapping[str, Run]) -> Table:
-    plan = site.plan
+def _evaluate_runs(site: ExperimentSite, runs: Mapping[str, Run]) -> Table:
+    plan, qrels = site.plan, site.qrels
     relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
     hits = {hit.id for run in runs.values() for topic in qrels for hit in run[topic]}
     langs = site.languages(relevant | hits)
@@ -153,17 +147,6 @@ def _evaluate_runs(site: ExperimentSite, qrels: Qrels, runs: Mapping[str, Run]) 
         queries=site.queries,
         doc_langs=langs,
         seed=plan.seed,
-    )
-
-
-def _sum_cost(run: Run) -> Cost:
-    records = run.manifest.records
-    peaks = [int(record.counts["peak_bytes"]) for record in records if record.counts.get("peak_bytes")]
-    return Cost(
-        seconds=round(sum(record.seconds for record in records), 3),
-        tokens=int(run.manifest.total("prompt_tokens") + run.manifest.total("generated_tokens")),
-        calls=int(run.manifest.total("calls")),
-        peak_bytes=max(peaks, default=None),
     )
 
 
@@ -193,20 +176,15 @@ def _find_commit() -> str | None:
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
+    asked = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        head, changes = (
-            subprocess.run(["git", "-C", str(here), *asked], capture_output=True, text=True, timeout=10, check=True)
-            for asked in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + "+" * bool(changes.stdout.strip())
 
 
 def _name_processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
+    with suppress(OSError):
+        if names := re.findall(r"^model name.*?: *(.*\S)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return f"{len(names)} x {names[0]}"
+    return platform.processor()

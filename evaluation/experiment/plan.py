@@ -11,7 +11,6 @@ from typing import Any, get_args
 from ...errors import InputError, check_at_least, check_known
 from ...multilingual.collections.topics import Source, parse_fields
 from ...multilingual.languages import parse_language
-from ...systems.stages import Vocabulary
 from ..measures import parse_measure
 from ..significance import Correction, Test, check_statistics
 
@@ -94,11 +93,6 @@ class Plan:
             if not values.get(key):
                 raise InputError(f"no {key}: the least that an experiment says is {EXAMPLE}")
         return cls(**{key: _convert(key, value) for key, value in values.items()})
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The short names that its lines may use."""
-        return Vocabulary(self.encoders, self.documents, self.fields)
 
     def to_json(self) -> dict[str, object]:
         """A dict for JSON, every key in it."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...multilingual.collections.base import CollectionCounts
+from ...runs import Run
 from ..table import Table
 
 
@@ -23,6 +27,17 @@ class Cost:
     tokens: int = 0
     calls: int = 0
     peak_bytes: int | None = None
+
+    @classmethod
+    def of_run(cls, run: Run) -> Cost:
+        """What the stages behind a run took together."""
+        records, total = run.manifest.records, run.manifest.total
+        return cls(
+            seconds=round(sum(record.seconds for record in records), 3),
+            tokens=int(total("prompt_tokens") + total("generated_tokens")),
+            calls=int(total("calls")),
+            peak_bytes=max((int(record.counts.get("peak_bytes", 0)) for record in records), default=0) or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,3 +95,22 @@ class Results:
                 for part in self.parts
             ],
         }
+
+
+@contextmanager
+def watch_memory() -> Iterator[Callable[[], int | None]]:
+    """Yields a callable that gives the largest resident memory, in bytes, since the block was entered.
+
+    None where the system cannot start the count again (Linux can): a peak since the start of the process would blame
+    one system for what another needed.
+    """
+    counting = False
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+        counting = True
+    yield lambda: _read_peak() if counting else None
+
+
+def _read_peak() -> int | None:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else None

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError, list_few
 from ...files import write_json
 from ...items import Item, windows
-from ...multilingual.collections.base import Collection, CollectionCounts
+from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.fairness import read_langs
 from ...multilingual.languages import fill_languages
 from ...pipeline import Progress, Watcher
+from ...runs import Qrels
 from ...systems.indexing import index_collection
 from ...systems.search import choose_encoders
 from ...systems.stages import IndexPlan
 from ...systems.system import System
-from .memory import watch_memory
 from .plan import Plan
+from .results import watch_memory
 
 if TYPE_CHECKING:
     from ...indexes.base import Index, Where
@@ -56,7 +57,6 @@ class ExperimentSite:
     out: Path
     progress: Progress
     options: Mapping[str, Any]
-    notes: dict[IndexPlan, Mapping[str, Any]] = field(default_factory=dict, init=False)
     where: Where | None = None
     exact: bool = True
     journal: Path | None = None  # results are kept stage by stage
@@ -65,6 +65,7 @@ class ExperimentSite:
         self.slug = make_slug(self.name)
         self.collection: Collection = load_collection(self.name)
         self.unseen = self.plan.unseen
+        self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
         self._open: dict[IndexPlan, Index] = {}
 
     @cached_property
@@ -78,6 +79,17 @@ class ExperimentSite:
         plan = self.plan
         found = self.collection.queries(fields=plan.fields, lang=plan.query_lang, source=plan.source)
         return tuple(fill_languages(found))
+
+    @cached_property
+    def qrels(self) -> Qrels:
+        """The judgements; `InputError` where there are none, or none of a topic in this wording."""
+        try:
+            qrels = self.collection.qrels()
+        except MissingPart as error:
+            raise InputError(f"an experiment needs judgements: {error}") from None
+        if not qrels.keys() & {query.id for query in self.queries}:
+            raise InputError(f"no topic of {self.name} in this wording is judged")
+        return qrels
 
     def complete(self, plan: IndexPlan) -> IndexPlan:
         """The index as it will be made: default encoders named, and full text taken from one that is there anyway."""

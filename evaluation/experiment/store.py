@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ...files import place_atomically
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Documents, Hit, Manifest, Record, Run
-from .memory import watch_memory
+from .results import watch_memory
 
 FORMAT = "1"
 
@@ -43,15 +43,11 @@ class ResultStore:
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
-    def path(self, key: str) -> Path:
-        """Where a result lies, or will."""
-        return self.folder / f"{key}.parquet"
-
     def get(self, key: str, run: Run, docs: Documents | None) -> Run | None:
         """The result under a key, given the input that it was made of; None if there is none."""
         import pyarrow.parquet as pq
 
-        path = self.path(key)
+        path = self.folder / f"{key}.parquet"
         if not path.exists():
             return None
         try:
@@ -62,21 +58,14 @@ class ResultStore:
             raise InputError(f"{path} is damaged ({error}); delete it, and it is made again") from None
         given = {query.id: query for query in run.queries}
         queries = tuple(_to_item(each, given) for each in stored["queries"])
-        probes = {
-            query: tuple((_to_item(item, given), role) for item, role in pairs)
-            for query, pairs in stored.get("probes", {}).items()
-        }
-        hits: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
+        kept = stored.get("probes", {}).items()
+        probes = {id: tuple((_to_item(item, given), role) for item, role in pairs) for id, pairs in kept}
+        ranked: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
         for query, doc, score in zip(*columns, strict=True):
-            hits[query].append(Hit(doc, score))
-        records = tuple(Record(**each) for each in stored["records"])
-        return Run(
-            queries,
-            {id: tuple(found) for id, found in hits.items()},
-            Manifest((*run.manifest.records, *records)),
-            docs,
-            probes,
-        )
+            ranked[query].append(Hit(doc, score))
+        hits = {id: tuple(found) for id, found in ranked.items()}
+        manifest = Manifest((*run.manifest.records, *(Record(**each) for each in stored["records"])))
+        return Run(queries, hits, manifest, docs, probes)
 
     def put(self, key: str, run: Run, records: Iterable[Record]) -> None:
         """Keep a result; `records` are those of the stage itself."""
@@ -85,22 +74,16 @@ class ResultStore:
 
         about = {
             "queries": [_to_record(query) for query in run.queries],
-            "probes": {
-                query: [(_to_record(item), role) for item, role in pairs] for query, pairs in run.probes.items()
-            },
+            "probes": {id: [(_to_record(item), role) for item, role in pairs] for id, pairs in run.probes.items()},
             "ranked": list(run.hits),
-            "records": [{**asdict(each), "counts": dict(each.counts), "models": dict(each.models)} for each in records],
+            "records": Manifest(tuple(records)).to_json(),
         }
         rows = [(query, *hit) for query, hits in run.hits.items() for hit in hits]
-        names, docs, scores = zip(*rows, strict=True) if rows else ((), (), ())
-        table = pa.table(
-            {
-                "query": pa.array(names, pa.string()).dictionary_encode(),
-                "doc": pa.array(docs, pa.string()),
-                "score": pa.array(scores, pa.float64()),
-            }
-        ).replace_schema_metadata({"crosslens": json.dumps(about, ensure_ascii=False, default=str)})
-        with place_atomically(self.path(key)) as partial:
+        columns = zip(*rows, strict=True) if rows else ((), (), ())
+        names, docs, scores = map(pa.array, columns, (pa.string(), pa.string(), pa.float64()))
+        table = pa.table({"query": names.dictionary_encode(), "doc": docs, "score": scores})
+        table = table.replace_schema_metadata({"crosslens": json.dumps(about, ensure_ascii=False, default=str)})
+        with place_atomically(self.folder / f"{key}.parquet") as partial:
             self.folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, partial, compression="zstd")
 

@@ -65,10 +65,8 @@ class Survey:
         lines = [f"{self.collection}: {self.documents:,} documents, {self.queries:,} queries"]
         for index in self.indexes:
             what = ", ".join(index.encoders) or "full text"
-            lines.append(
-                f"  index {index.folder} ({what}): {index.state}; {index.documents:,} documents"
-                + (f", about {index.tokens:,} tokens to encode" if index.tokens else "")
-            )
+            tokens = f", about {index.tokens:,} tokens to encode" * bool(index.tokens)
+            lines.append(f"  index {index.folder} ({what}): {index.state}; {index.documents:,} documents{tokens}")
         for system in self.systems:
             judged = f"; about {system.calls:,} judge calls, {system.tokens:,} prompt tokens"
             lines.append(f"  {system.system}: {system.pipeline}" + judged * bool(system.calls))
@@ -92,22 +90,18 @@ def _survey_site(site: ExperimentSite) -> Survey:
     for name, system in site.systems.items():
         for plan in map(site.complete, system.plans):
             folder = site.folder(plan)
+            made = folder.with_name(f"{folder.name}.json").exists()
+            state = "done" if made else "begun" if folder.exists() else "to do"
             own = _mean_tokens(load_collection(plan.documents).docs()) if plan.documents else length
             overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
             encoders = plan.encoders or ()
             tokens = round(own * documents * len(encoders) * overlap)
-            indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, tokens, _find_state(folder))
+            indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, tokens, state)
         judging = [_estimate_judging(part.method, query_length, length) for part in system.parts if part.method]
         count = len(site.queries)
         calls, tokens = (round(sum(each[kind] for each in judging) * count) for kind in (0, 1))
         estimates.append(SystemEstimate(name, system.line, count, calls, tokens))
     return Survey(site.name, documents, len(site.queries), tuple(indexes.values()), tuple(estimates))
-
-
-def _find_state(folder: Path) -> str:
-    if folder.with_name(folder.name + ".json").exists():
-        return "done"
-    return "begun" if folder.exists() else "to do"
 
 
 def _mean_tokens(items: Iterable[Item]) -> float:

@@ -60,13 +60,13 @@ def plot_costs(part: Part) -> Plot:
     table = part.table
     measure = table.measures[0]
     heading = "Quality against cost"
-    points: dict[str, tuple[float, float]] = {}
-    for system in table.systems:
-        outcome = part.outcomes.get(system)
-        if outcome is not None and outcome.queries and outcome.cost.seconds > 0:
-            points[system] = (outcome.cost.seconds / outcome.queries, table.mean(system, measure))
     if len(table.systems) < 2:
         return Plot(heading, "No plot of quality against cost: there is one system.")
+    points = {
+        system: (outcome.cost.seconds / outcome.queries, table.mean(system, measure))
+        for system, outcome in part.outcomes.items()
+        if outcome.queries and outcome.cost.seconds > 0
+    }
     if len(points) < 2:
         return Plot(heading, "No plot of quality against cost: fewer than two systems have measured seconds.")
     from matplotlib.ticker import LogLocator, NullLocator
@@ -78,18 +78,15 @@ def plot_costs(part: Part) -> Plot:
     with svg.open_figure(640, 360) as canvas:
         drawn = svg.add_axes(canvas, left=52, top=24, right=14, bottom=42)
         seconds, values = zip(*points.values(), strict=True)
-        drawn.set_xscale("log")
-        drawn.set_xlim(min(seconds) / 3, max(seconds) * 3)
+        pad = 0.12 * (max(values) - min(values)) or 0.02
+        drawn.set(xscale="log", xlim=(min(seconds) / 3, max(seconds) * 3), xlabel="seconds a query (log scale)")
+        drawn.set_ylim(min(values) - pad, max(values) + pad)
         drawn.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(seconds) < 1000 * min(seconds) else (1,)))
         drawn.xaxis.set_major_formatter("{x:g}")
         drawn.xaxis.set_minor_locator(NullLocator())
-        pad = 0.12 * (max(values) - min(values)) or 0.02
-        drawn.set_ylim(min(values) - pad, max(values) + pad)
         drawn.grid()
-        drawn.set_xlabel("seconds a query (log scale)")
         drawn.set_title(clean_line(measure), loc="left", fontsize=svg.SIZE)
-        front = [points[system] for system in best]
-        drawn.step(*zip(*front, strict=True), where="post", color=INK, lw=1, ls="--", alpha=0.6)
+        drawn.step(*zip(*map(points.get, best), strict=True), where="post", color=INK, lw=1, ls="--", alpha=0.6)
         numbers = defaultdict(list)
         for number, (system, point) in enumerate(points.items(), 1):
             numbers[point].append(str(number))
@@ -126,15 +123,15 @@ def plot_groups(table: Table) -> Plot:
     spread += [end for key in keys for end in (table.intervals or {}).get(key, ()) if not math.isnan(end)]
     pad = 0.06 * (max(spread) - min(spread)) or 0.02
     limits = (min(spread) - pad, max(spread) + pad)
-    panels = []
     if len(table.systems) == 1:
         rows = {(table.systems[0], measure, group): group for group in shown}
-        image = _draw_dots(table, rows, limits, f"{measure} per {table.per}")
-        panels.append(Panel(table.systems[0], "", image))
-    for group in shown if len(table.systems) > 1 else ():
-        rows = {(system, measure, group): system for system in table.systems}
-        image = _draw_dots(table, rows, limits, f"{measure} of {len(rows)} systems, {table.per} {group}")
-        panels.append(Panel(group, f"{table.counts[group]} queries", image))
+        panels = [Panel(table.systems[0], "", _draw_dots(table, rows, limits, f"{measure} per {table.per}"))]
+    else:
+        panels = []
+        for group in shown:
+            rows = {(system, measure, group): system for system in table.systems}
+            image = _draw_dots(table, rows, limits, f"{measure} of {len(rows)} systems, {table.per} {group}")
+            panels.append(Panel(group, f"{table.counts[group]} queries", image))
     caption = f"{measure} per {table.per}"
     if table.baseline is not None and len(table.systems) > 1:
         caption += (
@@ -169,12 +166,9 @@ def plot_queries(table: Table) -> Plot:
         assert comparison is not None
         same = len(of) - comparison.better - comparison.worse
         remark = f"{comparison.better} better, {comparison.worse} worse, {same} the same"
-        bars = [
-            (difference, f"{query}: {values[system][query]:.4f}, baseline {base[query]:.4f}")
-            for difference, query in of
-        ]
+        titles = [f"{query}: {values[system][query]:.4f}, baseline {base[query]:.4f}" for _, query in of]
         label = f"{measure} of {system} minus {baseline} for {len(of)} queries: {remark}"
-        panels.append(Panel(system, remark, _draw_bars(bars, most, label)))
+        panels.append(Panel(system, remark, _draw_bars([difference for difference, _ in of], titles, most, label)))
     caption = (
         f"{measure} minus that of {baseline}, a bar for each query, the largest gain first. Point at a bar for its "
         f"query and both values."
@@ -196,9 +190,7 @@ def _draw_dots(table: Table, rows: Mapping[tuple[str, str, str], str], limits: t
     names = [svg.shorten(name, 150) for name in rows.values()]
     with svg.open_figure(PANEL, 30 + ROW * len(rows)) as canvas:
         drawn = svg.add_axes(canvas, left=12 + max(map(svg.estimate_width, names)), top=4, right=10, bottom=24)
-        drawn.set_xlim(*limits)
-        drawn.set_ylim(len(rows) - 0.5, -0.5)
-        drawn.set_yticks(range(len(rows)), names)
+        drawn.set(xlim=limits, ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=names)
         drawn.locator_params(axis="x", nbins=5)
         drawn.spines["left"].set_visible(False)
         drawn.grid(axis="x")
@@ -226,16 +218,14 @@ def _choose_colour(comparison: Comparison | None, is_baseline: bool) -> str | No
     return GAIN if comparison.difference > 0 else LOSS
 
 
-def _draw_bars(bars: Sequence[tuple[float, str]], most: float, label: str) -> str:
-    """A bar for each difference and its title, side by side, on a scale from -`most` to `most`; zero is a thin one."""
+def _draw_bars(heights: Sequence[float], titles: Sequence[str], most: float, label: str) -> str:
+    """A bar for each height and its title, side by side, on a scale from -`most` to `most`; zero is a thin one."""
     with svg.open_figure(PANEL, 180) as canvas:
         drawn = svg.add_axes(canvas, left=42, top=6, right=6, bottom=8)
-        drawn.set_xlim(0.5, len(bars) + 0.5)
-        drawn.set_ylim(-1.05 * most, 1.05 * most)
-        drawn.set_xticks([])
+        drawn.set(xlim=(0.5, len(heights) + 0.5), ylim=(-1.05 * most, 1.05 * most), xticks=[])
         drawn.locator_params(axis="y", nbins=5)
         drawn.spines["bottom"].set_visible(False)
         drawn.grid(axis="y")
         drawn.axhline(0, color=INK, lw=0.8)
-        svg.add_bars(drawn, *zip(*bars, strict=True))
+        svg.add_bars(drawn, heights, titles)
         return svg.render_svg(canvas, label)

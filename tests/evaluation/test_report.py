@@ -16,7 +16,7 @@ import pytest
 import scipy.stats
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.experiment.results import Cost, Outcome, Part, Results
-from crosslens.evaluation.report import contents, plots, svg
+from crosslens.evaluation.report import plots, render, svg
 from crosslens.evaluation.report.render import make_anchors, render_report, write_report
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import CollectionCounts
@@ -145,7 +145,7 @@ def test_the_page_has_every_number(page, results):
                 assert any(row[0] == system and any(cell.startswith(mean) for cell in row[1:]) for row in rows)
             found = table.comparison(system, "RR")
             if found is not None:
-                numbers = (f"{found.difference:+.4f}", contents.format_p(found.p), contents.format_p(found.corrected))
+                numbers = (f"{found.difference:+.4f}", render.format_p(found.p), render.format_p(found.corrected))
                 same = str(28 - found.better - found.worse)
                 assert (system, *numbers, str(found.better), str(found.worse), same) in rows
     assert (AWFUL, "2.8", "0.1000", "7", "1,000", "1,024", "1") in rows
@@ -161,7 +161,7 @@ def test_the_page_has_every_number(page, results):
 
 def test_p_values_of_groups_are_scipys(results):
     table = results.parts[0].table
-    grid = contents.tabulate_differences(table, "nDCG@20")[1]
+    grid = render.tabulate_differences(table, "nDCG@20")[1]
     assert grid.head == ("system", "eng (10)", "fas (9)", "zho (9)")
     for column, lang in enumerate(("eng", "fas", "zho"), 1):
         members = [q for q in table.values["lexical"]["nDCG@20"] if LANGS[int(q[1:]) % 3] == lang]
@@ -174,7 +174,7 @@ def test_p_values_of_groups_are_scipys(results):
             corrected[place] = highest
         for row, system, p in zip(grid.rows, SYSTEMS[1:], corrected, strict=True):
             difference = (values[system] - values["lexical"]).mean()
-            assert row[column].text == f"{difference:+.4f} ({contents.format_p(p)})"
+            assert row[column].text == f"{difference:+.4f} ({render.format_p(p)})"
 
 
 def test_the_same_results_give_the_same_bytes(page, results):
@@ -317,7 +317,7 @@ def test_what_cannot_be_drawn_is_said():
     assert "first measure" not in page.lower()  # one collection needs no summary
     two = part(systems=SYSTEMS[:2], baseline=None)
     assert "no baseline" in plots.plot_queries(two.table).caption
-    assert contents.tabulate_differences(two.table, "RR") == []
+    assert render.tabulate_differences(two.table, "RR") == []
     free = {system: replace(of, cost=Cost(0.0)) for system, of in two.outcomes.items()}
     assert "fewer than two systems have measured seconds" in plots.plot_costs(replace(two, outcomes=free)).caption  # fmt: skip
     three = part(systems=SYSTEMS[:3])
