@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
-
 
 def _parse_code(lang: str | None) -> str | None:
     from ..multilingual.languages import parse_language
@@ -56,19 +54,3 @@ Source = Annotated[str | None, typer.Option(help="original, human or machine (tr
 Exact = Annotated[bool, typer.Option("--exact", help="No approximate search.")]
 Tag = Annotated[str, typer.Option(help="The run's tag.")]
 Written = Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")]
-
-
-def choose_line(
-    system: str | None, mode: str, langs: list[str] | None, correction: bool, rerank: list[str] | None
-) -> str:
-    """The line of a system: as it was given, or written from its shorthand; `InputError` where both are given."""
-    from ..multilingual.languages import parse_language
-    from ..systems.search import write_line
-
-    if system is None:
-        return write_line(
-            mode, langs=[parse_language(each) for each in langs or ()], correct=correction, rerankers=rerank or ()
-        )
-    if mode != "hybrid" or langs or not correction or rerank:
-        raise InputError("--system describes the whole system: leave out --mode, --lang, --no-correction and --rerank")
-    return system

@@ -35,13 +35,13 @@ def run_command(
     """Run all topics of a collection against an index and write a TREC run with its manifest."""
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import fill_languages
-    from ..systems.search import parse_filters, place_journal, search_index
+    from ..systems.search import choose_line, parse_filters, place_journal, search_index
 
     topics = load_collection(collection)
     queries = list(fill_languages(topics.queries(fields=fields, lang=query_lang, source=source)))  # type: ignore[arg-type]
     if not queries:
         raise InputError(f"{collection} has no topics" + (f" in {query_lang}" if query_lang else ""))
-    line = options.choose_line(system, mode, lang, correction, rerank)
+    line = choose_line(system, mode, lang, correction, rerank)
     journal = place_journal(output)
     done = search_index(
         directory, queries, line, k=k, topics=topics, where=parse_filters(where or ()), exact=exact,

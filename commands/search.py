@@ -34,14 +34,14 @@ def search_command(
     from ..items import Item
     from ..multilingual.languages import fill_languages
     from ..multilingual.reranking.rerank import describe_judging
-    from ..systems.search import parse_filters, search_index
+    from ..systems.search import choose_line, parse_filters, search_index
 
     if not (text and text.strip()) and image is None:
         raise InputError("the query is empty: give TEXT, --image PATH, or both")
     if image is not None and not image.is_file():
         raise InputError(f"there is no picture {image}")
     query = Item("query", text=text, image=image, lang=query_lang)
-    line = options.choose_line(system, mode, lang, correction, rerank)
+    line = choose_line(system, mode, lang, correction, rerank)
     run = search_index(
         directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
         unseen=unseen, device=device, trust_remote_code=trust_remote_code, progress=progress,

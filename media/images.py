@@ -121,10 +121,8 @@ def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX
         raise InputError(f"{name}: empty, there is no picture in it")
     if size > max_bytes:
         raise InputError(f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down")
-    if isinstance(source, bytes):
-        return source
     try:
-        return source.read_bytes()
+        return source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 

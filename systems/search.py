@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError, check_known, list_few
+from ..indexes.base import Mode
+from ..multilingual.languages import parse_language
 from ..multilingual.reranking.plan import parse_reranker
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import Run
@@ -18,17 +20,23 @@ if TYPE_CHECKING:
     from ..items import Item
     from ..multilingual.collections.base import Collection
 
-MODES = ("dense", "lexical", "hybrid")
 
-
-def write_line(
-    mode: str = "hybrid", *, langs: Sequence[str] = (), correct: bool = True, rerankers: Sequence[str] = ()
+def choose_line(
+    system: str | None, mode: str, langs: Sequence[str] | None, correct: bool, rerankers: Sequence[str] | None
 ) -> str:
-    """The line that `--mode`, `--lang`, `--no-correction` and `--rerank` are shorthand for."""
-    check_known(mode, MODES, "mode")
-    options = [f"lang={','.join(langs)}"] * bool(langs) + ["correct=false"] * (not correct)
+    """The line of a system: as it was given, or the one that `--mode`, `--lang`, `--no-correction` and `--rerank` are
+    shorthand for; `InputError` where both are given."""
+    if system is not None:
+        if mode != "hybrid" or langs or not correct or rerankers:
+            raise InputError(
+                "--system describes the whole system: leave out --mode, --lang, --no-correction and --rerank"
+            )
+        return system
+    check_known(mode, get_args(Mode), "mode")
+    codes = ",".join(map(parse_language, langs or ()))
+    options = [f"lang={codes}"] * bool(codes) + ["correct=false"] * (not correct)
     head = mode + ("?" + "&".join(options) if options else "")
-    return " >> ".join([head, *map(_quote, rerankers)])
+    return " >> ".join([head, *map(_quote, rerankers or ())])
 
 
 def search_index(
