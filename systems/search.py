@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 def choose_line(
     system: str | None, mode: str, langs: Sequence[str] | None, correct: bool, rerankers: Sequence[str] | None
 ) -> str:
-    """The line of a system: as it was given, or the one that `--mode`, `--lang`, `--no-correction` and `--rerank` are
-    shorthand for; `InputError` where both are given."""
+    """The line of a system: as it was given, or the one that `--mode`, `--lang`, `--no-correction` and `--rerank` mean.
+
+    `InputError` where both are given.
+    """
     if system is not None:
         if mode != "hybrid" or langs or not correct or rerankers:
             raise InputError(
@@ -88,8 +90,8 @@ def rerank_run(
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
-    held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
     site = OpenSite(topics=collection, unseen=unseen, journal=journal)
+    held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, 0)(replace(run, docs=held))
 
