@@ -163,7 +163,7 @@ def multiply_int8(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 
 @cache
 def require_exact() -> None:
-    """`InputError` if int8 products are not exact here: without VNNI oneDNN adds pairs of them in 16 bits, which overflow."""
+    """`InputError` if int8 products are not exact here: without VNNI oneDNN adds pairs in 16 bits, which overflow."""
     rows, weight = (torch.full((16, 128), value, dtype=torch.int8) for value in (127, 127))
     rows[1::2] = -128
     if not torch.equal(multiply_int8(rows, weight.t()), rows.int() @ weight.int().t()):
@@ -204,7 +204,7 @@ def locate_export(config: Any, weights: str) -> Path:
 
 
 def _list_tensors(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module, str, torch.Tensor]]:
-    """Every parameter and buffer, those that a state dict leaves out included: its name, and who holds it under which."""
+    """Every parameter and buffer, also what a state dict leaves out: its name, who holds it, and by which name."""
     return [
         (f"{prefix}.{name}".lstrip("."), module, name, tensor)
         for prefix, module in model.named_modules()

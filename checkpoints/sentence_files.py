@@ -40,7 +40,7 @@ class SentenceSettings:
 
 
 class DenseLayer(torch.nn.Module):
-    """activation(linear(x)), plus x (itself projected where the widths differ) if it is `residual`, as PyLate has it."""
+    """activation(linear(x)), plus x (itself projected where the widths differ) if `residual`, as PyLate has it."""
 
     def __init__(
         self, weights: Mapping[str, torch.Tensor], activation: torch.nn.Module, residual: bool = False
@@ -122,9 +122,7 @@ def strip_modules(dotted: object) -> str:
 
 
 def _read_pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
-    mode = config.get("pooling_mode") or [
-        found[1] for key, wanted in config.items() if wanted and (found := SWITCH.fullmatch(key))
-    ]
+    mode = config.get("pooling_mode") or [own[1] for key, on in config.items() if on and (own := SWITCH.fullmatch(key))]
     modes = [mode] if isinstance(mode, str) else list(mode)
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise InputError(f"{source}: pooling {'+'.join(modes) or 'none'} is not one of {', '.join(POOLINGS)}")

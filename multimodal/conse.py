@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 import torch
+from safetensors.torch import load_file
 
 from ..checkpoints.devices import Precision, resolve_device
 from ..checkpoints.offline.packages import keep_tensors, locate_cache, make_checkpoint
@@ -26,7 +27,6 @@ from ..items import Item, Role
 from ..media.images import MAX_PIXELS
 from .towers import Pixels, TwoTower, check_text_weight
 
-ARCHITECTURE = "tf_efficientnet_lite2"
 PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fewer photos in most languages
 # 20 classes weighted by the root of their probability, against the paper's 10 by probability, on the 23
 # photos of the collection `demo` (the choice was made there): mean reciprocal rank of 12 concepts named in
@@ -153,10 +153,9 @@ def open_image_tower(weights: Path, device: torch.device) -> tuple[torch.nn.Modu
     of fall to a cosine of 0.87 with their float32 selves.
     """
     import timm
-    from safetensors.torch import load_file as load_weights
 
-    model: Any = timm.create_model(ARCHITECTURE, pretrained=False)
-    model.load_state_dict(load_weights(weights), strict=True)
+    model: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    model.load_state_dict(load_file(weights), strict=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     model = model.eval().requires_grad_(False)
     return model.to(device=device, memory_format=torch.channels_last), Pixels(transform)

@@ -22,9 +22,9 @@ class InputFormat:
 
     `query` and `document` hold the text at {}; `picture` is said of a picture alone. An instruction for queries takes
     the place of `system`, or opens the text if `instruct` is `text`. `opened`: the template opens the assistant's
-    turn. `sentence`: instructions end with punctuation. `end` comes last; the vector is read off the last token. `blank`: texts alone come with a black picture of so
-    many pixels a side. `text_first`: the picture after the text. Smaller pictures are enlarged to `min_pixels` (0: as
-    the processor has it). `max_pixels` and `max_tokens` as trained.
+    turn. `sentence`: instructions end with punctuation. `end` comes last; the vector is read off the last token.
+    `blank`: texts alone come with a black picture of so many pixels a side. `text_first`: the picture after the text.
+    Smaller pictures are enlarged to `min_pixels` (0: as the processor has it). `max_pixels`, `max_tokens` as trained.
     """
 
     query: str = "{}"

@@ -286,7 +286,7 @@ class VisionLanguageEncoder:
         return start
 
     def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
-        """A strip so thin that a processor of Qwen-VL's kind would enlarge it beyond the limit, as one row of patches."""
+        """A strip that Qwen-VL's processors would enlarge beyond the limit, to sides of a patch, as one row of them."""
         images = self.processor.image_processor
         if self.size is None or "shortest_edge" not in self.size:
             return picture

