@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
@@ -130,21 +130,17 @@ def cut_passages(
     # A token may be lost or won where a passage meets its neighbours.
     left = room - counter.count(bare.plain()) - 2 * len(passages)
     lengths = [counter.count(each.text) for each in passages]
-    limit = _share([min(length, passage_tokens) for length in lengths], left)
-    if limit < min(LEAST, *([passage_tokens, *lengths])):
+    # The largest length to which all may be cut so that they fit together.
+    wanted = [min(length, passage_tokens) for length in lengths]
+    fitting = bisect_right(range(max(wanted) + 1), left, key=lambda limit: sum(min(each, limit) for each in wanted))
+    limit = max(fitting - 1, 0)
+    if limit < min(LEAST, passage_tokens, *lengths):
         many = "one passage" if len(passages) == 1 else f"{len(passages)} passages"
         raise InputError(
             f"{name}: its context is too short for {many}: {max(left, 0)} tokens are left beside query and "
             f"instructions; show fewer passages at once, or take a model with a longer context"
         )
-    limit = min(limit, passage_tokens)
     parts = tuple(
         Passage(counter.cut(part.text, limit)) if isinstance(part, Passage) else part for part in message.parts
     )
     return replace(message, parts=parts), sum(length > limit for length in lengths)
-
-
-def _share(lengths: Sequence[int], room: int) -> int:
-    """The largest length to which all may be cut so that they fit into `room` together."""
-    fitting = bisect_right(range(max(lengths) + 1), room, key=lambda limit: sum(min(each, limit) for each in lengths))
-    return max(fitting - 1, 0)
