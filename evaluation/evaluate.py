@@ -213,7 +213,9 @@ def _find_languages(runs: Mapping[str, Run], qrels: Qrels, *, hits: bool) -> dic
             if run.docs is not None and unknown:
                 langs |= {item.id: item.lang for item in run.docs.get(unknown) if item.lang}
         except InputError as error:
-            raise InputError(f"the documents of {name} do not give all languages ({error}): give `doc_langs`") from None
+            raise InputError(
+                f"the documents behind {name} do not give all languages ({error}): give `doc_langs`"
+            ) from None
     return langs
 
 

@@ -240,13 +240,9 @@ def compute_shares(
 
 
 def _mean_shares(rankings: Iterable[Sequence[str]], langs: Mapping[str, str]) -> dict[str, float]:
-    total: dict[str, float] = defaultdict(float)
-    count = 0
-    for ranking in rankings:
-        count += 1
-        for lang, times in Counter(langs.get(doc, UNKNOWN) for doc in ranking).items():
-            total[lang] += times / len(ranking)
-    return {lang: share / count for lang, share in sorted(total.items())}
+    counted = [Counter(langs.get(doc, UNKNOWN) for doc in ranking) for ranking in rankings]
+    every = sorted({lang for counts in counted for lang in counts})
+    return {lang: sum(counts[lang] / counts.total() for counts in counted) / len(counted) for lang in every}
 
 
 def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ...items import Item
 from ..languages import match_language, parse_language
 from .published import PublishedCollection, Reading
 from .records import FileRow, Rows
-from .topics import Source
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
 
@@ -45,14 +45,12 @@ class Eclektic(PublishedCollection):
 
         return self.read_items("documents", self.query_rows(), read)
 
-    def queries(
-        self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
-    ) -> list[Item]:
+    def queries(self, *, lang: str | None = None, **options: Any) -> list[Item]:
         """The questions worded in `lang`, else in the collection's, else each in its article's language."""
         usual = self._lang
         self._lang = match_language(lang, LANGUAGES, "language of ECLeKTic") if lang else usual
         try:
-            return super().queries(fields=fields, source=source)
+            return super().queries(**options)
         finally:
             self._lang = usual
 

@@ -66,7 +66,10 @@ class Rerank(Stage):
         self.prompt.check_judge(self.judge)
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        documents = _documents(run, self.depth)
+        if run.docs is None:
+            raise InputError("reranking needs the documents: give the run an index or a collection as `docs`")
+        ids = list(dict.fromkeys(hit.id for hits in run.hits.values() for hit in hits[: self.depth]))
+        documents = dict(zip(ids, run.docs.get(ids), strict=True))
         visible = self._visible(run, documents, count)
         with closing(Journal(self.journal)) if self.journal else nullcontext() as journal:
             judged = self._judged(run, visible, documents, count, journal)
@@ -210,13 +213,6 @@ def check_sorter(prompt: Prompt, sort: Sorter) -> None:
             f"{name} shows {most} passages at once, and the prompt {prompt.name} has {prompt.most} labels; "
             f"lower its window or arity"
         )
-
-
-def _documents(run: Run, depth: int) -> dict[str, Item]:
-    if run.docs is None:
-        raise InputError("reranking needs the documents: give the run an index or a collection as `docs`")
-    ids = list(dict.fromkeys(hit.id for hits in run.hits.values() for hit in hits[:depth]))
-    return dict(zip(ids, run.docs.get(ids), strict=True))
 
 
 def _placed(hits: Sequence[Hit], judged: Sequence[Hit]) -> list[Hit]:

@@ -120,27 +120,35 @@ class AllPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heapsort:
-    """A heap whose nodes have `arity` children; a sift asks for the best of a node and its children.
-
-    Setwise heapsort (Zhuang et al. 2024, arXiv:2310.09497), with arity 2 and shown 2 PRP-Sorting (Qin et al.
-    2023). `shown` limits how many hits a question shows: without it `arity + 1`. The sifts are the published
-    ones; those two levels apart have no hit in common and run in the same round, and all stop once the k-th
-    result is at the root. With H the height of the heap and c the cost of the best of `arity + 1`: at most c
-    ((n - 1) / (arity - 1) + k H) questions in c (H + 2 (k - 1)) rounds.
-    """
+class Setwise:
+    """Sorters that ask for the best of `arity + 1` hits, and show at most `shown` of them at once (None: all)."""
 
     exact: ClassVar[bool] = True
-    for_pairs: ClassVar = {"arity": 2, "shown": 2}  # PRP's binary heap
+    least: ClassVar[int] = 2  # arity
     arity: int = 3
     shown: int | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(2, "heapsort", arity=self.arity, shown=self.shown)
+        name = type(self).__name__.lower()
+        check_at_least(self.least, name, arity=self.arity)
+        check_at_least(2, name, shown=self.shown)
 
     @property
     def most(self) -> int:
         return min(self.shown or self.arity + 1, self.arity + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heapsort(Setwise):
+    """A heap whose nodes have `arity` children; a sift asks for the best of a node and its children.
+
+    Setwise heapsort (Zhuang et al. 2024, arXiv:2310.09497), with arity 2 and shown 2 PRP-Sorting (Qin et al.
+    2023). The sifts are the published ones; those two levels apart have no hit in common and run in the same round, and all stop once the k-th
+    result is at the root. With H the height of the heap and c the cost of the best of `arity + 1`: at most c
+    ((n - 1) / (arity - 1) + k H) questions in c (H + 2 (k - 1)) rounds.
+    """
+
+    for_pairs: ClassVar = {"arity": 2, "shown": 2}  # PRP's binary heap
 
     def __call__(self, hits: Sequence[Hit], k: int) -> Sorting:
         candidates = Candidates(hits)
@@ -183,28 +191,17 @@ class Heapsort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bubblesort:
+class Bubblesort(Setwise):
     """k passes from the bottom up: the best of each window of `arity + 1` moves to its front, into the next.
 
-    Setwise bubblesort (Zhuang et al. 2024, arXiv:2310.09497), with arity 1 PRP-Sliding-k (Qin et al. 2023);
-    `shown` as in `Heapsort`. The others of a window keep their order, also below the k. Each pass starts two
+    Setwise bubblesort (Zhuang et al. 2024, arXiv:2310.09497), with arity 1 PRP-Sliding-k (Qin et al. 2023). The others of a window keep their order, also below the k. Each pass starts two
     windows behind the one before it, which changes no result. With c the cost of the best of `arity + 1`: at
     most the sum over p = 0, ..., k - 1 of c ceil((n - 1 - p) / arity) questions in c (ceil((n - 1) / arity) +
     2 (k - 1)) rounds.
     """
 
-    exact: ClassVar[bool] = True
     for_pairs: ClassVar = {"arity": 1}  # PRP's sliding window
-    arity: int = 3
-    shown: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least(1, "bubblesort", arity=self.arity)
-        check_at_least(2, "bubblesort", shown=self.shown)
-
-    @property
-    def most(self) -> int:
-        return min(self.shown or self.arity + 1, self.arity + 1)
+    least: ClassVar[int] = 1
 
     def __call__(self, hits: Sequence[Hit], k: int) -> Sorting:
         candidates = Candidates(hits)

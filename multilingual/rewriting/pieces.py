@@ -126,9 +126,7 @@ def _whole(pieces: Sequence[tuple[str, str]], to: str) -> str:
         if not words:
             made += piece
             continue
-        core = piece.strip()
-        begins = piece.index(core) if core else 0
-        before, after = piece[:begins], piece[begins + len(core) :]
+        before, after = piece[: -len(piece.lstrip())], piece[len(piece.rstrip()) :]
         if apart and made and not made[-1].isspace() and not before:
             made += " "  # sentences of Chinese stand without a space between them
         made += before + words + after
