@@ -65,6 +65,7 @@ class LateEncoder(TransformerEncoder):
 
     pool: int = 1
     window: ClassVar[int] = 256  # whose token vectors are held at once
+    count_tokens: ClassVar[Any] = staticmethod(lambda filled: len(filled[0]))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,10 +122,6 @@ class LateEncoder(TransformerEncoder):
         """The token ids of each item's text, a query's filled up."""
         ids = self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items], role)
         return [self.fill(each, role) for each in ids]
-
-    def count_tokens(self, prepared: Filled) -> int:
-        """How long a text is, as it is filled up."""
-        return len(prepared[0])
 
     def token_ids(self, texts: Sequence[str], role: Role = "document") -> list[list[int]]:
         """What the model will see: special tokens, the marker after the first one, truncation; no filling."""

@@ -77,6 +77,7 @@ class PromptReps(TransformerEncoder):
     prompt: str
     frames: Frames
     call: ClassVar[Mapping[str, object]] = {"use_cache": False}
+    count_tokens: ClassVar[Any] = staticmethod(lambda text: len(text.tokens))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,10 +187,6 @@ class PromptReps(TransformerEncoder):
         if self.spec.kind == "dense":
             return [PromptedText(ids, np.empty(0, np.int64)) for ids in prompted]
         return [PromptedText(*pair) for pair in zip(prompted, self._find_terms(items, read), strict=True)]
-
-    def count_tokens(self, prepared: PromptedText) -> int:
-        """How long a text is, its prompt included."""
-        return len(prepared.tokens)
 
     def _choose_prompt(self, item: Item) -> str:
         if self.prompt != OWN:

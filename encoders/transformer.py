@@ -44,6 +44,7 @@ class TransformerEncoder:
     dense: torch.nn.Module | None = None
     call: ClassVar[Mapping[str, object]] = {}  # what the model is called with beside the inputs
     window: ClassVar[int] = WINDOW  # items read ahead
+    count_tokens: ClassVar[Any] = staticmethod(len)  # of one of what `prepare` makes
 
     def __post_init__(self) -> None:
         self.model, self.tokenizer, self.device = self.opened.model, self.opened.tokenizer, self.opened.device
@@ -112,10 +113,6 @@ class TransformerEncoder:
     def prepare(self, items: Sequence[Item], role: Role) -> Sequence[Any]:
         """What `compute` takes of each item: the token ids of its text behind the prompt of the role."""
         return self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items])
-
-    def count_tokens(self, prepared: Any) -> int:
-        """How long one of what `prepare` made is."""
-        return len(prepared)
 
     @torch.inference_mode()
     def compute(self, batch: Sequence[Any], role: Role) -> Iterable[Row]:
