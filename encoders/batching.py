@@ -46,31 +46,23 @@ def encode_windows(
     window: int = WINDOW,
     weight: Callable[[Item], int] | None = None,
     collate: Callable[[Sequence[Any]], Any] | None = None,
-    join: Callable[[list[Row]], Row] | None = None,
 ) -> Iterator[Any]:
     """Encode items window by window; one batch of the spec's kind a window, in the order of the input.
 
     `prepare` makes the model's inputs for a window (tokenises, decodes), in a thread, while the model works on the
     window before; `cost` says how long one is (tokens); `forward` gives the rows of a batch. A batch holds at most
     `budget` padded tokens. `weight` is as in `prepare_windows`. `collate` is for what is too large to be made for a
-    whole window: it makes of a batch what `forward` is given, in a thread, a batch ahead. Where an item may be several
-    inputs, `prepare` makes a list of each item's, and `join` one row of theirs.
+    whole window: it makes of a batch what `forward` is given, in a thread, a batch ahead.
     """
     limit = Budget(budget)
     with closing(prepare_windows(items, spec, prepare, window, weight)) as ready:
         for group, prepared in ready:
             ids = [item.id for item in group]
-            counts = [len(each) if join else 1 for each in prepared]
-            inputs = [one for each in prepared for one in each] if join else prepared
-            names = [id for id, count in zip(ids, counts, strict=True) for _ in range(count)]
-            rows: list[Row] = [None] * len(inputs)
-            costs = [cost(each) for each in inputs]
-            for places, made in compute_batches(inputs, costs, names, forward, limit, collate):
+            rows: list[Row] = [None] * len(group)
+            costs = [cost(each) for each in prepared]
+            for places, made in compute_batches(prepared, costs, ids, forward, limit, collate):
                 for place, row in zip(places, made, strict=True):
                     rows[place] = row
-            if join:
-                remaining = iter(rows)
-                rows = [join([next(remaining) for _ in range(count)]) for count in counts]
             check_finite(ids, map(take_floats, rows), spec.name, spec.dtype)
             yield join_rows(ids, rows, spec)
 
@@ -202,14 +194,6 @@ def plan_batches(costs: Sequence[int], budget: int | Budget) -> Iterator[list[in
         batch.append(place)
     if batch:
         yield batch
-
-
-def compute_in_parts(
-    forward: Callable[[Sequence[P]], np.ndarray], inputs: Sequence[P], names: Sequence[str]
-) -> np.ndarray:
-    """`forward` over the inputs; on out-of-memory over their halves; `InputError` naming one that never fits."""
-    parts = compute_batches(inputs, [1] * len(inputs), names, forward, Budget(len(inputs)))
-    return np.concatenate([made for _, made in parts])
 
 
 def _require_parts(error: BaseException, names: Sequence[str]) -> None:

@@ -119,21 +119,21 @@ class PageEncoder:
                 inputs.append(words if item.image is None else [*words, next(pages)])
             return inputs
 
-        def join(parts: list[np.ndarray]) -> np.ndarray:
-            vectors = np.concatenate(parts)
-            return vectors if role == "query" else pool_tokens(vectors, self.pool, protected=0)
+        def forward(batch: Sequence[list[Inputs]]) -> list[np.ndarray]:
+            found = iter(self._forward([part for parts in batch for part in parts]))
+            joined = [np.concatenate([next(found) for _ in parts]) for parts in batch]
+            return joined if role == "query" else [pool_tokens(each, self.pool, protected=0) for each in joined]
 
         return encode_windows(
             items,
             self.spec,
             prepare=prepare,
-            cost=_estimate_cost,
-            forward=self._forward,
+            cost=lambda parts: sum(map(_estimate_cost, parts)),
+            forward=forward,
             budget=BUDGET[self.device.type],
             window=WINDOW,
             # A pixel is three numbers, and Qwen-VL's processors hold each twice.
             weight=weigh_pictures(6 * self.model.dtype.itemsize * self.spec.max_pixels, WINDOW),
-            join=join,
         )
 
     def page(self, image: PIL.Image.Image) -> Inputs:

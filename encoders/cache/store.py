@@ -275,12 +275,8 @@ def _digest(name: str, value: object) -> bytes:
         with value.open("rb") as file:
             return b"encoded " + hashlib.file_digest(file, "blake2b").digest()
     if name == "image":
-        return b"decoded " + _digest_pixels(value)  # type: ignore[arg-type]
+        image: PIL.Image.Image = value  # type: ignore[assignment]
+        palette = image.getpalette("RGBA") if image.mode == "P" else None
+        meaning = (image.mode, image.size, palette, image.info.get("transparency"), image.getexif().get(0x0112))
+        return b"decoded " + hashlib.blake2b(repr(meaning).encode() + image.tobytes()).digest()
     return b"decoded " + hashlib.blake2b(MEDIA[name].digest(value)).digest()
-
-
-def _digest_pixels(image: PIL.Image.Image) -> bytes:
-    """Pixels and their meaning."""
-    palette = image.getpalette("RGBA") if image.mode == "P" else None
-    meaning = (image.mode, image.size, palette, image.info.get("transparency"), image.getexif().get(0x0112))
-    return hashlib.blake2b(repr(meaning).encode() + image.tobytes()).digest()

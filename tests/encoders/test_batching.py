@@ -10,7 +10,8 @@ import scipy.sparse
 import torch
 from crosslens.encoders.base import EncoderSpec, NotFinite, check_finite
 from crosslens.encoders.batching import (
-    compute_in_parts,
+    Budget,
+    compute_batches,
     encode_windows,
     join_rows,
     plan_batches,
@@ -24,6 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 SPEC = EncoderSpec("fake:length", "0", ("text",), 1, normalized=False)
+
+
+def in_parts(forward, inputs, names):
+    """What `forward` gives for the inputs: in one batch, or in parts that the memory holds."""
+    batches = compute_batches(inputs, [1] * len(inputs), names, forward, Budget(len(inputs)))
+    return np.concatenate([made for _, made in batches])
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 200))
@@ -84,11 +91,11 @@ def test_out_of_memory_halves_the_batch_and_names_what_never_fits():
         return np.array([[float(len(text))] for text in texts])
 
     texts = ["x" * n for n in range(1, 9)]
-    assert compute_in_parts(forward, texts, texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert in_parts(forward, texts, texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert sizes[0] == 8
     assert max(size for size in sizes if size <= 3) > 1
     with pytest.raises(InputError, match="'d2' alone does not fit"):
-        compute_in_parts(forward, ["a", "huge"], ["d1", "d2"])
+        in_parts(forward, ["a", "huge"], ["d1", "d2"])
 
 
 def test_a_budget_that_was_too_much_is_lower_for_the_rest_of_the_stream():
@@ -143,7 +150,7 @@ def test_other_errors_pass_through():
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        compute_in_parts(forward, ["a", "b"], ["a", "b"])
+        in_parts(forward, ["a", "b"], ["a", "b"])
 
 
 def test_what_is_empty_or_not_finite_is_named():
