@@ -54,9 +54,6 @@ class Frame(NamedTuple):
     after: list[int]
 
 
-Frames = Mapping[str, Mapping[Role, Frame]]  # by language or name
-
-
 class PromptedText(NamedTuple):
     """The tokens of a text within its prompt, and the tokens of its words, rising: int64 [t]."""
 
@@ -75,13 +72,13 @@ class PromptReps(TransformerEncoder):
     """
 
     prompt: str
-    frames: Frames
+    frames: Mapping[str, Mapping[Role, Frame]]  # by language or name
+    longest: int  # tokens of a prompt
     call: ClassVar[Mapping[str, object]] = {"use_cache": False}
     count_tokens: ClassVar[Any] = staticmethod(lambda text: len(text.tokens))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.longest = _measure_longest(self.frames)
         self._special = np.array(sorted(set(self.tokenizer.all_special_ids)), np.int64)
         self._stopword_tokens: dict[tuple[str | None, str], set[int]] = {}
         takes = inspect.signature(self.model.forward).parameters
@@ -126,7 +123,7 @@ class PromptReps(TransformerEncoder):
         start = [] if chat or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         frames = {name: _make_frames(tokenizer, texts[name], start, chat, checkpoint) for name in names}
         longest = getattr(opened.config, "max_position_embeddings", None) or UNBOUNDED
-        framed = _measure_longest(frames)
+        framed = max(len(each.before + each.after) for both in frames.values() for each in both.values())
         least = framed + LEAST
         if longest < least:
             raise InputError(
@@ -162,7 +159,7 @@ class PromptReps(TransformerEncoder):
             extra=extra,
             dtype=opened.computes_in,
         )
-        return cls(opened=opened, spec=spec, prompt=prompt, frames=frames)
+        return cls(opened=opened, spec=spec, prompt=prompt, frames=frames, longest=framed)
 
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text fit, beside the longest prompt (`encoders.base.Tokenizes`)."""
@@ -257,10 +254,6 @@ def _make_frames(
         ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
         frames[role] = Frame(pattern, start + ids[0], ids[1])
     return frames
-
-
-def _measure_longest(frames: Frames) -> int:
-    return max(len(each.before) + len(each.after) for both in frames.values() for each in both.values())
 
 
 def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> OpenModel:
