@@ -265,8 +265,7 @@ class RRF(Fusion):
 class RoundRobin(Fusion):
     """The first hit of each branch in turn, then the second of each, and so on; a document counts once.
 
-    It merges rankings of several collections or languages when their scores cannot be compared. Scores are
-    1 / rank.
+    It merges rankings of several collections or languages when their scores cannot be compared. Scores are 1 / rank.
     """
 
     def combine(self, rankings: Sequence[tuple[Hit, ...]]) -> Mapping[str, float]:

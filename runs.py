@@ -170,9 +170,8 @@ class Run:
     def to_trec(self, path: str | Path, tag: str = "crosslens") -> None:
         """Write `qid Q0 docid rank score tag`, with scores that strictly decrease.
 
-        trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered
-        to the next float32 so that every reader sees the order of the run. The manifest goes to
-        `PATH.manifest.json`.
+        trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered to the
+        next float32 so that every reader sees the order of the run. The manifest goes to `PATH.manifest.json`.
         """
         path = Path(path)
         if not tag or any(character.isspace() for character in tag):
@@ -190,10 +189,9 @@ class Run:
     def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:
         """Read a TREC run; without `queries` they are bare ids in the order of the file.
 
-        `InputError` names the file and line of a malformed line or a repeated document. The order is
-        trec_eval's: by score read as float32, equal ones by document id, descending, and not by the rank
-        column. Where a file has such ties their scores are lowered as in `to_trec`. Queries that are not
-        among `queries` are left out.
+        `InputError` names the file and line of a malformed line or a repeated document. The order is trec_eval's: by
+        score read as float32, equal ones by document id, descending, and not by the rank column. Where a file has such
+        ties their scores are lowered as in `to_trec`. Queries that are not among `queries` are left out.
         """
         path = Path(path)
         found: dict[str, dict[str, float]] = {}

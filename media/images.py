@@ -48,12 +48,11 @@ def open_image(
     `shortest` is for who will scale it down anyway: a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, as
     long as its shorter side keeps so many pixels.
 
-    Files and bytes above `max_bytes` are refused unread, pictures above `PIL.Image.MAX_IMAGE_PIXELS`
-    undecoded. EXIF rotation is applied; of an animation the first frame is taken; transparency is laid on
-    white; 16-bit, 32-bit and float pictures are scaled to 8 bits; larger pictures are scaled down with
-    their aspect kept, and beyond 100 : 1 cut to their middle. Colour profiles are not applied. A PIL image
-    given is not changed. `InputError`, which begins with `name` (by default the path), for anything that is
-    not a whole picture of a known format.
+    Files and bytes above `max_bytes` are refused unread, pictures above `PIL.Image.MAX_IMAGE_PIXELS` undecoded. EXIF
+    rotation is applied; of an animation the first frame is taken; transparency is laid on white; 16-bit, 32-bit and
+    float pictures are scaled to 8 bits; larger pictures are scaled down with their aspect kept, and beyond 100 : 1 cut
+    to their middle. Colour profiles are not applied. A PIL image given is not changed. `InputError`, which begins with
+    `name` (by default the path), for anything that is not a whole picture of a known format.
     """
     check_at_least(1, max_pixels=max_pixels)
     name = name or _describe(source)
@@ -104,8 +103,7 @@ def encode_png(image: Image.Image) -> bytes:
 def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
     """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
 
-    Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too
-    large.
+    Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too large.
     """
     name = name or _describe(source)
     if isinstance(source, Image.Image):
@@ -233,9 +231,8 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels scaled to 0..255 where PIL would clip them.
 
-    16-bit pictures and PGM span 0..65535. 32-bit integers and floats have no agreed white: they are taken
-    to span 0..1 (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched
-    from least to most.
+    16-bit pictures and PGM span 0..65535. 32-bit integers and floats have no agreed white: they are taken to span 0..1
+    (floats), 0..255 or 0..65535 (integers) if all values lie there, and else are stretched from least to most.
     """
     values = np.nan_to_num(np.asarray(image).astype(np.float32))  # nan as 0, infinities as the largest float32
     low, high = float(values.min()), float(values.max())
