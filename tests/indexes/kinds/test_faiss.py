@@ -155,7 +155,7 @@ def test_recall_is_measured_against_exact_search(factory: str, exact: Index, tmp
 def test_exact_passes_faiss_over(exact: Index, tmp_path: Path) -> None:
     path = tmp_path / "index"
     recall = filled("faiss:PQ4x4", path).build()
-    assert recall.at[10] < 0.9  # else this test could not tell them apart
+    assert recall.at[10] < 0.9  # else this test shows no difference
     index = opened(path)
     truth = ranking(exact.search(QUERIES, 10))
     assert ranking(index.search(QUERIES, 10)) != truth
@@ -225,7 +225,7 @@ def test_a_file_that_is_not_the_one_built_is_refused(
         index.search(QUERIES, 5)
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
-    # What is exact needs no faiss, and building mends it.
+    # What is exact needs no faiss, and building it again repairs the index.
     monkeypatch.undo()
     assert len(index.search(QUERIES, 5, exact=True)["q1"]) == 5
     index.build()

@@ -237,7 +237,7 @@ def test_a_killed_rerank_goes_on_with_the_queries_that_are_left(prompt, sort, tm
     third = Oracle(Many.truth)
     assert Rerank(third, prompt, sort, depth=60, journal=journal)(many()).hits == expected.hits
     assert not third.usage
-    other = Rerank(third, prompt, sort, depth=59, journal=journal)(many())  # another stage asks anew
+    other = Rerank(third, prompt, sort, depth=59, journal=journal)(many())  # another stage asks again
     assert other.manifest.total("resumed") == 0
 
 
