@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL.Image import Image
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .images import encode_png, open_image, read_image_file
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,27 @@ def to_file(name: str, value: object, label: str) -> tuple[bytes, str]:
     return value.read_bytes(), suffix if suffix in medium.suffixes else medium.suffixes[0]
 
 
-def _digest_image(image: Image) -> bytes:
+def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+    from .images import open_image
+
+    return open_image(source)
+
+
+def _encode_image(image: PIL.Image.Image) -> bytes:
+    from .images import encode_png
+
+    return encode_png(image)
+
+
+def _digest_image(image: PIL.Image.Image) -> bytes:
     return f"{image.mode}{image.size}".encode() + image.tobytes()
 
 
+def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:
+    from .images import read_image_file
+
+    return read_image_file(source, name=label)
+
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".qoi")
-register(Medium("image", IMAGE_SUFFIXES, open_image, encode_png, _digest_image, read_image_file))
+register(Medium("image", IMAGE_SUFFIXES, _open_image, _encode_image, _digest_image, _image_to_file))
