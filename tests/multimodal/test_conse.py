@@ -102,7 +102,7 @@ def test_use_is_a_text_tower_too() -> None:
     assert listed[int((query @ encode_matrix(other, listed, "document").T).argmax())].id == "photo:cat"
 
 
-def test_class_vectors_are_cached_and_a_torn_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_vectors_are_cached_and_a_torn_file_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = load_encoder("offline:use-m3")
     calls = 0
 
