@@ -24,7 +24,7 @@ Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 
 
 class Hit(NamedTuple):
-    """A document at its score; higher is better."""
+    """A document, by its `id`, at its `score`; higher is better."""
 
     id: str
     score: float

@@ -111,7 +111,7 @@ def _identify_languages() -> str:
     }
     if (found := identify(list(texts.values()))) != list(texts):
         raise CrosslensError(f"took {', '.join(texts)} for {', '.join(map(str, found))}")
-    return "eng, rus, zho told apart"
+    return "eng, rus and zho are recognised"
 
 
 def _compare_backends(device: str) -> str:

@@ -22,13 +22,13 @@ def evaluate_command(
         bool | None,
         typer.Option(
             "--per-language/--no-per-language",
-            help="Also by the documents' language (default: where relevant documents have several).",
+            help="Also by the documents' language (default: where the relevant documents have several, all known).",
         ),
     ] = None,
     langs: Annotated[
         str | None,
         typer.Option(
-            help="The documents' languages where column 2 of QRELS does not tell: a file of lines "
+            help="The documents' languages where column 2 of QRELS has none: a file of lines "
             "`document language`, or a collection."
         ),
     ] = None,

@@ -13,9 +13,12 @@ from .options import Collection, Device, Json, Location, Trust
 def index_command(
     collection: Collection,
     directory: Location,
-    encoder: Annotated[list[str] | None, typer.Option(help="Encoder SPEC; repeatable.")] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Encoder SPEC; repeatable. Default: offline:e5-small, with pictures also offline:conse."),
+    ] = None,
     lexical: Annotated[bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")] = True,
-    kind: Annotated[str, typer.Option("--index", help="lance, flat or faiss:FACTORY.")] = "lance",
+    kind: Annotated[str, typer.Option("--index", help="lance, flat, faiss:FACTORY, sparse or late.")] = "lance",
     ann: Annotated[str, typer.Option(help="auto, none, IVF_FLAT, IVF_RQ, IVF_PQ or IVF_HNSW_SQ.")] = "auto",
     passages: Annotated[
         bool, typer.Option("--passages", help="Split documents; the best passage counts (MaxP).")

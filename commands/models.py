@@ -86,5 +86,5 @@ def print_models(catalogue: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"\nstages: {', '.join(catalogue['stages'])}\nreranking prompts: {', '.join(catalogue['prompts'])}\nsorters: {', '.join(catalogue['sorters'])}\n"
-        "any hf: or clip: checkpoint or directory loads too"
+        "other checkpoints and directories load too, by the families that docs/encoders.md and docs/reranking.md list"
     )

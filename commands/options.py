@@ -47,8 +47,8 @@ QueryLang = Annotated[
 Unseen = Annotated[
     str, typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse.")
 ]
-Collection = Annotated[str, typer.Argument(help="A directory, `demo`, irds:ID, or family:WHERE.")]
-Judged = Annotated[str, typer.Argument(help="Where the documents and topics are.")]
+Collection = Annotated[str, typer.Argument(metavar="COLLECTION", help="A directory, `demo`, irds:ID, or family:WHERE.")]
+Judged = Annotated[str, typer.Argument(metavar="COLLECTION", help="Where the documents and topics are.")]
 Fields = Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")]
 Source = Annotated[str | None, typer.Option(help="original, human or machine (translation of the topics).")]
 Exact = Annotated[bool, typer.Option("--exact", help="No approximate search.")]

@@ -13,7 +13,7 @@ from .console import progress, write_run
 
 def run_command(
     directory: options.Location,
-    collection: Annotated[str, typer.Argument(help="Where the topics are.")],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Where the topics are.")],
     output: options.Written,
     k: Annotated[int, typer.Option("-k", help="Hits a topic.")] = 1000,
     system: options.Line = None,

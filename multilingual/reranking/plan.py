@@ -68,7 +68,10 @@ def load_reranker(
     unseen: str = "refuse",
     journal: Path | None = None,
 ) -> Rerank:
-    """The reranker that a SPEC names (see `parse_reranker`), its model loaded."""
+    """The reranker that a SPEC names, its model loaded: `prompt[:sorter]@family:checkpoint[?key=value&...]`, or `default`.
+
+    `InputError` says what is wrong with the SPEC, before any model is loaded.
+    """
     plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
     check_known(unseen, ("refuse", "keep"), "value of unseen")
     return plan.load(unseen=unseen, journal=journal)
@@ -85,8 +88,8 @@ def rank(
     """Rank documents for a query without an index: `rank("...", texts, "setwise:heapsort@hf:Qwen/Qwen3-0.6B")`.
 
     Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
-    no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` as
-    `load_reranker`.
+    no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` says
+    what is wrong with the SPEC.
     """
     from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
