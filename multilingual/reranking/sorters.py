@@ -143,9 +143,9 @@ class Heapsort(Setwise):
     """A heap whose nodes have `arity` children; a sift asks for the best of a node and its children.
 
     Setwise heapsort (Zhuang et al. 2024, arXiv:2310.09497), with arity 2 and shown 2 PRP-Sorting (Qin et al.
-    2023). The sifts are the published ones; those two levels apart have no hit in common and run in the same round, and all stop once the k-th
-    result is at the root. With H the height of the heap and c the cost of the best of `arity + 1`: at most c
-    ((n - 1) / (arity - 1) + k H) questions in c (H + 2 (k - 1)) rounds.
+    2023). The sifts are the published ones. Those that are two levels apart have no hit in common and run in the
+    same round, and all stop once the k-th result is at the root. With H the height of the heap and c the cost of the
+    best of `arity + 1`: at most c ((n - 1) / (arity - 1) + k H) questions in c (H + 2 (k - 1)) rounds.
     """
 
     for_pairs: ClassVar = {"arity": 2, "shown": 2}  # PRP's binary heap
@@ -194,10 +194,10 @@ class Heapsort(Setwise):
 class Bubblesort(Setwise):
     """k passes from the bottom up: the best of each window of `arity + 1` moves to its front, into the next.
 
-    Setwise bubblesort (Zhuang et al. 2024, arXiv:2310.09497), with arity 1 PRP-Sliding-k (Qin et al. 2023). The others of a window keep their order, also below the k. Each pass starts two
-    windows behind the one before it, which changes no result. With c the cost of the best of `arity + 1`: at
-    most the sum over p = 0, ..., k - 1 of c ceil((n - 1 - p) / arity) questions in c (ceil((n - 1) / arity) +
-    2 (k - 1)) rounds.
+    Setwise bubblesort (Zhuang et al. 2024, arXiv:2310.09497), with arity 1 PRP-Sliding-k (Qin et al. 2023). The
+    others of a window keep their order, also below the k. Each pass starts two windows behind the one before it,
+    which changes no result. With c the cost of the best of `arity + 1`: at most the sum over p = 0, ..., k - 1 of
+    c ceil((n - 1 - p) / arity) questions in c (ceil((n - 1) / arity) + 2 (k - 1)) rounds.
     """
 
     for_pairs: ClassVar = {"arity": 1}  # PRP's sliding window
