@@ -39,7 +39,7 @@ class DemoStep:
     def verdict(self) -> str:
         if self.p >= 0.05:
             return "no significant difference"
-        return "earns its place" if self.difference > 0 else "does harm"
+        return "significantly better" if self.difference > 0 else "significantly worse"
 
     @property
     def p_value(self) -> str:

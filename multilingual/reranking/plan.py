@@ -70,7 +70,8 @@ def load_reranker(
 ) -> Rerank:
     """The reranker that a SPEC names, its model loaded.
 
-    A SPEC is `prompt[:sorter]@family:checkpoint[?key=value&...]`, or `default`. `InputError` says what is wrong with the SPEC, before any model is loaded.
+    A SPEC is `prompt[:sorter]@family:checkpoint[?key=value&...]`, or `default`. `InputError` says what is wrong with
+    it, before any model is loaded.
     """
     plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
     check_known(unseen, ("refuse", "keep"), "value of unseen")
