@@ -12,7 +12,7 @@ from crosslens.indexes.registry import KINDS
 from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
-from crosslens.multilingual.reranking.sorters import SORTERS
+from crosslens.multilingual.reranking.sorters import SORTERS, find_sorter
 from crosslens.specs import Spec, find_factory, known_options
 from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES
@@ -63,6 +63,22 @@ def test_families_of_collections():
     assert shown == COLLECTIONS.keys() - {"demo", "irds"}
 
 
+@pytest.mark.parametrize("row", read_table("reranking.md", "family"), ids=lambda row: row[0])
+def test_options_of_judges(row):
+    ((name,), options) = list_codes(row[0]), list_codes(row[2])
+    if name == "py:":
+        return
+    factory, _ = find_factory(Spec(name.rstrip(":")), "judges", JUDGES, "judge")
+    assert set(options) == known_options(factory).keys() - GIVEN
+
+
+def test_options_of_sorters():
+    for row in read_table("reranking.md", "sorters"):
+        shown = set(list_codes(row[2]))
+        known = set().union(*(known_options(find_sorter(name)).keys() for name in list_codes(row[0])))
+        assert shown == known, row[0]
+
+
 def test_options_of_stages():
     for row in read_table("experiments.md", "stage"):
         for name in list_codes(row[0]):
@@ -79,7 +95,7 @@ def test_functions_of_lines():
 
 def test_keys_of_experiments():
     shown = {key.strip("[]") for row in read_table("experiments.md", "key") for key in list_codes(row[0])}
-    assert shown == Plan.__dataclass_fields__.keys() - {"name"}
+    assert shown == Plan.__dataclass_fields__.keys()
 
 
 @pytest.mark.parametrize(
