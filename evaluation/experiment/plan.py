@@ -22,7 +22,7 @@ class Plan:
     """An experiment as its file says it; a key of the file is a field here, and is explained here.
 
     `collections` are named as everywhere (`demo`, a directory, `neuclir:DIR?year=2023&lang=zho`); `systems` maps names
-    to pipelines (see `pipelines`), `encoders` short names to SPECs for use in them, `documents` short names to
+    to lines (docs/experiments.md), `encoders` short names to SPECs for use in them, `documents` short names to
     collections with the same ids (translations). `fields`, `query_lang` and `source` choose the topics' wording,
     `k` is the depth of the runs. `measures` are ir_measures', empty for the usual ones; `per` groups them: `lang`
     of the query, `doc_lang` of the document, a key of the topics' metadata, or `auto`; `baseline` is a system's name,

@@ -120,7 +120,7 @@ class PublishedCollection(FileCollection):
     A family sets `name` and `langs`. Where it does not say otherwise, documents are rows `docid, title, text, url` of
     `doc_files`, in the only one of the `langs`; queries are rows `id, text` of `topic_files`, in `query_lang`; and
     judgements are a TREC file, `qrels_files`. Each is a tuple of patterns, of which the first wins that finds any. Rows
-    are those of `files.read_rows`.
+    are those of `read_rows`.
     """
 
     usage: ClassVar[str] = ""  # how to name such a collection, for error texts

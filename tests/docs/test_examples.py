@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from crosslens.commands.app import app
 from crosslens.evaluation.experiment.plan import Plan
+from crosslens.systems.stages import Vocabulary
 from crosslens.systems.system import System
 
 from .pages import NOT_RUN, PAGES, Block, name_page, read_blocks, read_commands
@@ -108,7 +109,8 @@ def test_experiments_are_read(page, tmp_path):
         if block.language == "toml" and "[systems]" in block.text:
             (tmp_path / "experiment.toml").write_text(block.text, "utf-8")
             plan = Plan.read(tmp_path / "experiment.toml")
-            assert all(System.parse(line, plan.vocabulary).parts for line in plan.systems.values())
+            names = Vocabulary(plan.encoders, plan.documents, plan.fields)
+            assert all(System.parse(line, names).parts for line in plan.systems.values())
 
 
 def test_few_examples_are_not_run():
