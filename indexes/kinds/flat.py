@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -172,7 +172,8 @@ class LoadedSpace(Generic[S]):
     def __init__(self, ids: Sequence[str], searcher: S, tables: Tables) -> None:
         self.ids = np.array(ids, object)
         self.searcher = searcher
-        self.mask = lru_cache(MASKS)(self._find_matching)
+        # Not an lru_cache of a method: it would refer to itself, and hold what is discarded until garbage is collected.
+        self._masks: dict[str, np.ndarray] = {}
         self._tables = tables
 
     @cached_property
@@ -187,12 +188,16 @@ class LoadedSpace(Generic[S]):
             for mine, theirs in zip(*self.searcher.nearest(queries, k, self.mask(condition)), strict=True)
         ]
 
-    def _find_matching(self, condition: str | None) -> np.ndarray | None:
+    def mask(self, condition: str | None) -> np.ndarray | None:
         """The rows that match a condition, as a mask bool [n]; None without one."""
         if condition is None:
             return None
-        mask = np.zeros(len(self.ids), bool)
-        mask[[self.rows[id] for id in self._tables.list_ids(condition) if id in self.rows]] = True
+        if (mask := self._masks.get(condition)) is None:
+            mask = np.zeros(len(self.ids), bool)
+            mask[[self.rows[id] for id in self._tables.list_ids(condition) if id in self.rows]] = True
+            if len(self._masks) >= MASKS:
+                del self._masks[next(iter(self._masks))]
+            self._masks[condition] = mask
         return mask
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
 from crosslens.indexes.kinds import flat
-from crosslens.indexes.kinds.flat import FlatSearcher
+from crosslens.indexes.kinds.flat import FlatKind, FlatSearcher
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.indexes.storage.filters import Where
 from crosslens.items import Dense, Item
@@ -197,6 +199,20 @@ def test_flat_index_sees_what_is_added_after_a_search(tmp_path: Path) -> None:
     index.add_vectors([Item("best", "text", lang="eng")], clustered(1, 1001), SPEC)
     for where in (None, {"lang": "eng"}):
         assert index.search(query, 1, where=where, correct=False)["q1"][0].id == "best"
+
+
+def test_discarded_vectors_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    filled("flat", tmp_path / "index")
+    index = opened(tmp_path / "index")
+    index.search([Item("q1", "query")], 3, where={"lang": "eng"})
+    assert isinstance(index.kind, FlatKind)
+    searcher = weakref.ref(index.kind.load(index.card.spaces[0], index.card.spaces[0].multilingual).searcher)
+    gc.disable()
+    try:
+        index.add_vectors([Item("other", "text")], clustered(1), SPEC)
+        assert searcher() is None
+    finally:
+        gc.enable()
 
 
 def test_flat_builds_nothing_approximate() -> None:
