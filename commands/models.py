@@ -85,6 +85,7 @@ def print_models(catalogue: dict[str, Any]) -> None:
     console = Console(soft_wrap=True, width=max(Console().width, 130))
     console.print(table)
     console.print(
-        f"\nstages: {', '.join(catalogue['stages'])}\nreranking prompts: {', '.join(catalogue['prompts'])}\nsorters: {', '.join(catalogue['sorters'])}\n"
+        f"\nstages: {', '.join(catalogue['stages'])}\nreranking prompts: {', '.join(catalogue['prompts'])}\n"
+        f"sorters: {', '.join(catalogue['sorters'])}\n"
         "other checkpoints and directories load too, by the families that docs/encoders.md and docs/reranking.md list"
     )

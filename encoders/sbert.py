@@ -1,4 +1,4 @@
-"""`st:` text models as the library sentence-transformers runs them (Reimers and Gurevych 2019): what ours must equal."""
+"""`st:` text models as sentence-transformers runs them (Reimers and Gurevych 2019): what ours must equal."""
 
 from __future__ import annotations
 

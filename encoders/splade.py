@@ -133,7 +133,7 @@ class SpladeEncoder(TransformerEncoder):
             yield torch.where(self.kept, self._activate(row) if self.spec.pooling == "max" else row, 0)
 
     def _pool(self, states: torch.Tensor, lengths: Sequence[int]) -> Iterator[torch.Tensor]:
-        """The pooled logits (for `sum`, weights) of each text; `states` [tokens, hidden] are those of all, end to end."""
+        """The pooled logits (for `sum`, weights) of each text; `states` [tokens, hidden] of all are end to end."""
         # The vocabulary of XLM-R makes a megabyte of logits a token: a few tokens at a time go through the head.
         size = max(8, LOGITS[self.device.type] // (self.spec.dim * states.element_size()))
         remaining = iter(lengths)

@@ -1,4 +1,4 @@
-"""An encoder on several devices, or in several processes on a CPU: each has a process that encodes a part of the items."""
+"""An encoder on several devices, or in several processes on a CPU: each process encodes a part of the items."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Workers:
     process keeps to its part of the cores.
 
     Close it, or use it with `with`. The processes end with this one, however it ends. A script that makes one needs
-    `if __name__ == "__main__":`, as the processes import it. With e5-small on 2 cores, two processes were no faster than
+    `if __name__ == "__main__":`, as the processes import it. With e5-small on 2 cores two processes were no faster than
     one with two threads: 600 texts took 21.2 and 19.5 s, and 20.0 and 22.0 s.
     """
 

@@ -48,7 +48,7 @@ def tau_ap(truth: Sequence[float], estimate: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Grades of the pairs that both judged: `confusion[h][j]` counts those of human `grades[h]` and judge's `grades[j]`.
+    """Grades of the pairs that both judged: `confusion[h][j]` counts human `grades[h]` and the judge's `grades[j]`.
 
     `lacking` counts pairs that only humans judged, `extra` those that only the judge did.
     """

@@ -56,7 +56,7 @@ def check_grades(prompt: Prompt) -> None:
 class Assessment:
     """A judge's grades of query-document pairs.
 
-    `qrels` holds the grades, `unreadable` the pairs (query id, document id) whose answers gave none, `unseen` those that
+    `qrels` holds the grades, `unreadable` the pairs (query id, document id) whose answers gave none, `unseen` those
     it could not be shown: neither is in `qrels`. `langs` has the documents' languages where they are declared. `record`
     has what all of it cost, a killed run before this one included; `resumed` pairs were answered by that one.
     """

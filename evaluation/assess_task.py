@@ -169,7 +169,8 @@ def plan_assessment(
     wanted = {topic: wanted[topic] for topic in topics if wanted.get(topic)}
     if human is not None and wanted and not human.keys() & wanted.keys():
         raise InputError(
-            f"the runs and {source} have no topic in common: the runs have {list_few(wanted)}, the qrels have {list_few(human)}"
+            f"the runs and {source} have no topic in common: the runs have {list_few(wanted)}, "
+            f"the qrels have {list_few(human)}"
         )
     if not wanted:
         raise InputError("no pairs to judge: the runs have no hits")

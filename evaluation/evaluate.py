@@ -48,8 +48,8 @@ def evaluate(
     Documents' languages come from `doc_langs`, else from the runs' `docs`; a document without one stays in every
     language's ranking. `baseline` is a system or its position; `test` a paired t-test, or a randomisation test over
     10,000 samples drawn with `seed` (exact where there are fewer), over all queries and over those of each group, with
-    Holm's or Bonferroni's `correction` over systems. `interval` adds bootstrap intervals of the means at that confidence
-    (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, on two runs
+    Holm's or Bonferroni's `correction` over systems. `interval` adds bootstrap intervals of means at that confidence
+    (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, two runs
     of one name, on a run that has no query in common with the qrels, and on measures that need documents' languages
     which are not known.
     """
@@ -118,7 +118,7 @@ def evaluate_files(
 
     The documents' languages come from column 2 of the qrels and from `langs`, a file of lines `document language` or a
     collection. Where the relevant documents have several, the table is also per document language unless `per_language`
-    is false, and `measures` are, unless given, those of NeuCLIR's MLIR task with PEER. `InputError` on files that cannot
+    is false, and `measures` are by default those of NeuCLIR's MLIR task with PEER. `InputError` on files that cannot
     be read, on a run given twice, and where languages are needed and not known.
     """
     grades, column = read_qrels(qrels)

@@ -1,4 +1,4 @@
-"""Grids of text as people read them: in Markdown, in LaTeX and on a terminal (HTML is made by the report's template)."""
+"""Grids of text as people read them: in Markdown, in LaTeX and on a terminal (HTML is the report's template)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LATEX = {
 }  # fmt: skip
 _LATEX_SPECIAL = re.compile(r"-(?=-)|[\\&%$#_{}~^<>|\"`†]")  # two hyphens would become a dash
 _LATEX_LINE, _LATEX_NAME = 130, 40  # letters of a line made small, and of a name that is not broken
-PREAMBLE = r"""% needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx}; names beyond Latin letters need XeLaTeX or
-% LuaLaTeX with fontspec in place of fontenc, and a font that has them (\setmainfont{Noto Serif CJK SC})
+PREAMBLE = r"""% needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx}; names beyond Latin letters need
+% XeLaTeX or LuaLaTeX with fontspec in place of fontenc, and a font that has them (\setmainfont{Noto Serif CJK SC})
 """
 
 

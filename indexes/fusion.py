@@ -1,4 +1,4 @@
-"""Rankings put into one: of several spaces by their z-scores, and of dense search and full text within each language."""
+"""Rankings put into one: of several spaces by their z-scores, and of dense search and full text by language."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def encode_tokens(encoder: Encoder, items: Sequence[Item], role: Role) -> Iterat
 class MaxSim(Stage):
     """Reorder the first `depth` hits of each query by late interaction, their documents encoded on the fly.
 
-    `dense % 100 >> MaxSim(encoder)` needs no index of token vectors. Scores are MaxSim's (see `score_maxsim`); hits below
+    `dense % 100 >> MaxSim(encoder)` needs no index of token vectors. Scores are those of `score_maxsim`; hits below
     `depth` keep their order below them. Each document is encoded once, however many queries hold it. `InputError`
     if the encoder does not make token vectors, or cannot read a query or a document.
     """

@@ -16,8 +16,8 @@ from .storage.card import Space
 from .storage.storage import Storage
 
 # Openings of documents encoded as queries, a language, so that the mean of queries is known; and in all languages.
-# Measured with e5-small on LibreOffice's help (dev half, English titles; benchmarks/correction.py), nDCG@20 by openings a
-# language: none (the mean of documents) 0.400, 16 0.479, 64 0.478, 256 0.476; R@100 0.619, 0.698, 0.701, 0.704.
+# Measured with e5-small on LibreOffice's help (dev half, English titles; benchmarks/correction.py), nDCG@20 by openings
+# a language: none (the mean of documents) 0.400, 16 0.479, 64 0.478, 256 0.476; R@100 0.619, 0.698, 0.701, 0.704.
 OPENINGS, ALL_OPENINGS = 256, 4096
 LONGEST_OPENING = 200  # characters
 

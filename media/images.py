@@ -126,7 +126,7 @@ def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX
 
 
 def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple[bytes, str]:
-    """A picture as `read_image_bytes`, and the ending of a file for them; also `InputError` if its format is not known."""
+    """A picture as `read_image_bytes`, and the ending of a file for them; `InputError` also for an unknown format."""
     content = read_image_bytes(source, name=name)
     try:
         # Reads the header only.

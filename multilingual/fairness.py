@@ -90,7 +90,8 @@ class Peer:
         weights = {grade: weight for grade, weight in self.weights if weight}
         if not grades & weights.keys():
             raise InputError(
-                f"{self} weighs the grades {list_few(map(str, weights))}, and the qrels have {list_few(map(str, sorted(grades)))}"
+                f"{self} weighs the grades {list_few(map(str, weights))}, and the qrels have "
+                f"{list_few(map(str, sorted(grades)))}"
             )
         return weights
 

@@ -375,10 +375,7 @@ def _map_old_names(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _choose_size(image_processor: Any, min_pixels: int, max_pixels: int) -> dict[str, int] | None:
-    """What makes a processor make at least and at most so many pixels of a picture; None if nothing does.
-
-    `min_pixels` is the processor's own where it is 0.
-    """
+    """What makes a processor make at least and at most so many pixels of a picture; `min_pixels` 0 is its own."""
     size = {key: value for key, value in dict(image_processor.size).items() if value}
     if set(size) == {"shortest_edge", "longest_edge"} and hasattr(image_processor, "merge_size"):
         # Qwen-VL and its kin: both are areas.

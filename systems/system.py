@@ -69,7 +69,7 @@ class System:
 
 @dataclass
 class OpenSite:
-    """What is open already: a finished index, a collection whose topics, runs or documents a line uses, or both (`Site`).
+    """What is open already: a finished index, a collection whose topics, runs or documents a line uses, or both.
 
     `unseen` is `refuse` or `keep`, or it is an `InputError`.
     """

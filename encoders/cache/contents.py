@@ -23,7 +23,7 @@ UNREADABLE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NO
 
 @dataclass(frozen=True)
 class CacheFile:
-    """One encoder's file: `bytes` on disk, the `day` of the last use (from 1970); `error` says why it cannot be read."""
+    """One encoder's file: `bytes` on disk, the `day` of the last use (from 1970); `error` says why it is unreadable."""
 
     path: Path
     name: str
@@ -91,7 +91,7 @@ def prune_cache(*, older_than: int | None = None, encoder: str | None = None, to
 
     Those last used more than `older_than` days ago (0: before today); then the longest unused until the files take
     no more than `to` (`500MB`, `5GB`, `2GiB`); all, if neither is given. `encoder`, a fingerprint or a SPEC, keeps to
-    the files of that encoder. A file without vectors is removed where no process has it open, and one that cannot be read always.
+    the files of that encoder. An empty file is removed where no process has it open, an unreadable one always.
     `InputError` for an encoder that is not there, days below 0, a size that is none, or if another process keeps a
     file locked.
     """

@@ -88,10 +88,7 @@ class _Place(NamedTuple):
 
 
 class _Queue:
-    """Items in their order, from being read to being yielded; some are found, the others go to the encoder.
-
-    The encoder may read the missing ones in a thread of its own.
-    """
+    """Items in order, from being read to being yielded; those not found go to the encoder, perhaps in a thread."""
 
     def __init__(self, items: Iterable[Item], spec: EncoderSpec, store: VectorStore) -> None:
         self.ended = False

@@ -20,7 +20,7 @@ class Cost:
 
     `seconds` is wall time of its stages, search and reranking, without the making of indexes; `tokens` are those that
     its judges and translators read and wrote, `calls` the questions they answered; `peak_bytes` is the largest
-    resident memory of the process while it ran, None where the operating system does not count it or nothing was computed.
+    resident memory of the process while it ran, None where the system does not count it or nothing was computed.
     """
 
     seconds: float

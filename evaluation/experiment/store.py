@@ -25,7 +25,7 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class ResultStore:
-    """Results of stages below one directory; `content` is a digest of the collection's documents, `version` that of the program."""
+    """Results of stages below one directory; `content` is a digest of the documents, `version` the program's."""
 
     folder: Path
     content: str

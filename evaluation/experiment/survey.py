@@ -76,7 +76,7 @@ class Survey:
 def survey_plan(plan: Plan, out: Path) -> list[Survey]:
     """The plan's work, a survey a collection; loads no model and writes nothing but what was read of collections.
 
-    Tokens are those of `TokenEstimate`, rather too many than too few; what stages have finished before is not taken off.
+    Tokens are those of `TokenEstimate`, rather too many than too few; what stages finished before is not taken off.
     """
     return [_survey_site(site) for site in open_sites(plan, out)]
 

@@ -177,7 +177,7 @@ def plot_queries(table: Table) -> Plot:
 
 
 def find_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Of systems at (seconds, quality) those that no other equals in one and beats in the other, fastest first (Pareto)."""
+    """Of systems at (seconds, quality) those that no other equals in one and beats in the other, fastest first."""
     best: list[str] = []
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not best or points[name][1] > points[best[-1]][1]:

@@ -35,7 +35,9 @@ _STYLE = {
     "axes.axisbelow": True,
     "grid.alpha": 0.2,
     **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
 }  # fmt: skip
 _SVG = "{http://www.w3.org/2000/svg}"
 

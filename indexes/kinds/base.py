@@ -125,7 +125,7 @@ class Kind(ABC):
 
 
 class DenseKind(Kind):
-    """One vector a document and space, of several encoders, whose moments are known; kinds differ in how they search."""
+    """One vector a document and space, of several encoders with known moments; kinds differ in how they search."""
 
     holds = "dense"
     several = True

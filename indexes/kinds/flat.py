@@ -167,7 +167,7 @@ class FlatSearcher:
 
 
 class LoadedSpace(Generic[S]):
-    """A space in memory: a searcher, and `ids` (an object array) that name its rows; `tables` know what filters keep."""
+    """A space in memory: a searcher, and `ids` (an object array) that name its rows; `tables` know filters."""
 
     def __init__(self, ids: Sequence[str], searcher: S, tables: Tables) -> None:
         self.ids = np.array(ids, object)
@@ -182,7 +182,7 @@ class LoadedSpace(Generic[S]):
         return {id: row for row, id in enumerate(self.ids.tolist())}
 
     def rank(self, queries: np.ndarray, k: int, condition: str | None) -> Rankings:
-        """The nearest of each query by id, of rows that match an SQL condition; those that are not there are left out."""
+        """The nearest of each query by id, of rows that match an SQL condition; absent ones are left out."""
         return [
             list(zip(self.ids[mine[mine >= 0]].tolist(), theirs[mine >= 0].tolist(), strict=True))
             for mine, theirs in zip(*self.searcher.nearest(queries, k, self.mask(condition)), strict=True)

@@ -144,7 +144,7 @@ class LateKind(Kind):
         return tune_plan(plans, lambda plan, k: self.search_column(asked, k, None, plan), truth)
 
     def _perturb_documents(self, space: Space) -> list[np.ndarray]:
-        """Up to 50 queries from evenly spaced documents: 32 of a document's vectors, with noise that is always the same."""
+        """Up to 50 queries from evenly spaced documents: 32 of a document's vectors, with always the same noise."""
         random = np.random.default_rng(0)
         queries: list[np.ndarray] = []
         documents = (tokens.document(row) for _, tokens in self._read_blocks(space) for row in range(len(tokens)))

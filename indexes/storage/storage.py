@@ -127,7 +127,8 @@ def _check_settings(path: str | Path, card: Card, wanted: Card) -> Card:
         here, asked = getattr(card, setting), getattr(wanted, setting)
         if here != asked and (setting != "name" or asked):
             raise InputError(
-                f"{path} is an index with {setting}={here!r}, not {asked!r}; give another directory or the same settings"
+                f"{path} is an index with {setting}={here!r}, not {asked!r}; give another directory or the same "
+                "settings"
             )
     here, asked = (str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted))
     if here != asked:

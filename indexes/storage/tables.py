@@ -204,7 +204,7 @@ class Tables:
     def scan(
         self, columns: Any, where: str | None = None, rows: int = READ, table: Any = None
     ) -> Iterator[pa.RecordBatch]:
-        """Columns of the documents (or of another table), at most so many `rows` at a time, in the order of the table."""
+        """Columns of the documents (or of another table), at most `rows` at a time, in the order of the table."""
         with translate_errors("read", self.where):
             query = (self.documents if table is None else table).search().select(columns).limit(None)
             yield from (query.where(where) if where else query).to_batches(batch_size=rows)

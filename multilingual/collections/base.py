@@ -123,7 +123,7 @@ class FileCollection:
         raise NotImplementedError
 
     def read_document(self, row: Any) -> Item | None:
-        """The document of a row, a `FileRow` where it was a line; None leaves it out, `InputError` names what is wrong."""
+        """The document of a row, a `FileRow` where it was a line; None leaves it out, `InputError` if it is wrong."""
         raise NotImplementedError
 
     def read_items(self, what: str, rows: Rows, read: Callable[[Any], Item | None]) -> Iterator[Item]:

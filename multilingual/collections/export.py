@@ -90,7 +90,7 @@ def export_collection(
 
 
 class _ItemWriter:
-    """Writes items as lines of JSON, and copies their media into numbered files: an id could hold anything, also `../`."""
+    """Writes items as lines of JSON, and copies media into numbered files: an id could hold anything, also `../`."""
 
     def __init__(self, root: Path, beir: bool) -> None:
         self.root, self.beir = root, beir

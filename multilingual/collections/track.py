@@ -82,7 +82,7 @@ class Track(PublishedCollection):
     def queries(
         self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None
     ) -> list[Item]:
-        """The topics as queries, worded as `Directory.queries` has it; narratives are those of the documents' languages.
+        """The topics as queries, worded as `Directory.queries` has it; narratives are in the documents' languages.
 
         `InputError` where no topic is meant for any of these languages.
         """
@@ -182,11 +182,13 @@ class NeuCLIR(Track):
     usage = "write neuclir:DIR?year=2023&lang=zho, where DIR holds zho/docs.jsonl, the topics and the qrels"
     documents: ClassVar = {"zho": 3_179_209, "fas": 2_232_016, "rus": 4_627_543}
     doc_files: tuple[str, ...] = (
-        "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "docs.{lang}.jsonl", "docs.{lang}.jsonl.gz",
+        "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "docs.{lang}.jsonl",
+        "docs.{lang}.jsonl.gz",
     )  # fmt: skip
     topic_files: tuple[str, ...] = ("*{split}-topics*.jsonl", "{split}/topics*.jsonl")
     qrels_files: tuple[str, ...] = (
-        "{split}/qrels.final.gains.{lang}", "*{split}*qrels*.{lang}", "*{split}*qrels.{lang}*", "qrels.final.gains.{lang}",
+        "{split}/qrels.final.gains.{lang}", "*{split}*qrels*.{lang}", "*{split}*qrels.{lang}*",
+        "qrels.final.gains.{lang}",
     )  # fmt: skip
     combined_files: tuple[str, ...] = (
         "{split}/qrels.final.gains", "*{split}*qrels*.all", "*{split}*qrels*gains", "qrels.final.gains",
@@ -225,7 +227,8 @@ class HC4(Track):
     )
     documents: ClassVar = {"zho": 646_305, "fas": 486_486, "rus": 4_721_064}
     doc_files = (
-        "{lang}/hc4_docs.jsonl", "{lang}/hc4_docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "{lang}/docs.jsonl", "{lang}/docs.jsonl.gz",
+        "{lang}/hc4_docs.jsonl", "{lang}/hc4_docs.jsonl.gz", "{lang}-*-of-*.jsonl.gz", "{lang}/docs.jsonl",
+        "{lang}/docs.jsonl.gz",
     )  # fmt: skip
     topic_files = ("{split}.topics.v1-*.jsonl",)
     qrels_files = ("{lang}/{split}.qrels.v1-*.txt",)

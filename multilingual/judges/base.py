@@ -50,7 +50,7 @@ class Judge(Protocol):
     `usage` counts calls (questions answered), prompt_tokens (those computed), generated_tokens, cut_passages, and
     whatever went wrong by kind (`unreadable`, `retries`, ...); it only grows. `can` holds the questions that the model
     answers; asked another, it raises `InputError`. `chats` says whether it has a chat template. `appetite` is how many
-    questions it likes to be handed at once: more gains nothing, and loses more when interrupted. While it works it calls
+    questions it likes to be handed at once: more gains nothing and loses more when interrupted. While it works it calls
     `pipeline.advance` with the number of questions that were answered, in the thread of its caller.
     """
 

@@ -27,7 +27,7 @@ class CausalJudge(LocalJudge):
     Questions that begin with the same tokens share the computation of them (a passage under many queries, the
     instruction and query over many passages: whichever saves most), batches are sorted by length and kept within a
     token budget, and the language-model head sees only the positions that are asked for, and of it only the labels'
-    rows where a label is chosen. `shortest` is the number of tokens from which a shared beginning is worth a pass of its
+    rows where a label is chosen. `shortest` is the number of tokens from which a shared beginning is worth a pass of
     own.
     """
 
@@ -108,7 +108,7 @@ class CausalJudge(LocalJudge):
 
 
 def group_prefixes(rows: Sequence[tuple[int, ...]], shortest: int = SHORTEST) -> list[tuple[int, list[int]]]:
-    """Which rows share a prefix of at least `shortest` tokens, as (its length, the rows' numbers); length 0 with one row where none is shared.
+    """Which rows share a prefix of at least `shortest` tokens, as (its length, the rows' numbers); 0 for a row alone.
 
     A prefix is computed once for its group, so a group of m saves (m - 1) x length tokens. Rows are cut into groups
     so that most is saved: at each branching of their common beginnings, either all below it share what they have in

@@ -225,7 +225,7 @@ class Head:
         return np.split(values.double().cpu().numpy(), ends)
 
     def _score_labels(self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
-        """The score of each of a row's labels: the log of the sum of what its token ids have after `states` [n, ...]."""
+        """The score of each of a row's labels: the log of the sum of its token ids' after `states` [n, ...]."""
         columns = sorted({token for row in labels for ids in row for token in ids})
         place = {token: n for n, token in enumerate(columns)}
         logits = self.logits(states, columns).double().cpu().numpy()

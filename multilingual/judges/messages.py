@@ -1,4 +1,4 @@
-"""What a judge is shown: a `Message` made of text, passages that may be cut, attached media, and a seam; and cutting."""
+"""What a judge is shown: a `Message` made of text, passages that may be cut, attached media, and a seam; cutting."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ class TokenizedJudge(BaseJudge):
     def compute_answers(
         self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """As they come: the row and column of a continuation, and its scored tokens' log-probabilities or its labels'."""
+        """As they come: the row and column of a continuation, and the log-probabilities of scored tokens or labels."""
         raise NotImplementedError
 
     def is_templated(self, message: Message) -> bool:

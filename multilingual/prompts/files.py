@@ -1,4 +1,4 @@
-"""Prompts as files, by name or path; and SPECs of a prompt and its judge: `METHOD@FAMILY:CHECKPOINT[?key=value&...]`."""
+"""Prompts as files, by name or path; SPECs of a prompt and its judge: `METHOD@FAMILY:CHECKPOINT[?key=value&...]`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def list_prompts() -> list[str]:
 
 
 def load_wording(kind: type[W], name: str, folder: Traversable, group: str = "") -> W:
-    """A wording of a `kind`: a TOML file by path, or by name one of the `folder` or of an entry point of the `group`."""
+    """A wording of a `kind`: a TOML file by path, or by name one of the `folder` or an entry point of the `group`."""
     built_in = _list_files(folder)
     added = {each.name: each.value for each in entry_points(group=group)}
     file: Traversable = Path(name)
@@ -56,7 +56,7 @@ def load_wording(kind: type[W], name: str, folder: Traversable, group: str = "")
 
 
 def configure_wording(wording: W, *, language: str = "", instruction: str = "", chat: str = "") -> W:
-    """The wording with what a SPEC sets in it; the keyword parameters are the options. `InputError` for what it lacks."""
+    """The wording with what a SPEC sets in it; keyword parameters are the options. `InputError` for what it lacks."""
     if language not in ("", "query", "document"):
         language = parse_language(language)
     words = wording.words

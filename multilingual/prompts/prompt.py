@@ -61,17 +61,18 @@ class Prompt(Wording):
     def __post_init__(self) -> None:
         super().__post_init__()
         template, each = self.list_placeholders("template"), self.list_placeholders("each")
-        asks, labels, several = self.asks, self.labels, "passages" in template
+        asks, labels = self.asks, self.labels
+        one, several = ("passage" in template), ("passages" in template)
         written = asks in ("choose", "generate")
         faults = (
             ("query" not in self.list_placeholders("template", "target"), "lacks the placeholder {query}"),
-            (("passage" in template) == several, "lacks the placeholder {passage}, or {passages}; it needs one of them"),
+            (one == several, "lacks the placeholder {passage}, or {passages}; it needs one of them"),
             (asks == "likelihood" and not self.target, "asks for a likelihood and has no target"),
             ((asks == "choose" or several) and len(labels) < 2, "has fewer than two labels to choose from"),
             (len(set(labels)) < len(labels), "has a label twice"),
             (not all(map(str.strip, labels)), "has an empty label"),
             (len(self.values) not in (0, len(labels)), f"has {len(self.values)} values for {len(labels)} labels"),
-            (self.orders == "both" and not several, "shows one {passage}, which has no orders: orders=both needs {passages}"),
+            (self.orders == "both" and not several, "shows one {passage}, which has no orders; both needs {passages}"),
             (several and not written, f"asks for a {asks}, which takes one {{passage}}, not {{passages}}"),
             (several and not {"passage", "label"} <= set(each), "needs `each` with {label} and {passage}"),
             (asks == "generate" and not labels, "asks to generate and has no labels to look for"),

@@ -15,7 +15,7 @@ from ..prompts import Prompt, bind_judge, load_prompt, split_method
 from .rerank import Fuse, Rerank, check_settings, check_sorter
 from .sorters import Sorter, find_sorter
 
-# What `--rerank default` means. The weight is a compromise between two sets (docs/reranking.md): on help pages more of the
+# What `--rerank default` means. The weight is a compromise of two sets (docs/reranking.md): on help pages more of the
 # judge is better still, on the demo more of it does harm.
 DEFAULT = "likelihood@offline:gemma?depth=20&alpha=0.5&passage_tokens=128"
 

@@ -1,4 +1,4 @@
-"""Reranking = Prompt x Judge x Sorter, as a stage; the driver that asks for all queries at once; what a run tells of it."""
+"""Reranking = Prompt x Judge x Sorter, as a stage; a driver that asks for all queries at once; what runs say of it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-# Where a sentence may end. Marks of scripts without capitals always end one; a full stop does where a space and no small
+# Where a sentence may end. Marks of scripts without capitals always end one, a full stop where a space and no small
 # letter follow, and not after an abbreviation ("Mr. Smith", "U.S. troops").
 _ALWAYS = r"[。！？｡؟۔।॥።။៕]+[」』”’\"')）]*\s*"
 _MAYBE = r"[.!?…]+[\"'”’»)\]]*\s+"

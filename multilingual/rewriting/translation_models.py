@@ -232,11 +232,8 @@ def _codes(tokenizer: Any, kind: str) -> dict[str, str]:
 
 
 def _preferred(written: Iterable[str], mark: re.Pattern[str]) -> dict[str, str]:
-    """Codes by ISO 639-3: of several the one in the usual script, of the usual country, without a detour.
-
-    NLLB has zho_Hans and zho_Hant, pes_Arab and prs_Arab (Dari, filed under Persian), aka_Latn and twi_Latn.
-    """
-    import langcodes
+    """Codes by ISO 639-3: of several the one in the usual script, of the usual country, without a detour."""
+    import langcodes  # NLLB has zho_Hans and zho_Hant, pes_Arab and prs_Arab (Dari, filed under Persian), ...
 
     found: dict[str, list[tuple[int, bool, bool, int, str]]] = {}
     for place, text in enumerate(written):

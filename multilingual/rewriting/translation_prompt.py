@@ -23,8 +23,8 @@ from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_to_f
 CHUNK = 1200  # characters that a model is shown at once
 
 _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
-# What models say before a translation. Only with a word of translating in it, or in a line of its own: "Here is the list:"
-# may be what the text says.
+# What models say before a translation. Only with a word of translating in it, or as a line of its own: "Here is the
+# list:" may be what the text says.
 _OPENINGS = (
     r"[^\n:：]{0,60}\btranslat(?:ion|ed|es|e)\b[^\n:：]{0,40}[:：]",
     r"(?:sure|certainly|of course|here)\b[^\n:：]{0,80}[:：](?=\W{0,3}\n)",
@@ -99,7 +99,7 @@ class PromptedTranslator:
 
 
 def word_request(text: str, source: str | None, to: str) -> Message:
-    """The request to translate, with the languages by their English names; in a chat template where the model has one."""
+    """The request to translate, with the languages by their English names; in a chat template if the model has one."""
     values = {"source": name_language(source or to), "target": name_language(to), "text": text}
     return _load_request(source is not None).fill(values)
 
