@@ -41,7 +41,7 @@ FILES = {
 Rows = tuple[Sequence[str], scipy.sparse.csr_matrix]  # ids, and their weights: float32 [n, vocabulary]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Postings:
     """The postings of a collection: for each term the documents that have it, with its weight in each.
 

@@ -18,6 +18,7 @@ from ..encoding import encode_batches, select_readable
 from ..storage.card import Recall, Space
 from ..storage.rows import make_lists, read_lists
 from ..storage.storage import Storage
+from ..storage.tables import Tables
 from .base import Kind, Rankings, SpaceQueries
 from .flat import MASKS
 from .postings import Postings, Rows
@@ -40,7 +41,7 @@ class SparseKind(Kind):
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
         self._postings: Postings | None = None
-        self._mask = lru_cache(MASKS)(self._find_matching)
+        self._mask = lru_cache(MASKS)(_find_matching)
 
     def build(self, ann: str) -> Recall:
         """Open the postings; `ann` is `auto` or `none`, as search is exact."""
@@ -79,7 +80,8 @@ class SparseKind(Kind):
         return adding @ scipy.sparse.vstack(vectors, format="csr")
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        return self._open(asked.space).nearest(asked.vectors, k, self._mask(condition))
+        postings = self._open(asked.space)
+        return postings.nearest(asked.vectors, k, self._mask(postings, self.storage.tables, condition))
 
     def discard(self) -> None:
         self._postings = None
@@ -112,11 +114,11 @@ class SparseKind(Kind):
                 raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
         return self._postings
 
-    def _find_matching(self, condition: str | None) -> np.ndarray | None:
-        """The documents of the postings that match an SQL condition, as a mask; None without one."""
-        assert self._postings is not None
-        return None if condition is None else self._postings.mask(self.storage.tables.list_ids(condition))
-
     def _name_folder(self, space: Space) -> Path:
         assert self.storage.folder is not None
         return self.storage.folder / f"postings_{space.fingerprint}"
+
+
+def _find_matching(postings: Postings, tables: Tables, condition: str | None) -> np.ndarray | None:
+    """The documents of the postings that match an SQL condition, as a mask; None without one."""
+    return None if condition is None else postings.mask(tables.list_ids(condition))

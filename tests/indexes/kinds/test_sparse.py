@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -194,6 +196,19 @@ def test_pictures_and_texts_without_terms_are_stored_and_no_hits(tmp_path: Path)
     assert index.search([Item("q", "w7")], 10)["q"] == ()
     assert [item.id for item in index.get(["silent", "picture"])] == ["silent", "picture"]
     assert open_index(tmp_path / "index", encoders=Counting()).search([Item("q", "w1")], 10)["q"][0].id == "words"
+
+
+def test_an_index_that_is_let_go_does_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    index = create_index(tmp_path / "index", kind="sparse", lexical=False)
+    index.add(collection(10), Counting())
+    index.search(QUERIES, 3, where={"lang": "eng"})
+    kind = weakref.ref(index.kind)
+    gc.disable()
+    try:
+        del index
+        assert kind() is None
+    finally:
+        gc.enable()
 
 
 def test_negative_weights_are_not_stored(index: Index) -> None:
