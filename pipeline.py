@@ -46,7 +46,7 @@ def watch(watcher: Watcher) -> Iterator[None]:
 
 
 def advance(done: int = 1) -> None:
-    """Tell whoever watches that so much more is done; to be called in the thread of the stage."""
+    """Report that so much more is done; to be called in the thread of the stage."""
     if (watcher := _WATCHER.get()) is not None and done:
         watcher(done)
 

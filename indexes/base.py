@@ -192,7 +192,7 @@ class Retrieve(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         count["queries"] += len(run)
-        return self.index.answer(run, self)
+        return self.index.search(run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct)
 
     @property
     def docs(self) -> Index:
