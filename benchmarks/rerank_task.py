@@ -41,7 +41,7 @@ def task(
 ) -> Task:
     """The judged queries of a collection, `queries` of them drawn with `seed` (0: all), and their first hits.
 
-    Queries that hold what the judge cannot see, photos say, are left out: it would not touch their hits. The demo
+    Queries that hold what the judge cannot see, for example photos, are left out: it would not touch their hits. The demo
     is searched as `crosslens demo` does it, text and photos, and indexed in memory unless an index is given.
     `InputError` where a collection other than the demo has no index.
     """

@@ -4,8 +4,8 @@
     python benchmarks/scale.py /tmp/debian/test --sizes 10000,60000 --dir /tmp/scale
 
 For each size the first so many documents of the collection are indexed by `crosslens index`, alone in a process, so
-that its peak resident memory is its own; an empty index (the same command over ten documents) tells what the program
-and its model hold. In a process of its own the largest index then answers 1,000 queries exactly, 100 and 1,000 deep, and the
+that its peak resident memory is its own; an empty index (the same command over ten documents) shows what the
+program and its model hold. In a process of its own the largest index then answers 1,000 queries exactly, 100 and 1,000 deep, and the
 run is evaluated. Prints a table on stderr and one JSON object on stdout. An index that is there is gone on with,
 and then its times are of what was left.
 """

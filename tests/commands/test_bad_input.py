@@ -135,7 +135,7 @@ def test_judgements_that_the_collection_of_evaluate_does_not_know(refused, cross
         "evaluate", qrels, run, "--langs", source,
         parts=("12 of 13 documents", str(source), "gone0, gone1, gone10, ... (12 in all)"),
     )  # fmt: skip
-    # A document of the run alone tells as much: the run is of other documents.
+    # A document of the run alone shows as much: the run is of other documents.
     put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x", "t1 Q0 elsewhere 2 1.0 x")
     refused("evaluate", source / "qrels.txt", run, "--langs", source, parts=("1 of 3 documents", "elsewhere"))
     put(tmp_path / "a.trec", "t1 Q0 cat 1 2.0 x", "t2 Q0 chat 1 1.0 x")
