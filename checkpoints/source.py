@@ -57,7 +57,7 @@ class Source:
     def find(self, *names: str) -> Path | None:
         """The path of the first of these files that the checkpoint has, fetched from the hub; None if it has none."""
         quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
-        for name in names:
+        for name in (each.lstrip("/") for each in names):  # below the checkpoint, whatever its files say
             path = cached_file(self.checkpoint, name, subfolder=self.folder, revision=self.revision, **quiet)
             if path is not None:
                 return Path(path)

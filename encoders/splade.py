@@ -222,7 +222,7 @@ def read_splade_settings(source: Source) -> SpladeSettings:
         elif kind in MODEL:
             # A router's model may lie at the root, although it has a name of its own.
             settings.folder = folder if folder and source.find(f"{folder}/config.json") else ""
-            length = source.read_json(f"{settings.folder}/sentence_bert_config.json".lstrip("/")) or {}
+            length = source.read_json(f"{settings.folder}/sentence_bert_config.json") or {}
             settings.max_tokens = length.get("max_seq_length")
             settings.lowercase = bool(length.get("do_lower_case"))
         else:
