@@ -73,10 +73,10 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 
 def describe_item(item: Item) -> dict[str, Any]:
-    """What a person sees of a hit: the start of its text, or where its picture is."""
-    text = (item.text or "").strip()
-    picture = str(item.image) if isinstance(item.image, Path) else ("(stored picture)" if item.image else None)
-    return {"text": text[:100] if text else f"[{picture}]", "image": picture}
+    """What a person sees of a hit: the start of its text, or where its picture and other media are."""
+    text, held = (item.text or "").strip(), {name: each for name, each in item.contents.items() if each is not None}
+    shown = {name: str(each) if isinstance(each, Path) else f"(stored {name})" for name, each in held.items()}
+    return {"text": text[:100] if text else f"[{', '.join(shown.values())}]", "image": shown.get("image")}
 
 
 def write_run(run: Run, output: Path, tag: str, journal: Path, json: bool) -> None:

@@ -100,6 +100,14 @@ def encode_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
+def digest_image(image: Image.Image) -> bytes:
+    """Bytes that stand for what a decoded picture shows: equal bytes mean equal pixels, in colour, and turned alike."""
+    palette = image.getpalette("RGBA") if image.mode == "P" else None
+    marks = (palette, image.info.get("transparency"), _orientation(image))
+    shown = repr(marks) if any(each is not None for each in marks) else ""
+    return f"{image.mode}{image.size}{shown}".encode() + image.tobytes()
+
+
 def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
     """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
 

@@ -104,7 +104,9 @@ def _encode_image(image: PIL.Image.Image) -> bytes:
 
 
 def _digest_image(image: PIL.Image.Image) -> bytes:
-    return f"{image.mode}{image.size}".encode() + image.tobytes()
+    from .images import digest_image
+
+    return digest_image(image)
 
 
 def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:

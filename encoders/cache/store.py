@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from ...items import Item, Modality
 from ...media.modalities import MEDIA
 from ..base import EncoderSpec
 from ..batching import Row
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 log = logging.getLogger("crosslens")
 
@@ -140,7 +137,7 @@ class VectorStore:
             yield
         except (sqlite3.Error, OSError) as error:
             self._writable = False
-            self._readable = what == "write"
+            self._readable &= what == "write"
             self._warn(what, error)
 
     def _warn(self, what: str, error: Exception) -> None:
@@ -274,9 +271,4 @@ def _digest(name: str, value: object) -> bytes:
             raise ValueError(f"{value} is not a regular file")
         with value.open("rb") as file:
             return b"encoded " + hashlib.file_digest(file, "blake2b").digest()
-    if name == "image":
-        image: PIL.Image.Image = value  # type: ignore[assignment]
-        palette = image.getpalette("RGBA") if image.mode == "P" else None
-        meaning = (image.mode, image.size, palette, image.info.get("transparency"), image.getexif().get(0x0112))
-        return b"decoded " + hashlib.blake2b(repr(meaning).encode() + image.tobytes()).digest()
     return b"decoded " + hashlib.blake2b(MEDIA[name].digest(value)).digest()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crosslens.commands.console import describe_item
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index, open_index
@@ -107,6 +108,7 @@ def test_a_modality_from_outside_is_indexed_searched_and_resumed(kind: str, item
     assert ids(index, heard)[0] == "do"
     assert sorted(ids(index, heard)) == sorted(item.id for item in items)
     assert ids(index, Item("q", "mi"))[0] == "mi"
+    assert describe_item(index.get(["do"])[0]) == {"text": "[(stored tone)]", "image": None}
     assert ids(index, Item("q", "love song", lang="eng"))[0] == "song"
     assert ids(index, Item("q", "scale", media={"tone": NOTES["fa"]}))[0] == "scale"
     for held in ("text", "tone", "text+tone"):

@@ -205,6 +205,7 @@ def test_pictures_are_known_by_their_content(tmp_path):
     coloured.putpalette([9, 2, 3])
     assert key(Item("x", image=plain)) == key(Item("x", image=plain.copy()))
     assert key(Item("x", image=plain)) != key(Item("x", image=coloured))
+    assert Item("x", image=plain).content_hash() != Item("x", image=coloured).content_hash()
     assert compute_key(Item("x", "ab", lang="c"), ("text",)) != compute_key(Item("x", "a", lang="bc"), ("text",))
 
 
