@@ -125,7 +125,7 @@ class Pixels:
             )
         size = getattr(steps[0], "size", 0) if steps else 0
         self.side = int(max(size) if isinstance(size, Sequence) else size)
-        self.shortest = 2 * self.side  # half of which, when it is resized, lacks nothing that can be seen
+        self.shortest = 2 * self.side  # what is then resized to half loses nothing that can be seen
         self.held = 3 * self.side**2 * (4 if self.mean is None else 1)
 
     def one(self, image: PIL.Image.Image) -> torch.Tensor:

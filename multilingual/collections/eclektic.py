@@ -8,7 +8,7 @@ from typing import Any
 from ...items import Item
 from ..languages import match_language, parse_language
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows
+from .records import FileRow
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
 
@@ -24,7 +24,7 @@ class Eclektic(PublishedCollection):
     """
 
     questions = 384
-    doc_files = ("eclektic_main.jsonl",)
+    topic_files = ("eclektic_main.jsonl",)
     usage = "write eclektic:DIR?lang=fr, where DIR holds eclektic_main.jsonl"
 
     def __init__(self, where: str, *, reading: Reading, lang: str | None = None) -> None:
@@ -53,9 +53,6 @@ class Eclektic(PublishedCollection):
             return super().queries(**options)
         finally:
             self._lang = usual
-
-    def query_rows(self) -> Rows:
-        return self.document_rows()
 
     def read_query(self, record: FileRow) -> Item:
         id, own, _ = _read_article(record)

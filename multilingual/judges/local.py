@@ -27,8 +27,8 @@ UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read
 class LocalJudge(TokenizedJudge):
     """A model on its device; a subclass answers what it `can`.
 
-    `budget` is how many tokens a batch may have, on the CPU and on an accelerator. `InputError` for `passage_tokens`
-    below 1.
+    `budgets` (tokens a batch) and `appetites` are those on the CPU and on an accelerator. `InputError` for
+    `passage_tokens` below 1.
     """
 
     budgets = (4096, 32768)
@@ -52,7 +52,7 @@ class LocalJudge(TokenizedJudge):
     @cached_property
     def head(self) -> Head:
         """The language-model head."""
-        return make_causal_head(self.model, self.device)
+        return make_causal_head(self.model)
 
     def encode(self, prompt: Message) -> dict[str, list[int]]:
         """The tokenizer's output for one message, cut to fit."""
@@ -246,7 +246,7 @@ class Head:
         return torch.cat(found)
 
 
-def make_causal_head(model: Any, device: torch.device) -> Head:
+def make_causal_head(model: Any) -> Head:
     """The head of a causal model; its states are those of the last `width` positions."""
 
     def hide(width: int = 1, **inputs: Any) -> torch.Tensor:
@@ -258,7 +258,7 @@ def make_causal_head(model: Any, device: torch.device) -> Head:
         logits: torch.Tensor = model(**inputs, **kept).logits
         return logits
 
-    tokens = torch.arange(1, 6, device=device)[None] % model.config.get_text_config().vocab_size
+    tokens = torch.arange(1, 6, device=model.device)[None] % model.config.get_text_config().vocab_size
     return Head(model, hide, predict, input_ids=tokens, use_cache=False)
 
 

@@ -65,7 +65,7 @@ class VisionJudge(LocalJudge):
         kinds = ("image_token", "video_token", "audio_token")
         self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
         self._opened = lru_cache(maxsize=PICTURES)(partial(open_image, max_pixels=max_pixels))
-        self._weight = lru_cache(maxsize=1 << 12)(self._weigh)
+        self._weights: dict[tuple[int, int], tuple[int, int]] = {}  # by size; a cache of a method would hold the model
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +155,7 @@ class VisionJudge(LocalJudge):
     def open_message(self, prompt: Message, room: int) -> VisionInput:
         """The prompt with its pictures opened and its passages cut so that `room` tokens more still fit."""
         pictures = tuple(self._open(each.content) for each in prompt.attachments)
-        weights = [self._weight(picture.size) for picture in pictures]
+        weights = [self._weigh(picture.size) for picture in pictures]
         tokens, pixels = sum(each for each, _ in weights), sum(each for _, each in weights)
         frame = tokens + self.tokens.count(self._text(replace(prompt, parts=(), system="", answer="")))
         whole = self.cut(prompt, self.context - room - frame)
@@ -202,11 +202,14 @@ class VisionJudge(LocalJudge):
 
     def _weigh(self, size: tuple[int, int]) -> tuple[int, int]:
         """Tokens and pixels that a picture of this size becomes; the processor knows."""
+        if size in self._weights:
+            return self._weights[size]
         message = Message((Attachment("image", b""), "x"), chat="always")
         with_, without = self._text(message), self._text(replace(message, parts=("x",)))
         inputs = self.process([VisionInput(with_, (PIL.Image.new("RGB", size),), 0)])
         pixels = inputs["pixel_values"].numel() // 3 if "pixel_values" in inputs else size[0] * size[1]
-        return inputs["input_ids"].shape[1] - self.tokens.count(without), pixels
+        self._weights[size] = inputs["input_ids"].shape[1] - self.tokens.count(without), pixels
+        return self._weights[size]
 
 
 def _within(image_processor: Any, max_pixels: int) -> dict[str, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from ...errors import InputError, list_few, unknown_name
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
-from ...specs import Spec, distributed
+from ...specs import Spec, distribute_options
 from ..collections.records import FileRow, read_json_lines
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
@@ -110,7 +111,7 @@ class Translated(Stage):
         try:
             content = path.read_bytes()
             content = gzip.decompress(content) if path.suffix == ".gz" else content
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise InputError(f"cannot read the translations {path}: {error}") from None
         to, texts = _from_file(path, wanted)
         digest = hashlib.sha256(content).hexdigest()
@@ -211,7 +212,7 @@ def parse_translation(
         raise unknown_name(method, ("translate",), f"method in {text!r}; as in {EXAMPLE}:")
     factory, spec = _find_translator(Spec.parse(model), trust_remote_code)
     given = {"device": device, "trust_remote_code": trust_remote_code}
-    stage, options = distributed(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
+    stage, options = distribute_options(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
     named = _into(**stage)  # type: ignore[arg-type]
     codes = list(dict.fromkeys(parse_language(each) for each in (named, to) if each))
     if len(codes) > 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
-from ...files import place_atomically, write_atomically
+from ...files import place_atomically, write_json
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
 from ..collections.records import FileRow, to_json_line
@@ -179,8 +179,7 @@ class _Growing:
         self.made_of.unlink(missing_ok=True)
 
     def _describe(self, path: Path, **more: object) -> None:
-        with write_atomically(path) as out:
-            json.dump({**self.about, **more, "counts": dict(self.counts)}, out, indent=2, ensure_ascii=False)
+        write_json(path, {**self.about, **more, "counts": dict(self.counts)})
 
     def _take_counts(self, description: Path, file: Path) -> None:
         """`InputError` unless the file was made of the same."""

@@ -17,7 +17,7 @@ from ...checkpoints.source import Source
 from ...errors import InputError, check_at_least
 from ...items import group_positions
 from ..judges.base import Sampling
-from ..judges.local import TextGenerator, pad_rows, run_batches
+from ..judges.local import UNBOUNDED, TextGenerator, pad_rows, run_batches
 from ..languages import name_language, parse_language
 from .pieces import Piece, split_sentences, split_to_fit, translate_pieces
 
@@ -106,7 +106,7 @@ class TrainedTranslator:
         self.codes = _codes(tokenizer, self._kind)
         self.sources, self.targets = self._direction()
         positions = getattr(model.config, "max_position_embeddings", None)
-        self._room = int(positions) if positions else 1 << 20
+        self._room = int(positions or UNBOUNDED)
         self.generator = TextGenerator(self.model, tokenizer, self.usage)
         # How long answers may be is given with each; an end that is forced there would look like a real one.
         model.generation_config.max_length = None

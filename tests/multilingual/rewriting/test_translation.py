@@ -104,13 +104,14 @@ def test_one_of_several_languages_is_chosen(tmp_path):
         ("t.tsv", "a x\n", r"t.tsv:1: not a line `id<TAB>text`"),
         ("t.tsv", "a\tx\n", "t.tsv:1: the translation of 'a' has no language"),
         ("t.jsonl.gz", "not gzip", "cannot read the translations"),
+        ("t.jsonl.gz", gzip.compress(b"x" * 99)[:10] + b"\xff" * 30, "cannot read the translations"),
         (None, None, "cannot read the translations"),
     ],
 )  # fmt: skip
 def test_bad_files_are_one_line(tmp_path, name, content, complaint):
     path = tmp_path / (name or "none.jsonl")
     if name:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=complaint) as error:
         Translated(path)
     assert "\n" not in str(error.value)
