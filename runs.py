@@ -83,7 +83,7 @@ def hits_of(docs: Sequence[str], scores: Sequence[float]) -> list[Hit]:
     return list(map(partial(tuple.__new__, Hit), zip(docs, scores, strict=True)))
 
 
-def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
+def rank_hits(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     """Hits by falling score, document id breaking ties; `InputError` on nan and on a repeated document."""
     # A thousand queries have a million hits, so this is done a whole list at a time.
     listed: list[Any] = list(hits)
@@ -102,7 +102,7 @@ def ranked(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def pause_collector() -> Iterator[None]:
     """Without the garbage collector, which would look through a million hits, all of which stay, over and over."""
     was = gc.isenabled()
     gc.disable()
@@ -117,7 +117,7 @@ def uncollected() -> Iterator[None]:
 class Run:
     """Queries and their hits, best first; queries without hits are a `Run` too.
 
-    `hits` maps a query id to hits ordered by `ranked`; `docs` is where later stages look documents up. `probes` maps
+    `hits` maps a query id to hits ordered by `rank_hits`; `docs` is where later stages look documents up. `probes` maps
     the id of a query that was rewritten to what dense search encodes and averages in its place, each in the role it
     was written for (a hypothetical document as a document), and whose words full text searches together.
     """
@@ -151,8 +151,8 @@ class Run:
 
     def ranking(self, hits: Mapping[str, Iterable[tuple[str, float]]], docs: Documents | None = None) -> Run:
         """The same queries with other hits, put in order."""
-        with uncollected():
-            placed = {query: ranked(found) for query, found in hits.items()}
+        with pause_collector():
+            placed = {query: rank_hits(found) for query, found in hits.items()}
         return replace(self, hits=placed, docs=docs or self.docs)
 
     def cut(self, k: int) -> Run:

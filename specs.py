@@ -80,19 +80,19 @@ def _import_object(reference: str, named: str) -> Any:
     return found
 
 
-def bound(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:
+def bind_options(spec: Spec, target: Callable[..., Any], **given: object) -> dict[str, object]:
     """The options of `spec` as keyword arguments for `target`, converted by its annotations.
 
     The `known_options` of `target` are declared in one place, its signature; those in `given` are the program's own
     and no option may set them. `InputError` lists the known options.
     """
-    return distributed(spec, spec.family, [(target, given)])[0]
+    return distribute_options(spec, spec.family, [(target, given)])[0]
 
 
-def distributed(
+def distribute_options(
     spec: Spec, what: str, targets: Sequence[tuple[Callable[..., Any], Mapping[str, object]]]
 ) -> list[dict[str, object]]:
-    """The options of `spec` for several targets side by side, as `bound` gives them to one; an option goes to the
+    """The options of `spec` for several targets side by side, as `bind_options` gives them to one; each to the
     first target that knows it.
 
     Each target comes with what the program sets itself. `InputError` lists the options of all for an unknown one.

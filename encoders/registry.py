@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, check_known
-from ..specs import Spec, bound, find_factory, known_options
+from ..specs import Spec, bind_options, find_factory, known_options
 from .base import Encoder, EncoderSpec
 
 # family -> module and class, or function; see `load_encoder` for how it is called.
@@ -77,7 +77,7 @@ def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Enc
     factory = getattr(factory, "from_checkpoint", factory)
     options = known_options(factory)
     given = {"device": device, "trust_remote_code": trust_remote_code}
-    arguments = bound(spec, factory, **{key: value for key, value in given.items() if key in options})
+    arguments = bind_options(spec, factory, **{key: value for key, value in given.items() if key in options})
     positional = [spec.checkpoint] if spec.checkpoint else []
     try:
         inspect.signature(factory).bind(*positional, **arguments)

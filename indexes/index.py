@@ -12,7 +12,7 @@ import numpy as np
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, windows
-from ..runs import Run, ranked
+from ..runs import Run, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
@@ -237,7 +237,7 @@ class DocumentIndex(Index):
         if mode == "lexical":
             return tables.search_text([query.words for query in asked.queries], groups, k, condition)
         depth = max(k, CANDIDATES)
-        dense = {query: ranked(hits) for query, hits in self._rank_dense(asked, depth).items()}
+        dense = {query: rank_hits(hits) for query, hits in self._rank_dense(asked, depth).items()}
         # Full text would answer half of a query that holds a picture, and not know it.
         worded = [query.words for query in asked.queries if query.modalities == {"text"}]
         lexical = tables.search_text(worded, groups, depth, condition, own_language=True)

@@ -121,14 +121,14 @@ class VisionLanguageEncoder:
             modalities=("text", "image"),
             dim=dim,
             pooling="last",
-            query_prompt=encoder.worded("query", "{}", False),
-            document_prompt=encoder.worded("document", "{}", False),
+            query_prompt=encoder.write_prompt("query", "{}", False),
+            document_prompt=encoder.write_prompt("document", "{}", False),
             special_tokens=encoder.tokenizer.decode(encoder.tokenizer("")["input_ids"]),
             max_tokens=max_tokens,
             max_pixels=pixels,
             extra={
-                "picture": encoder.worded("document", "", True),
-                "fused": encoder.worded("query", "{}", True),
+                "picture": encoder.write_prompt("document", "", True),
+                "fused": encoder.write_prompt("query", "{}", True),
                 "blank": known.blank,
                 "size": encoder.size,
             },
@@ -153,7 +153,7 @@ class VisionLanguageEncoder:
             collate=self._collate,
         )
 
-    def worded(self, role: Role, text: str, pictured: bool) -> str:
+    def write_prompt(self, role: Role, text: str, pictured: bool) -> str:
         """What the processor is given: the chat template around the text and the picture's place."""
         before, after = self._frame(role, bool(text), pictured or self.format.blank > 0)
         return f"{before}{self._clean(text)}{after}"
@@ -165,7 +165,7 @@ class VisionLanguageEncoder:
         seen = [None if item.image is None else self._squash(next(pictures)) for item in items]
         longest = CHARACTERS_PER_TOKEN * self.spec.max_tokens
         texts = [(item.text or "")[:longest] if "text" in item.modalities else "" for item in items]
-        wholes = [self.worded(role, text, image is not None) for text, image in zip(texts, seen, strict=True)]
+        wholes = [self.write_prompt(role, text, image is not None) for text, image in zip(texts, seen, strict=True)]
         counts = [len(ids) for ids in self._ids(wholes)]
         made = []
         for item, text, image, whole, count in zip(items, texts, seen, wholes, counts, strict=True):
@@ -177,7 +177,7 @@ class VisionLanguageEncoder:
                 if not self.truncate:
                     raise self._too_long(item, count + more)
                 text = self._cut(text, over, item)
-                whole = self.worded(role, text, "image" in item.modalities)
+                whole = self.write_prompt(role, text, "image" in item.modalities)
                 count = len(self._ids([whole])[0])
             made.append(PreparedItem(whole, image, count + more + pixels // PATCH))
         return made
@@ -305,7 +305,7 @@ class VisionLanguageEncoder:
     def _measure_largest(self) -> tuple[int, int]:
         """Tokens and pixels, as `picture_cost` has them, of the largest picture; `InputError` if it is enlarged."""
         side = math.isqrt(self.max_pixels)
-        text = self.worded("document", "", True)
+        text = self.write_prompt("document", "", True)
         blank = PreparedItem(text, PIL.Image.new("RGB", (side, side)), 0)
         try:
             inputs = self.inputs([blank])
@@ -375,7 +375,7 @@ def _map_old_names(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _choose_size(image_processor: Any, min_pixels: int, max_pixels: int) -> dict[str, int] | None:
-    """What makes a processor make at least and at most so many pixels of a picture; `min_pixels` 0 is its own."""
+    """What makes a processor keep a picture within so many pixels (`min_pixels` 0: its own); None if nothing does."""
     size = {key: value for key, value in dict(image_processor.size).items() if value}
     if set(size) == {"shortest_edge", "longest_edge"} and hasattr(image_processor, "merge_size"):
         # Qwen-VL and its kin: both are areas.

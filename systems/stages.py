@@ -25,7 +25,7 @@ from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation
 from ..pipeline import Stage
 from ..runs import Documents, Run
-from ..specs import Spec, bound, find_factory
+from ..specs import Spec, bind_options, find_factory
 
 if TYPE_CHECKING:
     from ..indexes.base import Index
@@ -275,11 +275,11 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
         return kind.read(text, device, trust_remote_code)
     spec = Spec.parse(text)
     if kind is not None:
-        return kind.read(text, vocabulary, **bound(spec, kind.read))
+        return kind.read(text, vocabulary, **bind_options(spec, kind.read))
     plain = [name for name, each in STAGES.items() if not each.model]
     more = (*plain, "translate@family:checkpoint", "prompt@family:checkpoint")
     made, spec = find_factory(spec, "stages", {}, "stage", more=more)
-    stage: Any = made(**bound(spec, made))
+    stage: Any = made(**bind_options(spec, made))
     if not isinstance(stage, Stage):
         raise InputError(f"{text} makes a {type(stage).__name__}, which is no Stage of crosslens")
     return stage if isinstance(stage, Unbound) else Unbound(text, lambda site, k: stage)

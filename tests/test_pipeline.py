@@ -31,7 +31,7 @@ from crosslens.pipeline import (
     watch,
     zscore,
 )
-from crosslens.runs import Hit, Run, ranked
+from crosslens.runs import Hit, Run, rank_hits
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -222,7 +222,7 @@ def test_what_has_no_stable_description_is_refused():
 
         return inner
 
-    assert hash_description(ranked) == hash_description(ranked)
+    assert hash_description(rank_hits) == hash_description(rank_hits)
     assert hash_description(Path("a/b")) == hash_description("a/b")
     assert hash_description({"b": 1, "a": 2}) == hash_description({"a": 2, "b": 1})
     assert hash_description(frozenset("abc")) == hash_description(frozenset("cba"))

@@ -13,7 +13,7 @@ import pytest
 import pytrec_eval
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.runs import Manifest, Record, Run, ranked, read_qrels
+from crosslens.runs import Manifest, Record, Run, rank_hits, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,16 +91,16 @@ def test_a_run_without_ties_keeps_its_scores_to_the_last_digit(tmp_path):
 
 @given(st.dictionaries(ids, scores, max_size=20))
 def test_ranked_is_by_score_then_id_and_does_not_depend_on_the_order_given(hits):
-    found = ranked(hits.items())
-    assert found == ranked(reversed(list(hits.items())))
+    found = rank_hits(hits.items())
+    assert found == rank_hits(reversed(list(hits.items())))
     assert all((-a.score, a.id) < (-b.score, b.id) for a, b in pairwise(found))
 
 
 def test_nan_and_repeated_documents_are_refused_with_the_document():
     with pytest.raises(InputError, match=r"'d' has the score nan"):
-        ranked([("c", 1.0), ("d", math.nan)])
+        rank_hits([("c", 1.0), ("d", math.nan)])
     with pytest.raises(InputError, match=r"'d' occurs 2 times"):
-        ranked([("d", 1.0), ("c", 3.0), ("d", 2.0)])
+        rank_hits([("d", 1.0), ("c", 3.0), ("d", 2.0)])
 
 
 def test_queries_of_a_run(tmp_path):

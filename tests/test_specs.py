@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from crosslens.errors import InputError
 from crosslens.pipeline import Cut
-from crosslens.specs import Spec, bound, distributed, find_factory, known_options
+from crosslens.specs import Spec, bind_options, distribute_options, find_factory, known_options
 
 
 def target(
@@ -35,7 +35,7 @@ def test_special_characters_in_options_survive():
 
 def test_options_are_converted_by_the_signature():
     spec = Spec.parse("hf:a?dim=3&ratio=0.5&on=true&how=b")
-    assert bound(spec, target, device="cpu") == {"dim": 3, "ratio": 0.5, "on": True, "how": "b", "device": "cpu"}
+    assert bind_options(spec, target, device="cpu") == {"dim": 3, "ratio": 0.5, "on": True, "how": "b", "device": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_options_are_converted_by_the_signature():
 )
 def test_mistakes_are_one_clear_line(text, message):
     with pytest.raises(InputError, match=message) as caught:
-        bound(Spec.parse(text), target, device="cpu")
+        bind_options(Spec.parse(text), target, device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -70,8 +70,8 @@ def sized(checkpoint: str, *, sizes: Sizes, how: Literal["a", "b"] = "a") -> Non
 
 def test_a_dataclass_stands_for_its_fields():
     assert list(known_options(sized)) == ["dim", "depth", "how"]
-    assert bound(Spec.parse("hf:a?depth=3&how=b"), sized) == {"sizes": Sizes(8, 3), "how": "b"}
-    assert bound(Spec.parse("hf:a"), sized) == {"sizes": Sizes()}
+    assert bind_options(Spec.parse("hf:a?depth=3&how=b"), sized) == {"sizes": Sizes(8, 3), "how": "b"}
+    assert bind_options(Spec.parse("hf:a"), sized) == {"sizes": Sizes()}
 
 
 def test_options_side_by_side_go_to_the_first_that_knows_them():
@@ -79,11 +79,11 @@ def test_options_side_by_side_go_to_the_first_that_knows_them():
         pass
 
     spec = Spec.parse("hf:a?how=b&extra=4&dim=3")
-    first, second = distributed(spec, "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
+    first, second = distribute_options(spec, "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
     assert first == {"how": "b", "extra": 4}
     assert second == {"dim": 3, "device": "cpu"}
     with pytest.raises(InputError, match=r"unknown option of x@hf:a 'dmi'; did you mean dim\?") as error:
-        distributed(Spec.parse("hf:a?dmi=3"), "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
+        distribute_options(Spec.parse("hf:a?dmi=3"), "x@hf:a", [(other, {}), (target, {"device": "cpu"})])
     assert all(name in str(error.value) for name in ("how", "extra", "dim", "ratio"))
     assert "device" not in str(error.value)
 
@@ -126,8 +126,8 @@ def test_a_dataclass_that_a_target_needs_stands_for_its_fields():
         """A part of options that several targets share; `chosen` is no such part, since it need not be given."""
 
     assert list(known_options(limited)) == ["most", "exact", "device", "chosen"]
-    given = bound(Spec.parse("x:y?most=3"), limited, device="cpu")
+    given = bind_options(Spec.parse("x:y?most=3"), limited, device="cpu")
     assert given == {"limits": Limits(most=3), "device": "cpu"}
-    assert bound(Spec.parse("x:y"), limited, exact=True) == {"limits": Limits(exact=True)}
+    assert bind_options(Spec.parse("x:y"), limited, exact=True) == {"limits": Limits(exact=True)}
     with pytest.raises(InputError, match=r"unknown option of x 'exact' .*known: chosen, device, most"):
-        bound(Spec.parse("x:y?exact=true"), limited, exact=True)
+        bind_options(Spec.parse("x:y?exact=true"), limited, exact=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...errors import InputError
-from ...runs import hits_of, uncollected
+from ...runs import hits_of, pause_collector
 from ..storage.card import Ann, Card, Recall, Space
 from ..storage.tables import Tables
 from .base import Kind, Rankings
@@ -29,7 +29,7 @@ FILTER_KEEPS = 0.05
 TIE = 1e-4  # float16 rows are not quite of length 1, so cosine and inner product differ in the fifth digit
 
 
-@uncollected()
+@pause_collector()
 def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int) -> Rankings:
     """Exact search of many queries in one pass over the vectors: one matrix product a block; best first."""
     best = np.full((len(vectors), 0), -np.inf, np.float32)

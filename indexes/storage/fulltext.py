@@ -11,7 +11,7 @@ from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
 from ...items import Item
-from ...runs import Hit, ranked
+from ...runs import Hit, rank_hits
 from .filters import quote_all
 
 # The Snowball stemmers of lancedb 0.40, by ISO 639-3.
@@ -132,7 +132,7 @@ def search_text(
         lists.append((weight, _find_sharing(table, text, k, foreign)))
     if len(lists) == 1:
         return lists[0][1]
-    return ranked((hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1))[:k]
+    return rank_hits((hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1))[:k]
 
 
 def _match(text: str, group: str) -> MatchQuery:
@@ -149,7 +149,7 @@ def _join_conditions(where: str | None, condition: str) -> str:
 
 
 def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
-    return ranked(_search(table, query, ["id", "_score"], k, where))
+    return rank_hits(_search(table, query, ["id", "_score"], k, where))
 
 
 def _find_sharing(table: Any, text: str, k: int, where: str | None) -> tuple[Hit, ...]:
@@ -159,7 +159,7 @@ def _find_sharing(table: Any, text: str, k: int, where: str | None) -> tuple[Hit
         return ()
     query = _match(" ".join(sorted(words)), "ngram")
     rows = _search(table, query, ["id", "_score", name_column("ngram")], k, where)
-    return ranked((id, score) for id, score, held in rows if words & _split_words(held))
+    return rank_hits((id, score) for id, score, held in rows if words & _split_words(held))
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""Which kinds of collections there are, and how a name becomes one. A new kind is one file and one line here.
+"""Which kinds of collections there are, and how a name becomes one. A new kind is one class and one line here.
 
 `family:WHERE[?key=value]`: WHERE is a directory that holds the publisher's files, or a data set on the Hugging Face hub
 (`owner/name`), whose files are fetched as they are needed; families that know their data sets need no WHERE. No code of
@@ -13,7 +13,7 @@ from inspect import Parameter
 from pathlib import Path
 
 from ...errors import InputError
-from ...specs import Spec, bound, find_factory, known_options
+from ...specs import Spec, bind_options, find_factory, known_options
 from .base import Collection
 from .directory import Beir, Directory
 from .published import Reading
@@ -60,7 +60,7 @@ def load_collection(name: str | Path, *, skip_bad: bool = False) -> Collection:
 def _load_spec(name: str, skip_bad: bool) -> Collection:
     factory, spec = find_factory(Spec.parse(name), "collections", FAMILIES, "kind of collection")
     known = known_options(factory)
-    options = bound(spec, factory, **({"skip_bad": skip_bad} if "skip_bad" in known else {}))
+    options = bind_options(spec, factory, **({"skip_bad": skip_bad} if "skip_bad" in known else {}))
     for key, parameter in known.items():
         if parameter.default is Parameter.empty and key not in options:
             raise InputError(f"{name} does not say which {key}: {getattr(factory, 'usage', '')}")

@@ -1,11 +1,11 @@
-"""Judges: models behind a backend that answer batches of questions. `Judge` is the contract, one file a backend."""
+"""Judges: models behind a backend that answer batches of questions. `Judge` is the contract."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from ...checkpoints.sharing import load_shared
-from ...specs import Spec, bound, find_factory
+from ...specs import Spec, bind_options, find_factory
 from .base import Ask, BaseJudge, Completion, Judge, Sampling, can_see, refuse
 
 __all__ = [
@@ -39,6 +39,6 @@ def find_judge(spec: Spec) -> tuple[Callable[..., Judge], Spec]:
 def load_judge(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Judge:
     """The judge that a SPEC `FAMILY:CHECKPOINT[?key=value&...]` names; `InputError` for what is wrong with it."""
     factory, spec = find_judge(Spec.parse(text))
-    options = bound(spec, factory, device=device, trust_remote_code=trust_remote_code)
+    options = bind_options(spec, factory, device=device, trust_remote_code=trust_remote_code)
     judge: Judge = load_shared(factory, spec.checkpoint, options)
     return judge

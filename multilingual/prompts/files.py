@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError, check_known
-from ...specs import Spec, distributed
+from ...specs import Spec, distribute_options
 from ..judges import Judge, find_judge
 from ..languages import parse_language
 from .prompt import Prompt
@@ -103,7 +103,7 @@ def bind_judge(
     factory, spec = find_judge(spec)
     own: tuple[Callable[..., Any], ...] = (*targets, configure_prompt)
     given = (factory, {"device": device, "trust_remote_code": trust_remote_code})
-    *bound, wording, options = distributed(spec, text.partition("?")[0], [*((each, {}) for each in own), given])
+    *bound, wording, options = distribute_options(spec, text.partition("?")[0], [*((each, {}) for each in own), given])
     prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
     return prompt, lambda: load_shared(factory, spec.checkpoint, options), options, bound
 

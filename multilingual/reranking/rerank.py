@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import InputError, check_at_least, check_known
 from ...items import Item
-from ...pipeline import Stage, reciprocal_ranks, standardize
+from ...pipeline import RRF, Stage, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
 from ..prompts import Comparison, Prompt
@@ -23,7 +23,6 @@ from .journal import Journal
 from .sorters import Ask, Pointwise, Sorter, Sorting, name_sorter
 
 Fuse = Literal["zscore", "rrf", "linear"]
-RRF_CONSTANT = 60  # of Cormack, Clarke and Buettcher 2009
 QueryGroup = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it
 # What `judges.answers` counts of text that it could not read as asked.
 FAULTS = (
@@ -173,7 +172,7 @@ class Rerank(Stage):
     def _scores(self, hits: Sequence[Hit]) -> dict[str, float]:
         """The hits' scores on the scale on which they are added."""
         if self.fuse == "rrf":
-            return reciprocal_ranks([hits], RRF_CONSTANT)
+            return reciprocal_ranks([hits], RRF.constant)
         scores = [hit.score for hit in hits]
         values = standardize(scores).tolist() if self.fuse == "zscore" else scores
         return dict(zip([hit.id for hit in hits], values, strict=True))

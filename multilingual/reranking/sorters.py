@@ -72,7 +72,7 @@ class Candidates:
                 field[: sum(map(len, each))] = winners
         return [field[0] for field in fields]
 
-    def ranked(self, top: Sequence[int]) -> list[Hit]:
+    def put_first(self, top: Sequence[int]) -> list[Hit]:
         """The hits at the positions `top`, then the others in first-stage order."""
         taken = set(top)
         order = [*top, *(each for each in range(len(self.hits)) if each not in taken)]
@@ -116,7 +116,7 @@ class AllPairs:
         lead -= lead.T
         wins = np.sign(lead).sum(axis=1)  # wins less losses: the order of wins plus half of the ties
         total = [math.fsum(row) for row in lead]  # exact, so that equals stay equal
-        return candidates.ranked(sorted(range(n), key=lambda each: (-wins[each], -total[each])))
+        return candidates.put_first(sorted(range(n), key=lambda each: (-wins[each], -total[each])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class Heapsort(Setwise):
                 heap.pop()
                 sinking.append(0)
             sinking = yield from self._sift(candidates, heap, sinking)
-        return candidates.ranked(top)
+        return candidates.put_first(top)
 
     def _sift(self, candidates: Candidates, heap: list[int], nodes: Iterable[int]) -> Generator[Ask, Answer, list[int]]:
         """One step down for the hits at `nodes`; returns where those have gone that had to give way."""
@@ -213,7 +213,7 @@ class Bubblesort(Setwise):
             best = yield from candidates.best(groups, self.most)
             for (_, start, end), winner in zip(windows, best, strict=True):
                 order.insert(start, order.pop(order.index(winner, start, end)))
-        return candidates.ranked(order)
+        return candidates.put_first(order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,8 +275,8 @@ class Window:
                 changed[number] |= order[start:end] != was
                 # Later passes have met the same windows so far, and their answers are known.
                 if start == firsts[number] and not changed[number]:
-                    return candidates.ranked(order)
-        return candidates.ranked(order)
+                    return candidates.put_first(order)
+        return candidates.put_first(order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,9 +290,9 @@ class Full:
         candidates = Candidates(hits)
         everything = tuple(range(len(hits)))
         if len(everything) < 2:
-            return candidates.ranked(everything)
+            return candidates.put_first(everything)
         (scores,) = yield from candidates.ask([everything])
-        return candidates.ranked(_by_score(everything, scores))
+        return candidates.put_first(_by_score(everything, scores))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +333,7 @@ class Tournament:
             winner = tree[-1][0]
             assert winner is not None  # fewer than all have been taken out
             top.append(winner)
-        return candidates.ranked(top)
+        return candidates.put_first(top)
 
     def _play(
         self, candidates: Candidates, players: Sequence[int | None], matches: Iterable[int]
@@ -398,7 +398,7 @@ class TourRank:
             for one in chain(*through):
                 points[one] += 1
             left = [sorted(winners) for winners in through]
-        return candidates.ranked(sorted(range(len(hits)), key=lambda each: -points[each]))
+        return candidates.put_first(sorted(range(len(hits)), key=lambda each: -points[each]))
 
     def _stages(self, n: int) -> Iterator[tuple[int, int]]:
         """Of each stage, how many groups play and how many hits go on."""

@@ -24,8 +24,8 @@ from crosslens.multilingual.judges.messages import Attachment, Message, Passage,
 from crosslens.multilingual.prompts import list_prompts, load_prompt
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.pipeline import watch
-from crosslens.runs import Run, ranked
-from crosslens.specs import Spec, bound
+from crosslens.runs import Run, rank_hits
+from crosslens.specs import Spec, bind_options
 from stand_ins.http_server import Served, chat_reply, completion_reply
 from stand_ins.vllm_engine import make_module
 
@@ -153,7 +153,7 @@ def open_judge(spec: str, options: str = "") -> Judge:
     """A judge that is shared with no other test."""
     factory, parsed = find_judge(Spec.parse(f"{spec}{options}"))
     device = "auto" if spec.startswith("vllm") else "cpu"  # it has no CPU
-    return factory(parsed.checkpoint, **bound(parsed, factory, device=device))
+    return factory(parsed.checkpoint, **bind_options(parsed, factory, device=device))
 
 
 def answers(judge: Judge, ask: Ask, messages: list[Message]) -> np.ndarray:
@@ -285,7 +285,9 @@ def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str
     options = "&depth=5&k=3" + ("&thinking=4" if prompt.think else "")
     options += "&window=4&step=2" if prompt.sort == "window" else ""
     docs = {str(n): Item(str(n), text[:30]) for n, text in enumerate(TEXTS)}
-    run = Run((Item("q", "how long do cats sleep", lang="eng"),), {"q": ranked((each, -float(each)) for each in docs)})
+    run = Run(
+        (Item("q", "how long do cats sleep", lang="eng"),), {"q": rank_hits((each, -float(each)) for each in docs)}
+    )
     if prompt.asks not in judge.can or (prompt.chat == "always" and not judge.chats):
         with pytest.raises(InputError, match="cannot answer|no chat template"):
             load_reranker(f"{name}@{local}{options}", device="cpu")
@@ -355,7 +357,9 @@ def test_judges_and_prompts_of_other_packages(package: None, spec: str) -> None:
     stage = load_reranker(spec)
     assert stage.judge.weight == 2
     docs = {str(n): Item(str(n), text) for n, text in enumerate(TEXTS[:3])}
-    run = Run((Item("q", "cats"),), {"q": ranked((each, -float(each)) for each in docs)}, docs=InMemoryDocuments(docs))
+    run = Run(
+        (Item("q", "cats"),), {"q": rank_hits((each, -float(each)) for each in docs)}, docs=InMemoryDocuments(docs)
+    )
     done = stage(run)
     assert [hit.id for hit in done["q"]] == ["2", "1", "0"]
     assert done.manifest.total("calls") == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from crosslens.indexes.fusion import average_scores, fuse_hybrid
 from crosslens.pipeline import reciprocal_ranks
-from crosslens.runs import ranked
+from crosslens.runs import rank_hits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ rankings = st.permutations(DOCS).flatmap(lambda order: st.integers(0, len(DOCS))
 
 
 def hits(order):
-    return ranked((doc, 100.0 - rank) for rank, doc in enumerate(order))
+    return rank_hits((doc, 100.0 - rank) for rank, doc in enumerate(order))
 
 
 def lang(doc):

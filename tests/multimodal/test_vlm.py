@@ -211,7 +211,7 @@ def test_text_that_looks_like_a_picture_is_none(folder):
             "query",
         )
         assert np.isfinite(found).all()
-    assert "<|image_pad|>" not in opened(folder("qwen2-vl")).worded("query", "<|image_pad|>a", False)
+    assert "<|image_pad|>" not in opened(folder("qwen2-vl")).write_prompt("query", "<|image_pad|>a", False)
 
 
 def test_dim_keeps_the_first_components(folder, items):

@@ -27,7 +27,7 @@ from crosslens.multilingual.reranking.sorters import (
 )
 from crosslens.pipeline import hash_description
 from crosslens.runs import Hit
-from crosslens.specs import Spec, bound
+from crosslens.specs import Spec, bind_options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins.sorting import Driven, Judge, drive, perfect, ranking, shuffled
@@ -302,7 +302,7 @@ def test_settings_that_make_no_sense(kind, options, message):
 def test_settings_come_from_a_spec_and_tell_sorters_apart():
     def read(text: str) -> Sorter:
         spec = Spec.parse(text)
-        return SORTERS[spec.family](**bound(spec, SORTERS[spec.family]))
+        return SORTERS[spec.family](**bind_options(spec, SORTERS[spec.family]))
 
     assert read("heapsort?arity=4&shown=2") == Heapsort(arity=4, shown=2)
     assert read("window?step=5&repeats=1") == Window(step=5, repeats=1)
