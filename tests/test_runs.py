@@ -36,7 +36,7 @@ def written_run(path: Path) -> list[tuple[str, str, float]]:
 
 
 @given(st.dictionaries(ids, hit_lists, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_trec_round_trip_keeps_the_order_and_scores_strictly_fall_as_float32(tmp_path_factory, hits):
     path = tmp_path_factory.mktemp("run") / "a.trec"
     run = run_of(hits)
@@ -54,7 +54,7 @@ def test_trec_round_trip_keeps_the_order_and_scores_strictly_fall_as_float32(tmp
 
 
 @given(st.dictionaries(ids, scores, min_size=2, max_size=20), st.randoms())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_written_run_gets_from_trec_eval_what_its_order_deserves(tmp_path_factory, hits, random):
     grades = {doc: random.choice((0, 1)) for doc in hits} | {random.choice(list(hits)): 1}
     run = run_of({"q": hits})
@@ -71,7 +71,7 @@ tied = st.sampled_from([1.0, 2.0, 2.0 + 1e-9, -3.5])
 
 
 @given(st.dictionaries(st.text("abcXYZ09", min_size=1, max_size=3), tied, min_size=2, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_foreign_run_with_ties_is_read_in_trec_evals_order(tmp_path_factory, hits):
     path = tmp_path_factory.mktemp("run") / "b.trec"
     path.write_text("".join(f"q Q0 {doc} 1 {score!r} x\n" for doc, score in hits.items()))

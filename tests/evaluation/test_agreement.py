@@ -31,7 +31,7 @@ def test_kappa_of_a_table_counted_by_hand():
     assert kappa(np.array([[0, 9], [0, 0]])) == 0  # one says always 0, the other always 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 3]), st.integers(0, 3)), min_size=2, max_size=60))
 def test_measures_are_those_of_sklearn(pairs):
     from sklearn import metrics
@@ -73,7 +73,7 @@ def test_agreement_counts_what_only_one_side_judged_and_goes_by_language():
     assert found["all"].mean_absolute_error == 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=12))
 def test_tau_ap_is_that_of_its_definition(scores):
     human, judged = [h for h, _ in scores], [j for _, j in scores]

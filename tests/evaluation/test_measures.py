@@ -128,7 +128,7 @@ rankings = st.permutations("abcdefgh").flatmap(lambda p: st.integers(1, 8).map(l
     hits=st.dictionaries(st.sampled_from("123"), rankings, min_size=1),
     grades=st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([0, 1, 3]), min_size=1),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_run_equals_ir_measures(run_of, hits, grades):
     names = ["nDCG@3", "nDCG@20", "AP", "R@5", "RR", "P@2", "Rprec", "Bpref", "Success@1", "Judged@4"]
     qrels = dict.fromkeys("123", grades)

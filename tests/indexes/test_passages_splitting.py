@@ -33,7 +33,7 @@ def tokenised(draw: st.DrawFn) -> tuple[str, np.ndarray]:
     return text, np.array(spans, np.int64).reshape(-1, 2)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tokenised(), st.integers(1, 9), st.integers(1, 9))
 def test_passages_hold_all_of_a_text_in_order_and_overlap(
     case: tuple[str, np.ndarray], window: int, stride: int

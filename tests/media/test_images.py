@@ -258,7 +258,7 @@ def test_interpreter_formats_are_not_opened(tmp_path: Path) -> None:
         open_image("picture.png")  # type: ignore[arg-type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.binary(max_size=400),
     st.sampled_from(
@@ -269,7 +269,7 @@ def test_noise_gives_an_error_or_a_picture(tail: bytes, head: bytes) -> None:
     opens_or_refuses(head + tail)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(FORMATS),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6),

@@ -73,7 +73,7 @@ def test_alpha_ndcg_equals_pyndeval():
 
 @given(st.lists(st.sampled_from("zfr"), min_size=1, max_size=5), st.sampled_from([0.0, 0.3, 0.5, 1.0]),
        st.integers(1, 6))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_ranking_beats_the_ideal_and_one_reaches_it(letters, alpha, cutoff):
     docs = [f"{letter}{i}" for i, letter in enumerate(letters)]
     grades, langs = dict.fromkeys(docs, 1), langs_of(*docs)
@@ -138,7 +138,7 @@ def test_peer_is_its_authors_where_all_documents_are_retrieved(order, value):
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=2, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_test_is_scipys(samples):
     filled = [sample for sample in samples if sample]
     found = compare_ranks(samples)

@@ -106,7 +106,7 @@ def check(searcher: FlatSearcher, queries: np.ndarray, k: int, allowed: np.ndarr
         assert (hits[ties] < hits[ties + 1]).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_flat_equals_brute_force(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 300), "count")

@@ -228,7 +228,7 @@ LABELS = st.one_of(
 
 
 @given(text=TEXTS, labels=LABELS, after=st.sampled_from(["", "]", ":"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_text_gives_a_permutation_and_a_label_or_none(text, labels, after):
     count = Counter()
     assert sorted(read_ranking(text, labels, count)) == list(range(len(labels)))
@@ -251,7 +251,7 @@ def test_any_text_gives_a_permutation_and_a_label_or_none(text, labels, after):
         ["{}", "Ranking: {}", "<think>[1] > [2] > A</think>\n{}", "Here is the ranking:\n\n{}\n\nDone."]
     ),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_well_formed_rankings_are_read_as_written(order, size, letters, form, joint, frame):
     labels = tuple("ABCDEFGHIJKLMNOPQRST"[:size]) if letters else tuple(map(str, range(1, size + 1)))
     order = [place for place in order if place < size]

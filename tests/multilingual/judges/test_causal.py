@@ -110,7 +110,7 @@ rows_of_tokens = st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=30).m
 
 
 @given(rows_of_tokens, st.lists(st.integers(1, 2), max_size=20).map(tuple))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_prefixes_are_shared_and_every_row_is_in_one_group(rows, head):
     rows = [head + row for row in rows]
     groups = group_prefixes(rows)

@@ -277,7 +277,7 @@ def test_labels_are_asked_at_once_only_where_all_prompts_have_single_tokens():
 
 
 @given(st.text(st.sampled_from([*ALPHABET, "😀", "ก"]), max_size=40), st.integers(0, 12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_text_is_cut_to_its_start_between_characters(text, limit):
     for kind in ("tiny", "byte-fallback", "unigram, dummy prefix", "wordpiece"):
         cut = CUTS[kind].cut(text, limit)

@@ -132,7 +132,7 @@ def test_photos_are_refused_before_any_work_unless_kept():
 
 
 @given(alpha=st.floats(0, 1), order=st.permutations(["cat", "chat", "mao", "gorbe", "photo"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_fusion_is_the_weighted_sum_of_z_scores_and_a_permutation(alpha, order):
     run = first_stage(QUERIES[:1], tuple(order))
     done = Rerank(Oracle(TRUTH), PROMPT, alpha=alpha, unseen="keep")(run)

@@ -193,7 +193,7 @@ def test_every_sorter_is_in_the_suite():
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.integers(0, 100), st.integers(1, 200), st.integers(0, 2**32))
 def test_a_perfect_judge_gives_the_true_top_k_within_the_bounds(name, data, n, k, seed):
     sorter, truth = data.draw(SUITE[name].drawn), shuffled(n, seed)
@@ -204,7 +204,7 @@ def test_a_perfect_judge_gives_the_true_top_k_within_the_bounds(name, data, n, k
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data(), st.lists(st.integers(0, 3), max_size=60), st.integers(1, 80))
 def test_hits_that_are_as_good_keep_their_order(name, data, grades, k):
     sorter = data.draw(SUITE[name].drawn)
@@ -214,7 +214,7 @@ def test_hits_that_are_as_good_keep_their_order(name, data, grades, k):
 
 
 @pytest.mark.parametrize("name", NAMING)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data(), st.integers(0, 100), st.integers(1, 120), st.integers(0, 2**32))
 def test_a_judge_that_only_names_the_best_is_enough(name, data, n, k, seed):
     sorter, truth = data.draw(SUITE[name].drawn), shuffled(n, seed)
@@ -224,7 +224,7 @@ def test_a_judge_that_only_names_the_best_is_enough(name, data, n, k, seed):
 
 
 @pytest.mark.parametrize("name", SUITE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.integers(0, 100), st.integers(1, 200), st.sampled_from(list(NOISE)), st.integers(0, 2**32))
 def test_any_answers_give_a_permutation_within_the_bounds(name, data, n, k, kind, seed):
     sorter = data.draw(SUITE[name].drawn)

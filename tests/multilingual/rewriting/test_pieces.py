@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(["The cat. ", "Mr. Smith", "猫。", "\n", " ", "a", "?! ", "。”", "۔", ", ", "\r\n"]) | st.text(max_size=5)).map("".join))  # fmt: skip
 def test_pieces_joined_are_the_text(text):
     whole = list(split_sentences(text))

@@ -104,7 +104,7 @@ def test_one_of_several_languages_is_chosen(tmp_path):
         ("t.tsv", "a x\n", r"t.tsv:1: not a line `id<TAB>text`"),
         ("t.tsv", "a\tx\n", "t.tsv:1: the translation of 'a' has no language"),
         ("t.jsonl.gz", "not gzip", "cannot read the translations"),
-        ("t.jsonl.gz", gzip.compress(b"x" * 99)[:10] + b"\xff" * 30, "cannot read the translations"),
+        ("t.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:10] + b"\xff" * 30, "cannot read the translations"),
         (None, None, "cannot read the translations"),
     ],
 )  # fmt: skip

@@ -79,7 +79,7 @@ def test_answers_are_made_clean(answer, text, wanted):
     assert clean_answer(answer, text, "Russian") == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from(['"', "«", "»", "Translation:", "Russian:", "\n", "\n\n", "```", " ", "Sure:", "кот", "'", "“", "”"]) | st.text(max_size=6)).map("".join),
     st.text(max_size=12),
