@@ -19,7 +19,7 @@ from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
 from .statistics import SpaceStatistics
 from .storage.card import Space
-from .storage.filters import list_modalities, write_sql
+from .storage.filters import list_modalities, list_values, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
 
@@ -310,8 +310,7 @@ class DocumentIndex(Index):
         if not mine.rows:
             return []
         where: dict[str, Any] = dict(stage.where or {})
-        wanted = where.get("modality", list_modalities())
-        wanted = [wanted] if isinstance(wanted, str) else wanted
+        wanted = list(map(str, list_values(where, "modality"))) or list_modalities()
         groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
         filters = [{**where, "modality": group} for group in groups if group] if len(groups) > 1 else [where]
         parts = [self.kind.nearest(mine, k, write_sql(each, self.card.keys), stage.exact) for each in filters]

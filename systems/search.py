@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError, check_known, list_few
 from ..indexes.base import Mode
+from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
 from ..multilingual.reranking.plan import parse_reranker
 from ..pipeline import Progress, show_nothing, watch
@@ -64,12 +65,11 @@ def search_index(
     from ..indexes.registry import open_index
 
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
-    index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
+    site = OpenSite(None, topics, where, exact, unseen, journal)
+    site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     asked = list(queries)
     langs = [lang for part in system.parts for lang in part.langs]
-    filtered = (where or {}).get("lang", ())
-    _check_languages(index, asked, [*([filtered] if isinstance(filtered, str) else filtered), *langs])  # type: ignore[misc]
-    site = OpenSite(index, topics, where, exact, unseen, journal)
+    _check_languages(index, asked, [*map(str, list_values(where, "lang")), *langs])
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, system.depth(k))(Run.of(asked)).cut(k)
 

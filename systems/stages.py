@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..errors import InputError, check_known
 from ..indexes.base import Mode, Retrieve, Where
 from ..indexes.storage.card import Windows
+from ..indexes.storage.filters import list_values
 from ..items import Item
 from ..multilingual.collections.base import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
@@ -185,7 +186,7 @@ def plan_retrieval(
     def bind(site: Site, k: int) -> Stage:
         where = dict(site.where or {})
         if langs:
-            where["lang"] = [*where.get("lang", ()), *langs]  # type: ignore[misc]
+            where["lang"] = [*list_values(where, "lang"), *langs]
         return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct)
 
     return Unbound(text, bind, plan, langs)

@@ -51,16 +51,22 @@ def list_modalities() -> list[str]:
     return [join_modalities(each) for size in range(1, len(names) + 1) for each in combinations(names, size)]
 
 
+def list_values(where: Where | None, key: str) -> list[Scalar]:
+    """The values that a filter lets a field have, one or several; none where it has nothing about the field."""
+    value = (where or {}).get(key, ())
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
 def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
     """A filter as SQL; `InputError` on a field that is not `lang`, `modality` or in `keys`, or has no value.
 
     `modality` is matched whole: `image` does not keep pictures with a caption, which are `text+image`.
     """
     parts = []
-    for key, value in (where or {}).items():
-        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for key in where or {}:
+        values = list_values(where, key)
         if not values or not all(isinstance(each, str | int | float) for each in values):
-            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {value!r}")
+            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {(where or {})[key]!r}")
         check_known(key, ("lang", "modality", *keys), "field to filter by")
         if key == "modality":
             for each in values:

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from crosslens import InputError, Run
+from crosslens import InputError, Item, Run, create_index
 from crosslens.pipeline import Cut
+from crosslens.systems.search import search_index
 from crosslens.systems.stages import STAGES, Vocabulary, read_stage
 from crosslens.systems.system import OpenSite, System
 
@@ -95,3 +96,16 @@ def test_searches_find_what_the_rest_of_the_line_needs() -> None:
         system = System.parse(line)
         assert system.depth(10) == depth
         assert sum(isinstance(part, Cut) for part in system.stage.parts) == line.count("%")
+
+
+def test_a_language_in_the_line_joins_those_of_the_filter_however_they_are_written() -> None:
+    index = create_index("memory://")
+    index.add([Item(lang, f"{lang} one", lang=lang) for lang in ("eng", "deu", "fra")])
+    for where in ({"lang": "deu"}, {"lang": ["deu"]}):
+        search = System.parse("lexical?lang=eng").bind(OpenSite(index, where=where), 10)
+        assert {hit.id for hit in search(Run.of(["one"]))["1"]} == {"eng", "deu"}
+
+
+def test_a_wrong_unseen_is_said_before_an_index_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown value of unseen 'drop'"):
+        search_index(tmp_path / "no index", [Item("q", "x")], "dense", k=10, unseen="drop")

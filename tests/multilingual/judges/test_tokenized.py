@@ -146,20 +146,25 @@ class Chain:
         return float(sum(self.table[a, b] for a, b in zip(before, ids, strict=True)))
 
 
+def plan_all(tokens, labels):
+    """The labels' plan after each beginning; none where a tokenizer lacks their characters, which alone may give up."""
+    for before in BEFORE:
+        try:
+            plan = tokens.plan_labels(before, labels)
+        except InputError:
+            assert tokens.name == "wordpiece"
+            assert any(tokens.tokenizer.unk_token_id in tokens.ids(label) for label in labels)
+        else:
+            yield before, plan
+
+
 @pytest.mark.parametrize("labels", SETS.values(), ids=list(SETS))
 def test_labels_read_off_are_those_of_the_whole_sequences(tokens, labels):
-    for before in BEFORE:
-        _read_off(tokens, before, labels)
+    for before, plan in plan_all(tokens, labels):
+        _read_off(tokens, before, plan)
 
 
-def _read_off(tokens, before, labels):
-    try:
-        plan = tokens.plan_labels(before, labels)
-    except InputError:
-        # Only a tokenizer without the characters may give up.
-        assert tokens.name == "wordpiece"
-        assert any(tokens.tokenizer.unk_token_id in tokens.ids(label) for label in labels)
-        return
+def _read_off(tokens, before, plan):
     model = Chain(len(tokens.tokenizer))
     start = tokens.ids(before)
     (asked,) = plan_continuations([plan])
@@ -188,16 +193,12 @@ def _read_off(tokens, before, labels):
 
 @pytest.mark.parametrize("labels", SETS.values(), ids=list(SETS))
 def test_what_is_read_is_how_the_tokenizer_writes_the_label_there(tokens, labels):
-    for before in BEFORE:
-        _written(tokens, before, labels)
-
-
-def _written(tokens, before, labels):
     """Prompt and label together have the same tokens as the text of both, unless the tokenizer merges across."""
-    try:
-        plan = tokens.plan_labels(before, labels)
-    except InputError:
-        return
+    for before, plan in plan_all(tokens, labels):
+        _written(tokens, before, labels, plan)
+
+
+def _written(tokens, before, labels, plan):
     start = tokens.ids(before)
     for n, label in enumerate(labels):
         forms = [tokens.ids(before + form) for form in (label, f" {label}")]
