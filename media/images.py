@@ -101,11 +101,19 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def digest_image(image: Image.Image) -> bytes:
-    """Bytes that stand for what a decoded picture shows: equal bytes mean equal pixels, in colour, and turned alike."""
-    palette = image.getpalette("RGBA") if image.mode == "P" else None
-    marks = (palette, image.info.get("transparency"), _orientation(image))
+    """Bytes that stand for what a decoded picture shows: equal bytes mean equal pixels, colours and orientation."""
+    pixels = image.tobytes()
+    palette, transparent, orientation = describe_pixels(image)
+    marks = (palette, transparent, orientation if orientation in _UPRIGHT else None)
     shown = repr(marks) if any(each is not None for each in marks) else ""
-    return f"{image.mode}{image.size}{shown}".encode() + image.tobytes()
+    return f"{image.mode}{image.size}{shown}".encode() + pixels
+
+
+def describe_pixels(image: Image.Image) -> tuple[object, object, object]:
+    """What the pixels of a decoded picture mean: its palette, its transparent colour, and its EXIF orientation."""
+    image.load()  # a TIFF turns itself upright here, and forgets its orientation
+    palette = image.getpalette("RGBA") if image.mode in ("P", "PA") else None
+    return palette, image.info.get("transparency"), _orientation(image)
 
 
 def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:

@@ -132,12 +132,13 @@ class VectorStore:
 
     @contextmanager
     def _survive(self, what: Literal["read", "write"]) -> Iterator[None]:
-        """An error of the file in the block is one warning; the file is not used so again."""
+        """Errors of the file inside the block become one warning, and the file is not read (or written) again."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             self._writable = False
-            self._readable &= what == "write"
+            if what == "read":
+                self._readable = False
             self._warn(what, error)
 
     def _warn(self, what: str, error: Exception) -> None:
@@ -271,4 +272,16 @@ def _digest(name: str, value: object) -> bytes:
             raise ValueError(f"{value} is not a regular file")
         with value.open("rb") as file:
             return b"encoded " + hashlib.file_digest(file, "blake2b").digest()
+    if name == "image":
+        return b"decoded " + _digest_pixels(value)
     return b"decoded " + hashlib.blake2b(MEDIA[name].digest(value)).digest()
+
+
+def _digest_pixels(image: Any) -> bytes:
+    """A digest of a decoded picture, as files of this format have it since before there were other media."""
+    from ...media.images import describe_pixels
+
+    palette, transparent, orientation = describe_pixels(image)
+    digest = hashlib.blake2b(repr((image.mode, image.size, palette, transparent, orientation)).encode())
+    digest.update(image.tobytes())
+    return digest.digest()

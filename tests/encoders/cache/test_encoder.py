@@ -206,6 +206,34 @@ def test_pictures_are_known_by_their_content(tmp_path):
     assert key(Item("x", image=plain)) == key(Item("x", image=plain.copy()))
     assert key(Item("x", image=plain)) != key(Item("x", image=coloured))
     assert Item("x", image=plain).content_hash() != Item("x", image=coloured).content_hash()
+
+
+def test_decoded_pictures_are_known_by_what_they_show(tmp_path):
+    def hashes(image: Image.Image) -> tuple[object, ...]:
+        return Item("x", image=image).content_hash(), compute_key(Item("x", image=image), ("image",))
+
+    plain = Image.new("RGB", (4, 3), (1, 2, 3))
+    # As written before there were other media: files of the cache, and indexes that are gone on with, hold them.
+    assert hashes(plain) == ("6f59c1e06a97148a4426591736320e38", bytes.fromhex("b471b6cc81e70cb6f9c36a494d18b2dc"))
+
+    def turned(orientation: int, kind: str) -> Image.Image:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        plain.save(tmp_path / "turned", kind, exif=exif)
+        return Image.open(tmp_path / "turned")
+
+    assert hashes(turned(1, "PNG"))[0] == hashes(plain)[0]  # upright, and says so
+    assert hashes(turned(6, "PNG"))[0] != hashes(plain)[0]
+    tiff = turned(6, "TIFF")
+    assert hashes(tiff) == hashes(tiff)  # decoding turns it upright
+    red, blue = (Image.new("P", (4, 4)) for _ in range(2))
+    red.putpalette([255, 0, 0])
+    blue.putpalette([0, 0, 255])
+    for one, other in zip(hashes(red.convert("PA")), hashes(blue.convert("PA")), strict=True):
+        assert one != other
+
+
+def test_what_is_text_and_what_is_language_is_no_guess():
     assert compute_key(Item("x", "ab", lang="c"), ("text",)) != compute_key(Item("x", "a", lang="bc"), ("text",))
 
 
