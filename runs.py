@@ -23,6 +23,11 @@ from .items import Item, Role
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 
 
+def find_relevant(qrels: Qrels) -> set[str]:
+    """The documents that are relevant for a topic: those of a grade above 0."""
+    return {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
+
+
 class Hit(NamedTuple):
     """A document, by its `id`, at its `score`; higher is better."""
 

@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.text import Text
 
+from ..evaluation.significance import LEVEL
 from ..evaluation.table import Table
 from ..files import write_atomically
 from ..items import Item
@@ -37,7 +38,7 @@ class DemoStep:
 
     @property
     def verdict(self) -> str:
-        if self.p >= 0.05:
+        if self.p >= LEVEL:
             return "no significant difference"
         return "significantly better" if self.difference > 0 else "significantly worse"
 

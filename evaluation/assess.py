@@ -117,7 +117,7 @@ class Assessor:
     def __call__(self, pairs: Sequence[Pair], *, journal: Path | None = None, unseen: str = "refuse") -> Assessment:
         """Grades of the pairs; the same content is asked only once.
 
-        Each answered batch is appended to `journal`, and what stands there is not asked again; who has written the
+        Each answered batch is appended to `journal`, and what stands there is not asked again; whoever writes the
         assessment removes it. Whoever watches (`pipeline.watch`) sees how many pairs are done. A pair that the judge
         cannot see (a photo before a text-only model) is an `InputError` before any work, or left out and counted with
         `unseen="skip"`.

@@ -15,7 +15,7 @@ from ..items import Item
 from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
-from ..runs import Qrels, Run, read_qrels
+from ..runs import Qrels, Run, find_relevant, read_qrels
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
 from .significance import Comparison, Correction, Test, bootstrap, check_statistics, compare_with_baseline
 from .table import ALL, DEEPEST, Key, Table, Values
@@ -49,9 +49,9 @@ def evaluate(
     language's ranking. `baseline` is a system or its position; `test` a paired t-test, or a randomisation test over
     10,000 samples drawn with `seed` (exact where there are fewer), over all queries and over those of each group, with
     Holm's or Bonferroni's `correction` over systems. `interval` adds bootstrap intervals of means at that confidence
-    (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, two runs
-    of one name, on a run that has no query in common with the qrels, and on measures that need documents' languages
-    which are not known.
+    (0.95), drawn with `seed`. Ranks decide, not scores. `InputError` on unknown measures, keys or baselines, on two
+    runs of one name, on a run that has no query in common with the qrels, and on measures that need documents'
+    languages which are not known.
     """
     named = _name_runs(runs)
     if not named:
@@ -204,7 +204,7 @@ def _read_column(qrels: Path, column: Mapping[str, str], needed: bool) -> dict[s
 
 def _find_languages(runs: Mapping[str, Run], qrels: Qrels, *, hits: bool) -> dict[str, str]:
     """The languages of the relevant documents and, if wanted, of the hits, from the runs' `docs`."""
-    relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
+    relevant = find_relevant(qrels)
     langs: dict[str, str] = {}
     for name, run in runs.items():
         found = {hit.id for topic in run.hits.keys() & qrels.keys() for hit in run[topic]} if hits else set()
@@ -239,7 +239,7 @@ def _group_by_document(
 ) -> dict[str, Group]:
     """Language -> its topics and their values; measures that compare languages have none."""
     within = [measure for measure in measures if not is_multilingual(measure)]
-    relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
+    relevant = find_relevant(qrels)
     languages = sorted({langs[doc] for doc in relevant if doc in langs})
     if not languages:
         raise InputError("no relevant document has a language: give `doc_langs` to evaluate per document language")

@@ -95,7 +95,7 @@ def compute_p(differences: np.ndarray, test: Test, seed: int = 0) -> float:
     return float(result.pvalue)
 
 
-def bootstrap(values: np.ndarray, level: float = 0.95, *, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+def bootstrap(values: np.ndarray, level: float = 0.95, *, seed: int = 0) -> np.ndarray:
     """Percentile intervals (Efron and Tibshirani 1993) of the means of columns, float64 [2, columns].
 
     `values` is [queries, columns]; whole rows are drawn, so that all columns see the same queries. nan for
@@ -116,6 +116,6 @@ def bootstrap(values: np.ndarray, level: float = 0.95, *, seed: int = 0, resampl
         # Positions are drawn, not values: counting them is ten times as fast as to average copies of the values.
         ends[:, defined] = scipy.stats.bootstrap(
             (np.arange(queries),), average, method="percentile", confidence_level=level,
-            n_resamples=resamples, batch=500, vectorized=True, rng=seed,
+            n_resamples=RESAMPLES, batch=500, vectorized=True, rng=seed,
         ).confidence_interval  # fmt: skip
     return ends

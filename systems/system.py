@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..errors import InputError, check_known, list_few
+from ..errors import InputError, list_few
 from ..indexes.base import Where
+from ..multilingual.reranking.rerank import check_unseen
 from ..pipeline import Cut, Stage
 from .grammar import parse
 from .stages import IndexPlan, Site, Unbound, Vocabulary, read_stage
@@ -82,7 +83,7 @@ class OpenSite:
     journal: Path | None = None
 
     def __post_init__(self) -> None:
-        check_known(self.unseen, ("refuse", "keep"), "value of unseen")
+        check_unseen(self.unseen)
 
     @property
     def collection(self) -> Collection:

@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import InputError
 from ...files import lock_directory, write_atomically, write_json
 from ...pipeline import Progress, Stage, show_nothing, watch
-from ...runs import Run
+from ...runs import Run, find_relevant
 from ...systems.stages import Vocabulary
 from ...systems.system import System
 from ..evaluate import evaluate
@@ -71,7 +71,7 @@ def conduct(
     with lock_directory(out):
         about = provenance(device)
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
-        for site in sites:  # counts and judgements, and that each system can be asked there: before any work
+        for site in sites:  # counts and judgements are read before any work
             _ = site.content, site.qrels
         parts = tuple(_run_systems(site, about) for site in sites)
         return Results(plan.name, plan.to_json(), parts, about)
@@ -106,7 +106,7 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
     for name, system in site.systems.items():
         taken: list[str] = []
         with site.progress(f"{site.slug}: {name}", None) as watcher, watch(watcher):
-            last = system.bind(site, k, partial(KeptStage, store=store, taken=taken))
+            last = system.bind(site, system.depth(k), partial(KeptStage, store=store, taken=taken))
             run = runs[name] = last(Run.of(site.queries)).cut(k)
         folder = site.out / site.slug / make_slug(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
 
 def _evaluate_runs(site: ExperimentSite, runs: Mapping[str, Run]) -> Table:
     plan, qrels = site.plan, site.qrels
-    relevant = {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
+    relevant = find_relevant(qrels)
     hits = {hit.id for run in runs.values() for topic in qrels for hit in run[topic]}
     langs = site.languages(relevant | hits)
     several = len({langs.get(doc, "") for doc in relevant} - {""}) > 1
@@ -138,7 +138,7 @@ def _evaluate_runs(site: ExperimentSite, runs: Mapping[str, Run]) -> Table:
     return evaluate(
         runs,
         qrels,
-        plan.measures or (*MEASURES, *(MLIR if several else ())),
+        plan.measures or (*MEASURES, *(MLIR if several and relevant <= langs.keys() else ())),
         per=per,
         baseline=plan.baseline,
         test=plan.test,

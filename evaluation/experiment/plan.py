@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ...errors import InputError, check_at_least, check_known
 from ...multilingual.collections.topics import Source, parse_fields
 from ...multilingual.languages import parse_language
+from ...multilingual.reranking.rerank import check_unseen
 from ..measures import parse_measure
 from ..significance import Correction, Test, check_statistics
 
@@ -21,13 +22,14 @@ EXAMPLE = 'collections = ["demo"] and, under [systems], dense = "dense"'
 class Plan:
     """An experiment as its file says it; a key of the file is a field here, and is explained here.
 
-    `collections` are named as everywhere (`demo`, a directory, `neuclir:DIR?year=2023&lang=zho`); `systems` maps names
-    to lines (docs/experiments.md), `encoders` short names to SPECs for use in them, `documents` short names to
-    collections with the same ids (translations). `fields`, `query_lang` and `source` choose the topics' wording,
-    `k` is the depth of the runs. `measures` are ir_measures', empty for the usual ones; `per` groups them: `lang`
-    of the query, `doc_lang` of the document, a key of the topics' metadata, or `auto`; `baseline` is a system's name,
-    `correction` holm or bonferroni, `test` t or randomisation, `interval` the confidence of bootstrap intervals,
-    `seed` that of test and bootstrap. `unseen` says what becomes of candidates that a reranker cannot see.
+    `collections` are named as everywhere (`demo`, a directory, `neuclir:DIR?year=2023&lang=zho`); `systems` maps
+    names to lines in the language of `System.parse`, `encoders` short names to SPECs for use in them, `documents`
+    short names to collections with the same ids (translations). `fields`, `query_lang` and `source` choose the
+    topics' wording, `k` is the depth of the runs. `measures` are ir_measures', empty for the usual ones; `per`
+    groups them: `lang` of the query, `doc_lang` of the document, a key of the topics' metadata, or `auto`;
+    `baseline` is a system's name, `correction` holm or bonferroni, `test` t or randomisation, `interval` the
+    confidence of bootstrap intervals, `seed` that of test and bootstrap. `unseen` says what becomes of candidates
+    that a reranker cannot see.
     """
 
     collections: tuple[str, ...]
@@ -50,7 +52,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_statistics(self.test, self.correction, self.interval)
-        check_known(self.unseen, ("refuse", "keep"), "value of unseen")
+        check_unseen(self.unseen)
         if self.source is not None:
             check_known(self.source, get_args(Source), "source")
         check_at_least(1, k=self.k)

@@ -1,4 +1,4 @@
-"""What an experiment found: for each collection a table of measures, and for each system what it cost."""
+"""What an experiment found: for each collection a table, for each system what it cost; the memory in use is watched."""
 
 from __future__ import annotations
 

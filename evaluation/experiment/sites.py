@@ -7,10 +7,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from ...errors import InputError, list_few
 from ...files import write_json
@@ -57,9 +58,9 @@ class ExperimentSite:
     out: Path
     progress: Progress
     options: Mapping[str, Any]
-    where: Where | None = None
-    exact: bool = True
-    journal: Path | None = None  # results are kept stage by stage
+    where: Where | None = field(default=None, init=False)
+    exact: bool = field(default=True, init=False)
+    journal: Path | None = field(default=None, init=False)  # results are kept stage by stage
 
     def __post_init__(self) -> None:
         self.slug = make_slug(self.name)
@@ -67,6 +68,7 @@ class ExperimentSite:
         self.unseen = self.plan.unseen
         self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
         self._open: dict[IndexPlan, Index] = {}
+        self._versions: dict[str, tuple[Collection, Content]] = {}
 
     @cached_property
     def content(self) -> Content:
@@ -104,7 +106,7 @@ class ExperimentSite:
     def folder(self, plan: IndexPlan) -> Path:
         """Where an index lies: named after all that decides what is in it, so that equal collections share it."""
         whole = self.complete(plan)
-        _, content = self._find_version(whole.documents)
+        _, content = self.find_version(whole.documents)
         described = json.dumps([content.content, asdict(whole)], sort_keys=True)
         return self.out / "indexes" / hashlib.sha256(described.encode()).hexdigest()[:12]
 
@@ -137,7 +139,7 @@ class ExperimentSite:
         note = folder.with_name(folder.name + ".json")
         if note.exists():
             return open_index(folder, **self.options), json.loads(note.read_text("utf-8"))
-        collection, content = self._find_version(plan.documents)
+        collection, content = self.find_version(plan.documents)
         resumed = folder.exists()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with watch_memory() as highest:
@@ -165,10 +167,15 @@ class ExperimentSite:
         write_json(note, about)
         return made.index, about
 
-    def _find_version(self, documents: str) -> tuple[Collection, Content]:
-        """The collection, or another version of its documents, which must have the same ids."""
+    def find_version(self, documents: str) -> tuple[Collection, Content]:
+        """The collection, or another version of its documents; `InputError` unless that has the same ids."""
         if not documents:
             return self.collection, self.content
+        if documents not in self._versions:
+            self._versions[documents] = self._read_version(documents)
+        return self._versions[documents]
+
+    def _read_version(self, documents: str) -> tuple[Collection, Content]:
         other = load_collection(documents)
         content = self._read(other, documents)
         if content.ids != self.content.ids:
@@ -182,7 +189,7 @@ class ExperimentSite:
 
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"
-        files = _digest_files(collection, self.out.resolve())
+        files = _digest_files(collection, name, self.out.resolve())
         stored = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
         if files is None or stored.get("files") != files:
             counts = collection.check()
@@ -202,15 +209,21 @@ def make_slug(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _digest_files(collection: Collection, without: Path) -> str | None:
-    """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory."""
+def _digest_files(collection: Collection, name: str, without: Path) -> str | None:
+    """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory.
+
+    Files that the options of its name name may lie elsewhere.
+    """
     root = getattr(collection, "root", None) or getattr(getattr(collection, "files", None), "root", None)
     if root is None:
         return None
-    digest = hashlib.sha256()
+    paths = [Path(value) for _, value in parse_qsl(name.partition("?")[2])]
     for folder, folders, names in os.walk(Path(root)):
         folders[:] = sorted(each for each in folders if Path(folder, each).resolve() != without)
-        for path in (Path(folder, name) for name in sorted(names)):
+        paths += [Path(folder, each) for each in sorted(names)]
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
             stat = path.stat()
             digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

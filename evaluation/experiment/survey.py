@@ -13,7 +13,6 @@ from statistics import mean
 import numpy as np
 
 from ...items import Item
-from ...multilingual.collections.registry import load_collection
 from ...multilingual.judges.messages import TokenEstimate
 from ...multilingual.reranking.plan import RerankPlan
 from ...multilingual.reranking.rerank import QueryGroup, drive
@@ -76,7 +75,8 @@ class Survey:
 def survey_plan(plan: Plan, out: Path) -> list[Survey]:
     """The plan's work, a survey a collection; loads no model and writes nothing but what was read of collections.
 
-    Tokens are those of `TokenEstimate`, rather too many than too few; what stages finished before is not taken off.
+    Tokens are those of `TokenEstimate`, rather too many than too few; work that an earlier run has finished is not
+    subtracted.
     """
     return [_survey_site(site) for site in open_sites(plan, out)]
 
@@ -92,14 +92,14 @@ def _survey_site(site: ExperimentSite) -> Survey:
             folder = site.folder(plan)
             made = folder.with_name(f"{folder.name}.json").exists()
             state = "done" if made else "begun" if folder.exists() else "to do"
-            own = _mean_tokens(load_collection(plan.documents).docs()) if plan.documents else length
+            own = _mean_tokens(site.find_version(plan.documents)[0].docs()) if plan.documents else length
             overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
             encoders = plan.encoders or ()
-            tokens = round(own * documents * len(encoders) * overlap)
-            indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, tokens, state)
+            encoded = round(own * documents * len(encoders) * overlap)
+            indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, encoded, state)
         judging = [_estimate_judging(part.method, query_length, length) for part in system.parts if part.method]
         count = len(site.queries)
-        calls, tokens = (round(sum(each[kind] for each in judging) * count) for kind in (0, 1))
+        calls, tokens = (round(count * sum(column)) for column in zip((0.0, 0.0), *judging, strict=True))
         estimates.append(SystemEstimate(name, system.line, count, calls, tokens))
     return Survey(site.name, documents, len(site.queries), tuple(indexes.values()), tuple(estimates))
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ...errors import InputError, check_known
+from ...errors import InputError
 from ...items import Item
 from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
-from .rerank import Fuse, Rerank, check_settings, check_sorter
+from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
 from .sorters import Sorter, find_sorter
 
 # What `--rerank default` means. The weight is a compromise of two sets (docs/reranking.md): on help pages more of the
@@ -74,7 +74,7 @@ def load_reranker(
     it, before any model is loaded.
     """
     plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
-    check_known(unseen, ("refuse", "keep"), "value of unseen")
+    check_unseen(unseen)
     return plan.load(unseen=unseen, journal=journal)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import InputError, check_at_least, check_known
 from ...items import Item
-from ...pipeline import RRF, Stage, reciprocal_ranks, standardize
+from ...pipeline import Stage, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
 from ..prompts import Comparison, Prompt
@@ -172,7 +172,7 @@ class Rerank(Stage):
     def _scores(self, hits: Sequence[Hit]) -> dict[str, float]:
         """The hits' scores on the scale on which they are added."""
         if self.fuse == "rrf":
-            return reciprocal_ranks([hits], RRF.constant)
+            return reciprocal_ranks([hits])
         scores = [hit.score for hit in hits]
         values = standardize(scores).tolist() if self.fuse == "zscore" else scores
         return dict(zip([hit.id for hit in hits], values, strict=True))
@@ -186,6 +186,11 @@ class Rerank(Stage):
         return f"rerank({method}, depth={self.depth}, alpha={self.alpha:g})"
 
 
+def check_unseen(unseen: str) -> None:
+    """`InputError` unless it says what becomes of candidates that the judge cannot see: `refuse` or `keep`."""
+    check_known(unseen, ("refuse", "keep"), "value of unseen")
+
+
 def check_settings(depth: int, k: int, alpha: float, unseen: str, fuse: str) -> None:
     """`InputError` naming the setting of a `Rerank` that makes no sense."""
     check_at_least(1, k=k)
@@ -193,7 +198,7 @@ def check_settings(depth: int, k: int, alpha: float, unseen: str, fuse: str) -> 
         raise InputError(f"depth {depth} is below k {k}: fewer candidates than results")
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha must be in 0..1, not {alpha}")
-    check_known(unseen, ("refuse", "keep"), "value of unseen")
+    check_unseen(unseen)
     check_known(fuse, get_args(Fuse), "value of fuse")
 
 

@@ -206,6 +206,28 @@ def test_runs_of_others_and_translations_from_a_file(crosslens, tmp_path, small,
     assert [len(each["reused"]) for each in part["systems"].values()] == [1, 2, 2]
 
 
+def test_the_usual_measures_need_no_language_of_every_relevant_document(crosslens, tmp_path, small, tiny_encoder):
+    with (small / "docs.jsonl").open("a") as out:
+        out.write('{"id": "n1", "text": "4711"}\n')
+    with (small / "qrels.txt").open("a") as out:
+        out.write("3 0 n1 1\n")
+    file = experiment(tmp_path, small, tiny_encoder, {"lexical": "lexical"}, measures=[])
+    status, out, err = crosslens("experiment", file, "--json")
+    assert status == 0, err
+    table = json.loads(out)["collections"][0]["table"]
+    assert "nDCG@20" in table["measures"]
+    assert "alpha_nDCG@20" not in table["measures"]
+    assert {"rus", "zho"} <= set(table["systems"][0]["means"]["nDCG@20"])
+
+
+def test_a_line_means_the_same_however_few_results_are_kept(crosslens, tmp_path, small, tiny_encoder, tiny_judge):
+    line = f"dense?encoder=tiny >> likelihood@hf:{tiny_judge}?depth=4"
+    file = experiment(tmp_path, small, tiny_encoder, {"reranked": line}, k=1)
+    status, out, err = crosslens("experiment", file, "--json")
+    assert status == 0, err
+    assert json.loads(out)["collections"][0]["systems"]["reranked"]["cost"]["calls"] == 12
+
+
 def test_no_judgements_and_bad_input_are_one_line(crosslens, tmp_path, small, tiny_encoder):
     file = experiment(tmp_path, small, tiny_encoder, {"lexical": "lexical"}, query_lang="deu")
     status, out, err = crosslens("experiment", file)
