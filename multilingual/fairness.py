@@ -241,9 +241,9 @@ def compute_shares(
 
 
 def _mean_shares(rankings: Iterable[Sequence[str]], langs: Mapping[str, str]) -> dict[str, float]:
-    counted = [Counter(langs.get(doc, UNKNOWN) for doc in ranking) for ranking in rankings]
-    every = sorted({lang for counts in counted for lang in counts})
-    return {lang: sum(counts[lang] / counts.total() for counts in counted) / len(counted) for lang in every}
+    counted = [(Counter(langs.get(doc, UNKNOWN) for doc in ranking), len(ranking) or 1) for ranking in rankings]
+    every = sorted({lang for counts, _ in counted for lang in counts})
+    return {lang: sum(counts[lang] / size for counts, size in counted) / len(counted) for lang in every}
 
 
 def read_langs(where: str | Path, wanted: Iterable[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ class MissingPart(InputError):
 
 
 class MediaCounts:
-    """Counts of a collection, a dataclass; `media` are those by modality, of what there is beside text."""
+    """Base of the dataclasses that count a collection; `media` counts what is not text, by modality."""
 
     media: Mapping[str, int]
 
@@ -34,9 +34,9 @@ class MediaCounts:
 
     def to_json(self) -> dict[str, Any]:
         """The counts by name; pictures as `images`, other media in `media`, if there are any."""
-        others = {name: count for name, count in self.media.items() if name != "image"}
-        counts = {**vars(self), "images": self.images, "media": others}
-        return counts if others else {name: count for name, count in counts.items() if name != "media"}
+        counts = {name: dict(each) if isinstance(each, Mapping) else each for name, each in vars(self).items()}
+        others = {name: count for name, count in counts.pop("media").items() if name != "image"}
+        return counts | {"images": self.images} | ({"media": others} if others else {})
 
 
 @dataclass(frozen=True)

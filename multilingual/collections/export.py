@@ -79,13 +79,14 @@ def export_collection(
             writer.write("queries.jsonl" if beir else "topics.jsonl", queries, "query")
         # Judgements of topics that were not chosen would be judgements of nothing.
         kept = [(query.id, *pair) for query in queries for pair in judged.get(query.id, {}).items()]
-        if kept and beir:
-            (root / "qrels").mkdir()
-            rows = ("\t".join(map(str, row)) + "\n" for row in (("query-id", "corpus-id", "score"), *kept))
-            (root / "qrels" / f"{split}.tsv").write_text("".join(rows), "utf-8", newline="\n")
-        elif kept:
-            rows = (f"{query} {langs.get(doc, '0')} {doc} {grade}\n" for query, doc, grade in kept)
-            (root / "qrels.txt").write_text("".join(rows), "utf-8", newline="\n")
+        if kept:
+            path = root / (f"qrels/{split}.tsv" if beir else "qrels.txt")
+            path.parent.mkdir(exist_ok=True)
+            if beir:
+                rows = ["\t".join(map(str, row)) + "\n" for row in (("query-id", "corpus-id", "score"), *kept)]
+            else:
+                rows = [f"{query} {langs.get(doc, '0')} {doc} {grade}\n" for query, doc, grade in kept]
+            path.write_text("".join(rows), "utf-8", newline="\n")
         return ExportCounts(documents, dict(writer.media), len(queries), len(kept))
 
 

@@ -10,7 +10,7 @@ from ...errors import InputError, check_known
 from ...files import read_lines
 from ...items import Item
 from ..languages import parse_language
-from .published import PublishedCollection, Reading, read_judgements, read_parquet, read_table
+from .published import PublishedCollection, Reading, read_judgements, read_parquet, read_rows, read_table
 from .records import FileRow, Rows, make_item, read_json_lines
 from .topics import select_language
 
@@ -255,6 +255,9 @@ class MBeir(PublishedCollection):
         self.doc_files = tuple(f"cand_pool/{stem}_cand_pool.jsonl" for stem in stems)
         self.topic_files = (f"query/{split}/mbeir_{task}_{split}.jsonl",)
         self.qrels_files = (f"qrels/{split}/mbeir_{task}_{split}_qrels.txt",)
+
+    def document_rows(self) -> Rows:
+        return read_rows([self.files.get_one(*self.doc_files)])
 
     def read_document(self, record: FileRow) -> Item:
         return self._read_item(record, "did", "txt", "img_path", "candidate")

@@ -195,10 +195,11 @@ class PublishedCollection(FileCollection):
 
 
 def read_rows(paths: Sequence[Path]) -> Rows:
-    """The rows of files named alike: of Parquet, of lines `id TAB text` (.tsv), else lines of JSON."""
-    if paths[0].suffix == ".parquet":
+    """The rows of files named alike: of Parquet, of lines `id TAB text` (.tsv or .txt), else lines of JSON."""
+    name = paths[0].name.removesuffix(".gz")
+    if name.endswith(".parquet"):
         return read_parquet(paths)
-    if paths[0].suffix == ".tsv":
+    if name.endswith((".tsv", ".txt")):
         return chain.from_iterable(read_table(path, ("id", "text")) for path in paths)
     return read_json_lines(*paths)
 

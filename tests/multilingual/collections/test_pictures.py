@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -93,3 +95,6 @@ def test_mbeir(refused, tmp_path):
         cases.put(written.qrels, row)
         refused(written.name, told)
     refused("mbeir:TIGER-Lab/M-BEIR?task=mscoco_task3", "download it first")
+    shutil.copytree(tmp_path / "cand_pool", tmp_path / "copy" / "cand_pool")  # two pools are not one
+    shutil.move(tmp_path / "cand_pool", tmp_path / "other" / "cand_pool")
+    refused(written.name, "could both be meant", ask=lambda collection: list(collection.docs()))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.multilingual.collections.published import DatasetFiles, read_parquet, read_table
+from crosslens.multilingual.collections.published import DatasetFiles, read_parquet, read_rows, read_table
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
 
 
-def ids(items) -> list[str]:
-    return [item.id for item in items]
+@pytest.mark.parametrize("name", ["topics.tsv", "topics.txt", "topics.tsv.gz", "topics.txt.gz"])
+def test_lines_of_id_and_text_are_known_by_the_name_of_the_file(tmp_path, name):
+    path = cases.put(tmp_path / name, "1\thello\tworld")
+    assert [row for _, row in read_rows([path])] == [{"id": "1", "text": "hello\tworld"}]
 
 
 def test_the_hub_is_asked_for_the_files_that_are_needed(tmp_path, monkeypatch):
