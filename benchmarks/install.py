@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import venv
 from pathlib import Path
 
+from crosslens.checkpoints.offline.packages import MODELS
 from measurements import ROOT, Table, add_save, save
 
 CUDA = ("nvidia", "triton", "cuda")
@@ -27,17 +27,6 @@ def measure(path: Path) -> int:
     """The bytes of a file, or of all files below a directory."""
     files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(each.lstat().st_size for each in files if each.is_symlink() or each.is_file())
-
-
-def list_models(where: Path) -> list[Path]:
-    """What the packages of the extra `offline` installed that are models: those that are pinned exactly."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    names = [line.partition("==")[0] for line in extras["offline"] if "==" in line and "scikit" not in line]
-    found: set[Path] = set()
-    for name in names:
-        (record,) = where.glob(f"{name.replace('-', '_')}-*.dist-info/RECORD")
-        found |= {where / line.split("/")[0] for line in record.read_text("utf-8").splitlines() if "/" in line}
-    return [path for path in found if path.name != ".." and not path.name.endswith(".dist-info")]
 
 
 def main() -> None:
@@ -57,7 +46,9 @@ def main() -> None:
         parts = {
             "CUDA's libraries and Triton": [each for each in where.iterdir() if each.name.lower().startswith(CUDA)],
             "PyTorch": [where / "torch"],
-            "the offline models": list_models(where),
+            "the offline models": sorted(
+                {where / file.module.partition(".")[0] for model in MODELS.values() for file in model.files}
+            ),
         }
         sizes = {name: sum(map(measure, paths)) for name, paths in parts.items()}
         whole = measure(Path(folder))

@@ -38,7 +38,7 @@ FINEST = 1e-6  # of the greatest value: a step that float32 still distinguishes 
 
 
 class Int8Rows(torch.nn.Module):
-    """Rows of weights in int8 [n, dim] in -127..127, and the scale of each, float32 [n, 1]."""
+    """Rows of weights in int8 [n, dim] in -127..127, and the scale of each, float32 [n, 1] (in linear layers [n])."""
 
     weight: torch.Tensor
     scale: torch.Tensor

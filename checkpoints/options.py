@@ -10,6 +10,8 @@ from ..errors import InputError
 from .devices import resolve_device
 from .source import Source
 
+UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:

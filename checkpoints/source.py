@@ -57,8 +57,9 @@ class Source:
     def find(self, *names: str) -> Path | None:
         """The path of the first of these files that the checkpoint has, fetched from the hub; None if it has none."""
         quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
-        for name in (each.lstrip("/") for each in names):  # below the checkpoint, whatever its files say
-            path = cached_file(self.checkpoint, name, subfolder=self.folder, revision=self.revision, **quiet)
+        for name in names:
+            below = f"{self.folder}/{name}".lstrip("/")  # an absolute path in its files is one below the checkpoint
+            path = cached_file(self.checkpoint, below, revision=self.revision, **quiet)
             if path is not None:
                 return Path(path)
         return None
@@ -212,7 +213,7 @@ def make_shareable(loaded: Any) -> Any:
 def locate_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[np.ndarray]:
     """The tokens of each text as `encoders.base.Tokenizes` gives them; `name` is the encoder's, for the error."""
     if not tokenizer.is_fast:
-        raise InputError(f"{name} has a slow tokenizer, which cannot tell where its tokens are")
+        raise InputError(f"{name} has a slow tokenizer, which does not say where its tokens are")
     if not texts:
         return []
     # Not verbose: it does not matter here that a text is longer than the model takes.

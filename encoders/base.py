@@ -111,7 +111,7 @@ class Tokenizes(Protocol):
         """The tokens of each text, int64 [tokens, 2]: first character, and the one after the last.
 
         In the order of the text, all of it, without the special tokens and the prompt. Tokens that are parts of
-        one character share its span. `InputError` if the tokenizer cannot tell.
+        one character share its span. `InputError` if the tokenizer does not say.
         """
         ...
 

@@ -105,7 +105,7 @@ class Ensemble:
         """The tokens of each text, int64 [tokens, 2] (`encoders.base.Tokenizes`).
 
         What lies between places where all members' tokens begin has the tokens of the member that has most there, all
-        with that span: what is cut by them fits into each. Members that cannot tell (and read any length) are left
+        with that span: what is cut by them fits into each. Members that do not say (and read any length) are left
         out; `InputError` if none can.
         """
         found = [member.token_spans(texts) for member in self._tokenizing()]

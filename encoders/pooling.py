@@ -56,7 +56,7 @@ def collate(
         return (columns >= starts[:, None]) & (columns < (starts + counts)[:, None])
 
     tokens = torch.full((len(ids), longest), fill)
-    tokens[reach(lengths)] = torch.tensor([token for each in ids for token in each])
+    tokens[reach(lengths)] = torch.tensor([token for each in ids for token in each], dtype=torch.long)
     mask = reach(lengths if attended is None else torch.tensor(attended))
     inputs = {"input_ids": tokens, "attention_mask": mask.long()}
     if positions:

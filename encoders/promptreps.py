@@ -25,7 +25,7 @@ from transformers.models.auto import modeling_auto
 from ..checkpoints.devices import LLMPrecision
 from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import DecoderSource, OpenModel, attends_ahead
-from ..checkpoints.options import Loading
+from ..checkpoints.options import UNBOUNDED, Loading
 from ..checkpoints.sharing import share
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least, check_known
@@ -41,7 +41,6 @@ TEXT = "{text}"
 OWN = "own"
 TOKENS = 512  # of a text, unless max_tokens says otherwise: as in the paper
 LEAST = 8  # tokens of a text that must fit beside the prompt
-UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read
 WORDLESS = 10  # terms of a text without words: the strongest of the vocabulary, as in the paper
 OFFLINE = ("gemma",)
 
@@ -84,8 +83,6 @@ class PromptReps(TransformerEncoder):
         takes = inspect.signature(self.model.forward).parameters
         self._positioned = "position_ids" in takes  # others count from the mask
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}  # else all, of which the last
-        if self.spec.kind == "dense":
-            self.model = self.model.base_model  # type: ignore[assignment] # without the head
 
     @classmethod
     def from_checkpoint(  # type: ignore[override]
@@ -214,6 +211,10 @@ class PromptReps(TransformerEncoder):
         return self._stopword_tokens[key]
 
     # The model
+
+    @property
+    def body(self) -> Any:
+        return self.model.base_model
 
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """The inputs of the model for a batch, padded, on the device."""

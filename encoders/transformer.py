@@ -99,7 +99,10 @@ class TransformerEncoder:
         return cls(opened=opened, spec=spec, lowercase=settings.lowercase, dense=dense)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
-        """One batch of the spec's kind, float32, a window of items: `Dense` [n, dim]; too long a text is cut off."""
+        """One batch of the spec's kind for each window of items, float32 (`Dense`: [n, dim]).
+
+        Text beyond `max_tokens` is cut off, or an `InputError` where `truncate` is false.
+        """
         return encode_windows(
             items,
             self.spec,
@@ -135,10 +138,15 @@ class TransformerEncoder:
         """How many tokens of a text fit, beside the special tokens and the prompt (`encoders.base.Tokenizes`)."""
         return self.spec.max_tokens - len(self.token_ids([self.spec.prompt(role)])[0])
 
+    @property
+    def body(self) -> Any:
+        """What makes the states that are pooled: the model without a head."""
+        return self.model
+
     def embed(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Vectors float32 [n, dim] of a batch of `token_ids`, on the device; gradients flow through it."""
         inputs = self.collate(ids)
-        states = self.model(**inputs, **self.call).last_hidden_state
+        states = self.body(**inputs, **self.call).last_hidden_state
         pooled = pool(states, inputs["attention_mask"], self.spec.pooling)  # type: ignore[arg-type]
         return finish(pooled, self.spec.dim, self.spec.normalized, self.dense)
 

@@ -272,7 +272,7 @@ def _encode(items: Sequence[Item], role: Role) -> list[Batch]:
 
 def _ask_tokenizer(what: str, given: object) -> Any:
     if not isinstance(_ENCODER, Tokenizes):
-        raise InputError(f"{_ENCODER.spec.name} cannot tell where its tokens are")
+        raise InputError(f"{_ENCODER.spec.name} does not say where its tokens are")
     return getattr(_ENCODER, what)(given)
 
 

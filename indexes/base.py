@@ -1,4 +1,4 @@
-"""The contract of indexes: `Index`, its search as a stage, and the recall that `build` measures."""
+"""The contract of indexes: `Index`, and its search as a stage."""
 
 from __future__ import annotations
 

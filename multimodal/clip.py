@@ -153,8 +153,10 @@ class ClipEncoder(TwoTower):
         return cls(model=model, tokenizer=tokenizer, pixels=Pixels(transform), spec=spec, device=where)
 
     def template(self, lang: str | None) -> str:
-        for_all = self.templates.get("")
-        return for_all or self.templates.get(_find_closest(lang or "eng", tuple(self.templates), 10), "{}")
+        if not self.templates:
+            return "{}"
+        closest = _find_closest(lang or "eng", tuple(self.templates), 10)
+        return self.templates.get("") or self.templates.get(closest, "{}")
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
         """The picture in the model's size, as `Pixels.one` has it: [3, height, width]."""

@@ -20,7 +20,7 @@ def locate_clip_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[
     """The tokens of each text as `encoders.base.Tokenizes` gives them, by their places before it was cleaned.
 
     Where cleaning changes a word so that its letters cannot be told from each other any more (`&amp;`), all its tokens
-    have the place of the word. `InputError` if the tokenizer cannot tell.
+    have the place of the word. `InputError` if the tokenizer does not say.
     """
     unit = lru_cache(maxsize=1 << 16)(tokenizer.clean_fn)
     cleaned = [_cleaned(text, tokenizer.clean_fn, unit) for text in texts]

@@ -65,7 +65,6 @@ class ConSE(TwoTower):
         checkpoint: str = "conse",
         *,
         device: str = "auto",
-        trust_remote_code: bool = False,
         text: Literal["e5-small", "use-m3"] = "e5-small",
         top: int = TOP,
         sharpness: float = SHARPNESS,
@@ -142,7 +141,7 @@ class ConSE(TwoTower):
     @property
     def _tokenizing(self) -> Tokenizes:
         if not isinstance(self.text, Tokenizes):
-            raise InputError(f"{self.text.spec.name}, inside {self.spec.name}, cannot tell where its tokens are")
+            raise InputError(f"{self.text.spec.name}, inside {self.spec.name}, does not say where its tokens are")
         return self.text
 
 

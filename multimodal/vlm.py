@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jinja2
 import numpy as np
@@ -63,7 +63,7 @@ class VisionLanguageEncoder:
     max_pixels: int
     device: torch.device
     truncate: bool = True
-    padding_side: Literal["left", "right"] = "right"
+    padding_side: ClassVar[Literal["left", "right"]] = "right"
     spec: EncoderSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +114,10 @@ class VisionLanguageEncoder:
         longest = int(getattr(text_config, "max_position_embeddings", 0) or known.max_tokens)
         dim = limits.limit_dim(checkpoint, int(text_config.hidden_size))
         max_tokens = limits.limit_tokens(checkpoint, longest, least=8, usual=min(known.max_tokens, longest))
-        encoder = cls(model, found_processor, known, instruct or "", name, pixels, where, truncate)
+        encoder = cls(
+            model=model, processor=found_processor, format=known, instruction=instruct or "", name=name,
+            max_pixels=pixels, device=where, truncate=truncate,
+        )  # fmt: skip
         encoder.spec = EncoderSpec(
             name=name,
             revision=revision,
@@ -274,19 +277,19 @@ class VisionLanguageEncoder:
         text = self._clean(text)
         fast = self.tokenizer.is_fast
         given = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
-        ids, start = given["input_ids"], ""
-        if (room := len(ids) - over) > 0 and not fast:
+        ids = given["input_ids"]
+        if (room := len(ids) - over) < 1:
+            raise self._too_long(item, over + self.spec.max_tokens)
+        if not fast:
             return str(self.tokenizer.decode(ids[:room]))
-        if room > 0:
-            # Tokens of single bytes share a character's span: one that does not fit goes as a whole.
-            spans = given["offset_mapping"]
-            start = text[: min(spans[room - 1][1], spans[room][0])]
-        if not start:
+        # Tokens of single bytes share a character's span: one that does not fit goes as a whole.
+        spans = given["offset_mapping"]
+        if not (start := text[: min(spans[room - 1][1], spans[room][0])]):
             raise self._too_long(item, over + self.spec.max_tokens)
         return start
 
     def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
-        """A strip that Qwen-VL's processors would enlarge beyond the limit, to sides of a patch, as one row of them."""
+        """The picture, or one row of patches for one so thin that Qwen-VL's processors would enlarge it too much."""
         images = self.processor.image_processor
         if self.size is None or "shortest_edge" not in self.size:
             return picture

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .packages import Cursor, save_json, write_tokenizer
+from ...files import write_json
+from .packages import Cursor, write_tokenizer
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -115,7 +116,7 @@ def _hf_name(name: str) -> str:
 def _write_config(meta: dict[str, Any], directory: Path) -> None:
     layers = meta["gemma3.block_count"]
     kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(layers)]
-    save_json(
+    write_json(
         directory / "config.json",
         {
             "architectures": ["Gemma3ForCausalLM"],

@@ -7,7 +7,6 @@ like any other local checkpoint. Nothing heavy is imported before a conversion n
 import hashlib
 import importlib
 import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ...files import place_atomically
+from ...files import place_atomically, write_json
 from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
@@ -211,11 +210,6 @@ class Cursor:
         return values
 
 
-def save_json(path: Path, value: object) -> None:
-    """Write `value` as UTF-8 JSON."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def write_tokenizer(
     directory: Path, tokenizer: Any, max_tokens: int, special: Mapping[str, str], **settings: str
 ) -> None:
@@ -232,7 +226,7 @@ def write_tokenizer(
         **settings,
         **{f"{role}_token": token for role, token in special.items()},
     }
-    save_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "tokenizer_config.json", config)
 
 
 def _is_finished(directory: Path) -> bool:

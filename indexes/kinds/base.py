@@ -19,6 +19,8 @@ from ..storage.resume import ItemState
 from ..storage.rows import make_halves, make_rows
 from ..storage.storage import Storage
 
+MASKS = 16  # filters whose rows are remembered, for each space
+
 Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
 
 

@@ -64,7 +64,7 @@ class FaissSearcher:
         if allowed is None and self._gpu is not None:
             found = self._gpu.search(queries, depth)
         else:
-            bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+            bits = None if allowed is None else np.packbits(allowed, bitorder="little")  # the selector points into it
             selector = None if bits is None else import_faiss().IDSelectorBitmap(bits)
             effort = self._effort if bits is None else self._filtered
             try:
@@ -169,7 +169,8 @@ class FaissKind(DenseKind):
             if not index.is_trained:
                 wanted = max(TRAIN, 64 * getattr(_find_inner(index), "nlist", 0))
                 stored = (row for *_, block in tables.blocks(space, space.multilingual) for row in block)
-                index.train(np.stack(list(islice(stored, None, None, -(-space.count // wanted)))))
+                # Copies, as a view would keep its whole block in memory.
+                index.train(np.stack([row.copy() for row in islice(stored, None, None, -(-space.count // wanted))]))
             for names, _, _, vectors in tables.blocks(space, space.multilingual):
                 index.add(vectors)
                 ids += names

@@ -16,7 +16,7 @@ from ...errors import InputError, check_at_least
 from ..storage.card import Recall, Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import DenseKind, Rankings, SpaceQueries
+from .base import MASKS, DenseKind, Rankings, SpaceQueries
 from .recall import load_spaces
 
 log = logging.getLogger("crosslens")
@@ -25,7 +25,6 @@ TOGETHER = 64  # queries a matrix product
 BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
 GROUP = 8  # rows that stand for one another when candidates are picked
 MAXIMA = 32 << 20  # bytes that the best scores of all groups may take
-MASKS = 16  # filters whose rows are remembered, for each space
 THREADED_FROM = 32_768  # rows from which one query is worth several threads
 
 

@@ -65,7 +65,8 @@ def pick_evenly(stream: Iterable[T], count: int, most: int) -> Iterator[T]:
 def perturb_vectors(tables: Tables, space: Space, corrected: bool) -> np.ndarray:
     """Up to 100 stored vectors, evenly spaced, with noise that is always the same: float32 [q, dim]."""
     stored = (vector for _, _, _, block in tables.blocks(space, corrected) for vector in block)
-    vectors = np.stack(list(pick_evenly(stored, space.count, QUERIES)))
+    # Copies, as a view would keep its whole block in memory.
+    vectors = np.stack([each.copy() for each in pick_evenly(stored, space.count, QUERIES)])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     noise = np.random.default_rng(0).standard_normal(vectors.shape) / np.sqrt(vectors.shape[1])
     noisy = vectors + NOISE * lengths * noise
@@ -138,15 +139,15 @@ def build_spaces(kind: Kind, ann: str, choose: Callable[[Space], str], make: Cal
         kind.storage.save()
     plans = [space.ann for space in kind.storage.card.spaces if space.ann is not None]
     if not plans:
-        return report_exact("flat", started)
+        return _report_exact("flat", started)
     lowest = {cutoff: min(plan.recall[cutoff] for plan in plans) for cutoff in CUTOFFS}
     kinds = "+".join(dict.fromkeys(plan.kind for plan in plans))
     seconds = round(time.perf_counter() - started, 3)
     return Recall(kinds, min(plan.queries for plan in plans), lowest, seconds)
 
 
-def report_exact(name: str, started: float) -> Recall:
-    """That of exact search, made ready since `started` by `time.perf_counter`."""
+def _report_exact(name: str, started: float) -> Recall:
+    """The recall of exact search, made ready since `started` by `time.perf_counter`."""
     return Recall(name, 0, dict.fromkeys(CUTOFFS, 1.0), round(time.perf_counter() - started, 3))
 
 
@@ -158,4 +159,4 @@ def load_spaces(kind: Kind, ann: str, built: str, load: Callable[[Space], object
     started = time.perf_counter()
     for space in kind.storage.card.spaces:
         load(space)
-    return report_exact(built, started)
+    return _report_exact(built, started)

@@ -19,8 +19,7 @@ from ..storage.card import Recall, Space
 from ..storage.rows import make_lists, read_lists
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import Kind, Rankings, SpaceQueries
-from .flat import MASKS
+from .base import MASKS, Kind, Rankings, SpaceQueries
 from .postings import Postings, Rows
 from .recall import load_spaces
 

@@ -1,4 +1,4 @@
-"""Where an index keeps what is not in its tables (the card, moments): a folder, or rows in the same database.
+"""Where an index is, and where it keeps what is not in its tables: a folder, or rows in the same database.
 
 Object stores and LanceDB's `db://` have no folder to put files in, or to lock. Both keep tables, so there small files
 are rows of one more table, and each change is one commit; the lock is one of its rows.

@@ -27,8 +27,8 @@ class CausalJudge(LocalJudge):
     Questions that begin with the same tokens share the computation of them (a passage under many queries, the
     instruction and query over many passages: whichever saves most), batches are sorted by length and kept within a
     token budget, and the language-model head sees only the positions that are asked for, and of it only the labels'
-    rows where a label is chosen. `shortest` is the number of tokens from which a shared beginning is worth a pass of
-    own.
+    rows where a label is chosen. `shortest` is the number of tokens from which a shared beginning is worth a
+    separate pass.
     """
 
     shortest = SHORTEST

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...encoders.pooling import collate
 from ...errors import InputError
 from .base import Ask
-from .local import LocalJudge, pad_rows, run_batches
+from .local import LocalJudge, run_batches
 from .messages import Message, Seam
 
 
@@ -52,10 +53,10 @@ class ClassifierJudge(LocalJudge):
     def _forward(self, inputs: Sequence[dict[str, list[int]]]) -> list[float]:
         # On the right whatever the tokenizer's side: there padding moves no position, and causal models never see it.
         fill = self._unused([each["input_ids"] for each in inputs])
-        tensors = pad_rows([each["input_ids"] for each in inputs], fill, self.device)
+        tensors = collate([each["input_ids"] for each in inputs], fill=fill, device=self.device)
         if "token_type_ids" in inputs[0]:
             types = [each["token_type_ids"] for each in inputs]
-            padded = pad_rows(types, self.tokenizer.pad_token_type_id, self.device)
+            padded = collate(types, fill=self.tokenizer.pad_token_type_id, device=self.device)
             tensors["token_type_ids"] = padded["input_ids"]
         config = self.model.config.get_text_config()
         own = config.pad_token_id
@@ -101,7 +102,10 @@ def _longest(model: Any, tokenizer: Any) -> int:
 
 
 def _grades(config: Any, name: str) -> np.ndarray:
-    """What each label's probability is worth, float64 [labels], its name says; of one or two labels, its logit."""
+    """The weights of the labels, float64 [labels].
+
+    With one or two labels they are those of the logits; with more, of the probabilities: the grades in their names.
+    """
     if config.num_labels <= 2:
         return np.array([-1.0, 1.0][-config.num_labels :])
     names = [str(config.id2label.get(n, n)) for n in range(config.num_labels)]

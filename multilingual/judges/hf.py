@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal
 
-from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
+from ...checkpoints.devices import Precision, resolve_dtype
 from ...checkpoints.lora import find_base, find_tokenizer
 from ...checkpoints.offline.packages import make_checkpoint
+from ...checkpoints.options import Loading
 from ...checkpoints.source import PROCESSOR_FILES, Source
 from ...errors import InputError, check_known
 from .base import Judge
@@ -26,11 +27,9 @@ CLASSES = {
 def open_hf(
     checkpoint: str,
     *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
+    loading: Loading,
     dtype: Precision = "auto",
     passage_tokens: int = 384,
-    revision: str | None = None,
     task: Task = "auto",
     adapter: str | None = None,
     base: str | None = None,
@@ -46,9 +45,8 @@ def open_hf(
     """
     import transformers
 
-    where = resolve_device(device)
-    precision = resolve_dtype(dtype, where)
-    found, source = find_base(Source(checkpoint, revision, trust_remote_code), adapter, base)
+    precision = resolve_dtype(dtype, loading.where)
+    found, source = find_base(loading.find_source(checkpoint), adapter, base)
     config = source.load_config()
     kind = ((found and found.task) or find_task(config, source)) if task == "auto" else task
     if max_pixels is not None and kind != "vision":
@@ -62,7 +60,7 @@ def open_hf(
     name = f"hf:{checkpoint}+{adapter}" if adapter else f"hf:{checkpoint}"
     if found:
         model, known = found.merge_into(model), f"{known}+{found.revision}"
-    limits: dict[str, Any] = {"passage_tokens": passage_tokens, "device": where}
+    limits: dict[str, Any] = {"passage_tokens": passage_tokens, "device": loading.where}
     if kind == "vision":
         reader = source.load(transformers.AutoProcessor)
         limits |= {} if max_pixels is None else {"max_pixels": max_pixels}
@@ -91,8 +89,8 @@ def open_offline(
     `InputError` listing the offline judges for an unknown one, or naming the package if it is missing.
     """
     check_known(checkpoint, ("gemma",), "offline judge")
-    where = str(make_checkpoint(checkpoint))
-    judge = open_hf(where, device=device, dtype=dtype, passage_tokens=passage_tokens, task="causal")
+    where, loading = str(make_checkpoint(checkpoint)), Loading(device=device)
+    judge = open_hf(where, loading=loading, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"
     return judge
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from ...checkpoints.options import UNBOUNDED
 from ...encoders.batching import Budget, compute_batches
+from ...encoders.pooling import collate
 from .base import Completion, Sampling
 from .messages import Message
 from .tokenized import Continuation, TokenizedJudge
@@ -21,7 +22,6 @@ R = TypeVar("R")
 
 Way = Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor]  # from logits to logits; which columns they are of
 ROWS = 128  # hidden states that go through the head at once: their logits stay small
-UNBOUNDED = 1 << 20  # tokens that models without a limit of their own read
 
 
 class LocalJudge(TokenizedJudge):
@@ -62,7 +62,7 @@ class LocalJudge(TokenizedJudge):
         return dict(encoded)
 
     def _pad(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> dict[str, torch.Tensor]:
-        return pad_rows(rows, self.generator.pad, self.device, left=left)
+        return collate(rows, fill=self.generator.pad, side="left" if left else "right", device=self.device)
 
     def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
         if sampling.temperature > 0:
@@ -143,17 +143,6 @@ def run_batches(
         batches = compute_batches(inputs, [*map(cost, inputs)], [names[row] for row in part], forward, Budget(budget))
         for places, made in batches:
             yield from zip((part[place] for place in places), made, strict=True)
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], pad: int, device: torch.device, *, left: bool = False
-) -> dict[str, torch.Tensor]:
-    """Rows of tokens filled up to the longest: `input_ids` and `attention_mask`, int64 [n, longest]."""
-    side = "left" if left else "right"
-    tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
-    ids = pad_sequence(tokens, True, pad, side)
-    mask = pad_sequence([torch.ones_like(row) for row in tokens], True, 0, side)
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 class Head:

@@ -71,7 +71,7 @@ class Message:
         return _join(self.parts)
 
     def join_texts(self, clean: Callable[[str], str]) -> list[str | Attachment]:
-        """The parts as texts and media in turn: texts that follow each other are one, `clean`, and not empty."""
+        """The parts as texts and media in turn: adjacent texts joined and put through `clean`, without empty ones."""
         joined: list[str | Attachment] = []
         for seen, group in groupby(self.parts, lambda part: isinstance(part, Attachment)):
             parts = tuple(group)
@@ -111,7 +111,7 @@ class TokenEstimate:
         return text.encode("utf-8", "surrogatepass")[: BYTES * tokens].decode("utf-8", "ignore")
 
 
-BYTES = 3  # of a token, as estimated
+BYTES = 3  # of UTF-8 that are estimated to make a token
 LEAST = 8  # tokens of a passage below which there is nothing to judge
 
 

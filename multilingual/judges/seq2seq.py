@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from ...checkpoints.options import UNBOUNDED
 from ...encoders.batching import plan_batches
 from ...errors import InputError
 from ...items import group_positions
 from .base import Completion, Sampling
-from .local import UNBOUNDED, Head, LocalJudge, run_batches
+from .local import Head, LocalJudge, run_batches
 from .messages import Message
 from .tokenized import Continuation
 

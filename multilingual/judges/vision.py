@@ -41,8 +41,8 @@ class VisionJudge(LocalJudge):
 
     Pictures stand in the user's turn where the message has them. Each is decoded within limits and scaled down to at
     most `max_pixels` (width times height) before the model's processor scales it to what its vision tower takes; it
-    enlarges none beyond that. Questions with pictures and without are batched apart, under
-    one budget of tokens and pixels, padded on the left.
+    enlarges none beyond that. Questions with pictures and without are batched apart, under one budget of tokens and
+    pixels, padded on the left.
     """
 
     modalities: frozenset[Modality] = frozenset({"text", "image"})
@@ -58,7 +58,7 @@ class VisionJudge(LocalJudge):
                 f"for chat"
             )
         super().__init__(model, processor.tokenizer, name, revision, **limits)
-        self.processor = self.templates = processor
+        self.processor = processor
         self.max_pixels = max_pixels
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)

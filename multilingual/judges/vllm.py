@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...checkpoints.devices import Precision
+from ...checkpoints.options import Loading
 from ...checkpoints.source import hash_weights
 from ...errors import InputError, check_at_least, first_line
 from .base import Completion, Sampling
@@ -21,11 +22,9 @@ MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels
 def open_vllm(
     checkpoint: str,
     *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
+    loading: Loading,
     dtype: Precision = "auto",
     passage_tokens: int = 384,
-    revision: str | None = None,
     context: int = 0,
     memory: float = 0.9,
     parallel: int = 1,
@@ -43,8 +42,8 @@ def open_vllm(
         raise InputError("vllm: judges need the package vllm; pip install 'crosslens[vllm]'") from None
     if not checkpoint:
         raise InputError("the judge vllm: names no model; write vllm:CHECKPOINT")
-    if device != "auto" and not device.startswith("cuda"):
-        raise InputError(f"vllm:{checkpoint} runs on the accelerator that vLLM is built for, not on {device}")
+    if loading.device != "auto" and not loading.device.startswith("cuda"):
+        raise InputError(f"vllm:{checkpoint} runs on the accelerator that vLLM is built for, not on {loading.device}")
     if not 0 < memory <= 1:
         raise InputError(f"memory is a share above 0 and at most 1, not {memory}")
     check_at_least(1, passage_tokens=passage_tokens, parallel=parallel)
@@ -52,9 +51,9 @@ def open_vllm(
     try:
         engine = LLM(
             model=checkpoint,
-            revision=revision,
-            tokenizer_revision=revision,
-            trust_remote_code=trust_remote_code,
+            revision=loading.revision,
+            tokenizer_revision=loading.revision,
+            trust_remote_code=loading.trust_remote_code,
             dtype=dtype,
             seed=seed,
             max_model_len=context or None,
@@ -84,8 +83,8 @@ class VLLMJudge(TokenizedJudge):
     def __init__(self, engine: Any, checkpoint: str, *, passage_tokens: int, seed: int = 0) -> None:
         config = engine.llm_engine.model_config
         context = int(config.max_model_len) - self.spare
-        held = hash_weights(checkpoint) if Path(checkpoint).is_dir() else "unknown"
-        revision = str(getattr(config.hf_config, "_commit_hash", None) or held)
+        commit = getattr(config.hf_config, "_commit_hash", None)
+        revision = str(commit or (hash_weights(checkpoint) if Path(checkpoint).is_dir() else "unknown"))
         name, tokenizer = f"vllm:{checkpoint}", engine.get_tokenizer()
         super().__init__(tokenizer, name, revision, passage_tokens=passage_tokens, context=context)
         self.engine = engine

@@ -72,7 +72,8 @@ class Prompt(Wording):
             (len(set(labels)) < len(labels), "has a label twice"),
             (not all(map(str.strip, labels)), "has an empty label"),
             (len(self.values) not in (0, len(labels)), f"has {len(self.values)} values for {len(labels)} labels"),
-            (self.orders == "both" and not several, "shows one {passage}, which has no orders; both needs {passages}"),
+            (self.orders == "both" and not several,
+             "shows one {passage}, which has no orders: orders=both needs {passages}"),
             (several and not written, f"asks for a {asks}, which takes one {{passage}}, not {{passages}}"),
             (several and not {"passage", "label"} <= set(each), "needs `each` with {label} and {passage}"),
             (asks == "generate" and not labels, "asks to generate and has no labels to look for"),
@@ -112,7 +113,7 @@ class Prompt(Wording):
 
         What could not be read in the answers, and wordings that fell back to English, are added to `count` by kind.
         """
-        return self._by_language(Prompt.ask, judge, comparisons, Counter() if count is None else count)
+        return self._by_language(type(self).ask, judge, comparisons, Counter() if count is None else count)
 
     def grades(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         """For each comparison the likeliest of `values` a document, float64; nan where the answer was unreadable."""

@@ -15,7 +15,7 @@ from ...items import Item, Modality
 from ..judges.messages import Attachment, Chat, Message, Part, Passage
 from ..languages import name_language, parse_language
 
-KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # of values in a file, by a field's type; else a text
+VALUE_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # of values in a file, by a field's type; else a text
     int: ((int,), "a whole number"),
     tuple[float, ...]: ((int, float), "a list of numbers"),
     tuple[str, ...]: ((str,), "a list of texts, or a range as A..T or 1..20"),
@@ -192,7 +192,7 @@ def _parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
 def _read_value(key: str, value: Any, hint: Any, where: str) -> Any:
     """A value of a TOML file as its field has it; `InputError` for one of another type."""
     many = get_origin(hint) is tuple
-    kinds, wanted = KINDS.get(hint, ((str,), "a text"))
+    kinds, wanted = VALUE_TYPES.get(hint, ((str,), "a text"))
     if many and kinds == (str,) and isinstance(value, str):
         return _read_range(value, where)
     if isinstance(value, list) != many or any(type(each) not in kinds for each in (value if many else [value])):

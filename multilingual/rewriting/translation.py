@@ -17,7 +17,8 @@ from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
 from ...specs import Spec, distribute_options
-from ..collections.records import FileRow, read_json_lines
+from ..collections.published import read_rows
+from ..collections.records import FileRow
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
 
@@ -248,11 +249,10 @@ def _find_translator(spec: Spec, trust_remote_code: bool) -> tuple[Callable[...,
 
 def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
     """The language of a file's translations, and the texts by id; `InputError` names file and line."""
-    tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
     texts: dict[str, dict[str, str]] = {}
-    for place, line in read_json_lines(path):
+    for place, row in read_rows([path]):
         try:
-            record = _parse_tabbed(line) if tabbed else FileRow.parse(line)
+            record = FileRow.parse(row) if type(row) is bytes else row
             id = record.read_id()
             text = record.require_text("text", "the translation of", id).strip()
             lang = record.read_lang() or to
@@ -270,13 +270,3 @@ def _from_file(path: Path, to: str | None) -> tuple[str, dict[str, str]]:
         only = f" into {to}, only into {list_few(sorted(texts), 8)}" if texts else ""
         raise InputError(f"{path} has no translations{only}")
     return to, texts[to]
-
-
-def _parse_tabbed(line: bytes) -> FileRow:
-    try:
-        id, text = line.decode("utf-8").rstrip("\r\n").split("\t", 1)
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text ({error.reason})") from None
-    except ValueError:
-        raise InputError("not a line `id<TAB>text`") from None
-    return FileRow(id=id, text=text)

@@ -102,14 +102,15 @@ def translate_collection(
         "models": dict(stage.models),
         "fingerprint": stage.fingerprint,
     }
+    split = _take_title_and_text if what == "documents" else take_text
+    root = output.parent.resolve()
     started = time.perf_counter()
     with _Growing(output, about) as file:
         for window in batch_items(items, file.seen, stage.translator.appetite):
             count: Counter[str] = Counter()
-            split = _take_title_and_text if what == "documents" else take_text
             answers = translate_items(window, stage.translator, stage.to, count, split)
             pairs = zip(window, answers, strict=True)
-            records = [_to_record(*pair, stage.to, what, output.parent, count) for pair in pairs]
+            records = [_to_record(*pair, split, stage.to, what, root, count) for pair in pairs]
             file.append(filter(None, records), count)
             if progress is not None:
                 progress(file.lines)
@@ -227,16 +228,21 @@ def _take_title_and_text(item: Item) -> tuple[str, ...]:
 
 
 def _to_record(
-    item: Item, answer: Translation, to: str, what: What, root: Path, count: Counter[str]
+    item: Item,
+    answer: Translation,
+    split: Callable[[Item], tuple[str, ...]],
+    to: str,
+    what: What,
+    root: Path,
+    count: Counter[str],
 ) -> dict[str, Any] | None:
     """The line of an item; None for a document of which nothing is left."""
-    parts = answer.parts or (_take_title_and_text(item) if what == "documents" else take_text(item))
+    parts = answer.parts or split(item)
     # A title is among the parts. Of topics, wordings in the old language go: the text is all that was translated.
     gone = ("title",) if what == "documents" else FIELDS
     meta = {key: value for key, value in item.meta.items() if key not in gone}
     if what == "documents" and "source" in meta and answer.source:
         count["source_replaced"] += 1
-    root = root.resolve()
     paths = {name: content.resolve() for name, content in item.contents.items() if isinstance(content, Path)}
     media = {name: path.relative_to(root).as_posix() for name, path in paths.items() if path.is_relative_to(root)}
     lost = any(content is not None and name not in media for name, content in item.contents.items())

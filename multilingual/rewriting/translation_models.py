@@ -12,12 +12,14 @@ from typing import Any
 import torch
 import transformers
 
-from ...checkpoints.devices import Precision, resolve_device, resolve_dtype
+from ...checkpoints.devices import Precision, resolve_dtype
+from ...checkpoints.options import UNBOUNDED, Loading
 from ...checkpoints.source import Source
+from ...encoders.pooling import collate
 from ...errors import InputError, check_at_least
 from ...items import group_positions
 from ..judges.base import Sampling
-from ..judges.local import UNBOUNDED, TextGenerator, pad_rows, run_batches
+from ..judges.local import TextGenerator, run_batches
 from ..languages import name_language, parse_language
 from .pieces import Piece, split_sentences, split_to_fit, translate_pieces
 
@@ -51,13 +53,7 @@ def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: 
 
 
 def open_translator(
-    checkpoint: str,
-    *,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    dtype: Precision = "auto",
-    beams: int = 1,
-    revision: str | None = None,
+    checkpoint: str, *, loading: Loading, dtype: Precision = "auto", beams: int = 1
 ) -> TrainedTranslator:
     """Load from the hub or a directory, safetensors only.
 
@@ -65,9 +61,8 @@ def open_translator(
     line where anything is missing or does not fit.
     """
     check_at_least(1, beams=beams)
-    where = resolve_device(device)
+    where, source = loading.where, loading.find_source(checkpoint)
     precision = torch.float32 if dtype == "auto" and where.type == "cpu" else resolve_dtype(dtype, where)
-    source = Source(checkpoint, revision, trust_remote_code)
     config = source.load_config()
     tokenizer = _tokenizer(source)
     model = source.load_model(transformers.AutoModelForSeq2SeqLM, config=config, dtype=precision)
@@ -166,7 +161,7 @@ class TrainedTranslator:
         first = self._language_token(self.codes[to]) if self._reads_source else None
 
         def write(some: Sequence[Reading]) -> list[str]:
-            given = pad_rows([ids for ids, _ in some], self.generator.pad, self.device)
+            given = collate([ids for ids, _ in some], fill=self.generator.pad, device=self.device)
             options = {"num_beams": self.beams, "forced_bos_token_id": first}
             answers = self.generator.write(given, Sampling(some[0][1]), 1 + (first is not None), **options)
             self.usage["calls"] += len(some)
@@ -233,7 +228,8 @@ def _codes(tokenizer: Any, kind: str) -> dict[str, str]:
 
 def _preferred(written: Iterable[str], mark: re.Pattern[str]) -> dict[str, str]:
     """Codes by ISO 639-3: of several the one in the usual script, of the usual country, without a detour."""
-    import langcodes  # NLLB has zho_Hans and zho_Hant, pes_Arab and prs_Arab (Dari, filed under Persian), ...
+    # NLLB has zho_Hans and zho_Hant, pes_Arab and prs_Arab (Dari, filed under Persian), ...
+    import langcodes
 
     found: dict[str, list[tuple[int, bool, bool, int, str]]] = {}
     for place, text in enumerate(written):

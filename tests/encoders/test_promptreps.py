@@ -110,7 +110,7 @@ def test_the_spec_holds_the_prompt_and_what_else_decides(tiny_llm: Path) -> None
 
 def test_dense_and_sparse_share_one_model(tiny_llm: Path) -> None:
     dense, sparse = load_encoder(f"promptreps:{tiny_llm}"), load_encoder(f"promptreps:{tiny_llm}?rep=sparse")
-    assert dense.opened is sparse.opened  # type: ignore[attr-defined]
+    assert dense.model is sparse.model  # type: ignore[attr-defined]
 
 
 def test_a_long_text_is_cut_and_the_prompt_never(tiny_llm: Path) -> None:

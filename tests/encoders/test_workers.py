@@ -220,7 +220,7 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, monkeypatch: pyt
             list(workers.encode([*collection(9), Item("bad", "type")], "document"))
         with pytest.raises(RuntimeError, match="^Odd: "):  # which cannot be sent as it is
             list(workers.encode([Item("bad", "odd")], "document"))
-        with pytest.raises(InputError, match="Faulty.* cannot tell where its tokens are"):
+        with pytest.raises(InputError, match="Faulty.* does not say where its tokens are"):
             workers.room()
         assert encode_matrix(workers, collection(40), "document").shape == (40, 2)
     with Workers("py:faulty:Faulty?swaps=true", TWO) as workers, pytest.raises(CrosslensError, match="another order"):

@@ -198,8 +198,8 @@ def test_progress_counts_stored_items_too() -> None:
     seen: list[int] = []
     index.add(documents(1100), Cheap(), progress=seen.append)
     assert seen[:2] == [512, 601]  # the first that is new goes alone, and shows how fast the encoder is
+    assert {1024, 1100} <= set(seen)  # a slow encoder shows more often
     assert seen == sorted(set(seen))
-    assert seen[-1] == 1100
 
 
 if __name__ == "__main__":

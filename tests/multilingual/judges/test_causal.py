@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
@@ -30,7 +31,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def judge(tiny_judge):
-    return hf.open_hf(str(tiny_judge), device="cpu", dtype="float32")
+    return hf.open_hf(str(tiny_judge), loading=Loading(device="cpu"), dtype="float32")
 
 
 def copied(judge, passage_tokens=384):
@@ -168,7 +169,7 @@ def test_generation_ends_at_a_stop_string(judge):
 
 def test_a_chat_template_goes_around_where_it_is_wanted(judge):
     chat = copied(judge)
-    chat.tokenizer = chat.templates = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
+    chat.tokenizer = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
     chat.tokenizer.chat_template, chat.chats = TEMPLATE, True
     message = Message(("Is ", Passage("water"), " wet?"), system="Be brief.", answer="It", chat="auto")
     assert chat.write_text(message, 1) == "<system>Be brief.\n<user>Is water wet?\n<model>It"
@@ -205,7 +206,7 @@ def test_the_sliced_head_equals_the_whole_one_in_every_architecture(kind, tiny_j
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    judge = hf.open_hf(str(tmp_path), device="cpu", dtype="float32")
+    judge = hf.open_hf(str(tmp_path), loading=Loading(device="cpu"), dtype="float32")
     messages = [Message((Passage(doc.text), "\nA question about cats. Is it? Answer:")) for doc in DOCS]
     expected = [
         [np.logaddexp.reduce([plain(judge, m.plain(), judge.tokenizer.decode([t]))[0] for t in ids])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
@@ -96,7 +97,7 @@ def folder(tmp_path_factory):
 
 
 def load(where, **options):
-    return hf.open_hf(where, device="cpu", dtype="float32", **options)
+    return hf.open_hf(where, loading=Loading(device="cpu"), dtype="float32", **options)
 
 
 def paired(query, text):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.messages import Message, Passage
@@ -102,7 +103,7 @@ def judge(request, tmp_path_factory):
     if request.param == "bart":
         model.final_logits_bias.normal_()
     model.save_pretrained(where)
-    judge = hf.open_hf(str(where), device="cpu", dtype="float32")
+    judge = hf.open_hf(str(where), loading=Loading(device="cpu"), dtype="float32")
     assert isinstance(judge, Seq2SeqJudge)
     return judge
 

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
+from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
@@ -171,7 +172,7 @@ def judge(request, folders):
 
 
 def load(where, **options):
-    return hf.open_hf(where, device="cpu", dtype="float32", **options)
+    return hf.open_hf(where, loading=Loading(device="cpu"), dtype="float32", **options)
 
 
 def copied(judge, **options):

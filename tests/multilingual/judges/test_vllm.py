@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.messages import Message, Passage
@@ -42,8 +43,8 @@ def talker(tiny_judge, tmp_path_factory):
 def both(request, stand_in, tiny_judge, talker):
     """The judge on the stand-in, and the one on transformers."""
     where = str(tiny_judge if request.param == "plain" else talker)
-    ours = open_vllm(where, passage_tokens=6)
-    return ours, hf.open_hf(where, device="cpu", dtype="float32", passage_tokens=6)
+    ours = open_vllm(where, loading=Loading(), passage_tokens=6)
+    return ours, hf.open_hf(where, loading=Loading(device="cpu"), dtype="float32", passage_tokens=6)
 
 
 PROMPTS = [
@@ -104,7 +105,7 @@ def test_usage_leaves_out_what_came_from_the_prefix_cache(both):
 
 
 def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
-    judge = open_vllm(str(tiny_judge), dtype="bfloat16", context=64, memory=0.5, parallel=2, seed=5)
+    judge = open_vllm(str(tiny_judge), loading=Loading(), dtype="bfloat16", context=64, memory=0.5, parallel=2, seed=5)
     args = LLM.made[0].args
     wanted = {
         "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs", "load_format": "safetensors",
@@ -114,7 +115,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
     assert {key: args[key] for key in wanted} == wanted
     assert judge.name == f"vllm:{tiny_judge}"
     assert judge.context == 63  # one token is always made
-    assert judge.fingerprint != open_vllm(str(tiny_judge), passage_tokens=9).fingerprint
+    assert judge.fingerprint != open_vllm(str(tiny_judge), loading=Loading(), passage_tokens=9).fingerprint
     with pytest.raises(InputError, match="context is too short|leaves no room"):
         judge.choose([Message(("cat " * 100, Passage("x" * 50)))], ["A", "B"])
     with pytest.raises(InputError, match="exceeds the context of 63"):
@@ -128,7 +129,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cpu"}, "runs on the accelerator that vLLM is built for, not on cpu"),
+        ({"loading": Loading(device="cpu")}, "runs on the accelerator that vLLM is built for, not on cpu"),
         ({"memory": 0.0}, "memory is a share above 0"),
         ({"parallel": 0}, "parallel must be at least 1"),
         ({"passage_tokens": 0}, "passage_tokens must be at least 1"),
@@ -136,7 +137,7 @@ def test_the_engine_is_asked_for_what_the_judge_relies_on(stand_in, tiny_judge):
 )
 def test_options_that_make_no_sense_are_one_line(stand_in, options, message):
     with pytest.raises(InputError, match=message):
-        open_vllm("some/model", **options)
+        open_vllm("some/model", **{"loading": Loading(), **options})
     assert not LLM.made
 
 
@@ -146,8 +147,8 @@ def test_a_model_that_does_not_load_and_a_missing_vllm_are_one_line(monkeypatch,
 
     monkeypatch.setattr(sys.modules["vllm"], "LLM", broken)
     with pytest.raises(InputError) as caught:
-        open_vllm("some/model")
+        open_vllm("some/model", loading=Loading())
     assert str(caught.value) == "vllm:some/model cannot be loaded: Engine core initialization failed."
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match=r"pip install 'crosslens\[vllm\]'"):
-        open_vllm("some/model")
+        open_vllm("some/model", loading=Loading())

@@ -101,7 +101,7 @@ def test_one_of_several_languages_is_chosen(tmp_path):
         ("t.jsonl", '{"id": "a", "text": "x", "lang": "xx"}', "t.jsonl:1: unknown language 'xx'"),
         ("t.jsonl", '{"id":"a","text":"x","lang":"en"}\n{"id":"a","text":"y","lang":"en"}', "t.jsonl:2: a second translation of 'a' into eng"),
         ("t.jsonl", "", "has no translations"),
-        ("t.tsv", "a x\n", r"t.tsv:1: not a line `id<TAB>text`"),
+        ("t.tsv", "a x\n", "t.tsv:1: not `id TAB text` but 1 columns: 'a x'"),
         ("t.tsv", "a\tx\n", "t.tsv:1: the translation of 'a' has no language"),
         ("t.jsonl.gz", "not gzip", "cannot read the translations"),
         ("t.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:10] + b"\xff" * 30, "cannot read the translations"),
