@@ -16,3 +16,5 @@ def test_a_file_is_found_below_the_checkpoint_whatever_its_name_begins_with(tmp_
     source = Source(str(inside.parent))
     assert source.find("config.json") == source.find("/config.json") == inside
     assert source.find(str(outside)) is None
+    assert Source(source.checkpoint, folder=str(tmp_path)).find("outside.json") is None
+    assert Source(str(tmp_path), folder="/checkpoint").find("config.json") == inside
