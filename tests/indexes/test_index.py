@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import resource
 import shutil
 import signal
@@ -15,28 +15,11 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.indexes.storage.place import translate_errors
 from crosslens.items import Dense, Item
-
-
-class Cheap:
-    """One direction a text, by its digest."""
-
-    def __init__(self, dim: int = 16) -> None:
-        self.spec = EncoderSpec("fake:cheap", "1", ("text",), dim)
-
-    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-        for item in items:
-            seed = int.from_bytes(hashlib.blake2b((item.text or "").encode(), digest_size=8).digest(), "big")
-            random = np.random.default_rng(seed)
-            yield Dense([item.id], unit(random.standard_normal((1, self.spec.dim))))
-
-
-def documents(count: int = 3000) -> list[Item]:
-    return [Item(f"d{n}", f"text number {n}", lang=("eng", "zho", "fas")[n % 3]) for n in range(count)]
+from stand_ins.cheap_encoder import Cheap, documents
 
 
 def contents(path: Path) -> list[dict]:
@@ -50,11 +33,15 @@ def leftovers(path: Path) -> list[Path]:
     return list(path.rglob(".tmp*"))
 
 
+def environment() -> dict[str, str]:
+    """That of another process, which finds what this one imports."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def child(path: Path) -> subprocess.Popen[str]:
     """Another process that runs this file's `main`."""
-    return subprocess.Popen(
-        [sys.executable, __file__, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    program = [sys.executable, __file__, str(path)]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment())
 
 
 def main(path: str) -> None:
@@ -120,9 +107,8 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_grow_is_one_clear_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write fails, a rerun goes on."""
-    process = subprocess.run(
-        [sys.executable, __file__, str(tmp_path), "limited"], capture_output=True, text=True, check=False
-    )
+    program = [sys.executable, __file__, str(tmp_path), "limited"]
+    process = subprocess.run(program, capture_output=True, text=True, check=False, env=environment())
     assert process.returncode == 2, process.stderr
     failed = process.stdout[process.stdout.index("failed: ") :]
     assert failed.startswith(f"failed: cannot write {tmp_path}: ")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.registry import KINDS, check_kind, create_index, find_kind, open_index
-from crosslens.items import Dense, Item
+from crosslens.items import Item
+from stand_ins.cheap_encoder import Cheap
 
 MODULE = '''
 from crosslens.errors import InputError
@@ -31,15 +28,6 @@ class Louder(FlatKind):
 '''
 
 
-class Digests:
-    spec = EncoderSpec("fake:digests", "1", ("text",), 8)
-
-    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-        for item in items:
-            digest = hashlib.blake2b((item.text or "").encode(), digest_size=8).digest()
-            yield Dense([item.id], unit(np.frombuffer(digest, np.uint8).astype(np.float32) - 127)[None])
-
-
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package that is installed, with an entry point."""
@@ -54,8 +42,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["louder", "py:loud_kinds:Louder"])
 def test_a_kind_from_outside_is_made_opened_and_searched(name: str, package: Path) -> None:
     items = [Item(f"d{n}", f"text {n}") for n in range(9)]
-    create_index(package / "index", kind=f"{name}:3").add(items, Digests())
-    index = open_index(package / "index", encoders=Digests())
+    create_index(package / "index", kind=f"{name}:3").add(items, Cheap())
+    index = open_index(package / "index", encoders=Cheap())
     assert index.card.kind == f"{name}:3"
     (best, *_) = index.search(["text 4"], 2)["1"]
     assert best.id == "d4"

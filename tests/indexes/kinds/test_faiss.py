@@ -11,36 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
-from crosslens.indexes.registry import create_index, open_index
+from crosslens.indexes.registry import create_index
 from crosslens.indexes.storage.filters import Where
 from crosslens.indexes.storage.storage import FILE
-from crosslens.items import Dense, Item
+from crosslens.items import Item
 from crosslens.runs import Run
+from stand_ins.given_vectors import COUNT, DIM, FILTERS, ITEMS, QUERIES, SPEC, VECTORS, Given, clustered, filled, opened
 
 faiss = pytest.importorskip("faiss")
 from crosslens.indexes.kinds.faiss import FaissSearcher, Unfiltered, make_faiss_index  # noqa: E402
-
-DIM = 32
-COUNT = 2000
-LANGS = ("eng", "zho", "fas", "rus")
-SPEC = EncoderSpec("fake:given", "1", ("text",), DIM)
-ITEMS = [
-    Item(f"d{row}", f"text {row}", lang="swa" if row % 40 == 0 else LANGS[row % 4], meta={"year": row % 100})
-    for row in range(COUNT)
-]
-
-
-def clustered(count: int, seed: int = 0) -> np.ndarray:
-    """Vectors around 40 centres, as embeddings are, and not at random in all directions."""
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(40, DIM))
-    return unit(centres[random.integers(0, 40, count)] + 0.7 * random.normal(size=(count, DIM)))
-
-
-VECTORS = clustered(COUNT)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,47 +33,8 @@ def one_thread() -> Iterator[None]:
     faiss.omp_set_num_threads(threads)
 
 
-class Given:
-    """An encoder whose queries' vectors are made beforehand."""
-
-    spec = SPEC
-
-    def encode(self, items: Any, role: str) -> Any:
-
-        for item in items:
-            seed = int("".join(each for each in item.id if each.isdigit()))
-            yield Dense([item.id], clustered(1, 1000 + seed))
-
-
-FILTERS: list[Where | None] = [
-    None,
-    {"lang": "swa"},
-    {"lang": ["swa", "eng"], "year": 20},
-    {"lang": "swa", "year": [1, 2]},
-]
-QUERIES = [Item(f"q{number}", "query", lang="eng") for number in range(30)]
-
-
-def filled(kind: str, path: str | Path = "memory://") -> Index:
-    index = create_index(path, kind=kind, lexical=False)
-    index.add_vectors(ITEMS, VECTORS, SPEC)
-    return index
-
-
-def opened(path: Path) -> Index:
-    return open_index(path, encoders=Given())
-
-
 def ranking(run: Run) -> dict[str, list[str]]:
     return {query.id: [hit.id for hit in hits] for query, hits in run}
-
-
-@pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """The same documents in a flat index."""
-    path = tmp_path_factory.mktemp("flat") / "index"
-    filled("flat", path)
-    return opened(path)
 
 
 def test_faiss_flat_equals_flat(exact: Index, tmp_path: Path) -> None:
