@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import tarfile
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any
 import crosslens
 import pytest
 from crosslens.commands.app import main
+from golden.toys import Toy
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = ("lance", "flat", "faiss", "sparse", "late", "passages")
-
-
-Toy = runpy.run_path(str(GOLDEN / "toys.py"))["Toy"]
 
 
 def _command(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

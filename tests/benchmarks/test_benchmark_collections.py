@@ -1,21 +1,17 @@
 """The makers of benchmark collections, offline: pages as the packages have them, written in the test."""
 
 import gzip
-import importlib
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import crosslens
 import pytest
 from crosslens.errors import InputError
 from crosslens.runs import read_qrels
-
-SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "collections"
+from stand_ins.collection_scripts import directory, module
 
 FILL = {
     "eng": "This paragraph is long enough to make the page worth a place in the collection, and no repetition: {}.",
@@ -24,15 +20,7 @@ FILL = {
 }
 
 
-def module(name: str) -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-pages, maker, directory = module("help_pages"), module("libreoffice_help"), module("directory")
+pages, maker = module("help_pages"), module("libreoffice_help")
 
 
 def html(title: str, body: str, lang: str = "en-US") -> str:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import runpy
 from pathlib import Path
 
 import crosslens
 import pytest
 from crosslens.errors import InputError
 from crosslens.runs import read_qrels
-
-SHARED = runpy.run_path(str(Path(__file__).with_name("collection_scripts.py")))
-module, same_files = (SHARED["module"], SHARED["same_files"])
-indexes, texts, debian = map(module, ("apt_indexes", "descriptions", "debian_descriptions"))
+from stand_ins.collection_scripts import debian, indexes, same_files, texts
 
 
 def test_paragraphs_and_lists_are_unwrapped():

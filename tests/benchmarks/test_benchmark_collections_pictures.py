@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import runpy
 import subprocess
 import tarfile
 from collections import Counter
@@ -16,10 +15,7 @@ import crosslens
 import pytest
 from crosslens.errors import InputError
 from crosslens.runs import read_qrels
-
-SHARED = runpy.run_path(str(Path(__file__).with_name("collection_scripts.py")))
-module, png, records, same_files = (SHARED["module"], SHARED["png"], SHARED["records"], SHARED["same_files"])
-npm, emoji, stamps = map(module, ("npm_packages", "emoji", "tuxpaint_stamps"))
+from stand_ins.collection_scripts import emoji, module, npm, png, same_files, stamps
 
 
 def packed(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -10,10 +9,7 @@ from pathlib import Path
 
 import pytest
 from crosslens.errors import InputError
-
-SHARED = runpy.run_path(str(Path(__file__).with_name("collection_scripts.py")))
-SCRIPTS, module, png = (SHARED["SCRIPTS"], SHARED["module"], SHARED["png"])
-locales, cards, directory, pictures = map(module, ("locales", "cards", "directory", "pictures"))
+from stand_ins.collection_scripts import SCRIPTS, cards, directory, locales, pictures, png
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,8 @@ from crosslens.indexes.moments import KAPPA
 from crosslens.indexes.registry import KINDS, open_index
 from crosslens.indexes.storage.storage import FILE
 from crosslens.items import Batch, Dense, Item, Multi, Sparse
+from stand_ins.index_cases import CASES, LANGS, QUERIES, Hashing, collection, png, same
 
-SHARED = runpy.run_path(str(Path(__file__).with_name("index_cases.py")))
-CASES, QUERIES, LANGS = (SHARED[name] for name in ("CASES", "QUERIES", "LANGS"))
-Case, Hashing, collection, png, same = (SHARED[name] for name in ("Case", "Hashing", "collection", "png", "same"))
 MODES = ("dense", "lexical", "hybrid")
 
 

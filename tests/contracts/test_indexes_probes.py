@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,7 @@ from crosslens.encoders.base import unit
 from crosslens.errors import InputError
 from crosslens.items import Item, Role
 from crosslens.runs import Run
-
-SHARED = runpy.run_path(str(Path(__file__).with_name("index_cases.py")))
-CASES, collection, png, same = (SHARED[name] for name in ("CASES", "collection", "png", "same"))
+from stand_ins.index_cases import CASES, collection, png, same
 
 ALL = 700  # documents, so that no order of equal ones decides which are found
 Probes = tuple[tuple[Item, Role], ...]

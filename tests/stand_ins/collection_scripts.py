@@ -1,10 +1,9 @@
-"""What tests of `benchmarks/collections/` share: the scripts as modules, and pictures and files made for them."""
+"""What tests of `benchmarks/collections/` share: the scripts as modules, pictures, and a comparison of files."""
 
 from __future__ import annotations
 
 import importlib
 import io
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,10 +31,6 @@ def png(number: int, alpha: bool = True, compress: int = 6) -> bytes:
     image = Image.new("RGBA" if alpha else "RGB", (4, 3), (number % 256, number // 256, 7, 255)[: 3 + alpha])
     image.save(out := io.BytesIO(), "PNG", compress_level=compress)
     return out.getvalue()
-
-
-def records(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def same_files(one: Path, other: Path) -> int:
