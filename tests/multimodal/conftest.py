@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
-import torch
 from crosslens.items import Item
+from tiny.sighted import save_built
 from tiny.vlms import KINDS, picture
 
 
@@ -17,11 +17,7 @@ def folder(tmp_path_factory, tiny_vlm):
 
     def of(kind):
         if kind not in made:
-            torch.manual_seed(0)
-            model, processor = KINDS[kind]()
-            where = made[kind] = tmp_path_factory.mktemp(kind)
-            model.float().save_pretrained(where)
-            processor.save_pretrained(where)
+            made[kind] = save_built(tmp_path_factory.mktemp(kind), KINDS[kind])
         return made[kind]
 
     return of

@@ -63,54 +63,12 @@ QWEN_TEMPLATE = (
 
 def save_qwen_vl(where: Path) -> Path:
     """A Qwen2-VL of 2 layers and 32 dimensions: a picture is as many tokens as it has squares of 8 pixels."""
-    import torch
-    import transformers
+    from .sighted import SIGHTS, build_qwen2, save_built
 
     turns = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-    sights = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     tokenizer = make_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.add_special_tokens({"extra_special_tokens": [*turns, *sights]})
-    start, end, image, video = tokenizer.convert_tokens_to_ids(list(sights))
-    config = transformers.Qwen2VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "intermediate_size": 64,
-            "initializer_range": 0.3,
-            "max_position_embeddings": 512,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": 1,
-            "embed_dim": 16,
-            "hidden_size": 32,
-            "num_heads": 2,
-            "mlp_ratio": 2,
-            "patch_size": 4,
-            "initializer_range": 0.3,
-        },
-        vision_start_token_id=start,
-        vision_end_token_id=end,
-        image_token_id=image,
-        video_token_id=video,
-    )
-    sizes = {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 1 << 16}}
-    processor = transformers.Qwen2VLProcessor(
-        image_processor=transformers.Qwen2VLImageProcessor(**sizes),
-        tokenizer=tokenizer,
-        video_processor=transformers.Qwen2VLVideoProcessor(**sizes),
-        chat_template=QWEN_TEMPLATE,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.Qwen2VLForConditionalGeneration(config).float().save_pretrained(where)
-    processor.save_pretrained(where)
-    return where
+    tokenizer.add_special_tokens({"extra_special_tokens": [*turns, *SIGHTS]})
+    return save_built(where, lambda: build_qwen2(tokenizer, QWEN_TEMPLATE))
 
 
 def save_colpali(where: Path) -> Path:

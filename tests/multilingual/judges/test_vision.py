@@ -20,6 +20,7 @@ from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage
 from crosslens.multilingual.judges.vision import VisionJudge
 from crosslens.multilingual.prompts import Prompt
+from tiny.sighted import IDEFICS, LLAVA, SIGHTS, build_idefics3, build_llava, build_qwen2, save_built, text_config
 from tiny.tokenizers import make_tokenizer
 
 # Each model's own way of writing a picture, in a template that takes parts.
@@ -28,15 +29,6 @@ TEMPLATE = (
     "{% for part in m.content %}{% if part.type == 'image' %}PICTURE{% else %}{{ part.text }}{% endif %}{% endfor %}\n"
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 64,
-    "initializer_range": 0.3,
-    "max_position_embeddings": 512,
-}
 
 
 def tokenizer_with(*more):
@@ -45,121 +37,27 @@ def tokenizer_with(*more):
     return tokenizer
 
 
-def ends(tokenizer):
-    return {f"{each}_token_id": getattr(tokenizer, f"{each}_token_id") for each in ("bos", "eos", "pad")}
+# How a family is built, the tokens that its tokenizer has beside the words, and what stands for a picture.
+KINDS = {
+    "qwen2-vl": (build_qwen2, SIGHTS, "<|vision_start|><|image_pad|><|vision_end|>"),
+    "llava": (build_llava, LLAVA, "<image>"),
+    "idefics3": (build_idefics3, IDEFICS, "<image>"),
+}
 
 
-def qwen():
-    """Pictures of any size become as many tokens as they have patches, four to one."""
-    names = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    tokenizer = tokenizer_with(*names)
-    start, end, image, video = tokenizer.convert_tokens_to_ids(list(names))
-    config = transformers.Qwen2VLConfig(
-        text_config={
-            **TEXT,
-            **ends(tokenizer),
-            "vocab_size": len(tokenizer),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": 1,
-            "embed_dim": 16,
-            "hidden_size": 32,
-            "num_heads": 2,
-            "mlp_ratio": 2,
-            "patch_size": 4,
-            "initializer_range": 0.3,
-        },
-        vision_start_token_id=start,
-        vision_end_token_id=end,
-        image_token_id=image,
-        video_token_id=video,
-    )
-    sizes = {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 1 << 16}}
-    processor = transformers.Qwen2VLProcessor(
-        image_processor=transformers.Qwen2VLImageProcessor(**sizes),
-        tokenizer=tokenizer,
-        video_processor=transformers.Qwen2VLVideoProcessor(**sizes),
-        chat_template=TEMPLATE.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>"),
-    )
-    return transformers.Qwen2VLForConditionalGeneration(config), processor
-
-
-def llava():
-    """Pictures of one size."""
-    tokenizer = tokenizer_with("<image>")
-    config = transformers.LlavaConfig(
-        text_config=transformers.LlamaConfig(**TEXT, **ends(tokenizer), vocab_size=len(tokenizer)),
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=4,
-            initializer_factor=4.0,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=16,
-    )
-    processor = transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessor(
-            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-        ),
-        tokenizer=tokenizer,
-        patch_size=4,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE.replace("PICTURE", "<image>"),
-    )
-    return transformers.LlavaForConditionalGeneration(config), processor
-
-
-def smol():
-    """Pictures are enlarged, and cut into tiles."""
-    rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
-    tokenizer = tokenizer_with("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows)
-    processor = transformers.Idefics3Processor(
-        image_processor=transformers.Idefics3ImageProcessor(
-            size={"longest_edge": 64}, max_image_size={"longest_edge": 16}
-        ),
-        tokenizer=tokenizer,
-        image_seq_len=4,
-        chat_template=TEMPLATE.replace("PICTURE", "<image>"),
-    )
-    config = transformers.Idefics3Config(
-        text_config=transformers.LlamaConfig(**TEXT, **ends(tokenizer), vocab_size=len(tokenizer)),
-        vision_config={
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 4,
-            "initializer_range": 0.3,
-        },
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return transformers.Idefics3ForConditionalGeneration(config), processor
-
-
-KINDS = {"qwen2-vl": qwen, "llava": llava, "idefics3": smol}
+def made(kind):
+    build, tokens, picture = KINDS[kind]
+    return build(tokenizer_with(*tokens), TEMPLATE.replace("PICTURE", picture))
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    made: dict[str, Path] = {}
+    saved: dict[str, Path] = {}
 
     def of(kind):
-        if kind not in made:
-            torch.manual_seed(0)
-            model, processor = KINDS[kind]()
-            where = made[kind] = tmp_path_factory.mktemp(kind)
-            model.float().save_pretrained(where)
-            processor.save_pretrained(where)
-        return str(made[kind])
+        if kind not in saved:
+            saved[kind] = save_built(tmp_path_factory.mktemp(kind), lambda: made(kind))
+        return str(saved[kind])
 
     return of
 
@@ -429,7 +327,7 @@ def test_a_checkpoint_without_a_processor_is_read_as_text_where_it_can_be(folder
     tokenizer = tokenizer_with("<image>")
     torch.manual_seed(0)
     config = transformers.Gemma3Config(
-        text_config={**TEXT, **ends(tokenizer), "vocab_size": len(tokenizer), "head_dim": 16},
+        text_config=text_config(tokenizer, head_dim=16),
         vision_config={
             "hidden_size": 16,
             "intermediate_size": 32,
