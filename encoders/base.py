@@ -133,13 +133,12 @@ def check_finite(ids: Iterable[str], rows: Iterable[np.ndarray], name: str, dtyp
         raise NotFinite(f"{name} in {dtype} gave vectors that are not finite for {shown}; try ?dtype=float32")
 
 
-def check_modalities(item: Item, spec: EncoderSpec) -> frozenset[Modality]:
-    """The modalities of `item` that the encoder reads; `InputError` if there are none."""
-    held = item.modalities
-    if usable := held & set(spec.modalities):
-        return usable
-    what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"
-    raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")
+def check_modalities(items: Iterable[Item], spec: EncoderSpec) -> None:
+    """`InputError` naming the first of `items` that holds nothing that the encoder reads."""
+    for item in items:
+        if (held := item.modalities).isdisjoint(spec.modalities):
+            what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"
+            raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

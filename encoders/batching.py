@@ -85,8 +85,7 @@ def prepare_windows(
         for group in split_by_weight(source, window, weight) if weight else windows(source, window):
             if stop.is_set():
                 return
-            for item in group:
-                check_modalities(item, spec)
+            check_modalities(group, spec)
             yield group, prepare(group)
 
     few = isinstance(items, Sequence) and len(items) <= window  # a query need not wait for a thread

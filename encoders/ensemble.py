@@ -92,8 +92,7 @@ class Ensemble:
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, dim] a window of items; each member reads what all of them can."""
         for group in windows(items, WINDOW):
-            for item in group:
-                check_modalities(item, self.spec)
+            check_modalities(group, self.spec)
             shared = [_keep(item, self.spec.modalities) for item in group]
             blocks = [
                 np.sqrt(weight) * unit(encode_matrix(member, shared, role))

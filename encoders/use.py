@@ -41,8 +41,7 @@ class UniversalSentenceEncoder:
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         """One `Dense` of float32 [n, 512] for every 64 items; the role does not matter."""
         for group in windows(items, 64):
-            for item in group:
-                check_modalities(item, self.spec)
+            check_modalities(group, self.spec)
             ids = [item.id for item in group]
             vectors = unit(self.engine([(item.text or "")[:MAX_CHARACTERS] for item in group]))
             check_finite(ids, vectors, self.spec.name, self.spec.dtype)

@@ -123,8 +123,7 @@ class Workers:
         """
         self._require_open()
         for group in windows(items, WINDOW * len(self._workers)):
-            for item in group:
-                check_modalities(item, self.spec)
+            check_modalities(group, self.spec)
             with self._explain_loss():
                 batch = self._encode_window(group, role)
             yield batch

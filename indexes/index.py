@@ -282,10 +282,7 @@ class DocumentIndex(Index):
                 vectors = self.kind.encode(self.encoders.get(space), items, role)
                 blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
                 owners += [row for row, _, wanted in probes if wanted == role]
-        if len(blocks) == 1 and owners == rows:  # one probe a query
-            pooled = blocks[0]
-        else:
-            pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), len(rows)) if rows else []
+        pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), len(rows)) if rows else []
         return SpaceQueries(space, rows, pooled, correct)
 
     def _rank_dense(self, asked: PreparedQueries, k: int) -> dict[str, list[tuple[str, float]]]:

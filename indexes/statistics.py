@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -95,12 +96,10 @@ class SpaceStatistics:
     def _find_earlier(self, space: Space) -> Moments | None:
         """The moments that are about to be replaced, if there are any to be read."""
         place = self._storage.place
-        if space.fingerprint not in self._moments and (place is None or not place.has(_name_file(space))):
-            return None
-        try:
-            return self.get(space)
-        except InputError:  # damaged, and about to be replaced
-            return None
+        if space.fingerprint in self._moments or (place is not None and place.has(_name_file(space))):
+            with suppress(InputError):  # damaged, and about to be replaced
+                return self.get(space)
+        return None
 
 
 def _name_file(space: Space) -> str:

@@ -23,6 +23,7 @@ from ..checkpoints.options import limit_to
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes, encode_matrix, unit
 from ..encoders.registry import load_encoder
 from ..errors import InputError, check_at_least
+from ..files import hash_file
 from ..items import Item, Role
 from ..media.images import MAX_PIXELS
 from .towers import Pixels, TwoTower, check_text_weight
@@ -87,12 +88,10 @@ class ConSE(TwoTower):
         how = {"top": top, "sharpness": sharpness, "text_weight": text_weight}
         words = _load_text(text, dtype, device)
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
-        with weights.open("rb") as data:
-            revision = hashlib.file_digest(data, "sha256").hexdigest()[:16]
         spec = replace(
             words.spec,
             name=f"offline:{checkpoint}",
-            revision=f"{revision}+{words.spec.revision}",
+            revision=f"{hash_file(weights)[:16]}+{words.spec.revision}",
             modalities=("text", "image"),
             document_prompt=words.spec.query_prompt,  # a caption and a query are worded alike
             max_pixels=max_pixels,

@@ -68,7 +68,7 @@ class PageEncoder:
     def __post_init__(self) -> None:
         self.model = self.model.to(self.device).eval()
         self._padding = self.processor.tokenizer.pad_token_id or 0
-        self._frame = self._word("", "query")["input_ids"].shape[1]
+        self._frame = len(self.processor.process_queries(text=[""])["input_ids"][0])
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str, *, loading: Loading, limits: Limits, options: LateOptions) -> PageEncoder:
@@ -142,11 +142,8 @@ class PageEncoder:
 
     def word(self, text: str, role: Role) -> Inputs:
         """What the model sees of a text, as far as it fits."""
-        return self._word(self._cut(text), role)
-
-    def _word(self, text: str, role: Role) -> Inputs:
         suffix = {} if role == "query" else {"suffix": ""}
-        return self._take(self.processor.process_queries(text=[text], **suffix))
+        return self._take(self.processor.process_queries(text=[self._cut(text)], **suffix))
 
     def _take(self, made: Mapping[str, torch.Tensor]) -> Inputs:
         """What a processor made, in the model's dtype and without labels for training."""

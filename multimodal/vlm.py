@@ -290,13 +290,10 @@ class VisionLanguageEncoder:
 
     def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         """The picture, or one row of patches for one so thin that Qwen-VL's processors would enlarge it too much."""
-        images = self.processor.image_processor
-        if self.size is None or "shortest_edge" not in self.size:
+        if self.picture_cost(picture.size)[1] <= self.max_pixels:
             return picture
-        if self.picture_cost(picture.size)[1] <= self.size["longest_edge"]:
-            return picture
-        patch = images.patch_size * images.merge_size
-        long = self.size["longest_edge"] // patch**2 * patch
+        patch = self.processor.image_processor.patch_size * self.processor.image_processor.merge_size
+        long = self.max_pixels // patch**2 * patch
         return picture.resize((long, patch) if picture.width > picture.height else (patch, long))
 
     def _too_long(self, item: Item, tokens: int) -> InputError:

@@ -102,15 +102,12 @@ def _write_weights(data: bytes, tensors: list[Tensor], directory: Path) -> None:
             rows = raw.reshape(shape[0], -1)
             for start in range(0, shape[0], 8192):  # the embedding's float32 form would take 670 MB
                 out[start : start + 8192] = torch.from_numpy(dequantize(rows[start : start + 8192], quant))
-        state[_hf_name(name)] = out
+        if name in OUTER:
+            state[OUTER[name]] = out
+        else:
+            _, layer, part, suffix = name.split(".")
+            state[f"model.layers.{layer}.{LAYER[part]}.{suffix}"] = out
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
-
-
-def _hf_name(name: str) -> str:
-    if name in OUTER:
-        return OUTER[name]
-    _, layer, part, suffix = name.split(".")
-    return f"model.layers.{layer}.{LAYER[part]}.{suffix}"
 
 
 def _write_config(meta: dict[str, Any], directory: Path) -> None:

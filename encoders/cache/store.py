@@ -139,19 +139,16 @@ class VectorStore:
             self._writable = False
             if what == "read":
                 self._readable = False
-            self._warn(what, error)
-
-    def _warn(self, what: str, error: Exception) -> None:
-        advice = "set CROSSLENS_VECTORS to another directory, or write --no-cache"
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            advice = "another process keeps it locked"
-        elif code == sqlite3.SQLITE_FULL:
-            advice = "make room, for example by `crosslens cache --prune --to SIZE`"
-        elif isinstance(error, sqlite3.Error) and code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            advice = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
-        reason = error.strerror if isinstance(error, OSError) else error
-        log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, reason, advice)
+            advice = "set CROSSLENS_VECTORS to another directory, or write --no-cache"
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                advice = "another process keeps it locked"
+            elif code == sqlite3.SQLITE_FULL:
+                advice = "make room, for example by `crosslens cache --prune --to SIZE`"
+            elif isinstance(error, sqlite3.Error) and code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                advice = f"remove it by `crosslens cache --prune --encoder {self.spec.fingerprint}`"
+            reason = error.strerror if isinstance(error, OSError) else error
+            log.warning("going on without the cache: cannot %s %s (%s); %s", what, self.path, reason, advice)
 
 
 def compute_key(item: Item, modalities: Collection[Modality]) -> bytes | None:

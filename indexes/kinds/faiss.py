@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -18,7 +17,7 @@ import numpy as np
 
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
-from ...files import place_atomically, write_atomically
+from ...files import hash_file, place_atomically, write_atomically
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
@@ -250,12 +249,6 @@ def make_faiss_index(factory: str, dim: int) -> Any:
     if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
         raise InputError(f"faiss index {factory!r}: crosslens keeps the ids itself, leave IDMap out")
     return index
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _drop_repeated(rows: np.ndarray) -> None:
