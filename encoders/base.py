@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -118,6 +118,14 @@ class Tokenizes(Protocol):
     def room(self, role: Role = "document") -> int:
         """How many tokens of a text `max_tokens` leaves, beside the special tokens and the prompt of `role`."""
         ...
+
+
+def has_spans(encoder: Encoder) -> TypeGuard[Tokenizes]:
+    """Whether the encoder can say where its tokens are."""
+    try:
+        return isinstance(encoder, Tokenizes) and bool(encoder.token_spans(["a"]))
+    except InputError:
+        return False
 
 
 class NotFinite(InputError):

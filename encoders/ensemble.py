@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import quote, unquote
 
@@ -12,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..items import Dense, Item, Role, windows
 from ..media.modalities import MEDIA
-from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, encode_matrix, unit
+from .base import Encoder, EncoderSpec, Tokenizes, check_modalities, encode_matrix, has_spans, unit
 from .batching import WINDOW
 from .registry import load_encoder
 
@@ -115,12 +114,7 @@ class Ensemble:
         return min(member.room(role) for member in self._tokenizing())
 
     def _tokenizing(self) -> list[Tokenizes]:
-        able: list[Tokenizes] = []
-        for member in self.members:
-            if isinstance(member, Tokenizes):
-                with suppress(InputError):
-                    member.token_spans(["a"])
-                    able.append(member)
+        able: list[Tokenizes] = [member for member in self.members if has_spans(member)]
         if not able:
             raise InputError(f"none of {self.spec.name} can tell where its tokens are")
         return able

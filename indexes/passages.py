@@ -10,11 +10,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from ..encoders.base import Encoder, Tokenizes
+from ..encoders.base import Encoder, Tokenizes, has_spans
 from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
@@ -258,7 +258,7 @@ def choose_tokenizer(
         if not candidates:
             return None
     for each in candidates:
-        if _has_spans(each):
+        if has_spans(each):
             if each in encoders and windows.window > (room := each.room()):
                 raise InputError(
                     f"a window of {windows.window} tokens does not fit into {each.spec.name}: beside its prompt and "
@@ -271,14 +271,6 @@ def choose_tokenizer(
         f"documents are split by an encoder's tokens, and {lacking}: add an hf: encoder, or name one, "
         "Windows(tokenizer=SPEC)"
     )
-
-
-def _has_spans(encoder: Encoder) -> TypeGuard[Tokenizes]:
-    """Whether the encoder can say where its tokens are."""
-    try:
-        return isinstance(encoder, Tokenizes) and bool(encoder.token_spans(["a"]))
-    except InputError:
-        return False
 
 
 def _find_cuts(text: str, spans: np.ndarray) -> tuple[list[int], list[int]]:

@@ -28,7 +28,7 @@ from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, re
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, check_at_least, unknown_name
-from ..items import Role
+from ..items import Role, group_positions
 from ..media.images import MAX_PIXELS
 from .clip_spans import count_special_tokens, locate_clip_tokens
 from .towers import CHARACTERS_PER_TOKEN, Fusion, Pixels, TwoTower, check_text_weight
@@ -187,8 +187,7 @@ class ClipEncoder(TwoTower):
             return torch.as_tensor(self.tokenizer(texts))
         ids = torch.empty((len(texts), self.tokenizer.context_length), dtype=torch.long)
         codes = [_find_closest(lang or "eng", self.languages) or "eng_Latn" for lang in langs or [None] * len(texts)]
-        for code in sorted(set(codes)):
-            rows = [row for row, each in enumerate(codes) if each == code]
+        for code, rows in group_positions(codes).items():
             # Not `set_language`: transformers 5 returns to `src_lang` with every call.
             self.tokenizer.tokenizer.src_lang = code
             ids[rows] = self.tokenizer([texts[row] for row in rows])

@@ -98,7 +98,10 @@ def prune_cache(*, older_than: int | None = None, encoder: str | None = None, to
     if older_than is not None and older_than < 0:
         raise InputError(f"--older-than counts days and must be 0 or more, not {older_than}")
     most = None if to is None else parse_size(to)
-    chosen = _choose(read_contents().files, encoder)
+    kept = read_contents().files
+    chosen = [each for each in kept if encoder in (None, each.fingerprint, each.name)]
+    if encoder is not None and not chosen:
+        raise unknown_name(encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder")
     sound = [each.path for each in chosen if not each.error]
     for unreadable in (each.path for each in chosen if each.error):
         for part in _list_parts(unreadable):
@@ -119,15 +122,6 @@ def parse_size(text: str) -> int:
     if match is None or unit not in UNITS:
         raise InputError(f"{text!r} is not a size: write 500MB, 5GB or 2GiB")
     return int(float(match[1]) * UNITS[unit])
-
-
-def _choose(kept: Sequence[CacheFile], encoder: str | None) -> list[CacheFile]:
-    if encoder is None:
-        return list(kept)
-    found = [each for each in kept if encoder in (each.fingerprint, each.name)]
-    if not found:
-        raise unknown_name(encoder, [*(each.name for each in kept), *(each.fingerprint for each in kept)], "encoder")
-    return found
 
 
 def _read_file(path: Path, fingerprint: str, dtype: str) -> CacheFile:
@@ -209,15 +203,13 @@ def _shrink(db: sqlite3.Connection, path: Path) -> None:
 def _drop_empty(db: sqlite3.Connection, path: Path) -> None:
     """Remove an empty file, unless another process has it open: that one would write on to nowhere."""
     db.execute("PRAGMA busy_timeout = 0")
-    try:
+    with suppress(sqlite3.OperationalError):  # in use
         if db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
             return
         db.execute("BEGIN EXCLUSIVE")
         if db.execute("SELECT count(*) FROM keys").fetchone()[0] == 0:
             path.unlink()
         db.execute("ROLLBACK")
-    except sqlite3.OperationalError:  # in use
-        return
 
 
 def _count_bytes(path: Path) -> int:

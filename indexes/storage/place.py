@@ -102,11 +102,10 @@ class TablePlace:
             self.__dict__["_table"] = database.create_table(FILES, rows)
 
     def has(self, name: str) -> bool:
-        try:
+        with suppress(FileNotFoundError):
             self._find_row(name)
-        except FileNotFoundError:
-            return False
-        return True
+            return True
+        return False
 
     @contextmanager
     def read(self, name: str) -> Iterator[Path]:
