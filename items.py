@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -103,6 +104,12 @@ Batch = Dense | Multi | Sparse
 def hash_text(text: str) -> int:
     """64 bits of a string, the same everywhere: among ten million strings one pair is equal with probability 3e-6."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def hash_json(value: object, digits: int = 12) -> str:
+    """Hex digits over a JSON-able value, the same everywhere and in whatever order its keys stand."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 class SeenIds:

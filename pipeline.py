@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections import Counter
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .items import Item
+from .items import Item, hash_json
 from .runs import Documents, Hit, Manifest, Record, Run, hits_of
 
 Watcher = Callable[[int], None]  # takes how much is done in all
@@ -333,8 +331,7 @@ def standardize(scores: Sequence[float]) -> np.ndarray:
 
 def hash_description(value: object) -> str:
     """12 hex digits over a value's canonical description (see `describe`)."""
-    text = json.dumps(describe(value), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hash_json(describe(value))
 
 
 def describe(value: object) -> object:

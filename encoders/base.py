@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
@@ -12,7 +10,7 @@ from typing import Literal, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Batch, Item, Modality, Role
+from ..items import Batch, Item, Modality, Role, hash_json
 from ..media.modalities import MEDIA
 
 
@@ -52,8 +50,7 @@ class EncoderSpec:
     @property
     def fingerprint(self) -> str:
         """12 hex digits; equal for encoders whose vectors may be mixed."""
-        text = json.dumps(self.space, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hash_json(self.space)
 
     def prompt(self, role: Role) -> str:
         """What stands before a text of that role."""

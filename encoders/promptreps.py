@@ -11,9 +11,7 @@ languages search them with the language correction (Gemma 3 270M on the demo: nD
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -29,7 +27,7 @@ from ..checkpoints.options import UNBOUNDED, Loading
 from ..checkpoints.sharing import share
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least, check_known
-from ..items import Item, Role
+from ..items import Item, Role, hash_json
 from .base import EncoderSpec
 from .batching import Row, Terms, select_terms
 from .pooling import collate
@@ -133,10 +131,10 @@ class PromptReps(TransformerEncoder):
             )
         extra: dict[str, object] = {"rep": rep, "prompt": prompt}
         if prompt == OWN:
-            extra["prompts"] = _hash({name: [each.pattern for each in frames[name].values()] for name in names})
+            extra["prompts"] = hash_json({name: [each.pattern for each in frames[name].values()] for name in names}, 16)
         if rep == "sparse":
             lists = {name: sorted(each.stopwords) for name, each in texts.items()}
-            extra |= {"terms": terms, "stopwords": _hash(lists)}
+            extra |= {"terms": terms, "stopwords": hash_json(lists, 16)}
         first = frames[DEFAULT if prompt == OWN else prompt]
         head: Any = opened.model.get_output_embeddings()  # type: ignore[operator]
         vocabulary, hidden = head.weight.shape
@@ -306,8 +304,3 @@ def _render_turn(tokenizer: Any, prompt: str, checkpoint: str) -> str:
 
 def _saturate(logits: torch.Tensor) -> np.ndarray:
     return np.asarray(torch.log1p(torch.relu(logits.float())).cpu())
-
-
-def _hash(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
