@@ -187,6 +187,28 @@ def test_vectors_have_unit_length_where_the_spec_says_so(encoder: Encoder) -> No
         np.testing.assert_allclose(lengths, 1, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "least", "most"),
+    [("hf", 3, 128), ("llm", 3, 128), ("st", 3, 128), ("vlm", 8, 512)],
+    indirect=["encoder"],
+    scope="module",
+)
+def test_dim_keeps_the_first_components_and_renormalises(encoder: Encoder, least: int, most: int) -> None:
+    """Matryoshka; beside it, the bounds of `dim` and `max_tokens`."""
+    name, dim = encoder.spec.name, encoder.spec.dim
+    part = load_encoder(f"{name}&dim=8")
+    items = mixed(encoder, 10) + [Item(title, text) for title, text in TEXTS.items()]
+    for role in ("query", "document"):
+        whole, short = (vectors(each, items, role)[1] for each in (encoder, part))
+        expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
+        np.testing.assert_allclose(short, expected, atol=1e-6)
+    for wrong in (0, dim + 1):
+        with pytest.raises(InputError, match=rf"dim must be in 1\.\.{dim}, not {wrong}"):
+            load_encoder(f"{name}&dim={wrong}")
+    with pytest.raises(InputError, match=rf"max_tokens must be in {least}\.\.{most}, not {most + 1}"):
+        load_encoder(f"{name}&max_tokens={most + 1}")
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text(encoder: Encoder, name: str) -> None:
     ids, found = vectors(encoder, [Item("a", ENGLISH), Item("b", TEXTS[name])], "query")

@@ -290,17 +290,6 @@ def test_an_architecture_without_such_attention_says_so(tiny_llm, tmp_path):
 # Dimensions and precisions
 
 
-def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_llm):
-    whole, part = (encode_matrix(load(tiny_llm, o), ITEMS, "document") for o in ("", "dim=8"))
-    expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
-    np.testing.assert_allclose(part, expected, atol=1e-6)
-    for dim in (0, 33):
-        with pytest.raises(InputError, match=r"dim must be in 1..32"):
-            load(tiny_llm, f"dim={dim}")
-    with pytest.raises(InputError, match=r"max_tokens must be in 3..128"):
-        load(tiny_llm, "max_tokens=129")
-
-
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.99), ("float16", 0.999), ("int8", 0.999), ("auto", 0.99)])
 def test_lower_precision_is_the_same_space(tiny_llm, dtype, least):
     low, high = load(tiny_llm, dtype=dtype), load(tiny_llm)

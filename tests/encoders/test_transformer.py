@@ -148,17 +148,6 @@ def test_prompt_and_special_tokens_are_what_the_model_sees(tiny_encoder):
     assert encoder.spec.special_tokens == "[CLS][SEP]"
 
 
-def test_matryoshka_keeps_the_first_components_and_renormalises(tiny_encoder):
-    whole, part = (encode_matrix(load(tiny_encoder, o), ITEMS, "document") for o in ("", "dim=8"))
-    expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
-    np.testing.assert_allclose(part, expected, atol=1e-6)
-    for dim in (0, 33):
-        with pytest.raises(InputError, match=r"dim must be in 1..32"):
-            load(tiny_encoder, f"dim={dim}")
-    with pytest.raises(InputError, match=r"max_tokens must be in 3..128"):
-        load(tiny_encoder, "max_tokens=129")
-
-
 def test_lower_precision_is_the_same_space(tiny_encoder):
     low = registry.load_encoder(f"hf:{tiny_encoder}?dtype=bfloat16", device="cpu")
     high = load(tiny_encoder)
