@@ -151,7 +151,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
             "gemm_gflops": round(peak),
             "share_of_gemm_peak": round(work_done / min(spent) / peak, 2),
         }
-        tell(
+        log(
             f"{name:24} {each['texts_per_second']:8.1f} texts/s, ratio {each['ratio']} ({each['cpu_ratio']} of CPU time), lowest cosine "
             f"{each['cosine_min']}, {each['share_of_gemm_peak']:.0%} of {each['gemm_gflops']} GFLOP/s ({dtype})"
         )
@@ -160,7 +160,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
             missed.append(f"{name}: {each['ratio']} times sentence-transformers, goal {goal}")
         if dtype != "int8" and each["cosine_min"] < COSINE:
             missed.append(f"{name}: lowest cosine {each['cosine_min']}, goal {COSINE}")
-    tell(f"{'sentence-transformers':24} {report['sentence-transformers']['texts_per_second']:8.1f} texts/s")
+    log(f"{'sentence-transformers':24} {report['sentence-transformers']['texts_per_second']:8.1f} texts/s")
     return report, missed
 
 
@@ -213,7 +213,7 @@ def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any
         "cosine_min": round(float(cosines.min()), 5),
         "cosine_mean": round(float(cosines.mean()), 5),
     }
-    tell(
+    log(
         f"int8 on {collection}: {len(queries)} topics, {len(corpus):,} documents, nDCG@20 {means['int8']:.4f} "
         f"against {means['float32']:.4f}, loss {loss:+.2%} +- {report['loss_within']:.2%}, cosine {report['cosine_mean']}, "
         f"at least {report['cosine_min']}"
@@ -266,7 +266,7 @@ def overhead(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list
                 "outside": [round(each, 4) for each in shares],
                 "median": round(share, 4),
             }
-            tell(f"overhead at {budget} tokens a batch ({size:.0f} texts): {share:.1%} outside the model")
+            log(f"overhead at {budget} tokens a batch ({size:.0f} texts): {share:.1%} outside the model")
             if share >= OUTSIDE:
                 missed.append(f"overhead {share:.1%} at {budget} tokens a batch, goal below {OUTSIDE:.0%}")
     finally:
@@ -282,7 +282,7 @@ def memory(count: int, device: str) -> tuple[dict[str, Any], list[str]]:
         command = [sys.executable, __file__, "--peak", str(each), "--device", device]
         peaks.append(int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     growth = peaks[1] / peaks[0]
-    tell(f"peak memory: {peaks[0] / 1e6:,.0f} MB for {count:,} texts, {peaks[1] / 1e6:,.0f} MB for {4 * count:,}")
+    log(f"peak memory: {peaks[0] / 1e6:,.0f} MB for {count:,} texts, {peaks[1] / 1e6:,.0f} MB for {4 * count:,}")
     report = {"texts": [count, 4 * count], "peak_bytes": peaks, "growth": round(growth, 3)}
     return report, [f"peak memory grows {growth:.2f} times, goal {GROWTH}"] if growth > GROWTH else []
 
@@ -337,7 +337,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return made
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -373,7 +373,7 @@ def main() -> int:
             report[part], lacking = ways[part]()
             missed += lacking
     for each in missed:
-        tell(f"missed: {each}")
+        log(f"missed: {each}")
     save(options.save, {**report, "missed": missed}, tables(report))
     print(json.dumps({**report, "missed": missed}, indent=2))
     return 1 if missed else 0

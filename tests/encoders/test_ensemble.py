@@ -53,7 +53,7 @@ def test_the_ranking_is_that_of_the_weighted_sum_of_cosines(weights):
     np.testing.assert_allclose(np.linalg.norm(encode_matrix(ensemble, TEXTS, "document"), axis=1), 1, atol=1e-5)
 
 
-def test_the_spec_tells_all_that_decides_a_vector():
+def test_the_spec_names_all_that_decides_a_vector():
     spec = Ensemble([Toy("a", 5), Toy("b", 16, ("text", "image"), max_pixels=900)], [1, 3]).spec
     assert (spec.dim, spec.modalities, spec.max_tokens, spec.max_pixels) == (21, ("text",), 5, 0)
     assert (spec.revision, spec.pooling, spec.normalized, spec.metric) == ("a+b", "concat", True, "cosine")

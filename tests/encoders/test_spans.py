@@ -107,7 +107,7 @@ def test_passages_of_an_ensemble_fit_into_every_member(tiny_encoder, tiny_clip, 
     assert {hit.id for hit in index.search([Item("q", "hunts at night")], 2)["q"]} == {"a", "b"}
 
 
-def test_an_ensemble_that_cannot_tell_says_so(tiny_encoder, monkeypatch):
+def test_an_ensemble_that_cannot_show_its_tokens_says_so(tiny_encoder, monkeypatch):
     ensemble = load_encoder(f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean")
     for member in ensemble.members:
         monkeypatch.setattr(member.tokenizer.__class__, "is_fast", property(lambda self: False))

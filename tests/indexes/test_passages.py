@@ -358,7 +358,7 @@ def test_cards_from_before_there_were_passages_are_read(tmp_path: Path) -> None:
     assert len(open_index(tmp_path, encoders=Words()).search(QUERIES, 5)["q0"]) == 5
 
 
-def test_tokens_are_those_of_the_first_encoder_that_can_tell_and_stay_so(tmp_path: Path) -> None:
+def test_tokens_are_those_of_the_first_encoder_that_shows_them_and_stay_so(tmp_path: Path) -> None:
     mute, words, other = Mute("fake:mute", 8), Words(), Words("fake:other", 12)
     with pytest.raises(InputError, match=r"fake:mute cannot say where its own are: add an hf: encoder, or name one"):
         create_index("memory://", passages=WINDOWS).add(collection(), mute)

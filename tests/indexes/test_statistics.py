@@ -39,7 +39,7 @@ def test_language_correction_is_applied_and_can_be_left_out() -> None:
     assert topical(correct=False) < 0.5
 
 
-def test_openings_of_documents_tell_what_queries_have_in_common(tmp_path: Path) -> None:
+def test_openings_of_documents_show_what_queries_have_in_common(tmp_path: Path) -> None:
     """Queries in a cone that no document is in, as short texts are: the index learns it from its documents' openings."""
     random = np.random.default_rng(0)
     topics = unit(random.standard_normal((20, 32)))

@@ -151,7 +151,7 @@ def test_the_demo_collections_texts():
     assert [row["id"] for row, lang in zip(rows, found, strict=True) if lang != row["lang"]] == []
 
 
-def test_chinese_and_japanese_without_kana_are_told_apart_by_their_characters():
+def test_characters_show_whether_a_text_without_kana_is_chinese_or_japanese():
     assert identify(["发现", "発見", "铁路", "駅", "图书馆", "電気鉄道の駅"]) == ["zho", "jpn"] * 3
 
 

@@ -182,7 +182,7 @@ def test_siglip_text_is_canonicalised(clip_folder: Callable[..., Path]) -> None:
     assert encode_matrix(encoder, items(["cat"]), "query").shape == (1, 16)
 
 
-def test_nllb_tower_is_told_the_language(clip_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_nllb_tower_is_given_the_language(clip_folder: Callable[..., Path], tmp_path: Path) -> None:
     from transformers import M2M100Config, NllbTokenizer
 
     letters = "▁abcdefghijklmnopqrstuvwxyz猫"

@@ -56,7 +56,7 @@ def test_real_encoders_are_found_bit_for_bit(family, checkpoint, spec, request):
     assert (first.found, second.found) == (0, 40)
 
 
-def test_an_encoder_tells_its_tokens_through_the_cache_or_not_at_all(tiny_encoder):
+def test_an_encoder_shows_its_tokens_through_the_cache_or_not_at_all(tiny_encoder):
     encoder = load_encoder(f"hf:{tiny_encoder}?dtype=float32")
     able, mute = CachedEncoder(encoder), CachedEncoder(Counting())
     assert isinstance(able, Tokenizes)

@@ -146,7 +146,7 @@ def test_a_rerun_computes_nothing_that_is_there_and_a_new_system_only_its_own(
     assert third["counts"]["documents"] == 7
 
 
-def test_a_dry_run_tells_documents_tokens_and_calls_and_makes_no_index(
+def test_a_dry_run_names_documents_tokens_and_calls_and_makes_no_index(
     crosslens, tmp_path, small, tiny_encoder, tiny_judge
 ):
     systems = {

@@ -179,7 +179,7 @@ def test_labels_as_models_write_them(text, labels, label, kinds):
     assert count == dict.fromkeys(kinds, 1)
 
 
-def test_what_follows_a_label_tells_it_from_mentions():
+def test_what_follows_a_label_distinguishes_it_from_mentions():
     labels = tuple(map(str, range(1, 21)))
     assert read_label("12]</answer>", labels, Counter(), after="]</answer>") == 11
     assert read_label("so 3: it beats 5", labels, Counter(), after=":") == 2

@@ -133,7 +133,7 @@ def test_an_answer_that_names_no_label_is_even_odds_and_counted(serve, reply, co
     assert {kind: judge.usage[kind] for kind in counts} == counts
 
 
-def test_generate_passes_its_sampling_on_and_tells_whether_it_ended(serve):
+def test_generate_passes_its_sampling_on_and_says_whether_it_ended(serve):
     def answer(body, _):
         return chat_reply("one two", finish="length" if body["max_tokens"] == 2 else "stop", usage=(5, 2))
 

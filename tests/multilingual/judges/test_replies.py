@@ -45,7 +45,7 @@ def test_a_token_says_the_label_that_it_is_or_alone_can_begin(labels, token, pla
         (["yes", "Yes"], True),
     ],
 )
-def test_labels_of_which_one_begins_another_cannot_be_told_by_a_token(labels, ambiguous):
+def test_a_token_does_not_show_labels_of_which_one_begins_another(labels, ambiguous):
     assert ServedLabels(labels).ambiguous == ambiguous
 
 

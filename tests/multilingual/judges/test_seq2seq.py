@@ -182,7 +182,7 @@ def test_likelihood_is_that_of_plain_code_and_targets_carry_no_end(judge):
     np.testing.assert_allclose(found, alone, rtol=1e-4)
 
 
-def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge):
+def test_a_head_that_is_no_plain_matrix_gives_the_same_from_whole_logits(judge):
     asked = messages()
     expected = judge.choose(asked, ("true", "false"))
     said = judge.likelihood(asked, ["how long?"] * 4)

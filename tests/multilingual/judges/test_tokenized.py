@@ -248,7 +248,7 @@ def test_a_prompt_that_merges_with_the_label_still_finds_the_labels_own_token():
     assert fallback.tokenizer.convert_tokens_to_ids("A") in fallback.plan_labels("Answer: ", LETTERS).ids[0]
 
 
-def test_labels_that_cannot_be_told_apart_are_an_error():
+def test_labels_that_cannot_be_distinguished_are_an_error():
     lower = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordPiece({"[UNK]": 0, "yes": 1, "no": 2, "answer": 3}, unk_token="[UNK]")),
         unk_token="[UNK]",

@@ -292,7 +292,7 @@ def test_a_damaged_picture_is_one_clear_line(judge):
         judge.choose([Message((Attachment("image", b"no picture"), "?"), chat="auto")], ("A", "B"))
 
 
-def test_a_head_that_cannot_be_told_apart_gives_the_same_from_whole_logits(judge, messages):
+def test_a_head_that_is_no_plain_matrix_gives_the_same_from_whole_logits(judge, messages):
     expected = judge.choose(messages, ("A", "B"))
     assert judge.head.plain
     said = judge.likelihood(messages, [" how long"] * 6)

@@ -133,7 +133,7 @@ def test_the_seam_parts_what_a_cross_encoder_reads():
 
 
 @pytest.mark.parametrize(("name", "code"), [each for each in WORDINGS if load_prompt(each[0]).labels])
-def test_a_tokenizer_can_tell_the_labels_of_every_wording_apart(name, code, tiny_judge):
+def test_a_tokenizer_distinguishes_the_labels_of_every_wording(name, code, tiny_judge):
     from crosslens.multilingual.judges.tokenized import CachedTokenizer
     from transformers import AutoTokenizer
 

@@ -151,8 +151,8 @@ def certain(sorter: Sorter, k: int) -> int:
 
 def naming(truth: Sequence[float]) -> Judge:
     """Says only which hit is best, as a model that answers with one label does."""
-    tell = perfect(truth)
-    return lambda group: np.eye(len(group))[int(tell(group).argmax())]
+    judge = perfect(truth)
+    return lambda group: np.eye(len(group))[int(judge(group).argmax())]
 
 
 def drawn_by(draw: Callable[[np.random.Generator, int], np.ndarray]) -> Callable[[int], Judge]:
@@ -299,7 +299,7 @@ def test_settings_that_make_no_sense(kind, options, message):
     assert "\n" not in str(told.value)
 
 
-def test_settings_come_from_a_spec_and_tell_sorters_apart():
+def test_settings_come_from_a_spec_and_distinguish_sorters():
     def read(text: str) -> Sorter:
         spec = Spec.parse(text)
         return SORTERS[spec.family](**bind_options(spec, SORTERS[spec.family]))

@@ -203,7 +203,7 @@ def test_tourrank_does_not_ask_for_a_group_that_goes_on_whole():
     assert driven.order == ["d1", "d2", "d0"]  # a point for d1, who was alone, and for d2
 
 
-def test_more_tournaments_tell_more_of_a_noisy_judge():
+def test_more_tournaments_show_more_of_a_noisy_judge():
     """Each tournament asks in another order; a judge that errs by the order is averaged out."""
 
     def overlap(rounds: int) -> int:

@@ -33,7 +33,7 @@ def test_every_kind_is_recognised_loaded_and_translates(checkpoints, kind):
     assert record.counts["prompt_tokens"] > 0 < record.counts["generated_tokens"]
 
 
-def test_the_model_is_told_both_languages_in_its_own_way(checkpoints, kind, monkeypatch):
+def test_the_model_is_given_both_languages_in_its_own_way(checkpoints, kind, monkeypatch):
     translator = stage(checkpoints(kind)).translator
     tokenizer = translator.tokenizer
     plain, seen = translator.model.generate, []
@@ -164,7 +164,7 @@ def test_groups_of_languages_leave_the_direction_open(tmp_path):
     assert stage(unknown, "deu").translator.sources is None
 
 
-def test_languages_that_cannot_be_told_are_counted_where_they_must_be(checkpoints):
+def test_unknown_languages_are_counted_where_they_must_be(checkpoints):
     made = stage(checkpoints("nllb"))
     odd = [Item("q", "Xq"), Item("p", image=b"..."), Item("r", "Кошка спит весь день.", lang="rus"), Item("s", " ")]
     done = made(odd)
