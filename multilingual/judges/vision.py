@@ -58,7 +58,7 @@ class VisionJudge(LocalJudge):
                 f"for chat"
             )
         super().__init__(model, processor.tokenizer, name, revision, **limits)
-        self.processor = processor
+        self.processor = self.templates = processor
         self.max_pixels = max_pixels
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)

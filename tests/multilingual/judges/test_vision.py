@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -285,6 +286,17 @@ def test_pictures_need_the_template_and_the_template_a_checkpoint(judge, folders
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="its processor has no chat template"):
         load(str(bare))
+
+
+def test_the_template_may_lie_where_only_the_processor_finds_it(judge, messages, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(judge.name.removeprefix("hf:"), moved)
+    template = moved / "chat_template.jinja"
+    (moved / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    other = load(str(moved))
+    assert other.tokenizer.chat_template is None
+    np.testing.assert_array_equal(other.choose(messages, ("A", "B")), judge.choose(messages, ("A", "B")))
 
 
 def test_a_damaged_picture_is_one_clear_line(judge):
