@@ -70,8 +70,7 @@ class Stage:
         """Load what it works with; not counted in its seconds, which would depend on what ran before."""
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
-        if not isinstance(run, Run):
-            run = Run.of(run)
+        run = run if isinstance(run, Run) else Run.of(run)
         count: Counter[str] = Counter()
         self.ready()
         started = time.perf_counter()

@@ -27,5 +27,4 @@ def cache_command(
 
     if not prune and (older_than, encoder, to) != (None, None, None):
         raise InputError("--older-than, --encoder and --to say what to remove: write --prune with them")
-    found = prune_cache(older_than=older_than, encoder=encoder, to=to) if prune else read_contents()
-    show(found, json)
+    show(prune_cache(older_than=older_than, encoder=encoder, to=to) if prune else read_contents(), json)

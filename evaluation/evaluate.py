@@ -130,7 +130,7 @@ def evaluate_files(
         judged = {doc for of in grades.values() for doc in of}
         hits = {hit.id for run in named.values() for topic in grades for hit in run[topic]}
         doc_langs = fairness.read_langs(langs, judged | hits) | doc_langs
-    relevant = {doc_langs.get(doc) for of in grades.values() for doc, grade in of.items() if grade > 0}
+    relevant = {doc_langs.get(doc) for doc in find_relevant(grades)}
     several = None not in relevant and len(relevant) > 1
     if per_language and not doc_langs:
         raise InputError(
@@ -239,8 +239,7 @@ def _group_by_document(
 ) -> dict[str, Group]:
     """Language -> its topics and their values; measures that compare languages have none."""
     within = [measure for measure in measures if not is_multilingual(measure)]
-    relevant = find_relevant(qrels)
-    languages = sorted({langs[doc] for doc in relevant if doc in langs})
+    languages = sorted({langs[doc] for doc in find_relevant(qrels) if doc in langs})
     if not languages:
         raise InputError("no relevant document has a language: give `doc_langs` to evaluate per document language")
     groups: dict[str, Group] = {}

@@ -131,10 +131,9 @@ class FromFile(Stage):
 
     def __post_init__(self) -> None:
         try:
-            content = sha256(self.path.read_bytes()).hexdigest()[:16]
+            object.__setattr__(self, "content", sha256(self.path.read_bytes()).hexdigest()[:16])
         except OSError as error:
             raise InputError(f"cannot read the run {self.path}: {error.strerror}") from None
-        object.__setattr__(self, "content", content)
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking(Run.from_trec(self.path, run.queries).hits, self.docs)

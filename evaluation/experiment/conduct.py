@@ -73,8 +73,7 @@ def conduct(
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
         for site in sites:  # counts and judgements are read before any work
             _ = site.content, site.qrels
-        parts = tuple(_run_systems(site, about) for site in sites)
-        return Results(plan.name, plan.to_json(), parts, about)
+        return Results(plan.name, plan.to_json(), tuple(_run_systems(site, about) for site in sites), about)
 
 
 def provenance(device: str = "auto") -> dict[str, object]:

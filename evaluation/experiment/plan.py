@@ -6,11 +6,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ...errors import InputError, check_at_least, check_known
-from ...multilingual.collections.topics import Source, parse_fields
-from ...multilingual.languages import parse_language
+from ...multilingual.collections.topics import Source, TopicReader
 from ...multilingual.reranking.rerank import check_unseen
 from ..measures import parse_measure
 from ..significance import Correction, Test, check_statistics
@@ -53,8 +52,7 @@ class Plan:
     def __post_init__(self) -> None:
         check_statistics(self.test, self.correction, self.interval)
         check_unseen(self.unseen)
-        if self.source is not None:
-            check_known(self.source, get_args(Source), "source")
+        TopicReader(self.fields, self.query_lang, self.source)  # refuses a wording that no topic has
         check_at_least(1, k=self.k)
         if self.baseline is not None:
             check_known(self.baseline, self.systems, "baseline")
@@ -65,9 +63,6 @@ class Plan:
                 raise InputError("a name is empty")
         for measure in self.measures:
             parse_measure(measure)
-        parse_fields(self.fields)
-        if self.query_lang is not None:
-            parse_language(self.query_lang)
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:

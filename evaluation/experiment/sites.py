@@ -172,20 +172,17 @@ class ExperimentSite:
         if not documents:
             return self.collection, self.content
         if documents not in self._versions:
-            self._versions[documents] = self._read_version(documents)
+            other = load_collection(documents)
+            content = self._read(other, documents)
+            if content.ids != self.content.ids:
+                own, theirs = ({item.id for item in each.docs()} for each in (self.collection, other))
+                raise InputError(
+                    f"{documents} is no version of {self.name}: {len(theirs - own)} of its {len(theirs)} documents are "
+                    f"unknown there ({list_few(sorted(theirs - own))}), and {len(own - theirs)} of {len(own)} are "
+                    f"lacking ({list_few(sorted(own - theirs))})"
+                )
+            self._versions[documents] = other, content
         return self._versions[documents]
-
-    def _read_version(self, documents: str) -> tuple[Collection, Content]:
-        other = load_collection(documents)
-        content = self._read(other, documents)
-        if content.ids != self.content.ids:
-            own, theirs = ({item.id for item in each.docs()} for each in (self.collection, other))
-            raise InputError(
-                f"{documents} is no version of {self.name}: {len(theirs - own)} of its {len(theirs)} documents are "
-                f"unknown there ({list_few(sorted(theirs - own))}), and {len(own - theirs)} of {len(own)} are lacking "
-                f"({list_few(sorted(own - theirs))})"
-            )
-        return other, content
 
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"

@@ -6,7 +6,6 @@ import csv
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,7 @@ class Mkqa(PublishedCollection):
         if path is None:
             raise InputError(f"there is no file docs={self._docs}, neither in {self.files} nor from here")
         if path.is_dir():
-            files = DatasetFiles(str(path), usage=self.usage)
-            return read_json_lines(*files.get_all("*.jsonl.gz", "*.jsonl"))
+            return read_json_lines(*DatasetFiles(str(path), usage=self.usage).get_all("*.jsonl.gz", "*.jsonl"))
         return _read_dpr(path) if path.name.removesuffix(".gz").endswith(".tsv") else read_json_lines(path)
 
     def read_document(self, record: FileRow) -> Item:
@@ -163,14 +161,13 @@ class Answers:
         """The questions that have an answer in the text."""
         tokens = self.tokens(text)
         found: set[str] = set()
-        for start, token in enumerate(tokens, 1):
-            node = self._root.get(token)
-            for following in count(start):
+        for start in range(len(tokens)):
+            node: Any = self._root
+            for place in range(start, len(tokens)):
+                node = node.get(tokens[place])
                 if node is None:
                     break
-                if answered := node.get(" "):
-                    found |= answered
-                node = node.get(tokens[following]) if following < len(tokens) else None
+                found |= node.get(" ", frozenset())
         return found
 
 

@@ -54,8 +54,7 @@ class DatasetFiles:
     def find(self, *patterns: str) -> list[Path]:
         """The files of the first pattern that has any, in the order of the numbers in their names; else none."""
         for pattern in patterns:
-            roots = [self.root] if self.root else self._fetch(pattern)
-            for root in roots:
+            for root in [self.root] if self.root else self._fetch(pattern):
                 for depth in ("", "*/", "*/*/"):
                     found = [path for path in root.glob(depth + pattern) if path.is_file()]
                     if found:

@@ -307,10 +307,8 @@ def _find_verdict(answer: _Answer, names: _Names, after: str) -> _Mention | None
         ordinals = _ordinals(text)
         mentions = [
             mention
-            for mention in mentions
-            if mention.start not in ordinals
-            and not OF_A_SCALE.search(text, max(0, mention.start - 9), mention.start)
-            and not SCALE_AFTER.match(text, mention.end)
+            for mention in by_start.values()
+            if mention.start not in ordinals and not OF_A_SCALE.search(text, max(0, mention.start - 9), mention.start)
         ] or [mention for mention in mentions[:1] if not re.search(r"\w", text[: mention.start])]
     mentions = [mention for mention in mentions if mention.place is not None]
     if not mentions:

@@ -166,9 +166,9 @@ class Head:
         divide = getattr(config, "logits_scaling", None)
         width = getattr(config, "d_model", None)  # T5, with tied embeddings
         shift = getattr(model, "final_logits_bias", None)  # BART and its kin
-        ways: list[Way] = [_as_is]
+        ways: list[Way] = [lambda logits, _: logits]
         factors = (getattr(config, "logit_scale", None), divide and 1 / divide, width and width**-0.5)
-        ways += [partial(_multiply, factor) for factor in factors if factor]
+        ways += [partial(lambda factor, logits, _: logits * factor, factor) for factor in factors if factor]
         if cap:
             ways.append(lambda logits, _: torch.tanh(logits / cap) * cap)
         if shift is not None:
@@ -249,11 +249,3 @@ def make_causal_head(model: Any) -> Head:
 
     tokens = torch.arange(1, 6, device=model.device)[None] % model.config.get_text_config().vocab_size
     return Head(model, hide, predict, input_ids=tokens, use_cache=False)
-
-
-def _multiply(factor: float, logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:
-    return logits * factor
-
-
-def _as_is(logits: torch.Tensor, columns: Sequence[int] | slice) -> torch.Tensor:
-    return logits

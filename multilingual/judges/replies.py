@@ -34,12 +34,9 @@ class ServedLabels:
         word = strip_signs(token.replace("▁", " ").replace("Ġ", " "))
         if word in self.cores:
             return self.cores.index(word)
+        word = word.casefold()
         # A single letter in lower case is rather the article "a" than the label A.
-        if len(word) > 1:
-            word = word.casefold()
-        possible = [
-            n for n, each in enumerate(self.cores) if len(each) > 1 and each.casefold().startswith(word.casefold())
-        ]
+        possible = [n for n, each in enumerate(self.cores) if len(each) > 1 and each.casefold().startswith(word)]
         return possible[0] if word and len(possible) == 1 else None
 
     def score(self, tops: Sequence[tuple[str, float]]) -> tuple[np.ndarray, float]:

@@ -55,8 +55,7 @@ class Server:
         try:
             import openai
         except ImportError:
-            message = "openai: judges need the package openai; pip install 'crosslens[openai]'"
-            raise InputError(message) from None
+            raise InputError("openai: judges need the package openai; pip install 'crosslens[openai]'") from None
         self._openai: Any = openai
         self._key = _read_key(url)
 

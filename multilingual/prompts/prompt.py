@@ -172,8 +172,7 @@ class Prompt(Wording):
         if self.asks == "choose":
             return np.exp(judge.choose(messages, [label + self.closing for label in self.labels]))
         shares = np.zeros((len(messages), len(self.labels)))
-        answers = judge.generate(messages, max_new_tokens=self.thinking)
-        for row, answer in zip(shares, answers, strict=True):
+        for row, answer in zip(shares, judge.generate(messages, max_new_tokens=self.thinking), strict=True):
             place = read_label(answer.text, self.labels, count, after=self.closing)
             if place is not None:
                 row[place] = 1.0

@@ -59,8 +59,7 @@ class Wording:
                 check_known(name, allowed, f"placeholder in `{key}` of the prompt {self._title}:")
         if self.instruction and "instruction" not in self.list_placeholders("template", "system"):
             raise self._fault("has no place for an instruction: no {instruction} in `template` or `system`")
-        languages = ("eng", "query", "document", *self.words)
-        check_known(self.language, languages, f"language of the prompt {self.name}:")
+        check_known(self.language, ("eng", "query", "document", *self.words), f"language of the prompt {self.name}:")
 
     @classmethod
     def parse(cls, text: str, name: str) -> Self:

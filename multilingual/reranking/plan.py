@@ -78,6 +78,9 @@ def load_reranker(
     return plan.load(unseen=unseen, journal=journal)
 
 
+_load_once = lru_cache(maxsize=2)(load_reranker)
+
+
 def rank(
     query: str | Item,
     docs: Iterable[str | Item],
@@ -95,7 +98,7 @@ def rank(
     from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
 
-    stage = _load_once(spec, device, trust_remote_code) if isinstance(spec, str) else spec
+    stage = _load_once(spec, device=device, trust_remote_code=trust_remote_code) if isinstance(spec, str) else spec
     items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
     asked = query if isinstance(query, Item) else Item("query", query)
     (asked, *items) = fill_languages([asked, *items])
@@ -114,8 +117,3 @@ def _settings(
     *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
 ) -> tuple[int, int, float, Fuse]:
     return depth, k or min(10, depth), alpha, fuse
-
-
-@lru_cache(maxsize=2)
-def _load_once(spec: str, device: str, trust_remote_code: bool) -> Rerank:
-    return load_reranker(spec, device=device, trust_remote_code=trust_remote_code)

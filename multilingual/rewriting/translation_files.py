@@ -238,10 +238,7 @@ def _to_record(
 ) -> dict[str, Any] | None:
     """The line of an item; None for a document of which nothing is left."""
     parts = answer.parts or split(item)
-    # A title is among the parts. Of topics, wordings in the old language go: the text is all that was translated.
-    gone = ("title",) if what == "documents" else FIELDS
-    meta = {key: value for key, value in item.meta.items() if key not in gone}
-    if what == "documents" and "source" in meta and answer.source:
+    if what == "documents" and "source" in item.meta and answer.source:
         count["source_replaced"] += 1
     paths = {name: content.resolve() for name, content in item.contents.items() if isinstance(content, Path)}
     media = {name: path.relative_to(root).as_posix() for name, path in paths.items() if path.is_relative_to(root)}
@@ -259,5 +256,7 @@ def _to_record(
         "lang": to if answer.parts else item.lang,
         "source": answer.source,
     }
-    others = {key: value for key, value in meta.items() if key not in own}
+    # A title is among the parts. Of topics, wordings in the old language go: the text is all that was translated.
+    gone = own.keys() if what == "documents" else {*own, *FIELDS}
+    others = {key: value for key, value in item.meta.items() if key not in gone}
     return {key: value for key, value in (own | others).items() if value is not None}

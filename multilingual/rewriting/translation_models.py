@@ -100,8 +100,7 @@ class TrainedTranslator:
         self._kind = model.config.model_type
         self.codes = _codes(tokenizer, self._kind)
         self.sources, self.targets = self._direction()
-        positions = getattr(model.config, "max_position_embeddings", None)
-        self._room = int(positions or UNBOUNDED)
+        self._room = int(getattr(model.config, "max_position_embeddings", None) or UNBOUNDED)
         self.generator = TextGenerator(self.model, tokenizer, self.usage)
         # How long answers may be is given with each; an end that is forced there would look like a real one.
         model.generation_config.max_length = None
@@ -179,26 +178,26 @@ class TrainedTranslator:
 
     def _encode(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
         """The tokens that the encoder reads, special ones and those of the languages included."""
+        code = self.codes[source or ""] if self._reads_source else self.codes.get(to)
         if self._reads_source:
-            self.tokenizer.src_lang = self.codes[source or ""]
-            rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
-            mark, where = self._language_token(self.codes[source or ""]), "source"
-        elif code := self.codes.get(to):
-            written = f">>{code}<<" if self._kind == "marian" else f"<2{code}>"
-            rows = self.tokenizer([f"{written} {text}" for text in texts], verbose=False)["input_ids"]
-            mark, where = self._language_token(code), "target"
-        else:
-            return [tuple(row) for row in self.tokenizer(list(texts), verbose=False)["input_ids"]]
-        if any(mark not in row for row in rows):
+            self.tokenizer.src_lang = code
+        elif code:
+            texts = [f"{self._write_language(code)} {text}" for text in texts]
+        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        mark = self._language_token(code) if code else None
+        if mark is not None and any(mark not in row for row in rows):
+            where = "source" if self._reads_source else "target"
             raise InputError(f"{self.name}: its tokenizer leaves out the token of the {where} language")
         return [tuple(row) for row in rows]
+
+    def _write_language(self, code: str) -> str:
+        return {"marian": f">>{code}<<", "t5": f"<2{code}>"}.get(self._kind, code)
 
     def _language_token(self, code: str) -> int:
         """The token of a language as the model writes it."""
         if hasattr(self.tokenizer, "get_lang_id"):  # M2M100 keeps its languages apart from the vocabulary
             return int(self.tokenizer.get_lang_id(code))
-        written = {"marian": f">>{code}<<", "t5": f"<2{code}>"}.get(self._kind, code)
-        return int(self.tokenizer.convert_tokens_to_ids(written))
+        return int(self.tokenizer.convert_tokens_to_ids(self._write_language(code)))
 
 
 def _tokenizer(source: Source) -> Any:
@@ -250,10 +249,5 @@ def _preferred(written: Iterable[str], mark: re.Pattern[str]) -> dict[str, str]:
 
 def _single(written: object) -> str | None:
     """The one language that a tokenizer's `source_lang` names; None for groups of them (ROMANCE, mul, sla)."""
-    if not isinstance(written, str) or not (match := _BARE.fullmatch(written)):
-        return None
-    try:
-        code = parse_language(match["base"])
-    except InputError:
-        return None
-    return None if name_language(code).endswith("languages") else code
+    code = next(iter(_preferred([written], _BARE)), None) if isinstance(written, str) else None
+    return None if code is None or name_language(code).endswith("languages") else code
