@@ -36,7 +36,7 @@ def read_ranking(text: str, labels: Sequence[str], count: Counter[str]) -> list[
         named = _follow(mentions, [mention for mention in mentions if mention.named])
         if _valid(named):
             found = named
-        elif bare := _bare(answer.text, mentions):
+        elif bare := _bare(answer, mentions):
             found = found + bare if _valid(bare) else found
     read = [mention.place for mention in found if mention.place is not None]
     order = list(dict.fromkeys(read))
@@ -256,15 +256,13 @@ def _open_answer(text: str) -> _Answer:
     return _Answer(found, refuses, fault)
 
 
-def _bare(text: str, mentions: Sequence[_Mention]) -> list[_Mention]:
+def _bare(answer: _Answer, mentions: Sequence[_Mention]) -> list[_Mention]:
     """The identifiers that stand there by themselves; none that a refusal merely speaks of."""
     likely = [mention for mention in mentions if not mention.prose]
-    ordinals = _ordinals(text)
+    ordinals = _ordinals(answer.text)
     listed = [mention for mention in likely if mention.start not in ordinals]
     likely = listed if _valid(listed) else likely
-    if REFUSALS.search(text, 0, READ):
-        likely = _follow(likely, [])
-    return likely
+    return _follow(likely, []) if answer.refuses else likely
 
 
 def _ordinals(text: str) -> set[int]:
