@@ -35,21 +35,6 @@ def meant_for(*langs: str) -> dict:
 
 
 @pytest.fixture
-def refused(crosslens):
-    """Asserts that a call ends with status 2 and one line on stderr that holds all the `parts`."""
-
-    def call(*arguments: object, parts: tuple[str, ...]) -> None:
-        status, out, err = crosslens(*arguments)
-        lines = [line for line in err.splitlines() if line.startswith("crosslens: ")]
-        assert (status, len(lines), out) == (2, 1, ""), (status, out, err)
-        assert "Traceback" not in err
-        for part in parts:
-            assert part in lines[0]
-
-    return call
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     return collection(tmp_path / "source")
 

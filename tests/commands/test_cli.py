@@ -23,23 +23,6 @@ TEXTS = {
 }
 
 
-@pytest.fixture
-def refused(crosslens):
-    """Asserts that a call ends with status 2 and one line on stderr that holds all the `parts`."""
-
-    def call(*arguments: object, parts: tuple[str, ...]) -> None:
-        status, out, err = crosslens(*arguments)
-        assert status == 2, err
-        lines = [line for line in err.splitlines() if line.startswith("crosslens: ")]
-        assert len(lines) == 1, err
-        assert "Traceback" not in err
-        for part in parts:
-            assert part in lines[0]
-        assert not out
-
-    return call
-
-
 def collection(where: Path, extra: str = "", **records: dict) -> Path:
     where.mkdir(exist_ok=True)
     rows = [{"id": key, "lang": lang, "text": text} for key, (lang, text) in TEXTS.items()]

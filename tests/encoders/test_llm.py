@@ -18,16 +18,9 @@ from crosslens.encoders.llm import find_retriever, instruct_prompt
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
+from stand_ins.texts import ITEMS, TEXTS
 from tiny.text import publish
 
-TEXTS = [
-    "The cat sleeps all day and hunts at night.",
-    "猫",
-    "گربه تمام روز می‌خوابد.",
-    "Кошка спит весь день. " * 30,
-    "😀 e\u0301 \t x",
-]
-ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 E5 = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 
 

@@ -15,17 +15,8 @@ from crosslens.checkpoints.source import Source, hash_weights
 from crosslens.encoders import registry
 from crosslens.encoders.base import encode_matrix
 from crosslens.errors import InputError
-from crosslens.items import Item
 from safetensors.torch import load_file, save_file
-
-TEXTS = [
-    "The cat sleeps all day and hunts at night.",
-    "猫",
-    "گربه تمام روز می‌خوابد.",
-    "Кошка спит весь день. " * 30,
-    "😀 e\u0301 \t x",
-]
-ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
+from stand_ins.texts import ITEMS, TEXTS
 
 
 @pytest.fixture
