@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -171,8 +171,9 @@ class LoadedSpace(Generic[S]):
     def __init__(self, ids: Sequence[str], searcher: S, tables: Tables) -> None:
         self.ids = np.array(ids, object)
         self.searcher = searcher
-        # Not of a method: it would refer to itself, and hold what is discarded until garbage is collected.
-        self.mask = lru_cache(MASKS)(partial(_find_matching, self.ids, tables))
+        # Not an lru_cache of a method: it would refer to itself, and hold what is discarded until garbage is collected.
+        self._masks: dict[str, np.ndarray] = {}
+        self._tables = tables
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -186,13 +187,17 @@ class LoadedSpace(Generic[S]):
             for mine, theirs in zip(*self.searcher.nearest(queries, k, self.mask(condition)), strict=True)
         ]
 
-
-def _find_matching(ids: np.ndarray, tables: Tables, condition: str | None) -> np.ndarray | None:
-    """The rows that match an SQL condition, as a mask bool [n]; None without one."""
-    if condition is None:
-        return None
-    matching = set(tables.list_ids(condition))
-    return np.fromiter((id in matching for id in ids), bool, len(ids))
+    def mask(self, condition: str | None) -> np.ndarray | None:
+        """The rows that match a condition, as a mask bool [n]; None without one."""
+        if condition is None:
+            return None
+        if (mask := self._masks.get(condition)) is None:
+            mask = np.zeros(len(self.ids), bool)
+            mask[[self.rows[id] for id in self._tables.list_ids(condition) if id in self.rows]] = True
+            if len(self._masks) >= MASKS:
+                del self._masks[next(iter(self._masks))]
+            self._masks[condition] = mask
+        return mask
 
 
 class FlatKind(DenseKind):

@@ -181,10 +181,15 @@ class TokenizedJudge(BaseJudge):
     def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
         check_at_least(1, passage_tokens=passage_tokens)
         super().__init__(name, revision)
-        self.tokenizer = self.templates = tokenizer  # a processor may have the chat template in its place
+        self.tokenizer = tokenizer
         self.tokens = CachedTokenizer(tokenizer, name)
         self.passage_tokens, self.context = passage_tokens, context
         self.chats = bool(getattr(tokenizer, "chat_template", None))
+
+    @property
+    def templates(self) -> Any:
+        """What has the chat template, and applies it."""
+        return self.tokenizer
 
     def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
         longest = max((self.tokens.count(f" {label}") for label in labels), default=0)

@@ -58,7 +58,7 @@ class VisionJudge(LocalJudge):
                 f"for chat"
             )
         super().__init__(model, processor.tokenizer, name, revision, **limits)
-        self.processor = self.templates = processor
+        self.processor = processor
         self.max_pixels = max_pixels
         self.chats = True
         self._size = _within(processor.image_processor, max_pixels)
@@ -66,6 +66,10 @@ class VisionJudge(LocalJudge):
         self._placeholders = [token for kind in kinds if isinstance(token := getattr(processor, kind, 0), str)]
         self._opened = lru_cache(maxsize=PICTURES)(partial(open_image, max_pixels=max_pixels))
         self._weights: dict[tuple[int, int], tuple[int, int]] = {}  # by size; a cache of a method would hold the model
+
+    @property
+    def templates(self) -> Any:
+        return self.processor
 
     @property
     def fingerprint(self) -> str:

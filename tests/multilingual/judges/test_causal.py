@@ -169,7 +169,7 @@ def test_generation_ends_at_a_stop_string(judge):
 
 def test_a_chat_template_goes_around_where_it_is_wanted(judge):
     chat = copied(judge)
-    chat.tokenizer = chat.templates = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
+    chat.tokenizer = type(judge.tokenizer).from_pretrained(judge.tokenizer.name_or_path)
     chat.tokenizer.chat_template, chat.chats = TEMPLATE, True
     message = Message(("Is ", Passage("water"), " wet?"), system="Be brief.", answer="It", chat="auto")
     assert chat.write_text(message, 1) == "<system>Be brief.\n<user>Is water wet?\n<model>It"
