@@ -198,7 +198,7 @@ def open_int8(
 def locate_export(config: Any, weights: str) -> Path:
     """Where the export lies: named after the weights, and after the configuration and transformers' version."""
     settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    digest = hashlib.sha256(repr(sorted(settings.items(), key=lambda pair: pair[0])).encode()).hexdigest()
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "_", weights)
     return locate_cache() / "int8" / f"{name}-{digest[:8]}-v{EXPORT}.safetensors"
 

@@ -15,9 +15,8 @@ from .source import Source
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-SWITCH = re.compile(
-    "pooling_mode_(mean_sqrt_len_tokens|.+?)(?:_tokens?)?"
-)  # older files have one for each, as `pooling_mode_cls_token`
+# Older files have a switch for each, as `pooling_mode_cls_token`.
+SWITCH = re.compile("pooling_mode_(mean_sqrt_len_tokens|.+?)(?:_tokens?)?")
 
 
 @dataclass(frozen=True)

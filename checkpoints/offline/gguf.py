@@ -113,36 +113,34 @@ def _write_weights(data: bytes, tensors: list[Tensor], directory: Path) -> None:
 def _write_config(meta: dict[str, Any], directory: Path) -> None:
     layers = meta["gemma3.block_count"]
     kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(layers)]
-    write_json(
-        directory / "config.json",
-        {
-            "architectures": ["Gemma3ForCausalLM"],
-            "model_type": "gemma3_text",
-            "vocab_size": len(meta["tokenizer.ggml.tokens"]),
-            "hidden_size": meta["gemma3.embedding_length"],
-            "intermediate_size": meta["gemma3.feed_forward_length"],
-            "num_hidden_layers": layers,
-            "num_attention_heads": meta["gemma3.attention.head_count"],
-            "num_key_value_heads": meta["gemma3.attention.head_count_kv"],
-            "head_dim": meta["gemma3.attention.key_length"],
-            "query_pre_attn_scalar": meta["gemma3.attention.key_length"],
-            "max_position_embeddings": meta["gemma3.context_length"],
-            "sliding_window": meta["gemma3.attention.sliding_window"],
-            "layer_types": kinds,
-            "rms_norm_eps": round(meta["gemma3.attention.layer_norm_rms_epsilon"], 12),
-            "hidden_activation": "gelu_pytorch_tanh",
-            "rope_parameters": {
-                "full_attention": {"rope_type": "default", "rope_theta": meta["gemma3.rope.freq_base"]},
-                # Not in the file: every Gemma 3's local layers use it.
-                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            },
-            "tie_word_embeddings": True,
-            "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
-            "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
-            "pad_token_id": meta["tokenizer.ggml.padding_token_id"],
-            "dtype": "bfloat16",
+    config = {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
+        "hidden_size": meta["gemma3.embedding_length"],
+        "intermediate_size": meta["gemma3.feed_forward_length"],
+        "num_hidden_layers": layers,
+        "num_attention_heads": meta["gemma3.attention.head_count"],
+        "num_key_value_heads": meta["gemma3.attention.head_count_kv"],
+        "head_dim": meta["gemma3.attention.key_length"],
+        "query_pre_attn_scalar": meta["gemma3.attention.key_length"],
+        "max_position_embeddings": meta["gemma3.context_length"],
+        "sliding_window": meta["gemma3.attention.sliding_window"],
+        "layer_types": kinds,
+        "rms_norm_eps": round(meta["gemma3.attention.layer_norm_rms_epsilon"], 12),
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": meta["gemma3.rope.freq_base"]},
+            # Not in the file: every Gemma 3's local layers use it.
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         },
-    )
+        "tie_word_embeddings": True,
+        "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": meta["tokenizer.ggml.padding_token_id"],
+        "dtype": "bfloat16",
+    }
+    write_json(directory / "config.json", config)
 
 
 def rebuild_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:

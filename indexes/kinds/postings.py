@@ -130,9 +130,8 @@ class Postings:
             raise ValueError(f"queries of {queries.shape[1]} terms for postings of {self.vocabulary}")
         queries = scipy.sparse.csr_matrix(queries, dtype=np.float32)
         queries.sort_indices()
-        found: list[tuple[np.ndarray, np.ndarray]] = [
-            (np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in range(queries.shape[0])
-        ]
+        nothing: tuple[np.ndarray, np.ndarray] = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        found = [nothing] * queries.shape[0]
         documents = pairwise([*self.arrays["first"].tolist(), len(self)])
         bounds = pairwise([*self.arrays["first_term"].tolist(), len(self.arrays["terms"])])
         # Block by block, so that each is read from disk once a batch.

@@ -133,9 +133,8 @@ def build_spaces(kind: Kind, ann: str, choose: Callable[[Space], str], make: Cal
         for space in kind.storage.card.spaces:
             if (chosen := choose(space) if ann == "auto" else ann) != "none" and space.count:
                 begun = time.perf_counter()
-                plan = make(space, chosen)
-                plan.seconds = round(time.perf_counter() - begun, 3)
-                space.ann = plan
+                space.ann = make(space, chosen)
+                space.ann.seconds = round(time.perf_counter() - begun, 3)
         kind.storage.save()
     plans = [space.ann for space in kind.storage.card.spaces if space.ann is not None]
     if not plans:
