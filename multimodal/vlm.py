@@ -290,7 +290,7 @@ class VisionLanguageEncoder:
 
     def _squash(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         """The picture, or one row of patches for one so thin that Qwen-VL's processors would enlarge it too much."""
-        if self.picture_cost(picture.size)[1] <= self.max_pixels:
+        if self.picture_cost(picture.size)[1] <= self.max_pixels:  # always so for other processors: `_measure_largest`
             return picture
         patch = self.processor.image_processor.patch_size * self.processor.image_processor.merge_size
         long = self.max_pixels // patch**2 * patch
