@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import torch
@@ -82,9 +83,15 @@ def load_dense_stack(source: Source, folders: Sequence[str], width: int) -> tupl
 
 
 def read_modules(source: Source) -> Iterator[tuple[str, str]]:
-    """The kind and the folder of each of the modules in `modules.json`; none where there is no such file."""
+    """The kind and the folder of each of the modules in `modules.json`; none where there is no such file.
+
+    `InputError` for a folder that is not inside the checkpoint.
+    """
     for module in source.read_json("modules.json") or ():
-        yield strip_modules(module["type"]), str(module.get("path", ""))
+        folder = PurePosixPath(str(module.get("path", "")))
+        if folder.is_absolute() or ".." in folder.parts:
+            raise InputError(f"{source}: its modules.json names {str(folder)!r}, which is not inside the checkpoint")
+        yield strip_modules(module["type"]), "" if folder == PurePosixPath() else str(folder)
 
 
 def read_prompts(source: Source) -> dict[str, str]:

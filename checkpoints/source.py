@@ -18,6 +18,7 @@ import transformers
 from transformers.utils import cached_file, hub
 
 from ..errors import InputError, first_line
+from ..files import hash_file
 from .offline.packages import is_converted
 
 TOKENIZER_FILES = (
@@ -177,8 +178,7 @@ def hash_files(paths: Iterable[Path]) -> str:
     """16 hex digits over the sha256 of each file, in this order."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()[:16]
 
 

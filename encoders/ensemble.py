@@ -116,7 +116,7 @@ class Ensemble:
     def _tokenizing(self) -> list[Tokenizes]:
         able: list[Tokenizes] = [member for member in self.members if has_spans(member)]
         if not able:
-            raise InputError(f"none of {self.spec.name} can tell where its tokens are")
+            raise InputError(f"none of {self.spec.name} says where its tokens are")
         return able
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,29 @@ def to_file(name: str, value: object, label: str) -> tuple[bytes, str]:
     return value.read_bytes(), suffix if suffix in medium.suffixes else medium.suffixes[0]
 
 
-def _find_late(name: str) -> Callable[..., Any]:
-    """A function of `media.images`, which imports PIL: found when it is called."""
-    return lambda *given: getattr(import_module(".images", __package__), name)(*given)
+def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+    from .images import open_image
+
+    return open_image(source)
+
+
+def _encode_image(image: PIL.Image.Image) -> bytes:
+    from .images import encode_png
+
+    return encode_png(image)
+
+
+def _digest_image(image: PIL.Image.Image) -> bytes:
+    from .images import digest_image
+
+    return digest_image(image)
+
+
+def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:
+    from .images import read_image_file
+
+    return read_image_file(source, name=label)
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".qoi")
-register(
-    Medium(
-        "image",
-        IMAGE_SUFFIXES,
-        open=_find_late("open_image"),
-        encode=_find_late("encode_png"),
-        digest=_find_late("digest_image"),
-        to_file=_find_late("read_image_file"),
-    )
-)
+register(Medium("image", IMAGE_SUFFIXES, _open_image, _encode_image, _digest_image, _image_to_file))

@@ -69,7 +69,7 @@ def search_index(
     site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     asked = list(queries)
     langs = [lang for part in system.parts for lang in part.langs]
-    _check_languages(index, asked, [*map(str, list_values(where, "lang")), *langs])
+    _check_languages(index, asked, [*(each for each in list_values(where, "lang") if isinstance(each, str)), *langs])
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, system.depth(k))(Run.of(asked)).cut(k)
 

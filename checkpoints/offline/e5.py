@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...files import write_json
-from .packages import Cursor, write_tokenizer
+from .packages import Cursor, save_json, write_tokenizer
 
 LAYER = {
     "q": "attention.self.query",
@@ -173,4 +172,4 @@ def _write_configs(directory: Path, config: dict[str, Any]) -> None:
     for path, _ in kinds:
         (directory / path).mkdir(exist_ok=True)
     for name, value in written.items():
-        write_json(directory / name, value)
+        save_json(directory / name, value)

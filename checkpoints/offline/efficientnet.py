@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...files import write_json
+from .packages import save_json
 
 OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 # The first stage does not expand, and timm numbers its layers accordingly.
@@ -50,4 +50,4 @@ def convert_efficientnet(files: Sequence[Path], directory: Path) -> None:
             state[f"{OUTER[head]}.{rest}"] = tensor.contiguous()
     model.load_state_dict(state, strict=True)
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
-    write_json(directory / "config.json", CONFIG)
+    save_json(directory / "config.json", CONFIG)

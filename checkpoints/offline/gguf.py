@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...files import write_json
-from .packages import Cursor, write_tokenizer
+from .packages import Cursor, save_json, write_tokenizer
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -140,7 +139,7 @@ def _write_config(meta: dict[str, Any], directory: Path) -> None:
         "pad_token_id": meta["tokenizer.ggml.padding_token_id"],
         "dtype": "bfloat16",
     }
-    write_json(directory / "config.json", config)
+    save_json(directory / "config.json", config)
 
 
 def rebuild_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ like any other local checkpoint. Nothing heavy is imported before a conversion n
 import hashlib
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ...files import hash_file, place_atomically, write_json
+from ...files import hash_file, place_atomically
 from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
@@ -210,6 +211,11 @@ class Cursor:
         return values
 
 
+def save_json(path: Path, value: object) -> None:
+    """Write JSON into a checkpoint that is being made: its maker sees to errors, and gives the whole its name."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def write_tokenizer(
     directory: Path, tokenizer: Any, max_tokens: int, special: Mapping[str, str], **settings: str
 ) -> None:
@@ -226,7 +232,7 @@ def write_tokenizer(
         **settings,
         **{f"{role}_token": token for role, token in special.items()},
     }
-    write_json(directory / "tokenizer_config.json", config)
+    save_json(directory / "tokenizer_config.json", config)
 
 
 def _is_finished(directory: Path) -> bool:

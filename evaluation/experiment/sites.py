@@ -209,15 +209,16 @@ def make_slug(name: str) -> str:
 def _digest_files(collection: Collection, name: str, without: Path) -> str | None:
     """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory.
 
-    Files that the options of its name name may lie elsewhere.
+    Files and directories that the options of its name give may lie elsewhere.
     """
     root = getattr(collection, "root", None) or getattr(getattr(collection, "files", None), "root", None)
     if root is None:
         return None
     paths = [Path(value) for _, value in parse_qsl(name.partition("?")[2])]
-    for folder, folders, names in os.walk(Path(root)):
-        folders[:] = sorted(each for each in folders if Path(folder, each).resolve() != without)
-        paths += [Path(folder, each) for each in sorted(names)]
+    for place in (Path(root), *filter(Path.is_dir, tuple(paths))):
+        for folder, folders, names in os.walk(place):
+            folders[:] = sorted(each for each in folders if Path(folder, each).resolve() != without)
+            paths += [Path(folder, each) for each in sorted(names)]
     digest = hashlib.sha256()
     for path in paths:
         if path.is_file():

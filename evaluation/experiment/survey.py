@@ -99,7 +99,8 @@ def _survey_site(site: ExperimentSite) -> Survey:
             indexes[folder.name] = IndexEstimate(folder.name, encoders, documents, encoded, state)
         judging = [_estimate_judging(part.method, query_length, length) for part in system.parts if part.method]
         count = len(site.queries)
-        calls, tokens = (round(count * sum(column)) for column in zip((0.0, 0.0), *judging, strict=True))
+        calls = round(count * sum(asked for asked, _ in judging))
+        tokens = round(count * sum(read for _, read in judging))
         estimates.append(SystemEstimate(name, system.line, count, calls, tokens))
     return Survey(site.name, documents, len(site.queries), tuple(indexes.values()), tuple(estimates))
 

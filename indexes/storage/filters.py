@@ -54,7 +54,7 @@ def list_modalities() -> list[str]:
 def list_values(where: Where | None, key: str) -> list[Scalar]:
     """The values that a filter lets a field have, one or several; none where it has nothing about the field."""
     value = (where or {}).get(key, ())
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
 
 
 def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
@@ -63,10 +63,10 @@ def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
     `modality` is matched whole: `image` does not keep pictures with a caption, which are `text+image`.
     """
     parts = []
-    for key in where or {}:
+    for key, value in (where or {}).items():
         values = list_values(where, key)
         if not values or not all(isinstance(each, str | int | float) for each in values):
-            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {(where or {})[key]!r}")
+            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {value!r}")
         check_known(key, ("lang", "modality", *keys), "field to filter by")
         if key == "modality":
             for each in values:

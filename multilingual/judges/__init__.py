@@ -21,8 +21,9 @@ __all__ = [
     "refuse",
 ]
 
-# family -> what opens a judge: called as `factory(checkpoint, *, device, trust_remote_code, OPTIONS)`; its keyword-only
-# parameters are the options that a SPEC may set. Other packages add theirs by entry points of `crosslens.judges`.
+# family -> what opens a judge: called as `factory(checkpoint, *, device, trust_remote_code, OPTIONS)`, or with a
+# `Loading` for the first two; its keyword-only parameters are the options that a SPEC may set. Other packages add
+# theirs by entry points of `crosslens.judges`.
 JUDGES = {
     "hf": "multilingual.judges.hf:open_hf",
     "openai": "multilingual.judges.openai:OpenAIJudge",

@@ -93,12 +93,12 @@ class Translate(Stage):
 
 @dataclass(frozen=True)
 class Translated(Stage):
-    """Queries in the words that a file has for them: JSON lines `id, text, lang`, or `.tsv` lines `id<TAB>text`.
+    """Queries in the words that a file has for them: JSON lines `id, text, lang`, or lines `id<TAB>text`.
 
-    Either may be `.gz`. `to` is the language of the translations; it may be left out where every line gives one
-    `lang`, and chooses where a file has several. Queries without text, or in that language already, may be missing
-    from the file; another that is missing is an `InputError`, as are lines that cannot be read. What counts is the
-    file's content, not where it lies.
+    The latter are in `.tsv` and `.txt` files; both may be `.gz`, and `.parquet` has columns of those names. `to` is the
+    language of the translations; it may be left out where every line gives one `lang`, and chooses where a file has
+    several. Queries without text, or in that language already, may be missing from the file; another that is missing
+    is an `InputError`, as are lines that cannot be read. What counts is the file's content, not where it lies.
     """
 
     path: Path = field(compare=False)

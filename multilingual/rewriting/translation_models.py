@@ -178,15 +178,16 @@ class TrainedTranslator:
 
     def _encode(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
         """The tokens that the encoder reads, special ones and those of the languages included."""
-        code = self.codes[source or ""] if self._reads_source else self.codes.get(to)
+        code: str | None
         if self._reads_source:
+            where, code = "source", self.codes[source or ""]
             self.tokenizer.src_lang = code
-        elif code:
-            texts = [f"{self._write_language(code)} {text}" for text in texts]
+        else:
+            where, code = "target", self.codes.get(to)
+            texts = [f"{self._write_language(code)} {text}" for text in texts] if code else texts
         rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
         mark = self._language_token(code) if code else None
         if mark is not None and any(mark not in row for row in rows):
-            where = "source" if self._reads_source else "target"
             raise InputError(f"{self.name}: its tokenizer leaves out the token of the {where} language")
         return [tuple(row) for row in rows]
 

@@ -109,3 +109,11 @@ def test_a_language_in_the_line_joins_those_of_the_filter_however_they_are_writt
 def test_a_wrong_unseen_is_said_before_an_index_is_opened(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown value of unseen 'drop'"):
         search_index(tmp_path / "no index", [Item("q", "x")], "dense", k=10, unseen="drop")
+
+
+@pytest.mark.parametrize("value", [{"eng"}, None, b"eng"])
+def test_a_filter_that_is_no_value_is_said_to_be_so(tmp_path: Path, value: object) -> None:
+    index = create_index(tmp_path / "index")
+    index.add([Item("a", "one", lang="eng")])
+    with pytest.raises(InputError, match="the filter on 'lang' needs a value, or a list of them"):
+        search_index(tmp_path / "index", [Item("q", "one")], "lexical", k=1, where={"lang": value})  # type: ignore[dict-item]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from crosslens.evaluation.experiment.plan import Plan
 from crosslens.evaluation.experiment.sites import ExperimentSite
 from crosslens.pipeline import show_nothing
@@ -15,11 +16,12 @@ def open_site(name: str, out: Path) -> ExperimentSite:
     return ExperimentSite(name, Plan((name,), {"lexical": "lexical"}), {}, out, show_nothing, {})
 
 
-def test_a_file_that_the_name_names_counts_wherever_it_lies(tmp_path):
+@pytest.mark.parametrize("option", ["passages/a.jsonl", "passages"])
+def test_what_the_name_names_counts_wherever_it_lies(tmp_path, option):
     (tmp_path / "questions").mkdir()
     cases.mkqa(tmp_path / "questions")
-    passages = cases.put(tmp_path / "passages.jsonl", {"id": "a", "title": "", "text": "one"})
-    name = f"mkqa:{tmp_path / 'questions'}?lang=fr&sample=true&docs={passages}"
+    passages = cases.put(tmp_path / "passages" / "a.jsonl", {"id": "a", "title": "", "text": "one"})
+    name = f"mkqa:{tmp_path / 'questions'}?lang=fr&sample=true&docs={tmp_path / option}"
     before = open_site(name, tmp_path / "out").content
     assert open_site(name, tmp_path / "out").content == before
     cases.put(passages, {"id": "a", "title": "", "text": "another text"})
