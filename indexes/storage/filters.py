@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from ...errors import InputError, check_known
 from ...media.modalities import MEDIA, join_modalities
@@ -53,7 +54,7 @@ def list_modalities() -> list[str]:
 
 def list_values(where: Where | None, key: str) -> list[Scalar]:
     """The values that a filter lets a field have, one or several; none where it has nothing about the field."""
-    value = (where or {}).get(key, ())
+    value: Any = (where or {}).get(key, ())
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
 
 
