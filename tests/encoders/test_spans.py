@@ -111,5 +111,5 @@ def test_an_ensemble_that_cannot_show_its_tokens_says_so(tiny_encoder, monkeypat
     ensemble = load_encoder(f"ensemble:hf:{tiny_encoder}%3Fpooling=cls+hf:{tiny_encoder}%3Fpooling=mean")
     for member in ensemble.members:
         monkeypatch.setattr(member.tokenizer.__class__, "is_fast", property(lambda self: False))
-    with pytest.raises(ValueError, match="none of ensemble:.* can tell where its tokens are"):
+    with pytest.raises(ValueError, match="none of ensemble:.* says where its tokens are"):
         ensemble.token_spans(["a"])
