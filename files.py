@@ -1,20 +1,81 @@
-"""Files: read line by line, written whole or not at all, and directories that one process at a time may write to."""
+"""Files: what is read is a regular file, what is written appears whole or not at all, one process at a time writes.
+
+Whatever reads a file that a user names begins here: reading a pipe or a device in its place might never end.
+"""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from filelock import FileLock, Timeout
 
 from .errors import InputError
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def find_fault(path: str | Path) -> str:
+    """Why `path` is no regular file, and no link to one; empty if it is. Nothing is opened."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a NUL in the path, or what no name of a file can hold
+        return str(error)
+    return "" if kind == stat.S_IFREG else f"{_KINDS.get(kind, 'something else')}, not a regular file"
+
+
+def check_file(path: str | Path) -> None:
+    """`InputError`, at once, for anything in place of a regular file: for whoever has it read by another library."""
+    if fault := find_fault(path):
+        raise InputError(f"cannot read {path}: {fault}")
+
+
+def open_file(path: str | Path) -> BufferedReader:
+    """A regular file, to read bytes from; `InputError` as `check_file`, and if it cannot be opened."""
+    check_file(path)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All of a regular file; `InputError` as `open_file`."""
+    with open_file(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def read_text(path: str | Path) -> str:
+    """All of a UTF-8 file, its line ends as they are; `InputError` as `read_bytes`, and if it is not UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -30,7 +91,7 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read."""
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        with open_file(path) as file, gzip.open(file) if path.suffix == ".gz" else file as lines:
             for number, line in enumerate(lines, 1):
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -40,8 +101,8 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
+    """The sha256 of a file, in hex; `InputError` as `open_file`."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -62,20 +123,102 @@ def write_json(path: str | Path, value: object) -> None:
 def place_atomically(path: str | Path) -> Iterator[Path]:
     """Where to write a file that takes the name `path` when the block ends; nothing is left of one that fails.
 
-    `InputError` where it cannot be written, a full disk included.
+    There is an empty file already, under a name that nobody can foresee. Behind a symbolic link the file that it leads
+    to is replaced. A stream (`is_stream`) is never replaced: it gets all of the file when the block ends. The mode is
+    that of the umask, whoever wrote the file. `InputError` where it cannot be written, a full disk included.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        if is_stream(path):
+            with TemporaryDirectory(prefix="crosslens-") as folder:
+                partial = Path(folder, "partial")
+                partial.touch()
+                yield partial
+                _pour(partial, path)
+            return
+        target = find_target(path)
+        partial = name_partial(target)
+        # Exclusive: nothing is opened that is there already, and no symbolic link followed.
+        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        mode = stat.S_IMODE(os.fstat(opened).st_mode)
+        os.close(opened)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(mode)  # safetensors puts a file of its own there, which only its user may read
+            os.replace(partial, target)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # a path that could not be opened cannot be unlinked: that is no second error
-            partial.unlink(missing_ok=True)
+
+
+def name_partial(path: Path) -> Path:
+    """A name beside `path` that nobody can foresee, for what takes its place when it is complete."""
+    return path.with_name(f".{path.name[:50]}.{token_hex(8)}.partial")  # cut: a name of 255 bytes has no room for more
+
+
+def find_target(path: str | Path) -> Path:
+    """The regular file, there or not, that writing to `path` writes, behind all symbolic links.
+
+    `InputError` for a directory, a socket, a disk or a loop of links in its place.
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and (fault := find_fault(target)):
+        raise InputError(f"cannot write {path}: {fault}")
+    return target
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether `path` leads to a pipe, a device of characters, or a descriptor that is open (`/dev/stdout`).
+
+    What is written there goes straight into it, so nothing can be kept beside it, and nothing gone on with.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or _find_descriptor(path) is not None
+
+
+def open_to_append(path: Path) -> BufferedWriter:
+    """A regular file to add to, made where there is none; `OSError` for what is none, symbolic links included."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    opened = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(opened, "ab")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, unless it is there; `InputError` if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the directory {path}: {error.strerror or error}") from None
+
+
+def _find_descriptor(path: str | Path) -> int | None:
+    """The descriptor of this process that `path` names, as Linux does it: `/dev/stdout` is `/proc/self/fd/1`."""
+    for _ in range(40):  # links that the system follows at most
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder)
+        if re.fullmatch(rf"/proc/{os.getpid()}/fd", folder) and name.isdigit():
+            return int(name)
+        path = os.path.join(folder, name)
+        if not os.path.islink(path):
+            return None
+        path = os.path.join(folder, os.readlink(path))
+    return None
+
+
+def _pour(file: Path, stream: str | Path) -> None:
+    number = _find_descriptor(stream)  # opened again, a regular file would be overwritten from its beginning
+    opened = os.open(stream, os.O_WRONLY | os.O_NOCTTY) if number is None else os.dup(number)
+    with open(opened, "wb") as out, file.open("rb") as content:
+        shutil.copyfileobj(content, out)
 
 
 @contextmanager

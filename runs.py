@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import operator
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .errors import InputError, list_few
-from .files import read_lines, write_atomically, write_json
+from .files import is_stream, read_lines, write_atomically, write_json
 from .items import Item, Role
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
@@ -74,7 +75,7 @@ class Manifest:
     def of_run(cls, path: Path) -> Manifest:
         """What `Run.to_trec` wrote beside the run at `path`; empty if there is nothing, as beside others' runs."""
         beside = _manifest_path(path)
-        if not beside.is_file():
+        if not os.path.lexists(beside):
             return cls()
         try:
             stored = json.loads("".join(read_lines(beside)))
@@ -176,7 +177,8 @@ class Run:
         """Write `qid Q0 docid rank score tag`, with scores that strictly decrease.
 
         trec_eval reads scores as float32 and breaks ties by document id, descending: equal scores are lowered to the
-        next float32 so that every reader sees the order of the run. The manifest goes to `PATH.manifest.json`.
+        next float32 so that every reader sees the order of the run. The manifest goes to `PATH.manifest.json`; a stream
+        (`files.is_stream`) has none.
         """
         path = Path(path)
         if not tag or any(character.isspace() for character in tag):
@@ -188,7 +190,8 @@ class Run:
                     raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
-        write_json(_manifest_path(path), {"tag": tag, "stages": self.manifest.to_json()})
+        if not is_stream(path):
+            write_json(_manifest_path(path), {"tag": tag, "stages": self.manifest.to_json()})
 
     @classmethod
     def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:

@@ -18,7 +18,7 @@ import transformers
 from transformers.utils import cached_file, hub
 
 from ..errors import InputError, first_line
-from ..files import hash_file
+from ..files import hash_file, read_text
 from .offline.packages import is_converted
 
 TOKENIZER_FILES = (
@@ -74,8 +74,9 @@ class Source:
         """What a JSON file of the checkpoint holds; None if there is no such file, `InputError` if it is not JSON."""
         if (path := self.find(name)) is None:
             return None
+        text = read_text(path)
         try:
-            return json.loads(path.read_text("utf-8"))
+            return json.loads(text)
         except ValueError as error:
             raise InputError(f"{path}: not JSON ({error})") from None
 

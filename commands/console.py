@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -16,6 +17,9 @@ from ..errors import CrosslensError, InputError
 if TYPE_CHECKING:
     from ..items import Item
     from ..runs import Run
+
+# What the system says of a file that the user named and that is not there, or cannot be opened.
+MISNAMED = {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 
 
 def emit(value: Mapping[str, Any]) -> None:
@@ -79,12 +83,13 @@ def describe_item(item: Item) -> dict[str, Any]:
     return {"text": text[:100] if text else f"[{', '.join(shown.values())}]", "image": shown.get("image")}
 
 
-def write_run(run: Run, output: Path, tag: str, journal: Path, json: bool) -> None:
+def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool) -> None:
     """The end of `run` and `rerank`: the file, without the journal that it was made with, and what is in it."""
     from ..multilingual.reranking.rerank import describe_judging
 
     run.to_trec(output, tag)
-    journal.unlink(missing_ok=True)
+    if journal is not None:
+        journal.unlink(missing_ok=True)
     empty = [query.id for query, hits in run if not hits]
     hits = sum(map(len, run.hits.values()))
     if json:
@@ -122,7 +127,7 @@ def run_guarded(program: Callable[[], Any]) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
+        return _fail(f"{where}{error.strerror or error}", 2 if error.errno in MISNAMED else 1)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             usage = error.format_message()

@@ -19,6 +19,7 @@ from ..checkpoints.options import Loading, Prompts, choose_given, limit_to
 from ..checkpoints.sentence_files import read_modules, read_prompts, strip_modules
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least
+from ..files import read_text
 from ..items import Role
 from .base import EncoderSpec
 from .batching import Terms, select_terms
@@ -241,8 +242,9 @@ def read_query_weights(source: Source, path: str, tokenizer: Any, vocabulary: in
         raise InputError(f"{source}: {path}, its weights for queries, is missing (pickled ones are not read)")
     if path.endswith(".json"):
         weights = np.zeros(vocabulary, np.float32)
+        text = read_text(file)
         try:
-            named = json.loads(file.read_text("utf-8"))
+            named = json.loads(text)
             ids = tokenizer.convert_tokens_to_ids(list(named))
             weights[ids] = np.array(list(named.values()), np.float32)
         except (ValueError, TypeError, IndexError, AttributeError) as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, check_known
-from ..files import write_atomically, write_json
+from ..files import is_stream, write_atomically, write_json
 from ..items import Item
 from ..multilingual.judges import Judge, can_see
 from ..multilingual.prompts import Prompt, bind_judge, load_prompt, split_method
@@ -81,11 +81,13 @@ class Assessment:
     def to_trec(self, path: str | Path, langs: Mapping[str, str] | None = None) -> None:
         """Write `topic language doc grade`, as NIST's combined NeuCLIR file, with 0 for a language not known.
 
-        `langs` adds to the documents' own languages. The manifest goes to `PATH.manifest.json`, first.
+        `langs` adds to the documents' own languages. The manifest goes to `PATH.manifest.json`, first; a stream
+        (`files.is_stream`) has none.
         """
         path = Path(path)
         langs = {**(langs or {}), **self.langs}
-        write_json(f"{path}.manifest.json", {"stages": Manifest((self.record,)).to_json()})
+        if not is_stream(path):
+            write_json(f"{path}.manifest.json", {"stages": Manifest((self.record,)).to_json()})
         with write_atomically(path) as out:
             for query, grades in self.qrels.items():
                 for doc, grade in grades.items():

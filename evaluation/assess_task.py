@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError, check_at_least, check_known, list_few
+from ..files import find_target, is_stream
 from ..multilingual.collections.base import Collection, fetch_documents
 from ..multilingual.collections.directory import Directory
 from ..multilingual.languages import fill_languages, parse_language
@@ -88,8 +90,9 @@ class AssessmentTask:
     unseen: str = "refuse"
 
     @property
-    def journal(self) -> Path:
-        return self.output.with_name(self.output.name + ".journal")
+    def journal(self) -> Path | None:
+        """Where answers are kept until the qrels are written; None beside a stream."""
+        return None if is_stream(self.output) else self.output.with_name(self.output.name + ".journal")
 
     def judge_with(self, assessor: Assessor) -> AssessmentReport:
         """Judge, write the qrels and their manifest, and compare; killed, the same call goes on from the journal.
@@ -99,7 +102,8 @@ class AssessmentTask:
         done = assessor(self.pairs, journal=self.journal, unseen=self.unseen)
         if done.qrels:
             done.to_trec(self.output, self.langs)
-        self.journal.unlink(missing_ok=True)
+        if self.journal is not None:
+            self.journal.unlink(missing_ok=True)
         if not done.qrels:
             raise InputError(f"{assessor} gave no grade that could be read; nothing is written ({done.counts})")
         notes = list(self._describe(done))
@@ -119,7 +123,7 @@ class AssessmentTask:
         """What is to be known of an assessment."""
         if self.left_out:
             yield f"topics that have no wording in the wanted language are left out: {list_few(self.left_out)}"
-        if done.resumed:
+        if done.resumed and self.journal is not None:
             yield f"{done.resumed} of {len(self.pairs)} pairs were judged before and taken from {self.journal.name}"
         outside = {"have no readable answer": done.unreadable, "cannot be shown to the judge": done.unseen}
         for what, pairs in outside.items():
@@ -184,7 +188,10 @@ def _check_output(output: Path, inputs: Iterable[Path]) -> None:
         raise InputError(f"there is no directory {output.parent} to write {output.name} to")
     if output.is_dir():
         raise InputError(f"{output} is a directory: name a file for the qrels")
-    if taken := [path for path in inputs if path.resolve() == output.resolve()]:
+    if is_stream(output):
+        return
+    target = find_target(output)
+    if taken := [path for path in inputs if os.path.realpath(path) == str(target)]:
         raise InputError(f"the qrels would be written over {taken[0]}, which is read: name another file")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def read_runs(paths: Sequence[Path]) -> dict[str, Run]:
 
     `InputError` on files that cannot be read, and on one given twice.
     """
-    if repeated := [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]:
+    if repeated := [path for path, times in Counter(map(os.path.realpath, paths)).items() if times > 1]:
         raise InputError(f"the run {repeated[0]} is given twice")
     stems = Counter(path.stem for path in paths)
     return {path.stem if stems[path.stem] == 1 else str(path): Run.from_trec(path) for path in paths}

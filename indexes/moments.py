@@ -12,7 +12,7 @@ import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
-from ..files import place_atomically
+from ..files import find_fault, place_atomically
 from ..items import Role, group_positions
 from ..media.modalities import MEDIA
 
@@ -203,6 +203,8 @@ class Moments:
         from safetensors import SafetensorError, safe_open
 
         repair = "build the index again, which measures its vectors again"
+        if fault := find_fault(path):
+            raise InputError(f"cannot read {path}: {fault}; {repair}")
         try:
             with safe_open(path, "numpy") as file:
                 head = file.metadata() or {}

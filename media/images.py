@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError, check_at_least, first_line
+from ..files import find_fault
 
 MAX_PIXELS = 1 << 20
 MAX_BYTES = 100 << 20
@@ -154,14 +154,9 @@ def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple
 
 
 def _file_size(path: Path, name: str) -> int:
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{name}: the image cannot be opened ({reason})") from None
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-        raise InputError(f"{name}: not a regular file, so no picture")
-    return status.st_size
+    if fault := find_fault(path):
+        raise InputError(f"{name}: the image cannot be opened ({fault})")
+    return path.stat().st_size
 
 
 def _describe(source: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import find_fault, read_bytes
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -65,7 +66,7 @@ def update_hash(hashing: hashlib.blake2b, name: str, value: object) -> None:
     A path stands for its content until the file changes: to read a million photos would be no way to resume.
     """
     if isinstance(value, Path):
-        stat = value.stat() if value.exists() else None
+        stat = None if find_fault(value) else value.stat()
         hashing.update(f"{value}|{stat and (stat.st_size, stat.st_mtime_ns)}".encode())
     elif isinstance(value, bytes):
         hashing.update(value)
@@ -85,10 +86,12 @@ def to_file(name: str, value: object, label: str) -> tuple[bytes, str]:
         return medium.to_file(value, label)
     if not isinstance(value, Path):
         return to_bytes(name, value), medium.suffixes[0]
-    if not value.is_file():
-        raise InputError(f"{label}: {value} is not a file")
+    try:
+        content = read_bytes(value)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
     suffix = value.suffix.lower()
-    return value.read_bytes(), suffix if suffix in medium.suffixes else medium.suffixes[0]
+    return content, suffix if suffix in medium.suffixes else medium.suffixes[0]
 
 
 def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:

@@ -28,6 +28,7 @@ from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, re
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, check_at_least, unknown_name
+from ..files import open_file, read_bytes
 from ..items import Role, group_positions
 from ..media.images import MAX_PIXELS
 from .clip_spans import count_special_tokens, locate_clip_tokens
@@ -293,10 +294,10 @@ def _identify_weights(name: str, pretrained: str | None) -> str:
         weights = Path(str(pretrained))
     if (commit := re.search(r"/snapshots/([0-9a-f]{40})/", weights.as_posix())) is not None:
         return commit[1]
-    with weights.open("rb") as data:
+    with open_file(weights) as data:
         digest = hashlib.file_digest(data, "sha256")
     if name.startswith("local-dir:"):
-        digest.update((folder / CONFIG).read_bytes())
+        digest.update(read_bytes(folder / CONFIG))
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError, check_known, list_few
+from ..files import find_target, is_stream
 from ..indexes.base import Mode
 from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
@@ -101,8 +102,14 @@ def choose_encoders(pictures: int) -> list[str]:
     return ["offline:e5-small", "offline:conse"] if pictures else ["offline:e5-small"]
 
 
-def place_journal(output: Path) -> Path:
-    """Where finished queries are kept until the run is written; `InputError` if it could not be written."""
+def place_journal(output: Path) -> Path | None:
+    """Where finished queries are kept until the run is written; `InputError` if it could not be written.
+
+    Beside a stream nothing can be kept: None.
+    """
+    if is_stream(output):
+        return None
+    find_target(output)
     if not output.parent.is_dir():
         raise InputError(f"there is no directory {output.parent} to write {output.name} into")
     return output.with_name(output.name + ".journal")

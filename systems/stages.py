@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import InputError, check_known
+from ..files import hash_file
 from ..indexes.base import Mode, Retrieve, Where
 from ..indexes.storage.card import Windows
 from ..indexes.storage.filters import list_values
@@ -130,10 +131,7 @@ class FromFile(Stage):
     content: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "content", sha256(self.path.read_bytes()).hexdigest()[:16])
-        except OSError as error:
-            raise InputError(f"cannot read the run {self.path}: {error.strerror}") from None
+        object.__setattr__(self, "content", hash_file(self.path)[:16])
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking(Run.from_trec(self.path, run.queries).hits, self.docs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from crosslens.items import Item
 from crosslens.runs import Manifest, Record, Run, rank_hits, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.pipes import read_pipe
 
 ids = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8).filter(
     lambda text: not any(c.isspace() for c in text)
@@ -212,3 +214,25 @@ def test_the_manifest_beside_a_run_is_read_with_it(tmp_path):
         Run.from_trec(tmp_path / "r.trec")
     (tmp_path / "r.trec.manifest.json").unlink()
     assert Run.from_trec(tmp_path / "r.trec").manifest == Manifest()
+
+
+def test_a_stream_gets_the_run_and_no_manifest(tmp_path):
+    wait = read_pipe(tmp_path / "pipe")
+    run = run_of({"q": {"a": 2.0, "b": 1.0}})
+    run.to_trec(tmp_path / "pipe")
+    written = wait()
+    assert written == b"q Q0 a 1 2 crosslens\nq Q0 b 2 1 crosslens\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+    # A link is written through; the manifest stands beside the name that was given, where it is read.
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/run")
+    run.to_trec(tmp_path / "link")
+    assert (tmp_path / "far" / "run").read_bytes() == written
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["far", "link", "link.manifest.json", "pipe"]
+
+
+def test_a_pipe_in_place_of_the_manifest_is_refused(tmp_path):
+    (tmp_path / "run").write_text("q Q0 a 1 2 x\n")
+    os.mkfifo(tmp_path / "run.manifest.json")
+    with pytest.raises(InputError, match=r"run\.manifest\.json"):
+        Run.from_trec(tmp_path / "run")

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ...files import hash_file, place_atomically
+from ...files import hash_file, make_directory, place_atomically
 from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
@@ -179,8 +179,8 @@ def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[
     # Not `save_file`, which writes for its user alone: a shared cache is for whoever may read the rest.
     data = save(made)
     try:
+        make_directory(path.parent)
         with place_atomically(path) as partial:
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(data)
     except InputError as error:
         size = f"{what} takes {len(data) / 1e6:.0f} MB"

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...checkpoints.offline.packages import locate_cache
+from ...files import open_file
 from ...items import Item, Modality
 from ...media.modalities import MEDIA
 from ..base import EncoderSpec
@@ -265,9 +265,7 @@ def _digest(name: str, value: object) -> bytes:
     if isinstance(value, bytes):
         return b"encoded " + hashlib.blake2b(value).digest()
     if isinstance(value, Path):
-        if not stat.S_ISREG(value.stat().st_mode):  # reading a pipe might never end
-            raise ValueError(f"{value} is not a regular file")
-        with value.open("rb") as file:
+        with open_file(value) as file:
             return b"encoded " + hashlib.file_digest(file, "blake2b").digest()
     if name == "image":
         return b"decoded " + _digest_pixels(value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import lock_directory, write_atomically, write_json
+from ...files import lock_directory, make_directory, write_atomically, write_json
 from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Run, find_relevant
 from ...systems.stages import Vocabulary
@@ -64,10 +64,7 @@ def conduct(
     Each system on each collection leaves `COLLECTION/SYSTEM/run.trec`, `manifest.json` and `measures.jsonl`.
     `InputError` on what the plan asks for and cannot be, as early as it can be known.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the directory {out}: {error.strerror}") from None
+    make_directory(out)
     with lock_directory(out):
         about = provenance(device)
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
@@ -108,7 +105,7 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
             last = system.bind(site, system.depth(k), partial(KeptStage, store=store, taken=taken))
             run = runs[name] = last(Run.of(site.queries)).cut(k)
         folder = site.out / site.slug / make_slug(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder)
         run.to_trec(folder / "run.trec", make_slug(name))
         where = str(folder.relative_to(site.out))
         outcomes[name] = Outcome(name, system.line, where, Cost.of_run(run), len(site.queries), tuple(taken))

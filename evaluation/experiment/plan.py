@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, check_at_least, check_known
+from ...files import read_text
 from ...multilingual.collections.topics import Source, TopicReader
 from ...multilingual.reranking.rerank import check_unseen
 from ..measures import parse_measure
@@ -68,12 +69,9 @@ class Plan:
     def read(cls, path: str | Path) -> Plan:
         """The plan in a TOML file; `InputError` names the file and the key that is unknown, missing or wrong."""
         path = Path(path)
+        text = read_text(path)
         try:
-            return cls.of({"name": path.stem, **tomllib.loads(path.read_text("utf-8"))})
-        except OSError as error:
-            raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path} is not UTF-8 text") from None
+            return cls.of({"name": path.stem, **tomllib.loads(text)})
         except tomllib.TOMLDecodeError as error:
             twice = "overwrite" in str(error)
             what = "a name is given twice, for example to two systems" if twice else "not TOML"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from ...errors import InputError, list_few
-from ...files import write_json
+from ...files import make_directory, read_text, write_json
 from ...items import Item, windows
 from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
 from ...multilingual.collections.registry import load_collection
@@ -138,10 +138,10 @@ class ExperimentSite:
         folder = self.folder(plan)
         note = folder.with_name(folder.name + ".json")
         if note.exists():
-            return open_index(folder, **self.options), json.loads(note.read_text("utf-8"))
+            return open_index(folder, **self.options), json.loads(read_text(note))
         collection, content = self.find_version(plan.documents)
         resumed = folder.exists()
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(folder.parent)
         with watch_memory() as highest:
             made = index_collection(
                 collection,
@@ -187,12 +187,12 @@ class ExperimentSite:
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"
         files = _digest_files(collection, name, self.out.resolve())
-        stored = json.loads(memo.read_text("utf-8")) if memo.exists() else {}
+        stored = json.loads(read_text(memo)) if memo.exists() else {}
         if files is None or stored.get("files") != files:
             counts = collection.check()
             with self.progress(f"reading {make_slug(name)}", counts.documents) as watcher:
                 content, ids = _digest_documents(collection, watcher)
-            memo.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(memo.parent)
             stored = {"files": files, "counts": counts.to_json(), "content": content, "ids": ids}
             write_json(memo, stored)
         return Content(CollectionCounts.from_json(stored["counts"]), stored["content"], stored["ids"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import place_atomically
+from ...files import check_file, make_directory, place_atomically
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Documents, Hit, Manifest, Record, Run
@@ -48,8 +49,9 @@ class ResultStore:
         import pyarrow.parquet as pq
 
         path = self.folder / f"{key}.parquet"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
+        check_file(path)
         try:
             table = pq.read_table(path)
             stored = json.loads(table.schema.metadata[b"crosslens"])
@@ -83,8 +85,8 @@ class ResultStore:
         names, docs, scores = map(pa.array, columns, (pa.string(), pa.string(), pa.float64()))
         table = pa.table({"query": names.dictionary_encode(), "doc": docs, "score": scores})
         table = table.replace_schema_metadata({"crosslens": json.dumps(about, ensure_ascii=False, default=str)})
+        make_directory(self.folder)
         with place_atomically(self.folder / f"{key}.parquet") as partial:
-            self.folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, partial, compression="zstd")
 
 

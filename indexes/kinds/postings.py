@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse
 
 from ...errors import InputError
+from ...files import find_fault
 from ...items import hash_text
 
 BLOCK = 1 << 16  # documents a block: their numbers fit into 16 bits, and a block's scores into a core's cache
@@ -100,6 +101,8 @@ class Postings:
         arrays = {}
         for name, kind in FILES.items():
             path = folder / f"{name}.npy"
+            if fault := find_fault(path):
+                raise InputError(f"cannot read {path} ({fault}); make the index again")
             try:
                 # An empty file cannot be mapped.
                 arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > HEADER else np.load(path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
 from ...errors import InputError, SpecMismatch
-from ...files import write_json
+from ...files import check_file, write_json
 from ...items import hash_text
 from .card import FIRST, FORMAT, Card
 from .filters import read_key
@@ -105,6 +106,8 @@ def read_card(path: str | Path) -> Card:
         if (place := find_place(path)) is None:
             raise FileNotFoundError
         with place.read(FILE) as found:
+            if os.path.lexists(found):
+                check_file(found)
             data = json.loads(found.read_text(encoding="utf-8"))
         if (format := data["format"]) != FORMAT:
             raise SpecMismatch(

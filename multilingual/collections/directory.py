@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +97,7 @@ class Directory(FileCollection):
 
     def _qrels_path(self) -> Path:
         path = self.root / "qrels.txt"
-        if self._alone or not path.exists():
+        if self._alone or not os.path.lexists(path):
             raise MissingPart(f"the collection {self._where} has no qrels.txt")
         return path
 

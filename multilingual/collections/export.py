@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
+from ...files import name_partial
 from ...items import Item
 from ...media.modalities import to_file
 from ...pipeline import advance
@@ -138,16 +139,18 @@ def _make_record(item: Item, media: Mapping[str, str], beir: bool) -> dict[str, 
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A directory that takes its name when it is complete, and leaves nothing behind when it is not."""
+    target = Path(os.path.realpath(directory))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is there already and not an empty directory: name a new one")
     if not directory.parent.is_dir():
         raise InputError(f"there is no directory {directory.parent} to make {directory.name} in")
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    partial = name_partial(target)
     try:
         partial.mkdir()
-        yield partial
-        os.replace(partial, directory)
+        try:
+            yield partial
+            os.replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InputError(f"cannot write {directory}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from ...errors import InputError, check_known
-from ...files import read_lines
+from ...files import find_fault, read_lines
 from ...items import Item
 from ..languages import parse_language
 from .published import PublishedCollection, Reading, read_judgements, read_parquet, read_rows, read_table
@@ -75,9 +76,9 @@ class CaptionedPictures(PublishedCollection):
 
     def _find_picture(self, picture: str) -> Path:
         for folder in self.folders:
-            path = (self.root / folder / f"{picture}{self.suffix}").resolve()
+            path = Path(os.path.realpath(self.root / folder / f"{picture}{self.suffix}"))
             # The name comes from the publisher's file: it may not lead out of the directory.
-            if path.is_relative_to(self.root) and path.is_file():
+            if path.is_relative_to(self.root) and not find_fault(path):
                 return path
         where = ", ".join(folder for folder in self.folders if folder)
         raise InputError(f"the picture {picture}{self.suffix} is not in {where} of {self.root}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...errors import InputError, first_line
-from ...files import read_lines
+from ...files import check_file, read_lines
 from ...items import Item
 from ...runs import Qrels, read_qrels
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
@@ -210,6 +210,7 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
 
     for path in paths:
         number = 0
+        check_file(path)
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 for rows in file.iter_batches(batch_size=batch):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import read_raw_lines
+from ...files import find_fault, read_raw_lines
 from ...items import Item
 from ...media.modalities import MEDIA
 from ..languages import parse_language
@@ -97,17 +98,20 @@ class FileRow(dict[str, Any]):
         # An absolute path or a link could show any file of this machine to whoever sees the results.
         if Path(given).is_absolute() or "\0" in given:
             raise InputError(f"the {medium} {given!r} must be a path relative to the collection's directory")
-        path = (root / given).resolve()
+        path = Path(os.path.realpath(root / given))
         if not path.is_relative_to(root):
             raise InputError(f"the {medium} {given!r} lies outside the collection's directory {root}")
-        if not path.is_file():
-            raise InputError(f"the {medium} {given!r} does not exist in {root}")
+        if fault := find_fault(path):
+            why = f"cannot be read ({fault})" if os.path.lexists(path) else f"does not exist in {root}"
+            raise InputError(f"the {medium} {given!r} {why}")
         return path
 
 
 def find_json_lines(root: Path, stem: str) -> Path | None:
     """STEM.jsonl or STEM.jsonl.gz; `InputError` where both are there."""
-    plain, packed = (path if path.exists() else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz"))
+    plain, packed = (
+        path if os.path.lexists(path) else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz")
+    )
     if plain and packed:
         raise InputError(f"{root} has both {plain.name} and {packed.name}; keep one")
     return plain or packed

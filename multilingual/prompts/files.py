@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError, check_known
+from ...files import read_text
 from ...specs import Spec, distribute_options
 from ..judges import Judge, find_judge
 from ..languages import parse_language
@@ -47,12 +48,13 @@ def load_wording(kind: type[W], name: str, folder: Traversable, group: str = "")
             file = built_in.get(name) or files(package.strip()) / inside.strip()
         except ModuleNotFoundError as error:
             raise InputError(f"the prompt {name} of an installed package: {error}") from None
-    if not file.is_file():
+    if isinstance(file, Path):
+        text = read_text(file)
+    elif file.is_file():
+        text = file.read_text("utf-8")
+    else:
         raise InputError(f"there is no prompt file {file}")
-    try:
-        return kind.parse(file.read_text("utf-8"), Path(name).name.removesuffix(".toml"))
-    except UnicodeDecodeError:
-        raise InputError(f"the prompt file {file} is not UTF-8 text") from None
+    return kind.parse(text, Path(name).name.removesuffix(".toml"))
 
 
 def configure_wording(wording: W, *, language: str = "", instruction: str = "", chat: str = "") -> W:

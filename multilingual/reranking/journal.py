@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...files import check_file, open_to_append
 
 
 class Journal:
@@ -28,12 +30,14 @@ class Journal:
         self.counted: Counter[str] = Counter()
         try:
             # A kill may cut the last line anywhere, in the middle of a character and just before its end, too.
-            kept = path.read_text("utf-8", errors="replace") if path.exists() else ""
+            if there := os.path.lexists(path):
+                check_file(path)
+            kept = path.read_text("utf-8", errors="replace") if there else ""
             for line in kept.split("\n"):
                 with suppress(ValueError, KeyError, TypeError):
                     entry = json.loads(line)
                     self.found[entry["key"]] = entry["value"], entry["counts"]
-            self._out = path.open("a", encoding="utf-8")
+            self._out = TextIOWrapper(open_to_append(path), "utf-8")
             if not kept.endswith("\n") and kept:
                 self._out.write("\n")
         except OSError as error:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from ...checkpoints.sharing import load_shared
 from ...errors import InputError, list_few, unknown_name
+from ...files import read_bytes
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import Run
@@ -110,7 +111,7 @@ class Translated(Stage):
         path = Path(self.path)
         wanted = None if self.to is None else parse_language(self.to)
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
             content = gzip.decompress(content) if path.suffix == ".gz" else content
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise InputError(f"cannot read the translations {path}: {error}") from None

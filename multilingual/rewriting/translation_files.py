@@ -8,13 +8,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
-from ...files import place_atomically, write_json
+from ...files import find_target, is_stream, open_to_append, place_atomically, read_text, write_json
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
 from ..collections.records import FileRow, to_json_line
@@ -86,7 +87,8 @@ def translate_collection(
 
     Lines gather in a hidden file beside the output, which takes its name at the end; until then the same call goes
     on where it was killed. `OUTPUT.manifest.json` says what made it; with that beside it, a finished output is gone
-    on with too, if the collection has more by then. `InputError` where what is there was made otherwise. (What was
+    on with too, if the collection has more by then. `InputError` where what is there was made otherwise. A stream
+    (`files.is_stream`) gets all lines at the end, and nothing is kept beside it. (What was
     counted in the window that a kill fell upon may be missing from the counts.)
     """
     check_known(what, get_args(What), "kind of texts")
@@ -105,7 +107,7 @@ def translate_collection(
     split = _take_title_and_text if what == "documents" else take_text
     root = output.parent.resolve()
     started = time.perf_counter()
-    with _Growing(output, about) as file:
+    with _Growing(output, about) if not is_stream(output) else _spool(output, about) as file:
         for window in batch_items(items, file.seen, stage.translator.appetite):
             count: Counter[str] = Counter()
             answers = translate_items(window, stage.translator, stage.to, count, split)
@@ -127,9 +129,9 @@ class _Growing:
             raise InputError(f"{output} grows line by line: name a file without .gz, and compress it when it is done")
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to write {output.name} into")
-        self.output, self.about = output, dict(about)
-        self.partial = output.with_name(f".{output.name}.partial")
-        self.made_of = output.with_name(f".{output.name}.partial.json")
+        self.output, self.about = find_target(output), dict(about)
+        self.partial = self.output.with_name(f".{self.output.name}.partial")
+        self.made_of = self.output.with_name(f".{self.output.name}.partial.json")
         self.manifest = output.with_name(f"{output.name}.manifest.json")
         self.seen = SeenIds()
         self.lines = 0
@@ -146,7 +148,7 @@ class _Growing:
                     self._describe(self.made_of)
             else:
                 self._describe(self.made_of)
-            self.out = self.partial.open("ab")
+            self.out = open_to_append(self.partial)
             self._take_lines()
         except OSError as error:
             raise InputError(f"cannot write {self.output}: {error.strerror}") from None
@@ -185,7 +187,7 @@ class _Growing:
     def _take_counts(self, description: Path, file: Path) -> None:
         """`InputError` unless the file was made of the same."""
         try:
-            there = json.loads(description.read_text("utf-8")) if description.exists() else {}
+            there = json.loads(read_text(description)) if os.path.lexists(description) else {}
             self.counts = Counter(there.get("counts", {}))
         except (ValueError, AttributeError, TypeError):
             raise InputError(f"{description} cannot be read; remove it and {file} to begin again") from None
@@ -211,6 +213,15 @@ class _Growing:
                     raise InputError(f"{place}: {error}; remove the file to begin again") from None
                 self.lines += 1
         os.truncate(self.partial, size)
+
+
+@contextmanager
+def _spool(stream: Path, about: Mapping[str, Any]) -> Iterator[_Growing]:
+    """A growing file elsewhere, which goes into a stream when the block ends."""
+    with place_atomically(stream) as partial:
+        partial.unlink()
+        with _Growing(partial, about) as file:
+            yield file
 
 
 def batch_items(items: Iterable[Item], seen: SeenIds, appetite: float) -> Iterator[list[Item]]:

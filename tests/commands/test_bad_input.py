@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,46 @@ def test_a_collection_of_another_size_than_was_published_names_both_numbers(refu
         parts=("eclektic has 0 questions, but 384 were published",),
     )  # fmt: skip
     assert not (tmp_path / "new").exists()
+
+
+# What is no regular file
+
+
+def make_odd(kind: str, path: Path) -> str:
+    """Something else in place of a file; what the error line says of it."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+        return "a pipe"
+    if kind == "directory":
+        path.mkdir()
+        return "a directory"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(path))
+        return "a socket"
+    path.symlink_to(path.name)
+    return "symbolic links"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "socket", "loop"])
+def test_what_is_no_regular_file_is_refused_at_once(refused, source, index, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)  # a socket's name is short
+    run = put(Path("run"), "t1 Q0 cat 1 1.0 x")
+    odd = Path("odd")
+    said = make_odd(kind, odd)
+    refused("evaluate", odd, run, parts=("odd", said))
+    refused("evaluate", source / "qrels.txt", odd, parts=("odd", said))
+    refused("rerank", odd, source, "--rerank", "likelihood@hf:nowhere", "-o", "out", parts=("odd", said))
+    make_odd(kind, Path("odd.toml"))
+    refused("experiment", "odd.toml", parts=("odd.toml", said))
+    refused("rerank", run, source, "--rerank", "odd.toml@hf:nowhere", "-o", "out", parts=("odd.toml", said))
+    refused("search", index, "--image", odd, parts=("odd",))
+    for name in ("docs.jsonl", "topics.jsonl", "qrels.txt"):
+        make_odd(kind, Path("moved"))
+        kept = (source / name).rename(source / "kept")
+        Path("moved").rename(source / name) if kind != "loop" else (source / name).symlink_to(name)
+        refused("index", source, "new", parts=(name, said))
+        (source / name).rmdir() if kind == "directory" else (source / name).unlink()
+        kept.rename(source / name)
+    assert not Path("out").exists()

@@ -13,13 +13,14 @@ import pytest
 import scipy.stats
 from crosslens.errors import InputError
 from crosslens.evaluation.assess import Assessor, parse_assessor
-from crosslens.evaluation.assess_task import plan_assessment
+from crosslens.evaluation.assess_task import AssessmentTask, plan_assessment
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import Prompt, load_prompt
 from crosslens.pipeline import advance, watch
 from crosslens.runs import Manifest, read_qrels
+from stand_ins.pipes import read_pipe
 
 GRADED = """
 asks = "choose"
@@ -141,6 +142,14 @@ def test_a_language_not_known_is_written_as_0(tmp_path):
     assert (tmp_path / "one").read_text() == f"q0 0 bare {grade(0, 0)}\n"
     found.to_trec(tmp_path / "two", langs={"bare": "fas"})
     assert (tmp_path / "two").read_text() == f"q0 fas bare {grade(0, 0)}\n"
+
+
+def test_a_stream_gets_the_qrels_and_nothing_stands_beside_it(tmp_path):
+    wait = read_pipe(tmp_path / "pipe")
+    report = AssessmentTask(tmp_path / "pipe", tuple(pairs())).judge_with(Assessor(Knowing(TRUTH), PROMPT))
+    report.assessment.to_trec(tmp_path / "file")
+    assert wait() == (tmp_path / "file").read_bytes()
+    assert {each.name for each in tmp_path.iterdir()} == {"pipe", "file", "file.manifest.json"}
 
 
 @pytest.mark.parametrize("dies", [0, 1, 4, 9, 23])

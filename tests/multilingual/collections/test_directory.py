@@ -88,7 +88,7 @@ BAD = [
     ({"id": "x", "text": "a", "lang": 1}, "lang must be text, not int"),
     ({"id": "x", "text": "a", "lang": "Elvish"}, "unknown language 'Elvish'"),
     ({"id": "x", "image": "no.jpg"}, "'no.jpg' does not exist"),
-    ({"id": "x", "image": "."}, "'.' does not exist"),
+    ({"id": "x", "image": "."}, "'.' cannot be read (a directory"),
     ({"id": "x", "image": "../secret.jpg"}, "lies outside the collection"),
     ({"id": "x", "image": "a/../../secret.jpg"}, "lies outside the collection"),
     ({"id": "x", "image": "link.jpg"}, "lies outside the collection"),

@@ -148,7 +148,7 @@ def test_what_a_collection_lacks_is_not_made_up(tmp_path, mixed):
         (Item("a", "b", None, None, {"x": float("nan")}), "'a' cannot be written as JSON"),
         (Item("a", "half \ud800"), "'a' cannot be written as JSON"),
         (Item("a", None, b"no picture"), "document 'a': not a picture in a known format"),
-        (Item("a", None, Path("/dev/zero")), "document 'a': not a regular file"),
+        (Item("a", None, Path("/dev/zero")), "document 'a': the image cannot be opened (a device"),
         (Item("a", None, Path("/nowhere.jpg")), "document 'a': the image cannot be opened"),
     ],
 )

@@ -18,6 +18,7 @@ from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.rewriting.translation import Translate, Translated, load_translation
 from crosslens.multilingual.rewriting.translation_files import translate_collection
 from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator
+from stand_ins.pipes import read_pipe
 from tiny.translators import Saying, lines
 
 DOCS = [
@@ -167,6 +168,27 @@ def test_files_of_others_are_left_alone(collection, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="unknown kind of texts 'docs'"):
         translate_collection(source, tmp_path / "x.jsonl", made, what="docs")
     assert not list(tmp_path.glob("*x.jsonl*"))
+
+
+def test_streams_and_links_get_the_translation(collection, tmp_path):
+    made = Translate(PromptedTranslator(Saying(lambda _: "Кот")), "rus")
+    source = load_collection(collection)
+    wait = read_pipe(tmp_path / "pipe")
+    translate_collection(source, tmp_path / "pipe", made)
+    there = {each.name for each in tmp_path.iterdir()}
+    assert "pipe" in there
+    assert not [name for name in there if name.startswith((".", "pipe."))]
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/russian.jsonl")
+    translate_collection(source, tmp_path / "link", made)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far" / "russian.jsonl").read_bytes() == wait()
+    assert len(list((tmp_path / "far").iterdir())) == 1
+    # A finished one is gone on with behind the link, too.
+    lines(collection / "docs.jsonl", [*DOCS, {"id": "new", "text": "A cat", "lang": "eng"}])
+    report = translate_collection(source, tmp_path / "link", made)
+    assert (report.lines, report.resumed) == (43, 42)
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_topics_become_flat_topics(crosslens, collection, checkpoints, tmp_path):
