@@ -19,7 +19,7 @@ from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
 from .statistics import SpaceStatistics
 from .storage.card import Space
-from .storage.filters import list_modalities, list_values, write_sql
+from .storage.filters import join_conditions, list_modalities, list_values, match_modalities, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
 
@@ -306,9 +306,14 @@ class DocumentIndex(Index):
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
         if not mine.rows:
             return []
-        where: dict[str, Any] = dict(stage.where or {})
-        wanted = list(map(str, list_values(where, "modality"))) or list_modalities()
+        condition = write_sql(stage.where, self.card.keys)
+        known = list_modalities()
+        wanted = list(map(str, list_values(stage.where, "modality")))
+        # A value that is no modality is one of metadata.
+        wanted = wanted if wanted and set(wanted) <= set(known) else known
         groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
-        filters = [{**where, "modality": group} for group in groups if group] if len(groups) > 1 else [where]
-        parts = [self.kind.nearest(mine, k, write_sql(each, self.card.keys), stage.exact) for each in filters]
+        conditions = [condition]
+        if len(groups) > 1:
+            conditions = [join_conditions(condition, match_modalities(group)) for group in groups if group]
+        parts = [self.kind.nearest(mine, k, each, stage.exact) for each in conditions]
         return [[hit for part in parts for hit in part[row]] for row in range(len(mine))]

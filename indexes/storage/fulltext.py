@@ -12,7 +12,7 @@ from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
 from ...items import Item
 from ...runs import Hit, rank_hits
-from .filters import quote_all
+from .filters import join_conditions, quote_all
 
 # The Snowball stemmers of lancedb 0.40, by ISO 639-3.
 STEMMERS = {
@@ -113,14 +113,14 @@ def search_text(
     known.
     """
     if own_language and query.lang is not None:
-        where = _join_conditions(where, _in_language(query.lang))
+        where = join_conditions(where, _in_language(query.lang))
     text = query.text or ""
     own = choose_group(query.lang)
     others = [group for group in groups if group not in (own, "ngram")]
     mine, foreign = where, where
     if own == "ngram" and query.lang is not None:
-        mine = _join_conditions(where, _in_language(query.lang))
-        foreign = _join_conditions(where, f"lang != {quote_all([query.lang])}")  # which null does not satisfy
+        mine = join_conditions(where, _in_language(query.lang))
+        foreign = join_conditions(where, f"lang != {quote_all([query.lang])}")  # which null does not satisfy
     weight = FOREIGN if query.lang is not None else 1.0
     lists = []
     if own in groups:
@@ -142,10 +142,6 @@ def _match(text: str, group: str) -> MatchQuery:
 
 def _in_language(lang: str) -> str:
     return f"(lang = {quote_all([lang])} OR lang IS NULL)"
-
-
-def _join_conditions(where: str | None, condition: str) -> str:
-    return f"({where}) AND {condition}" if where else condition
 
 
 def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:

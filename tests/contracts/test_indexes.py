@@ -169,6 +169,68 @@ def test_filters_are_kept_to(case: Any, where: dict, keeps: object, queries: int
     assert all(hit.id in allowed for query in asked for hit in lexical[query.id])
 
 
+TYPED: list[tuple[dict[str, Any], set[str]]] = [
+    ({"score": "1.0"}, {"a", "c"}),
+    ({"score": 1}, {"a"}),
+    ({"score": "1"}, {"a"}),
+    ({"flag": "True"}, {"a"}),
+    ({"flag": "true"}, {"a", "b"}),
+    ({"flag": True}, {"a"}),
+    ({"year": "2020.0"}, {"a", "p"}),
+    ({"year": "2020"}, {"a", "b", "p"}),
+    ({"year": 2020}, {"a", "p"}),
+    ({"year": ["2020", 1999]}, {"a", "b", "c", "p"}),
+    ({"year": "MMXX"}, set()),
+    ({"modality": "survey"}, {"a"}),
+    ({"modality": ["survey", "image"]}, {"a", "p"}),
+    ({"modality": "text"}, {"a", "b", "c"}),
+    ({"meta.modality": "text"}, {"b"}),
+    ({"meta.lang": "x"}, {"c"}),
+    ({"meta.year": 1999}, {"c"}),
+    ({"date": "2020-01-01"}, {"a"}),
+    ({"time": "2020-01-01"}, {"a"}),
+    ({"modality": "survey", "lang": "eng"}, set()),
+]
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+def test_filters_compare_by_type_and_find_every_key(case: Any, queries: int) -> None:
+    """`date` is what readers of collections rename to `time`."""
+    items = [
+        Item("a", "w1", meta={"score": 1.0, "flag": True, "year": 2020, "modality": "survey", "time": "2020-01-01"}),
+        Item("b", "w1", meta={"score": 2, "flag": "true", "year": "2020", "modality": "text"}),
+        Item("c", "w1", meta={"score": "1.0", "flag": False, "year": 1999, "lang": "x"}),
+        Item("p", image=png(1), meta={"year": 2020.0}),
+    ]
+    index = case.filled(items)
+    asked = [Item(f"q{number}", "w1", png(1)) for number in range(queries)]
+    words = [Item("q", "w1")]
+    for where, kept in TYPED:
+        run = index.search(asked, 10, where=where)
+        assert all({hit.id for hit in run[query.id]} == kept for query in asked), where
+        assert {hit.id for hit in index.search(words, 10, where=where, mode="lexical")["q"]} == kept - {"p"}, where
+
+
+def test_filters_see_metadata_of_indexes_made_before_facets_had_types(case: Any, tmp_path: Path) -> None:
+    items = [
+        Item("a", "w1", meta={"score": 1.0, "flag": True, "year": 2020}),
+        Item("b", "w1", meta={"score": 2, "flag": False, "year": "2020"}),
+    ]
+    index = case.filled(items, tmp_path / "index")
+    documents = index.storage.tables.documents
+    for id, held in (("a", "score=1,flag=true,year=2020"), ("b", "score=2,flag=false,year=2020")):
+        documents.update(where=f"id LIKE '{id}%'", values={"facets": held.split(",")})
+    again = open_index(tmp_path / "index", encoders=case.encoder())
+    for where, kept in [
+        ({"score": "1.0"}, {"a"}),
+        ({"flag": "True"}, {"a"}),
+        ({"flag": False}, {"b"}),
+        ({"year": 2020}, {"a", "b"}),
+        ({"year": "2020"}, {"a", "b"}),
+    ]:
+        assert {hit.id for hit in again.search(["w1"], 5, where=where)["1"]} == kept
+
+
 def test_unknown_fields_and_values_of_filters_are_named(case: Any) -> None:
     index = case.filled(collection())
     for where, text in [
