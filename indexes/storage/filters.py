@@ -125,7 +125,7 @@ def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
 def _find_key(field: str, keys: Sequence[str]) -> str:
     """The key of metadata that a field of a filter means."""
     plain = field.removeprefix(META)
-    for each in (field, RENAMED.get(field), plain, RENAMED.get(plain)):
+    for each in (field, RENAMED.get(field, field), plain, RENAMED.get(plain, plain)):
         if each in keys:
             return each
     check_known(field, (*FIELDS, *keys), "field to filter by")
