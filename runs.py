@@ -8,25 +8,49 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from .errors import InputError, list_few
+from .errors import InputError, check_known, list_few
 from .files import is_stream, read_lines, write_atomically, write_json
 from .items import Item, Role
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
+# Which documents may not be found for a query: those that its metadata lists, and the one of its own id; or none.
+Exclude = Literal["listed", "self", "none"]
+EXCLUDED = "excluded_ids"  # where a query's metadata lists them
 
 
 def find_relevant(qrels: Qrels) -> set[str]:
     """The documents that are relevant for a topic: those of a grade above 0."""
     return {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}
+
+
+def check_exclude(exclude: str) -> None:
+    """`InputError` unless it is one of `Exclude`."""
+    check_known(exclude, get_args(Exclude), "choice of what to exclude")
+
+
+def list_excluded(query: Item, exclude: Exclude) -> frozenset[str]:
+    """The ids of documents that may not be found for a query.
+
+    `listed` are those of its metadata `excluded_ids` (BRIGHT), `self` these and the one that has the query's own id
+    (BEIR's ArguAna, whose queries are documents), `none` nothing. `InputError` where the metadata holds no list of ids.
+    """
+    check_exclude(exclude)
+    if exclude == "none":
+        return frozenset()
+    listed = query.meta.get(EXCLUDED)
+    ids = () if listed is None else listed
+    if not isinstance(ids, Sequence | Set) or isinstance(ids, str) or not all(isinstance(each, str) for each in ids):
+        raise InputError(f"query {query.id!r}: {EXCLUDED} must be a list of document ids, not {str(listed)[:80]!r}")
+    return frozenset(ids) | (frozenset([query.id]) if exclude == "self" else frozenset())
 
 
 class Hit(NamedTuple):
@@ -166,6 +190,14 @@ class Run:
         if k < 1:
             raise InputError(f"a cutoff must be at least 1, not {k}")
         return replace(self, hits={query: hits[:k] for query, hits in self.hits.items()})
+
+    def drop_excluded(self, exclude: Exclude) -> Run:
+        """Without the hits that may not be found for their query (`list_excluded`); the others close up."""
+        hits = dict(self.hits)
+        for query in self.queries:
+            if (excluded := list_excluded(query, exclude)) and query.id in hits:
+                hits[query.id] = tuple(hit for hit in hits[query.id] if hit.id not in excluded)
+        return replace(self, hits=hits)
 
     def items(self, query_id: str) -> list[Item]:
         """The documents of a query's hits, in their order."""

@@ -52,5 +52,12 @@ Judged = Annotated[str, typer.Argument(metavar="COLLECTION", help="Where the doc
 Fields = Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")]
 Source = Annotated[str | None, typer.Option(help="original, human or machine (translation of the topics).")]
 Exact = Annotated[bool, typer.Option("--exact", help="No approximate search.")]
+Exclude = Annotated[
+    str,
+    typer.Option(
+        help="Documents that a topic may not find: those it `listed` (excluded_ids), `self` (also the one with its own "
+        "id), or `none`."
+    ),
+]
 Tag = Annotated[str, typer.Option(help="The run's tag.")]
 Written = Annotated[Path, typer.Option("--output", "-o", help="The TREC run to write.")]

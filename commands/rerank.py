@@ -18,6 +18,7 @@ def rerank_command(
     output: options.Written,
     fields: options.Fields = None,
     query_lang: options.QueryLang = None,
+    exclude: options.Exclude = "listed",
     unseen: options.Unseen = "refuse",
     tag: options.Tag = "crosslens",
     device: options.Device = "auto",
@@ -34,7 +35,7 @@ def rerank_command(
     first = Run.from_trec(run, list(fill_languages(source.queries(fields=fields, lang=query_lang))))
     journal = place_journal(output)
     done = rerank_run(
-        first, source, specs or (), unseen=unseen, device=device, trust_remote_code=trust_remote_code,
-        journal=journal, progress=progress,
+        first, source, specs or (), exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code, journal=journal, progress=progress,
     )  # fmt: skip
     write_run(done, output, tag, journal, json)

@@ -24,6 +24,7 @@ def run_command(
     lang: options.Langs = None,
     where: options.Wheres = None,
     rerank: options.Rerank = None,
+    exclude: options.Exclude = "listed",
     unseen: options.Unseen = "refuse",
     correction: options.Correct = True,
     exact: options.Exact = False,
@@ -45,6 +46,7 @@ def run_command(
     journal = place_journal(output)
     done = search_index(
         directory, queries, line, k=k, topics=topics, where=parse_filters(where or ()), exact=exact,
-        unseen=unseen, device=device, trust_remote_code=trust_remote_code, journal=journal, progress=progress,
+        exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code, journal=journal, progress=progress,
     )  # fmt: skip
     write_run(done, output, tag, journal, json)

@@ -23,6 +23,9 @@ def search_command(
     where: options.Wheres = None,
     query_lang: options.QueryLang = None,
     rerank: options.Rerank = None,
+    exclude: Annotated[
+        str, typer.Option(help="self: not the documents that have the query's text. listed, none: all documents.")
+    ] = "listed",
     unseen: options.Unseen = "keep",
     correction: options.Correct = True,
     exact: options.Exact = False,
@@ -44,7 +47,8 @@ def search_command(
     line = choose_line(system, mode, lang, correction, rerank)
     run = search_index(
         directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
-        unseen=unseen, device=device, trust_remote_code=trust_remote_code, progress=progress,
+        exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code, progress=progress,
     )  # fmt: skip
     rows = [
         {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **describe_item(item)}

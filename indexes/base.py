@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_at_least
 from ..items import Item
-from ..pipeline import Stage
-from ..runs import Run
+from ..pipeline import Stage, describe_fields
+from ..runs import Exclude, Run, check_exclude, list_excluded
 from .storage.filters import Where
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class Index(ABC):
         exact: bool = False,
         mode: Mode = "dense",
         correct: bool = True,
+        exclude: Exclude = "listed",
     ) -> Run:
         """The k best documents of each query, as a `Run` that keeps this index as its `docs`.
 
@@ -142,14 +143,15 @@ class Index(ABC):
         background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid` fuses both
         by reciprocal rank within the query's language (`indexes.fusion`), and is dense alone for queries that hold
         other than text. `where` keeps documents by `lang`, `modality` or metadata; `exact` passes approximate indexes
-        over; `correct` subtracts language means where a space is multilingual.
+        over; `correct` subtracts language means where a space is multilingual. `exclude` says which documents a query
+        may not find (`runs.list_excluded`): it finds k others, ranked as if the index did not hold those.
 
         A query that has `Run.probes` is not encoded itself: its probes are, each in its role, and their vectors are
         averaged (weights of terms added, token vectors put together); full text searches the words of all of them.
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
         run = queries if isinstance(queries, Run) else Run.of(queries)
-        return self.answer(run, Retrieve(self, mode, k, where, exact, correct))
+        return self.answer(run, Retrieve(self, mode, k, where, exact, correct, exclude))
 
     @abstractmethod
     def answer(self, run: Run, stage: Retrieve) -> Run:
@@ -163,9 +165,10 @@ class Index(ABC):
         where: Where | None = None,
         exact: bool = False,
         correct: bool = True,
+        exclude: Exclude = "listed",
     ) -> Stage:
         """The search of this index as a pipeline stage."""
-        return Retrieve(self, mode, k, where, exact, correct)
+        return Retrieve(self, mode, k, where, exact, correct, exclude)
 
     @abstractmethod
     def get(self, ids: Sequence[str]) -> list[Item]:
@@ -182,9 +185,11 @@ class Retrieve(Stage):
     where: Where | None = None
     exact: bool = False
     correct: bool = True
+    exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
         check_at_least(1, k=self.k)
+        check_exclude(self.exclude)
 
     def ready(self) -> None:
         if self.mode != "lexical":
@@ -192,7 +197,17 @@ class Retrieve(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         count["queries"] += len(run)
-        return self.index.search(run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct)
+        if excluded := sum(len(list_excluded(query, self.exclude)) for query in run.queries):
+            count["excluded"] += excluded
+        return self.index.search(
+            run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct, exclude=self.exclude
+        )
+
+    def describe(self) -> object:
+        own = describe_fields(self)
+        if self.exclude == "listed":  # as it was before there was a choice: what experiments kept is used again
+            del own["exclude"]
+        return own
 
     @property
     def docs(self) -> Index:
@@ -204,11 +219,13 @@ class Retrieve(Stage):
         return {} if self.mode == "lexical" else {spec.name: spec.revision for spec in self.index.specs}
 
     def __str__(self) -> str:
+        said = [] if self.correct or self.mode == "lexical" else ["uncorrected"]
         if self.mode == "lexical":
             from .storage.fulltext import K1, B
 
-            return f"lexical (BM25, k1={K1}, b={B})"
-        return self.mode if self.correct else f"{self.mode} (uncorrected)"
+            said = [f"BM25, k1={K1}, b={B}"]
+        said += [f"exclude={self.exclude}"] * (self.exclude != "listed")
+        return f"{self.mode} ({', '.join(said)})" if said else self.mode
 
 
 def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:

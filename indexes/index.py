@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -12,7 +12,7 @@ import numpy as np
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, windows
-from ..runs import Run, rank_hits
+from ..runs import Hit, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
@@ -31,14 +31,25 @@ Probes = Sequence[tuple[Item, Role]]
 
 @dataclass(frozen=True)
 class ProbedQuery:
-    """A query and its probes (`Run.probes`), which are what is searched for; without any it is its own."""
+    """A query and its probes (`Run.probes`), which are what is searched for; without any it is its own.
+
+    Rows of the index that are `excluded` are not found for it.
+    """
 
     query: Item
     probes: Probes
+    excluded: Set[str] = frozenset()
 
     @classmethod
-    def of(cls, queries: Sequence[Item], probes: Mapping[str, Probes]) -> list[Self]:
-        return [cls(query, probes.get(query.id) or ((query, "query"),)) for query in queries]
+    def of(cls, queries: Sequence[Item], probes: Mapping[str, Probes], excluded: Mapping[str, Set[str]]) -> list[Self]:
+        none: Set[str] = frozenset()
+        return [
+            cls(query, probes.get(query.id) or ((query, "query"),), excluded.get(query.id, none)) for query in queries
+        ]
+
+    def drop_excluded(self, hits: Iterable[tuple[str, float]], k: int) -> tuple[Hit, ...]:
+        """The first k of the hits that are not excluded."""
+        return rank_hits(hit for hit in hits if hit[0] not in self.excluded)[:k]
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -62,6 +73,11 @@ class PreparedQueries:
     queries: Sequence[ProbedQuery]
     stage: Retrieve
     spaces: Sequence[SpaceQueries]
+
+    @property
+    def spare(self) -> int:
+        """How many more rows have to be found so that none is lost to what is excluded."""
+        return max((len(each.excluded) for each in self.queries), default=0)
 
     def select(self, rows: Sequence[int]) -> Self:
         """Some of the queries of the batch."""
@@ -210,18 +226,20 @@ class DocumentIndex(Index):
 
     def answer(self, run: Run, stage: Retrieve) -> Run:
         hits: dict[str, Sequence[tuple[str, float]]] = {}
-        for part in self.prepare(run, stage):
+        excluded = {query.id: list_excluded(query, stage.exclude) for query in run.queries}
+        for part in self.prepare(run, stage, excluded):
             hits |= self.rank(part, stage.k)
         return run.ranking(hits, self).cut(stage.k)
 
-    def prepare(self, run: Run, stage: Retrieve) -> Generator[PreparedQueries]:
+    def prepare(self, run: Run, stage: Retrieve, excluded: Mapping[str, Set[str]]) -> Generator[PreparedQueries]:
         """The queries of a run, checked and encoded, a thousand at a time; `rank` searches for them.
 
-        `InputError` for what cannot be searched for, before anything is encoded.
+        `excluded` are rows, by query id, that are not to be found. `InputError` for what cannot be searched for,
+        before anything is encoded.
         """
         self.require_complete()
         write_sql(stage.where, self.card.keys)
-        queries = ProbedQuery.of(run.queries, run.probes)
+        queries = ProbedQuery.of(run.queries, run.probes, excluded)
         self._check(queries, stage.mode)
         spaces = [] if stage.mode == "lexical" else [space for space in self.card.spaces if space.count]
         for part in windows(queries, TOGETHER):
@@ -230,19 +248,17 @@ class DocumentIndex(Index):
 
     def rank(self, asked: PreparedQueries, k: int) -> Mapping[str, Sequence[tuple[str, float]]]:
         """The k best documents of each query by its id, or more, in no order."""
-        mode, groups, tables = asked.stage.mode, self.card.groups, self.storage.tables
-        if mode == "dense":
+        if asked.stage.mode == "dense":
             return self._rank_dense(asked, k)
-        condition = write_sql(asked.stage.where, self.card.keys)
-        if mode == "lexical":
-            return tables.search_text([query.words for query in asked.queries], groups, k, condition)
+        if asked.stage.mode == "lexical":
+            return self._search_text(asked, asked.queries, k)
         depth = max(k, CANDIDATES)
         dense = {query: rank_hits(hits) for query, hits in self._rank_dense(asked, depth).items()}
         # Full text would answer half of a query that holds a picture, and not know it.
-        worded = [query.words for query in asked.queries if query.modalities == {"text"}]
-        lexical = tables.search_text(worded, groups, depth, condition, own_language=True)
+        worded = [query for query in asked.queries if query.modalities == {"text"}]
+        lexical = self._search_text(asked, worded, depth, own_language=True)
         ids = sorted({hit.id for lists in (dense, lexical) for hits in lists.values() for hit in hits})
-        langs = dict(zip(ids, tables.read_column("lang", ids), strict=True))
+        langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
         return {query: fuse_hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
 
     def _check(self, queries: Sequence[ProbedQuery], mode: Mode) -> None:
@@ -285,35 +301,53 @@ class DocumentIndex(Index):
         pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), len(rows)) if rows else []
         return SpaceQueries(space, rows, pooled, correct)
 
+    def _search_text(
+        self, asked: PreparedQueries, queries: Sequence[ProbedQuery], k: int, *, own_language: bool = False
+    ) -> Mapping[str, tuple[Hit, ...]]:
+        """`fulltext.search_text` for some of the queries, without what is excluded."""
+        condition = write_sql(asked.stage.where, self.card.keys)
+        words = [query.words for query in queries]
+        found = self.storage.tables.search_text(words, self.card.groups, k + asked.spare, condition, own_language)
+        if not asked.spare:
+            return found
+        return {query.query.id: query.drop_excluded(found[query.query.id], k) for query in queries}
+
+    def _find_nearest(self, asked: PreparedQueries, mine: SpaceQueries, k: int, condition: str | None) -> Rankings:
+        """`Kind.nearest` without what is excluded."""
+        found = self.kind.nearest(mine, k + asked.spare, condition, asked.stage.exact)
+        if not asked.spare:
+            return found
+        return [list(asked.queries[row].drop_excluded(hits, k)) for row, hits in zip(mine.rows, found, strict=True)]
+
     def _rank_dense(self, asked: PreparedQueries, k: int) -> dict[str, list[tuple[str, float]]]:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
         spaces, stage = asked.spaces, asked.stage
         several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
         if several and isinstance(self.kind, DenseKind):
             depth = max(k, CANDIDATES)
-            found = [self._rank_modalities(each, depth, stage) for each in spaces]
+            found = [self._rank_modalities(asked, each, depth) for each in spaces]
             hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))
         else:
             hits = [[] for _ in asked.queries]
             condition = write_sql(stage.where, self.card.keys)
             for each in spaces:
-                rankings = self.kind.nearest(each, k, condition, stage.exact) if each.rows else []
+                rankings = self._find_nearest(asked, each, k, condition) if each.rows else []
                 for row, ranking in zip(each.rows, rankings, strict=True):
                     hits[row] = ranking
         return {query.query.id: found for query, found in zip(asked.queries, hits, strict=True)}
 
-    def _rank_modalities(self, mine: SpaceQueries, k: int, stage: Retrieve) -> Rankings:
+    def _rank_modalities(self, asked: PreparedQueries, mine: SpaceQueries, k: int) -> Rankings:
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
         if not mine.rows:
             return []
-        condition = write_sql(stage.where, self.card.keys)
+        condition = write_sql(asked.stage.where, self.card.keys)
         known = list_modalities()
-        wanted = list(map(str, list_values(stage.where, "modality")))
+        wanted = list(map(str, list_values(asked.stage.where, "modality")))
         # A value that is no modality is one of metadata.
         wanted = wanted if wanted and set(wanted) <= set(known) else known
         groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
         conditions = [condition]
         if len(groups) > 1:
             conditions = [join_conditions(condition, match_modalities(group)) for group in groups if group]
-        parts = [self.kind.nearest(mine, k, each, stage.exact) for each in conditions]
+        parts = [self._find_nearest(asked, mine, k, each) for each in conditions]
         return [[hit for part in parts for hit in part[row]] for row in range(len(mine))]

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +18,7 @@ from ..encoders.base import Encoder, Tokenizes, has_spans
 from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
-from ..runs import Hit, Run
+from ..runs import Hit, Run, list_excluded
 from .base import Index, PortionWriter, Retrieve
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
@@ -132,7 +132,8 @@ class PassageIndex(Index):
         k = stage.k
         most = self._settings.count
         hits: dict[str, list[Hit]] = {}
-        for part in self.passages.prepare(run, stage):
+        excluded = self._list_passages({query.id: list_excluded(query, stage.exclude) for query in run.queries})
+        for part in self.passages.prepare(run, stage, excluded):
             depth = math.ceil(k * min(SPREAD, most / max(1, len(self))))
             while part.queries:
                 depth = max(1, min(most, depth))
@@ -148,12 +149,23 @@ class PassageIndex(Index):
         """The documents of `ids`, whole and in that order; `InputError` naming unknown ids."""
         self.require_complete()
         tables = self.storage.tables
-        first = {_document_of(id): passage for id, passage in tables.find_items([f"{id}{FIRST}" for id in ids]).items()}
+        first = self._find_first(ids)
         tables.require(ids, first)
         names = {doc: [_name_passage(doc, n) for n in range(1, _part_of(each)["of"])] for doc, each in first.items()}
         more = tables.find_items([name for each in names.values() for name in each])
         whole = {doc: _join([first[doc], *(more[name] for name in names[doc])]) for doc in first}
         return [whole[id] for id in ids]
+
+    def _find_first(self, documents: Iterable[str]) -> dict[str, Item]:
+        """The first passage of each document that is stored."""
+        found = self.storage.tables.find_items([f"{id}{FIRST}" for id in documents])
+        return {_document_of(id): passage for id, passage in found.items()}
+
+    def _list_passages(self, documents: Mapping[str, Set[str]]) -> dict[str, Set[str]]:
+        """Query id -> the passages of its documents, of those that are stored."""
+        first = self._find_first(sorted({doc for docs in documents.values() for doc in docs}))
+        of = {doc: [_name_passage(doc, n) for n in range(_part_of(each)["of"])] for doc, each in first.items()}
+        return {query: {name for doc in docs for name in of.get(doc, ())} for query, docs in documents.items()}
 
 
 @dataclass(frozen=True)

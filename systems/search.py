@@ -14,7 +14,7 @@ from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
 from ..multilingual.reranking.plan import parse_reranker
 from ..pipeline import Progress, show_nothing, watch
-from ..runs import Run
+from ..runs import EXCLUDED, Exclude, Run, list_excluded
 from .system import OpenSite, System
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def search_index(
     topics: Collection | None = None,
     where: Where | None = None,
     exact: bool = False,
+    exclude: Exclude = "listed",
     unseen: str = "refuse",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -60,19 +61,41 @@ def search_index(
 ) -> Run:
     """The k best documents of each query, by the system that `line` describes.
 
-    `topics` is the collection whose topics and runs the line may name. `InputError` for a line that is wrong, or that
+    `topics` is the collection whose topics and runs the line may name; `exclude` holds for every search in the line
+    that does not choose itself (`runs.list_excluded`). Queries without a collection have no id that a document could
+    have: there `self` are the documents with the query's text. `InputError` for a line that is wrong, or that
     does not fit the index, before any model is loaded as far as that can be known.
     """
     from ..indexes.registry import open_index
 
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
-    site = OpenSite(None, topics, where, exact, unseen, journal)
+    site = OpenSite(None, topics, where, exact, unseen, journal, exclude)
     site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     asked = list(queries)
+    copies = topics is None and exclude == "self"
+    if lacking := [query.id for query in asked if copies and "text" not in query.modalities]:
+        raise InputError(f"exclude=self finds the query among the documents by its text: {list_few(lacking)} has none")
     langs = [lang for part in system.parts for lang in part.langs]
     _check_languages(index, asked, [*(each for each in list_values(where, "lang") if isinstance(each, str)), *langs])
     with progress("judging", None) as watcher, watch(watcher):
-        return system.bind(site, system.depth(k))(Run.of(asked)).cut(k)
+        stage = system.bind(site, system.depth(k))
+        run = stage(Run.of(asked)).cut(k)
+        while copies and (others := _exclude_copies(asked, run)) != asked:
+            asked = others
+            run = stage(Run.of(asked)).cut(k)
+        return run
+
+
+def _exclude_copies(queries: Sequence[Item], run: Run) -> list[Item]:
+    """The queries, their hits that have the same text now among those that are excluded."""
+    others = []
+    for query in queries:
+        copies = {item.id for item in run.items(query.id) if (item.text or "").strip() == (query.text or "").strip()}
+        if new := copies - list_excluded(query, "listed"):
+            listed = sorted(new | list_excluded(query, "listed"))
+            query = replace(query, meta={**query.meta, EXCLUDED: listed})
+        others.append(query)
+    return others
 
 
 def rerank_run(
@@ -80,18 +103,23 @@ def rerank_run(
     collection: Collection,
     specs: Sequence[str],
     *,
+    exclude: Exclude = "listed",
     unseen: str = "refuse",
     device: str = "auto",
     trust_remote_code: bool = False,
     journal: Path | None = None,
     progress: Progress = show_nothing,
 ) -> Run:
-    """A run made elsewhere, reranked by one system after the other; its documents are those of the collection."""
+    """A run made elsewhere, reranked by one system after the other; its documents are those of the collection.
+
+    What `exclude` says (`runs.list_excluded`) is taken out of it before.
+    """
     from ..multilingual.collections.base import fetch_documents
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
     site = OpenSite(topics=collection, unseen=unseen, journal=journal)
+    run = run.drop_excluded(exclude)
     held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
     with progress("judging", None) as watcher, watch(watcher):
         return system.bind(site, 0)(replace(run, docs=held))

@@ -25,8 +25,8 @@ from ..multilingual.collections.base import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation
-from ..pipeline import Stage
-from ..runs import Documents, Run
+from ..pipeline import Stage, describe_fields
+from ..runs import Documents, Exclude, Run
 from ..specs import Spec, bind_options, find_factory
 
 if TYPE_CHECKING:
@@ -63,11 +63,13 @@ class Vocabulary:
 class Site(Protocol):
     """Where a line runs, and what is the same for all of its stages there.
 
-    `where` and `exact` hold for every search, `unseen` and `journal` for every reranker.
+    `where` and `exact` hold for every search, `exclude` for every search and run that does not choose itself, `unseen`
+    and `journal` for every reranker.
     """
 
     where: Where | None
     exact: bool
+    exclude: Exclude
     unseen: str
     journal: Path | None
 
@@ -124,17 +126,27 @@ class Worded(Stage):
 
 @dataclass(frozen=True)
 class FromFile(Stage):
-    """The hits of a TREC run in place of the run's own, its documents those of the collection."""
+    """The hits of a TREC run in place of the run's own, its documents those of the collection.
+
+    Without what `exclude` says (`runs.list_excluded`).
+    """
 
     path: Path = field(compare=False)
     collection: Collection = field(compare=False, repr=False)
+    exclude: Exclude = "listed"
     content: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "content", hash_file(self.path)[:16])
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        return run.ranking(Run.from_trec(self.path, run.queries).hits, self.docs)
+        return run.ranking(Run.from_trec(self.path, run.queries).hits, self.docs).drop_excluded(self.exclude)
+
+    def describe(self) -> object:
+        own = describe_fields(self)
+        if self.exclude == "listed":  # as `Retrieve.describe`
+            del own["exclude"]
+        return own
 
     @property
     def docs(self) -> Documents:
@@ -162,8 +174,12 @@ def plan_retrieval(
     passages: bool = False,
     window: int | None = None,
     stride: int | None = None,
+    exclude: Exclude | None = None,
 ) -> Unbound:
-    """`encoder` and `documents` are short names of the vocabulary, an encoder also a SPEC; `lang` keeps documents."""
+    """`encoder` and `documents` are short names of the vocabulary, an encoder also a SPEC; `lang` keeps documents.
+
+    `exclude` (`listed`, `self` or `none`) is by default that of the site.
+    """
     encoders: tuple[str, ...] | None = () if mode == "lexical" else None
     if encoder and mode == "lexical":
         raise InputError(f"{text}: lexical search has no encoder")
@@ -184,7 +200,7 @@ def plan_retrieval(
         where = dict(site.where or {})
         if langs:
             where["lang"] = [*list_values(where, "lang"), *langs]
-        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct)
+        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct, exclude or site.exclude)
 
     return Unbound(text, bind, plan, langs)
 
@@ -218,12 +234,12 @@ def plan_translations(text: str, vocabulary: Vocabulary, *, file: str = "", to: 
     return Unbound(text, lambda site, k: stage)
 
 
-def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
+def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "", exclude: Exclude | None = None) -> Unbound:
     """`file` is a TREC run made elsewhere."""
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{text}: there is no run {file!r}; write run?file=PATH")
-    return Unbound(text, lambda site, k: FromFile(path, site.collection))
+    return Unbound(text, lambda site, k: FromFile(path, site.collection, exclude or site.exclude))
 
 
 def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:

@@ -12,6 +12,7 @@ from ..errors import InputError, list_few
 from ..indexes.base import Where
 from ..multilingual.reranking.rerank import check_unseen
 from ..pipeline import Cut, Stage
+from ..runs import Exclude, check_exclude
 from .grammar import parse
 from .stages import IndexPlan, Site, Unbound, Vocabulary, read_stage
 
@@ -72,7 +73,8 @@ class System:
 class OpenSite:
     """What is open already: a finished index, a collection whose topics, runs or documents a line uses, or both.
 
-    `unseen` is `refuse` or `keep`, or it is an `InputError`.
+    `exclude` says which documents a query may not find (`runs.list_excluded`); `unseen` is `refuse` or `keep`. Another
+    value of either is an `InputError`.
     """
 
     opened: Index | None = None
@@ -81,9 +83,11 @@ class OpenSite:
     exact: bool = False
     unseen: str = "refuse"
     journal: Path | None = None
+    exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
         check_unseen(self.unseen)
+        check_exclude(self.exclude)
 
     @property
     def collection(self) -> Collection:

@@ -12,6 +12,7 @@ from ...errors import InputError, check_at_least, check_known
 from ...files import read_text
 from ...multilingual.collections.topics import Source, TopicReader
 from ...multilingual.reranking.rerank import check_unseen
+from ...runs import Exclude, check_exclude
 from ..measures import parse_measure
 from ..significance import Correction, Test, check_statistics
 
@@ -29,7 +30,8 @@ class Plan:
     groups them: `lang` of the query, `doc_lang` of the document, a key of the topics' metadata, or `auto`;
     `baseline` is a system's name, `correction` holm or bonferroni, `test` t or randomisation, `interval` the
     confidence of bootstrap intervals, `seed` that of test and bootstrap. `unseen` says what becomes of candidates
-    that a reranker cannot see.
+    that a reranker cannot see; `exclude` which documents a query may not find: those that it `listed`, `self` (also
+    the document with its own id), or `none`.
     """
 
     collections: tuple[str, ...]
@@ -49,10 +51,12 @@ class Plan:
     interval: float | None = None
     seed: int = 0
     unseen: str = "refuse"
+    exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
         check_statistics(self.test, self.correction, self.interval)
         check_unseen(self.unseen)
+        check_exclude(self.exclude)
         TopicReader(self.fields, self.query_lang, self.source)  # refuses a wording that no topic has
         check_at_least(1, k=self.k)
         if self.baseline is not None:

@@ -66,6 +66,7 @@ class ExperimentSite:
         self.slug = make_slug(self.name)
         self.collection: Collection = load_collection(self.name)
         self.unseen = self.plan.unseen
+        self.exclude = self.plan.exclude
         self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
         self._open: dict[IndexPlan, Index] = {}
         self._versions: dict[str, tuple[Collection, Content]] = {}

@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...files import check_file, make_directory, place_atomically
 from ...items import Item
 from ...pipeline import Stage
-from ...runs import Documents, Hit, Manifest, Record, Run
+from ...runs import EXCLUDED, Documents, Hit, Manifest, Record, Run
 from .results import watch_memory
 
 FORMAT = "1"
@@ -39,6 +39,7 @@ class ResultStore:
             digest.update(part.encode() + b"\0")
         for query, hits in run:
             parts = [query.id, query.content_hash(), json.dumps(dict(query.meta), sort_keys=True, default=str)]
+            parts += ["excluded"] * (EXCLUDED in query.meta)  # which was once read and not heeded
             parts += [f"{hit.id} {hit.score!r}" for hit in hits]
             parts += [f"{role} {item.content_hash()}" for item, role in run.probes.get(query.id, ())]
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass") + b"\0")

@@ -94,7 +94,7 @@ class Bright(PublishedCollection):
 
     The Parquet files of xlangai/BRIGHT: documents `id, content` in documents/ (or long_documents/), questions `id,
     query, gold_ids, gold_ids_long, excluded_ids, ...` in examples/; what is gold has grade 1. The documents that a
-    question excludes are in its `meta["excluded_ids"]`: the benchmark wants them taken out of its ranking.
+    question excludes are in its `meta["excluded_ids"]`: searches leave them out (`runs.list_excluded`).
     """
 
     usage = "write bright:DIR?domain=biology, where DIR holds documents and examples"

@@ -87,3 +87,50 @@ def test_a_line_and_its_shorthand_exclude_each_other(crosslens, index):
     status, _, err = crosslens("search", index[0], "cat", "--system", "dense", "--mode", "lexical")
     assert status == 2
     assert "leave out --mode" in err
+
+
+def ranked(path: Path) -> list[tuple[str, str]]:
+    return [(line.split()[0], line.split()[2]) for line in path.read_text().splitlines()]
+
+
+def test_what_a_topic_excludes_is_not_found_and_not_reranked(crosslens, index, tiny_judge, tmp_path):
+    made, source = index
+    topics = [{"id": "cat", "text": DOCS["cat"][1], "lang": "eng", "excluded_ids": ["gato"]}]
+    (source / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in topics))
+    judge = f"yesno@hf:{tiny_judge}?dtype=float32"
+    out = tmp_path / "out.trec"
+    for arguments, found in (
+        (["--mode", "dense"], {"cat", "chat", "train"}),
+        (["--exclude", "self"], {"chat", "train"}),
+        (["--exclude", "self", "--mode", "dense", "--rerank", judge], {"chat", "train"}),
+        (["--exclude", "self", "--system", "dense?exclude=none"], {"cat", "chat", "train", "gato"}),
+        (["--exclude", "none", "--mode", "dense"], {"cat", "chat", "train", "gato"}),
+    ):
+        status, _, err = crosslens("run", made, source, "-o", out, "-k", 4, *arguments)
+        assert status == 0, err
+        assert {doc for _, doc in ranked(out)} == found
+    assert len(ranked(out)) == 4
+    again = tmp_path / "again.trec"
+    for arguments, count in ([], 3), (["--exclude", "self"], 2), (["--exclude", "none"], 4):
+        status, _, err = crosslens("rerank", out, source, "--rerank", judge, "-o", again, *arguments)
+        assert status == 0, err
+        assert len(ranked(again)) == count
+        system = f"run?file={out}" + "&exclude=self" * (count == 2) + "&exclude=none" * (count == 4)
+        assert crosslens("run", made, source, "-o", again, "--system", system)[0] == 0
+        assert len(ranked(again)) == count
+    status, _, err = crosslens("run", made, source, "-o", out, "--exclude", "me")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "unknown choice of what to exclude 'me'" in err
+
+
+def test_a_search_can_leave_out_the_document_that_it_is_made_of(crosslens, index):
+    for mode in ("dense", "hybrid", "lexical"):
+        ask = ("search", index[0], DOCS["cat"][1], "-k", 2, "--mode", mode, "--json")
+        (first, *_), others = (
+            [hit["id"] for hit in json.loads(crosslens(*ask, *more)[1])["hits"]] for more in ([], ["--exclude", "self"])
+        )
+        assert first == "cat"
+        assert others
+        assert "cat" not in others
+    status, _, err = crosslens("search", index[0], "cat", "--system", "dense?exclude=none", "--exclude", "self")
+    assert status == 0, err

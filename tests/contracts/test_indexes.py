@@ -112,6 +112,43 @@ def test_changed_items_are_encoded_again_and_found_again(case: Any) -> None:
     assert index.fingerprint != before
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_query_excludes_costs_no_place(case: Any, mode: str) -> None:
+    """Queries that are documents (ArguAna), and lists of excluded documents (BRIGHT): k others are found."""
+    items = collection()
+    index = case.filled(items)
+    mine = [each for each in QUERIES if mode != "lexical" or each.text]
+    whole = index.search(mine, 60, mode=mode, exact=True)
+    listing = [replace(each, meta={"excluded_ids": [hit.id for hit in whole[each.id][:3]]}) for each in mine]
+    queries = [*listing, replace(items[7], meta={})]
+    for query, hits in index.search(queries, 10, mode=mode, exact=True, exclude="self"):
+        wanted = [hit.id for hit in whole[query.id]][3:13]
+        assert {query.id, *query.meta.get("excluded_ids", ())}.isdisjoint(hit.id for hit in hits)
+        assert len(hits) == (min(10, len(wanted)) if query.meta else 10)
+        if query.meta and mode != "hybrid":  # where ranks within a language are other ones without them
+            assert [hit.id for hit in hits] == wanted
+    by_default = index.search(queries, 10, mode=mode, exact=True)
+    assert by_default["t7"][0].id == "t7"
+    assert not {hit.id for hit in by_default["words"]} & set(listing[0].meta["excluded_ids"])
+    off = index.search(queries, 10, mode=mode, exact=True, exclude="none")
+    assert [off[each.id] for each in mine] == [index.search(mine, 10, mode=mode, exact=True)[e.id] for e in mine]
+    everything = Item("words", "w1", lang="eng", meta={"excluded_ids": [item.id for item in items]})
+    assert index.search([everything], 5, mode=mode)["words"] == ()
+
+
+def test_exclusions_are_checked_and_part_of_the_stage(case: Any) -> None:
+    index = case.filled(collection(20, 0))
+    with pytest.raises(InputError, match="excluded_ids must be a list of document ids, not 't1'"):
+        index.search([Item("q", "w1", meta={"excluded_ids": "t1"})], 5)
+    with pytest.raises(InputError, match="unknown choice of what to exclude 'itself'"):
+        index.retriever("dense", 5, exclude="itself")
+    stages = [index.retriever("dense", 5, exclude=each) for each in ("listed", "self", "none")]
+    assert len({stage.fingerprint for stage in stages}) == 3
+    assert list(map(str, stages)) == ["dense", "dense (exclude=self)", "dense (exclude=none)"]
+    record = stages[1]([Item("t3", "w1", meta={"excluded_ids": ["t4", "t5"]})]).manifest.records[0]
+    assert record.counts == {"queries": 1, "excluded": 3}
+
+
 def test_an_interrupted_add_goes_on_to_the_same_index(case: Any, tmp_path: Path) -> None:
     class Stopping(Hashing):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Batch]:

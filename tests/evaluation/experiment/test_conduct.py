@@ -282,3 +282,29 @@ def test_a_survey_knows_what_is_begun(tmp_path, small, tiny_encoder):
     (out / "indexes" / before.indexes[0].folder).mkdir(parents=True)
     (begun,) = survey_plan(plan, out)
     assert begun.indexes[0].state == "begun"
+
+
+def test_what_is_excluded_is_chosen_for_all_systems_or_for_one(crosslens, tmp_path):
+    """With another choice nothing that was kept is taken for it."""
+    small = collection(tmp_path / "small", TEXTS)
+    topics = [{"id": "e1", "lang": "eng", "text": TEXTS["e1"][1], "excluded_ids": ["r1", "z1"]}]
+    (small / "topics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in topics))
+    (small / "qrels.txt").write_text("e1 0 e2 1\n")
+    found = {}
+    for choice in ("listed", "self", "none", "listed"):
+        lines = f'collections = [{json.dumps(str(small))}]\nmeasures = ["RR"]\nexclude = "{choice}"\n[systems]\n'
+        (file := tmp_path / "e.toml").write_text(lines + 'own = "lexical"\nwithout = "lexical?exclude=self"\n')
+        status, out, err = crosslens("experiment", file, "--json")
+        assert status == 0, err
+        outcomes = json.loads(out)["collections"][0]["systems"]
+        runs = [Run.from_trec(tmp_path / "e.results" / each["folder"] / "run.trec") for each in outcomes.values()]
+        found[choice] = [[hit.id for hit in run["e1"]] for run in runs]
+    everything = found["none"][0]
+    assert everything[0] == "e1"
+    assert found["listed"][0] == [doc for doc in everything if doc not in ("r1", "z1")]
+    assert found["self"][0] == [doc for doc in everything if doc not in ("r1", "z1", "e1")]
+    assert found["self"][1] == found["none"][1] == found["listed"][1] == found["self"][0]
+    file.write_text(file.read_text().replace('"listed"', '"mine"'))
+    status, _, err = crosslens("experiment", file)
+    assert status == 2
+    assert "unknown choice of what to exclude 'mine'" in err
