@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crosslens.errors import InputError
 from crosslens.evaluation.table import Table
+from crosslens.files import place_atomically
 
 MEASURE = "nDCG@10"
 FIRST = "first stage"
@@ -161,14 +161,10 @@ def draw(results: Iterable[Mapping[str, Any]], path: Path) -> None:
     figure.tight_layout()
     for axis, points, before in labels:
         _label(axis, points, before)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        figure.savefig(partial, dpi=150)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        with place_atomically(path) as partial:
+            figure.savefig(partial, dpi=150, format=path.suffix.removeprefix(".") or None)
     finally:
-        partial.unlink(missing_ok=True)
         plt.close(figure)
 
 

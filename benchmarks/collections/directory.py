@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crosslens.errors import InputError
+from crosslens.files import name_partial
 
 HALVES = ("dev", "test")
 
@@ -55,12 +55,12 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is there already; remove it or name another directory")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        unfinished = name_partial(path)
+        unfinished.mkdir()
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     try:
         yield unfinished
-        unfinished.chmod(0o755)
         os.replace(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import struct
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -176,7 +177,6 @@ def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[
         except (OSError, SafetensorError, KeyError) as error:  # cut short by a full disk
             log.warning("%s is damaged (%s): it is made again", path, str(error))
     made = make()
-    # Not `save_file`, which writes for its user alone: a shared cache is for whoever may read the rest.
     data = save(made)
     try:
         make_directory(path.parent)
@@ -268,8 +268,11 @@ def _convert(entry: OfflineModel, paths: Sequence[Path]) -> None:
     partial.mkdir()
     try:
         convert(paths, partial)
-        # safetensors writes for its user alone; a shared cache is for whoever may read the rest.
-        (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
+        # safetensors writes for its user alone; a shared cache is for whoever the umask lets read it.
+        mode = stat.S_IMODE((partial / "config.json").stat().st_mode)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                path.chmod(mode)
         shutil.rmtree(entry.directory, ignore_errors=True)  # out of which a cache cleaner took files
         partial.rename(entry.directory)
     finally:
