@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from numbers import Integral
+
+LONGEST = 200  # characters of one input that an error repeats
+MOST = 3000  # of a whole error
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_BREAKS = re.compile(r"[ \t]*[\t\n\v\f\r]\s*")
+_MARKS = re.compile(r"""\\.|(?<!\w)(?P<opening>['"])|(?P<closing>['"])""")
+_LONG = re.compile(rf"\S{{{LONGEST + 1},}}")
 
 
 class CrosslensError(Exception):
-    """Anything crosslens itself reports; the command line prints its text and exits with status 1."""
+    """Anything crosslens itself reports; the command line prints its text and exits with status 1.
+
+    The text is one line without control characters, whatever input it repeats, and of no input more than `LONGEST`
+    characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(write_line(text))
 
 
 class InputError(CrosslensError, ValueError):
@@ -34,10 +50,59 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
 
 
 def check_at_least(least: int, where: str = "", **values: int | None) -> None:
-    """`InputError` naming the first value below `least`, and `where` it stands; None is none."""
+    """`InputError` naming the first value that is no whole number from `least`, and `where` it stands; None is none."""
     for name, value in values.items():
-        if value is not None and value < least:
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InputError(f"{where and where + ': '}{name} must be a whole number, not {value!r}")
+        if value < least:
             raise InputError(f"{where and where + ': '}{name} must be at least {least}, not {value}")
+
+
+def check_cutoff(k: int | None, name: str = "k") -> None:
+    """`InputError` unless `k` is a whole number of hits, from 1 to a billion."""
+    if k is None:
+        raise InputError(f"{name} must be a whole number, not None")
+    check_at_least(1, "", **{name: k})
+    if k > 10**9:
+        raise InputError(f"{name} must be at most 1,000,000,000, not {k}")
+
+
+def write_line(text: str) -> str:
+    """A text as one line for people: control characters escaped, and what is long of the inputs it repeats cut.
+
+    Inputs stand in quotes, or are words (paths, ids, SPECs); what is cut keeps its beginning and its end.
+    """
+    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], _BREAKS.sub(" ", text))
+    text = _LONG.sub(lambda found: _cut(found[0]), "".join(map(_cut_quoted, _split_quoted(text))))
+    return _cut(text, MOST)
+
+
+def _split_quoted(text: str) -> Iterator[str]:
+    """The parts of a text, in turn: what stands outside of quotes, and what stands in them, quotes included."""
+    start, mark = 0, ""
+    for found in _MARKS.finditer(text):
+        if not mark and found["opening"]:
+            yield text[start : found.start()]
+            start, mark = found.start(), found["opening"]
+        elif mark == found[0] and not text[found.end() : found.end() + 1].isalnum():
+            yield text[start : found.end()]
+            start, mark = found.end(), ""
+    yield text[start:]
+
+
+def _cut_quoted(part: str) -> str:
+    if len(part) > 1 and part[0] in "'\"" and part[0] == part[-1]:
+        return part[0] + _cut(part[1:-1]) + part[0]
+    return part
+
+
+def _cut(text: str, most: int = LONGEST) -> str:
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 3]}...{text[-end:]}"
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

@@ -9,10 +9,12 @@ import errno
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
+import tomllib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,11 +22,11 @@ from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -238,3 +240,94 @@ def lock_directory(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+DEEPEST = 100  # levels of nesting in JSON and TOML, far below what Python's own recursion allows
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; `InputError` names the file that cannot be read, or is none as `parse_json` has it."""
+    content = read_bytes(path)
+    try:
+        return parse_json(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that JSON stands for, exactly; `InputError` on anything that is none, or that no value could hold.
+
+    So are a key given twice in one object, a number too large for a float, half of a surrogate pair, and nesting
+    deeper than `DEEPEST`.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        value = _JSON.decode(text)
+        if "\\u" in text:  # an escaped half of a surrogate pair is no text, and nothing could store it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except UnicodeEncodeError:
+        raise InputError("it holds half of a surrogate pair, which is no text") from None
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise InputError(f"malformed JSON ({error.msg} at {line}column {error.colno})") from None
+    except InputError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"malformed JSON ({first_line(error)})") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables that TOML stands for; `InputError` on what is no TOML, and on nesting deeper than `DEEPEST`."""
+    try:
+        tables = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
+        what = "a name is given twice" if "overwrite" in str(error) else "not TOML"
+        raise InputError(f"{what}: {first_line(error)}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(tables)
+    return tables
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InputError(f"malformed JSON (the key {twice!r} is given twice)")
+    return made
+
+
+def _make_float(text: str) -> float:
+    value = float(text)
+    if value in (math.inf, -math.inf):
+        raise InputError(f"malformed JSON (the number {text!r} is too large)")
+    return value
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_make_object, parse_float=_make_float)
+
+
+def _check_depth(value: object) -> None:
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [
+            inner
+            for each in layer
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not layer:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> InputError:
+    return InputError(f"it is nested deeper than {DEEPEST} levels")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from .errors import check_known
+from .errors import InputError, check_known
 from .media.modalities import MEDIA, join_modalities, update_hash
 
 if TYPE_CHECKING:
@@ -72,6 +72,23 @@ class Item:
             if value is not None:
                 update_hash(hashing, name, value)
         return hashing.hexdigest()
+
+
+def check_text(item: Item) -> None:
+    """`InputError` where half of a surrogate pair, which is no text, stands in the item's id, text or language.
+
+    Python has them from file names and arguments that are not UTF-8.
+    """
+    for name in ("id", "text", "lang"):
+        value = getattr(item, name)
+        try:
+            if isinstance(value, str):
+                value.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"item {item.id!r} is not valid Unicode: character {error.start + 1} of its {name} is half of a "
+                "surrogate pair, as Python makes of bytes that are not UTF-8; give it as UTF-8"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

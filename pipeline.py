@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_cutoff
 from .items import Item, hash_json
 from .runs import Documents, Hit, Manifest, Record, Run, hits_of
 
@@ -152,8 +152,7 @@ class Cut(Stage):
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError(f"a cutoff must be at least 1, not {self.k}")
+        check_cutoff(self.k, "a cutoff")
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.cut(self.k)

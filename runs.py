@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import operator
 import os
@@ -17,9 +16,10 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from .errors import InputError, check_known, list_few
-from .files import is_stream, read_lines, write_atomically, write_json
+from .errors import InputError, check_cutoff, check_known, list_few
+from .files import is_stream, read_json, read_lines, write_atomically, write_json
 from .items import Item, Role
+from .specs import parse_real, parse_whole
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 # Which documents may not be found for a query: those that its metadata lists, and the one of its own id; or none.
@@ -102,7 +102,7 @@ class Manifest:
         if not os.path.lexists(beside):
             return cls()
         try:
-            stored = json.loads("".join(read_lines(beside)))
+            stored = read_json(beside)
             return cls(tuple(Record(**stage) for stage in stored["stages"]))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{beside} is not a manifest of crosslens: correct it, or remove it") from None
@@ -187,8 +187,7 @@ class Run:
 
     def cut(self, k: int) -> Run:
         """The first `k` hits of each query."""
-        if k < 1:
-            raise InputError(f"a cutoff must be at least 1, not {k}")
+        check_cutoff(k, "a cutoff")
         return replace(self, hits={query: hits[:k] for query, hits in self.hits.items()})
 
     def drop_excluded(self, exclude: Exclude) -> Run:
@@ -241,7 +240,7 @@ class Run:
                 continue
             try:
                 query, _, doc, _, score, _ = fields
-                value = float(score)
+                value = parse_real(score)
             except ValueError:
                 raise InputError(
                     f"{path}:{number}: not a run line `qid Q0 docid rank score tag`: {line.strip()[:80]!r}"
@@ -281,7 +280,7 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
             continue
         try:
             topic, column, doc, grade = fields
-            value = int(grade)
+            value = parse_whole(grade)
         except ValueError:
             raise InputError(f"{path}:{number}: not a qrels line `topic 0 doc grade`: {line.strip()[:80]!r}") from None
         if qrels.setdefault(topic, {}).setdefault(doc, value) != value:

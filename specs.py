@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import import_module
@@ -43,6 +44,23 @@ class Spec:
         head = f"{self.family}:{self.checkpoint}" if self.checkpoint else self.family
         options = "&".join(f"{key}={quote(value, safe='/:,@')}" for key, value in self.options.items())
         return f"{head}?{options}" if options else head
+
+
+def parse_whole(text: str) -> int:
+    """A whole number in digits 0-9; `ValueError` on Python's other forms (`1_000`, digits of other scripts)."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is not written in the digits 0-9")
+    return int(text)
+
+
+def parse_real(text: str) -> float:
+    """A number in digits 0-9, or `inf` or `nan`; `ValueError` as `parse_whole`, and where a float cannot hold it."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is not written in the digits 0-9")
+    value = float(text)
+    if value in (math.inf, -math.inf) and "i" not in text.lower():
+        raise ValueError(f"{text!r} is too large")
+    return value
 
 
 def find_factory(
@@ -145,10 +163,10 @@ def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise InputError(f"{key}={text!r} in {spec}: write true or false")
         return text.lower() in ("true", "1", "yes")
-    for kind in (int, float):
+    for kind, parse in ((int, parse_whole), (float, parse_real)):
         if kind in kinds:
             try:
-                return kind(text)
+                return parse(text)
             except ValueError:
                 raise InputError(f"{key}={text!r} in {spec} is not a number of type {kind.__name__}") from None
     return text

@@ -6,7 +6,6 @@ Its tokenizers may be used by several threads, and are asked where their tokens 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import transformers
 from transformers.utils import cached_file, hub
 
 from ..errors import InputError, first_line
-from ..files import hash_file, read_text
+from ..files import hash_file, read_json
 from .offline.packages import is_converted
 
 TOKENIZER_FILES = (
@@ -74,11 +73,7 @@ class Source:
         """What a JSON file of the checkpoint holds; None if there is no such file, `InputError` if it is not JSON."""
         if (path := self.find(name)) is None:
             return None
-        text = read_text(path)
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
+        return read_json(path)
 
     def load(self, auto: Any, **options: Any) -> Any:
         """`auto.from_pretrained` without its chatter; its failures as an `InputError` of one line."""

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Batch, Item, Modality, Role, hash_json
+from ..items import Batch, Item, Modality, Role, check_text, hash_json
 from ..media.modalities import MEDIA
 
 
@@ -141,6 +141,7 @@ def check_finite(ids: Iterable[str], rows: Iterable[np.ndarray], name: str, dtyp
 def check_modalities(items: Iterable[Item], spec: EncoderSpec) -> None:
     """`InputError` naming the first of `items` that holds nothing that the encoder reads."""
     for item in items:
+        check_text(item)
         if (held := item.modalities).isdisjoint(spec.modalities):
             what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"
             raise InputError(f"item {item.id!r} holds {what}, but {spec.name} encodes {' and '.join(spec.modalities)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -19,7 +18,7 @@ from ..checkpoints.options import Loading, Prompts, choose_given, limit_to
 from ..checkpoints.sentence_files import read_modules, read_prompts, strip_modules
 from ..checkpoints.source import Source
 from ..errors import InputError, check_at_least
-from ..files import read_text
+from ..files import parse_json, read_text
 from ..items import Role
 from .base import EncoderSpec
 from .batching import Terms, select_terms
@@ -244,7 +243,7 @@ def read_query_weights(source: Source, path: str, tokenizer: Any, vocabulary: in
         weights = np.zeros(vocabulary, np.float32)
         text = read_text(file)
         try:
-            named = json.loads(text)
+            named = parse_json(text)
             ids = tokenizer.convert_tokens_to_ids(list(named))
             weights[ids] = np.array(list(named.values()), np.float32)
         except (ValueError, TypeError, IndexError, AttributeError) as error:

@@ -62,7 +62,7 @@ def evaluate(
     parsed = list({str(measure): measure for measure in map(parse_measure, measures)}.values())
     if not parsed:
         raise InputError("no measures to evaluate; for example nDCG@20")
-    check_statistics(test, correction, interval)
+    check_statistics(test, correction, interval, seed)
     topics = sorted(qrels)
     unjudged = {name: _find_unjudged(name, run, qrels) for name, run in named.items()}
     reference = _find_baseline(baseline, tuple(named))

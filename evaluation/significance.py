@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError, check_known
+from ..errors import InputError, check_at_least, check_known
 
 LEVEL = 0.05  # a corrected p below this is marked
 RESAMPLES = 10_000
@@ -18,12 +18,13 @@ Test = Literal["t", "randomisation"]
 Correction = Literal["holm", "bonferroni"]
 
 
-def check_statistics(test: str, correction: str, interval: float | None) -> None:
-    """`InputError` on an unknown test or correction, and on a confidence that is not between 0 and 1."""
+def check_statistics(test: str, correction: str, interval: float | None, seed: int) -> None:
+    """`InputError` on an unknown test or correction, a confidence not between 0 and 1, and a negative seed."""
     check_known(test, get_args(Test), "test")
     check_known(correction, get_args(Correction), "correction")
     if interval is not None and not 0 < interval < 1:
         raise InputError(f"an interval of confidence {interval}: between 0 and 1, for example 0.95")
+    check_at_least(0, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..errors import InputError, check_at_least
+from ..errors import InputError, check_cutoff
 from ..items import Item
 from ..pipeline import Stage, describe_fields
 from ..runs import Exclude, Run, check_exclude, list_excluded
@@ -188,7 +188,7 @@ class Retrieve(Stage):
     exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
-        check_at_least(1, k=self.k)
+        check_cutoff(self.k)
         check_exclude(self.exclude)
 
     def ready(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Item, Modality, Role, SeenIds, windows
+from ..items import Item, Modality, Role, SeenIds, check_text, windows
 from ..runs import Hit, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve
 from .encoding import Precomputed, SpaceEncoders
@@ -271,6 +271,8 @@ class DocumentIndex(Index):
             raise InputError(f"{self.path} holds no vectors: search it with mode lexical")
         for query in queries:
             id, held = query.query.id, query.modalities
+            for item in (query.query, *(item for item, _ in query.probes)):
+                check_text(item)
             if not held:
                 raise InputError(f"query {id!r} is empty: give it text or an image")
             if mode == "lexical" and "text" not in held:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..encoders.base import unit
 from ..errors import InputError
-from ..files import find_fault, place_atomically
+from ..files import find_fault, parse_json, place_atomically
 from ..items import Role, group_positions
 from ..media.modalities import MEDIA
 
@@ -210,8 +210,8 @@ class Moments:
                 head = file.metadata() or {}
                 if head.get("format") != FORMAT:
                     raise InputError(f"{path}: moments of format {head.get('format')}, not {FORMAT}; {repair}")
-                moments = cls(**json.loads(head["moments"]))
-                moments.about = dict(json.loads(head.get("asked", "{}")))
+                moments = cls(**parse_json(head["moments"]))
+                moments.about = dict(parse_json(head.get("asked", "{}")))
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     moments._restore(name, file.get_tensor(name))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -143,7 +143,7 @@ def _resolve(text: str) -> langcodes.Language:
         code = language.to_alpha3()
         if code in NOT_A_LANGUAGE or "qaa" <= code <= "qtz":
             raise LookupError
-    except LookupError:
+    except (LookupError, ValueError):  # UnicodeEncodeError of half a surrogate pair, too
         raise _unknown(text) from None
     return language
 

@@ -17,8 +17,12 @@ from typing import NamedTuple
 
 from ..errors import InputError, check_known
 from ..pipeline import Stage, merge, roundrobin, rrf, zscore
+from ..specs import parse_real, parse_whole
 
 Leaf = Callable[[str], Stage]
+
+LONGEST = 1000  # words and operators
+MOST = 100  # operators that nest a stage in another: deeper than that, Python's recursion might not follow
 
 _TOKEN = re.compile(
     r"""
@@ -109,7 +113,7 @@ class _Parser:
             key, equals, value = self.next.text.partition("=")
             if self.next.kind == "word" and equals and key.isidentifier():
                 check_known(key, FUNCTIONS[name].__kwdefaults__ or {}, f"option of {name}")
-                if not value.isdigit():
+                if not (value.isascii() and value.isdigit() and len(value) < 10):
                     raise self.fault("a whole number after the =")
                 options[key] = int(value)
                 self.at += 1
@@ -129,7 +133,7 @@ class _Parser:
     def number(self, *, whole: bool = False) -> float:
         token = self.next
         try:
-            value = int(token.text) if whole else float(token.text)
+            value = parse_whole(token.text) if whole else parse_real(token.text)
         except ValueError:
             raise self.fault("a whole number" if whole else "a number") from None
         self.at += 1
@@ -154,9 +158,15 @@ class _Parser:
 
 def _tokens(text: str) -> list[_Token]:
     found: list[_Token] = []
+    nesting = 0
     for match in _TOKEN.finditer(text):
         kind, inside, place = str(match.lastgroup), match[0], match.start()
         if kind == "unknown":
             raise InputError(f"the pipeline {text!r}: {inside!r} at character {place + 1} begins nothing that is known")
+        nesting += kind == "operator" and inside in (">>", "%", "*", "(")
+        if nesting > MOST:
+            raise InputError(f"the pipeline {text!r}: it has more than {MOST} of >>, %, * and (, too many for one line")
+        if len(found) == LONGEST:
+            raise InputError(f"the pipeline {text!r}: it has more than {LONGEST} words and operators")
         found.append(_Token(kind, inside.strip("'\"") if kind == "quoted" else inside, place))
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -16,13 +18,18 @@ from crosslens.files import (
     is_stream,
     lock_directory,
     open_to_append,
+    parse_json,
+    parse_toml,
     place_atomically,
     read_bytes,
+    read_json,
     read_lines,
     read_text,
     write_atomically,
     write_json,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_lines_are_those_of_a_utf8_file_without_its_byte_order_mark(tmp_path):
@@ -247,3 +254,72 @@ def test_what_grows_is_a_regular_file_and_no_link(tmp_path):
         with pytest.raises(OSError, match=r"symbolic links|directory|regular file|No such device"):
             open_to_append(tmp_path / name)
     assert kept.read_bytes() == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested deeper than 100 levels"),
+        ("[" * 101 + "]" * 101, "nested deeper than 100 levels"),
+        ('{"a":' * 200 + "1" + "}" * 200, "nested deeper than 100 levels"),
+        ("1" * 5000, "4300 digits"),
+        ('{"id": 1, "text": "x", "id": 2}', "the key 'id' is given twice"),
+        ('{"n": 1e400}', "the number '1e400' is too large"),
+        (r'["\ud800"]', "half of a surrogate pair"),
+        (b'"caf\xe9"', "not UTF-8 text"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8 text"),
+        ('{"a": 1}'.encode("utf-16-le"), "malformed JSON"),
+        ('\ufeff{"a": 1}', "malformed JSON"),
+        ('{"a": "\x00"}', "Invalid control character"),
+        ('{"a": 1}\n{"a": 2}', "Extra data at line 2, column 1"),
+        ('{"a": 1_000}', "malformed JSON"),
+        ('{"a": \uff11}', "malformed JSON"),
+        ('{"a": +5}', "malformed JSON"),
+        ('{"a": 0x10}', "malformed JSON"),
+        ("", "malformed JSON"),
+    ],
+)
+def test_json_is_read_exactly_or_refused(text, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        parse_json(text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+        max_leaves=20,
+    )
+)
+def test_what_python_writes_as_json_is_read_as_it_was(value):
+    for plain in (True, False):
+        text = json.dumps(value, ensure_ascii=plain)
+        assert parse_json(text) == value
+        assert parse_json(text.encode()) == value
+    deepest = json.dumps(value)
+    assert parse_json("[" * 80 + deepest + "]" * 80) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "1" * 5000, "not TOML: Exceeds the limit"),
+        ("a = " + "[" * 5000, "nested deeper"),
+        ("a = " + "[" * 150 + "]" * 150, "nested deeper"),
+        ("[" + "a." * 5000 + "b]", "nested deeper"),
+        ("a = 1\na = 2", "a name is given twice"),
+        ("a: 1", "not TOML"),
+    ],
+)
+def test_toml_is_read_or_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        parse_toml(text)
+    assert parse_toml("a = 1_000\n[b]\nc = [[1]]") == {"a": 1000, "b": {"c": [[1]]}}
+
+
+def test_a_json_file_is_named_where_it_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"^cannot read .*none\.json: No such file"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"bad\.json: it is nested"):
+        read_json(tmp_path / "bad.json")

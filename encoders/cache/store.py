@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...checkpoints.offline.packages import locate_cache
-from ...files import open_file
+from ...files import open_file, parse_json
 from ...items import Item, Modality
 from ...media.modalities import MEDIA
 from ..base import EncoderSpec
@@ -231,7 +231,7 @@ def read_spec(db: sqlite3.Connection) -> EncoderSpec:
         raise sqlite3.DatabaseError(f"it is of format {found}, and this crosslens reads {FORMAT}")
     row = db.execute("SELECT spec FROM about").fetchone()
     try:
-        return EncoderSpec.from_json(json.loads(row[0]))
+        return EncoderSpec.from_json(parse_json(row[0]))
     except (TypeError, ValueError):
         raise sqlite3.DatabaseError("it does not say whose vectors it holds") from None
 

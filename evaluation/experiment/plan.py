@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, check_at_least, check_known
-from ...files import read_text
+from ...errors import InputError, check_cutoff, check_known
+from ...files import parse_toml, read_text
 from ...multilingual.collections.topics import Source, TopicReader
 from ...multilingual.reranking.rerank import check_unseen
 from ...runs import Exclude, check_exclude
@@ -54,11 +53,11 @@ class Plan:
     exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
-        check_statistics(self.test, self.correction, self.interval)
+        check_statistics(self.test, self.correction, self.interval, self.seed)
         check_unseen(self.unseen)
         check_exclude(self.exclude)
         TopicReader(self.fields, self.query_lang, self.source)  # refuses a wording that no topic has
-        check_at_least(1, k=self.k)
+        check_cutoff(self.k)
         if self.baseline is not None:
             check_known(self.baseline, self.systems, "baseline")
         if twice := [each for each in self.collections if self.collections.count(each) > 1]:
@@ -75,11 +74,7 @@ class Plan:
         path = Path(path)
         text = read_text(path)
         try:
-            return cls.of({"name": path.stem, **tomllib.loads(text)})
-        except tomllib.TOMLDecodeError as error:
-            twice = "overwrite" in str(error)
-            what = "a name is given twice, for example to two systems" if twice else "not TOML"
-            raise InputError(f"{path}: {what}: {error}") from None
+            return cls.of({"name": path.stem, **parse_toml(text)})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import check_file, make_directory, place_atomically
+from ...files import check_file, make_directory, parse_json, place_atomically
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import EXCLUDED, Documents, Hit, Manifest, Record, Run
@@ -55,7 +55,7 @@ class ResultStore:
         check_file(path)
         try:
             table = pq.read_table(path)
-            stored = json.loads(table.schema.metadata[b"crosslens"])
+            stored = parse_json(table.schema.metadata[b"crosslens"])
             columns = [table.column(name).to_pylist() for name in ("query", "doc", "score")]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}); delete it, and it is made again") from None

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
-from ...files import hash_file, place_atomically, read_text, write_atomically
+from ...files import hash_file, place_atomically, read_json, write_atomically
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
@@ -224,7 +224,7 @@ class FaissKind(DenseKind):
             index_file, list_file = files
             with _translate_errors(f"cannot read {index_file}"):
                 index = import_faiss().read_index(str(index_file))
-            self._hold(space, index, json.loads(read_text(list_file)), plan)
+            self._hold(space, index, read_json(list_file), plan)
         return self._opened[space.fingerprint]
 
     def _hold(self, space: Space, index: Any, ids: Sequence[str], plan: Ann) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import InputError
-from ...items import Item, hash_text
+from ...items import Item, check_text, hash_text
 
 SECONDS = 60.0  # e5-small takes half of it for a window on two cores
 
@@ -33,12 +33,12 @@ class ItemState(NamedTuple):
             raise InputError(f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})")
         if not item.modalities:
             raise InputError(f"item {item.id!r} is empty: it has neither text nor image")
+        check_text(item)
         try:
             meta = json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True)
-            for part in (item.id, item.text or "", item.lang or "", meta):
-                part.encode()
+            meta.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"item {item.id!r} has a character that is not valid Unicode: {error.reason}") from None
+            raise InputError(f"the metadata of item {item.id!r} is not valid Unicode: {error.reason}") from None
         except (TypeError, ValueError) as error:
             raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
         content = item.content_hash() + meta

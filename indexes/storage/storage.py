@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from ...errors import InputError, SpecMismatch
-from ...files import check_file, write_json
+from ...files import check_file, parse_json, write_json
 from ...items import hash_text
 from .card import FIRST, FORMAT, Card
 from .filters import read_key
@@ -108,7 +107,7 @@ def read_card(path: str | Path) -> Card:
         with place.read(FILE) as found:
             if os.path.lexists(found):
                 check_file(found)
-            data = json.loads(found.read_text(encoding="utf-8"))
+            data = parse_json(found.read_bytes())
         if (format := data["format"]) != FORMAT:
             raise SpecMismatch(
                 f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
@@ -119,7 +118,7 @@ def read_card(path: str | Path) -> Card:
         raise InputError(f"{path} is not an index (it has no {FILE}); make one with `crosslens index`") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except InputError:
+    except SpecMismatch:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({error}); make the index again") from None

@@ -13,6 +13,7 @@ from ...errors import InputError, first_line
 from ...files import check_file, read_lines
 from ...items import Item
 from ...runs import Qrels, read_qrels
+from ...specs import parse_real
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
 from .records import FileRow, Rows, read_json_lines
 from .topics import Source, select_language
@@ -241,13 +242,16 @@ def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, d
     judged: dict[str, dict[str, int]] = {}
     for place, row in rows:
         try:
-            value = float(row[grade])
+            given = row[grade]
+            value = parse_real(given) if isinstance(given, str) else float(given)
             if not value.is_integer():
                 raise ValueError
-            judged.setdefault(row.read_id(query), {})[row.read_id(doc)] = int(value)
+            topic, named = row.read_id(query), row.read_id(doc)
+            if judged.setdefault(topic, {}).setdefault(named, int(value)) != value:
+                raise InputError(f"document {named!r} has two grades for topic {topic!r}")
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{place}: the {grade} {row.get(grade)!r} is not a whole number") from None
     return judged
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import find_fault, read_raw_lines
+from ...files import find_fault, parse_json, read_raw_lines
 from ...items import Item
 from ...media.modalities import MEDIA
 from ..languages import parse_language
@@ -23,18 +23,7 @@ class FileRow(dict[str, Any]):
     @classmethod
     def parse(cls, line: bytes) -> FileRow:
         """A line of JSON; `InputError` on anything else."""
-        try:
-            fields = json.loads(line.decode("utf-8"))
-            if b"\\u" in line:  # an escaped half of a surrogate pair is no text, and nothing could store it
-                json.dumps(fields, ensure_ascii=False).encode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8 text ({error.reason} at byte {error.start} of the line)") from None
-        except UnicodeEncodeError:
-            raise InputError("it holds half of a surrogate pair, which is no text") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"malformed JSON ({error.msg} at column {error.colno})") from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-            raise InputError(f"malformed JSON ({error})") from None
+        fields = parse_json(line)
         if not isinstance(fields, dict):
             raise InputError(f"not a JSON object but {type(fields).__name__}")
         return cls(fields)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -11,6 +10,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from ...errors import InputError, check_known
+from ...files import parse_toml
 from ...items import Item, Modality
 from ..judges.messages import Attachment, Chat, Message, Part, Passage
 from ..languages import name_language, parse_language
@@ -65,9 +65,9 @@ class Wording:
     def parse(cls, text: str, name: str) -> Self:
         """A wording from TOML; its tables are translations, named by language. `InputError` names what is wrong."""
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"the prompt {name} is not TOML: {error}") from None
+            data = parse_toml(text)
+        except InputError as error:
+            raise InputError(f"the prompt {name}: {error}") from None
         keys = {f.name: f.default is MISSING for f in fields(cls) if f.name not in ("name", "words")}
         own = {key: value for key, value in data.items() if not isinstance(value, dict)}
         values = cls._read_values(own, tuple(keys), name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import check_file, open_to_append
+from ...files import check_file, open_to_append, parse_json
 
 
 class Journal:
@@ -35,7 +35,7 @@ class Journal:
             kept = path.read_text("utf-8", errors="replace") if there else ""
             for line in kept.split("\n"):
                 with suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
+                    entry = parse_json(line)
                     self.found[entry["key"]] = entry["value"], entry["counts"]
             self._out = TextIOWrapper(open_to_append(path), "utf-8")
             if not kept.endswith("\n") and kept:

@@ -102,6 +102,10 @@ def rank(
     items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
     asked = query if isinstance(query, Item) else Item("query", query)
     (asked, *items) = fill_languages([asked, *items])
+    for item in (asked, *items):
+        if not item.modalities:
+            what = "the query" if item is asked else f"document {item.id!r}"
+            raise InputError(f"{what} is empty: give it text or a picture")
     held = {item.id: item for item in items}
     if len(held) < len(items):
         raise InputError("two of the documents have the same id")

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ...errors import InputError, check_at_least, check_known
-from ...items import Item
+from ...items import Item, check_text
 from ...pipeline import Stage, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
@@ -81,6 +81,8 @@ class Rerank(Stage):
         unseen: list[str] = []
         for query, hits in run:
             pool = hits[: self.depth]
+            for item in (query, *(documents[hit.id] for hit in pool)):
+                check_text(item)
             seen = {hit.id: can_see(self.judge, query, documents[hit.id]) for hit in pool}
             visible[query.id] = tuple(hit for hit in pool if seen[hit.id])
             unseen += [f"{query.id}/{doc}" for doc, sees in seen.items() if not sees]

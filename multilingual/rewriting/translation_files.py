@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known
-from ...files import find_target, is_stream, open_to_append, place_atomically, read_text, write_json
+from ...files import find_target, is_stream, open_to_append, place_atomically, read_json, write_json
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
 from ..collections.records import FileRow, to_json_line
@@ -187,7 +186,7 @@ class _Growing:
     def _take_counts(self, description: Path, file: Path) -> None:
         """`InputError` unless the file was made of the same."""
         try:
-            there = json.loads(read_text(description)) if os.path.lexists(description) else {}
+            there = read_json(description) if os.path.lexists(description) else {}
             self.counts = Counter(there.get("counts", {}))
         except (ValueError, AttributeError, TypeError):
             raise InputError(f"{description} cannot be read; remove it and {file} to begin again") from None

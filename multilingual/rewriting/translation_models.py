@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from ...checkpoints.options import UNBOUNDED, Loading
 from ...checkpoints.source import Source
 from ...encoders.pooling import collate
 from ...errors import InputError, check_at_least
-from ...files import read_text
+from ...files import read_json
 from ...items import group_positions
 from ..judges.base import Sampling
 from ..judges.local import TextGenerator, run_batches
@@ -45,7 +44,7 @@ def is_trained(checkpoint: str, revision: str | None = None, trust_remote_code: 
     """Whether a checkpoint's type and vocabulary say that it was trained to translate."""
     try:
         path = Source(checkpoint, revision).find("config.json") if checkpoint else None
-        kind = json.loads(read_text(path)).get("model_type") if path else None
+        kind = read_json(path).get("model_type") if path else None
     except (ValueError, AttributeError, OSError):
         return False
     if kind not in _MARKS:

@@ -60,6 +60,34 @@ def index(tmp_path_factory, spec) -> Path:
     return where / "index"
 
 
+# Arguments
+
+
+def test_arguments_that_no_search_could_use(refused, source, index, tmp_path):
+    search = ("search", index, "--mode", "dense")
+    refused(*search, "cat", "-k", 10**12, parts=("k must be at most 1,000,000,000",))
+    refused(*search, "cat", "-k", 0, parts=("k must be at least 1",))
+    refused(*search, "caf\udce9", parts=("'query' is not valid Unicode", "character 4 of its text"))
+    refused(*search, "cat", "--lang", "\udce9", parts=("unknown language",))
+    refused(*search, "--image", "\udce9.png", parts=("there is no picture \\udce9.png",))
+    refused("search", "\udce9", "cat", parts=("\\udce9",))
+    run = put(tmp_path / "some.trec", "t1 Q0 cat 1 1.0 x")
+    for seed in (-5, 10**30 * -1):
+        refused("evaluate", source / "qrels.txt", run, "--seed", seed, parts=("seed must be at least 0",))
+    refused("search", index, "cat", "--system", "(" * 3000 + "dense" + ")" * 3000, parts=("more than 100 of",))
+
+
+def test_files_nested_too_deep_or_with_endless_numbers(refused, source, tmp_path):
+    run = put(tmp_path / "some.trec", "t1 Q0 cat 1 1.0 x")
+    put(tmp_path / "some.trec.manifest.json", "[" * 100_000)
+    refused("evaluate", source / "qrels.txt", run, parts=("some.trec.manifest.json is not a manifest",))
+    for bad in ("k = " + "1" * 5000, "k = " + "[" * 5000, "[" + "a." * 5000 + "b]"):
+        refused("experiment", put(tmp_path / "plan.toml", bad), "-o", tmp_path / "x", parts=("plan.toml: ",))
+    refused(
+        "export", put(tmp_path / "c" / "docs.jsonl", "[" * 100_000).parent, tmp_path / "y", parts=("docs.jsonl:1: ",)
+    )
+
+
 # Languages
 
 

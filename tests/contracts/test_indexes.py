@@ -298,9 +298,16 @@ def test_queries_that_cannot_be_answered(case: Any) -> None:
             index.search([query], 5)
     with pytest.raises(InputError, match="has no text"):
         index.search([Item("q", image=png(1))], 5, mode="lexical")
-    for k in (0, -1):
-        with pytest.raises(InputError, match="k must be at least 1"):
-            index.search([Item("q", "w1")], k)
+    for k in (0, -1, 1.5, 5.0, "5", True, None, 10**12):
+        with pytest.raises(InputError, match="k must be "):
+            index.search([Item("q", "w1")], k)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="k must be "):
+            index.retriever(k=k)  # type: ignore[arg-type]
+    assert index.search([Item("q", "w1")], 10**9) == index.search([Item("q", "w1")], 100)
+    for query in (Item("q", "caf\udce9"), Item("\udce9", "w1"), Item("q", "w1", lang="\udce9")):
+        for mode in MODES:
+            with pytest.raises(InputError, match="is not valid Unicode"):
+                index.search([query], 5, mode=mode)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is not dense, lexical or hybrid"):
         index.search([Item("q", "w1")], 5, mode="sparse")  # type: ignore[arg-type]
     assert index.search([], 5).hits == {}

@@ -117,6 +117,8 @@ def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
         ({"baseline": -1}, "there are 1 systems"),
         ({"test": "u"}, "unknown test 'u'"),
         ({"correction": "hom"}, "unknown correction 'hom'; did you mean holm?"),
+        ({"seed": -5}, "seed must be at least 0, not -5"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
         ({"interval": 95.0}, "an interval of confidence 95.0: between 0 and 1"),
         ({"qrels": {"x9": {"a": 1}}}, "no query in common: the run has 1, 2, 3, ... (4 in all), the qrels have x9"),
     ],

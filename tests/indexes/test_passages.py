@@ -314,7 +314,7 @@ def test_what_cannot_be_stored_names_the_document() -> None:
         (Item("bad", "  "), "item 'bad' is empty"),
         (Item("d1", "w1"), "the id 'd1' occurs twice"),
         (Item("", "w1"), "an item has no id"),
-        (Item("bad", "w1 \ud800"), "item 'bad' has a character"),
+        (Item("bad", "w1 \ud800"), "item 'bad' is not valid Unicode"),
         (Item("bad", "w1", meta={"_passage": 1}), "item 'bad' has the metadata '_passage'"),
     ]:
         with pytest.raises(InputError, match=text):

@@ -48,9 +48,32 @@ def test_pipelines_are_what_the_same_line_of_python_is():
         ("a % 0", "a cutoff must be at least 1"),
         ("zscore(a, b)", "takes one pipeline, not 2"),
         ("'a", "begins nothing that is known"),
+        ("a % 1_000", "a whole number was expected"),
+        ("a % １２", "a whole number was expected"),
+        ("a % ²", "a whole number was expected"),
+        ("a % " + "9" * 5000, "a whole number was expected"),
+        ("1e400 * a", "a number was expected"),
+        ("rrf(a, b, k=１２)", "a whole number after the ="),
+        ("rrf(a, b, k=²)", "a whole number after the ="),
+        ("(" * 3000 + "a" + ")" * 3000, "more than 100 of >>, %, * and ("),
+        ("(" * 100_000, "more than 100 of"),
+        ("a" + " >> a" * 3000, "more than 100 of"),
+        ("1 * " * 3000 + "a", "more than 100 of"),
+        ("a" + " + a" * 3000, "more than 1000 words"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_place(line, message):
     with pytest.raises(InputError) as error:
         parse(line, Named)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["(" * 100 + "a" + ")" * 100, "rrf(" * 100 + "a" + ")" * 100, "a" + " % 5" * 100, "1 * " * 100 + "a"]
+)
+def test_the_deepest_line_is_within_reach_of_recursion(line):
+    stage = parse(line, Named)
+    assert len(stage.fingerprint) == 12
+    assert hash(stage) == hash(parse(line, Named))
+    assert str(stage).count("a") >= 1
+    assert stage.parts

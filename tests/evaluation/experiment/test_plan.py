@@ -21,6 +21,8 @@ LEAST = {"collections": ["demo"], "systems": {"dense": "dense"}}
         ({**LEAST, "k": 0}, "k must be at least 1"),
         ({**LEAST, "k": "many"}, "k must be a whole number"),
         ({**LEAST, "interval": 95}, "between 0 and 1"),
+        ({**LEAST, "seed": -5}, "seed must be at least 0"),
+        ({**LEAST, "k": 10**12}, "k must be at most"),
         ({**LEAST, "fields": "titel"}, "did you mean title?"),
         ({**LEAST, "systems": {"a": {"pipeline": "dense"}}}, "[systems] must be a table"),
         ({**LEAST, "collections": ["demo", "demo"]}, "the collection demo is given twice"),

@@ -67,7 +67,7 @@ GOOD = {"id": "good", "text": "fine"}
 
 BAD = [
     ('{"id": "x", "text": ', "malformed JSON"),
-    ("[" * 100_000, "malformed JSON"),
+    ("[" * 100_000, "nested deeper than 100 levels"),
     ('{"id": ' + "9" * 5000 + ', "text": "a"}', "malformed JSON"),
     ('"text"', "not a JSON object but str"),
     ("[1]", "not a JSON object but list"),

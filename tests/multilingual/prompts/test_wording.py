@@ -103,7 +103,7 @@ def test_files_of_ones_own(tmp_path):
     with pytest.raises(InputError, match="is not UTF-8 text"):
         load_prompt(str(file))
     file.write_text("asks = choose")
-    with pytest.raises(InputError, match="the prompt mine is not TOML"):
+    with pytest.raises(InputError, match="the prompt mine: not TOML"):
         load_prompt(str(file))
     with pytest.raises(InputError, match="unknown prompt 'setwize'; did you mean setwise"):
         load_prompt("setwize")

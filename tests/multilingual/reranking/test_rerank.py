@@ -377,3 +377,18 @@ def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
 def test_settings_that_make_no_sense(settings_, message):
     with pytest.raises(InputError, match=message):
         Rerank(Oracle({}), PROMPT, **settings_)
+
+
+@pytest.mark.parametrize(
+    ("query", "docs", "message"),
+    [
+        ("q", ["a", ""], "document '1' is empty"),
+        ("q", [Item("own", " \n")], "document 'own' is empty"),
+        (" ", ["a"], "the query is empty"),
+        ("q", ["caf\udce9"], "item '0' is not valid Unicode"),
+        ("caf\udce9", ["a"], "item 'query' is not valid Unicode"),
+    ],
+)
+def test_rank_refuses_what_is_empty_or_no_text(query, docs, message):
+    with pytest.raises(InputError, match=message):
+        rank(query, docs, Rerank(Oracle(TRUTH), PROMPT))
