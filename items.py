@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ Modality = str  # "text", or a name in `media.modalities.MEDIA`: "image"
 Role = Literal["query", "document"]
 T = TypeVar("T")
 K = TypeVar("K")
+
+SEAL = "sha256"  # the key of a JSON object's own checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,26 @@ def hash_json(value: object, digits: int = 12) -> str:
     """Hex digits over a JSON-able value, the same everywhere and in whatever order its keys stand."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of all else that it holds, under `sha256`."""
+    plain = {key: each for key, each in value.items() if key != SEAL}
+    # Keys are strings, as they are when it is read again.
+    return {**plain, SEAL: hash_json(json.loads(json.dumps(plain)), 64)}
+
+
+def open_seal(value: Any) -> dict[str, Any]:
+    """What was sealed, without its checksum; `ValueError` if it is no object, or not what was written.
+
+    An object without a checksum, as earlier versions wrote it, is given back as it is.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    plain = {key: each for key, each in value.items() if key != SEAL}
+    if SEAL in value and value[SEAL] != hash_json(plain, 64):
+        raise ValueError("its checksum differs")
+    return plain
 
 
 class SeenIds:

@@ -214,7 +214,7 @@ class Moments:
                 moments.about = dict(parse_json(head.get("asked", "{}")))
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     moments._restore(name, file.get_tensor(name))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"cannot read {path}: {error}; {repair}") from None

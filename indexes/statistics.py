@@ -75,7 +75,7 @@ class SpaceStatistics:
 
         moments = Moments.of(space.spec.dim, read_blocks)
         space.counts = {read: total.count for read, total in moments.modalities.items()}
-        if moments.is_multilingual and encoder is not None and self.openings:
+        if moments.is_multilingual and self.openings:
             documents = tables.get_items(self._choose_openings(space))
             _encode_openings(moments, self._find_earlier(space), encoder, documents)
         return moments
@@ -106,14 +106,23 @@ def _name_file(space: Space) -> str:
     return f"moments_{space.fingerprint}.safetensors"
 
 
-def _encode_openings(moments: Moments, earlier: Moments | None, encoder: Encoder, documents: Sequence[Item]) -> None:
-    """Encode the documents' openings as queries, which are as short as they are; not those in `earlier`."""
+def _encode_openings(
+    moments: Moments, earlier: Moments | None, encoder: Encoder | None, documents: Sequence[Item]
+) -> None:
+    """Encode the documents' openings as queries, which are as short as they are; not those in `earlier`.
+
+    Without an encoder, nothing is known of queries unless `earlier` knows all of it.
+    """
     lines: dict[str | None, list[str]] = {}
     for item in documents:
         if line := (item.text or "").strip().partition("\n")[0][:LONGEST_OPENING]:
             lines.setdefault(item.lang, []).append(line)
     about = {lang: f"{hash_text(chr(0).join(texts)):016x}" for lang, texts in lines.items()}
+    if encoder is None and (earlier is None or about != {lang or None: of for lang, of in earlier.about.items()}):
+        return
     new = [lang for lang in lines if earlier is None or not moments.reuse_queries(earlier, lang, about[lang])]
+    if encoder is None:
+        return
     queries = [Item(f"{lang} {n}", line, lang=lang) for lang in new for n, line in enumerate(lines[lang])]
     vectors = encode_dense(encoder, queries, "query")
     for lang in new:

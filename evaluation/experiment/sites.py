@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-from ...errors import InputError, list_few
-from ...files import make_directory, read_text, write_json
-from ...items import Item, windows
+from ...errors import InputError, first_line, list_few
+from ...files import make_directory, parse_json, read_text, write_json
+from ...items import Item, open_seal, seal, windows
 from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.fairness import read_langs
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from ...indexes.base import Index, Where
 
 
+log = logging.getLogger("crosslens")
+
 LOOKUP = 10_000  # documents fetched at a time
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class ExperimentSite:
 
         folder = self.folder(plan)
         note = folder.with_name(folder.name + ".json")
-        if note.exists():
-            return open_index(folder, **self.options), json.loads(read_text(note))
+        if (noted := read_memo(note, dict)) is not None:
+            return open_index(folder, **self.options), noted
         collection, content = self.find_version(plan.documents)
         resumed = folder.exists()
         make_directory(folder.parent)
@@ -165,7 +169,7 @@ class ExperimentSite:
             "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
             "peak_bytes": highest(),
         }
-        write_json(note, about)
+        write_json(note, seal(about))
         return made.index, about
 
     def find_version(self, documents: str) -> tuple[Collection, Content]:
@@ -188,15 +192,38 @@ class ExperimentSite:
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"
         files = _digest_files(collection, name, self.out.resolve())
-        stored = json.loads(read_text(memo)) if memo.exists() else {}
-        if files is None or stored.get("files") != files:
+        found = read_memo(memo, Memory.from_json)
+        if files is None or found is None or found.files != files:
             counts = collection.check()
             with self.progress(f"reading {make_slug(name)}", counts.documents) as watcher:
                 content, ids = _digest_documents(collection, watcher)
             make_directory(memo.parent)
-            stored = {"files": files, "counts": counts.to_json(), "content": content, "ids": ids}
-            write_json(memo, stored)
-        return Content(CollectionCounts.from_json(stored["counts"]), stored["content"], stored["ids"])
+            write_json(memo, seal({"files": files, "counts": counts.to_json(), "content": content, "ids": ids}))
+            return Content(counts, content, ids)
+        return found.content
+
+
+class Memory(NamedTuple):
+    """What is remembered of a collection: a digest of its files, and what reading them gave."""
+
+    files: str | None
+    content: Content
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Memory:
+        counts = CollectionCounts.from_json(stored["counts"])
+        return cls(stored["files"], Content(counts, stored["content"], stored["ids"]))
+
+
+def read_memo(path: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """What an earlier run noted; None where there is nothing, and, with a warning, where that is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read(open_seal(parse_json(read_text(path))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged (%s): it is made again", path, first_line(error))
+        return None
 
 
 def make_slug(name: str) -> str:

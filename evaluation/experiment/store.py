@@ -1,25 +1,28 @@
 """What stages made, kept on disk: the same stage on the same input is computed once, now and at every rerun.
 
 One Parquet file a result, with the hits as columns and queries and records in its metadata. It gets its name when it
-is complete, so nothing unfinished is ever read.
+is complete, so nothing unfinished is ever read; beside it stands its sha256, so nothing damaged is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ...files import check_file, make_directory, parse_json, place_atomically
+from ...errors import first_line
+from ...files import check_file, hash_file, make_directory, parse_json, place_atomically, read_text, write_atomically
 from ...items import Item
 from ...pipeline import Stage
 from ...runs import EXCLUDED, Documents, Hit, Manifest, Record, Run
 from .results import watch_memory
+
+log = logging.getLogger("crosslens")
 
 FORMAT = "1"
 
@@ -46,29 +49,20 @@ class ResultStore:
         return digest.hexdigest()
 
     def get(self, key: str, run: Run, docs: Documents | None) -> Run | None:
-        """The result under a key, given the input that it was made of; None if there is none."""
-        import pyarrow.parquet as pq
-
+        """The result under a key, given the input that it was made of; None if there is none, or a damaged one."""
         path = self.folder / f"{key}.parquet"
         if not os.path.lexists(path):
             return None
         check_file(path)
+        import pyarrow as pa
+
         try:
-            table = pq.read_table(path)
-            stored = parse_json(table.schema.metadata[b"crosslens"])
-            columns = [table.column(name).to_pylist() for name in ("query", "doc", "score")]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}); delete it, and it is made again") from None
-        given = {query.id: query for query in run.queries}
-        queries = tuple(_to_item(each, given) for each in stored["queries"])
-        kept = stored.get("probes", {}).items()
-        probes = {id: tuple((_to_item(item, given), role) for item, role in pairs) for id, pairs in kept}
-        ranked: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
-        for query, doc, score in zip(*columns, strict=True):
-            ranked[query].append(Hit(doc, score))
-        hits = {id: tuple(found) for id, found in ranked.items()}
-        manifest = Manifest((*run.manifest.records, *(Record(**each) for each in stored["records"])))
-        return Run(queries, hits, manifest, docs, probes)
+            if what := check_result(path):
+                raise ValueError(what)
+            return _read_run(path, run, docs)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            log.warning("%s is damaged (%s): it is computed again", path, first_line(error))
+            return None
 
     def put(self, key: str, run: Run, records: Iterable[Record]) -> None:
         """Keep a result; `records` are those of the stage itself."""
@@ -89,6 +83,56 @@ class ResultStore:
         make_directory(self.folder)
         with place_atomically(self.folder / f"{key}.parquet") as partial:
             pq.write_table(table, partial, compression="zstd")
+            sum = hash_file(partial)
+            sum_file(self.folder / f"{key}.parquet").unlink(missing_ok=True)  # of a damaged result
+        write_sum(self.folder / f"{key}.parquet", sum)
+
+
+def sum_file(result: Path) -> Path:
+    """Where the checksum of a result stands."""
+    return result.with_suffix(".sha256")
+
+
+def write_sum(result: Path, sum: str) -> None:
+    """Keep the sha256 of a result, in hex, as `sha256sum --check` reads it."""
+    with write_atomically(sum_file(result)) as out:
+        out.write(f"{sum}  {result.name}\n")
+
+
+def check_result(path: Path) -> str:
+    """What is wrong with a kept result, "" if nothing is, or if it has no checksum, as earlier versions left it."""
+    if not sum_file(path).exists():
+        return ""
+    expected = read_text(sum_file(path)).split()[:1]
+    return "" if [hash_file(path)] == expected else "its sha256 differs"
+
+
+def read_result(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
+    """What stands in a kept result: what is said of it, and query, document and score of each hit.
+
+    One that is damaged raises `OSError`, `ValueError`, `KeyError`, `TypeError` or an error of Arrow's.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    table.validate(full=True)
+    stored: dict[str, Any] = parse_json(table.schema.metadata[b"crosslens"])
+    return stored, list(zip(*(table.column(name).to_pylist() for name in ("query", "doc", "score")), strict=True))
+
+
+def _read_run(path: Path, run: Run, docs: Documents | None) -> Run:
+    """The run in a kept result, given that which it was made of."""
+    stored, rows = read_result(path)
+    given = {query.id: query for query in run.queries}
+    queries = tuple(_to_item(each, given) for each in stored["queries"])
+    kept = stored.get("probes", {}).items()
+    probes = {id: tuple((_to_item(item, given), role) for item, role in pairs) for id, pairs in kept}
+    ranked: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
+    for query, doc, score in rows:
+        ranked[query].append(Hit(doc, score))
+    hits = {id: tuple(found) for id, found in ranked.items()}
+    manifest = Manifest((*run.manifest.records, *(Record(**each) for each in stored["records"])))
+    return Run(queries, hits, manifest, docs, probes)
 
 
 @dataclass(frozen=True)

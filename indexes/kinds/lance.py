@@ -60,6 +60,7 @@ class LanceKind(DenseKind):
                     if plan.kind == "IVF_HNSW_SQ":
                         query = query.ef(max(200, 2 * k * plan.refine))
                 hits = query.to_arrow()
+                hits.validate(full=True)
             rows = hits["query_index"].to_pylist() if len(part) > 1 else [0] * len(hits)
             distances = hits["_distance"].to_pylist()
             for row, doc, distance in zip(rows, hits["id"].to_pylist(), distances, strict=True):

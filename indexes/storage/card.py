@@ -10,7 +10,9 @@ from typing import Any
 
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, SpecMismatch
+from ...items import open_seal, seal
 from ...media.modalities import join_modalities
+from .checksums import Checksums
 
 FORMAT = 1
 
@@ -136,6 +138,7 @@ class Card:
     """The state of an index beside its tables, `crosslens.json`.
 
     With `passages` the rows are parts of documents; `documents` and `langs` count whole documents all the same.
+    `checksums` are those of each file of the index when it was last complete (`storage.checksums`).
     """
 
     kind: str
@@ -149,6 +152,7 @@ class Card:
     keys: list[str] = field(default_factory=list)
     content: str = ""
     passages: Passages | None = None
+    checksums: Checksums = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -178,12 +182,12 @@ class Card:
         spaces = [
             {"fingerprint": space.fingerprint, **asdict(space), "spec": space.spec.to_json()} for space in self.spaces
         ]
-        return {"format": FORMAT, **asdict(self), "spaces": spaces}
+        return seal({"format": FORMAT, **asdict(self), "spaces": spaces})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Card:
         """What `to_json` gave; `ValueError`, `KeyError` or `TypeError` if it is damaged."""
-        fields = {key: value for key, value in data.items() if key != "format"}
+        fields = {key: value for key, value in open_seal(data).items() if key != "format"}
         spaces = []
         for stored in fields.pop("spaces"):
             spec = EncoderSpec.from_json(stored["spec"])
@@ -193,7 +197,8 @@ class Card:
             if ann is not None:
                 ann = Ann(**{**ann, "recall": {int(k): v for k, v in ann["recall"].items()}})
             spaces.append(Space(spec, stored["counts"], stored["multilingual"], ann))
-        passages = fields.pop("passages", None)  # older indexes have no such field
+        checksums = {name: (int(size), str(sum)) for name, (size, sum) in fields.pop("checksums", {}).items()}
+        passages = fields.pop("passages", None)  # older indexes have neither field
         if passages is not None:
             passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
-        return cls(spaces=spaces, passages=passages, **fields)
+        return cls(spaces=spaces, passages=passages, checksums=checksums, **fields)

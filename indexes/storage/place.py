@@ -29,6 +29,10 @@ MEMORY = "memory://"
 DATABASE = "db://"  # a database that LanceDB serves
 STORES = ("s3://", "gs://", "az://")
 
+LANCE = (OSError, RuntimeError, ValueError)  # what LanceDB raises, and names its panics:
+PANICS = ("RustPanic", "PanicException")
+DAMAGE = re.compile(r"LanceError|lance error|corrupt|\.rs:\d+|os error|not found|Invalid input|panicked", re.IGNORECASE)
+
 FILES = "crosslens"  # the table of small files
 LOCK = ".lock"  # the row that says who writes, and until when
 LEASE = 120  # seconds that a writer which is gone still holds the lock
@@ -232,11 +236,14 @@ def connect_database(path: str | Path) -> Any:
 
 @contextmanager
 def translate_errors(what: str, where: str) -> Iterator[None]:
-    """`InputError` in place of what LanceDB raises when it cannot `what` (read, write, open) the files of `where`."""
+    """`InputError` in place of what LanceDB raises when it cannot `what` (read, write, open) the files of `where`.
+
+    What says nothing of files is a mistake in the program, and goes on as it is.
+    """
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError) or (isinstance(error, ValueError) and not is_remote(where)):
+    except Exception as error:
+        if isinstance(error, InputError) or not (isinstance(error, LANCE) or type(error).__name__ in PANICS):
             raise
         text = " ".join(str(error).split())
         if re.search(r"no space left|StorageFull|os error 28", text, re.IGNORECASE):
@@ -244,9 +251,20 @@ def translate_errors(what: str, where: str) -> Iterator[None]:
                 f"cannot {what} {where}: the disk is full; make room and rerun `crosslens index`, "
                 "which goes on where it stopped"
             ) from None
-        if not (what == "write" or is_remote(where) or re.search("not found|os error", text, re.IGNORECASE)):
-            raise
         # The system's words, or those of an object store, or the beginning.
         found = re.search(r"([A-Z][\w ,]*\(os error \d+\))|<Message>(.*?)</Message>", text)
         cause = (found.group(1) or found.group(2)) if found else text[:200]
-        raise InputError(f"cannot {what} {where}: {cause}; nothing stored is lost: repair it and rerun") from None
+        if is_remote(where):
+            raise InputError(f"cannot {what} {where}: {cause}; nothing stored is lost: repair it and rerun") from None
+        if what == "write" and isinstance(error, OSError | RuntimeError):
+            raise InputError(
+                f"cannot {what} {where}: {cause}; make it possible and rerun, or look for damage: "
+                f"`crosslens verify {where}`"
+            ) from None
+        damaged = type(error).__name__ in PANICS or isinstance(error, pa.ArrowInvalid | UnicodeDecodeError)
+        if where == MEMORY or not (damaged or DAMAGE.search(text)):
+            raise
+        raise InputError(
+            f"cannot {what} {where}: {cause}; a file of it is damaged or gone: `crosslens verify {where}` says which, "
+            "and what can be repaired"
+        ) from error

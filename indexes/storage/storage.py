@@ -12,9 +12,10 @@ from ...errors import InputError, SpecMismatch
 from ...files import check_file, parse_json, write_json
 from ...items import hash_text
 from .card import FIRST, FORMAT, Card
+from .checksums import check_files, list_checksums
 from .filters import read_key
-from .place import find_place
-from .tables import Tables
+from .place import FolderPlace, find_place
+from .tables import DOCUMENTS, Tables
 
 FILE = "crosslens.json"
 
@@ -33,8 +34,8 @@ class Storage:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """What is stored at `path`; `InputError` if there is no index, or one of a newer format."""
-        return cls(path, read_card(path))
+        """What is stored at `path`; `InputError` if there is no index, one of a newer format, or a damaged one."""
+        return cls(path, _check_files(path, read_card(path)))
 
     @classmethod
     def create(cls, path: str | Path, wanted: Card) -> Self:
@@ -46,7 +47,7 @@ class Storage:
         if place is None:
             storage = cls(path, wanted)
         elif place.has(FILE):
-            storage = cls(path, _check_settings(path, read_card(path), wanted))
+            storage = cls(path, _check_files(path, _check_settings(path, read_card(path), wanted)))
         else:
             place.begin()
             storage = cls(path, wanted)
@@ -64,7 +65,12 @@ class Storage:
         return self.place.lock() if self.place else nullcontext()
 
     def save(self) -> None:
-        """Write the card; `InputError` if it cannot be written, a full disk included."""
+        """Write the card, that of a finished index with the checksums of all files.
+
+        `InputError` if it cannot be written, a full disk included.
+        """
+        if self.folder is not None and self.card.complete:
+            self.card.checksums = list_checksums(self.folder, self.tables.versions, self.card.checksums)
         if self.place is not None:
             with self.place.write(FILE) as path:
                 write_json(path, self.card.to_json())
@@ -115,6 +121,8 @@ def read_card(path: str | Path) -> Card:
             )
         return Card.from_json(data)
     except FileNotFoundError:
+        if place is not None and place.folder is not None and (place.folder / f"{DOCUMENTS}.lance").exists():
+            raise InputError(f"{file} is gone, without which nothing can be read; make the index again") from None
         raise InputError(f"{path} is not an index (it has no {FILE}); make one with `crosslens index`") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
@@ -122,6 +130,13 @@ def read_card(path: str | Path) -> Card:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({error}); make the index again") from None
+
+
+def _check_files(path: str | Path, card: Card) -> Card:
+    """The card, if the index's files are those that it names; else `InputError`."""
+    if isinstance(place := find_place(path), FolderPlace):
+        check_files(place.folder, card.checksums, card.complete)
+    return card
 
 
 def _check_settings(path: str | Path, card: Card, wanted: Card) -> Card:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lancedb.index import Bitmap, BTree, LabelList
 
 from ...errors import InputError, check_known, list_few
@@ -71,6 +72,11 @@ class Tables:
     def table_of(self, column: str) -> Any:
         """LanceDB's table that has the vector column of that name."""
         return self._open[CORRECTED] if column.startswith("c_") else self.documents
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each table."""
+        return {name: int(table.version) for name, table in self._open.items()}
 
     def __len__(self) -> int:
         return int(self.documents.count_rows())
@@ -155,6 +161,13 @@ class Tables:
             self.table_of(column).create_index(column, config=config, replace=True)
         self.settle()
 
+    def drop_indexes(self) -> None:
+        """Remove all indexes of the tables, read or not: what they are made of is in the tables."""
+        with translate_errors("write", self.where):
+            for table in self._open.values():
+                for each in table.list_indices():
+                    table.drop_index(each.name)
+
     def drop_vector_indexes(self, columns: Sequence[str]) -> None:
         """Remove the approximate indexes of the vector columns, where there are some."""
         with translate_errors("write", self.where):
@@ -207,7 +220,9 @@ class Tables:
         """Columns of the documents (or of another table), at most `rows` at a time, in the order of the table."""
         with translate_errors("read", self.where):
             query = (self.documents if table is None else table).search().select(columns).limit(None)
-            yield from (query.where(where) if where else query).to_batches(batch_size=rows)
+            for batch in (query.where(where) if where else query).to_batches(batch_size=rows):
+                batch.validate(full=True)  # a damaged file may give what is no text, or lists that end elsewhere
+                yield batch
 
     def blocks(self, space: Space, corrected: bool, where: str | None = None) -> Iterator[Block]:
         """Ids, languages, modalities (as the space's encoder read them), and vectors float32 [n, dim].
@@ -226,6 +241,14 @@ class Tables:
         for batch in self.scan(["modality"], f"{space.column} IS NOT NULL"):
             counts.update(space.read_all(batch.column("modality").to_pylist()))
         return dict(counts)
+
+    def scan_all(self) -> Iterator[tuple[Item, str]]:
+        """Read every column of every table; yields the documents that hold nothing but text, with their hashes."""
+        for table in self._open.values():
+            for batch in self.scan(table.schema.names, table=table):
+                if table is self.documents:
+                    texts = batch.filter(pc.equal(batch.column("modality"), "text"))
+                    yield from zip(read_items(texts), texts.column("hash").to_pylist(), strict=True)
 
     def list_ids(self, where: str) -> list[str]:
         """The ids of the documents that a filter keeps."""

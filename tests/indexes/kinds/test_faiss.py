@@ -16,7 +16,7 @@ from crosslens.indexes.base import Index
 from crosslens.indexes.registry import create_index
 from crosslens.indexes.storage.filters import Where
 from crosslens.indexes.storage.storage import FILE
-from crosslens.items import Item
+from crosslens.items import Item, seal
 from crosslens.runs import Run
 from stand_ins.given_vectors import COUNT, DIM, FILTERS, ITEMS, QUERIES, SPEC, VECTORS, Given, clustered, filled, opened
 
@@ -188,7 +188,7 @@ def test_the_card_cannot_lead_out_of_the_index(
     card["spaces"][0]["ann"]["files"] = {
         f"../{name}" if name == inside.name else name: digest for name, digest in files.items()
     }
-    (path / FILE).write_text(json.dumps(card))
+    (path / FILE).write_text(json.dumps(seal(card)))
     read: list[str] = []
     real = faiss.read_index
 

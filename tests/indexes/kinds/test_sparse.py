@@ -240,11 +240,15 @@ def test_damaged_postings_are_refused(index: Index, tmp_path: Path) -> None:
     assert not list((tmp_path / "index").glob(".postings_*"))  # nothing is left over
     short = np.load(folder / "docs.npy")[:-1]
     np.save(folder / "docs.npy", short)
+    with pytest.raises(InputError, match=r"docs.npy has .* bytes, not .*; `crosslens verify"):
+        open_index(tmp_path / "index", encoders=Counting())
     with pytest.raises(InputError, match="do not belong together; make the index again"):
-        open_index(tmp_path / "index", encoders=Counting()).search(QUERIES, 5)
+        Postings.open(folder, Counting().spec.dim)
     (folder / "docs.npy").unlink()
+    with pytest.raises(InputError, match="docs.npy is missing"):
+        open_index(tmp_path / "index", encoders=Counting())
     with pytest.raises(InputError, match=r"cannot read .*docs.npy"):
-        open_index(tmp_path / "index", encoders=Counting()).search(QUERIES, 5)
+        Postings.open(folder, Counting().spec.dim)
 
 
 def test_an_empty_index_answers_nothing(index: Index, tmp_path: Path) -> None:
