@@ -41,3 +41,17 @@ def test_another_version_of_the_documents_is_read_once(tmp_path, monkeypatch):
     (memo,) = (tmp_path / "out" / "collections").iterdir()
     memo.write_text(json.dumps({}))
     assert site.find_version(str(tmp_path / "collection")) is first
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "none"])
+def test_a_damaged_memo_is_made_again(tmp_path, caplog, harm):
+    written = cases.directory(tmp_path / "collection")
+    right = open_site(written.name, tmp_path / "out").content
+    (memo,) = (tmp_path / "out" / "collections").iterdir()
+    text = memo.read_text()
+    at = text.index('"documents"') + len('"documents": ')
+    digit = str((int(text[at]) + 1) % 10)
+    memo.write_text({"flip": text[:at] + digit + text[at + 1 :], "cut": text[:90], "none": "null"}[harm])
+    assert open_site(written.name, tmp_path / "out").content == right
+    assert "is damaged" in caplog.text
+    assert memo.read_text() == text

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
-from crosslens import InputError, Item, Run, Stage, rrf
+from crosslens import Item, Run, Stage, rrf
 from crosslens.evaluation.experiment.store import KeptStage, ResultStore
 from crosslens.pipeline import Cut
 
@@ -52,9 +52,29 @@ def test_an_unfinished_result_is_never_used(tmp_path):
     done.rename(done.with_name(f".{done.name}.1.partial"))  # as a killed process leaves it
     KeptStage(stage, store, [])(queries)
     assert len(stage.asked) == 2
-    done.write_bytes(done.read_bytes()[:-9])
-    with pytest.raises(InputError, match="is damaged"):
-        KeptStage(stage, store, [])(queries)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_damaged_result_is_computed_again(tmp_path, caplog, checked):
+    """With its checksum whatever bit is another; without, as earlier versions left results, what cannot be read."""
+    store = ResultStore(tmp_path, "content", "1")
+    stage = Says((("a", 1.0), ("b", 0.5)))
+    queries = [Item("q", "some words")]
+    right = KeptStage(stage, store, [])(queries)
+    (done,) = tmp_path.glob("*.parquet")
+    data = done.read_bytes()
+    flipped = [data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in range(0, len(data), 97)]
+    for number, harmed in enumerate([data[:-9], data[: len(data) // 2], b"", *(flipped if checked else [])], 2):
+        done.write_bytes(harmed)
+        if not checked:
+            done.with_suffix(".sha256").unlink()
+        caplog.clear()
+        assert KeptStage(stage, store, [])(queries).hits == right.hits
+        assert len(stage.asked) == number
+        assert "is damaged" in caplog.text
+        taken: list[str] = []
+        KeptStage(stage, store, taken)(queries)
+        assert taken == ["says"]
 
 
 def test_a_kept_stage_is_described_as_the_stage_itself(tmp_path):
