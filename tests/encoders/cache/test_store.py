@@ -89,6 +89,23 @@ def test_a_damaged_file_is_one_warning_and_can_be_pruned(damage, warnings):
     assert not again.asked
 
 
+def test_no_flipped_bit_gives_another_vector():
+    items = numbered(60)
+    first = CachedEncoder(Counting())
+    bare = rows(first, items)
+    close_caches([first])
+    whole = file().read_bytes()
+    for at in range(0, len(whole), len(whole) // 120):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << at % 8
+        for left in locate_vector_cache().iterdir():
+            left.unlink()
+        locate_vectors(first.spec).write_bytes(flipped)
+        layer = CachedEncoder(Counting())
+        assert rows(layer, items) == bare
+        close_caches([layer])
+
+
 def test_a_cache_that_cannot_be_made_is_one_warning(monkeypatch, tmp_path, warnings):
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("CROSSLENS_VECTORS", str(tmp_path / "file" / "vectors"))
