@@ -24,6 +24,8 @@ from .search import search_command
 from .translate import translate_command
 from .verify import verify_command
 
+QUIET = {"LANCEDB_LOG": "error", "LANCE_LOG": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for verb in (
     demo_command, index_command, search_command, run_command, rerank_command, judge_command, evaluate_command,
@@ -55,6 +57,9 @@ def main() -> None:
     # Threads that wait by spinning make everything three times slower on a busy machine, and cost 2% less on an
     # idle one. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What libraries log themselves, past Python's logging, or in processes that they start: errors alone.
+    for name, level in QUIET.items():
+        os.environ.setdefault(name, level)
 
     def program() -> None:
         # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.

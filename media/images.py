@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError, check_at_least, first_line
 from ..files import find_fault
+from .tiff import silence_libtiff
 
 MAX_PIXELS = 1 << 20
 MAX_BYTES = 100 << 20
@@ -203,6 +204,8 @@ def _choose_draft(size: tuple[int, int], max_pixels: int | None, shortest: int |
 
 def _convert_to_rgb(image: Image.Image, max_pixels: int | None) -> Image.Image:
     if isinstance(image, ImageFile.ImageFile):
+        if image.format == "TIFF":
+            silence_libtiff()
         image.load()  # raises on a truncated file; TIFF turns itself upright here
     orientation = _orientation(image)
     plain = _opaque(image)
