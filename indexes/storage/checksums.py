@@ -171,5 +171,5 @@ def _hash(hash: Callable[[Path], str], path: Path) -> str:
     """The sha256 of a file, "" if it cannot be read."""
     try:
         return hash(path)
-    except OSError:
+    except (OSError, InputError):
         return ""
