@@ -307,8 +307,9 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
 
 
 def _is_number(text: str) -> bool:
+    """Also one in a form that no grade may have: it is a mistake then, and not the name of a column."""
     try:
-        parse_real(text)
+        float(text)
     except ValueError:
         return False
     return True

@@ -206,6 +206,8 @@ def test_beir_qrels_with_and_without_a_line_of_names(tmp_path, start, ends, pack
         (NAMES + b"1\td\t1\n1\te\t1.5\n", r"q:3: not a qrels line `query-id TAB corpus-id TAB score`: '1\\te\\t1.5'"),
         (b"1\td\t1.5\n", r"q:1: not a qrels line `query-id"),  # a number is no name
         (b"1\td\tnan\n", r"q:1: not a qrels line `query-id"),
+        (b"1\td\t1e999\n", r"q:1: not a qrels line `query-id"),
+        ("1\td\t\u0663\n".encode(), r"q:1: not a qrels line `query-id"),
         (NAMES + b"1\td\t" + b"9" * 5000, r"q:2: not a qrels line"),
         (NAMES + b"1 0 d 1\n", r"q:2: not a qrels line `query-id"),
         (NAMES + b"1\td\t1\n1\td\t2\n", r"q:3: document 'd' has two grades for topic '1'"),
