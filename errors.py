@@ -34,6 +34,19 @@ class SpecMismatch(InputError):
     """Vectors and encoder, or index and program, do not belong together; the text names the difference."""
 
 
+KEPT = "kept: "
+
+
+def note_kept(error: BaseException, what: str) -> None:
+    """Add to what ends long work a note of what is kept of it, with which the same call goes on."""
+    error.add_note(KEPT + what)
+
+
+def list_kept(error: BaseException | None) -> list[str]:
+    """The notes of what is kept, as `note_kept` made them."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(KEPT)]
+
+
 def check_known(name: str, known: Iterable[str], what: str) -> None:
     """`InputError` unless `name` is one of the `known`; it lists them and, where one is close, suggests it."""
     names = tuple(known)
@@ -74,14 +87,9 @@ def write_line(text: str) -> str:
 
     Inputs stand in quotes, or are words (paths, ids, SPECs); what is cut keeps its beginning and its end.
     """
-    text = escape_controls(_BREAKS.sub(" ", text))
+    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], _BREAKS.sub(" ", text))
     text = _LONG.sub(lambda found: _cut(found[0]), "".join(map(_cut_quoted, _split_quoted(text))))
     return _cut(text, MOST)
-
-
-def escape_controls(text: str) -> str:
-    """A text without control characters, which a terminal would obey: they are shown as Python escapes them."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _split_quoted(text: str) -> Iterator[str]:

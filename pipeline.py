@@ -73,10 +73,11 @@ class Stage:
         run = run if isinstance(run, Run) else Run.of(run)
         count: Counter[str] = Counter()
         self.ready()
+        fingerprint = self.fingerprint  # before the work, which would be lost on one that has none
         started = time.perf_counter()
         result = self.apply(run, count)
         seconds = round(time.perf_counter() - started, 4)
-        record = Record(str(self), self.fingerprint, seconds, dict(count), self.models)
+        record = Record(str(self), fingerprint, seconds, dict(count), self.models)
         return replace(result, manifest=Manifest((*result.manifest.records, record)))
 
     @property
@@ -136,6 +137,7 @@ class Then(Stage):
     second: Stage
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        _ = self.second.fingerprint  # as in `Stage`
         return self.second(self.first(run))
 
     def map(self, change: Callable[[Stage], Stage]) -> Stage:
@@ -205,6 +207,7 @@ class Fusion(Stage):
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         run = run if isinstance(run, Run) else Run.of(run)
+        fingerprint = self.fingerprint  # as in `Stage`
         runs = [branch(run) for branch in self.branches]
         started = time.perf_counter()
         hits = {query.id: self.combine([each[query.id] for each in runs]).items() for query in run.queries}
@@ -215,7 +218,7 @@ class Fusion(Stage):
             records += own[len(before) :] if own[: len(before)] == before else own
         docs = next((each.docs for each in runs if each.docs is not None), run.docs)
         result = run.ranking(hits, docs)
-        records.append(Record(str(self), self.fingerprint, round(time.perf_counter() - started, 4)))
+        records.append(Record(str(self), fingerprint, round(time.perf_counter() - started, 4)))
         return replace(result, manifest=Manifest(tuple(records)))
 
     def map(self, change: Callable[[Stage], Stage]) -> Stage:
@@ -332,12 +335,22 @@ def hash_description(value: object) -> str:
     return hash_json(describe(value))
 
 
+def check_description(value: object, name: str) -> None:
+    """`InputError` where what is called `name` has no stable description, without which no result can be told apart."""
+    try:
+        describe(value)
+    except TypeError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 def describe(value: object) -> object:
     """A JSON-able description of what a value computes; `TypeError` where there is no stable one."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Mapping):
         return {str(key): describe(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | frozenset | set):
@@ -358,5 +371,7 @@ def describe(value: object) -> object:
 
 def describe_fields(value: Any) -> dict[str, object]:
     """The type of a dataclass and its fields, without those declared with `compare=False`; `TypeError` for others."""
+    if not is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} is no dataclass and has no stable description: make it a frozen one")
     own = {each.name: describe(getattr(value, each.name)) for each in fields(value) if each.compare}
     return {"type": type(value).__qualname__, **own}

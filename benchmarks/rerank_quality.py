@@ -18,8 +18,8 @@ from crosslens.commands.console import progress
 from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.multilingual.judges import Completion, Judge
+from crosslens.multilingual.judges.journal import Journal
 from crosslens.multilingual.judges.messages import Message
-from crosslens.multilingual.reranking.journal import Journal
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import FAULTS, Rerank, describe_judging
 from crosslens.pipeline import watch

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
 from .cache import cache_command
-from .console import run_guarded
+from .console import catch_termination, report_interruption, run_guarded
 from .demo import demo_command
 from .doctor import doctor_command
 from .evaluate import evaluate_command
@@ -24,7 +26,19 @@ from .search import search_command
 from .translate import translate_command
 from .verify import verify_command
 
-QUIET = {"LANCEDB_LOG": "error", "LANCE_LOG": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+
+def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, which says itself what is kept when it is stopped: typer forgets what it was stopped by."""
+
+    @wraps(verb)
+    def run(*given: Any, **options: Any) -> None:
+        try:
+            verb(*given, **options)
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(report_interruption(stop)) from None
+
+    return run
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for verb in (
@@ -32,7 +46,7 @@ for verb in (
     experiment_command, export_command, translate_command, verify_command, cache_command, models_command,
     doctor_command,
 ):  # fmt: skip
-    app.command(verb.__name__.removesuffix("_command"))(verb)
+    app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,9 +71,6 @@ def main() -> None:
     # Threads that wait by spinning make everything three times slower on a busy machine, and cost 2% less on an
     # idle one. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What libraries log themselves, past Python's logging, or in processes that they start: errors alone.
-    for name, level in QUIET.items():
-        os.environ.setdefault(name, level)
 
     def program() -> None:
         # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.
@@ -69,7 +80,8 @@ def main() -> None:
         if status:
             sys.exit(status)
 
-    sys.exit(run_guarded(program))
+    with catch_termination():
+        sys.exit(run_guarded(program))
 
 
 def script() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import signal
 import sys
+import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CrosslensError, InputError, write_line
+from ..errors import CrosslensError, InputError, list_kept
 
 if TYPE_CHECKING:
     from ..items import Item
@@ -112,25 +112,17 @@ def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool
 
 def run_guarded(program: Callable[[], Any]) -> int:
     """Run a program; its exit status: 0 done, 2 bad usage or input, 1 anything else. No traceback for mistakes."""
-    # Of libraries only errors: their warnings are about how they are called, which is no user's concern.
-    logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.ERROR)
+    logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.WARNING)
     logging.getLogger("crosslens").setLevel(logging.INFO)
     # Its retries are noise: what is wrong comes as one line in the end.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # What PIL logs as an error it raises, too.
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            program()
+        program()
         return 0
     except CrosslensError as error:
-        return _fail(str(error), 2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept, and the same command goes on from there", 1)
+        return _fail("; ".join([str(error), *list_kept(error)]), 2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt as stop:
+        return report_interruption(stop)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong. Python would complain while exiting.
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115
@@ -141,11 +133,42 @@ def run_guarded(program: Callable[[], Any]) -> int:
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             usage = error.format_message()
-            say(usage if usage.startswith("Usage") else write_line(f"crosslens: {usage} (see crosslens --help)"))
+            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
             return 2
         raise
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends the work as Ctrl-C does."""
+
+
+@contextmanager
+def catch_termination() -> Iterator[None]:
+    """While the block runs, SIGTERM raises `Terminated`, unless it is handled otherwise already."""
+    if (
+        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def report_interruption(stop: KeyboardInterrupt) -> int:
+    """Say that the work was stopped and what is kept of it; the exit status: 1, or 143 (128 + 15) after SIGTERM."""
+    kept = "; ".join(list_kept(stop)) or "what was finished is kept"
+    how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 1)
+    return _fail(f"{how}; {kept}, and the same command goes on from there", status)
+
+
 def _fail(text: str, status: int) -> int:
-    say("crosslens: " + write_line(text))
+    say("crosslens: " + " ".join(text.split()))
     return status

@@ -7,16 +7,18 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from ..errors import InputError, check_known
+from ..errors import InputError, check_known, note_kept
 from ..files import is_stream, write_atomically, write_json
 from ..items import Item
 from ..multilingual.judges import Judge, can_see
+from ..multilingual.judges.journal import Journal
+from ..multilingual.judges.kept import KeptJudge, Unanswered
 from ..multilingual.prompts import Prompt, bind_judge, load_prompt, split_method
-from ..multilingual.reranking.journal import Journal
 from ..pipeline import advance, hash_description
 from ..runs import Manifest, Qrels, Record
 
@@ -24,7 +26,7 @@ Pair = tuple[Item, Item]  # a query and a document
 
 UNSEEN = ("refuse", "skip")  # what becomes of pairs that the judge cannot see
 FIRST_BATCH = 16  # questions; later batches grow until one takes about
-BATCH_SECONDS = 20.0  # which is what a kill may lose
+BATCH_SECONDS = 20.0
 
 
 def parse_assessor(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Callable[[], Assessor]:
@@ -119,10 +121,10 @@ class Assessor:
     def __call__(self, pairs: Sequence[Pair], *, journal: Path | None = None, unseen: str = "refuse") -> Assessment:
         """Grades of the pairs; the same content is asked only once.
 
-        Each answered batch is appended to `journal`, and what stands there is not asked again; whoever writes the
-        assessment removes it. Whoever watches (`pipeline.watch`) sees how many pairs are done. A pair that the judge
-        cannot see (a photo before a text-only model) is an `InputError` before any work, or left out and counted with
-        `unseen="skip"`.
+        Answers are appended to `journal` as they come (`judges.kept`), and what stands there is not asked again;
+        whoever writes the assessment removes it. What ends the work has a note of how many pairs are judged. Whoever
+        watches (`pipeline.watch`) sees how many pairs are done. A pair that the judge cannot see (a photo before a
+        text-only model) is an `InputError` before any work, or left out and counted with `unseen="skip"`.
         """
         check_known(unseen, UNSEEN, "value of unseen")
         named = _name_pairs(pairs)
@@ -137,9 +139,18 @@ class Assessor:
         with nullcontext() if journal is None else closing(Journal(journal)) as kept:
             answers = _Answers(self.fingerprint, kept)
             waiting = {key: seen[ids] for ids, key in keys.items() if key not in answers.grades}
-            resumed = sum(key in answers.grades for key in keys.values())
             advance(len(pairs) - len(waiting))  # of the others the judge reports
-            self._ask(waiting, answers)
+            judge = self.judge if kept is None else KeptJudge(self.judge, kept, len(waiting))
+            try:
+                known = self._ask(waiting, answers, judge)
+            except BaseException as stop:
+                if isinstance(judge, KeptJudge) and judge.journal:
+                    left = {key: pair for key, pair in waiting.items() if key not in answers.grades}
+                    lacking = left.keys() - self._find_answered(left, judge)
+                    answered = sum(key not in lacking for key in keys.values())
+                    note_kept(stop, f"{answered} of {len(keys)} pairs are judged")
+                raise
+            resumed = sum(key in known or key not in waiting for key in keys.values())
         qrels: dict[str, dict[str, int]] = {}
         for (query, document), key in keys.items():
             if (grade := answers.grades[key]) is not None:
@@ -153,24 +164,39 @@ class Assessor:
         langs = {document.id: document.lang for _, document in pairs if document.lang}
         return Assessment(qrels, langs, unreadable, blind, resumed, record)
 
-    def _ask(self, pairs: Mapping[str, Pair], answers: _Answers) -> None:
-        """Ask about pairs by content, in batches of growing size."""
+    def _ask(self, pairs: Mapping[str, Pair], answers: _Answers, judge: Judge) -> set[str]:
+        """Ask about pairs by content, in batches of growing size; those that were kept answer by answer come back."""
         waiting = list(pairs)
-        size = min(FIRST_BATCH, self.judge.appetite)
+        known = self._find_answered(pairs, judge) if isinstance(judge, KeptJudge) else set()
+        size = min(FIRST_BATCH, judge.appetite)
         while waiting:
             batch, waiting = waiting[:size], waiting[size:]
             started = time.perf_counter()
-            before = Counter(self.judge.usage)
+            before = Counter(judge.usage)
             counts: Counter[str] = Counter()
-            graded = self.prompt.grades(self.judge, [(pairs[key][0], [pairs[key][1]]) for key in batch], counts)
-            counts.update(Counter(self.judge.usage) - before)
+            graded = self.prompt.grades(judge, [(pairs[key][0], [pairs[key][1]]) for key in batch], counts)
+            counts.update(Counter(judge.usage) - before)
+            if isinstance(judge, KeptJudge):
+                counts.update(judge.journal.take_counts())
             seconds = time.perf_counter() - started
             grades = [None if math.isnan(grade) else int(grade) for (grade,) in graded]
             answers.add(dict(zip(batch, grades, strict=True)), counts, seconds)
             if seconds < BATCH_SECONDS / 2:
-                size = min(2 * size, self.judge.appetite)
+                size = min(2 * size, judge.appetite)
             elif seconds > BATCH_SECONDS:
                 size = max(size // 2, 1)
+        return known
+
+    def _find_answered(self, pairs: Mapping[str, Pair], judge: KeptJudge) -> set[str]:
+        """Which pairs need no answer that is not kept, of the first: later ones than a batch has were never asked."""
+        found: set[str] = set()
+        judge.asks = False
+        for key, pair in islice(pairs.items(), judge.appetite if judge.journal else 0):
+            with suppress(Unanswered):
+                self.prompt.grades(judge, [(pair[0], [pair[1]])], Counter())
+                found.add(key)
+        judge.asks = True
+        return found
 
 
 def _name_pairs(pairs: Sequence[Pair]) -> dict[tuple[str, str], Pair]:
@@ -200,9 +226,15 @@ class _Answers:
         self.grades: dict[str, int | None] = {}
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
-        for key, (value, counts) in journal.found.items() if journal is not None else ():
+        if journal is None:
+            return
+        kept = list(journal.found.items())
+        for key, (value, counts) in kept:
             if key.startswith(f"{assessor}:"):
                 self._take(value["grades"], value["seconds"], counts)
+        # Of the answers only those of the batch that was never finished are of use.
+        begins = max((place for place, (key, _) in enumerate(kept, 1) if ":" in key), default=0)
+        journal.found = dict(kept[begins:])
 
     def add(self, grades: Mapping[str, int | None], counts: Mapping[str, int], seconds: float) -> None:
         self._take(grades, seconds, counts)

@@ -25,7 +25,7 @@ from ..multilingual.collections.base import fetch_documents
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation
-from ..pipeline import Stage, describe_fields
+from ..pipeline import Stage, check_description, describe_fields
 from ..runs import Documents, Exclude, Run
 from ..specs import Spec, bind_options, find_factory
 
@@ -296,4 +296,7 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
     stage: Any = made(**bind_options(spec, made))
     if not isinstance(stage, Stage):
         raise InputError(f"{text} makes a {type(stage).__name__}, which is no Stage of crosslens")
-    return stage if isinstance(stage, Unbound) else Unbound(text, lambda site, k: stage)
+    if isinstance(stage, Unbound):
+        return stage
+    check_description(stage, text)
+    return Unbound(text, lambda site, k: stage)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from ..errors import InputError, list_few
 from ..indexes.base import Where
 from ..multilingual.reranking.rerank import check_unseen
-from ..pipeline import Cut, Stage
+from ..pipeline import Cut, Stage, check_description
 from ..runs import Exclude, check_exclude
 from .grammar import parse
 from .stages import IndexPlan, Site, Unbound, Vocabulary, read_stage
@@ -59,12 +59,16 @@ class System:
     def bind(self, site: Site, k: int, wrap: Callable[[Stage], Stage] = lambda stage: stage) -> Stage:
         """The pipeline at work: each of its SPECs bound, with `wrap` around it; searches find `k` documents.
 
-        `InputError` where the site lacks what a stage needs, or a model cannot be loaded; what comes first in the line
-        is bound first.
+        `InputError` where the site lacks what a stage needs, a model cannot be loaded, or what was loaded has no
+        stable description; what comes first in the line is bound first.
         """
 
         def change(part: Stage) -> Stage:
-            return wrap(part.bind(site, k)) if isinstance(part, Unbound) else part
+            if not isinstance(part, Unbound):
+                return part
+            bound = part.bind(site, k)
+            check_description(bound, part.spec)
+            return wrap(bound)
 
         return self.stage.map(change)
 

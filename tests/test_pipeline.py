@@ -260,3 +260,30 @@ def test_who_watches_gets_totals_and_only_inside_the_block():
         advance(0)
     advance(5)
     assert (seen, inner) == ([1, 3], [4])
+
+
+@dataclass(frozen=True)
+class Opaque(Stage):
+    """Has no stable description, and does work that must not begin."""
+
+    what: object = object()
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        raise AssertionError("the work has begun")
+
+
+@pytest.mark.parametrize("late", [Opaque(), Opaque() >> A, Opaque() % 3], ids=["itself", "first", "cut"])
+def test_a_stage_without_a_stable_description_fails_before_any_work(late):
+    worked = []
+
+    @dataclass(frozen=True)
+    class Works(Fixed):
+        def apply(self, run: Run, count: Counter[str]) -> Run:
+            worked.append(run)
+            return super().apply(run, count)
+
+    before = Works((("x", 1.0),))
+    for pipeline in (late, before >> late, before + late, rrf(before, A >> late)):
+        with pytest.raises(TypeError, match="object has no stable description"):
+            pipeline(TWO)
+    assert not worked

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...items import Item
-from ...runs import Qrels, check_grade
+from ...runs import Qrels
 from ..languages import parse_language
 from .base import CollectionCounts, MissingPart, check_collection
 from .records import FileRow
@@ -93,11 +93,7 @@ class IRDatasets:
         self._require("qrels")
         qrels: dict[str, dict[str, int]] = {}
         for qrel in self._dataset.qrels_iter():
-            try:
-                grade = check_grade(int(qrel.relevance))
-            except InputError as error:
-                raise InputError(f"{self.name}: {qrel.doc_id!r} for {qrel.query_id!r}: {error}") from None
-            qrels.setdefault(qrel.query_id, {})[qrel.doc_id] = grade
+            qrels.setdefault(qrel.query_id, {})[qrel.doc_id] = int(qrel.relevance)
         return qrels
 
     def check(self) -> CollectionCounts:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -15,6 +17,19 @@ from ...pipeline import advance
 from .messages import Message
 
 Ask = Literal["choose", "likelihood", "generate", "score"]
+
+
+_TAKER: ContextVar[Callable[[int, Any], None] | None] = ContextVar("taker", default=None)
+
+
+@contextmanager
+def take_answers(taker: Callable[[int, Any], None]) -> Iterator[None]:
+    """While the block asks a judge that `streams`, `taker` gets each answer as it comes, and its prompt's position."""
+    token = _TAKER.set(taker)
+    try:
+        yield
+    finally:
+        _TAKER.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +65,11 @@ class Judge(Protocol):
     `usage` counts calls (questions answered), prompt_tokens (those computed), generated_tokens, cut_passages, and
     whatever went wrong by kind (`unreadable`, `retries`, ...); it only grows. `can` holds the questions that the model
     answers; asked another, it raises `InputError`. `chats` says whether it has a chat template. `appetite` is how many
-    questions it likes to be handed at once: more gains nothing and loses more when interrupted. While it works it calls
-    `pipeline.advance` with the number of questions that were answered, in the thread of its caller.
+    questions it likes to be handed at once: more gains nothing. While it works it calls `pipeline.advance` with the
+    number of questions that were answered, in the thread of its caller.
+
+    A judge may have `streams = True`: then it hands over each answer as it comes (`BaseJudge.hand_over`), and where
+    answers are kept, a kill loses only the batch that it is at. Others are asked for less at once there.
     """
 
     name: str
@@ -89,13 +107,15 @@ class BaseJudge:
 
     A subclass says what it `can` and which `modalities` it sees, and answers in `compute_choices`,
     `compute_likelihoods`, `compute_completions` and `compute_scores`, which return what `choose`, `likelihood`,
-    `generate` and `score` do, for at least one prompt; it calls `count_answers` for what it has answered. `advice` has
-    what a user may do about a question or a modality that is refused.
+    `generate` and `score` do, for at least one prompt; it calls `count_answers` for what it has answered, or, with
+    `streams`, `hand_over` for each answer. `advice` has what a user may do about a question or a modality that is
+    refused.
     """
 
     modalities: frozenset[Modality] = frozenset({"text"})
     can: frozenset[Ask] = frozenset()
     chats = False
+    streams = False
     appetite = 1024
     advice: ClassVar[Mapping[str, str]] = {}
 
@@ -142,6 +162,12 @@ class BaseJudge:
         """Count so many questions as answered, and report the progress."""
         self.usage["calls"] += number
         advance(number)
+
+    def hand_over(self, place: int, answer: Any) -> None:
+        """Count the prompt at a position as answered, and hand the answer to whoever takes it."""
+        self.count_answers(1)
+        if (taker := _TAKER.get()) is not None:
+            taker(place, answer)
 
 
 def refuse(judge: Judge | BaseJudge, ask: Ask) -> InputError:

@@ -31,6 +31,7 @@ class LocalJudge(TokenizedJudge):
     `passage_tokens` below 1.
     """
 
+    streams = True
     budgets = (4096, 32768)
     appetites = (1024, 16384)
 
@@ -70,11 +71,11 @@ class LocalJudge(TokenizedJudge):
         return self._gather(self.write_answers(prompts, sampling))
 
     def _gather(self, answers: Iterator[tuple[int, R]]) -> list[R]:
-        """The answers in the order of their prompts, each counted as it comes."""
+        """The answers in the order of their prompts, each handed over as it comes."""
         found: dict[int, R] = {}
         for row, answer in answers:
             found[row] = answer
-            self.count_answers(1)
+            self.hand_over(row, answer)
         return [found[row] for row in sorted(found)]
 
     def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:

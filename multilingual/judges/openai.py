@@ -59,6 +59,7 @@ class OpenAIJudge(BaseJudge):
     for an open `<think>`, which asks the server for its thinking mode instead.
     """
 
+    streams = True
     advice: ClassVar = {
         "likelihood": ", or api=completions on a server that echoes log-probabilities",
         "image": "; set images=true if it sees pictures",
@@ -136,7 +137,7 @@ class OpenAIJudge(BaseJudge):
         return self._each(write, prompts)
 
     def _each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q]) -> list[A]:
-        answers = self.server.each(ask, questions, lambda: self.count_answers(1))
+        answers = self.server.each(ask, questions, self.hand_over)
         self.revision = self.server.revision
         return answers
 

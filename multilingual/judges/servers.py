@@ -64,18 +64,18 @@ class Server:
         """The model and fingerprint that the server names; `unknown` before it answers, and if it names several."""
         return next(iter(self._revisions)) if len(self._revisions) == 1 else "unknown"
 
-    def each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], count: Callable[[], None]) -> list[A]:
+    def each(self, ask: Callable[[Q], Awaitable[A]], questions: Sequence[Q], take: Callable[[int, A], None]) -> list[A]:
         """The answers in the questions' order, at most `concurrency` at a time; the first error ends the others.
 
-        `count` is called for each answer, in the thread of the caller.
+        `take` gets each answer as it comes, and the position of its question, in the thread of the caller.
         """
         answers: dict[int, A] = {}
-        done: SimpleQueue[bool] = SimpleQueue()  # True for an answer, False at the end
+        done: SimpleQueue[int | None] = SimpleQueue()  # the position of each answer, None at the end
 
         async def work(places: Any) -> None:
             for place in places:  # shared: each worker takes the next one
                 answers[place] = await ask(questions[place])
-                done.put(True)
+                done.put(place)
 
         async def all_of_them() -> None:
             places = iter(range(len(questions)))
@@ -87,10 +87,10 @@ class Server:
                 raise failed.exceptions[0] from None  # those of the others are as good
 
         future = asyncio.run_coroutine_threadsafe(all_of_them(), self._running())
-        future.add_done_callback(lambda _: done.put(False))
+        future.add_done_callback(lambda _: done.put(None))
         try:
-            while done.get():
-                count()
+            while (place := done.get()) is not None:
+                take(place, answers[place])
             future.result()
         except BaseException:
             future.cancel()

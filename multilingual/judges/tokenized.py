@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -195,20 +195,25 @@ class TokenizedJudge(BaseJudge):
         longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
         starts, texts = self.prepare_prompts(prompts, longest + self.spare)
         asked = plan_continuations([self.tokens.plan_labels(text, labels) for text in texts])
-        return normalize_labels(asked, self._continue(starts, asked))
+        return np.array(self._continue(starts, asked, lambda one, found: normalize_labels([one], [found])[0]))
 
     def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         starts, asked = self.prepare_targets(prompts, targets)
-        answers = self._continue(starts, [(each,) for each in asked])
-        return np.array([scores.mean() for (scores,) in answers], dtype=np.float64)
+        answers = self._continue(starts, [(each,) for each in asked], lambda _, found: found[0].mean())
+        return np.array(answers, dtype=np.float64)
 
-    def _continue(self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]]) -> list[list[np.ndarray]]:
-        """What each start's continuations are answered with; a prompt counts once all of its are."""
-        answers: list[dict[int, np.ndarray]] = [{} for _ in asked]
+    def _continue(
+        self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]], read: Callable[..., Any]
+    ) -> list[Any]:
+        """What `read` makes of each start's continuations and their answers, handed over once all of them are there."""
+        found: list[dict[int, np.ndarray]] = [{} for _ in asked]
+        answers: dict[int, Any] = {}
         for row, column, answer in self.compute_answers(starts, asked):
-            answers[row][column] = answer
-            self.count_answers(len(answers[row]) == len(asked[row]))
-        return [[found[column] for column in sorted(found)] for found in answers]
+            found[row][column] = answer
+            if len(found[row]) == len(asked[row]):
+                answers[row] = read(asked[row], [found[row][each] for each in sorted(found[row])])
+                self.hand_over(row, answers[row])
+        return [answers[row] for row in range(len(asked))]
 
     def prepare_prompts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Any], Sequence[str]]:
         """What the model reads of each prompt, with `room` tokens left, and the text after which labels stand."""

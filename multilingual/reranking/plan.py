@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...items import Item
+from ...pipeline import check_description
 from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
@@ -57,6 +58,7 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     for_pairs = getattr(kind, "for_pairs", {}) if prompt.most == 2 else {}
     sorter = kind(**{**for_pairs, **sort})
     check_sorter(prompt, sorter)
+    check_description(sorter, f"the sorter of {written}")
     return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load)
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from ...errors import InputError, check_at_least, check_known
+from ...errors import InputError, check_at_least, check_known, note_kept
 from ...items import Item, check_text
 from ...pipeline import Stage, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
+from ..judges.journal import Journal
+from ..judges.kept import KeptJudge, Unanswered
 from ..prompts import Comparison, Prompt
-from .journal import Journal
 from .sorters import Ask, Pointwise, Sorter, Sorting, name_sorter
 
 Fuse = Literal["zscore", "rrf", "linear"]
@@ -45,8 +45,9 @@ class Rerank(Stage):
     Candidates that the judge cannot see (a photo before a text-only model) keep their ranks with `unseen="keep"`, and
     are an `InputError` before any work with `"refuse"`; either way they are counted in the manifest.
 
-    With a `journal`, finished queries are kept in that file and not judged again by a later run; who writes the run
-    removes it. `InputError` on scores that are not finite, and on a judge whose probabilities are all the same.
+    With a `journal`, answers are kept in that file as they come (`judges.kept`) and not asked for again by a later
+    run; who writes the run removes it. What ends the work then has a note of how many queries are finished.
+    `InputError` on scores that are not finite, and on a judge whose probabilities are all the same.
     """
 
     judge: Judge
@@ -70,8 +71,10 @@ class Rerank(Stage):
         ids = list(dict.fromkeys(hit.id for hits in run.hits.values() for hit in hits[: self.depth]))
         documents = dict(zip(ids, run.docs.get(ids), strict=True))
         visible = self._visible(run, documents, count)
+        expected = max(1, sum(map(len, visible.values())) // self._shown)
         with closing(Journal(self.journal)) if self.journal else nullcontext() as journal:
-            judged = self._judged(run, visible, documents, count, journal)
+            judge = self.judge if journal is None else KeptJudge(self.judge, journal, expected)
+            judged = self._judged(run, visible, documents, count, judge)
         fused = {id: self._fused(visible[id], order) for id, order in judged.items()}
         return run.ranking({query.id: _placed(hits, fused[query.id]) for query, hits in run})
 
@@ -100,42 +103,62 @@ class Rerank(Stage):
         visible: Mapping[str, tuple[Hit, ...]],
         documents: Mapping[str, Item],
         count: Counter[str],
-        journal: Journal | None,
+        judge: Judge,
     ) -> dict[str, Sequence[Hit]]:
         """Every query's candidates in the judge's order."""
         queries = {query.id: query for query in run.queries}
-        keys = {id: self._key(query, visible[id], documents) for id, query in queries.items()} if journal else {}
-        kept = {id: order for id, key in keys.items() if journal and (order := journal.get(key)) is not None}
-        judged: dict[str, Sequence[Hit]] = {id: [Hit(*hit) for hit in order] for id, order in kept.items()}
-        waiting = ((id, self.sort(hits, self.k)) for id, hits in visible.items() if id not in kept)
-        before = Counter(self.judge.usage)
-        work: Counter[str] = Counter()
-        written: Counter[str] = Counter()  # what the journal's lines have counted
+        judged: dict[str, Sequence[Hit]] = {}
+        asked: set[str] = set()  # queries in the round that is under way
+        before = Counter(judge.usage)
 
         def answer(groups: Sequence[QueryGroup]) -> list[np.ndarray]:
             comparisons = [(queries[query], [documents[hit.id] for hit in hits]) for query, hits in groups]
-            work["rounds"] += 1
-            return self._answered(comparisons, work)
+            asked.update(query for query, _ in groups)
+            count["rounds"] += 1
+            answers = self._answered(comparisons, count, judge)
+            asked.clear()
+            return answers
 
-        for query, order in drive(waiting, answer, self.judge.appetite):
-            judged[query] = order
-            if journal and visible[query]:
-                done = work + (Counter(self.judge.usage) - before)
-                journal.put(keys[query], order, done - written)
-                written = done
-        count.update(work + (Counter(self.judge.usage) - before))
-        if journal:
-            count.update(journal.counted + Counter(resumed=len(kept)))
+        try:
+            judged.update(drive(self._sortings(visible), answer, judge.appetite))
+        except BaseException as stop:
+            if isinstance(judge, KeptJudge) and judge.journal:
+                judge.asks = False
+                finished = len(judged) + self._count_finished({id: visible[id] for id in asked}, answer)
+                answers = len(judge.journal)
+                note_kept(stop, f"{finished} of {len(queries)} queries are finished ({answers} answers in all)")
+            raise
+        count.update(Counter(judge.usage) - before)
+        if isinstance(judge, KeptJudge):
+            count.update(judge.journal.counted + Counter(resumed=judge.taken))
         return judged
 
-    def _answered(self, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
+    def _sortings(self, visible: Mapping[str, tuple[Hit, ...]]) -> Iterator[tuple[str, Sorting]]:
+        return ((id, self.sort(hits, self.k)) for id, hits in visible.items())
+
+    def _count_finished(
+        self, visible: Mapping[str, tuple[Hit, ...]], answer: Callable[[Sequence[QueryGroup]], list[np.ndarray]]
+    ) -> int:
+        """How many of the queries need no answer that is not kept."""
+        finished = 0
+        for sorting in self._sortings(visible):
+            with suppress(Unanswered, InputError):
+                finished += sum(1 for _ in drive([sorting], answer, 1))
+        return finished
+
+    @property
+    def _shown(self) -> int:
+        """How many documents a comparison shows at most."""
+        return getattr(self.sort, "most", None) or self.prompt.most
+
+    def _answered(self, comparisons: Sequence[Comparison], count: Counter[str], judge: Judge) -> list[np.ndarray]:
         largest = max(len(group) for _, group in comparisons)
         if largest > self.prompt.most > 1:
             raise InputError(
                 f"{largest} passages at once are more than the {self.prompt.most} labels of the prompt "
                 f"{self.prompt.name}; lower the sorter's window or arity, or the depth"
             )
-        answers = self.prompt.score(self.judge, comparisons, count)
+        answers = self.prompt.score(judge, comparisons, count)
         for (query, group), scores in zip(comparisons, answers, strict=True):
             if not np.isfinite(scores).all():
                 document = group[int(np.flatnonzero(~np.isfinite(scores))[0])]
@@ -157,12 +180,6 @@ class Rerank(Stage):
                 f"it does not follow the prompt {self.prompt.name}"
             )
         return answers
-
-    def _key(self, query: Item, hits: Sequence[Hit], documents: Mapping[str, Item]) -> str:
-        """All that a query's order depends on."""
-        parts = [self.fingerprint, query.id, query.content_hash()]
-        parts += [f"{hit.id} {documents[hit.id].content_hash()}" for hit in hits]
-        return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def _fused(self, first: Sequence[Hit], judged: Sequence[Hit]) -> list[Hit]:
         if self.alpha == 1:

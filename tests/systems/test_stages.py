@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from crosslens import Run, Stage
+from crosslens.systems.stages import Unbound
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class Reverse(Stage):
             ids = ids[: self.keep] + ids[self.keep :][::-1]
             turned[query] = [(id, -float(rank)) for rank, id in enumerate(ids)]
         return run.ranking(turned)
+
+
+@dataclass(frozen=True)
+class Opaque(Reverse):
+    how: object = object()
+
+
+class Plain(Stage):
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        raise AssertionError
+
+
+def late() -> Unbound:
+    return Unbound("late", lambda site, k: Opaque())
 
 
 def no_stage(*, size: int = 1) -> int:
@@ -72,12 +87,19 @@ def test_a_stage_of_another_package_works_in_a_line(package: str, family: str) -
         ("py:no_such_module:X", "cannot import no_such_module:X"),
         ("py:turning_stages:no_stage?size=3", "makes a int, which is no Stage"),
         ("revers", "did you mean reverse?"),
+        ("py:turning_stages:Opaque", "py:turning_stages:Opaque: object has no stable description: give it a `fing"),
+        ("py:turning_stages:Plain", "py:turning_stages:Plain: Plain is no dataclass and has no stable description"),
     ],
 )
 def test_what_is_wrong_with_a_stage_of_another_package(package: str, line: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         System.parse(line)
     assert message in str(error.value)
+
+
+def test_what_is_made_late_is_described_before_any_work(package: str) -> None:
+    with pytest.raises(InputError, match="^late: object has no stable description"):
+        System.parse("py:turning_stages:late").bind(OpenSite(), 10)
 
 
 def test_every_stage_has_a_name_that_is_listed_when_it_is_unknown() -> None:
