@@ -87,9 +87,14 @@ def write_line(text: str) -> str:
 
     Inputs stand in quotes, or are words (paths, ids, SPECs); what is cut keeps its beginning and its end.
     """
-    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], _BREAKS.sub(" ", text))
+    text = escape_controls(_BREAKS.sub(" ", text))
     text = _LONG.sub(lambda found: _cut(found[0]), "".join(map(_cut_quoted, _split_quoted(text))))
     return _cut(text, MOST)
+
+
+def escape_controls(text: str) -> str:
+    """A text without control characters, which a terminal would obey: they are shown as Python escapes them."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _split_quoted(text: str) -> Iterator[str]:

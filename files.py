@@ -14,11 +14,12 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tomllib
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from io import BufferedReader, BufferedWriter
+from contextlib import contextmanager, nullcontext, suppress
+from io import BufferedReader, BufferedWriter, TextIOWrapper
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -27,6 +28,8 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from .errors import InputError, first_line
+
+STDIN = Path("-")  # names standard input where lines are read
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -90,16 +93,37 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read."""
+    """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read.
+
+    `-` is standard input, which can be read once.
+    """
     number = 0
     try:
-        with open_file(path) as file, gzip.open(file) if path.suffix == ".gz" else file as lines:
+        with _open_input(path) as file, gzip.open(file) if is_packed(path, file) else nullcontext(file) as lines:
             for number, line in enumerate(lines, 1):
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def is_packed(path: Path, file: BufferedReader) -> bool:
+    """Whether a file is gz, by its name or its first bytes, with which no text begins."""
+    return path.suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b"
+
+
+@contextmanager
+def _open_input(path: Path) -> Iterator[BufferedReader]:
+    if path != STDIN:
+        with open_file(path) as file:
+            yield file
+        return
+    file = BufferedReader(sys.stdin.buffer)  # type: ignore[arg-type]
+    try:
+        yield file
+    finally:
+        file.detach()  # which else would close it
 
 
 def hash_file(path: Path) -> str:
@@ -110,8 +134,14 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[IO[str]]:
-    """A UTF-8 text file that appears under its name only when it is complete."""
-    with place_atomically(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
+    """A UTF-8 text file that appears under its name only when it is complete; packed where that ends in `.gz`."""
+    packed = Path(path).suffix == ".gz"
+    with (
+        place_atomically(path) as partial,
+        partial.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) if packed else file as lines,
+        TextIOWrapper(lines, encoding="utf-8", newline="\n") as out,
+    ):
         yield out
 
 

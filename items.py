@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from .errors import InputError, check_known
+from .media.language_codes import parse_language
 from .media.modalities import MEDIA, join_modalities, update_hash
 
 if TYPE_CHECKING:
@@ -29,11 +32,12 @@ SEAL = "sha256"  # the key of a JSON object's own checksum
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A query or a document: text, an image, other media, or several of them; `lang` is an ISO 639-3 code.
+    """A query or a document: text, an image, other media, or several of them.
 
-    `image` is a path, encoded bytes or a PIL image, and is opened when it is encoded, never before. `media` holds what
-    else there is, by the names of registered modalities (`media.modalities`), in the same ways. `InputError` for a
-    name that is not registered.
+    `lang` is a language as people write it (`zh-CN`, `Chinese`), and is held as its ISO 639-3 code (`zho`). `image` is
+    a path, encoded bytes or a PIL image, and is opened when it is encoded, never before. `media` holds what else there
+    is, by the names of registered modalities (`media.modalities`), in the same ways. `InputError` for a field of
+    another type, for what is no language, and for a medium that is not registered.
     """
 
     id: str
@@ -44,8 +48,33 @@ class Item:
     media: Mapping[Modality, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
+        if self.lang is not None:
+            try:
+                code = parse_language(self.lang)
+            except InputError as error:
+                raise InputError(f"item {self.id!r}: {error}") from None
+            object.__setattr__(self, "lang", code)
         for name in self.media:
             check_known(name, MEDIA.keys() - {"image"}, f"medium of item {self.id!r}:")
+
+    def _check_types(self) -> None:
+        if not isinstance(self.id, str):
+            raise InputError(f"the id of an item must be text, not {_describe(self.id)}")
+        for name, value in (("text", self.text), ("lang", self.lang)):
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"the {name} of item {self.id!r} must be text, not {_describe(value)}")
+        if self.image is not None and not isinstance(self.image, Path | bytes) and not _is_picture(self.image):
+            raise InputError(
+                f"the image of item {self.id!r} must be a pathlib.Path, bytes or a PIL image, not "
+                f"{_describe(self.image)}"
+            )
+        for name, held in (("meta", self.meta), ("media", self.media)):
+            if not isinstance(held, Mapping):
+                raise InputError(f"{name} of item {self.id!r} must be a dictionary, not {_describe(held)}")
+            for key in held:
+                if not isinstance(key, str):
+                    raise InputError(f"the keys in {name} of item {self.id!r} must be text, not {_describe(key)}")
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -91,6 +120,29 @@ def check_text(item: Item) -> None:
                 f"item {item.id!r} is not valid Unicode: character {error.start + 1} of its {name} is half of a "
                 "surrogate pair, as Python makes of bytes that are not UTF-8; give it as UTF-8"
             ) from None
+
+
+def check_id(id: str, whose: str) -> None:
+    """`InputError` for an id that is empty, or that a line of a file could not hold: with tabs, line ends or the like.
+
+    `whose` it is (`item`, `query`) is in the error.
+    """
+    if not id:
+        raise InputError(f"{whose} has no id")
+    if not id.isprintable():
+        for character in id:
+            if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
+                raise InputError(f"the id {id[:100]!r} of {whose} has the character {character!r} in it: take it out")
+
+
+def _is_picture(value: object) -> bool:
+    # Nothing is a PIL image where PIL was not imported.
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def _describe(value: object) -> str:
+    return f"{repr(value)[:60]} ({type(value).__name__})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from .errors import InputError, check_cutoff, check_known, list_few
-from .files import is_stream, read_json, read_lines, write_atomically, write_json
+from .files import STDIN, is_stream, read_json, read_lines, write_atomically, write_json
 from .items import Item, Role
 from .specs import parse_real, parse_whole
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 # Which documents may not be found for a query: those that its metadata lists, and the one of its own id; or none.
 Exclude = Literal["listed", "self", "none"]
+HIGHEST_GRADE = 1_000_000
 EXCLUDED = "excluded_ids"  # where a query's metadata lists them
 
 
@@ -99,7 +100,7 @@ class Manifest:
     def of_run(cls, path: Path) -> Manifest:
         """What `Run.to_trec` wrote beside the run at `path`; empty if there is nothing, as beside others' runs."""
         beside = _manifest_path(path)
-        if not os.path.lexists(beside):
+        if path == STDIN or not os.path.lexists(beside):
             return cls()
         try:
             stored = read_json(beside)
@@ -226,7 +227,7 @@ class Run:
 
     @classmethod
     def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:
-        """Read a TREC run; without `queries` they are bare ids in the order of the file.
+        """Read a TREC run, plain or gz, `-` for standard input; without `queries` they are bare ids in its order.
 
         `InputError` names the file and line of a malformed line or a repeated document. The order is trec_eval's: by
         score read as float32, equal ones by document id, descending, and not by the rank column. Where a file has such
@@ -267,29 +268,66 @@ def _manifest_path(run: Path) -> Path:
 
 
 def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Read TREC qrels `topic column2 doc grade`: the grades, and documents' languages where it has them.
+    """Read TREC or BEIR qrels: the grades, and documents' languages where column 2 has them.
 
-    NIST's combined NeuCLIR file writes the language into column 2 (`zho`); everyone else writes 0 or Q0.
+    TREC's lines are `topic column2 doc grade`: NIST's combined NeuCLIR file writes the language into column 2 (`zho`),
+    everyone else 0 or Q0. BEIR's are `query-id TAB corpus-id TAB score`, with or without a line of these names. Files
+    may be gz, and `-` is standard input. `InputError` names file and line of anything else, of a grade above 1,000,000,
+    and of a document with two grades.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
     langs: dict[str, str] = {}
+    columns = 0
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split()
         if not fields:
             continue
+        if not columns:
+            columns = 3 if len(fields) == 3 and line.count("\t") == 2 else 4
+            if columns == 3 and not _is_number(fields[-1]):  # the names of BEIR's columns
+                continue
         try:
-            topic, column, doc, grade = fields
-            value = parse_whole(grade)
+            if len(fields) != columns or (columns == 3 and line.count("\t") != 2):
+                raise ValueError
+            grade = parse_grade(fields[-1])
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
         except ValueError:
-            raise InputError(f"{path}:{number}: not a qrels line `topic 0 doc grade`: {line.strip()[:80]!r}") from None
-        if qrels.setdefault(topic, {}).setdefault(doc, value) != value:
+            form = "topic 0 doc grade" if columns == 4 else "query-id TAB corpus-id TAB score"
+            raise InputError(f"{path}:{number}: not a qrels line `{form}`: {line.strip()[:80]!r}") from None
+        topic, doc = fields[0], fields[-2]
+        if qrels.setdefault(topic, {}).setdefault(doc, grade) != grade:
             raise InputError(f"{path}:{number}: document {doc!r} has two grades for topic {topic!r}")
-        if column.isalpha():
-            langs[doc] = column.lower()
+        if columns == 4 and fields[1].isalpha():
+            langs[doc] = fields[1].lower()
     if not qrels:
         raise InputError(f"{path}: no judgements in it")
     return qrels, langs
+
+
+def _is_number(text: str) -> bool:
+    """Also one in a form that no grade may have: it is a mistake then, and not the name of a column."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_grade(text: str) -> int:
+    """A grade as files have it, `2` or `2.0`; `ValueError` if it is no whole number, `InputError` if it is too high."""
+    whole, _, rest = text.partition(".")
+    if rest.strip("0"):
+        raise ValueError(f"{text!r} is not a whole number")
+    return check_grade(parse_whole(whole))
+
+
+def check_grade(grade: int) -> int:
+    """The grade; `InputError` above 1,000,000: it would be no grade, and measures make tables as long as it is high."""
+    if grade > HIGHEST_GRADE:
+        raise InputError(f"the grade {str(grade)[:20]} is above {HIGHEST_GRADE:,}: are the columns in another order?")
+    return grade
 
 
 def _is_word(name: str) -> bool:

@@ -26,6 +26,8 @@ from .search import search_command
 from .translate import translate_command
 from .verify import verify_command
 
+QUIET = {"LANCEDB_LOG": "error", "LANCE_LOG": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+
 
 def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb, which says itself what is kept when it is stopped: typer forgets what it was stopped by."""
@@ -71,6 +73,9 @@ def main() -> None:
     # Threads that wait by spinning make everything three times slower on a busy machine, and cost 2% less on an
     # idle one. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What libraries log themselves, past Python's logging, or in processes that they start: errors alone.
+    for name, level in QUIET.items():
+        os.environ.setdefault(name, level)
 
     def program() -> None:
         # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.

@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CrosslensError, InputError, list_kept
+from ..errors import CrosslensError, InputError, list_kept, write_line
 
 if TYPE_CHECKING:
     from ..items import Item
@@ -112,12 +114,20 @@ def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool
 
 def run_guarded(program: Callable[[], Any]) -> int:
     """Run a program; its exit status: 0 done, 2 bad usage or input, 1 anything else. No traceback for mistakes."""
-    logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.WARNING)
+    # Of libraries only errors: their warnings are about how they are called, which is no user's concern.
+    logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.ERROR)
     logging.getLogger("crosslens").setLevel(logging.INFO)
     # Its retries are noise: what is wrong comes as one line in the end.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # What PIL logs as an error it raises, too.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        program()
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            program()
         return 0
     except CrosslensError as error:
         return _fail("; ".join([str(error), *list_kept(error)]), 2 if isinstance(error, InputError) else 1)
@@ -133,7 +143,7 @@ def run_guarded(program: Callable[[], Any]) -> int:
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             usage = error.format_message()
-            say(usage if usage.startswith("Usage") else f"crosslens: {usage} (see crosslens --help)")
+            say(usage if usage.startswith("Usage") else write_line(f"crosslens: {usage} (see crosslens --help)"))
             return 2
         raise
 
@@ -170,5 +180,5 @@ def report_interruption(stop: KeyboardInterrupt) -> int:
 
 
 def _fail(text: str, status: int) -> int:
-    say("crosslens: " + " ".join(text.split()))
+    say("crosslens: " + write_line(text))
     return status

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, escape_controls
 from . import options
 from .console import describe_item, emit, progress, say
 
@@ -59,7 +59,7 @@ def search_command(
         return
     for row in rows:
         line = row["text"].replace("\n", " · ")
-        print(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {line}")
+        print(escape_controls(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {line}"))
     if not rows:
         say("no document matches")
     for remark in describe_judging(run.manifest):

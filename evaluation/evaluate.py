@@ -6,17 +6,19 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, check_known, list_few, unknown_name
+from ..files import STDIN
 from ..items import Item
 from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
-from ..runs import Qrels, Run, find_relevant, read_qrels
+from ..runs import Qrels, Run, check_grade, find_relevant, read_qrels
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
 from .significance import Comparison, Correction, Test, bootstrap, check_statistics, compare_with_baseline
 from .table import ALL, DEEPEST, Key, Table, Values
@@ -59,6 +61,7 @@ def evaluate(
         raise InputError("no runs to evaluate")
     if not qrels:
         raise InputError("no judgements to evaluate with")
+    _check_grades(qrels)
     parsed = list({str(measure): measure for measure in map(parse_measure, measures)}.values())
     if not parsed:
         raise InputError("no measures to evaluate; for example nDCG@20")
@@ -122,6 +125,8 @@ def evaluate_files(
     is false, and `measures` are by default those of NeuCLIR's MLIR task with PEER. `InputError` on files that cannot
     be read, on a run given twice, and where languages are needed and not known.
     """
+    if [qrels, *runs].count(STDIN) > 1:
+        raise InputError("standard input (-) can be read once: give one of the files by its name")
     grades, column = read_qrels(qrels)
     named = read_runs(runs)
     parsed = [parse_measure(measure) for measure in measures or ()]
@@ -159,8 +164,20 @@ def read_runs(paths: Sequence[Path]) -> dict[str, Run]:
     """
     if repeated := [path for path, times in Counter(map(os.path.realpath, paths)).items() if times > 1]:
         raise InputError(f"the run {repeated[0]} is given twice")
-    stems = Counter(path.stem for path in paths)
-    return {path.stem if stems[path.stem] == 1 else str(path): Run.from_trec(path) for path in paths}
+    stems = {path: Path(path.name.removesuffix(".gz")).stem for path in paths}
+    times = Counter(stems.values())
+    return {stem if times[stem] == 1 else str(path): Run.from_trec(path) for path, stem in stems.items()}
+
+
+def _check_grades(qrels: Qrels) -> None:
+    for topic, grades in qrels.items():
+        for doc, grade in grades.items():
+            if not isinstance(grade, Integral):
+                raise InputError(f"topic {topic!r}, document {doc!r}: the grade {grade!r} is not a whole number")
+            try:
+                check_grade(grade)
+            except InputError as error:
+                raise InputError(f"topic {topic!r}, document {doc!r}: {error}") from None
 
 
 def _name_runs(runs: Mapping[str, Run] | Iterable[tuple[str, Run]]) -> dict[str, Run]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_cutoff
 from ..items import Item
+from ..media.language_codes import find_language
 from ..pipeline import Stage, describe_fields
 from ..runs import Exclude, Run, check_exclude, list_excluded
 from .storage.filters import Where
@@ -67,7 +68,10 @@ class Index(ABC):
     @property
     def langs(self) -> dict[str, int]:
         """Documents of each language, most first; those without a language are left out."""
-        return dict(self.card.langs)
+        counts: Counter[str] = Counter()
+        for lang, count in self.card.langs.items():
+            counts[find_language(lang) or lang] += count  # earlier versions stored what they were given
+        return dict(counts)
 
     def require_complete(self) -> None:
         """`InputError` unless the index is finished."""

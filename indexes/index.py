@@ -11,7 +11,7 @@ import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Item, Modality, Role, SeenIds, check_text, windows
+from ..items import Item, Modality, Role, SeenIds, check_id, check_text, windows
 from ..runs import Hit, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve
 from .encoding import Precomputed, SpaceEncoders
@@ -19,7 +19,8 @@ from .fusion import fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
 from .statistics import SpaceStatistics
 from .storage.card import Space
-from .storage.filters import join_conditions, list_modalities, list_values, match_modalities, write_sql
+from .storage.filters import Where, join_conditions, list_modalities, list_values, match_modalities, write_sql
+from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.storage import Storage
 
@@ -212,7 +213,7 @@ class DocumentIndex(Index):
         self.kind.discard()
         storage.tables.compact()
         storage.summarise()
-        card.groups = storage.tables.index_text() if card.lexical else []
+        card.groups = storage.tables.index_text(card.analysis) if card.lexical else []
         if isinstance(self.kind, DenseKind):
             self.statistics.refresh(self.encoders.find)
         self.kind.refresh()
@@ -238,7 +239,7 @@ class DocumentIndex(Index):
         before anything is encoded.
         """
         self.require_complete()
-        write_sql(stage.where, self.card.keys)
+        self._filter(stage.where)
         queries = ProbedQuery.of(run.queries, run.probes, excluded)
         self._check(queries, stage.mode)
         spaces = [] if stage.mode == "lexical" else [space for space in self.card.spaces if space.count]
@@ -273,6 +274,7 @@ class DocumentIndex(Index):
             id, held = query.query.id, query.modalities
             for item in (query.query, *(item for item, _ in query.probes)):
                 check_text(item)
+            check_id(id, "a query")
             if not held:
                 raise InputError(f"query {id!r} is empty: give it text or an image")
             if mode == "lexical" and "text" not in held:
@@ -282,6 +284,9 @@ class DocumentIndex(Index):
                     f"query {id!r} holds {' and '.join(sorted(unread))}, which no encoder of "
                     f"{self.path} reads ({list_few(spec.name for spec in self.specs)})"
                 )
+
+    def _filter(self, where: Where | None) -> str | None:
+        return write_sql(where, self.card.keys, self.card.langs)
 
     def _list_readable(self) -> set[str]:
         """What the encoders of this index read."""
@@ -307,9 +312,10 @@ class DocumentIndex(Index):
         self, asked: PreparedQueries, queries: Sequence[ProbedQuery], k: int, *, own_language: bool = False
     ) -> Mapping[str, tuple[Hit, ...]]:
         """`fulltext.search_text` for some of the queries, without what is excluded."""
-        condition = write_sql(asked.stage.where, self.card.keys)
+        condition = self._filter(asked.stage.where)
+        held = FullText(self.card.groups, self.card.analysis, self.card.langs)
         words = [query.words for query in queries]
-        found = self.storage.tables.search_text(words, self.card.groups, k + asked.spare, condition, own_language)
+        found = self.storage.tables.search_text(words, held, k + asked.spare, condition, own_language)
         if not asked.spare:
             return found
         return {query.query.id: query.drop_excluded(found[query.query.id], k) for query in queries}
@@ -331,7 +337,7 @@ class DocumentIndex(Index):
             hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))
         else:
             hits = [[] for _ in asked.queries]
-            condition = write_sql(stage.where, self.card.keys)
+            condition = self._filter(stage.where)
             for each in spaces:
                 rankings = self._find_nearest(asked, each, k, condition) if each.rows else []
                 for row, ranking in zip(each.rows, rankings, strict=True):
@@ -342,7 +348,7 @@ class DocumentIndex(Index):
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
         if not mine.rows:
             return []
-        condition = write_sql(asked.stage.where, self.card.keys)
+        condition = self._filter(asked.stage.where)
         known = list_modalities()
         wanted = list(map(str, list_values(asked.stage.where, "modality")))
         # A value that is no modality is one of metadata.

@@ -14,6 +14,7 @@ from ..encoders.base import unit
 from ..errors import InputError
 from ..files import find_fault, parse_json, place_atomically
 from ..items import Role, group_positions
+from ..media.language_codes import find_language
 from ..media.modalities import MEDIA
 
 TEXT = "text"
@@ -223,6 +224,8 @@ class Moments:
     def _restore(self, name: str, tensor: np.ndarray) -> None:
         kind, _, rest = name.partition("/")
         name, _, field = rest.rpartition("/")
+        if kind in ("language", "asked"):
+            name = find_language(name) or name  # earlier versions stored what they were given
         make = VectorSpread if kind in ("raw", "corrected") else VectorSum
         group = self._groups[kind].setdefault(name, make(self.dim))
         if tensor.shape != np.atleast_1d(getattr(group, field)).shape:

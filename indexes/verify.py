@@ -128,7 +128,7 @@ def _check_files(found: Verification, folder: Path, card: Card) -> None:
     for space in card.spaces:
         for name, sum in (space.ann.files if space.ann and card.complete else {}).items():
             found.files += 1
-            with suppress(OSError):
+            with suppress(InputError):
                 if hash_file(folder / Path(name).name) == sum:
                     continue
             there = (folder / name).exists()

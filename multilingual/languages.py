@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import unicodedata
@@ -10,13 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..errors import InputError, unknown_name
 from ..items import Item, windows
-
-if TYPE_CHECKING:
-    import langcodes
+from ..media.language_codes import NOT_A_LANGUAGE, parse_language, resolve_language
 
 # Below this probability `identify` answers None. Measured on 1,960 two-word snippets of the Universal
 # Declaration of Human Rights in 50 languages: at 0.5, 74% are answered and 97% of the answers are right;
@@ -31,11 +28,6 @@ PRIOR_POWER = 0.3
 READ = 400  # characters of a text that identification looks at: 200 already give the 99% above
 # ASCII and bounded: Chinese has no space after a link, and a text without spaces may not cost its square.
 LINKS = re.compile(r"(?:https?|ftp)://[\x21-\x7e]+|www\.[\x21-\x7e]+|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]+")
-
-# The dominant member of a macrolanguage goes by the macrolanguage's code, as NeuCLIR has zho and not cmn.
-# langcodes does so for most; these are where CLDR decided otherwise.
-MACROLANGUAGE = {"fil": "tgl", "nob": "nor"}
-NOT_A_LANGUAGE = {"und", "mul", "mis", "zxx"}
 
 RIGHT_TO_LEFT = frozenset(
     ("Adlm", "Arab", "Aran", "Hebr", "Mand", "Mend", "Nkoo", "Rohg", "Samr", "Sogd", "Syrc", "Thaa", "Yezi")
@@ -64,19 +56,6 @@ DENSE = {"Hani": 3, "Jpan": 2, "Kore": 2}  # letters of an alphabet that one cha
 
 
 @lru_cache(maxsize=4096)
-def parse_language(text: str) -> str:
-    """The ISO 639-3 code of a language, as NeuCLIR writes it: zho, fas, rus, eng.
-
-    Takes ISO 639-1, 639-2 (also bibliographic: ger, per) and 639-3 codes, BCP 47 tags (zh-CN, pt_BR) and
-    names in English or in other languages (Persian, farsi, Kiswahili), in any case. The dominant member of a
-    macrolanguage becomes the macrolanguage (cmn zho, pes fas, arb ara, swh swa). `InputError` names what is
-    nearest.
-    """
-    code = _resolve(text).to_alpha3()
-    return MACROLANGUAGE.get(code, code)
-
-
-@lru_cache(maxsize=4096)
 def name_language(code: str, language: str = "eng") -> str:
     """The name of a language in English or in `language`: `name_language("fas") == "Persian"`.
 
@@ -102,7 +81,7 @@ def match_language(given: str, codes: Collection[str], what: str) -> str:
 
 def find_direction(code: str) -> Literal["rtl", "ltr"]:
     """Which way a language is written, by the script of the tag or the usual one; `InputError` as `parse_language`."""
-    return "rtl" if _resolve(code).maximize().script in RIGHT_TO_LEFT else "ltr"
+    return "rtl" if resolve_language(code).maximize().script in RIGHT_TO_LEFT else "ltr"
 
 
 def identify(texts: Sequence[str]) -> list[str | None]:
@@ -123,37 +102,6 @@ def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
         for item in some:
             lang = found.get(id(item))
             yield item if lang is None else replace(item, lang=lang)
-
-
-def _resolve(text: str) -> langcodes.Language:
-    import langcodes
-
-    tag = text.strip().replace("_", "-")
-    try:
-        language = langcodes.Language.get(tag).prefer_macrolanguage()
-        known = language.is_valid() and language.language is not None
-    except (LookupError, ValueError):  # LanguageTagError is a ValueError
-        known = False
-    try:
-        if not known:
-            # So short, it was meant as a code; as a name it would find any language it begins.
-            if len(tag) < 4 and tag.isascii():
-                raise LookupError
-            language = langcodes.Language.get(langcodes.find(tag).to_tag()).prefer_macrolanguage()
-        code = language.to_alpha3()
-        if code in NOT_A_LANGUAGE or "qaa" <= code <= "qtz":
-            raise LookupError
-    except (LookupError, ValueError):  # UnicodeEncodeError of half a surrogate pair, too
-        raise _unknown(text) from None
-    return language
-
-
-def _unknown(text: str) -> InputError:
-    codes = sorted({label.code for label in load_identifier().labels.values()})
-    names = {written.casefold(): code for code in codes for written in (code, name_language(code))}
-    close = difflib.get_close_matches(text.strip().casefold(), names, n=1)
-    hint = f"; did you mean {names[close[0]]} ({name_language(names[close[0]])})?" if close else ""
-    return InputError(f"unknown language {text!r}{hint} (write an ISO 639 code, a tag or a name: zho, zh, Chinese)")
 
 
 class Label(NamedTuple):

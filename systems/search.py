@@ -76,7 +76,8 @@ def search_index(
     if lacking := [query.id for query in asked if copies and "text" not in query.modalities]:
         raise InputError(f"exclude=self finds the query among the documents by its text: {list_few(lacking)} has none")
     langs = [lang for part in system.parts for lang in part.langs]
-    _check_languages(index, asked, [*(each for each in list_values(where, "lang") if isinstance(each, str)), *langs])
+    kept = [parse_language(each) for each in list_values(where, "lang") if isinstance(each, str)]
+    _check_languages(index, asked, [*kept, *langs])
     with progress("judging", None) as watcher, watch(watcher):
         stage = system.bind(site, system.depth(k))
         run = stage(Run.of(asked)).cut(k)

@@ -11,6 +11,8 @@ from typing import Any
 import crosslens
 import pytest
 from crosslens.commands.app import main
+from crosslens.evaluation.experiment.verify import verify_directory
+from crosslens.indexes.verify import verify_index
 from golden.toys import Toy
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +58,19 @@ def test_an_index_finds_what_it_found(kind: str, before: Path) -> None:
             assert [hit.score for hit in hits] == pytest.approx([s for _, s in found[query.text]], abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_verify_gives_an_index_the_checksums_that_it_lacks(kind: str, before: Path, tmp_path: Path) -> None:
+    shutil.copytree(before / kind, tmp_path / kind)
+    found = verify_index(tmp_path / kind)
+    assert not found.damaged
+    assert "had no checksums" in found.notes[0]
+    again = verify_index(tmp_path / kind)
+    assert (again.damaged, again.notes) == ({}, [])
+    assert again.files >= 5
+    shutil.copy(before / "expected.json", tmp_path)
+    test_an_index_finds_what_it_found(kind, tmp_path)
+
+
 def test_an_index_goes_on_and_gives_its_documents_back(before: Path, tmp_path: Path) -> None:
     shutil.copytree(before / "lance", tmp_path / "lance")
     encoders = ENCODERS["lance"]()
@@ -89,6 +104,17 @@ def test_an_experiment_computes_nothing_again(
     assert told["collections"][0]["table"] == results["collections"][0]["table"]
     assert sorted(path.name for path in Path("experiment/stages").iterdir()) == stages
     assert {path: path.read_bytes() for path in runs} == runs
+
+
+def test_verify_gives_an_experiment_the_checksums_that_it_lacks(before: Path, tmp_path: Path) -> None:
+    results = tmp_path / "experiment"
+    shutil.copytree(before / "experiment", results)
+    found = verify_directory(str(results))
+    assert not found.damaged
+    assert any("had no checksums" in note for note in found.notes)
+    assert len(list(results.glob("stages/*.sha256"))) == len(list(results.glob("stages/*.parquet")))
+    again = verify_directory(str(results))
+    assert (again.damaged, again.notes) == ({}, [])
 
 
 def test_cached_vectors_are_taken(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
 import os
@@ -181,9 +183,38 @@ def test_qrels_with_languages_in_column_2(tmp_path):
     assert langs == {"d1": "zho", "d2": "fas"}
 
 
+NAMES = b"query-id\tcorpus-id\tscore\n"
+JUDGED = b"q1\td1\t1\nq1\td2\t0\n\xc3\xbc\td1\t2.0\n"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("start", [b"", NAMES, b"\xef\xbb\xbf", b"\xef\xbb\xbf" + NAMES, b"\n" + NAMES])
+def test_beir_qrels_with_and_without_a_line_of_names(tmp_path, start, ends, pack):
+    path = tmp_path / "test.tsv"
+    path.write_bytes(pack((start + JUDGED).replace(b"\n", ends)))
+    assert read_qrels(path) == ({"q1": {"d1": 1, "d2": 0}, "ü": {"d1": 2}}, {})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"1 0 1 500000000\n", r"q:1: the grade 500000000 is above 1,000,000: are the columns in another order\?"),
+        (b"1 0 d 1000000\n1 0 e 1000001\n", r"q:2: the grade 1000001 is above"),
+        (b"1 0 d 1\n1 0 e " + b"9" * 4000 + b"\n", r"q:2: the grade 99999999999999999999 is above"),
+        (b"1\td\t1000001\n", r"q:1: the grade 1000001 is above"),
+        (NAMES + b"1\td\t1\n1\te\t1.5\n", r"q:3: not a qrels line `query-id TAB corpus-id TAB score`: '1\\te\\t1.5'"),
+        (b"1\td\t1.5\n", r"q:1: not a qrels line `query-id"),  # a number is no name
+        (b"1\td\tnan\n", r"q:1: not a qrels line `query-id"),
+        (b"1\td\t1e999\n", r"q:1: not a qrels line `query-id"),
+        ("1\td\t\u0663\n".encode(), r"q:1: not a qrels line `query-id"),
+        (NAMES + b"1\td\t" + b"9" * 5000, r"q:2: not a qrels line"),
+        (NAMES + b"1 0 d 1\n", r"q:2: not a qrels line `query-id"),
+        (NAMES + b"1\td\t1\n1\td\t2\n", r"q:3: document 'd' has two grades for topic '1'"),
+        (b"1 0 d 1_0\n", r"q:1: not a qrels line `topic 0"),  # which Python takes for 10
+        ("1 0 d \u0663\n".encode(), r"q:1: not a qrels line `topic 0"),
+        (b"1 d 1\n", r"q:1: not a qrels line `topic 0"),
+        (NAMES, "no judgements"),
         (b"1 0 d 1\n1 0 d\n", r"q:2: not a qrels line"),
         (b"1 0 d 1.5\n", r"q:1: not a qrels line"),
         (b"1 0 d 1\n1 0 d 3\n", r"q:2: document 'd' has two grades for topic '1'"),
@@ -236,3 +267,32 @@ def test_a_pipe_in_place_of_the_manifest_is_refused(tmp_path):
     os.mkfifo(tmp_path / "run.manifest.json")
     with pytest.raises(InputError, match=r"run\.manifest\.json"):
         Run.from_trec(tmp_path / "run")
+
+
+def test_grades_may_be_negative_and_a_million(tmp_path):
+    (tmp_path / "q").write_text("1 0 d 1000000\n1 0 e -2\n1 0 f -500000000\n")
+    assert read_qrels(tmp_path / "q")[0] == {"1": {"d": 1_000_000, "e": -2, "f": -500_000_000}}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input_is_read_as_a_file_is(tmp_path, monkeypatch, pack):
+    monkeypatch.chdir(tmp_path)
+    Path("-.manifest.json").write_text("{")  # is of no run
+    for content, read in (
+        (b"\xef\xbb\xbf1 Q0 d 1 2.5 x\n", lambda: Run.from_trec("-").hits == {"1": (("d", 2.5),)}),
+        (JUDGED, lambda: read_qrels("-")[0]["q1"] == {"d1": 1, "d2": 0}),
+    ):
+        source = io.BytesIO(pack(content))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(source))
+        assert read()
+        assert not source.closed
+
+
+def test_a_packed_run_is_written_and_read(tmp_path):
+    run = Run.of(["x"]).ranking({"1": [("a", 2.0), ("b", 1.0)]})
+    run.to_trec(tmp_path / "r.trec.gz")
+    content = (tmp_path / "r.trec.gz").read_bytes()
+    assert gzip.decompress(content) == b"1 Q0 a 1 2 crosslens\n1 Q0 b 2 1 crosslens\n"
+    assert Run.from_trec(tmp_path / "r.trec.gz").hits == run.hits
+    (tmp_path / "packed").write_bytes(content)  # whatever its name
+    assert Run.from_trec(tmp_path / "packed").hits == run.hits

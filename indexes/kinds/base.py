@@ -91,7 +91,7 @@ class Kind(ABC):
         for space, encoder in zip(spaces, encoders, strict=True):
             names = [field.name for field in self.fields(space)]
             vectors |= zip(names, self.columns(space, encoder, items), strict=True)
-        return make_rows(items, states, vectors, self.storage.tables.documents.schema)
+        return make_rows(items, states, vectors, self.storage.tables.documents.schema, self.storage.card.analysis)
 
     def discard(self) -> None:
         """Forget what `build` has made and what is in memory: the rows change."""

@@ -199,7 +199,7 @@ class FaissKind(DenseKind):
         if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
             try:
-                filtered = tune(write_sql({"lang": lang}, ()))
+                filtered = tune(write_sql({"lang": lang}, (), [lang]))
                 plan.filtered_probes, plan.filtered = filtered.probes, filtered.recall[CUTOFFS[0]]
             except Unfiltered:
                 plan.filtered = 1.0  # searched exactly

@@ -107,7 +107,7 @@ class LanceKind(DenseKind):
         if (chosen := choose_filter(self.storage.card)) is not None:
             lang, plan.kept = chosen
             more = [replace(plan, filtered_probes=probes) for probes in double_up(plan.filtered_probes, steps[-1])]
-            filtered = tune(write_sql({"lang": lang}, ()), more)
+            filtered = tune(write_sql({"lang": lang}, (), [lang]), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
 

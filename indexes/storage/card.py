@@ -12,6 +12,7 @@ from ...encoders.base import EncoderSpec
 from ...errors import InputError, SpecMismatch
 from ...items import open_seal, seal
 from ...media.modalities import join_modalities
+from .analysis import ANALYSIS
 from .checksums import Checksums
 
 FORMAT = 1
@@ -138,7 +139,8 @@ class Card:
     """The state of an index beside its tables, `crosslens.json`.
 
     With `passages` the rows are parts of documents; `documents` and `langs` count whole documents all the same.
-    `checksums` are those of each file of the index when it was last complete (`storage.checksums`).
+    `checksums` are those of each file of the index when it was last complete (`storage.checksums`). `analysis` is the
+    version of the analysis that made the columns of full text (`storage.analysis`).
     """
 
     kind: str
@@ -153,6 +155,7 @@ class Card:
     content: str = ""
     passages: Passages | None = None
     checksums: Checksums = field(default_factory=dict)
+    analysis: int = ANALYSIS
 
     @property
     def fingerprint(self) -> str:
@@ -165,6 +168,8 @@ class Card:
         ]
         if self.passages is not None:
             parts.append(asdict(self.passages.windows))
+        if self.lexical and self.analysis > 1:
+            parts.append(f"analysis {self.analysis}")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def space(self, spec: EncoderSpec) -> Space:
@@ -197,8 +202,10 @@ class Card:
             if ann is not None:
                 ann = Ann(**{**ann, "recall": {int(k): v for k, v in ann["recall"].items()}})
             spaces.append(Space(spec, stored["counts"], stored["multilingual"], ann))
+        # Older indexes have none of these.
         checksums = {name: (int(size), str(sum)) for name, (size, sum) in fields.pop("checksums", {}).items()}
-        passages = fields.pop("passages", None)  # older indexes have neither field
+        analysis = int(fields.pop("analysis", 1))
+        passages = fields.pop("passages", None)
         if passages is not None:
             passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
-        return cls(spaces=spaces, passages=passages, checksums=checksums, **fields)
+        return cls(spaces=spaces, passages=passages, checksums=checksums, analysis=analysis, **fields)

@@ -31,8 +31,16 @@ _hashed: dict[Path, tuple[tuple[int, ...], str]] = {}  # what this process has h
 def list_checksums(folder: Path, tables: Mapping[str, int], known: Checksums) -> dict[str, tuple[int, str]]:
     """The checksums of the files that an index consists of now: `tables` maps the names of its tables to versions.
 
-    Files of tables never change once they are written, so those in `known` are not read again.
+    Files of tables never change once they are written, so those in `known` are not read again. `InputError` if a file
+    cannot be read.
     """
+    try:
+        return _list_checksums(folder, tables, known)
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
+
+
+def _list_checksums(folder: Path, tables: Mapping[str, int], known: Checksums) -> dict[str, tuple[int, str]]:
     kept, new = {}, []
     for path in _list_files(folder, tables):
         name, size = path.relative_to(folder).as_posix(), path.stat().st_size
@@ -163,5 +171,5 @@ def _hash(hash: Callable[[Path], str], path: Path) -> str:
     """The sha256 of a file, "" if it cannot be read."""
     try:
         return hash(path)
-    except OSError:
+    except (OSError, InputError):
         return ""

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from ...errors import InputError, check_known
+from ...media.language_codes import find_language, parse_language
 from ...media.modalities import MEDIA, join_modalities
 
 Scalar = str | int | float | bool
@@ -101,12 +102,22 @@ def list_values(where: Where | None, key: str) -> list[Scalar]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
 
 
-def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
+def list_spellings(lang: str, stored: Iterable[str]) -> list[str]:
+    """A language's code, and how else it is `stored`, as earlier versions did; `InputError` on what is no language."""
+    held = set(stored)
+    if lang in held and find_language(lang) is None:  # stored before anything looked at it
+        return [lang]
+    code = parse_language(lang)
+    return [code, *sorted(each for each in held - {code} if find_language(each) == code)]
+
+
+def write_sql(where: Where | None, keys: Sequence[str], langs: Iterable[str] = ()) -> str | None:
     """A filter as SQL; `InputError` on a field that is not `lang`, `modality` or in `keys`, or has no value.
 
-    `modality` is matched whole: `image` does not keep pictures with a caption, which are `text+image`. Where metadata
-    has the key `modality`, values that are no modalities are looked for there. `meta.KEY` is always a key of metadata,
-    and a key that readers rename is found by either name.
+    `lang` is given as people write it; `langs` are the languages that are stored. `modality` is matched whole:
+    `image` does not keep pictures with a caption, which are `text+image`. Where metadata has the key `modality`, values
+    that are no modalities are looked for there. `meta.KEY` is always a key of metadata, and a key that readers rename
+    is found by either name.
     """
     parts = []
     for key, value in (where or {}).items():
@@ -115,8 +126,8 @@ def write_sql(where: Where | None, keys: Sequence[str]) -> str | None:
             raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {value!r}")
         if key == "modality":
             parts.append(_match_modality(values, keys))
-        elif key in FIELDS:
-            parts.append(_match_field(key, values))
+        elif key == "lang":
+            parts.append(_match_field(key, [code for each in values for code in list_spellings(str(each), langs)]))
         else:
             parts.append(_match_facets(_find_key(key, keys), values))
     return " AND ".join(parts) or None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ...errors import InputError
-from ...items import Item, check_text, hash_text
+from ...items import Item, check_id, check_text, hash_text
 
 SECONDS = 60.0  # e5-small takes half of it for a window on two cores
 
@@ -29,17 +29,21 @@ class ItemState(NamedTuple):
 
         `InputError` names an item that cannot be: without an id or content, or with what is not text or JSON.
         """
+        if not isinstance(item, Item):
+            raise InputError(f"an index holds Items, not {repr(item)[:60]} ({type(item).__name__})")
         if not item.id:
             raise InputError(f"an item has no id (text {(item.text or '')[:40]!r}, image {str(item.image)[:40]})")
+        check_text(item)
+        check_id(item.id, "an item")
         if not item.modalities:
             raise InputError(f"item {item.id!r} is empty: it has neither text nor image")
-        check_text(item)
         try:
-            meta = json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True)
+            meta = json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True, allow_nan=False)
+            _check_keys(item.meta)
             meta.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"the metadata of item {item.id!r} is not valid Unicode: {error.reason}") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
         content = item.content_hash() + meta
         return cls(meta, hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
@@ -126,3 +130,15 @@ EMPTY = Portion([], [], [], False)
 def _shorten(hash: str) -> int:
     """64 bits of a stored hash; never 0, which marks rows that lack vectors."""
     return int(hash[:16], 16) or 1
+
+
+def _check_keys(value: object) -> None:
+    """`TypeError` on a key that JSON would turn into text, at any depth."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is not text")
+            _check_keys(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_keys(each)

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from ...items import Item
+from ...media.language_codes import find_language
 from ...media.modalities import to_bytes
+from .analysis import analyse
 from .filters import list_facets
-from .fulltext import COLUMNS, analyse, choose_group, name_column
+from .fulltext import COLUMNS, choose_group, name_column
 from .resume import ItemState
 
 
@@ -41,9 +43,16 @@ def list_media(names: Iterable[str]) -> list[str]:
 
 
 def make_rows(
-    items: Sequence[Item], states: Sequence[ItemState], vectors: Mapping[str, pa.Array], schema: pa.Schema
+    items: Sequence[Item],
+    states: Sequence[ItemState],
+    vectors: Mapping[str, pa.Array],
+    schema: pa.Schema,
+    analysis: int,
 ) -> pa.Table:
-    """A window of items as rows of the documents table; `vectors` are the columns of their vectors by name."""
+    """A window of items as rows of the documents table; `vectors` are the columns of their vectors by name.
+
+    `analysis` is the version of the analysis of full text.
+    """
     columns: dict[str, Any] = {
         "id": [item.id for item in items],
         "lang": [item.lang for item in items],
@@ -61,7 +70,7 @@ def make_rows(
     groups = [choose_group(item.lang) for item in items]
     for name in set(COLUMNS).intersection(schema.names):
         columns[name] = [
-            analyse(item.text, group) if item.text and name_column(group) == name else None
+            analyse(item.text, group, analysis) if item.text and name_column(group) == name else None
             for item, group in zip(items, groups, strict=True)
         ]
     nothing = [None] * len(items)
@@ -76,7 +85,8 @@ def read_items(batch: pa.RecordBatch) -> Iterator[Item]:
         media = {name: row[name] if path is None else Path(path) for name, path in paths.items()}
         image = media.pop("image")
         held = {name: value for name, value in media.items() if value is not None}
-        yield Item(row["id"], row["text"], image, row["lang"], json.loads(row["meta"]), held)
+        lang = find_language(row["lang"])  # earlier versions stored whatever they were given
+        yield Item(row["id"], row["text"], image, lang, json.loads(row["meta"]), held)
 
 
 def read_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:

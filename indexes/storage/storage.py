@@ -11,6 +11,7 @@ from typing import Self
 from ...errors import InputError, SpecMismatch
 from ...files import check_file, parse_json, write_json
 from ...items import hash_text
+from .analysis import ANALYSIS
 from .card import FIRST, FORMAT, Card
 from .checksums import check_files, list_checksums
 from .filters import read_key
@@ -119,7 +120,13 @@ def read_card(path: str | Path) -> Card:
                 f"{path} is an index of format {format}, and this crosslens reads format {FORMAT}; "
                 "update crosslens or make the index again"
             )
-        return Card.from_json(data)
+        card = Card.from_json(data)
+        if card.analysis > ANALYSIS:
+            raise SpecMismatch(
+                f"{path} holds full text of analysis {card.analysis}, and this crosslens knows {ANALYSIS}; update "
+                "crosslens or make the index again"
+            )
+        return card
     except FileNotFoundError:
         if place is not None and place.folder is not None and (place.folder / f"{DOCUMENTS}.lance").exists():
             raise InputError(f"{file} is gone, without which nothing can be read; make the index again") from None

@@ -18,11 +18,12 @@ from lancedb.index import Bitmap, BTree, LabelList
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item, windows
+from ...media.language_codes import find_language
 from ...media.modalities import MEDIA
 from ...runs import Hit
 from .card import Space
 from .filters import list_modalities, quote_all
-from .fulltext import COLUMNS, index_text, search_text
+from .fulltext import COLUMNS, FullText, index_text, search_text
 from .place import DATABASE, connect_database, is_remote, translate_errors
 from .resume import StoredStates
 from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
@@ -150,10 +151,10 @@ class Tables:
                     for name, config in FILTERS.items():
                         table.create_index(name, config=config())
 
-    def index_text(self) -> list[str]:
+    def index_text(self, analysis: int) -> list[str]:
         """Full-text indexes, in place of earlier ones; returns the groups of languages that have text."""
         with translate_errors("write", self.where):
-            return index_text(self.documents)
+            return index_text(self.documents, analysis)
 
     def index_vectors(self, column: str, config: Any) -> None:
         """An approximate index of a vector column, in place of one that is there."""
@@ -196,7 +197,7 @@ class Tables:
         def make_blocks() -> Iterator[pa.RecordBatch]:
             for batch in self.scan([*FILTERS, *(space.column for space in spaces)]):
                 arrays = [batch.column(name) for name in FILTERS]
-                langs = np.array(batch.column("lang").to_pylist(), object)
+                langs = np.array(list(map(find_language, batch.column("lang").to_pylist())), object)
                 modalities = batch.column("modality").to_pylist()
                 for space in spaces:
                     vectors, held = read_halves(batch.column(space.column))
@@ -233,7 +234,8 @@ class Tables:
         condition = f"{name} IS NOT NULL" + (f" AND ({where})" if where else "")
         for batch in self.scan(["id", "lang", "modality", name], condition, table=self.table_of(name)):
             ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
-            yield ids, langs, space.read_all(modalities), read_halves(batch.column(name))[0]
+            codes = list(map(find_language, langs))
+            yield ids, codes, space.read_all(modalities), read_halves(batch.column(name))[0]
 
     def count_read(self, space: Space) -> dict[str, int]:
         """How many documents have vectors of a space, by what its encoder read of them."""
@@ -255,12 +257,12 @@ class Tables:
         return [each for batch in self.scan(["id"], where) for each in batch.column("id").to_pylist()]
 
     def search_text(
-        self, queries: Sequence[Item], groups: Sequence[str], k: int, where: str | None, own_language: bool = False
+        self, queries: Sequence[Item], held: FullText, k: int, where: str | None, own_language: bool = False
     ) -> dict[str, tuple[Hit, ...]]:
         """The k best documents for the words of each query, by `fulltext.search_text`."""
         search = partial(search_text, k=k, where=where, own_language=own_language)
         with translate_errors("read", self.where), ThreadPoolExecutor(THREADS) as threads:
-            hits = threads.map(lambda query: search(self.documents, query, groups), queries)
+            hits = threads.map(lambda query: search(self.documents, query, held), queries)
             return {query.id: found for query, found in zip(queries, hits, strict=True)}
 
     def read_vectors(self, name: str, ids: Sequence[str], dim: int) -> np.ndarray:

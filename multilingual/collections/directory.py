@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,15 @@ from ...items import Item
 from ...runs import Qrels, read_qrels
 from ..languages import parse_language
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection
-from .published import PublishedCollection, Reading, read_judgements, read_table
-from .records import FileRow, Rows, find_json_lines, make_item, read_json_lines
+from .published import PublishedCollection, Reading
+from .records import FileRow, Rows, find_json_lines, find_packed, make_item, read_json_lines
 from .topics import Source, TopicReader
 
 DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
 
 
 class Directory(FileCollection):
-    """A directory with `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt`.
+    """A directory with `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt[.gz]`.
 
     Documents are NeuCLIR's or HC4's (`id, title, text, url, time` or `date`, `cc_file`), with optional `lang`
     and media: `image`, or another registered modality, is a path relative to the directory that may not leave it. The
@@ -84,7 +83,7 @@ class Directory(FileCollection):
         return topics.select(self.read_items("topics", read_json_lines(path), read), f"{path}: no topics")
 
     def qrels(self) -> Qrels:
-        """The judgements of `qrels.txt`: query id -> document id -> grade."""
+        """The judgements of `qrels.txt` or `qrels.txt.gz`: query id -> document id -> grade."""
         return read_qrels(self._qrels_path())[0]
 
     def judged_langs(self) -> Mapping[str, str]:
@@ -96,8 +95,8 @@ class Directory(FileCollection):
         return check_collection(self, str(self._where))
 
     def _qrels_path(self) -> Path:
-        path = self.root / "qrels.txt"
-        if self._alone or not os.path.lexists(path):
+        path = None if self._alone else find_packed(self.root, "qrels.txt")
+        if path is None:
             raise MissingPart(f"the collection {self._where} has no qrels.txt")
         return path
 
@@ -130,7 +129,7 @@ class Beir(PublishedCollection):
         self.name = self._root.name
         self._lang = parse_language(lang) if lang else None
         self.langs = frozenset([self._lang] if self._lang else [])
-        splits = sorted(path.stem for path in self._root.glob("qrels/*.tsv"))
+        splits = sorted({path.name.partition(".tsv")[0] for path in self._root.glob("qrels/*.tsv*")})
         if split is not None:
             check_known(split, splits, f"split of {where}")
         elif len(splits) > 1 and "test" not in splits:
@@ -167,9 +166,9 @@ class Beir(PublishedCollection):
     def published_qrels(self) -> dict[str, dict[str, int]]:
         if self._split is None:
             raise MissingPart(f"{self._root} has no qrels/*.tsv")
-        columns = ("query-id", "corpus-id", "score")
-        rows = read_table(self._root / "qrels" / f"{self._split}.tsv", columns, header=True)
-        return read_judgements(rows, *columns)
+        path = find_packed(self._root / "qrels", f"{self._split}.tsv")
+        assert path is not None, "the split is one that was found"
+        return read_qrels(path)[0]
 
     def _read_item(self, record: FileRow, what: str, text: str | None, lang: str | None) -> Item:
         given = {} if record.get("metadata") is None else record["metadata"]

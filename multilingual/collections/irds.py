@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...items import Item
-from ...runs import Qrels
+from ...runs import Qrels, check_grade
 from ..languages import parse_language
 from .base import CollectionCounts, MissingPart, check_collection
 from .records import FileRow
@@ -93,7 +93,11 @@ class IRDatasets:
         self._require("qrels")
         qrels: dict[str, dict[str, int]] = {}
         for qrel in self._dataset.qrels_iter():
-            qrels.setdefault(qrel.query_id, {})[qrel.doc_id] = int(qrel.relevance)
+            try:
+                grade = check_grade(int(qrel.relevance))
+            except InputError as error:
+                raise InputError(f"{self.name}: {qrel.doc_id!r} for {qrel.query_id!r}: {error}") from None
+            qrels.setdefault(qrel.query_id, {})[qrel.doc_id] = grade
         return qrels
 
     def check(self) -> CollectionCounts:

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from ...errors import InputError, first_line
 from ...files import check_file, read_lines
 from ...items import Item
-from ...runs import Qrels, read_qrels
-from ...specs import parse_real
+from ...runs import Qrels, parse_grade, read_qrels
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
 from .records import FileRow, Rows, read_json_lines
 from .topics import Source, select_language
@@ -222,13 +221,13 @@ def read_parquet(paths: Iterable[Path], batch: int = 64) -> Rows:
             raise InputError(f"cannot read {path} after row {number}: {first_line(error)}") from None
 
 
-def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header: bool = False) -> Rows:
+def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True) -> Rows:
     """The rows of a file of columns, separated by tabs without quoting, or by white space.
 
     The last column keeps what tabs it holds.
     """
     for number, line in enumerate(read_lines(path), 1):
-        if not line.strip() or (header and number == 1):
+        if not line.strip():
             continue
         fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else line.split()
         if len(fields) != len(columns):
@@ -238,20 +237,17 @@ def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True, header:
 
 
 def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade from rows with such columns; `InputError` on what is no id or whole number."""
+    """Query id -> document id -> grade from rows with such columns; `InputError` as `runs.read_qrels`."""
     judged: dict[str, dict[str, int]] = {}
     for place, row in rows:
         try:
-            given = row[grade]
-            value = parse_real(given) if isinstance(given, str) else float(given)
-            if not value.is_integer():
-                raise ValueError
-            topic, named = row.read_id(query), row.read_id(doc)
-            if judged.setdefault(topic, {}).setdefault(named, int(value)) != value:
-                raise InputError(f"document {named!r} has two grades for topic {topic!r}")
+            value = parse_grade(str(row[grade]))
+            topic, document = row.read_id(query), row.read_id(doc)
+            if judged.setdefault(topic, {}).setdefault(document, value) != value:
+                raise InputError(f"document {document!r} has two grades for topic {topic!r}")
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (KeyError, ValueError):
             raise InputError(f"{place}: the {grade} {row.get(grade)!r} is not a whole number") from None
     return judged
 

@@ -98,9 +98,12 @@ class FileRow(dict[str, Any]):
 
 def find_json_lines(root: Path, stem: str) -> Path | None:
     """STEM.jsonl or STEM.jsonl.gz; `InputError` where both are there."""
-    plain, packed = (
-        path if os.path.lexists(path) else None for path in (root / f"{stem}.jsonl", root / f"{stem}.jsonl.gz")
-    )
+    return find_packed(root, f"{stem}.jsonl")
+
+
+def find_packed(root: Path, name: str) -> Path | None:
+    """NAME or NAME.gz; `InputError` where both are there."""
+    plain, packed = (path if os.path.lexists(path) else None for path in (root / name, root / f"{name}.gz"))
     if plain and packed:
         raise InputError(f"{root} has both {plain.name} and {packed.name}; keep one")
     return plain or packed

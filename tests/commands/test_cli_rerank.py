@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import signal
 import subprocess
@@ -262,3 +264,18 @@ def test_a_dead_server_is_one_line_and_the_finished_queries_are_kept(rerank, fil
     assert stage["counts"]["resumed"] == kept
     assert 1000 - server.lives == 6 * 24 - kept
     server.shutdown()
+
+
+def test_a_run_may_be_packed_or_come_from_standard_input(crosslens, files, tiny_judge, monkeypatch):
+    where, run = files
+    content = run.read_bytes()
+    (packed := run.with_name("first.trec.gz")).write_bytes(gzip.compress(content))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    made = []
+    for each in (run, packed, "-"):
+        output = run.with_name(f"out-{len(made)}.trec")
+        judge = f"yesno@hf:{tiny_judge}?dtype=float32&depth=3"
+        status, _, err = crosslens("rerank", each, where, "--rerank", judge, "-o", output)
+        assert status == 0, err
+        made.append(output.read_bytes())
+    assert made[0] == made[1] == made[2] != content

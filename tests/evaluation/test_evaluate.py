@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 
 import pytest
@@ -149,3 +151,44 @@ def test_files_and_the_language_in_column_2(tmp_path, good, poor):
     qrels.write_text("1 0 a 1\n")
     with pytest.raises(InputError, match="does not give the documents' languages"):
         evaluate_files(qrels, [tmp_path / "good.trec"], per_language=True)
+
+
+@pytest.mark.parametrize(
+    ("grade", "message"),
+    [
+        (1_000_001, "topic '1', document 'a': the grade 1000001 is above 1,000,000"),
+        (500_000_000, "is above"),
+        (1.5, "the grade 1.5 is not a whole number"),
+        ("1", "the grade '1' is not a whole number"),
+    ],
+)
+def test_grades_in_python_are_checked(run_of, grade, message):
+    with pytest.raises(InputError, match=message):
+        evaluate({"r": run_of({"1": "a"})}, {"1": {"a": grade}}, ["nDCG@10"])
+
+
+def test_packed_files_beir_and_standard_input(crosslens, tmp_path, monkeypatch):
+    plain = {"qrels.txt": b"q1 0 a 1\nq2 0 b 1\n", "run.trec": b"q1 Q0 a 1 2 x\nq2 Q0 c 1 2 x\nq2 Q0 b 2 1 x\n"}
+    beir = b"query-id\tcorpus-id\tscore\r\nq1\ta\t1\r\nq2\tb\t1\r\n"
+    for name, content in (plain | {"test.tsv": beir, "bare.tsv": beir.split(b"\n", 1)[1]}).items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    kinds = {*(tmp_path / name for name in ("qrels.txt", "test.tsv", "bare.tsv")), "-"}
+    qrels = {f"{each}.gz" for each in kinds - {"-"}} | set(map(str, kinds))
+    for judged in sorted(qrels):
+        for ranked in ("-", tmp_path / "run.trec", tmp_path / "run.trec.gz"):
+            given = plain["qrels.txt" if judged == "-" else "run.trec"]
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+            status, out, err = crosslens("evaluate", judged, ranked, "-m", "RR", "--json")
+            if judged == ranked == "-":
+                assert status == 2
+                assert "standard input (-) can be read once" in err
+                assert err.count("\n") == 1
+                continue
+            assert status == 0, err
+            (system,) = json.loads(out)["systems"]
+            assert system["means"]["RR"]["all"] == 0.75
+            assert system["name"] == ("-" if ranked == "-" else "run")
+    status, _, err = crosslens("evaluate", tmp_path / "qrels.txt", "-", "-")
+    assert status == 2
+    assert "given twice" in err or "can be read once" in err

@@ -134,8 +134,12 @@ def raise_in(what: str, error: Exception) -> None:
 def test_a_lost_table_is_named(tmp_path: Path) -> None:
     create_index(tmp_path / "index").add(documents(10), Cheap())
     shutil.rmtree(tmp_path / "index" / "documents.lance")
+    with pytest.raises(InputError, match=r"documents.lance/.* is missing.*; `crosslens verify"):
+        open_index(tmp_path / "index")
+    create_index(tmp_path / "begun")
+    shutil.rmtree(tmp_path / "begun" / "documents.lance")
     with pytest.raises(InputError, match="has lost its table of documents"):
-        open_index(tmp_path / "index").get(["d1"])
+        open_index(tmp_path / "begun").get(["d1"])
 
 
 def test_changes_leave_no_old_files_behind(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_facets_and_filters_are_unambiguous() -> None:
     assert len(make_facet("url", "x" * 1000)) < 60
     assert make_facet("url", "x" * 1000) != make_facet("url", "x" * 1001)
     assert write_sql(None, ()) is write_sql({}, ()) is None
-    assert write_sql({"lang": "a'b"}, ()) == "lang IN ('a''b')"
+    assert write_sql({"a": "a'b"}, ["a"]) == "array_has_any(facets, make_array('a%s=a''b', 'a=a''b'))"
     assert join_conditions(None, None) is None
     assert join_conditions("a", None) == "a"
     assert join_conditions("a OR b", "c") == "(a OR b) AND (c)"
@@ -87,3 +87,16 @@ def test_modalities_are_matched_whole_and_named_in_one_order() -> None:
     assert write_sql({"modality": ["text", "text+image"]}, ()) == "modality IN ('text', 'text+image')"
     with pytest.raises(InputError, match=r"unknown modality 'image\+text'.*known: image, text, text\+image"):
         write_sql({"modality": "image+text"}, ())
+
+
+@pytest.mark.parametrize("lang", ["en", "eng", "en-US", "English"])
+def test_a_language_in_a_filter_is_its_code_and_what_earlier_versions_stored(lang: str) -> None:
+    assert write_sql({"lang": lang}, ()) == write_sql({"lang": [lang]}, (), ["eng", "zho"]) == "lang IN ('eng')"
+    assert write_sql({"lang": [lang, "zh"]}, (), ["en", "xx", "eng"]) == "lang IN ('eng', 'en', 'zho')"
+    assert write_sql({"lang": "xx"}, (), ["en", "xx"]) == "lang IN ('xx')"
+
+
+@pytest.mark.parametrize("lang", ["und", "xx", "", "x') OR (1=1", 3, 1.5, True])
+def test_a_language_in_a_filter_that_is_none_is_refused(lang: str | float) -> None:
+    with pytest.raises(InputError, match="unknown language"):
+        write_sql({"lang": lang}, (), ["eng"])

@@ -260,7 +260,7 @@ def test_what_is_wrong_with_beir_files_is_said(tmp_path):
     with pytest.raises(InputError, match="has no queries"):
         load_collection(f"beir:{root}?split=train").check()
     beir(root, [DOC | {"metadata": {"image": "../secret.png"}}, DOC | {"metadata": []}], [], test="0 4983 1\n")
-    with pytest.raises(InputError, match=r"test\.tsv:2: not `query-id TAB corpus-id TAB score`"):
+    with pytest.raises(InputError, match=r"test\.tsv:2: not a qrels line `query-id TAB corpus-id TAB score`"):
         load_collection(root).qrels()
     with pytest.raises(InputError, match=r"corpus\.jsonl:1: the image .* lies outside the collection"):
         list(load_collection(root).docs())
@@ -269,5 +269,24 @@ def test_what_is_wrong_with_beir_files_is_said(tmp_path):
     assert list(lenient.docs()) == []
     assert [problem.partition(": ")[2][:8] for problem in lenient.problems] == ["the imag", "metadata"]
     beir(root, [DOC], QUERIES, test="0\t4983\thalf\n")
-    with pytest.raises(InputError, match=r"test\.tsv:2: the score 'half' is not a whole number"):
+    with pytest.raises(
+        InputError, match=r"test\.tsv:2: not a qrels line `query-id TAB corpus-id TAB score`: '0\\t4983\\thalf'"
+    ):
         load_collection(root).qrels()
+
+
+def test_packed_judgements_and_grades_that_are_none(tmp_path):
+    root = beir(tmp_path / "packed", [DOC], QUERIES)
+    (root / "qrels" / "test.tsv.gz").write_bytes(gzip.compress(b"2\t4983\t1\n"))
+    assert load_collection(root).qrels() == {"2": {"4983": 1}}
+    beir(root, [DOC], QUERIES, test="2\t4983\t1000001\n")
+    with pytest.raises(InputError, match="has both test.tsv and test.tsv.gz; keep one"):
+        load_collection(root).qrels()
+    (root / "qrels" / "test.tsv.gz").unlink()
+    with pytest.raises(InputError, match=r"test\.tsv:2: the grade 1000001 is above 1,000,000"):
+        load_collection(root).qrels()
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "docs.jsonl").write_text(json.dumps({"id": "d", "text": "x"}))
+    (own / "qrels.txt.gz").write_bytes(gzip.compress(b"1 0 d 2\n"))
+    assert load_collection(own).qrels() == {"1": {"d": 2}}
