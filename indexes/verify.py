@@ -22,7 +22,6 @@ from .registry import open_index
 from .storage.card import Card, Space
 from .storage.checksums import CORRECTED, find_damage, find_manifest
 from .storage.place import FolderPlace, find_place
-from .storage.resume import ItemState
 from .storage.storage import FILE, Storage, read_card
 from .storage.tables import DOCUMENTS, Tables
 
@@ -217,7 +216,7 @@ def _add_checksums(found: Verification, path: str | Path, card: Card) -> None:
 def _read_rows(found: Verification, tables: Tables) -> None:
     """Read all rows; the texts that are not those that were stored, by the hashes beside them, are damage."""
     try:
-        changed = [item.id for item, hash in tables.scan_all() if ItemState.of(item).hash != hash]
+        changed = list(tables.find_changed())
     except InputError as error:
         found.damaged[TABLE] = str(error)
         return

@@ -45,8 +45,12 @@ class ItemState(NamedTuple):
             raise InputError(f"the metadata of item {item.id!r} is not valid Unicode: {error.reason}") from None
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
-        content = item.content_hash() + meta
-        return cls(meta, hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
+        return cls(meta, hash_stored(item, meta))
+
+
+def hash_stored(item: Item, meta: str) -> str:
+    """The hash of an item with its metadata as JSON, 32 hex digits."""
+    return hashlib.blake2b((item.content_hash() + meta).encode(), digest_size=16).hexdigest()
 
 
 class Portion(NamedTuple):

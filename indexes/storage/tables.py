@@ -25,7 +25,7 @@ from .card import Space
 from .filters import list_modalities, quote_all
 from .fulltext import COLUMNS, FullText, index_text, search_text
 from .place import DATABASE, connect_database, is_remote, translate_errors
-from .resume import StoredStates
+from .resume import StoredStates, hash_stored
 from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
@@ -244,13 +244,16 @@ class Tables:
             counts.update(space.read_all(batch.column("modality").to_pylist()))
         return dict(counts)
 
-    def scan_all(self) -> Iterator[tuple[Item, str]]:
-        """Read every column of every table; yields the documents that hold nothing but text, with their hashes."""
+    def find_changed(self) -> Iterator[str]:
+        """Read every column of every table; the ids of texts that are not those which the hashes beside them are of."""
         for table in self._open.values():
             for batch in self.scan(table.schema.names, table=table):
                 if table is self.documents:
                     texts = batch.filter(pc.equal(batch.column("modality"), "text"))
-                    yield from zip(read_items(texts), texts.column("hash").to_pylist(), strict=True)
+                    metas, hashes = (texts.column(name).to_pylist() for name in ("meta", "hash"))
+                    for item, meta, hash in zip(read_items(texts), metas, hashes, strict=True):
+                        if hash_stored(item, meta) != hash:
+                            yield item.id
 
     def list_ids(self, where: str) -> list[str]:
         """The ids of the documents that a filter keeps."""

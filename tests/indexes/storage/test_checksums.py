@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import pytest
 from crosslens.errors import InputError
 from crosslens.indexes.registry import open_index
@@ -169,14 +170,19 @@ def test_an_index_without_checksums_is_opened_and_gets_some(tmp_path: Path) -> N
     source = make(tmp_path / "index", case)
     expected = answer(source, case)
     card = json.loads((source / FILE).read_text())
-    del card["checksums"], card["sha256"]
+    for key in ("checksums", "sha256", "versions", "files"):
+        card.pop(key, None)
     (source / FILE).write_text(json.dumps(card))  # as earlier versions wrote it
     assert answer(source, case) == expected
+    table = lancedb.connect(source).open_table("documents")
+    table.update(where="id = 't7'", values={"text": "another text"})
+    assert verify_index(source).damaged == {TABLE: "the text of t7 is not what was stored"}
+    table.restore(table.version - 1)
     found = verify_index(source)
     assert "had no checksums" in found.notes[0]
     assert not verify_index(source).notes
-    (data,) = (source / TABLE / "data").iterdir()
-    damage(data)
+    names = json.loads((source / FILE).read_text())["checksums"]
+    damage(source / next(name for name in names if name.startswith(f"{TABLE}/data")))
     with pytest.raises(InputError, match="is damaged"):
         open_index(source)
 
