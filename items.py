@@ -211,13 +211,22 @@ class SeenIds:
         self._sorted = np.zeros(0, np.uint64)
         self._latest: set[int] = set()
 
-    def add(self, id: str) -> bool:
-        """Whether the id was seen before."""
-        key = hash_text(id)
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._latest)
+
+    def __contains__(self, id: str) -> bool:
+        return self._holds(hash_text(id))
+
+    def _holds(self, key: int) -> bool:
         if key in self._latest:
             return True
         place = int(self._sorted.searchsorted(np.uint64(key)))
-        if place < len(self._sorted) and int(self._sorted[place]) == key:
+        return place < len(self._sorted) and int(self._sorted[place]) == key
+
+    def add(self, id: str) -> bool:
+        """Whether the id was seen before."""
+        key = hash_text(id)
+        if self._holds(key):
             return True
         self._latest.add(key)
         # A set costs about 70 bytes an id, so it stays a small part; growing with the array bounds the sorting.

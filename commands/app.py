@@ -12,6 +12,7 @@ import typer
 
 from .cache import cache_command
 from .console import catch_termination, report_interruption, run_guarded
+from .delete import delete_command
 from .demo import demo_command
 from .doctor import doctor_command
 from .evaluate import evaluate_command
@@ -44,9 +45,9 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for verb in (
-    demo_command, index_command, search_command, run_command, rerank_command, judge_command, evaluate_command,
-    experiment_command, export_command, translate_command, verify_command, cache_command, models_command,
-    doctor_command,
+    demo_command, index_command, delete_command, search_command, run_command, rerank_command, judge_command,
+    evaluate_command, experiment_command, export_command, translate_command, verify_command, cache_command,
+    models_command, doctor_command,
 ):  # fmt: skip
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 

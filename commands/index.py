@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .console import emit, progress, say
+from ..errors import InputError
+from .console import emit, progress, say, show
 from .options import Collection, Device, Json, Location, Trust
 
 
@@ -28,6 +29,12 @@ def index_command(
         int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Remove the documents of the index that the collection lacks.")
+    ] = False,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds that readers may go on with what a change replaces (default: 600).")
+    ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take vectors from the cache, and keep new ones there.")
     ] = True,
@@ -44,6 +51,8 @@ def index_command(
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders
 
+    if sync and skip_bad:
+        raise InputError("--sync removes what the collection lacks, and --skip-bad leaves a part of it out: give one")
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
     source = load_collection(collection, skip_bad=skip_bad)
@@ -51,11 +60,11 @@ def index_command(
     made = index_collection(
         source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,
         lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
-        cache=cache, progress=progress,
+        cache=cache, sync=sync, grace=grace, progress=progress,
     )  # fmt: skip
     if json:
         emit({**made.to_json(), "skipped": counts.skipped})
         return
-    print(made)
+    show(made, json=False)
     if counts.skipped:
         say(f"{counts.skipped} bad lines skipped")

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_cutoff
@@ -20,6 +20,7 @@ from .storage.filters import Where
 if TYPE_CHECKING:
     from .encoding import SpaceEncoders
     from .kinds.base import Kind
+    from .snapshot import Snapshot
     from .storage.card import Card, Recall
     from .storage.resume import Portion
     from .storage.storage import Storage
@@ -37,12 +38,29 @@ class PortionWriter(Protocol):
 
 
 class Index(ABC):
-    """Vectors, full text and the documents behind them, in one place; made and opened by `indexes.registry`."""
+    """Vectors, full text and the documents behind them, in one place; made and opened by `indexes.registry`.
 
-    def __init__(self, storage: Storage, kind: Kind, encoders: SpaceEncoders) -> None:
-        self.storage = storage
-        self.kind = kind
-        self.encoders = encoders
+    It is in one complete edition, and goes to the next by itself: before each search it looks whether there is a new
+    one. A search is answered from one edition as a whole, and the documents of its hits are read from it. While a
+    change is under way, or after one that was interrupted, readers go by the edition before.
+    """
+
+    encoders: SpaceEncoders
+
+    @property
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """What is stored and what searches it, in the edition that the index is in."""
+
+    @property
+    def storage(self) -> Storage:
+        """Its card, tables and files."""
+        return self.snapshot.storage
+
+    @property
+    def kind(self) -> Kind:
+        """How its vectors are stored and searched."""
+        return self.snapshot.kind
 
     @property
     def path(self) -> str:
@@ -111,18 +129,38 @@ class Index(ABC):
         return changed
 
     @abstractmethod
+    def follow(self) -> bool:
+        """Go to the newest complete edition; whether another process, or another index object, has made one since."""
+
+    @abstractmethod
+    def view(self) -> Self:
+        """This index in the newest complete edition, which later changes leave as it is; in memory, itself."""
+
+    @abstractmethod
     def store(
         self, items: Iterable[Item], encoders: Sequence[Encoder], cluster: PortionWriter | None, window: int
     ) -> Generator[tuple[int, int]]:
         """`add`, a portion at a time: how many of its items were new or changed, and how many it has."""
 
+    @abstractmethod
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Take documents out, with all that follows from them; returns those of `ids` that were stored.
+
+        Ids that are not stored are passed over. What `build` has made is dropped, as by `add`. Full text, statistics
+        and what else follows are those of an index without these documents. It happens as a whole or not at all.
+        `InputError` for what is not an id, and on an unfinished index.
+        """
+
+    @abstractmethod
+    def ids(self) -> Iterator[str]:
+        """The ids of all documents, in the order in which they are stored."""
+
+    @abstractmethod
     def build(self, ann: str = "auto") -> Recall:
         """Make the search structures of the index's kind, which says what they can be (`LanceKind.build` and so on).
 
         Recall is measured against exact search, never assumed; that of an index of passages is of passages.
         """
-        self.require_complete()
-        return self.kind.build(ann)
 
     def ready(self) -> None:
         """Load the encoders, so that the first search need not."""
@@ -155,7 +193,13 @@ class Index(ABC):
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
         run = queries if isinstance(queries, Run) else Run.of(queries)
-        return self.answer(run, Retrieve(self, mode, k, where, exact, correct, exclude))
+        view = self.view()
+        while True:
+            try:
+                return view.answer(run, Retrieve(view, mode, k, where, exact, correct, exclude))
+            except InputError:
+                if not view.follow():  # its files may be gone, if it took longer than they are kept
+                    raise
 
     @abstractmethod
     def answer(self, run: Run, stage: Retrieve) -> Run:
@@ -174,9 +218,19 @@ class Index(ABC):
         """The search of this index as a pipeline stage."""
         return Retrieve(self, mode, k, where, exact, correct, exclude)
 
-    @abstractmethod
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
+        view = self.view()
+        try:
+            return view.fetch(ids)
+        except InputError:
+            if not view.follow():
+                raise
+            return view.fetch(ids)
+
+    @abstractmethod
+    def fetch(self, ids: Sequence[str]) -> list[Item]:
+        """`get` from the edition that the index is in."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +248,11 @@ class Retrieve(Stage):
     def __post_init__(self) -> None:
         check_cutoff(self.k)
         check_exclude(self.exclude)
+
+    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+        """The search of one edition, which is that of the fingerprint in the manifest."""
+        view = self.index.view()
+        return super().__call__(run) if view is self.index else replace(self, index=view)(run)
 
     def ready(self) -> None:
         if self.mode != "lexical":
@@ -230,6 +289,16 @@ class Retrieve(Stage):
             said = [f"BM25, k1={K1}, b={B}"]
         said += [f"exclude={self.exclude}"] * (self.exclude != "listed")
         return f"{self.mode} ({', '.join(said)})" if said else self.mode
+
+
+def check_ids(ids: Iterable[str]) -> list[str]:
+    """Ids as a list, each once; `InputError` for one string in place of several, and for what is no string."""
+    if isinstance(ids, str):
+        raise InputError(f"give ids as a list, not as the one string {ids[:200]!r}")
+    listed = list(ids)
+    if wrong := [each for each in listed if not isinstance(each, str)]:
+        raise InputError(f"ids are strings, not {str(wrong[0])[:200]} ({type(wrong[0]).__name__})")
+    return list(dict.fromkeys(listed))
 
 
 def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:

@@ -194,7 +194,7 @@ class Worker:
         """
         if self._target != (path, columns):
             found, detail = find_kind(card.kind)
-            self._kind = found(Storage(path, card), self._device, detail)
+            self._kind = found(Storage(path, card, pinned=False), self._device, detail)
             self._target = (path, columns)
         spaces = [card.space(encoder.spec) for encoder in self._encoders]
         block = self._kind.rows(items, states, spaces, self._encoders)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,16 +15,19 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, check_id, check_text, windows
 from ..runs import Hit, Run, list_excluded, rank_hits
-from .base import Index, Mode, PortionWriter, Retrieve
+from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import fuse_hybrid, fuse_spaces
-from .kinds.base import DenseKind, Kind, Rankings, SpaceQueries
+from .kinds.base import DenseKind, Rankings, SpaceQueries
+from .snapshot import Snapshot
 from .statistics import SpaceStatistics
-from .storage.card import Space
+from .storage.card import Recall, Space
 from .storage.filters import Where, join_conditions, list_modalities, list_values, match_modalities, write_sql
 from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
-from .storage.storage import Storage
+from .storage.tables import Tables
+
+log = logging.getLogger("crosslens")
 
 CANDIDATES = 50  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
@@ -91,15 +96,72 @@ class DocumentIndex(Index):
     """Documents, vectors and full text in one place (`indexes.base.Index`), made and opened by `indexes.registry`.
 
     Its parts are public: `storage` (card, tables, files, lock), `kind` (how vectors are stored and searched),
-    `encoders` (of its spaces), `statistics` (their moments). One process writes; readers open it again after a change.
+    `encoders` (of its spaces), `statistics` (their moments). One process writes, while others read.
     """
 
-    def __init__(self, storage: Storage, kind: Kind, encoders: SpaceEncoders) -> None:
-        super().__init__(storage, kind, encoders)
-        self.statistics = SpaceStatistics(storage)
+    def __init__(self, snapshot: Snapshot, encoders: SpaceEncoders, stays: bool = False) -> None:
+        self.encoders = encoders
+        self._snapshot = snapshot
+        self._before: Snapshot | None = None  # what is read while this index is written to
+        self._stays = stays  # in its edition, as long as that can be read
+        self._following = threading.Lock()
 
-    def get(self, ids: Sequence[str]) -> list[Item]:
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    @property
+    def statistics(self) -> SpaceStatistics:
+        """The moments of its spaces."""
+        return self._snapshot.statistics
+
+    def fetch(self, ids: Sequence[str]) -> list[Item]:
         return self.storage.tables.get_items(list(ids))
+
+    # Editions
+
+    def view(self) -> Self:
+        if self._stays or self.storage.place is None:
+            return self
+        self.follow()
+        return type(self)(self._before or self._snapshot, self.encoders, stays=True)
+
+    def follow(self) -> bool:
+        if not self.storage.is_outdated or not self._following.acquire(blocking=False):
+            return False
+        mine = self.storage
+        try:
+            if self._before is not None or not mine.is_outdated:
+                return False
+            found = type(mine).open(self.path)
+            if mine.card.complete and (found.card == mine.card if found.is_changing else not found.card.complete):
+                mine.seen = found.seen
+                return False
+            self._snapshot = self._snapshot.replace(found)
+            return found.card.complete
+        except InputError as error:
+            log.warning("%s has changed, and is searched as it was: %s", self.path, error)
+            mine.look()
+            return False
+        finally:
+            self._following.release()
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """The right to write, to what is stored now; until that is finished, this index is read as it was."""
+        with self.storage.lock():
+            with self._following:
+                before = self._before = self._snapshot
+            try:
+                self._snapshot = before.replace(self.storage.open_to_write())
+                yield
+            finally:
+                self._before = None
+                if not self.storage.finished and self.storage is not before.storage:
+                    self._snapshot = before
+                    if not before.storage.card.complete:
+                        with suppress(InputError):
+                            self._snapshot = before.replace(type(before.storage).open(self.path))
 
     # Writing
 
@@ -151,7 +213,7 @@ class DocumentIndex(Index):
                 )
             self.kind.check_spec(encoder.spec)
         changed = False
-        with self.storage.lock():
+        with self.change():
             spaces = self._adopt(encoders)
             states = self.storage.tables.read_states(spaces)
             size = window * max((getattr(each, "processes", 1) for each in encoders), default=1)
@@ -198,16 +260,38 @@ class DocumentIndex(Index):
                 raise SpecMismatch(f"{self.path} holds vectors of {space.spec.name}: give that encoder, too")
         known = {space.fingerprint for space in card.spaces}
         if new := [Space(each.spec) for each in encoders if each.spec.fingerprint not in known]:
+            self.storage.begin_change()
             self.storage.tables.add_columns([field for space in new for field in self.kind.fields(space)])
             card.spaces += new
-            card.complete = False
             self.storage.save()
         for encoder in encoders:
             if not isinstance(encoder, Precomputed):
                 self.encoders.give(encoder)
         return [card.space(encoder.spec) for encoder in encoders]
 
-    def _refresh(self) -> None:
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        wanted = check_ids(ids)
+        removed = set(self.remove_rows(lambda tables: list(tables.find_values("hash", wanted))))
+        return [id for id in wanted if id in removed]
+
+    def remove_rows(self, choose: Callable[[Tables], Sequence[str]]) -> Sequence[str]:
+        """Remove the rows that `choose` lists by their ids, of those that are stored; returns them."""
+        with self.change():
+            storage = self.storage
+            self.require_complete()
+            if rows := choose(storage.tables):
+                if storage.place is not None:
+                    storage.card.begin()  # not noted on disk: what a kill leaves is undone by the next change
+                storage.card.complete = False
+                storage.tables.remove(rows)
+                self._refresh(self.encoders.get)
+            return rows
+
+    def ids(self) -> Iterator[str]:
+        for batch in self.view().storage.tables.scan(["id"]):
+            yield from batch.column("id").to_pylist()
+
+    def _refresh(self, load_encoder: Callable[[Space], Encoder] | None = None) -> None:
         """Make all that follows from the stored rows, and say on the card that the index is complete."""
         storage, card = self.storage, self.card
         self.kind.discard()
@@ -215,13 +299,26 @@ class DocumentIndex(Index):
         storage.summarise()
         card.groups = storage.tables.index_text(card.analysis) if card.lexical else []
         if isinstance(self.kind, DenseKind):
-            self.statistics.refresh(self.encoders.find)
+            self.statistics.refresh(self.encoders.find, load_encoder)
         self.kind.refresh()
         storage.tables.index_filters()
         storage.tables.settle()
         storage.tables.compact()
-        card.complete = True
-        storage.save()
+        storage.finish()
+
+    def build(self, ann: str = "auto") -> Recall:
+        self.follow()
+        self.require_complete()
+        if not self.kind.writes or self.storage.place is None:
+            return self.kind.build(ann)
+        with self.change():
+            self.require_complete()
+            storage = self.storage
+            storage.card.begin()  # not noted on disk: what a kill leaves is undone by the next change
+            recall = self.kind.build(ann)
+            if storage.is_changed:
+                storage.finish()
+            return recall
 
     # Searching
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 from bisect import bisect_right
@@ -10,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run, list_excluded
-from .base import Index, PortionWriter, Retrieve
+from .base import Index, PortionWriter, Retrieve, check_ids
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
-from .storage.card import FIRST, Passages, Windows
+from .snapshot import Snapshot
+from .storage.card import FIRST, Passages, Recall, Windows
 from .storage.resume import ItemState, StoredStates
+from .storage.tables import Tables
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
@@ -51,10 +54,29 @@ class PassageIndex(Index):
     """
 
     def __init__(self, passages: DocumentIndex) -> None:
-        assert passages.card.passages is not None
-        super().__init__(passages.storage, passages.kind, passages.encoders)
         self.passages = passages
-        self._settings: Passages = passages.card.passages
+        self.encoders = passages.encoders
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.passages.snapshot
+
+    @property
+    def _settings(self) -> Passages:
+        assert self.card.passages is not None
+        return self.card.passages
+
+    def view(self) -> Self:
+        view = self.passages.view()
+        return self if view is self.passages else type(self)(view)
+
+    def follow(self) -> bool:
+        return self.passages.follow()
+
+    def build(self, ann: str = "auto") -> Recall:
+        self.follow()
+        self.require_complete()
+        return self.passages.build(ann)
 
     def __len__(self) -> int:
         """Documents, not passages."""
@@ -119,6 +141,20 @@ class PassageIndex(Index):
                 [_name_passage(part["document"], n) for part in parts for n in range(part["number"], part["of"])]
             )
 
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        wanted = check_ids(ids)
+
+        def choose(tables: Tables) -> list[str]:
+            stored = tables.find_values("meta", [f"{id}{FIRST}" for id in wanted])
+            parts = [json.loads(meta)[RESERVED] for meta in stored.values()]
+            return [_name_passage(part["document"], number) for part in parts for number in range(part["of"])]
+
+        removed = set(self.passages.remove_rows(choose))
+        return [id for id in wanted if f"{id}{FIRST}" in removed]
+
+    def ids(self) -> Iterator[str]:
+        return (_document_of(id) for id in self.passages.ids() if id.endswith(FIRST))
+
     # Reading
 
     def answer(self, run: Run, stage: Retrieve) -> Run:
@@ -145,7 +181,7 @@ class PassageIndex(Index):
                 depth *= 2
         return run.ranking(hits, self).cut(k)
 
-    def get(self, ids: Sequence[str]) -> list[Item]:
+    def fetch(self, ids: Sequence[str]) -> list[Item]:
         """The documents of `ids`, whole and in that order; `InputError` naming unknown ids."""
         self.require_complete()
         tables = self.storage.tables

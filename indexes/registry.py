@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from .encoding import SpaceEncoders
 from .index import DocumentIndex
 from .kinds.base import Kind
 from .passages import PassageIndex
-from .storage.card import Card, Passages, Windows
+from .snapshot import Snapshot
+from .storage.card import GRACE, Card, Passages, Windows
 from .storage.place import is_remote
 from .storage.storage import Storage
+
+log = logging.getLogger("crosslens")
 
 # kind -> a `kinds.base.Kind`; what follows a colon in the kind (`faiss:HNSW32`) is the class's own. Other packages add
 # kinds by entry points of the group `crosslens.indexes`.
@@ -35,6 +40,7 @@ def create_index(
     name: str = "",
     lexical: bool = True,
     passages: Windows | None = None,
+    grace: float | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
 ) -> Index:
@@ -42,14 +48,19 @@ def create_index(
 
     `path` may be in an object store (`s3://BUCKET/PREFIX`, `gs://`, `az://`) or a database that LanceDB serves
     (`db://NAME`), too; keys come from the environment. With `passages` documents are split into such windows, and
-    found by the best of them. `InputError` if the directory holds an index of another kind or with other settings, or
-    other files, and on a kind that needs a directory elsewhere.
+    found by the best of them. What a change replaces is kept for `grace` seconds for those who still read it, and goes
+    with the next change after that: 600, unless the index was given another number. `InputError` if the directory holds
+    an index of another kind or with other settings, or other files, and on a kind that needs a directory elsewhere.
     """
     found = check_kind(kind)
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
     split = Passages(passages) if passages else None
-    storage = Storage.create(path, Card(kind, name, lexical, passages=split))
+    if grace is not None and not 0 <= grace < math.inf:
+        raise InputError(f"grace must be a number of seconds from 0 on, not {grace}")
+    storage = Storage.create(path, Card(kind, name, lexical, passages=split, grace=GRACE if grace is None else grace))
+    if grace is not None:
+        storage.set_grace(grace)
     return _assemble(storage, SpaceEncoders(device, trust_remote_code))
 
 
@@ -63,10 +74,13 @@ def open_index(
     """The index in the directory `path`.
 
     Given encoders must be those that made its vectors, else `SpecMismatch` names the difference; those not
-    given are loaded by their SPEC at the first search that needs them. `InputError` if there is no index, or
+    given are loaded by their SPEC at the first search that needs them. While it is changed, or after a change that was
+    interrupted, it is what it was before, which is said in a warning. `InputError` if there is no index, or
     one of a newer format.
     """
     storage = Storage.open(path)
+    if storage.is_changing:
+        log.warning("%s is being changed, or a change of it was interrupted: it is searched as it was before", path)
     held = SpaceEncoders(device, trust_remote_code)
     for encoder in list_encoders(encoders or ()):
         storage.card.space(encoder.spec)
@@ -92,5 +106,5 @@ def check_kind(kind: str) -> type[Kind]:
 
 def _assemble(storage: Storage, encoders: SpaceEncoders) -> Index:
     kind, detail = find_kind(storage.card.kind)
-    index = DocumentIndex(storage, kind(storage, encoders.device, detail), encoders)
+    index = DocumentIndex(Snapshot(storage, kind(storage, encoders.device, detail)), encoders)
     return index if storage.card.passages is None else PassageIndex(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class SpaceStatistics:
         """The moments of a space; `InputError` if their file is missing or damaged."""
         if space.fingerprint not in self._moments:
             assert self._storage.place is not None, "in memory they are measured before they are needed"
-            with self._storage.place.read(_name_file(space)) as path:
+            with self._storage.place.read(self._storage.find_file(_name_file(space))) as path:
                 self._moments[space.fingerprint] = Moments.load(path)
         return self._moments[space.fingerprint]
 
@@ -48,25 +49,30 @@ class SpaceStatistics:
         read = space.read_all([item.modality for item in items])
         return self.get(space).correct(vectors, [item.lang for item in items], read, role)
 
-    def refresh(self, find_encoder: Callable[[Space], Encoder | None]) -> None:
+    def refresh(
+        self, find_encoder: Callable[[Space], Encoder | None], load_encoder: Callable[[Space], Encoder] | None = None
+    ) -> None:
         """Measure all spaces again, and write what follows: counts on the card, moments, corrected vectors.
 
-        Encoders that are at hand encode openings of documents as queries.
+        Encoders that are at hand encode openings of documents as queries; others are loaded by `load_encoder` if they
+        have done so before, and there are new openings.
         """
         spaces = self._storage.card.spaces
         for space in spaces:
-            moments = self._measure(space, find_encoder(space))
+            moments = self._measure(space, find_encoder(space), load_encoder)
             self._moments[space.fingerprint] = moments
             space.multilingual = moments.is_multilingual
             if self._storage.place is not None:
-                with self._storage.place.write(_name_file(space)) as path:
+                with self._storage.place.write(self._storage.name_file(_name_file(space))) as path:
                     moments.save(path)
         self._storage.tables.replace_corrected(
             [space for space in spaces if space.multilingual],
             lambda space, *block: self._moments[space.fingerprint].correct(*block),
         )
 
-    def _measure(self, space: Space, encoder: Encoder | None) -> Moments:
+    def _measure(
+        self, space: Space, encoder: Encoder | None, load_encoder: Callable[[Space], Encoder] | None
+    ) -> Moments:
         """The moments of a space; counts what its encoder read on the way."""
         tables = self._storage.tables
 
@@ -76,8 +82,12 @@ class SpaceStatistics:
         moments = Moments.of(space.spec.dim, read_blocks)
         space.counts = {read: total.count for read, total in moments.modalities.items()}
         if moments.is_multilingual and self.openings:
+            earlier = self._find_earlier(space)
+            get = None if encoder is None else lambda: encoder
+            if get is None and load_encoder is not None and earlier is not None and earlier.queries:
+                get = partial(load_encoder, space)
             documents = tables.get_items(self._choose_openings(space))
-            _encode_openings(moments, self._find_earlier(space), encoder, documents)
+            _encode_openings(moments, earlier, get, documents)
         return moments
 
     def _choose_openings(self, space: Space) -> list[str]:
@@ -96,7 +106,9 @@ class SpaceStatistics:
     def _find_earlier(self, space: Space) -> Moments | None:
         """The moments that are about to be replaced, if there are any to be read."""
         place = self._storage.place
-        if space.fingerprint in self._moments or (place is not None and place.has(_name_file(space))):
+        if space.fingerprint in self._moments or (
+            place is not None and place.has(self._storage.find_file(_name_file(space)))
+        ):
             with suppress(InputError):  # damaged, and about to be replaced
                 return self.get(space)
         return None
@@ -107,7 +119,7 @@ def _name_file(space: Space) -> str:
 
 
 def _encode_openings(
-    moments: Moments, earlier: Moments | None, encoder: Encoder | None, documents: Sequence[Item]
+    moments: Moments, earlier: Moments | None, get_encoder: Callable[[], Encoder] | None, documents: Sequence[Item]
 ) -> None:
     """Encode the documents' openings as queries, which are as short as they are; not those in `earlier`.
 
@@ -118,13 +130,13 @@ def _encode_openings(
         if line := (item.text or "").strip().partition("\n")[0][:LONGEST_OPENING]:
             lines.setdefault(item.lang, []).append(line)
     about = {lang: f"{hash_text(chr(0).join(texts)):016x}" for lang, texts in lines.items()}
-    if encoder is None and (earlier is None or about != {lang or None: of for lang, of in earlier.about.items()}):
+    if get_encoder is None and (earlier is None or about != {lang or None: of for lang, of in earlier.about.items()}):
         return
     new = [lang for lang in lines if earlier is None or not moments.reuse_queries(earlier, lang, about[lang])]
-    if encoder is None:
+    if get_encoder is None or not new:
         return
     queries = [Item(f"{lang} {n}", line, lang=lang) for lang in new for n, line in enumerate(lines[lang])]
-    vectors = encode_dense(encoder, queries, "query")
+    vectors = encode_dense(get_encoder(), queries, "query")
     for lang in new:
         mine, vectors = vectors[: len(lines[lang])], vectors[len(lines[lang]) :]
         moments.add_queries(lang, mine, about[lang])

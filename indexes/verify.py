@@ -105,8 +105,8 @@ def verify_index(
     if not isinstance(place, FolderPlace):
         _read_rows(found, Tables(path))
         found.notes.append(f"{path} lies in a database or an object store, which keeps its files and checks them")
-    elif card.checksums:
-        _check_files(found, place.folder, card)
+    elif card.readable.checksums:
+        _check_files(found, place.folder, card.readable)
         if found.damaged:
             _repair(found, place, card, held)
         elif not card.complete:
@@ -119,16 +119,14 @@ def verify_index(
 
 
 def _check_files(found: Verification, folder: Path, card: Card) -> None:
-    wanted = dict(card.checksums)
-    if not card.complete:  # what is under way has taken some of them away
-        wanted = {name: each for name, each in wanted.items() if ".lance/" in name and (folder / name).exists()}
-    found.damaged |= find_damage(folder, wanted)
-    found.files += len(wanted) + 1
+    found.damaged |= find_damage(folder, card.checksums)
+    found.files += len(card.checksums) + 1
     for space in card.spaces:
-        for name, sum in (space.ann.files if space.ann and card.complete else {}).items():
+        for logical, sum in (space.ann.files if space.ann else {}).items():
+            name = Path(card.files.get(logical, logical)).name
             found.files += 1
             with suppress(InputError):
-                if hash_file(folder / Path(name).name) == sum:
+                if hash_file(folder / name) == sum:
                     continue
             there = (folder / name).exists()
             found.damaged[name] = "is not what was written (its sha256 differs)" if there else "is missing"
@@ -151,6 +149,11 @@ def _repair(found: Verification, place: FolderPlace, card: Card, held: SpaceEnco
     folder = place.folder
     if original := [name for name in found.damaged if name.startswith(ORIGINAL) and not name.endswith(HINT)]:
         found.notes.append(f"cannot repair {list_few(original)}, which holds documents. {_advise(folder, card)}")
+        return
+    if not card.complete:
+        found.notes.append(
+            f"{folder} is unfinished: rerun `crosslens index` to go on, which makes again what is damaged"
+        )
         return
     if all(name.endswith(HINT) for name in found.damaged):
         for name in found.damaged:  # Lance finds the latest version without it
@@ -175,7 +178,8 @@ def _repair(found: Verification, place: FolderPlace, card: Card, held: SpaceEnco
     with place.lock():
         # Unfinished, so that nobody searches it before all is made again; a kill leaves what `crosslens index` resumes.
         with place.write(FILE) as file:
-            write_json(file, replace(card, complete=False, checksums={}).to_json())
+            begun = replace(card, complete=False, checksums={}, versions={}, edition=card.edition + 1)
+            write_json(file, begun.to_json())
         for name in found.damaged:
             if name.startswith(CORRECTED):
                 shutil.rmtree(folder / CORRECTED, ignore_errors=True)

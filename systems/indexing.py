@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError, list_few
+from ..items import Item, SeenIds
 from ..multilingual.languages import fill_languages
 from ..pipeline import Progress, show_nothing
 
@@ -31,6 +33,8 @@ class Indexing:
     loading_seconds: float
     seconds: float
     cached: int = 0  # vectors that were not encoded, since the cache had them
+    lacking: int = 0  # documents of the index that the collection lacks
+    removed: int = 0  # of them, which are no longer in the index
 
     def to_json(self) -> dict[str, object]:
         card, recall = self.index.card, self.recall
@@ -41,6 +45,8 @@ class Indexing:
             "passages": card.passages and {"count": card.passages.count, **vars(card.passages.windows)},
             "added": self.added,
             "cached": self.cached,
+            "lacking": self.lacking,
+            "removed": self.removed,
             "languages": dict(self.index.langs),
             "encoders": [spec.name for spec in self.index.specs],
             "ann": {
@@ -49,6 +55,15 @@ class Indexing:
                 "queries": recall.queries,
             },
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of documents that the collection lacks."""
+        if self.removed:
+            return [f"{self.removed} documents that the collection lacks were removed"]
+        if self.lacking:
+            return [f"{self.lacking} documents of the index are not in the collection: --sync removes them"]
+        return []
 
     def __str__(self) -> str:
         passages = self.index.card.passages
@@ -79,9 +94,14 @@ def index_collection(
     trust_remote_code: bool = False,
     ray: str | None = None,
     cache: bool = True,
+    sync: bool = False,
+    grace: float | None = None,
     progress: Progress = show_nothing,
 ) -> Indexing:
     """Encode a collection's `documents` documents into an index, or go on with one that is begun.
+
+    With `sync` the index becomes the collection: what it lacks is removed, if the collection was read as a whole.
+    `grace` is that of `create_index`.
 
     Where `device` means several, they encode together until all is encoded; the index goes on with the first.
     With `ray`, the address of a Ray cluster, its workers encode and write (`indexes.distributed`). What is wrong with
@@ -113,12 +133,73 @@ def index_collection(
         if windows is not None:
             choose_tokenizer(windows, encoders)
         loaded = time.perf_counter()
-        made = create_index(directory, kind=kind, name=collection.name, lexical=lexical, passages=windows, **own)
+        settings: dict[str, Any] = {"name": collection.name, "lexical": lexical, "passages": windows, "grace": grace}
+        made = create_index(directory, kind=kind, **settings, **own)
+        seen = SeenIds()
         with progress("encoding", documents) as bar:
-            added = made.add(fill_languages(collection.docs()), encoders, progress=bar, cluster=cluster)
+            items = _note_ids(fill_languages(collection.docs()), seen)
+            added = made.add(items, encoders, progress=bar, cluster=cluster)
+        lacking = [id for id in made.ids() if id not in seen]
+        if sync and len(seen) != documents:
+            raise InputError(
+                f"{collection.name} had {documents} documents when it was checked, and {len(seen)} when they were "
+                "indexed: nothing was removed; rerun when it does not change"
+            )
+        removed = len(made.remove(lacking)) if sync else 0
     found = close_caches(encoders)
     if ray or len(devices) > 1:  # what has encoded is gone: searches load an encoder of their own
         made = open_index(directory, **own)
     recall = made.build(ann)
     ended = time.perf_counter()
-    return Indexing(made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found)
+    return Indexing(
+        made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found, len(lacking), removed
+    )
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was taken out of an index, and which of the ids it did not hold."""
+
+    index: Index
+    removed: Sequence[str]
+    unknown: Sequence[str]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "index": self.index.path,
+            "removed": len(self.removed),
+            "unknown": list(self.unknown),
+            "documents": len(self.index),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.index.path}: {len(self.removed)} documents removed, {len(self.index)} left"
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"not in the index, and passed over: {list_few(self.unknown)}"] if self.unknown else []
+
+
+def remove_documents(
+    directory: str | Path, ids: Iterable[str], *, device: str = "auto", trust_remote_code: bool = False
+) -> Removal:
+    """Take documents out of an index, and build its approximate index again if it had one."""
+    from ..indexes.registry import open_index
+
+    index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
+    wanted = list(dict.fromkeys(ids))
+    built = next((space.ann.kind for space in index.card.spaces if space.ann), None)
+    removed = index.remove(wanted)
+    if removed and built is not None:
+        try:
+            index.build(built)
+        except InputError:  # too few documents are left for it
+            index.build("none")
+    known = set(removed)
+    return Removal(index, removed, [id for id in wanted if id not in known])
+
+
+def _note_ids(items: Iterable[Item], seen: SeenIds) -> Iterator[Item]:
+    for item in items:
+        seen.add(item.id)
+        yield item

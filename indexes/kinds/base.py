@@ -58,6 +58,7 @@ class Kind(ABC):
     holds: ClassVar[Literal["dense", "multi", "sparse"]]  # the kind of vectors
     several: ClassVar[bool] = False  # whether it holds those of several encoders
     needs_folder: ClassVar[bool] = False  # whether it has files beside its tables, to be mapped into memory
+    writes: ClassVar[bool] = True  # whether `build` changes what is stored
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         self.storage = storage
@@ -94,11 +95,10 @@ class Kind(ABC):
         return make_rows(items, states, vectors, self.storage.tables.documents.schema, self.storage.card.analysis)
 
     def discard(self) -> None:
-        """Forget what `build` has made and what is in memory: the rows change."""
+        """Forget what `build` has made and what is in memory: the rows change. Earlier editions keep their files."""
         columns = [name for space in self.storage.card.spaces for name in (space.column, space.corrected)]
         for space in self.storage.card.spaces:
             space.ann = None
-        self.storage.save()
         self.storage.tables.drop_vector_indexes(columns)
 
     def refresh(self) -> None:  # noqa: B027 (of most kinds nothing follows)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,12 +152,11 @@ class FaissKind(DenseKind):
         return self._flat.vectors(space, ids, corrected)
 
     def discard(self) -> None:
-        files = [name for space in self.storage.card.spaces if space.ann for name in space.ann.files]
+        for space in self.storage.card.spaces:
+            for name in space.ann.files if space.ann else ():
+                self.storage.card.files.pop(name, None)
         self._opened.clear()
-        self._flat.discard()  # saves the card first, so that it never names files that are not there
-        if (folder := self.storage.folder) is not None:
-            for name in files:
-                (folder / Path(name).name).unlink(missing_ok=True)
+        self._flat.discard()
 
     def _make(self, space: Space, factory: str) -> Ann:
         tables, dim = self.storage.tables, space.spec.dim
@@ -174,8 +172,8 @@ class FaissKind(DenseKind):
                 index.add(vectors)
                 ids += names
         plan = self._tune(space, index, ids, factory)
-        if (folder := self.storage.folder) is not None:
-            plan.files = _write_files(folder, space, index, ids)
+        if self.storage.folder is not None:
+            plan.files = _write_files(self.storage, space, index, ids)
         self._hold(space, index, ids, plan)
         return plan
 
@@ -210,8 +208,7 @@ class FaissKind(DenseKind):
         if space.fingerprint not in self._opened:
             folder = self.storage.folder
             assert folder is not None
-            # The name without a path: a card that came with the files may not lead out of their directory.
-            files = {folder / Path(name).name: expected for name, expected in plan.files.items()}
+            files = {folder / self.storage.find_file(name): expected for name, expected in plan.files.items()}
             for file, expected in files.items():
                 try:
                     found = hash_file(file)
@@ -318,15 +315,18 @@ def _copy_to_gpu(index: Any, effort: int, refine: int) -> Any:
     return moved
 
 
-def _write_files(folder: Path, space: Space, index: Any, ids: Sequence[str]) -> dict[str, str]:
+def _write_files(storage: Storage, space: Space, index: Any, ids: Sequence[str]) -> dict[str, str]:
     """Write the index and its ids under temporary names, and rename; their names and sha256."""
     faiss = import_faiss()
-    name, list_name = (f"faiss-{space.fingerprint}.{end}" for end in ("index", "ids.json"))
-    with place_atomically(folder / name) as partial, _translate_errors(f"cannot write {folder / name}"):
+    folder = storage.folder
+    assert folder is not None
+    names = [f"faiss-{space.fingerprint}.{end}" for end in ("index", "ids.json")]
+    index_file, list_file = files = [folder / storage.name_file(name) for name in names]
+    with place_atomically(index_file) as partial, _translate_errors(f"cannot write {index_file}"):
         faiss.write_index(index, str(partial))
-    with write_atomically(folder / list_name) as out:
+    with write_atomically(list_file) as out:
         json.dump(ids, out, ensure_ascii=False)
-    return {each: hash_file(folder / each) for each in (name, list_name)}
+    return {name: hash_file(file) for name, file in zip(names, files, strict=True)}
 
 
 @contextmanager

@@ -206,6 +206,8 @@ class FlatKind(DenseKind):
     For experiments: batches of queries run many times faster than from disk. Needs 4 bytes a dimension and vector.
     """
 
+    writes = False
+
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
         self._loaded: dict[tuple[str, bool], LoadedSpace[FlatSearcher]] = {}

@@ -128,14 +128,12 @@ def build_spaces(kind: Kind, ann: str, choose: Callable[[Space], str], make: Cal
     It is of the kind `ann`, for `auto` of that which `choose` names; `none` is exact search.
     """
     started = time.perf_counter()
-    with kind.storage.lock():
-        kind.discard()
-        for space in kind.storage.card.spaces:
-            if (chosen := choose(space) if ann == "auto" else ann) != "none" and space.count:
-                begun = time.perf_counter()
-                space.ann = make(space, chosen)
-                space.ann.seconds = round(time.perf_counter() - begun, 3)
-        kind.storage.save()
+    kind.discard()
+    for space in kind.storage.card.spaces:
+        if (chosen := choose(space) if ann == "auto" else ann) != "none" and space.count:
+            begun = time.perf_counter()
+            space.ann = make(space, chosen)
+            space.ann.seconds = round(time.perf_counter() - begun, 3)
     plans = [space.ann for space in kind.storage.card.spaces if space.ann is not None]
     if not plans:
         return _report_exact("flat", started)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ class SparseKind(Kind):
 
     holds = "sparse"
     needs_folder = True
+    writes = False
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
@@ -94,7 +94,8 @@ class SparseKind(Kind):
             if self.storage.folder is None:
                 self._postings = Postings.of(rows, space.spec.dim)
             else:
-                self._postings = Postings.write(self._name_folder(space), rows, space.spec.dim)
+                folder = self.storage.folder / self.storage.name_file(_name_folder(space))
+                self._postings = Postings.write(folder, rows, space.spec.dim)
             space.counts = self.storage.tables.count_read(space)
 
     def _read_rows(self, space: Space) -> Iterator[Rows]:
@@ -108,14 +109,16 @@ class SparseKind(Kind):
 
     def _open(self, space: Space) -> Postings:
         if self._postings is None:
-            self._postings = Postings.open(self._name_folder(space), space.spec.dim)
+            assert self.storage.folder is not None
+            folder = self.storage.folder / self.storage.find_file(_name_folder(space))
+            self._postings = Postings.open(folder, space.spec.dim)
             if len(self._postings) != space.count:
                 raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
         return self._postings
 
-    def _name_folder(self, space: Space) -> Path:
-        assert self.storage.folder is not None
-        return self.storage.folder / f"postings_{space.fingerprint}"
+
+def _name_folder(space: Space) -> str:
+    return f"postings_{space.fingerprint}"
 
 
 def _find_matching(postings: Postings, tables: Tables, condition: str | None) -> np.ndarray | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...encoders.base import EncoderSpec
@@ -16,6 +18,7 @@ from .analysis import ANALYSIS
 from .checksums import Checksums
 
 FORMAT = 1
+GRACE = 600.0  # seconds that an earlier edition is kept for readers that still search it
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,18 @@ class Passages:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class Edition:
+    """A complete state of an index that another one has followed `ended` seconds after the epoch.
+
+    `versions` are those of its tables, `files` the names of its derived files.
+    """
+
+    versions: Mapping[str, int]
+    files: Sequence[str]
+    ended: float
+
+
 @dataclass
 class Card:
     """The state of an index beside its tables, `crosslens.json`.
@@ -141,6 +156,11 @@ class Card:
     With `passages` the rows are parts of documents; `documents` and `langs` count whole documents all the same.
     `checksums` are those of each file of the index when it was last complete (`storage.checksums`). `analysis` is the
     version of the analysis that made the columns of full text (`storage.analysis`).
+
+    An index goes from one complete edition to the next. `edition` counts them; `versions` are those of the tables that
+    belong to it (none on cards of earlier crosslens, and while it is unfinished), and `files` says under which names
+    its derived files lie. `last` is the card of the last complete edition while a change is under way, which readers
+    go by; `earlier` lists editions that may still be read, for `grace` seconds after they ended.
     """
 
     kind: str
@@ -156,6 +176,12 @@ class Card:
     passages: Passages | None = None
     checksums: Checksums = field(default_factory=dict)
     analysis: int = ANALYSIS
+    grace: float = GRACE
+    edition: int = 0
+    versions: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    earlier: list[Edition] = field(default_factory=list)
+    last: Card | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -183,11 +209,38 @@ class Card:
         spec.require(likely.spec)
         raise AssertionError("equal specs have equal fingerprints")
 
+    @property
+    def readable(self) -> Card:
+        """The card that readers go by: this one, or that of the last complete edition while a change is under way."""
+        return self if self.complete or self.last is None else self.last
+
+    def begin(self) -> None:
+        """Note that the next edition is under way."""
+        self.last = replace(deepcopy(self), earlier=[], last=None)
+        self.complete = False
+        self.edition += 1
+        self.versions = {}
+
+    def finish(self, versions: Mapping[str, int]) -> None:
+        """Note that the edition is complete; what is no longer needed of earlier ones is forgotten."""
+        now = time.time()
+        self.earlier = self.list_kept(now)
+        if self.last is not None:
+            self.earlier.append(Edition(self.last.versions, list(self.last.files.values()), now))
+        self.last = None
+        self.versions = dict(versions)
+        self.complete = True
+
+    def list_kept(self, now: float) -> list[Edition]:
+        """The earlier editions that may still be read, at a time in seconds after the epoch."""
+        return [each for each in self.earlier if now - each.ended < self.grace]
+
     def to_json(self) -> dict[str, Any]:
         spaces = [
             {"fingerprint": space.fingerprint, **asdict(space), "spec": space.spec.to_json()} for space in self.spaces
         ]
-        return seal({"format": FORMAT, **asdict(self), "spaces": spaces})
+        last = self.last and self.last.to_json()
+        return seal({"format": FORMAT, **asdict(self), "spaces": spaces, "last": last})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Card:
@@ -208,4 +261,7 @@ class Card:
         passages = fields.pop("passages", None)
         if passages is not None:
             passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
-        return cls(spaces=spaces, passages=passages, checksums=checksums, analysis=analysis, **fields)
+        earlier = [Edition(**each) for each in fields.pop("earlier", ())]
+        last = (stored := fields.pop("last", None)) and cls.from_json(stored)
+        given = {"spaces": spaces, "passages": passages, "checksums": checksums, "earlier": earlier, "last": last}
+        return cls(**given, analysis=analysis, **fields)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,21 +28,25 @@ UNREAD = "_transactions"  # of a table: what only writers that meet look at
 _hashed: dict[Path, tuple[tuple[int, ...], str]] = {}  # what this process has hashed, with size, time and inode
 
 
-def list_checksums(folder: Path, tables: Mapping[str, int], known: Checksums) -> dict[str, tuple[int, str]]:
+def list_checksums(
+    folder: Path, tables: Mapping[str, int], derived: Iterable[str], known: Checksums
+) -> dict[str, tuple[int, str]]:
     """The checksums of the files that an index consists of now: `tables` maps the names of its tables to versions.
+
+    `derived` are the names of its derived files and directories.
 
     Files of tables never change once they are written, so those in `known` are not read again. `InputError` if a file
     cannot be read.
     """
     try:
-        return _list_checksums(folder, tables, known)
+        return _list_checksums(_list_files(folder, tables, set(derived)), folder, known)
     except OSError as error:
         raise InputError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
 
 
-def _list_checksums(folder: Path, tables: Mapping[str, int], known: Checksums) -> dict[str, tuple[int, str]]:
+def _list_checksums(paths: Iterable[Path], folder: Path, known: Checksums) -> dict[str, tuple[int, str]]:
     kept, new = {}, []
-    for path in _list_files(folder, tables):
+    for path in paths:
         name, size = path.relative_to(folder).as_posix(), path.stat().st_size
         if ".lance/" in name and name in known and known[name][0] == size:
             kept[name] = known[name]
@@ -56,14 +60,9 @@ def _list_checksums(folder: Path, tables: Mapping[str, int], known: Checksums) -
     return dict(sorted({**kept, **made}.items()))
 
 
-def check_files(folder: Path, checksums: Checksums, complete: bool = True) -> None:
-    """`InputError` naming the files that are not there, or not what was written, as far as opening an index looks.
-
-    Of one that is not `complete` only the files of its tables are looked at, and they may have gone.
-    """
+def check_files(folder: Path, checksums: Checksums) -> None:
+    """`InputError` naming the files that are not there, or not what was written, as far as opening an index looks."""
     wanted = {name: each for name, each in checksums.items() if f"/{UNREAD}/" not in name}
-    if not complete:
-        wanted = {name: each for name, each in wanted.items() if ".lance/" in name and (folder / name).exists()}
     if damage := find_damage(folder, wanted, _choose(wanted)):
         told = list_few(f"{name} {what}" for name, what in damage.items())
         raise InputError(f"{folder} is damaged: {told}; `crosslens verify {folder}` says what can be repaired")
@@ -120,9 +119,9 @@ def _choose(checksums: Checksums) -> list[str]:
     return chosen
 
 
-def _list_files(folder: Path, tables: Mapping[str, int]) -> Iterator[Path]:
+def _list_files(folder: Path, tables: Mapping[str, int], derived: Container[str]) -> Iterator[Path]:
     for pattern in ("moments_*", "postings_*/*"):
-        yield from sorted(folder.glob(pattern))
+        yield from (path for path in sorted(folder.glob(pattern)) if path.relative_to(folder).parts[0] in derived)
     for name, version in tables.items():
         yield from _list_table(folder / f"{name}.lance", version)
 

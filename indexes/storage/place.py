@@ -6,8 +6,11 @@ are rows of one more table, and each change is one commit; the lock is one of it
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -37,6 +40,7 @@ FILES = "crosslens"  # the table of small files
 LOCK = ".lock"  # the row that says who writes, and until when
 LEASE = 120  # seconds that a writer which is gone still holds the lock
 RENEWED = 20  # seconds between two signs of life
+LOOKED = 5.0  # seconds for which a reader goes by what it has seen of a file
 
 
 class FolderPlace:
@@ -57,6 +61,22 @@ class FolderPlace:
 
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
+
+    def look(self, name: str) -> object:
+        """What is another value when a file was replaced; None if there is none."""
+        with suppress(OSError):
+            found = os.stat(self.folder / name)
+            return found.st_ino, found.st_mtime_ns, found.st_size
+        return None
+
+    def list_names(self) -> list[str]:
+        """What there is, files and directories."""
+        return [each.name for each in self.folder.iterdir()]
+
+    def remove(self, name: str) -> None:
+        """Take a file away, or a directory of files; nothing if it is not there."""
+        path = self.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def read(self, name: str) -> AbstractContextManager[Path]:
         """A file to read it from; `FileNotFoundError`, at the latest when it is opened, if there is none."""
@@ -83,10 +103,12 @@ class TablePlace:
 
     folder: Path | None = None
 
-    def __init__(self, path: str, renewed: float = RENEWED) -> None:
+    def __init__(self, path: str, renewed: float = RENEWED, looked: float = LOOKED) -> None:
         self.path = path
         self._renewed = renewed
         self._lost = False
+        self._looked = looked
+        self._seen: dict[str, tuple[float, object]] = {}  # when files were looked at, and what was there
 
     @cached_property
     def _table(self) -> Any:
@@ -111,9 +133,35 @@ class TablePlace:
             return True
         return False
 
+    def look(self, name: str) -> object:
+        """As of a folder; asked for again within 5 seconds, it is what it was."""
+        when, found = self._seen.get(name, (-math.inf, None))
+        if time.monotonic() - when < self._looked:
+            return found
+        try:
+            return self._note(name, self._find_row(name)[0])
+        except FileNotFoundError:
+            return None
+
+    def _note(self, name: str, data: bytes) -> object:
+        found = hashlib.blake2b(data, digest_size=16).hexdigest()
+        self._seen[name] = time.monotonic(), found
+        return found
+
+    def list_names(self) -> list[str]:
+        with translate_errors("read", self.path):
+            self._table.checkout_latest()
+            names: list[str] = self._table.search().select(["name"]).limit(None).to_arrow()["name"].to_pylist()
+        return [each for each in names if each != LOCK]
+
+    def remove(self, name: str) -> None:
+        with translate_errors("write", self.path):
+            self._table.delete(f"name = '{name}'")
+
     @contextmanager
     def read(self, name: str) -> Iterator[Path]:
         data, _ = self._find_row(name)
+        self._note(name, data)
         with TemporaryDirectory(prefix="crosslens-") as folder:
             (Path(folder) / name).write_bytes(data)
             yield Path(folder) / name
@@ -129,6 +177,7 @@ class TablePlace:
         with translate_errors("write", self.path):
             upsert = self._table.merge_insert("name")
             upsert.when_matched_update_all().when_not_matched_insert_all().execute(row)
+        self._note(name, data)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ LOOKUP = 2000  # ids in one `IN` list
 THREADS = 4  # full-text queries under way at a time
 COMPACT_EVERY = 256  # commits; each one rewrites the list of all fragments
 INDEX_FILTERS_FROM = 10_000  # rows; below, a scan is as fast
+FOREVER = timedelta(days=36_500)
+SLACK = timedelta(minutes=2)  # between the moment at which an age is measured and that at which Lance looks at it
 PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: the longest it takes
 # Columns that `where` and `get` look up, with their indexes; the table of corrected vectors repeats them.
 FILTERS = {"id": BTree, "lang": Bitmap, "modality": Bitmap, "facets": LabelList}
@@ -45,16 +47,56 @@ class Tables:
     """The tables `documents` and `corrected` under one directory, or in memory for `memory://`.
 
     `documents` has a row an item, with the vectors as encoded; `corrected` is derived from it, row for row, and is
-    replaced as a whole. Writers must hold the index's lock. Failures to read or write are `InputError`.
+    replaced as a whole. With `versions` they are read as they were then, whatever is written later; without, as they
+    are. Writers must hold the index's lock, and name in `kept` the versions that are read elsewhere. Failures to read
+    or write are `InputError`.
     """
 
-    def __init__(self, where: str | Path) -> None:
+    def __init__(self, where: str | Path, versions: Mapping[str, int] | None = None) -> None:
         self.where = str(where)
+        self.kept: Sequence[Mapping[str, int]] = ()
         with translate_errors("open", self.where):
             self._database = connect_database(self.where)
-            names = set(self._database.list_tables().tables)
-            self._open = {name: self._database.open_table(name) for name in names & {DOCUMENTS, CORRECTED}}
+            names = set(self._database.list_tables().tables) & {DOCUMENTS, CORRECTED}
+            self._open = {name: self._database.open_table(name) for name in names}
         self._commits = 0
+        if versions:
+            self.pin(versions)
+
+    def pin(self, versions: Mapping[str, int]) -> None:
+        """From now on read each table as it was at its version; `InputError` if that is gone."""
+        self._keep_to(versions)
+        for name, table in self._open.items():
+            try:
+                with translate_errors("open", self.where):
+                    table.checkout(versions[name])
+            except ValueError:
+                raise InputError(
+                    f"{self.where} has lost version {versions[name]} of its table of {name}; make the index again"
+                ) from None
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The versions of the tables that are read."""
+        with translate_errors("read", self.where):
+            return {name: int(table.version) for name, table in self._open.items()}
+
+    def restore(self, versions: Mapping[str, int]) -> None:
+        """Make the tables what they were at `versions`, which they are unless a writer was killed in a change."""
+        self._keep_to(versions)
+        for name, version in versions.items():
+            table = self._open[name]
+            if int(table.version) != version:
+                with translate_errors("write", self.where):
+                    table.checkout(version)
+                    table.restore()
+                    table.checkout_latest()
+
+    def _keep_to(self, versions: Mapping[str, int]) -> None:
+        """Forget tables without a version; `InputError` for a version without a table."""
+        if lost := [name for name in versions if name not in self._open]:
+            raise InputError(f"{self.where} has lost its table of {list_few(lost)}; make the index again")
+        self._open = {name: table for name, table in self._open.items() if name in versions}
 
     def create(self, lexical: bool) -> None:
         """The empty documents table, with full-text columns if `lexical`; nothing if it is there."""
@@ -73,11 +115,6 @@ class Tables:
     def table_of(self, column: str) -> Any:
         """LanceDB's table that has the vector column of that name."""
         return self._open[CORRECTED] if column.startswith("c_") else self.documents
-
-    @property
-    def versions(self) -> dict[str, int]:
-        """The version of each table."""
-        return {name: int(table.version) for name, table in self._open.items()}
 
     def __len__(self) -> int:
         return int(self.documents.count_rows())
@@ -124,16 +161,34 @@ class Tables:
                 self.documents.delete(f"id IN ({quote_all(part)})")
 
     def compact(self) -> None:
-        """Join small fragments, and remove what older versions and killed writers have left behind."""
+        """Join small fragments, and remove what killed writers and versions before those `kept` have left behind."""
         with translate_errors("write", self.where), warnings.catch_warnings():
-            # The lock makes this process the only writer; readers of an index that changes must open it again.
+            # The lock makes this process the only writer, and what is read elsewhere is kept.
             warnings.simplefilter("ignore", UserWarning)
-            for table in self._open.values():
-                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            for name, table in self._open.items():
+                if any(name in each for each in self.kept):
+                    # Joining comes before, so that the age is still right when it is asked for.
+                    table.optimize(cleanup_older_than=FOREVER)
+                table.optimize(cleanup_older_than=self._measure_age(name), delete_unverified=True)
             if not is_remote(self.where):
                 # Lance writes a file under such a name first, and leaves it there when it is killed.
                 for partial in Path(self.where).glob("*.lance/**/.tmp*"):
                     partial.unlink(missing_ok=True)
+
+    def _measure_age(self, name: str) -> timedelta:
+        """The age from which versions of a table may go, which is all that Lance can be given."""
+        kept = {each[name] for each in self.kept if name in each} - {self._open[name].version}  # which stays anyhow
+        if not kept or self.where.startswith(DATABASE):  # which clears up by itself
+            return timedelta(0)
+        made = [each["timestamp"] for each in self._open[name].list_versions() if each["version"] in kept]
+        return datetime.now() - min(made) + SLACK if made else timedelta(0)
+
+    def drop_unused(self) -> None:
+        """Drop the table of corrected vectors if neither what is read here nor what is kept has it."""
+        if CORRECTED not in self._open and not any(CORRECTED in each for each in self.kept):
+            with translate_errors("write", self.where):
+                if CORRECTED in self._database.list_tables().tables:
+                    self._database.drop_table(CORRECTED)
 
     def settle(self) -> None:
         """Wait until all indexes are built: a served database does it when it likes."""
@@ -185,10 +240,7 @@ class Tables:
         `correct` gets a space, vectors float32 [n, dim], and the language and modality that was read of each.
         """
         if not spaces:
-            if CORRECTED in self._open:
-                with translate_errors("write", self.where):
-                    self._database.drop_table(CORRECTED)
-                del self._open[CORRECTED]
+            self._open.pop(CORRECTED, None)  # it is dropped when nothing that is kept has it
             return
         fields = [field for field in FIELDS if field.name in FILTERS]
         fields += [pa.field(space.corrected, pa.list_(pa.float16(), space.spec.dim)) for space in spaces]
@@ -207,7 +259,7 @@ class Tables:
                 yield pa.record_batch(arrays, schema=schema)
 
         with translate_errors("write", self.where):
-            mode = "overwrite" if CORRECTED in self._open else "create"
+            mode = "overwrite" if CORRECTED in self._database.list_tables().tables else "create"
             reader = pa.RecordBatchReader.from_batches(schema, make_blocks())
             self._open[CORRECTED] = self._database.create_table(
                 CORRECTED, reader, schema=schema, mode=mode, on_bad_vectors="null"
@@ -280,10 +332,15 @@ class Tables:
 
     def read_column(self, name: str, ids: Sequence[str]) -> list[Any]:
         """The value of a column (`lang`, `modality`) for each document of `ids`."""
+        found = self.find_values(name, ids)
+        return [found[each] for each in ids]
+
+    def find_values(self, name: str, ids: Sequence[str]) -> dict[str, Any]:
+        """The value of a column for those of `ids` that are stored."""
         found: dict[str, Any] = {}
         for batch in self._scan_ids(self.documents, ["id", name], ids):
             found.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-        return [found[each] for each in ids]
+        return found
 
     def get_items(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""

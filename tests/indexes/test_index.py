@@ -146,7 +146,7 @@ def test_changes_leave_no_old_files_behind(tmp_path: Path) -> None:
     def size() -> int:
         return sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
 
-    index = create_index(tmp_path)
+    index = create_index(tmp_path, grace=0)
     index.add(documents(), Cheap())
     first = size()
     for _ in range(3):

@@ -52,8 +52,8 @@ FILTERS: list[Where | None] = [
 QUERIES = [Item(f"q{number}", "query", lang="eng") for number in range(30)]
 
 
-def filled(kind: str, path: str | Path = "memory://") -> Index:
-    index = create_index(path, kind=kind, lexical=False)
+def filled(kind: str, path: str | Path = "memory://", grace: float | None = None) -> Index:
+    index = create_index(path, kind=kind, lexical=False, grace=grace)
     index.add_vectors(ITEMS, VECTORS, SPEC)
     return index
 

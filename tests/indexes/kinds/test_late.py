@@ -18,6 +18,7 @@ from crosslens.indexes.kinds import late
 from crosslens.indexes.kinds.late import LateKind
 from crosslens.indexes.maxsim import TokenVectors
 from crosslens.indexes.registry import create_index, open_index
+from crosslens.indexes.snapshot import Snapshot
 from crosslens.indexes.storage.card import Card
 from crosslens.indexes.storage.storage import Storage
 from crosslens.items import Item, Multi, Role
@@ -142,7 +143,7 @@ def test_the_recall_that_build_reports_is_measured() -> None:
             return iter(())
 
     storage = Storage.create("memory://", Card("late", lexical=False))
-    index = DocumentIndex(storage, Blind(storage), SpaceEncoders())
+    index = DocumentIndex(Snapshot(storage, Blind(storage)), SpaceEncoders())
     index.add(collection(400), Words())
     assert index.build("IVF_FLAT").at == {10: 0.0, 100: 0.0}
 
