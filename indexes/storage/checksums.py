@@ -133,11 +133,12 @@ def _list_table(table: Path, version: int) -> Iterator[Path]:
     files of deletions as the numbers that their names are made of.
     """
     manifest = find_manifest(table, version)
-    named = manifest.read_bytes()
+    fragments, indexes = _split_manifest(manifest.read_bytes())
     yield manifest
     for path in sorted(table.glob("*/**/*")):
         kind, first = path.relative_to(table).parts[:2]
         try:
+            named = indexes if kind == "_indices" else fragments
             if kind == "_indices":
                 key = uuid.UUID(first).bytes
             elif kind == "_deletions":
@@ -155,6 +156,35 @@ def find_manifest(table: Path, version: int) -> Path:
     """The manifest of a version of a Lance table, by either of Lance's ways to name it."""
     newest = table / "_versions" / f"{2**64 - 1 - version:020d}.manifest"  # so that the latest is listed first
     return newest if newest.exists() else table / "_versions" / f"{version}.manifest"
+
+
+def _split_manifest(data: bytes) -> tuple[bytes, bytes]:
+    """What of a manifest names fragments, and what of it indexes; it also says what its transaction has replaced.
+
+    Each part is a message after its length; the end of the file says where the first is, and its field 6 the second.
+    """
+
+    def read(start: int) -> bytes:
+        return data[start + 4 : start + 4 + int.from_bytes(data[start : start + 4], "little")]
+
+    message = read(int.from_bytes(data[-16:-8], "little"))
+    indexes, at = b"", 0
+    while at < len(message):
+        tag, at = _read_varint(message, at)
+        field, kind = tag >> 3, tag & 7
+        number, at = _read_varint(message, at) if kind in (0, 2) else ({1: 8, 5: 4}[kind], at)
+        if field == 6 and kind == 0:
+            indexes = read(number)
+        at += number if kind else 0
+    return message, indexes
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number as `_write_varint` writes it, and where it ends."""
+    end = at
+    while data[end] > 127:
+        end += 1
+    return sum((byte & 127) << 7 * place for place, byte in enumerate(data[at : end + 1])), end + 1
 
 
 def _write_varint(number: int) -> bytes:
