@@ -94,8 +94,12 @@ class Item:
 
     def content_hash(self) -> str:
         """32 hex digits over text, media and language: equal content gives equal vectors."""
+        return self.hash_as(self.lang)
+
+    def hash_as(self, lang: str | None) -> str:
+        """`content_hash` with the language as an earlier version has stored it."""
         hashing = hashlib.blake2b(digest_size=16)
-        for part in (self.text, self.lang):
+        for part in (self.text, lang):
             hashing.update(b"\0" if part is None else b"\1" + part.encode("utf-8", "surrogatepass"))
         for name, value in self.contents.items():
             if name != "image":

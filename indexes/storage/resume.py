@@ -45,12 +45,12 @@ class ItemState(NamedTuple):
             raise InputError(f"the metadata of item {item.id!r} is not valid Unicode: {error.reason}") from None
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the metadata of item {item.id!r} cannot be stored as JSON: {error}") from None
-        return cls(meta, hash_stored(item, meta))
+        return cls(meta, hash_stored(item, item.lang, meta))
 
 
-def hash_stored(item: Item, meta: str) -> str:
-    """The hash of an item with its metadata as JSON, 32 hex digits."""
-    return hashlib.blake2b((item.content_hash() + meta).encode(), digest_size=16).hexdigest()
+def hash_stored(item: Item, lang: str | None, meta: str) -> str:
+    """The hash of an item with its language and its metadata as they are stored, 32 hex digits."""
+    return hashlib.blake2b((item.hash_as(lang) + meta).encode(), digest_size=16).hexdigest()
 
 
 class Portion(NamedTuple):

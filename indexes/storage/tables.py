@@ -302,9 +302,9 @@ class Tables:
             for batch in self.scan(table.schema.names, table=table):
                 if table is self.documents:
                     texts = batch.filter(pc.equal(batch.column("modality"), "text"))
-                    metas, hashes = (texts.column(name).to_pylist() for name in ("meta", "hash"))
-                    for item, meta, hash in zip(read_items(texts), metas, hashes, strict=True):
-                        if hash_stored(item, meta) != hash:
+                    stored = (texts.column(name).to_pylist() for name in ("lang", "meta", "hash"))
+                    for item, lang, meta, hash in zip(read_items(texts), *stored, strict=True):
+                        if hash_stored(item, lang, meta) != hash:
                             yield item.id
 
     def list_ids(self, where: str) -> list[str]:

@@ -275,6 +275,7 @@ def test_an_index_is_asked_by_the_analysis_that_made_it(tmp_path: Path) -> None:
     # What an earlier version made: its words are asked for as it would have done, those that are added as well.
     old = create_index(tmp_path / "old")
     old.card.analysis = 1
+    old.storage.save()
     old.add([Item("a", "İstanbul güzel", lang="tur"), Item("b", "كتاب", lang="fas")])
     card = tmp_path / "old" / "crosslens.json"
     stored = json.loads(card.read_text("utf-8"))
@@ -306,6 +307,7 @@ def test_languages_that_an_earlier_version_stored_as_given_are_found_by_their_co
     again = open_index(tmp_path / "earlier", encoders=Cheap())
     assert again.card.langs == {"en": 4, "zho": 4}
     assert again.langs == {"eng": 4, "zho": 4}
+    assert not list(again.storage.tables.find_changed())
     query = Item("q", texts[0], lang="en")
     assert again.search([query], 8) == current.search([query], 8)
     for mode in ("dense", "lexical", "hybrid"):
