@@ -79,7 +79,7 @@ def open_index(
     one of a newer format.
     """
     storage = Storage.open(path)
-    if storage.is_changing:
+    if storage.is_changing and storage.card.complete:  # else there is nothing before it
         log.warning("%s is being changed, or a change of it was interrupted: it is searched as it was before", path)
     held = SpaceEncoders(device, trust_remote_code)
     for encoder in list_encoders(encoders or ()):

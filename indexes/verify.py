@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -150,26 +150,16 @@ def _repair(found: Verification, place: FolderPlace, card: Card, held: SpaceEnco
     if original := [name for name in found.damaged if name.startswith(ORIGINAL) and not name.endswith(HINT)]:
         found.notes.append(f"cannot repair {list_few(original)}, which holds documents. {_advise(folder, card)}")
         return
-    if not card.complete:
-        found.notes.append(
-            f"{folder} is unfinished: rerun `crosslens index` to go on, which makes again what is damaged"
-        )
-        return
     if all(name.endswith(HINT) for name in found.damaged):
         for name in found.damaged:  # Lance finds the latest version without it
             (folder / name).unlink(missing_ok=True)
         found.repaired = list(found.damaged)
         return
-    remeasured = {name for name in found.damaged if name.startswith(MOMENTS)}
     try:
-        encoders: list[Encoder] = [
-            held.get(space) if space.multilingual and any(space.fingerprint in name for name in remeasured)
-            else _make_stand_in(space)
-            for space in card.spaces
-        ]  # fmt: skip
+        encoders = [_find_encoder(space, found.damaged, held) for space in card.spaces] if card.complete else []
     except InputError as error:
         found.notes.append(
-            f"cannot repair {list_few(remeasured)}, for which queries are encoded: {error}. Verify it where the "
+            f"cannot repair {list_few(found.damaged)}, for which queries are encoded: {error}. Verify it where the "
             "encoder can be loaded, or give it, in Python: "
             f"`crosslens.indexes.verify.verify_index({str(folder)!r}, encoders=...)`"
         )
@@ -177,26 +167,33 @@ def _repair(found: Verification, place: FolderPlace, card: Card, held: SpaceEnco
     plans = {space.ann.kind for space in card.spaces if space.ann}
     with place.lock():
         # Unfinished, so that nobody searches it before all is made again; a kill leaves what `crosslens index` resumes.
+        begun = replace(card, complete=False, checksums={}, versions={}, edition=card.edition + 1, last=None)
         with place.write(FILE) as file:
-            begun = replace(card, complete=False, checksums={}, versions={}, edition=card.edition + 1)
             write_json(file, begun.to_json())
         for name in found.damaged:
             if name.startswith(CORRECTED):
                 shutil.rmtree(folder / CORRECTED, ignore_errors=True)
             elif not name.startswith(TABLE) or name.endswith(HINT):
                 (folder / name).unlink(missing_ok=True)
-        Tables(folder).drop_indexes()
+        tables = Tables(folder)
+        tables.restore({name: version for name, version in card.versions.items() if name == DOCUMENTS})
+        tables.drop_indexes()
+    found.repaired = list(found.damaged)
+    if not card.complete:
+        found.notes.append(f"{folder} is unfinished: rerun `crosslens index`, which makes again what was damaged")
+        return
     index = open_index(folder, device=held.device, trust_remote_code=held.trust_remote_code)
     if isinstance(index, PassageIndex):
         index = index.passages
     index.add([], encoders)
     if plans:
         index.build(plans.pop() if len(plans) == 1 else "auto")
-    found.repaired = list(found.damaged)
 
 
-def _make_stand_in(space: Space) -> Precomputed:
-    """What stands for the encoder of a space where nothing has to be encoded."""
+def _find_encoder(space: Space, damaged: Iterable[str], held: SpaceEncoders) -> Encoder:
+    """The encoder of a space whose moments have to be measured again, else what stands for one; else `InputError`."""
+    if space.multilingual and any(name.startswith(MOMENTS) and space.fingerprint in name for name in damaged):
+        return held.get(space)
     shape = (0, space.spec.dim)
     kinds: dict[str, Any] = {"sparse": scipy.sparse.csr_matrix(shape), "dense": np.zeros(shape), "multi": []}
     return Precomputed(space.spec, [], kinds[space.spec.kind])

@@ -152,7 +152,7 @@ def test_verify_finds_each_damaged_file_and_repairs_what_follows_from_documents(
         shutil.rmtree(path)
 
 
-def test_moments_need_the_encoder_to_be_repaired(tmp_path: Path) -> None:
+def test_moments_need_the_encoder_to_be_repaired(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = make(tmp_path / "index", CASES["lance"])
     (moments,) = source.glob("moments_*")
     damage(moments)
@@ -162,6 +162,7 @@ def test_moments_need_the_encoder_to_be_repaired(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"is damaged: {moments.name} is not what was written"):
         open_index(source)
     assert not verify_index(source, encoders=CASES["lance"].encoder(modalities=("text",))).lasting
+    assert not caplog.text
     open_index(source)
 
 
@@ -236,3 +237,29 @@ def test_new_files_alone_are_hashed_when_an_index_grows(tmp_path: Path, monkeypa
     index.storage.save()
     assert not [path for path in read if path.suffix == ".lance"]
     assert index.card.checksums == before
+
+
+def test_a_change_of_a_damaged_index_can_be_gone_on_with(tmp_path: Path) -> None:
+    case = CASES["lance"]
+    source = make(tmp_path / "index", case)
+    encoder = case.encoder(modalities=("text",))
+
+    def documents_and_a_kill() -> Iterator[Item]:
+        yield from documents(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_index(source).add(documents_and_a_kill(), encoder, window=10)
+    card = json.loads((source / FILE).read_text())
+    assert not card["complete"]
+    damage(source / next(name for name in card["last"]["checksums"] if name.startswith("corrected.lance/data")))
+    with pytest.raises(InputError, match="is damaged: corrected.lance/data"):
+        open_index(source)
+    found = verify_index(source)
+    assert not found.lasting
+    assert "rerun `crosslens index`" in found.notes[0]
+    assert case.create(source).add(documents(60), encoder) <= 20
+    assert not verify_index(source).damaged
+    whole = case.create(tmp_path / "whole")
+    whole.add(documents(60), encoder)
+    assert answer(source, case) == answer(tmp_path / "whole", case)
