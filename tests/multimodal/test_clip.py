@@ -295,7 +295,7 @@ def test_queries_are_put_into_a_template(tiny_clip: Path) -> None:
         Item("e", "kissa", lang="fin"),
         Item("f", "paka", lang="swh"),
         Item("g", "katua", lang="eus"),
-        Item("h", "x", lang="not a language"),
+        Item("h", "x", lang="tlh"),
         Item("i", image=picture(3)),
     ]
     worded = [
