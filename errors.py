@@ -30,6 +30,10 @@ class InputError(CrosslensError, ValueError):
     """A mistake in what the user gave (a file, a SPEC, an argument); exit status 2."""
 
 
+class UnreadableItem(InputError):
+    """One document of many cannot be read: a malformed line, a damaged picture; the text names it, or where it is."""
+
+
 class SpecMismatch(InputError):
     """Vectors and encoder, or index and program, do not belong together; the text names the difference."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, UnreadableItem
 from .console import emit, progress, say, show
 from .options import Collection, Device, Json, Location, Trust
 
@@ -28,7 +28,9 @@ def index_command(
     stride: Annotated[
         int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines and go on.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out malformed lines and damaged pictures, and name them.")
+    ] = False,
     sync: Annotated[
         bool, typer.Option("--sync", help="Remove the documents of the index that the collection lacks.")
     ] = False,
@@ -47,6 +49,7 @@ def index_command(
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
     from ..indexes.storage.card import Windows
+    from ..multilingual.collections.base import PROBLEMS
     from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders
@@ -56,15 +59,22 @@ def index_command(
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
     source = load_collection(collection, skip_bad=skip_bad)
-    counts = source.check()
-    made = index_collection(
-        source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,
-        lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
-        cache=cache, sync=sync, grace=grace, progress=progress,
-    )  # fmt: skip
+    try:
+        counts = source.check()
+        made = index_collection(
+            source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,
+            lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
+            cache=cache, sync=sync, grace=grace, progress=progress,
+        )  # fmt: skip
+    except UnreadableItem as error:
+        raise UnreadableItem(f"{error}; correct it, or go on without it: --skip-bad") from None
+    skipped = counts.skipped + len(made.problems)
+    problems = [*getattr(source, "problems", ()), *made.problems][:PROBLEMS]
     if json:
-        emit({**made.to_json(), "skipped": counts.skipped})
+        emit({**made.to_json(), "skipped": skipped, "problems": problems})
         return
     show(made, json=False)
-    if counts.skipped:
-        say(f"{counts.skipped} bad lines skipped")
+    for problem in problems:
+        say(f"skipped {problem}")
+    if skipped:
+        say(f"{skipped} bad documents skipped")

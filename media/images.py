@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..errors import InputError, check_at_least, first_line
+from ..errors import InputError, UnreadableItem, check_at_least, first_line
 from ..files import find_fault, open_file
 from .tiff import silence_libtiff
 
@@ -74,7 +74,7 @@ def open_image(
     try:
         if isinstance(source, Image.Image):
             if source.format not in (None, *FORMATS, "MPO", "DIB"):
-                raise InputError(f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG")
+                raise UnreadableItem(f"{name}: {source.format} pictures are not opened; convert it to PNG or JPEG")
             _check_size(source.size, name)
             return _convert_to_rgb(source, max_pixels)
         _check_source(source, max_bytes, name)
@@ -89,17 +89,19 @@ def open_image(
                 image.draft(None, draft)
             _check_memory(image, size, kept, name)
             return _convert_to_rgb(image, max_pixels)
-    except InputError:
+    except UnreadableItem:
         raise
+    except InputError as error:  # a file that may not be opened
+        raise UnreadableItem(f"{name}: {error}") from None
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise InputError(f"{name}: not a picture in a known format; convert it to one of {known}") from None
+        raise UnreadableItem(f"{name}: not a picture in a known format; convert it to one of {known}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{name}: too many pixels, perhaps a decompression bomb; scale it down first") from None
+        raise UnreadableItem(f"{name}: too many pixels, perhaps a decompression bomb; scale it down first") from None
     # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, OverflowError and more.
     except Exception as error:
         reason = first_line(error)
-        raise InputError(f"{name}: the picture is truncated or damaged ({reason}); replace it") from None
+        raise UnreadableItem(f"{name}: the picture is truncated or damaged ({reason}); replace it") from None
 
 
 def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") -> bytes:
@@ -149,7 +151,7 @@ def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX
     try:
         return source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from None
+        raise UnreadableItem(f"{name}: cannot be read ({error.strerror})") from None
 
 
 def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple[bytes, str]:
@@ -160,7 +162,7 @@ def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             kind = (image.format or "").lower()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"{name}: not a picture in a known format") from None
+        raise UnreadableItem(f"{name}: not a picture in a known format") from None
     return content, {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
 
 
@@ -171,16 +173,16 @@ def _check_source(source: object, max_bytes: int, name: str) -> None:
     elif isinstance(source, Path):
         size = _file_size(source, name)
     else:
-        raise InputError(f"{name}: an image is a Path, bytes or a PIL image, not {type(source).__name__}")
+        raise UnreadableItem(f"{name}: an image is a Path, bytes or a PIL image, not {type(source).__name__}")
     if size == 0:
-        raise InputError(f"{name}: empty, there is no picture in it")
+        raise UnreadableItem(f"{name}: empty, there is no picture in it")
     if size > max_bytes:
-        raise InputError(f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down")
+        raise UnreadableItem(f"{name}: {size:,} bytes, and at most {max_bytes:,} are read; scale the picture down")
 
 
 def _file_size(path: Path, name: str) -> int:
     if fault := find_fault(path):
-        raise InputError(f"{name}: the image cannot be opened ({fault})")
+        raise UnreadableItem(f"{name}: the image cannot be opened ({fault})")
     return path.stat().st_size
 
 
@@ -195,10 +197,10 @@ def _describe(source: object) -> str:
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise InputError(f"{name}: {width} x {height} pixels, there is no picture in it")
+        raise UnreadableItem(f"{name}: {width} x {height} pixels, there is no picture in it")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
-        raise InputError(
+        raise UnreadableItem(
             f"{name}: {width} x {height} pixels are more than {limit:,} and may be a decompression bomb; "
             "scale it down first"
         )
@@ -214,7 +216,7 @@ def _check_memory(image: Any, size: tuple[int, int], kept: int, name: str) -> No
     elif image.format == "PPM" and image.tile and image.tile[0][0] != "raw":
         taken += pixels * depth
     if taken > MAX_MEMORY - SPARE:
-        raise InputError(
+        raise UnreadableItem(
             f"{name}: to decode this {image.format} of {size[0]} x {size[1]} pixels takes {taken / 1e6:,.0f} MB of "
             f"memory, and at most {(MAX_MEMORY - SPARE) / 1e6:,.0f} are given; scale it down"
         )

@@ -7,7 +7,7 @@ under a key of its name, indexes in columns of its name. A value is a path, enco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,17 @@ def update_hash(hashing: hashlib.blake2b, name: str, value: object) -> None:
         hashing.update(value)
     else:
         hashing.update(MEDIA[name].digest(value))
+
+
+def find_media_fault(contents: Mapping[str, object]) -> str:
+    """Why one of the media, by their names, cannot be opened; empty if all can. They are decoded for it."""
+    for name, value in contents.items():
+        if value is not None:
+            try:
+                MEDIA[name].open(value)
+            except InputError as error:
+                return str(error)
+    return ""
 
 
 def to_bytes(name: str, value: object) -> bytes:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, list_few
+from ..errors import InputError, UnreadableItem, list_few
 from ..items import Item, SeenIds
+from ..media.modalities import find_media_fault
 from ..multilingual.languages import fill_languages
-from ..pipeline import Progress, show_nothing
+from ..pipeline import Progress, Watcher, show_nothing
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -35,6 +36,7 @@ class Indexing:
     cached: int = 0  # vectors that were not encoded, since the cache had them
     lacking: int = 0  # documents of the index that the collection lacks
     removed: int = 0  # of them, which are no longer in the index
+    problems: tuple[str, ...] = ()  # of documents that were left out, since what they hold cannot be opened
 
     def to_json(self) -> dict[str, object]:
         card, recall = self.index.card, self.recall
@@ -104,8 +106,10 @@ def index_collection(
     `grace` is that of `create_index`.
 
     Where `device` means several, they encode together until all is encoded; the index goes on with the first.
-    With `ray`, the address of a Ray cluster, its workers encode and write (`indexes.distributed`). What is wrong with
-    kind, SPECs or windows is an `InputError` before anything is written.
+    Documents whose pictures cannot be opened are an `UnreadableItem`; of a collection that skips what is bad
+    (`skip_bad`) they are left out, and what was wrong with each is said. With `ray`, the address of a Ray cluster, its
+    workers encode and write (`indexes.distributed`). What is wrong with kind, SPECs or windows is an `InputError`
+    before anything is written.
     """
     from ..checkpoints.devices import resolve_devices
     from ..encoders.cache.encoder import CachedEncoder, close_caches
@@ -137,8 +141,7 @@ def index_collection(
         made = create_index(directory, kind=kind, **settings, **own)
         seen = SeenIds()
         with progress("encoding", documents) as bar:
-            items = _note_ids(fill_languages(collection.docs()), seen)
-            added = made.add(items, encoders, progress=bar, cluster=cluster)
+            added, problems = _add_readable(made, collection, encoders, cluster, seen, bar)
         lacking = [id for id in made.ids() if id not in seen]
         if sync and len(seen) != documents:
             raise InputError(
@@ -151,9 +154,8 @@ def index_collection(
         made = open_index(directory, **own)
     recall = made.build(ann)
     ended = time.perf_counter()
-    return Indexing(
-        made, added, recall, round(loaded - started, 1), round(ended - loaded, 1), found, len(lacking), removed
-    )
+    seconds = round(loaded - started, 1), round(ended - loaded, 1)
+    return Indexing(made, added, recall, *seconds, found, len(lacking), removed, problems)
 
 
 @dataclass(frozen=True)
@@ -203,3 +205,48 @@ def _note_ids(items: Iterable[Item], seen: SeenIds) -> Iterator[Item]:
     for item in items:
         seen.add(item.id)
         yield item
+
+
+def _add_readable(
+    index: Index,
+    collection: Collection,
+    encoders: Sequence[Encoder],
+    cluster: Cluster | None,
+    seen: SeenIds,
+    progress: Watcher,
+) -> tuple[int, tuple[str, ...]]:
+    """Add a collection's documents; how many were new or changed, and what was wrong with those that were left out.
+
+    `seen` gets the ids of all. Where one is met that cannot be opened, it and all after it are opened once before they
+    are added, which takes time.
+    """
+    from ..indexes.base import WINDOW
+
+    changed = done = 0
+
+    def store(items: Iterable[Item]) -> None:
+        nonlocal changed, done
+        done = 0
+        with closing(index.store(fill_languages(items), encoders, cluster, WINDOW)) as portions:
+            for new, passed in portions:
+                changed += new
+                done += passed
+                progress(done)
+
+    try:
+        store(_note_ids(collection.docs(), seen))
+        return changed, ()
+    except UnreadableItem:
+        if not getattr(collection, "skip_bad", False):
+            raise
+    known, problems = done, []
+
+    def select_readable() -> Iterator[Item]:
+        for number, item in enumerate(_note_ids(collection.docs(), seen)):
+            if number >= known and (fault := find_media_fault(item.contents)):
+                problems.append(f"item {item.id!r}: {fault}")
+            else:
+                yield item
+
+    store(select_readable())
+    return changed, tuple(problems)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from ...errors import InputError, first_line, list_few
-from ...files import make_directory, parse_json, read_text, write_json
+from ...files import find_fault, make_directory, parse_json, read_text, write_json
 from ...items import Item, open_seal, seal, windows
 from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
 from ...multilingual.collections.registry import load_collection
@@ -243,13 +243,13 @@ def _digest_files(collection: Collection, name: str, without: Path) -> str | Non
     if root is None:
         return None
     paths = [Path(value) for _, value in parse_qsl(name.partition("?")[2])]
-    for place in (Path(root), *filter(Path.is_dir, tuple(paths))):
+    for place in (Path(root), *filter(os.path.isdir, tuple(paths))):
         for folder, folders, names in os.walk(place):
-            folders[:] = sorted(each for each in folders if Path(folder, each).resolve() != without)
+            folders[:] = sorted(each for each in folders if os.path.realpath(Path(folder, each)) != str(without))
             paths += [Path(folder, each) for each in sorted(names)]
     digest = hashlib.sha256()
     for path in paths:
-        if path.is_file():
+        if not find_fault(path):
             stat = path.stat()
             digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-from ...errors import InputError, list_few
+from ...errors import InputError, UnreadableItem, list_few
 from ...items import Item, SeenIds
 from ...runs import Qrels
 from .records import FileRow, Rows
@@ -138,7 +138,7 @@ class FileCollection:
             except InputError as error:
                 problem = f"{place}: {error}"
                 if not self.skip_bad:
-                    raise InputError(problem) from None
+                    raise UnreadableItem(problem) from None
                 self._skipped[what] += 1
                 if len(self._problems[what]) < PROBLEMS:
                     self._problems[what].append(problem)

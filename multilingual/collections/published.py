@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...errors import InputError, first_line
-from ...files import check_file, read_lines
+from ...files import check_file, find_fault, read_lines
 from ...items import Item
 from ...runs import Qrels, parse_grade, read_qrels
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
@@ -56,7 +56,7 @@ class DatasetFiles:
         for pattern in patterns:
             for root in [self.root] if self.root else self._fetch(pattern):
                 for depth in ("", "*/", "*/*/"):
-                    found = [path for path in root.glob(depth + pattern) if path.is_file()]
+                    found = [path for path in root.glob(depth + pattern) if not find_fault(path)]
                     if found:
                         return sorted(found, key=_natural)
         return []
