@@ -19,6 +19,7 @@ from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
 from ..runs import Qrels, Run, check_grade, find_relevant, read_qrels
+from .formulas import find_scale
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
 from .significance import Comparison, Correction, Test, bootstrap, check_statistics, compare_with_baseline
 from .table import ALL, DEEPEST, Key, Table, Values
@@ -261,6 +262,7 @@ def _group_by_document(
     if not languages:
         raise InputError("no relevant document has a language: give `doc_langs` to evaluate per document language")
     groups: dict[str, Group] = {}
+    scale = find_scale(qrels)
     for lang in languages:
         own = {t: {doc: g for doc, g in of.items() if langs.get(doc) == lang} for t, of in qrels.items()}
         own = {topic: grades for topic, grades in own.items() if any(g > 0 for g in grades.values())}
@@ -268,7 +270,7 @@ def _group_by_document(
         for system, run in runs.items():
             # A document whose language is not known stays in all rankings.
             hits = {topic: [hit for hit in run[topic] if langs.get(hit.id, lang) == lang] for topic in own}
-            values[system] = measure_rankings(within, own, hits)
+            values[system] = measure_rankings(within, own, hits, scale=scale)
         groups[_keep_apart(lang)] = (list(own), values)
     return groups
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
 from ..multilingual.fairness import Peer, check_languages, compute_alpha_ndcg, parse_peer
-from ..runs import Qrels
+from ..runs import HIGHEST_GRADE, Qrels
+from .formulas import ALWAYS, choose_formula, find_scale
 
 # The official measures of NeuCLIR's tracks; the first decides.
 MEASURES = ("nDCG@20", "AP", "RBP(rel=1)", "R@100", "R@1000")
@@ -62,11 +62,35 @@ def parse_measure(name: Any) -> Any:
         raise InputError(
             f"the measure {name!r} is not computed here: of those over aspects alpha_nDCG is, with languages"
         )
-    elif not ir_measures.DefaultPipeline.supports(measure):
-        lacking = [p for p in ir_measures.DefaultPipeline.providers if p.supports(measure)]
-        remedy = lacking[0].install_instructions() if lacking else f"use another, {EXAMPLES}"
-        raise InputError(f"the measure {name!r} cannot be computed here: {remedy}")
+    elif choose_formula(measure) is None and not any(each.supports(measure) for each in _list_providers()):
+        raise InputError(f"the measure {name!r} is not computed here: use another, {EXAMPLES}")
+    _check_parameters(name, measure)
     return measure
+
+
+def _list_providers() -> list[Any]:
+    """What of ir_measures is used: not what depends on other programs, or takes some topic ids and grades alone."""
+    from ir_measures.providers import registry
+
+    return [registry[name] for name in ("pytrec_eval", "judged", "compat")]
+
+
+def _check_parameters(name: str, measure: Any) -> None:
+    """`InputError` on values with which a measure has no meaning, or which what computes it would read as others."""
+    gains = measure.params.get("gains", {})
+    if measure.NAME == "nDCG" and gains and measure["dcg"] == "exp-log2":
+        raise InputError(f"the measure {name!r} has both gains and dcg='exp-log2', which makes gains of the grades")
+    for grade, gain in gains.items():
+        if not all(isinstance(each, int) and not isinstance(each, bool) for each in (grade, gain)):
+            raise InputError(f"the measure {name!r} must map grades to gains that are whole numbers")
+        if gain > HIGHEST_GRADE:
+            raise InputError(f"the measure {name!r} has the gain {str(gain)[:20]}: up to {HIGHEST_GRADE:,}, please")
+    if measure.NAME == "Compat" and not 0 < measure["p"] < 1:
+        raise InputError(f"the measure {name!r} has the p {measure['p']}; it must lie between 0 and 1")
+    if measure.NAME == "IPrec":
+        recall = measure["recall"]
+        if not 0 <= recall <= 1 or round(recall, 2) != recall:
+            raise InputError(f"the measure {name!r} has the recall {recall}: from 0 to 1 in two decimals, please")
 
 
 def _unknown_measure(name: str) -> InputError:
@@ -88,10 +112,12 @@ def measure_rankings(
     qrels: Qrels,
     hits: Mapping[str, Sequence[tuple[str, float]]],
     langs: Mapping[str, str] | None = None,
+    scale: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure -> query -> value, with a value for every query of the qrels.
 
-    `langs` are the documents' languages; `InputError` where a measure needs them and they are lacking.
+    `langs` are the documents' languages; `InputError` where a measure needs them and they are lacking. `scale` is the
+    highest grade, where the qrels are a part of others (`formulas.find_scale`).
     """
     import ir_measures
 
@@ -105,21 +131,29 @@ def measure_rankings(
         if hits.get(topic)
     }
     found = {str(measure): dict.fromkeys(plain, float(measure.DEFAULT)) for measure in measures}
-    judged: list[Any] = []
-    theirs: list[Any] = []
+    highest = find_scale(plain) if scale is None else scale
+    theirs: dict[tuple[object, ...], list[Any]] = {}
     for measure in measures:
-        if measure.NAME == "RBP":
-            found[str(measure)] |= {topic: _rbp(measure, plain[topic], ranking) for topic, ranking in ranks.items()}
-        elif is_multilingual(measure):
+        if is_multilingual(measure):
             found[str(measure)] |= _multilingual(measure, qrels, {t: hits[t] for t in ranks}, langs)
+        elif (formula := choose_formula(measure)) is not None:
+            for topic in plain if measure.NAME in ALWAYS else ranks:
+                found[str(measure)][topic] = formula(measure, plain[topic], list(ranks.get(topic, ())), highest)
         else:
-            (judged if measure.NAME == "Judged" else theirs).append(measure)
+            # pytrec_eval's provider mixes up measures that differ in these.
+            own = (
+                measure.NAME == "Judged",
+                *(repr(measure.params.get(key)) for key in ("rel", "judged_only", "gains")),
+            )
+            theirs.setdefault(own, []).append(measure)
     # A negative grade marks a document that nobody judged, and trec_eval's C code writes out of bounds for it.
     known = {topic: {doc: grade for doc, grade in grades.items() if grade >= 0} for topic, grades in plain.items()}
     known = {topic: grades for topic, grades in known.items() if grades}
-    for some, grades in ((judged, plain), (theirs, known)):
-        if some and ranks and grades:
-            for metric in ir_measures.evaluator(some, grades).iter_calc(ranks):
+    pipeline = ir_measures.providers.FallbackProvider(_list_providers())
+    for some in theirs.values():
+        grades = plain if some[0].NAME == "Judged" else known
+        if ranks and grades:
+            for metric in pipeline.evaluator(some, grades).iter_calc(ranks):
                 found[str(metric.measure)][metric.query_id] = float(metric.value)
     return found
 
@@ -137,14 +171,6 @@ def _multilingual(
         return {topic: measure.value(of, qrels[topic], known, weights) for topic, of in hits.items()}
     options = {"cutoff": measure.params.get("cutoff"), **{key: measure[key] for key in ("alpha", "rel", "judged_only")}}
     return {topic: compute_alpha_ndcg(of, qrels[topic], known, **options) for topic, of in hits.items()}
-
-
-def _rbp(measure: Any, grades: Mapping[str, int], ranks: Mapping[str, float]) -> float:
-    """Rank-biased precision (Moffat and Zobel 2008), binary gain; `ranks` fall from the number of documents to 1."""
-    persistence, least = measure["p"], measure["rel"]
-    depth = measure.params.get("cutoff", len(ranks))
-    places = (len(ranks) - ranks[doc] for doc, grade in grades.items() if grade >= least and doc in ranks)
-    return (1 - persistence) * math.fsum(persistence**place for place in places if place < depth)
 
 
 def is_total(measure: Any) -> bool:
