@@ -152,8 +152,12 @@ def measure_rankings(
     pipeline = ir_measures.providers.FallbackProvider(_list_providers())
     for some in theirs.values():
         grades = plain if some[0].NAME == "Judged" else known
-        if ranks and grades:
-            for metric in pipeline.evaluator(some, grades).iter_calc(ranks):
+        asked = ranks
+        if some[0].params.get("judged_only"):  # of no judged document trec_eval makes nan
+            kept = {t: {doc: at for doc, at in of.items() if doc in grades.get(t, ())} for t, of in ranks.items()}
+            asked = {topic: of for topic, of in kept.items() if of}
+        if asked and grades:
+            for metric in pipeline.evaluator(some, grades).iter_calc(asked):
                 found[str(metric.measure)][metric.query_id] = float(metric.value)
     return found
 
