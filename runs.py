@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from .files import STDIN, is_stream, read_json, read_lines, write_atomically, wr
 from .items import Item, Role
 from .specs import parse_real, parse_whole
 
+Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 # Which documents may not be found for a query: those that its metadata lists, and the one of its own id; or none.
 Exclude = Literal["listed", "self", "none"]
@@ -130,6 +131,30 @@ def rank_hits(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     if not all(map(operator.gt, scores, scores[1:])):
         listed.sort(key=lambda hit: (-hit.score, hit.id))
     return tuple(listed)
+
+
+DEEPER = 4  # times as many hits are asked for when those at the cutoff tie
+
+
+def search_past_ties(ask: Callable[[Sequence[int], int], Rankings], queries: int, k: int, near: float = 0) -> Rankings:
+    """The k best hits of each of so many queries: of those that tie with the k-th the ones with the lowest ids.
+
+    `ask` gives the hits of some of the queries, by their numbers, best first and so many of each. It is asked for more
+    than k, and again for more until the last score falls below the k-th by more than `near`: how far apart the scores
+    of hits and what they were picked by may lie.
+    """
+    depth = k + 1 + (k // 8 if near else 0)
+    found = ask(range(queries), depth)
+    while tied := [
+        row for row, hits in enumerate(found) if len(hits) >= depth and hits[-1][1] >= hits[k - 1][1] - near
+    ]:
+        depth *= DEEPER
+        for row, hits in zip(tied, ask(tied, depth), strict=True):
+            found[row] = hits
+    return [
+        hits[:k] if len(hits) <= k or hits[k - 1][1] > hits[k][1] else list[tuple[str, float]](rank_hits(hits)[:k])
+        for hits in found
+    ]
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 
 import numpy as np
+import torch
 
 from ..items import windows
 from ..pipeline import reciprocal_ranks
-from ..runs import Hit
-from .kinds.base import DenseKind, Rankings, SpaceQueries
+from ..runs import Hit, Rankings
+from .kinds.base import DenseKind, SpaceQueries
+from .products import multiply_rows
 from .statistics import SpaceStatistics
 
+HEAD = 50  # places whose documents do not depend on how many are asked for
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
 
 # Several spaces, or texts and pictures in one
@@ -47,7 +50,8 @@ def _rescore(
         if not each.rows or not ids:
             continue
         space = each.space
-        products = each.vectors @ kind.vectors(space, ids, each.corrected).T
+        vectors = torch.from_numpy(kind.vectors(space, ids, each.corrected))
+        products = multiply_rows(vectors, torch.from_numpy(np.ascontiguousarray(each.vectors)).T, True).T.numpy()
         read = np.array(space.read_all(modalities))
         for group in space.counts:
             mean, deviation = statistics.get(space).background(each.vectors, group, each.corrected)
@@ -73,7 +77,9 @@ def average_scores(scores: np.ndarray) -> np.ndarray:
 # Dense search and full text
 
 
-def fuse_hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable]) -> list[Hit]:
+def fuse_hybrid(
+    dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable], head: int = HEAD
+) -> list[Hit]:
     """Fuse two rankings by reciprocal rank within each group (language) of documents.
 
     Full text sees little but the query's own language. Plain reciprocal rank fusion takes that for relevance and
@@ -81,24 +87,40 @@ def fuse_hybrid(dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[s
     within a group both decide together; a group that full text does not answer for stays as dense search has it. In a
     collection of one language this is plain reciprocal rank fusion. Scores are the dense scores of the ranks;
     documents beyond the dense ranking follow below its last one.
+
+    The first `head` places are decided by the first `head` hits of both alone, so that they are the same however deep
+    the rankings go.
     """
-    queues: dict[Hashable, list[str]] = {}
-    lists: dict[Hashable, tuple[list[Hit], list[Hit]]] = {}
-    for place, hits in enumerate((dense, lexical)):
-        for hit in hits:
-            lists.setdefault(group(hit.id), ([], []))[place].append(hit)
-    totals: dict[str, float] = {}
-    for key, both in lists.items():
-        scores = reciprocal_ranks(both)
-        totals |= scores
-        queues[key] = sorted(scores, key=lambda doc: (-scores[doc], doc))
-    order = [queues[group(hit.id)].pop(0) for hit in dense]
-    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: (-totals[doc], doc))
+    first, _ = _interleave(dense[:head], lexical[:head], group)
+    taken = set(first)
+    order, left = _interleave(dense, lexical, group, taken)
     fused: list[Hit] = []
     last = np.inf
-    for place, doc in enumerate([*order, *left]):
+    for place, doc in enumerate([*first, *order, *left]):
         # Equal dense scores would let the ids decide; the fused order is to stand.
         score = min(dense[place].score if place < len(dense) else last, np.nextafter(last, -np.inf))
         last = score if np.isfinite(score) else 1.0 / (place + 1)
         fused.append(Hit(doc, float(last)))
     return fused
+
+
+def _interleave(
+    dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable], taken: Set[str] = frozenset()
+) -> tuple[list[str], list[str]]:
+    """The documents that stand at the places of the dense ranking, and the others; without those that are `taken`.
+
+    As many of each group have to be taken as the dense ranking begins with.
+    """
+    lists: dict[Hashable, tuple[list[Hit], list[Hit]]] = {}
+    for place, hits in enumerate((dense, lexical)):
+        for hit in hits:
+            lists.setdefault(group(hit.id), ([], []))[place].append(hit)
+    totals: dict[str, float] = {}
+    queues: dict[Hashable, list[str]] = {}
+    for key, both in lists.items():
+        scores = reciprocal_ranks(both)
+        totals |= scores
+        queues[key] = sorted((doc for doc in scores if doc not in taken), key=lambda doc: (-scores[doc], doc))
+    order = [queues[group(hit.id)].pop(0) for hit in dense[len(taken) :]]
+    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: (-totals[doc], doc))
+    return order, left

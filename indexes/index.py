@@ -14,11 +14,11 @@ import numpy as np
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Modality, Role, SeenIds, check_id, check_text, windows
-from ..runs import Hit, Run, list_excluded, rank_hits
+from ..runs import Hit, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders
-from .fusion import fuse_hybrid, fuse_spaces
-from .kinds.base import DenseKind, Rankings, SpaceQueries
+from .fusion import HEAD, fuse_hybrid, fuse_spaces
+from .kinds.base import DenseKind, SpaceQueries
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
@@ -29,7 +29,7 @@ from .storage.tables import Tables
 
 log = logging.getLogger("crosslens")
 
-CANDIDATES = 50  # at least so many from each space when scores are fused
+CANDIDATES = HEAD  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
 ROLES: tuple[Role, ...] = ("query", "document")
 Probes = Sequence[tuple[Item, Role]]

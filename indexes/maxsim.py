@@ -17,6 +17,7 @@ from ..items import Item, Multi, Role, split_by_weight, windows
 from ..pipeline import Stage
 from ..runs import Run
 from .encoding import encode_batches
+from .products import multiply_rows
 
 # Numbers (float32) that one block of documents may take: its vectors, and their products with the queries.
 BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20, "mps": 64 << 20}
@@ -60,7 +61,8 @@ def score_maxsim(
 
     The sum, over the query's vectors [m, dim], of each one's highest inner product with a vector of the document.
     It is asymmetric and not normalised: with vectors of length 1 it lies in -m..m, so that scores of queries of
-    different length do not compare. Products are float32. `block` bounds the numbers in memory beside the input.
+    different length do not compare. Products are float32, and equal documents have equal
+    scores. `block` bounds the numbers in memory beside the input.
     """
     scores = np.empty((len(queries), len(documents)), np.float32)
     where = resolve_device(device)
@@ -72,7 +74,7 @@ def score_maxsim(
             turned = torch.cat(asked).to(where).T
             for part, places in pad_blocks(documents.offsets, turned.shape, budget):
                 vectors = torch.from_numpy(documents.vectors[places.reshape(-1)]).to(where).float()
-                best = (vectors @ turned).view(*places.shape, -1).amax(dim=1)
+                best = multiply_rows(vectors, turned).view(*places.shape, -1).amax(dim=1)
                 summed = torch.segment_reduce(best.T.contiguous(), "sum", lengths=lengths)
                 scores[np.ix_(np.array(rows), part)] = summed.cpu().numpy()
     return scores

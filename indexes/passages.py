@@ -162,7 +162,8 @@ class PassageIndex(Index):
 
         A document's score is its best passage's (MaxP; Dai and Callan 2019), by the search of passages in each mode:
         `hybrid` fuses rankings of passages, and takes the best then. Queries whose first passages are of fewer than k
-        documents are searched for again, each time for twice as many passages.
+        documents, or whose last one ties with the k-th document, are searched for again, each time for twice as many
+        passages.
         """
         self.require_complete()
         k = stage.k
@@ -176,7 +177,11 @@ class PassageIndex(Index):
                 left = replace(run, queries=tuple(each.query for each in part.queries))
                 found = left.ranking(self.passages.rank(part, depth)).cut(depth)
                 hits |= {query: take_best(passages) for query, passages in found.hits.items()}
-                short = [row for row, (query, got) in enumerate(found) if len(got) == depth and len(hits[query.id]) < k]
+                short = [
+                    row
+                    for row, (query, got) in enumerate(found)
+                    if len(got) == depth and _may_lack(hits[query.id], k, got[-1].score)
+                ]
                 part = part.select(short if depth < most else [])
                 depth *= 2
         return run.ranking(hits, self).cut(k)
@@ -212,6 +217,11 @@ class MaxP(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.ranking({query: take_best(hits) for query, hits in run.hits.items()}, self.index)
+
+
+def _may_lack(hits: Sequence[Hit], k: int, last: float) -> bool:
+    """Whether passages beyond one of the score `last` may bring documents that belong to the k best."""
+    return len(hits) < k or sorted((hit.score for hit in hits), reverse=True)[k - 1] <= last
 
 
 def _make_passages(items: Sequence[Item], tokenizer: Tokenizes, windows: Windows) -> list[list[Item]]:

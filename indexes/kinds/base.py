@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...encoders.base import Encoder, EncoderSpec, unit
 from ...errors import InputError
 from ...items import Item, Role
+from ...runs import Rankings
 from ..encoding import encode_dense, select_readable
 from ..storage.card import Recall, Space
 from ..storage.resume import ItemState
@@ -20,8 +21,6 @@ from ..storage.rows import make_halves, make_rows
 from ..storage.storage import Storage
 
 MASKS = 16  # filters whose rows are remembered, for each space
-
-Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,11 @@ class Kind(ABC):
 
     @abstractmethod
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        """For each query the k documents of the highest score, of those that match an SQL `condition`."""
+        """For each query the k documents of the highest score, of those that match an SQL `condition`.
+
+        Of those that tie with the k-th it is the ones with the lowest ids, so that what is found depends neither on the
+        order in which documents were added nor on what comes after k; approximate search as far as it can.
+        """
 
     @abstractmethod
     def build(self, ann: str) -> Recall:

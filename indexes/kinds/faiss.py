@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
 from ...files import hash_file, place_atomically, read_json, write_atomically
+from ...runs import Rankings, search_past_ties
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
-from .base import DenseKind, Rankings, SpaceQueries
+from .base import DenseKind, SpaceQueries
 from .flat import FlatKind, LoadedSpace
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
@@ -31,6 +32,7 @@ START = 16  # probes or candidates that tuning starts from
 LONGEST = 4096  # candidates of a graph search, at most
 SAME = 0.002  # recall that is not worth more probes
 REFINE = 10  # times k candidates that a refine stage looks at
+NEAR = 1e-6  # what faiss's matrix products may be off by, for vectors of length 1
 ANY_DIM = 960  # a dimension that most factory strings suit
 REPAIR = "build the index again"
 
@@ -41,13 +43,14 @@ class FaissSearcher:
     `effort` is `nprobe` of an inverted file, `efSearch` of a graph, and nothing to others; under a filter it
     is `filtered`. A refine stage looks at `refine` times k candidates. There may be fewer hits than k though
     more rows are allowed. Scores are faiss's: estimates where vectors are quantised and no refine stage
-    follows. On a GPU, if `device` is not `cpu`, faiss sees one, and has this kind for GPUs; filters stay on
-    the CPU.
+    follows; those of `Flat` are taken row by row, so that equal vectors have equal ones. On a GPU, if `device` is
+    not `cpu`, faiss sees one, and has this kind for GPUs; filters stay on the CPU.
     """
 
     def __init__(self, index: Any, effort: int, filtered: int, refine: int, device: str = "cpu") -> None:
         self._index = index
         self._effort, self._filtered, self._refine = effort, filtered, refine
+        self._stored = _view_vectors(index)
         self._gpu = None if device.startswith("cpu") else _copy_to_gpu(index, effort, refine)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +77,23 @@ class FaissSearcher:
                 raise Unfiltered(type(self._index).__name__) from None
         scores[:, :depth], rows[:, :depth] = found
         _drop_repeated(rows)
+        if self._stored is not None:
+            for query, mine, out in zip(queries, rows[:, :depth], scores[:, :depth], strict=True):
+                np.vecdot(self._stored[mine], query, out=out)
         scores[rows < 0] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
         return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+
+    def bound_rounding(self, queries: np.ndarray) -> float:
+        """How far apart what faiss picks rows by and their scores may lie: 0 where it is the same."""
+        if self._stored is None or not len(queries):
+            return 0.0
+        return float(NEAR * np.linalg.norm(queries, axis=1).max() * self._longest)
+
+    @cached_property
+    def _longest(self) -> float:
+        """The length of the longest vector stored as it is."""
+        return 0.0 if self._stored is None else max(map(float, map(np.linalg.norm, self._stored)), default=0.0)
 
 
 class Unfiltered(Exception):
@@ -134,8 +151,12 @@ class FaissKind(DenseKind):
         if exact or space.ann is None or asked.corrected != space.multilingual:
             return self._flat.nearest(asked, k, condition, exact)
         opened = self._open(space, space.ann)
+
+        def ask(rows: Sequence[int], depth: int) -> Rankings:
+            return opened.rank(asked.vectors[rows], depth, condition)
+
         try:
-            found = opened.rank(asked.vectors, k, condition)
+            found = search_past_ties(ask, len(asked.vectors), k, opened.searcher.bound_rounding(asked.vectors))
         except Unfiltered as error:
             self._warn(f"faiss has no filters for {error}: searching exactly")
             return self._flat.nearest(asked, k, condition, exact)
@@ -282,6 +303,16 @@ def _find_inner(index: Any) -> Any:
     if isinstance(index, faiss.IndexRefine):
         return _find_inner(index.base_index)
     return index
+
+
+def _view_vectors(index: Any) -> np.ndarray | None:
+    """The vectors of an index that keeps them as they are and nothing else, float32 [n, dim]; None of others."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if not isinstance(index, faiss.IndexFlat) or not index.ntotal:
+        return None
+    vectors: np.ndarray = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    return vectors
 
 
 def _list_efforts(index: Any) -> list[int]:

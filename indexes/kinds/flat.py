@@ -13,16 +13,18 @@ import torch
 
 from ...checkpoints.devices import is_out_of_memory, resolve_device
 from ...errors import InputError, check_at_least
+from ...runs import Rankings
 from ..storage.card import Recall, Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import MASKS, DenseKind, Rankings, SpaceQueries
+from .base import MASKS, DenseKind, SpaceQueries
 from .recall import load_spaces
 
 log = logging.getLogger("crosslens")
 
 TOGETHER = 64  # queries a matrix product
 BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
+SCORED = 16384  # rows scored at a time
 GROUP = 8  # rows that stand for one another when candidates are picked
 MAXIMA = 32 << 20  # bytes that the best scores of all groups may take
 THREADED_FROM = 32_768  # rows from which one query is worth several threads
@@ -46,13 +48,12 @@ class FlatSearcher:
     """Exact nearest neighbours by inner product (a `Searcher`).
 
     `vectors` is float [n, dim], finite; float32 is used without a copy. It lies on `device` if that has room
-    for it. Products are float32: equal to brute force up to float32 rounding, so that scores closer than that
-    may change places. A query's scores do not depend on the others of its batch. Beside the vectors it needs
-    some 50 MB.
+    for it. Scores are inner products in float32, taken row by row: equal rows have equal scores, whatever else
+    is in the index or the batch. Beside the vectors it needs some 50 MB.
 
     One block of rows at a time is multiplied with 64 queries, and of each group of 8 rows (more beyond a
     million) only the highest score is kept. The k best groups of a query hold its k best rows, which are then
-    scored one by one.
+    scored one by one; so are the rows of further groups that may tie with the k-th but for rounding.
     """
 
     def __init__(self, vectors: np.ndarray, device: str = "auto") -> None:
@@ -71,7 +72,7 @@ class FlatSearcher:
                 log.warning("%s has no room for %.1f GiB of vectors: searching on the CPU", wanted, size)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Searcher.nearest`; of rows with equal scores the lower one comes first."""
+        """As `Searcher.nearest`; of rows with equal scores the lower one comes first, and is found at the cutoff."""
         check_at_least(1, k=k)
         count, dim = self.vectors.shape
         queries = np.ascontiguousarray(queries, np.float32)
@@ -97,31 +98,41 @@ class FlatSearcher:
         count = len(self.vectors) if chosen is None else len(chosen)
         if len(queries) == 1 and self._rows.device.type == "cpu":
             candidates, scores = self._search_one(queries[0], k, chosen)
+            tied: Sequence[int] = [0] if candidates.shape[1] > k else []
+            more = {0: (candidates[0], scores[0])}
         else:
             group = max(GROUP, -(-count * len(queries) * 4 // MAXIMA))
             group = 1 if 4 * k * group > count else group
-            places = self._propose(queries, k, chosen, group).cpu().numpy()
-            # The end of the last group is not there: its place is scored as the last row, and struck out.
-            absent = places >= count
-            places = np.minimum(places, count - 1)
-            candidates = places if chosen is None else chosen[places]
+            maxima = self._find_maxima(queries, chosen, group)
+            top = maxima.T.contiguous().topk(min(k + 1, len(maxima)), sorted=True)
+            candidates = self._list_rows(top.indices[:, :k].cpu().numpy(), group, chosen)
             scores = self._score(queries, candidates)
-            scores[absent] = -np.inf
-        if candidates.shape[1] > k:
-            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            candidates, scores = np.take_along_axis(candidates, best, 1), np.take_along_axis(scores, best, 1)
-        order = np.lexsort((candidates, -scores), axis=1)
-        return np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1)
+            scores[candidates < 0] = -np.inf
+            last = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+            # Products and scores differ by rounding; so the next group may hold a row that is as good.
+            near = last - self._bound_rounding(queries)
+            reaching = np.count_nonzero(scores >= last[:, None], axis=1) > k
+            if len(maxima) > k:
+                reaching |= top.values[:, k].cpu().numpy() >= near
+            tied = np.flatnonzero(reaching).tolist()
+            more = {row: self._search_groups(queries[row], maxima[:, row], near[row], group, chosen) for row in tied}
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        rows, values = np.take_along_axis(candidates, best, 1), np.take_along_axis(scores, best, 1)
+        for row in tied:
+            found, theirs = more[row]
+            order = np.lexsort((found, -theirs))[:k]
+            rows[row], values[row] = found[order], theirs[order]
+        order = np.lexsort((rows, -values), axis=1)
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1)
 
-    def _propose(self, queries: np.ndarray, k: int, chosen: np.ndarray | None, group: int) -> torch.Tensor:
-        """Places (in `chosen`, or rows) of the k groups with the highest scores: int64 [q, k * group]."""
+    def _find_maxima(self, queries: np.ndarray, chosen: np.ndarray | None, group: int) -> torch.Tensor:
+        """The highest product of each group of rows with each query: float32 [groups, q]."""
         device = self._rows.device
         turned = torch.from_numpy(queries).to(device).T
         count = len(self._rows) if chosen is None else len(chosen)
-        groups = -(-count // group)
-        maxima = torch.empty(groups, len(queries), device=device)
+        maxima = torch.empty(-(-count // group), len(queries), device=device)
         size = BLOCK[device.type] // group * group
-        buffer = torch.empty(min(size, groups * group), len(queries), device=device)
+        buffer = torch.empty(min(size, len(maxima) * group), len(queries), device=device)
         wanted = None if chosen is None else torch.from_numpy(chosen).to(device)
         for start in range(0, count, size):
             part = slice(start, start + size)
@@ -131,8 +142,40 @@ class FlatSearcher:
             buffer[len(block) : length] = -torch.inf
             best = maxima[start // group : (start + length) // group]
             torch.amax(buffer[:length].view(-1, group, len(queries)), dim=1, out=best)
-        top = maxima.T.contiguous().topk(min(k, groups), sorted=False).indices
-        return (top[:, :, None] * group + torch.arange(group, device=device)).flatten(1)
+        return maxima
+
+    def _list_rows(self, groups: np.ndarray, group: int, chosen: np.ndarray | None) -> np.ndarray:
+        """The rows of groups int64 [..., g]: int64 [..., g * group]; -1 beyond the end of the last group."""
+        places = (groups[..., None] * group + np.arange(group)).reshape(*groups.shape[:-1], -1)
+        count = len(self.vectors) if chosen is None else len(chosen)
+        rows = places if chosen is None else chosen[np.minimum(places, count - 1)]
+        return np.where(places < count, rows, -1)
+
+    def _search_groups(
+        self, query: np.ndarray, maxima: torch.Tensor, least: float, group: int, chosen: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of all groups whose highest product is at `least` that, and their scores."""
+        rows = self._list_rows(torch.nonzero(maxima >= float(least))[:, 0].cpu().numpy(), group, chosen)
+        rows = rows[rows >= 0]
+        parts = [self._score(query[None], part[None])[0] for part in np.split(rows, range(SCORED, len(rows), SCORED))]
+        return rows, np.concatenate(parts)
+
+    def _bound_rounding(self, queries: np.ndarray) -> np.ndarray:
+        """How far a product in a block and the score of the same row may lie apart: float32 [q]."""
+        step = np.finfo(np.float32).eps * np.sqrt(self.vectors.shape[1])
+        bound: np.ndarray = 2 * step * self._longest * np.linalg.norm(queries, axis=1)
+        return bound
+
+    @cached_property
+    def _longest(self) -> float:
+        """The length of the longest vector."""
+        return max(
+            (
+                float(np.linalg.norm(self.vectors[at : at + SCORED], axis=1).max())
+                for at in range(0, len(self.vectors), SCORED)
+            ),
+            default=0.0,
+        )
 
     def _score(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products of each query with its own rows int64 [q, c]: float32 [q, c]."""
@@ -147,7 +190,10 @@ class FlatSearcher:
         return scores
 
     def _search_one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not."""
+        """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not.
+
+        The k best rows, and all that tie with the k-th.
+        """
         block = self.vectors if chosen is None else self.vectors[chosen]
         scores = np.empty(len(block), np.float32)
         step = -(-len(block) // torch.get_num_threads()) if len(block) >= THREADED_FROM else len(block)
@@ -161,7 +207,10 @@ class FlatSearcher:
         else:
             with ThreadPoolExecutor(len(starts)) as pool:
                 list(pool.map(score_from, starts))
-        best = torch.from_numpy(scores).topk(k, sorted=False).indices.numpy()
+        top = torch.from_numpy(scores).topk(k, sorted=False)
+        best = top.indices.numpy()
+        if np.count_nonzero(scores >= (last := top.values.numpy().min())) > k:
+            best = np.flatnonzero(scores >= last)
         return (best if chosen is None else chosen[best])[None], scores[best][None]
 
 
@@ -232,16 +281,22 @@ class FlatKind(DenseKind):
         super().discard()
 
     def load(self, space: Space, corrected: bool) -> LoadedSpace[FlatSearcher]:
-        """The vectors of a space in memory, raw or corrected: these are two sets."""
+        """The vectors of a space in memory, raw or corrected: these are two sets.
+
+        They stand in the order of their ids, since the searcher breaks ties by row.
+        """
         key = (space.fingerprint, corrected)
         if key not in self._loaded:
-            vectors = np.empty((space.count, space.spec.dim), np.float32)
-            ids: list[str] = []
+            ids = sorted(self.storage.tables.list_ids(f"{space.column} IS NOT NULL"))
+            rows = {id: row for row, id in enumerate(ids)}
+            vectors = np.empty((len(ids), space.spec.dim), np.float32)
+            read = 0
             for names, _, _, block in self.storage.tables.blocks(space, corrected):
-                ids += names
-                if len(ids) <= len(vectors):
-                    vectors[len(ids) - len(names) : len(ids)] = block
-            if len(ids) != len(vectors):
+                places = [rows[name] for name in names if name in rows]
+                read += len(names)
+                if len(places) == len(names):
+                    vectors[places] = block
+            if not len(ids) == read == space.count:
                 raise InputError(f"{self.storage.path} has changed since it was opened: open it again")
             self._loaded[key] = LoadedSpace(ids, FlatSearcher(vectors, self.device), self.storage.tables)
         return self._loaded[key]

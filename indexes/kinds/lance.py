@@ -9,10 +9,12 @@ import numpy as np
 from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
 from ...errors import InputError, check_known
+from ...items import windows
+from ...runs import Rankings, search_past_ties
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.place import translate_errors
-from .base import DenseKind, Rankings, SpaceQueries
+from .base import DenseKind, SpaceQueries
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
 STRUCTURES = {"IVF_FLAT": IvfFlat, "IVF_RQ": IvfRq, "IVF_PQ": IvfPq, "IVF_HNSW_SQ": HnswSq}
@@ -41,30 +43,42 @@ class LanceKind(DenseKind):
 
     def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann | None) -> Rankings:
         """LanceDB's search, approximate by `plan`, exact without: for each vector k ids and inner products."""
+
+        def ask(rows: Sequence[int], depth: int) -> Rankings:
+            return [
+                hits
+                for part in windows(rows, BATCH)
+                for hits in self._ask(asked, asked.vectors[part], depth, condition, plan)
+            ]
+
+        return search_past_ties(ask, len(asked.vectors), k)
+
+    def _ask(
+        self, asked: SpaceQueries, vectors: np.ndarray, k: int, condition: str | None, plan: Ann | None
+    ) -> Rankings:
+        """What LanceDB finds for a few of the vectors, best first."""
         space, tables = asked.space, self.storage.tables
         name = space.corrected if asked.corrected else space.column
-        table = tables.table_of(name)
-        found: Rankings = [[] for _ in asked.vectors]
-        for start in range(0, len(asked.vectors), BATCH):
-            part = asked.vectors[start : start + BATCH]
-            with translate_errors("read", tables.where):
-                query = table.search(list(part), vector_column_name=name).limit(k)
-                query = query.select(["id", "_distance", *(["query_index"] if len(part) > 1 else [])])
-                query = query.where(condition) if condition else query
-                if plan is None:
-                    query = query.distance_type("dot").bypass_vector_index()
-                else:
-                    query = query.distance_type(_metric(asked))
-                    query = query.nprobes(plan.filtered_probes if condition else plan.probes)
-                    query = query.refine_factor(plan.refine)
-                    if plan.kind == "IVF_HNSW_SQ":
-                        query = query.ef(max(200, 2 * k * plan.refine))
-                hits = query.to_arrow()
-                hits.validate(full=True)
-            rows = hits["query_index"].to_pylist() if len(part) > 1 else [0] * len(hits)
-            distances = hits["_distance"].to_pylist()
-            for row, doc, distance in zip(rows, hits["id"].to_pylist(), distances, strict=True):
-                found[start + row].append((doc, 1.0 - distance))
+        found: Rankings = [[] for _ in vectors]
+        with translate_errors("read", tables.where):
+            query = tables.table_of(name).search(list(vectors), vector_column_name=name).limit(k)
+            query = query.select(["id", "_distance", *(["query_index"] if len(vectors) > 1 else [])])
+            query = query.where(condition) if condition else query
+            if plan is None:
+                query = query.distance_type("dot").bypass_vector_index()
+            else:
+                query = query.distance_type(_metric(asked))
+                query = query.nprobes(plan.filtered_probes if condition else plan.probes)
+                query = query.refine_factor(plan.refine)
+                if plan.kind == "IVF_HNSW_SQ":
+                    query = query.ef(max(200, 2 * k * plan.refine))
+            hits = query.to_arrow()
+            hits.validate(full=True)
+        rows = hits["query_index"].to_pylist() if len(vectors) > 1 else [0] * len(hits)
+        for row, doc, distance in zip(rows, hits["id"].to_pylist(), hits["_distance"].to_pylist(), strict=True):
+            found[row].append((doc, 1.0 - distance))
+        for each in found:
+            each.sort(key=lambda hit: -hit[1])
         return found
 
     def build(self, ann: str) -> Recall:

@@ -11,12 +11,13 @@ import pyarrow as pa
 from ...encoders.base import Encoder
 from ...errors import InputError, check_known
 from ...items import Item, Role
+from ...runs import Rankings, search_past_ties
 from ..encoding import check_halves, select_readable
 from ..maxsim import TokenVectors, encode_tokens, score_maxsim
 from ..storage.card import Ann, Recall, Space
 from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
-from .base import Kind, Rankings, SpaceQueries
+from .base import Kind, SpaceQueries
 from .lance import FEWEST, STRUCTURES
 from .recall import DEPTH, NOISE, build_spaces, pick_evenly, tune_plan
 
@@ -73,8 +74,15 @@ class LateKind(Kind):
 
     def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann) -> Rankings:
         """For each query the k best of the documents that are proposed."""
-        proposals = (self.propose(asked.space, each, k, condition, plan) for each in asked.vectors)
-        return [self._rank(each, [query], k)[0] for each, query in zip(proposals, asked.vectors, strict=True)]
+
+        def ask(rows: Sequence[int], depth: int) -> Rankings:
+            queries = [asked.vectors[row] for row in rows]
+            return [
+                self._rank(self.propose(asked.space, each, depth, condition, plan), [each], depth)[0]
+                for each in queries
+            ]
+
+        return search_past_ties(ask, len(asked.vectors), k)
 
     def propose(self, space: Space, query: np.ndarray, k: int, condition: str | None, plan: Ann) -> Iterator[Block]:
         """Documents near some of a query's tokens, by LanceDB's approximate index: candidates for MaxSim."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from heapq import nsmallest
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from ...errors import InputError
-from ...runs import hits_of, pause_collector
+from ...runs import Rankings, hits_of, pause_collector
+from ..products import multiply_rows
 from ..storage.card import Ann, Card, Recall, Space
 from ..storage.tables import Tables
-from .base import Kind, Rankings
+from .base import Kind
 
 T = TypeVar("T")
 
@@ -31,16 +34,20 @@ TIE = 1e-4  # float16 rows are not quite of length 1, so cosine and inner produc
 
 @pause_collector()
 def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vectors: np.ndarray, k: int) -> Rankings:
-    """Exact search of many queries in one pass over the vectors: one matrix product a block; best first."""
+    """Exact search of many queries in one pass over the vectors: one matrix product a block; best first.
+
+    Equal vectors have equal scores. Of documents that tie with the k-th the ones with the lowest ids are found.
+    """
     best = np.full((len(vectors), 0), -np.inf, np.float32)
     ids = np.zeros((len(vectors), 0), dtype=object)
+    turned = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).T
     for names, _, _, block in blocks:
-        scores = vectors @ block.T
+        scores = multiply_rows(torch.from_numpy(block), turned, by_query=True).T.numpy()
         listed = np.array(names, object)
         better, named = scores, np.broadcast_to(listed, scores.shape)
         if best.shape[1] == k:
-            # Hardly any document of a later block is better than the k-th before it: only those are looked at.
-            rows, columns = np.nonzero(scores > best.min(axis=1)[:, None])
+            # Hardly any document of a later block reaches the k-th before it: only those are looked at.
+            rows, columns = np.nonzero(scores >= best.min(axis=1)[:, None])
             counts = np.bincount(rows, minlength=len(vectors))
             places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
             better = np.full((len(vectors), counts.max(initial=0)), -np.inf, np.float32)
@@ -50,10 +57,21 @@ def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vector
         best, ids = np.concatenate([best, better], axis=1), np.concatenate([ids, named], axis=1)
         if best.shape[1] > k:
             top = np.argpartition(-best, k - 1, axis=1)[:, :k]
+            _settle_ties(top, best, ids)
             best, ids = np.take_along_axis(best, top, 1), np.take_along_axis(ids, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
     best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
     return [list[tuple[str, float]](hits_of(*each)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
+
+
+def _settle_ties(top: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
+    """Make `top`, the places of the k best scores [q, k], those with the lowest ids where more tie with the k-th."""
+    k = top.shape[1]
+    last = np.take_along_axis(scores, top, 1).min(axis=1)
+    for row in np.flatnonzero(np.count_nonzero(scores >= last[:, None], axis=1) > k):
+        above = np.flatnonzero(scores[row] > last[row])
+        tied = np.flatnonzero(scores[row] == last[row])
+        top[row] = [*above, *nsmallest(k - len(above), tied, key=lambda place: ids[row, place])]
 
 
 def pick_evenly(stream: Iterable[T], count: int, most: int) -> Iterator[T]:

@@ -13,12 +13,13 @@ import scipy.sparse
 from ...encoders.base import Encoder, check_finite
 from ...errors import InputError
 from ...items import Item, Role, Sparse
+from ...runs import Rankings
 from ..encoding import encode_batches, select_readable
 from ..storage.card import Recall, Space
 from ..storage.rows import make_lists, read_lists
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import MASKS, Kind, Rankings, SpaceQueries
+from .base import MASKS, Kind, SpaceQueries
 from .postings import Postings, Rows
 from .recall import load_spaces
 

@@ -11,7 +11,7 @@ from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
 from ...items import Item
-from ...runs import Hit, rank_hits
+from ...runs import Hit, Rankings, rank_hits, search_past_ties
 from .analysis import ANALYSIS, analyse, split_words
 from .filters import join_conditions, list_spellings, quote_all
 
@@ -141,7 +141,10 @@ def _match(query: Item, group: str, held: FullText) -> MatchQuery:
 
 
 def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
-    return rank_hits(_search(table, query, ["id", "_score"], k, where))
+    def ask(rows: Sequence[int], depth: int) -> Rankings:
+        return [list(rank_hits(_search(table, query, ["id", "_score"], depth, where)))]
+
+    return rank_hits(search_past_ties(ask, 1, k)[0])
 
 
 def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | None) -> tuple[Hit, ...]:
@@ -150,8 +153,15 @@ def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | 
     words = {word for word in split_words(analyse(query.text or "", "ngram", held.analysis)) if len(word) > 2}
     if not words:
         return ()
-    rows = _search(table, MatchQuery(" ".join(sorted(words)), column), ["id", "_score", column], k, where)
-    return rank_hits((id, score) for id, score, text in rows if words & split_words(text))
+    query = MatchQuery(" ".join(sorted(words)), column)
+    held: dict[str, str] = {}
+
+    def ask(rows: Sequence[int], depth: int) -> Rankings:
+        found = list(_search(table, query, ["id", "_score", column], depth, where))
+        held.update((id, text) for id, _, text in found)
+        return [list(rank_hits((id, score) for id, score, _ in found))]
+
+    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & split_words(held[hit[0]]))
 
 
 def _search(
