@@ -153,15 +153,15 @@ def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | 
     words = {word for word in split_words(analyse(query.text or "", "ngram", held.analysis)) if len(word) > 2}
     if not words:
         return ()
-    query = MatchQuery(" ".join(sorted(words)), column)
-    held: dict[str, str] = {}
+    wanted = MatchQuery(" ".join(sorted(words)), column)
+    texts: dict[str, str] = {}
 
     def ask(rows: Sequence[int], depth: int) -> Rankings:
-        found = list(_search(table, query, ["id", "_score", column], depth, where))
-        held.update((id, text) for id, _, text in found)
+        found = list(_search(table, wanted, ["id", "_score", column], depth, where))
+        texts.update((id, text) for id, _, text in found)
         return [list(rank_hits((id, score) for id, score, _ in found))]
 
-    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & split_words(held[hit[0]]))
+    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & split_words(texts[hit[0]]))
 
 
 def _search(
