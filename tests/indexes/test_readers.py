@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -134,8 +135,8 @@ def test_an_index_opened_while_a_writer_comes_in_between_is_of_one_edition(
     writer = make(tmp_path, "lance", grace=0)
     writer.add(documents(0), encoder("lance"))
     card = json.loads((tmp_path / FILE).read_text())
-    for field in ("versions", "files", "earlier", "last", "edition", "grace"):  # as earlier crosslens wrote it
-        del card[field]
+    for field in ("versions", "files", "earlier", "last", "edition", "grace", "checksums", "sha256"):
+        del card[field]  # as earlier crosslens wrote it
     (tmp_path / f"moments_{card['spaces'][0]['fingerprint']}.safetensors").write_bytes(
         next(tmp_path.glob("moments_*")).read_bytes()
     )
@@ -252,5 +253,33 @@ def test_an_index_made_again_in_its_place_is_followed(tmp_path: Path) -> None:
     assert answer(reader, "hybrid") == answer(again, "hybrid")
 
 
+def test_a_writer_that_is_killed_leaves_readers_the_edition_before(tmp_path: Path) -> None:
+    writer = make(tmp_path, "lance")
+    writer.add(documents(0), encoder("lance"))
+    reader = open_index(tmp_path, encoders=encoder("lance"))
+    right = answer(reader, "hybrid")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not read_card(tmp_path).complete
+    for index in (reader, open_index(tmp_path, encoders=encoder("lance"))):
+        assert answer(index, "hybrid") == right
+    assert writer.add(documents(8), encoder("lance")) == 6  # of 20, 14 are stored
+    assert len(answer(reader, "dense")) == FIRST + 8
+
+
+def die(path: str) -> None:
+    """A process that adds documents and is killed in the middle."""
+
+    class Dying(Hashing):
+        def encode(self, items: Any, role: str) -> Any:
+            for batch in super().encode(items, role):
+                if batch.ids == ["d14"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield batch
+
+    make(path, "lance").add(documents(8), Dying(), window=1)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if sys.argv[2:] else die(sys.argv[1])
