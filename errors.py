@@ -19,11 +19,11 @@ class CrosslensError(Exception):
     """Anything crosslens itself reports; the command line prints its text and exits with status 1.
 
     The text is one line without control characters, whatever input it repeats, and of no input more than `LONGEST`
-    characters.
+    characters. A `command` that ends it, to be copied, is not cut.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(write_line(text))
+    def __init__(self, text: str, command: str = "") -> None:
+        super().__init__(write_line(text) + escape_controls(command))
 
 
 class InputError(CrosslensError, ValueError):

@@ -86,6 +86,8 @@ def read_text(path: str | Path) -> str:
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file; `InputError` as `read_raw_lines`, and naming the line that is not UTF-8."""
     for number, line in read_raw_lines(path):
+        if b"\0" in line:  # UTF-16 of English text decodes as UTF-8, with a NUL after each letter
+            raise InputError(f"{path}:{number}: not UTF-8 text (a NUL byte: is it UTF-16?)")
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:

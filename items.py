@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +108,24 @@ class Item:
             if value is not None:
                 update_hash(hashing, name, value)
         return hashing.hexdigest()
+
+
+_STRANGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]|(?![ \t\r\n])\s")
+
+
+def split_fields(line: str) -> list[str]:
+    """The fields of a line of TREC's files, between spaces or tabs; `ValueError` on what readers differ about.
+
+    That is other white space (a space that does not break), control characters, and a byte order mark in the middle.
+    """
+    if not (line.isascii() and line.rstrip("\r\n").replace("\t", " ").isprintable()) and _STRANGE.search(line):
+        raise ValueError("white space other than spaces and tabs, or a control character")
+    return line.split()
+
+
+def is_word(name: str) -> bool:
+    """Whether an id can stand in a line of TREC's files: some text without white space and control characters."""
+    return bool(name) and _STRANGE.search(name) is None and not any(each in name for each in " \t\r\n")
 
 
 def check_text(item: Item) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 
 from .errors import InputError, check_cutoff, check_known, list_few
 from .files import STDIN, is_stream, read_json, read_lines, write_atomically, write_json
-from .items import Item, Role
-from .specs import parse_real, parse_whole
+from .items import Item, Role, is_word, split_fields
+from .specs import check_types, parse_real, parse_whole
 
 Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
@@ -55,6 +55,9 @@ def list_excluded(query: Item, exclude: Exclude) -> frozenset[str]:
     return frozenset(ids) | (frozenset([query.id]) if exclude == "self" else frozenset())
 
 
+MOST = 2**53  # what a manifest may count to; nan and infinity are no counts
+
+
 class Hit(NamedTuple):
     """A document, by its `id`, at its `score`; higher is better."""
 
@@ -83,6 +86,15 @@ class Record:
     counts: Mapping[str, float] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """What `Manifest.to_json` has of a stage; `TypeError` on anything else."""
+        record = cls(**data)
+        check_types(record)
+        if not all(abs(number) < MOST for number in (record.seconds, *record.counts.values())):
+            raise TypeError("a count that no stage could reach")
+        return record
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -105,7 +117,7 @@ class Manifest:
             return cls()
         try:
             stored = read_json(beside)
-            return cls(tuple(Record(**stage) for stage in stored["stages"]))
+            return cls(tuple(map(Record.from_json, stored["stages"])))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{beside} is not a manifest of crosslens: correct it, or remove it") from None
 
@@ -242,7 +254,7 @@ class Run:
             raise InputError(f"a run tag may not be empty or hold white space: {tag!r}")
         with write_atomically(path) as out:
             for query, hits in self:
-                bad = next((name for name in (query.id, *(h.id for h in hits)) if not _is_word(name)), None)
+                bad = next((name for name in (query.id, *(h.id for h in hits)) if not is_word(name)), None)
                 if bad is not None:
                     raise InputError(f"the id {bad!r} cannot stand in a TREC run: it is empty or has white space")
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
@@ -261,11 +273,10 @@ class Run:
         path = Path(path)
         found: dict[str, dict[str, float]] = {}
         for number, line in enumerate(read_lines(path), 1):
-            fields = line.split()
-            if not fields:
+            if not line.strip():
                 continue
             try:
-                query, _, doc, _, score, _ = fields
+                query, _, doc, _, score, _ = split_fields(line)
                 value = parse_real(score)
             except ValueError:
                 raise InputError(
@@ -305,9 +316,12 @@ def read_qrels(path: str | Path) -> tuple[dict[str, dict[str, int]], dict[str, s
     langs: dict[str, str] = {}
     columns = 0
     for number, line in enumerate(read_lines(path), 1):
-        fields = line.split()
-        if not fields:
+        if not line.strip():
             continue
+        try:
+            fields = split_fields(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}: {line.strip()[:80]!r}") from None
         if not columns:
             columns = 3 if len(fields) == 3 and line.count("\t") == 2 else 4
             if columns == 3 and not _is_number(fields[-1]):  # the names of BEIR's columns
@@ -353,11 +367,6 @@ def check_grade(grade: int) -> int:
     if grade > HIGHEST_GRADE:
         raise InputError(f"the grade {str(grade)[:20]} is above {HIGHEST_GRADE:,}: are the columns in another order?")
     return grade
-
-
-def _is_word(name: str) -> bool:
-    # Half a surrogate pair is no text: it could not be written.
-    return bool(name) and not any(c.isspace() or "\ud800" <= c <= "\udfff" for c in name)
 
 
 def _as_trec_eval(scores: Mapping[str, float]) -> list[tuple[str, float]]:

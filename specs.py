@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl, quote
 
 from .errors import InputError, check_known, unknown_name
@@ -25,13 +26,17 @@ class Spec:
     @classmethod
     def parse(cls, text: str) -> Spec:
         """`InputError` on an empty family, an option without `=`, or an option given twice."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the SPEC {text!r} is not valid Unicode: give it as UTF-8") from None
         head, _, query = text.partition("?")
         family, _, checkpoint = head.partition(":")
         if not family.strip():
             raise InputError(f"the SPEC {text!r} names no family; write family:checkpoint[?key=value&...]")
         options: dict[str, str] = {}
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else []
         except ValueError:
             raise InputError(f"the SPEC {text!r} has an option that is not key=value") from None
         for key, value in pairs:
@@ -44,6 +49,38 @@ class Spec:
         head = f"{self.family}:{self.checkpoint}" if self.checkpoint else self.family
         options = "&".join(f"{key}={quote(value, safe='/:,@')}" for key, value in self.options.items())
         return f"{head}?{options}" if options else head
+
+
+def check_types(value: Any) -> None:
+    """`TypeError` naming the first field of a dataclass, as it was read from JSON, that is not of its declared type."""
+    for name, hint in get_type_hints(type(value)).items():
+        if name in value.__dataclass_fields__ and not _fits(getattr(value, name), hint):
+            raise TypeError(f"{name} is not of the type {getattr(hint, '__name__', hint)}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if hint in (Any, object):
+        return True
+    if hint is float:
+        return type(value) in (int, float)
+    if is_dataclass(hint):
+        if type(value) is hint:
+            check_types(value)
+        return type(value) is hint
+    if origin is None:
+        return type(value) is hint
+    if not isinstance(value, origin):
+        return False
+    if isinstance(value, Mapping):
+        return all(_fits(key, parts[0]) and _fits(each, parts[1]) for key, each in value.items())
+    if isinstance(value, tuple) and parts[-1] is not Ellipsis:
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    return all(_fits(each, parts[0]) for each in value)
 
 
 def parse_whole(text: str) -> int:
@@ -60,6 +97,8 @@ def parse_real(text: str) -> float:
     value = float(text)
     if value in (math.inf, -math.inf) and "i" not in text.lower():
         raise ValueError(f"{text!r} is too large")
+    if value == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+        raise ValueError(f"{text!r} is too small")
     return value
 
 
@@ -84,6 +123,8 @@ def find_factory(
         return getattr(import_module(f".{module}", __package__), name), spec
     added = {each.name: each.value for each in entry_points(group=f"crosslens.{group}")}
     check_known(spec.family, (*builtin, *added, *more, "py"), what)
+    if spec.family in more:
+        raise InputError(f"the {what} {spec.family} takes nothing after its name: {spec}")
     return _import_object(added[spec.family], f"{spec.family} (of an installed package)"), spec
 
 

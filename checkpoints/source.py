@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from transformers.utils import cached_file, hub
 
@@ -87,8 +88,11 @@ class Source:
         transformers.logging.disable_progress_bar()
         try:
             return make_shareable(auto.from_pretrained(self.checkpoint, **options))
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = first_line(error, 1000)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        # Libraries meet what anybody may have written into a file: they raise errors of a dozen types, their own too.
+        except Exception as error:
+            reason = first_line(error)
             if "trust_remote_code" in str(error):
                 reason = "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
             kind = auto.__name__.removeprefix("Auto").lower()
@@ -104,7 +108,12 @@ class Source:
     def load_tokenizer(self) -> Any:
         """The checkpoint's tokenizer; `InputError` if it has none (transformers would make an empty one up)."""
         self.require(TOKENIZER_FILES, "tokenizer")
-        return self.load(transformers.AutoTokenizer)
+        tokenizer = self.load(transformers.AutoTokenizer)
+        try:
+            tokenizer.tokenize("a")
+        except Exception as error:  # what is wrong with some files shows only now
+            raise InputError(f"cannot load {self} (tokenizer): {first_line(error)}") from None
+        return tokenizer
 
     def load_model(
         self, auto: Any, is_spare: Callable[[str], bool] = lambda key: False, advice: str = "", **options: Any
@@ -151,7 +160,8 @@ class Source:
             )
         return InputError(
             f"{self} has pickled weights only ({file}), which are not read, since they may hold code; "
-            f'if you trust them, convert them once: python -c "{copy}; {code}"'
+            "if you trust them, convert them once: ",
+            f'python -c "{copy}; {code}"',
         )
 
     def identify_weights(self, config: Any = None) -> str:

@@ -139,7 +139,7 @@ def run_guarded(program: Callable[[], Any]) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2 if error.errno in MISNAMED else 1)
+        return _fail(write_line(f"{where}{error.strerror or error}"), 2 if error.errno in MISNAMED else 1)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             usage = error.format_message()
@@ -180,5 +180,5 @@ def report_interruption(stop: KeyboardInterrupt) -> int:
 
 
 def _fail(text: str, status: int) -> int:
-    say("crosslens: " + write_line(text))
+    say("crosslens: " + text)
     return status

@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins.pipes import read_pipe
 
-ids = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8).filter(
-    lambda text: not any(c.isspace() for c in text)
-)
+ids = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="\ufeff"), min_size=1, max_size=8
+).filter(lambda text: not any(c.isspace() for c in text))
 scores = st.one_of(
     st.floats(allow_nan=False),
     st.sampled_from([0.0, -0.0, 1.0, 1.0 + 1e-12, math.inf, -math.inf, 1e300, -1e300, 1e-320]),
@@ -296,3 +296,56 @@ def test_a_packed_run_is_written_and_read(tmp_path):
     assert Run.from_trec(tmp_path / "r.trec.gz").hits == run.hits
     (tmp_path / "packed").write_bytes(content)  # whatever its name
     assert Run.from_trec(tmp_path / "packed").hits == run.hits
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"q Q0 d 1 {score} x" for score in ("1_000", "１２", "0x10", "1e400", "-1e400", "1e-400", "nan", "1,5", "", "³")),
+        "q\u00a0Q0 d 1 2 x", "q Q0\u2028d 1 2 x", "q Q0 d\x85 1 2 x", "\ufeffq Q0 d 1 2 x", "q Q0 d\x1b[31m 1 2 x",
+        "q Q0 d\0 1 2 x", "q Q0 a d 1 2 x", "q Q0 d 1 2", "q Q0 c 1 2 x",
+    ],
+)  # fmt: skip
+def test_what_readers_of_runs_could_differ_about_is_refused(tmp_path, line):
+    path = tmp_path / "run"
+    path.write_bytes(f"\ufeffq Q0 c 1 3 x\r\n{line}\r\n".encode())
+    with pytest.raises(InputError, match="run:2: "):
+        Run.from_trec(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"t 0 d {grade}" for grade in ("1_0", "１", "0x1", "1.5", "1e1", "", "²", "1" * 5000)),
+        "t\u00a00 d 1", "t 0 d\u200a1", "\ufefft 0 d 1", "t 0 d\x07 1", "t 0 d\0 1", "t 0 c 2",
+    ],
+)  # fmt: skip
+def test_what_readers_of_qrels_could_differ_about_is_refused(tmp_path, line):
+    path = tmp_path / "qrels"
+    path.write_text(f"t 0 c 1\n{line}\n", "utf-8")
+    with pytest.raises(InputError, match="qrels:2: "):
+        read_qrels(path)
+
+
+@pytest.mark.parametrize("score", ["+5", "5.", ".5", "-0", "1E3", "007", "inf", "-Infinity", "0e-999", "1e-300"])
+def test_numbers_that_mean_one_thing_are_read_as_it(tmp_path, score):
+    (tmp_path / "run").write_text(f"q\tQ0  c 1 {score} x\n")
+    assert Run.from_trec(tmp_path / "run")["q"][0].score == float(score)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stage": 1}, {"stage": None}, {"seconds": "1"}, {"seconds": True}, {"seconds": 1e300}, {"counts": [1]}, {"models": {"m": 3}},
+        {"counts": {"queries": "1"}}, {"counts": {"queries": math.nan}}, {"counts": {"queries": math.inf}}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_wrong_types_is_none(tmp_path, wrong):
+    run_of({"q": {"d": 1.0}}).to_trec(tmp_path / "r")
+    record = {"stage": "dense", "fingerprint": "0" * 12, "seconds": 0.5, "counts": {"queries": 1}, "models": {}}
+    beside = tmp_path / "r.manifest.json"
+    beside.write_text(json.dumps({"stages": [record]}))
+    assert len(Run.from_trec(tmp_path / "r").manifest.records) == 1
+    beside.write_text(json.dumps({"stages": [record | wrong]}))
+    with pytest.raises(InputError, match="is not a manifest"):
+        Run.from_trec(tmp_path / "r")

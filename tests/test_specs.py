@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from crosslens.errors import InputError
 from crosslens.pipeline import Cut
-from crosslens.specs import Spec, bind_options, distribute_options, find_factory, known_options
+from crosslens.specs import Spec, bind_options, check_types, distribute_options, find_factory, known_options
 
 
 def target(
@@ -131,3 +131,43 @@ def test_a_dataclass_that_a_target_needs_stands_for_its_fields():
     assert bind_options(Spec.parse("x:y"), limited, exact=True) == {"limits": Limits(exact=True)}
     with pytest.raises(InputError, match=r"unknown option of x 'exact' .*known: chosen, device, most"):
         bind_options(Spec.parse("x:y?exact=true"), limited, exact=True)
+
+
+@pytest.mark.parametrize("text", ["a?x=%FF", "a?x=caf\udce9", "\udce9", "a?x", "a?x=1&x=2", "?x=1", ""])
+def test_a_spec_that_says_no_one_thing_is_refused(text):
+    with pytest.raises(InputError):
+        Spec.parse(text)
+
+
+@pytest.mark.parametrize("number", ["1_0", "１", "1e400", "", "x", "0x1"])
+def test_options_are_numbers_in_plain_digits(number):
+    for key in ("dim", "ratio"):
+        with pytest.raises(InputError, match="is not a number"):
+            bind_options(Spec.parse(f"f:c?{key}={number}"), target, device="cpu")
+
+
+@dataclass
+class Inner:
+    n: int
+
+
+@dataclass
+class Outer:
+    name: str
+    at: dict[int, float]
+    inner: Inner | None = None
+    pair: tuple[int, str] = (1, "a")
+    many: tuple[str, ...] = ()
+    how: Literal["a", "b"] = "a"
+
+
+def test_types_of_what_was_read_are_checked_all_the_way():
+    check_types(Outer("x", {1: 2, 3: 0.5}, Inner(3), many=("a", "b")))
+    check_types(Outer("x", {}))
+    for wrong in (
+        Outer(1, {}), Outer("x", {"1": 2}), Outer("x", {1: "2"}), Outer("x", {1: True}), Outer("x", []), Outer("x", {}, Inner("3")),
+        Outer("x", {}, {"n": 3}), Outer("x", {}, pair=(1,)), Outer("x", {}, pair=("a", 1)), Outer("x", {}, many=("a", 1)), Outer("x", {}, how="c"),
+        Outer("x", {}, many="ab"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="is not of the type"):
+            check_types(wrong)

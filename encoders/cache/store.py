@@ -232,7 +232,7 @@ def read_spec(db: sqlite3.Connection) -> EncoderSpec:
     row = db.execute("SELECT spec FROM about").fetchone()
     try:
         return EncoderSpec.from_json(parse_json(row[0]))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise sqlite3.DatabaseError("it does not say whose vectors it holds") from None
 
 

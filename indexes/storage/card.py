@@ -14,6 +14,7 @@ from ...encoders.base import EncoderSpec
 from ...errors import InputError, SpecMismatch
 from ...items import open_seal, seal
 from ...media.modalities import join_modalities
+from ...specs import check_types
 from .analysis import ANALYSIS
 from .checksums import Checksums
 
@@ -264,4 +265,6 @@ class Card:
         earlier = [Edition(**each) for each in fields.pop("earlier", ())]
         last = (stored := fields.pop("last", None)) and cls.from_json(stored)
         given = {"spaces": spaces, "passages": passages, "checksums": checksums, "earlier": earlier, "last": last}
-        return cls(**given, analysis=analysis, **fields)
+        card = cls(**given, analysis=analysis, **fields)
+        check_types(card)
+        return card

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ...errors import InputError, first_line
 from ...files import check_file, find_fault, read_lines
-from ...items import Item
+from ...items import Item, split_fields
 from ...runs import Qrels, parse_grade, read_qrels
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
 from .records import FileRow, Rows, read_json_lines
@@ -229,7 +229,10 @@ def read_table(path: Path, columns: Sequence[str], *, tabs: bool = True) -> Rows
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
-        fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else line.split()
+        try:
+            fields = line.rstrip("\r\n").split("\t", len(columns) - 1) if tabs else split_fields(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}: {line.strip()[:80]!r}") from None
         if len(fields) != len(columns):
             form = (" TAB " if tabs else " ").join(columns)
             raise InputError(f"{path}:{number}: not `{form}` but {len(fields)} columns: {line.strip()[:80]!r}")

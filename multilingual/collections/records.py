@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...files import find_fault, parse_json, read_raw_lines
-from ...items import Item
+from ...items import Item, is_word
 from ...media.modalities import MEDIA
 from ..languages import parse_language
 
@@ -37,8 +37,8 @@ class FileRow(dict[str, Any]):
             raise InputError(f"no {key}")
         if not isinstance(id, str):
             raise InputError(f"{key} must be text, not {type(id).__name__}")
-        if id.split() != [id]:
-            raise InputError(f"the {key} {id!r} has white space in it, which no TREC file could hold")
+        if not is_word(id):
+            raise InputError(f"the {key} {id!r} has white space or control characters, which no TREC file could hold")
         return id
 
     def read_text(self, key: str) -> str | None:

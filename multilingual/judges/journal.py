@@ -104,6 +104,9 @@ class Journal:
                 return False
             if crc is not None and crc != zlib.crc32(_write_line(entry).encode()):
                 return False
+            numbers = entry["counts"].values()
+            if not isinstance(entry["key"], str) or not all(type(number) in (int, float) for number in numbers):
+                return False
             self.found[entry["key"]] = entry["value"], Counter(entry["counts"])
         except (ValueError, TypeError, AttributeError, RecursionError):
             return False
