@@ -17,7 +17,9 @@ import gzip
 import json
 import logging
 import multiprocessing
+import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -32,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from crosslens import InputError
-from fuzz_readers import Reader, Refused, list_readers
+from fuzz_readers import Reader, list_readers
+from fuzz_strict import Refused
 from measurements import Table, add_save, save
 
 LONGEST = 10.0  # seconds
@@ -109,8 +112,6 @@ def insert_scrap(content: bytes, chance: random.Random) -> bytes:
 
 
 def change_number(content: bytes, chance: random.Random) -> bytes:
-    import re
-
     found = list(re.finditer(rb"\d+(?:\.\d+)?", content))
     if not found:
         return insert_scrap(content, chance)
@@ -226,7 +227,7 @@ def limit_time(seconds: float) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def judge(reader: Reader, content: bytes, folder: Path) -> tuple[str, str]:
+def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str]:
     """How a reader ends with an input, one of `OUTCOMES`, and what there is to say of a bad end."""
     folder.mkdir()
     path = folder / reader.file
@@ -290,17 +291,17 @@ def fuzz_reader(reader: Reader, numbers: range, seed: int, folder: Path, keep: P
     for number in numbers:
         content = make_input(reader, number, seed)
         with tempfile.TemporaryDirectory(dir=folder) as where:
-            outcome, what = judge(reader, content, Path(where) / "c")
+            outcome, what = try_input(reader, content, Path(where) / "c")
         tally.counts[outcome] += 1
         if outcome in BAD:
             tally.worst.append((number, outcome, what))
             if keep is not None:
                 keep.mkdir(exist_ok=True, parents=True)
-                (keep / f"{re_name(reader.name)}-{number}-{outcome}").write_bytes(content)
+                (keep / f"{name_file(reader.name)}-{number}-{outcome}").write_bytes(content)
     return tally
 
 
-def re_name(name: str) -> str:
+def name_file(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
@@ -312,7 +313,7 @@ def share(readers: list[Reader], inputs: int) -> dict[str, int]:
     return counts
 
 
-def work(job: tuple[str, range, int, Path, Path | None]) -> tuple[str, Tally]:
+def run_job(job: tuple[str, range, int, Path, Path | None]) -> tuple[str, Tally]:
     name, numbers, seed, folder, keep = job
     reader = next(each for each in _READERS if each.name == name)
     return name, fuzz_reader(reader, numbers, seed, folder, keep)
@@ -321,10 +322,8 @@ def work(job: tuple[str, range, int, Path, Path | None]) -> tuple[str, Tally]:
 _READERS: list[Reader] = []
 
 
-def begin() -> None:
+def prepare_process() -> None:
     logging.disable(logging.CRITICAL)
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with tempfile.TemporaryDirectory() as folder:
         _READERS[:] = list_readers(Path(folder))
@@ -351,8 +350,8 @@ def main() -> int:
             for start in range(0, count, 50)
         ]
         tallies = {reader.name: Tally() for reader in readers}
-        with multiprocessing.get_context("spawn").Pool(given.processes, begin) as pool:
-            for name, tally in pool.imap_unordered(work, jobs):
+        with multiprocessing.get_context("spawn").Pool(given.processes, prepare_process) as pool:
+            for name, tally in pool.imap_unordered(run_job, jobs):
                 tallies[name].counts += tally.counts
                 tallies[name].worst += tally.worst
     for name, tally in tallies.items():

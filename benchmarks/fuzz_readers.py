@@ -9,9 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import re
 import tomllib
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +34,21 @@ from crosslens.multilingual.reranking.rerank import describe_judging
 from crosslens.runs import Manifest, Run, read_qrels
 from crosslens.specs import Spec
 from crosslens.systems.system import System
-from PIL import Image
-
-WORD = r"[^\s\x00-\x1f\x7f-\x9f\ufeff\ud800-\udfff]+"
-RUN = re.compile(
-    rf"\s*({WORD})\s+\S+\s+({WORD})\s+\S+\s+([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf(?:inity)?)\s+\S+\s*",
-    re.A | re.I,
+from fuzz_strict import (
+    gunzip,
+    strict_card,
+    strict_documents,
+    strict_journal,
+    strict_manifest,
+    strict_neuclir,
+    strict_plan,
+    strict_prompt,
+    strict_qrels,
+    strict_run,
+    strict_topics,
+    strict_tsv,
 )
-QREL = re.compile(rf"\s*({WORD})\s+\S+\s+({WORD})\s+([+-]?\d+(?:\.0*)?)\s*", re.A)
-
-
-class Refused(Exception):
-    """What a strict reading cannot read."""
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -72,100 +73,9 @@ class Reader:
         return FILES.get(self.name, "input")
 
 
-def unpack(content: bytes, packed: bool = False) -> list[str]:
-    """The lines of a text, strictly."""
-    try:
-        packed = packed or content.startswith(b"\x1f\x8b")
-        text = (gzip.decompress(content) if packed else content).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:
-        raise Refused(error) from None
-    text = text.removeprefix("\ufeff")
-    if "\0" in text:
-        raise Refused("NUL")
-    return text.split("\n")
-
-
-def match_lines(content: bytes, pattern: re.Pattern[str]) -> dict[str, dict[str, str]]:
-    """Query -> document -> number, as it is written."""
-    found: dict[str, dict[str, str]] = {}
-    for line in unpack(content):
-        if not line.strip():
-            continue
-        if (match := pattern.fullmatch(line)) is None:
-            raise Refused(line)
-        query, doc, number = match.groups()
-        numbers = found.setdefault(query, {})
-        if doc in numbers and (pattern is RUN or float(numbers[doc]) != float(number)):
-            raise Refused(doc)
-        numbers.setdefault(doc, number)
-    return found
-
-
-def to_float(number: str) -> float:
-    """A number whose value a float can hold."""
-    value = float(number)
-    if (abs(value) == float("inf") and "i" not in number.lower()) or (
-        value == 0 and re.search("[1-9]", re.split("e", number.lower())[0])
-    ):
-        raise Refused(number)
-    return value
-
-
 def read_run(path: Path) -> Any:
     run = Run.from_trec(path)
     return {query: [hit.id for hit in hits] for query, hits in run.hits.items()}
-
-
-def strict_run(content: bytes) -> Any:
-    ranked = {}
-    with np.errstate(over="ignore"):
-        for query, numbers in match_lines(content, RUN).items():
-            scores = {doc: to_float(number) for doc, number in numbers.items()}
-            singles = {doc: float(np.float32(score)) for doc, score in scores.items()}
-            if len(set(singles.values())) == len(singles):
-                ranked[query] = sorted(scores, key=lambda doc, scores=scores: -scores[doc])
-            else:
-                ranked[query] = sorted(scores, key=lambda doc, singles=singles: (singles[doc], doc), reverse=True)
-    return ranked
-
-
-def strict_qrels(content: bytes) -> Any:
-    lines = [line for line in unpack(content) if line.strip()]
-    if lines and lines[0].count("\t") == 2 and len(lines[0].split()) == 3:
-        return strict_tsv("\n".join(lines).encode())
-    judged = match_lines(content, QREL).items()
-    return {topic: {doc: int(grade.partition(".")[0]) for doc, grade in grades.items()} for topic, grades in judged}
-
-
-def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise Refused("twice")
-    return dict(pairs)
-
-
-def to_finite(text: str) -> float:
-    if abs(value := float(text)) == float("inf"):
-        raise Refused(text)
-    return value
-
-
-def strict_json(text: str) -> Any:
-    try:
-        value = json.loads(text, object_pairs_hook=make_object, parse_float=to_finite)
-        json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except (ValueError, RecursionError) as error:
-        raise Refused(error) from None
-
-
-def strict_rows(content: bytes, packed: bool = False, key: str = "id") -> list[dict[str, Any]]:
-    rows = [strict_json(line) for line in unpack(content, packed) if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise Refused("no object")
-    ids = [str(row.get(key)) for row in rows]
-    if len(set(ids)) < len(ids):
-        raise Refused("twice")
-    return rows
 
 
 def describe_items(items: Any) -> list[Any]:
@@ -177,61 +87,10 @@ def describe_items(items: Any) -> list[Any]:
     return [(item.id, (item.text or "").strip()) for item in found]
 
 
-def strict_documents(content: bytes, packed: bool = False, key: str = "id") -> list[Any]:
-    found = []
-    for row in strict_rows(content, packed, key):
-        parts = [row.get("title"), row.get("text")]
-        if not all(part is None or isinstance(part, str) for part in parts):
-            raise Refused("no text")
-        text = "\n".join(part for part in parts if part and not part.isspace())
-        found.append((str(row[key]), text.strip()))
-    return found
-
-
-def strict_topics(content: bytes) -> list[Any]:
-    return [(str(row["id"]), (row["text"] or "").strip()) for row in strict_rows(content)]
-
-
-def strict_neuclir(content: bytes) -> list[Any]:
-    found = []
-    for row in strict_rows(content, key="topic_id"):
-        (wording,) = [each for each in row["topics"] if each.get("source") in (None, "", "original")]
-        found.append((str(row["topic_id"]), f"{wording['topic_title']}\n{wording['topic_description']}".strip()))
-    return found
-
-
-def strict_tsv(content: bytes) -> Any:
-    found: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(line for line in unpack(content) if line.strip()):
-        fields = [field.strip(" \r") for field in line.split("\t")]
-        if number == 0 and re.fullmatch(r"[+-]?[\d.]+", fields[-1]) is None:
-            continue
-        if len(fields) != 3 or not all(re.fullmatch(WORD, each, re.A) for each in fields[:2]):
-            raise Refused(line)
-        if re.fullmatch(r"[+-]?\d+(?:\.0*)?", fields[2], re.A) is None:
-            raise Refused(line)
-        grade = int(fields[2].partition(".")[0])
-        if found.setdefault(fields[0], {}).setdefault(fields[1], grade) != grade:
-            raise Refused(line)
-    return found
-
-
 def read_manifest(path: Path) -> Any:
     manifest = Manifest.of_run(path.with_name("x"))
     describe_judging(manifest)
     return manifest.to_json()
-
-
-def strict_manifest(content: bytes) -> Any:
-    value = strict_json(decode(content))
-    return [{"counts": {}, "models": {}} | stage for stage in value["stages"]]
-
-
-def decode(content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Refused(error) from None
 
 
 def listed(value: Any) -> Any:
@@ -239,13 +98,6 @@ def listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: listed(each) for key, each in value.items()}
     return [listed(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def strict_toml(content: bytes) -> Any:
-    try:
-        return tomllib.loads(decode(content))
-    except (ValueError, RecursionError) as error:
-        raise Refused(error) from None
 
 
 def read_plan(path: Path) -> Any:
@@ -256,14 +108,6 @@ def read_plan(path: Path) -> Any:
     return {key: value for key, value in listed(plan.to_json()).items() if key in given}
 
 
-def strict_plan(content: bytes) -> Any:
-    value = strict_toml(content)
-    return {
-        key: [each] if key in ("collections", "measures") and isinstance(each, str) else each
-        for key, each in value.items()
-    }
-
-
 def read_prompt(path: Path) -> Any:
     prompt = load_prompt(str(path))
     given = tomllib.loads(path.read_bytes().decode("utf-8").replace("\r\n", "\n"))
@@ -271,10 +115,6 @@ def read_prompt(path: Path) -> Any:
     return {
         key: getattr(prompt, key) for key, value in given.items() if not isinstance(value, dict) and key != "labels"
     }
-
-
-def strict_prompt(content: bytes) -> Any:
-    return {key: each for key, each in strict_toml(content).items() if not isinstance(each, dict) and key != "labels"}
 
 
 def read_spec(path: Path) -> Any:
@@ -316,31 +156,12 @@ def take_keys(found: Any, given: Any) -> Any:
     return found
 
 
-def strict_card(content: bytes) -> Any:
-    return strict_json(decode(content))
-
-
 def read_journal(path: Path) -> Any:
     journal = Journal(path)
     found = {key: [value, dict(counts)] for key, (value, counts) in journal.found.items()}
     for key in found:
         journal.get(key)
     journal.close()
-    return found
-
-
-def strict_journal(content: bytes) -> Any:
-    found = {}
-    for line in content.split(b"\n"):
-        try:
-            entry = json.loads(line)
-            crc = entry.pop("crc", None)
-            if crc not in (None, zlib.crc32(json.dumps(entry).encode())) or entry.keys() != {"key", "value", "counts"}:
-                continue
-            if isinstance(entry["key"], str) and all(type(n) in (int, float) for n in entry["counts"].values()):
-                found[entry["key"]] = [entry["value"], entry["counts"]]
-        except (ValueError, RecursionError, TypeError, AttributeError):
-            continue
     return found
 
 
@@ -615,10 +436,3 @@ FILES = {
     "checkpoints: config.json": "config.json", "checkpoints: tokenizer.json": "tokenizer.json", "checkpoints: tokenizer_config.json": "tokenizer_config.json",
     "checkpoints: safetensors": "model.safetensors",
 }  # fmt: skip
-
-
-def gunzip(content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, ValueError) as error:
-        raise Refused(error) from None
