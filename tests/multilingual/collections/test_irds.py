@@ -52,3 +52,9 @@ def test_without_ir_datasets_the_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(InputError, match="pip install ir_datasets"):
         load_collection("irds:neuclir/1/zh")
+
+
+def test_a_grade_that_is_none_is_refused(ir_datasets, monkeypatch):
+    monkeypatch.setattr(ir_datasets, "qrels_iter", lambda: iter([ir_datasets.Qrel("q1", "d2", 500_000_000, "0")]))
+    with pytest.raises(InputError, match="irds:neuclir/1/zh: 'd2' for 'q1': the grade 500000000 is above 1,000,000"):
+        load_collection("irds:neuclir/1/zh").qrels()

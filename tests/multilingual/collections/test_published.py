@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 from crosslens.errors import InputError
-from crosslens.multilingual.collections.published import DatasetFiles, read_parquet, read_rows, read_table
+from crosslens.multilingual.collections.published import (
+    DatasetFiles,
+    read_judgements,
+    read_parquet,
+    read_rows,
+    read_table,
+)
+from crosslens.multilingual.collections.records import FileRow
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
 
@@ -54,3 +61,24 @@ def test_rows_of_files(tmp_path):
         DatasetFiles(str(tmp_path)).get_one("b/*.tsv")
     with pytest.raises(InputError, match="is a file"):
         DatasetFiles(str(rows))
+
+
+@pytest.mark.parametrize(
+    ("grades", "message"),
+    [
+        (["1", "500000000"], "t:1: the grade 500000000 is above 1,000,000"),
+        ([2_000_000.0], "t:0: the grade 2000000 is above"),
+        ([1, 2], "t:1: document 'd' has two grades for topic 'q'"),
+        (["1_0"], "t:0: the score '1_0' is not a whole number"),
+        ([0.5], "t:0: the score 0.5 is not"),
+        ([True], "t:0: the score True is not"),
+        ([None], "t:0: the score None is not"),
+    ],
+)
+def test_rows_of_judgements_are_checked(grades, message):
+    rows = [(f"t:{at}", FileRow(query="q", doc="d", score=grade)) for at, grade in enumerate(grades)]
+    with pytest.raises(InputError, match=message):
+        read_judgements(iter(rows), "query", "doc", "score")
+    assert read_judgements(iter([("t", FileRow(query="q", doc=7, score=-1.0))]), "query", "doc", "score") == {
+        "q": {"7": -1}
+    }
