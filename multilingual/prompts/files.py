@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -48,7 +49,7 @@ def load_wording(kind: type[W], name: str, folder: Traversable, group: str = "")
             file = built_in.get(name) or files(package.strip()) / inside.strip()
         except ModuleNotFoundError as error:
             raise InputError(f"the prompt {name} of an installed package: {error}") from None
-    if isinstance(file, Path):
+    if isinstance(file, Path) and os.path.lexists(file):
         text = read_text(file)
     elif file.is_file():
         text = file.read_text("utf-8")
