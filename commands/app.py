@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .cache import cache_command
-from .console import catch_termination, report_interruption, run_guarded
+from .console import Terminated, catch_termination, report_interruption, run_guarded
 from .delete import delete_command
 from .demo import demo_command
 from .doctor import doctor_command
@@ -82,11 +82,11 @@ def main() -> None:
         # Alone, typer would print errors in a box and exit with its own status; so it returns the status instead.
         status = app(standalone_mode=False)
         if status == 130:
-            raise KeyboardInterrupt
+            raise Terminated if terminated.is_set() else KeyboardInterrupt
         if status:
             sys.exit(status)
 
-    with catch_termination():
+    with catch_termination() as terminated:
         sys.exit(run_guarded(program))
 
 

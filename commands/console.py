@@ -153,21 +153,23 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def catch_termination() -> Iterator[None]:
-    """While the block runs, SIGTERM raises `Terminated`, unless it is handled otherwise already."""
+def catch_termination() -> Iterator[threading.Event]:
+    """While the block runs, SIGTERM sets the event and raises `Terminated`, unless it is handled otherwise already."""
+    came = threading.Event()
     if (
         signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         or threading.current_thread() is not threading.main_thread()
     ):
-        yield
+        yield came
         return
 
     def terminate(number: int, frame: object) -> None:
+        came.set()
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -33,5 +33,5 @@ def translate_command(
     total = source.check().documents if what == "documents" else None
     stage = load_translation(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:
-        report = translate_collection(source, output, stage, what=what, fields=fields, progress=bar)  # type: ignore[arg-type]
+        report = translate_collection(source, output, stage, what=what, fields=fields, total=total, progress=bar)  # type: ignore[arg-type]
     show(report, json)

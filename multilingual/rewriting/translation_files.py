@@ -7,18 +7,19 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...errors import InputError, check_known
+from ...errors import InputError, check_known, note_kept
 from ...files import find_target, is_stream, open_to_append, place_atomically, read_json, write_json
 from ...items import Item, SeenIds, split_by_weight
 from ..collections.base import Collection
 from ..collections.records import FileRow, to_json_line
 from ..collections.topics import FIELDS
+from ..judges.journal import Journal
 from .translation import Translate, Translation, has_text, take_text, translate_items
 
 What = Literal["documents", "queries"]
@@ -76,6 +77,7 @@ def translate_collection(
     *,
     what: What = "documents",
     fields: str | None = None,
+    total: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> TranslationReport:
     """Write a collection's documents or topics in the language of `stage` as JSON lines.
@@ -85,10 +87,11 @@ def translate_collection(
     that of the original. What is in the language already, or finds no words, is written as it is.
 
     Lines gather in a hidden file beside the output, which takes its name at the end; until then the same call goes
-    on where it was killed. `OUTPUT.manifest.json` says what made it; with that beside it, a finished output is gone
-    on with too, if the collection has more by then. `InputError` where what is there was made otherwise. A stream
-    (`files.is_stream`) gets all lines at the end, and nothing is kept beside it. (What was
-    counted in the window that a kill fell upon may be missing from the counts.)
+    on where it was killed, with the answers that a prompted judge has given since the last of them. What ends the work
+    has a note of how many lines there are, of `total`. `OUTPUT.manifest.json` says what made it; with that beside it, a
+    finished output is gone on with too, if the collection has more by then. `InputError` where what is there was made
+    otherwise. A stream (`files.is_stream`) gets all lines at the end, and nothing is kept beside it. (What was counted
+    in the window that a kill fell upon may be missing from the counts.)
     """
     check_known(what, get_args(What), "kind of texts")
     if fields and what == "documents":
@@ -106,15 +109,26 @@ def translate_collection(
     split = _take_title_and_text if what == "documents" else take_text
     root = output.parent.resolve()
     started = time.perf_counter()
-    with _Growing(output, about) if not is_stream(output) else _spool(output, about) as file:
-        for window in batch_items(items, file.seen, stage.translator.appetite):
-            count: Counter[str] = Counter()
-            answers = translate_items(window, stage.translator, stage.to, count, split)
-            pairs = zip(window, answers, strict=True)
-            records = [_to_record(*pair, split, stage.to, what, root, count) for pair in pairs]
-            file.append(filter(None, records), count)
-            if progress is not None:
-                progress(file.lines)
+    growing = _Growing(output, about) if not is_stream(output) else _spool(output, about)
+    with growing as file, closing(Journal(file.answers)) as journal:
+        keep = getattr(stage.translator, "keep_in", None)
+        translator = stage.translator if keep is None else keep(journal)
+        try:
+            for window in batch_items(items, file.seen, stage.translator.appetite):
+                count: Counter[str] = Counter()
+                answers = translate_items(window, translator, stage.to, count, split)
+                count.update(journal.take_counts())
+                pairs = zip(window, answers, strict=True)
+                records = [_to_record(*pair, split, stage.to, what, root, count) for pair in pairs]
+                file.append(filter(None, records), count)
+                journal.clear()
+                if progress is not None:
+                    progress(file.lines)
+        except BaseException as stop:
+            if file.lines or journal:
+                more = f" ({len(journal)} answers for the next)" if journal else ""
+                note_kept(stop, f"{file.lines}{f' of {total}' if total else ''} {what} are translated{more}")
+            raise
         seconds = round(time.perf_counter() - started, 1)
         file.finish(seconds)
     return TranslationReport(output, what, stage, file.lines, file.resumed, dict(file.counts), seconds)
@@ -131,6 +145,7 @@ class _Growing:
         self.output, self.about = find_target(output), dict(about)
         self.partial = self.output.with_name(f".{self.output.name}.partial")
         self.made_of = self.output.with_name(f".{self.output.name}.partial.json")
+        self.answers = self.output.with_name(f".{self.output.name}.partial.journal")
         self.manifest = output.with_name(f"{output.name}.manifest.json")
         self.seen = SeenIds()
         self.lines = 0
@@ -154,8 +169,12 @@ class _Growing:
         self.resumed = self.lines
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.out.close()
+    def __exit__(self, failed: object, *_: object) -> None:
+        try:
+            self.out.close()
+        except OSError:  # a full disk, which a write has met before: what it could not take is made again
+            if failed is None:
+                raise
 
     def append(self, records: Iterable[Mapping[str, Any]], count: Counter[str]) -> None:
         """Add lines; they are on the disk when this returns."""
@@ -175,10 +194,12 @@ class _Growing:
         if not self.lines:
             self.partial.unlink()
             self.made_of.unlink()
+            self.answers.unlink(missing_ok=True)
             raise InputError(f"{self.about['collection']} has no {self.about['what']} to translate")
         self._describe(self.manifest, seconds=seconds, lines=self.lines)
         os.replace(self.partial, self.output)
         self.made_of.unlink(missing_ok=True)
+        self.answers.unlink(missing_ok=True)
 
     def _describe(self, path: Path, **more: object) -> None:
         write_json(path, {**self.about, **more, "counts": dict(self.counts)})

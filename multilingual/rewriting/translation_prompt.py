@@ -15,6 +15,8 @@ from ...errors import InputError
 from ...items import group_positions
 from ..judges import Judge
 from ..judges.answers import drop_thoughts
+from ..judges.journal import Journal
+from ..judges.kept import SHARE, KeptJudge
 from ..judges.messages import Message
 from ..languages import name_language
 from ..prompts import Wording, load_wording
@@ -63,6 +65,11 @@ class PromptedTranslator:
         self.name = judge.name
         self.revision = judge.revision
         self._own: Counter[str] = Counter()
+
+    def keep_in(self, journal: Journal) -> PromptedTranslator:
+        """The same translator, with the answers of its judge kept in a journal as they come."""
+        everything = SHARE * self.judge.appetite  # what is translated at once is little, and not to be divided further
+        return PromptedTranslator(KeptJudge(self.judge, journal, everything))
 
     @property
     def usage(self) -> Counter[str]:
