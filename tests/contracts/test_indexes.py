@@ -255,8 +255,12 @@ def test_filters_see_metadata_of_indexes_made_before_facets_had_types(case: Any,
     ]
     index = case.filled(items, tmp_path / "index")
     documents = index.storage.tables.documents
+    documents.checkout_latest()
     for id, held in (("a", "score=1,flag=true,year=2020"), ("b", "score=2,flag=false,year=2020")):
         documents.update(where=f"id LIKE '{id}%'", values={"facets": held.split(",")})
+    index.storage.card.versions["documents"] = documents.version
+    index.storage.card.checksums.clear()
+    index.storage.save()
     again = open_index(tmp_path / "index", encoders=case.encoder())
     for where, kept in [
         ({"score": "1.0"}, {"a"}),
