@@ -6,6 +6,7 @@ Whatever reads a file that a user names begins here: reading a pipe or a device 
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import hashlib
 import json
@@ -157,9 +158,10 @@ def write_json(path: str | Path, value: object) -> None:
 def place_atomically(path: str | Path) -> Iterator[Path]:
     """Where to write a file that takes the name `path` when the block ends; nothing is left of one that fails.
 
-    There is an empty file already, under a name that nobody can foresee. Behind a symbolic link the file that it leads
-    to is replaced. A stream (`is_stream`) is never replaced: it gets all of the file when the block ends. The mode is
-    that of the umask, whoever wrote the file. `InputError` where it cannot be written, a full disk included.
+    There is an empty file already, under a name that nobody can foresee; what killed writers of the same name left is
+    removed. Behind a symbolic link the file that it leads to is replaced. A stream (`is_stream`) is never replaced: it
+    gets all of the file when the block ends. The mode is that of the umask, whoever wrote the file. `InputError` where
+    it cannot be written, a full disk included.
     """
     try:
         if is_stream(path):
@@ -170,11 +172,9 @@ def place_atomically(path: str | Path) -> Iterator[Path]:
                 _pour(partial, path)
             return
         target = find_target(path)
-        partial = name_partial(target)
-        # Exclusive: nothing is opened that is there already, and no symbolic link followed.
-        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        mode = stat.S_IMODE(os.fstat(opened).st_mode)
-        os.close(opened)
+        _remove_leftovers(target)
+        partial, held = _open_partial(target)
+        mode = stat.S_IMODE(os.fstat(held).st_mode)
         try:
             yield partial
             with partial.open("rb") as file:
@@ -182,6 +182,7 @@ def place_atomically(path: str | Path) -> Iterator[Path]:
             partial.chmod(mode)  # safetensors puts a file of its own there, which only its user may read
             os.replace(partial, target)
         finally:
+            os.close(held)
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
     except OSError as error:
@@ -191,6 +192,35 @@ def place_atomically(path: str | Path) -> Iterator[Path]:
 def name_partial(path: Path) -> Path:
     """A name beside `path` that nobody can foresee, for what takes its place when it is complete."""
     return path.with_name(f".{path.name[:50]}.{token_hex(8)}.partial")  # cut: a name of 255 bytes has no room for more
+
+
+def _open_partial(target: Path) -> tuple[Path, int]:
+    """A new empty file beside `target`, and a descriptor that holds its lock until it is closed."""
+    while True:
+        partial = name_partial(target)
+        # Exclusive: nothing is opened that is there already, and no symbolic link followed.
+        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # on a file system without locks nothing is taken for a leftover, either
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(opened).st_nlink:
+            return partial, opened
+        os.close(opened)  # another writer took it for a leftover before it was locked
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the partial files of `target` whose writers were killed: regular files that nobody holds the lock of."""
+    name = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]{{16}}\.partial")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if not name.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                opened = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW)  # a lock over NFS needs the right to write
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
+                finally:
+                    os.close(opened)
 
 
 def find_target(path: str | Path) -> Path:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from crosslens.errors import InputError
@@ -222,6 +223,39 @@ def test_partial_files_have_names_that_nobody_can_foresee(tmp_path):
     # A name as long as names can be has room for none beside it.
     with write_atomically(tmp_path / ("x" * 255)) as out:
         out.write("x")
+
+
+@pytest.mark.parametrize("name", ["out", "x" * 255, "[o]ut."])
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_nothing_else(tmp_path, name):
+    script = """
+import sys
+from crosslens.files import place_atomically
+with place_atomically(sys.argv[1]) as partial:
+    partial.write_bytes(b"half")
+    print(partial, flush=True)
+    sys.stdin.read()
+"""
+    path = tmp_path / name
+    command = [sys.executable, "-c", script, str(path)]
+    two = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    killed, writing = (Path(each.stdout.readline().decode().strip()) for each in two)
+    two[0].kill()
+    two[0].communicate()
+    others = [
+        tmp_path / f".{name[:50]}.partial",
+        tmp_path / f".other.{'0' * 16}.partial",
+        tmp_path / ".out.abc.partial",
+    ]
+    link = tmp_path / f".{name[:50]}.{'0' * 16}.partial"
+    link.symlink_to(others[1])
+    for each in others:
+        each.touch()
+    assert killed.read_bytes() == b"half"
+    write_json(path, 1)
+    assert set(tmp_path.iterdir()) == {path, writing, link, *others}
+    two[1].communicate()
+    assert two[1].returncode == 0
+    assert path.read_bytes() == b"half"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])

@@ -155,6 +155,7 @@ class _Growing:
         try:
             if self.partial.exists():
                 self._take_counts(self.made_of, self.partial)
+                self._describe(self.made_of)  # which removes what a kill left of it
             elif self.output.exists():
                 self._take_counts(self.manifest, self.output)
                 with place_atomically(self.partial) as copy:
