@@ -1,11 +1,13 @@
 """Does anything that was finished get lost, or come out wrong, when a command is killed or the disk is full?
 
-Each command runs once undisturbed, and then again and again from nothing with signals at seeded random moments; the same
-command is run again after each, until it ends. Encoders and judges are stand-ins that cost a little sleep. Prints a
-table of counts on stderr and, with --json, one object on stdout; the exit status is 1 where a count is bad. Disks are
-small tmpfs, which only root can mount; without, the sizes of files are limited.
+Each command runs once undisturbed, and then again and again from nothing with signals at seeded random moments between
+the first sign of work and the end; the same command is run again after each, until it ends. Commands are forks of a
+process that has loaded what they import. Encoders and judges are stand-ins that cost a little sleep. Prints a table of
+counts on stderr and, with --json, one object on stdout; the exit status is 1 where a count is bad. Disks are small
+tmpfs, which only root can mount; without, the sizes of files are limited.
 
-A row counts kills; `early`, those that came before the work had begun; `survived`, those after which the same command
+A row counts kills, or full disks; `early`, those that came before the command could say anything (a disk that was
+large enough); `survived`, those after which the same command
 ended with the result of the undisturbed run, byte for byte; `repeated`, the share of questions or documents that were
 worked on more than once, for each kill; `half`, outputs that were there and not whole; `leftovers`, files that no
 later run took away; `wrong`, other results; `unclear`, ends without one clear line or with another exit status.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,13 +41,35 @@ from crosslens.commands.app import main
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.items import Dense, Multi, Sparse
 from crosslens.multilingual.judges import BaseJudge, Completion
+from measurements import Table, add_save, save
 
 SIGNALS = {"KILL": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
 STATUS = {"KILL": -signal.SIGKILL, "INT": 1, "TERM": 143}
 BAD = ("half", "leftovers", "wrong", "unclear")
+COUNTS = ("kills", "early", "survived", *BAD)
 CHAIN = 5  # kills of one piece of work, before it is let end
 TOPICS, DEPTH, DOCUMENTS = 20, 10, 400
 PAUSE = 0.0025  # seconds that a question takes, or a document
+LONGEST = 120.0  # seconds after which a command hangs
+# What commands import that takes long, and starts no threads that a fork would miss.
+LOADED = (
+    *(
+        "faiss",
+        "ir_measures",
+        "jinja2",
+        "lancedb",
+        "langcodes",
+        "matplotlib.pyplot",
+        "pyarrow.parquet",
+        "rich.progress",
+    ),
+    *("safetensors.numpy", "scipy.sparse", "sqlite3", "torch"),
+    *(
+        f"crosslens.{each}"
+        for each in ("evaluation.experiment", "evaluation.report", "indexes.index", "systems.search")
+    ),
+    *(f"crosslens.indexes.kinds.{each}" for each in ("faiss", "flat", "late", "sparse")),
+)
 
 
 def work(number: int = 1) -> None:
@@ -198,9 +224,13 @@ class Runner:
 
     def __init__(self, root: Path) -> None:
         self.work, self.said = root / "work", root / "said"
+        self.begun = 0  # work that was done when the last command started
 
     def start(self, arguments: list[str], limit: int | None = None, **environment: str) -> int:
-        child = os.fork()
+        self.begun = self.work.stat().st_size if self.work.exists() else 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # lancedb resets itself in a fork, and says so
+            child = os.fork()
         if child:
             return child
         status = 70
@@ -227,21 +257,29 @@ class Runner:
             sys.stderr.flush()
             os._exit(status)
 
-    def wait(self, child: int, seconds: float | None = None) -> int | None:
-        """The exit status, negative for a signal; None where it runs longer than so many seconds."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while deadline is not None and time.monotonic() < deadline:
+    def wait(self, child: int, seconds: float, *, for_work: bool = False) -> int | None:
+        """The exit status, negative for a signal; None where it runs longer than so many seconds, or `for_work` has begun."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
-            time.sleep(0.002)
-        if deadline is not None:
-            return None
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if for_work and self.work.exists() and self.work.stat().st_size > self.begun:
+                return None
+            time.sleep(0.001)
+        return None
+
+    def end(self, child: int) -> int:
+        """The exit status of what is about to end; killed where it hangs."""
+        status = self.wait(child, LONGEST)
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 124
+        return status
 
     def run(self, arguments: list[str], **how: Any) -> tuple[int, str]:
-        status = self.wait(self.start(arguments, **how))
-        assert status is not None
+        status = self.end(self.start(arguments, **how))
         return status, self.said.read_text(errors="replace")
 
     def count(self) -> int:
@@ -258,7 +296,7 @@ def one_line(said: str) -> bool:
 
 
 def kill(task: Task, name: str, kills: int, runner: Runner, drawn: random.Random, whole: Whole) -> dict[str, Any]:
-    counts: Counter[str] = Counter(dict.fromkeys(("kills", "early", "survived", *BAD), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
     repeated = 0
     details: list[str] = []
     while counts["kills"] < kills:
@@ -266,13 +304,15 @@ def kill(task: Task, name: str, kills: int, runner: Runner, drawn: random.Random
             arguments, chain, ended = task.arguments(out), 0, False
             while chain < min(CHAIN, kills - counts["kills"]):
                 child = runner.start(arguments)
-                status = runner.wait(child, drawn.uniform(0.0, whole.seconds))
+                status = runner.wait(child, whole.before, for_work=True)
+                if status is None:
+                    status = runner.wait(child, drawn.uniform(0.0, whole.working))
                 said = runner.said.read_text(errors="replace")
                 if status is not None:  # it came to its end before
                     ended = True
                     break
                 os.kill(child, SIGNALS[name])
-                status, said = runner.wait(child), runner.said.read_text(errors="replace")
+                status, said = runner.end(child), runner.said.read_text(errors="replace")
                 chain += 1
                 if status == 0:  # it was at its last step
                     ended = True
@@ -305,7 +345,7 @@ def kill(task: Task, name: str, kills: int, runner: Runner, drawn: random.Random
 
 def fill(task: Task, tries: int, runner: Runner, drawn: random.Random, whole: Whole) -> dict[str, Any]:
     """Disks of random sizes, too small for all of it; then the same command with room enough."""
-    counts: Counter[str] = Counter(dict.fromkeys(("kills", "early", "survived", *BAD), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
     details: list[str] = []
     for _ in range(tries):
         size = drawn.randrange(8, max(16, whole.bytes * 9 // 10 // 1024)) * 1024
@@ -337,7 +377,7 @@ def fill(task: Task, tries: int, runner: Runner, drawn: random.Random, whole: Wh
 def fill_cache(root: Path, tries: int, runner: Runner, drawn: random.Random) -> dict[str, Any]:
     """A vector cache on a full disk costs a warning, never the index."""
     task = Task("index flat", root)
-    counts: Counter[str] = Counter(dict.fromkeys(("kills", "early", "survived", *BAD), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
     details: list[str] = []
     with folder(root) as out:
         assert runner.run(task.arguments(out))[0] == 0
@@ -360,15 +400,19 @@ def fill_cache(root: Path, tries: int, runner: Runner, drawn: random.Random) -> 
 
 
 class Whole:
-    """The undisturbed run: its result, seconds, work and bytes."""
+    """The undisturbed run: its result, seconds before it begins to work and after, work and bytes."""
 
     def __init__(self, task: Task, runner: Runner) -> None:
         with folder(task.root) as out:
             started = time.monotonic()
             runner.count()
-            status, said = runner.run(task.arguments(out))
-            assert status == 0, said
-            self.seconds, self.work = time.monotonic() - started, runner.count()
+            child = runner.start(task.arguments(out))
+            runner.wait(child, LONGEST, for_work=True)
+            begun = time.monotonic()
+            status = runner.end(child)
+            assert status == 0, runner.said.read_text()
+            self.before, self.working = begun - started, time.monotonic() - begun
+            self.work = runner.count()
             self.bytes = sum(each.stat().st_size for each in out.rglob("*") if each.is_file())
             result = task.result(out, runner.run)
             assert result, task.name
@@ -403,20 +447,29 @@ HEADER = ("command", "signal", "kills", "early", "survived", "repeated", *BAD)
 
 
 def show(row: dict[str, Any]) -> None:
-    print(*(f"{row[each]!s:>13}" for each in HEADER), file=sys.stderr, flush=True)
+    print(*(f"{show_cell(row[each]):>13}" for each in HEADER), file=sys.stderr, flush=True)
     for line in row["details"]:
         print("    " + " ".join(line.split()), file=sys.stderr, flush=True)
 
 
+def show_cell(value: object) -> str:
+    """A share in percent, what there is none of as nothing, all else as it is."""
+    return "" if value is None else f"{value:.1%}" if isinstance(value, float) else str(value)
+
+
 def measure_all() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="of each command by each signal")
+    parser.add_argument("--kills", type=int, default=7, help="of each command by each signal")
     parser.add_argument("--disks", type=int, default=5, help="full disks for each command")
     parser.add_argument("--only", action="append", choices=NAMES, help="commands (default: all)")
     parser.add_argument("--signals", default="KILL,INT,TERM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    add_save(parser)
     options = parser.parse_args()
+    for name in LOADED:
+        importlib.import_module(name)
+    started = time.monotonic()
     rows = []
     names = [each for each in options.signals.split(",") if each]
     with tempfile.TemporaryDirectory(prefix="kills-") as made:
@@ -437,12 +490,16 @@ def measure_all() -> int:
         if options.disks and not options.only:
             rows.append(row := fill_cache(root, options.disks, runner, random.Random(options.seed)))
             show(row)
-    bad = sum(row[each] for row in rows for each in BAD) + sum(row["kills"] != row["survived"] for row in rows)
+    everything: dict[str, Any] = {each: sum(row[each] for row in rows) for each in COUNTS}
+    bad = sum(everything[each] for each in BAD) + everything["kills"] - everything["survived"]
+    rows.append({"command": "all", "signal": "", "repeated": None, "details": [], **everything})
+    show(rows[-1])
+    report = {"seed": options.seed, "seconds": round(time.monotonic() - started), "bad": bad, "rows": rows}
+    save(options.save, report, [Table(HEADER, [[show_cell(row[each]) for each in HEADER] for row in rows])])
     if options.json:
-        print(json.dumps({"seed": options.seed, "bad": bad, "rows": rows}, indent=1))
+        print(json.dumps(report, indent=1))
     return int(bad > 0)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(measure_all())

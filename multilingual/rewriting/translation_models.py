@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from ...errors import InputError, check_at_least
 from ...files import read_json
 from ...items import group_positions
 from ..judges.base import Sampling
+from ..judges.journal import Journal
 from ..judges.local import TextGenerator, run_batches
 from ..languages import name_language, parse_language
 from .pieces import Piece, split_sentences, split_to_fit, translate_pieces
@@ -85,6 +88,8 @@ class TrainedTranslator:
     (`unknown_language`).
     """
 
+    journal: Journal | None = None
+
     def __init__(
         self, model: Any, tokenizer: Any, name: str, revision: str, *, device: torch.device, beams: int = 1
     ) -> None:
@@ -109,6 +114,12 @@ class TrainedTranslator:
     @property
     def fingerprint(self) -> str:
         return f"{self.revision}/{self.model.dtype}/{self.beams}/{LONGEST}"
+
+    def keep_in(self, journal: Journal) -> TrainedTranslator:
+        """The same translator, which keeps what it makes of each piece in a journal, and looks there first."""
+        kept = copy(self)
+        kept.journal = journal
+        return kept
 
     def translate(self, texts: Sequence[str], sources: Sequence[str | None], to: str) -> list[str]:
         def cut(text: str, source: str | None) -> list[str]:
@@ -168,13 +179,29 @@ class TrainedTranslator:
             self.usage["empty"] += sum(not answer.text.strip() for answer in answers)
             return [" ".join(answer.text.split()) for answer in answers]
 
+        keys = [self._key(each, to) for each in inputs] if self.journal is not None else []
+        if self.journal is not None:
+            found = [self.journal.get(key) for key in keys]
+            for row, text in zip(rows, found, strict=True):
+                translated[row] = text or ""
+            left = [n for n, text in enumerate(found) if text is None]
+            rows, inputs, keys = [rows[n] for n in left], [inputs[n] for n in left], [keys[n] for n in left]
+        written = Counter(self.usage)
+
         # Answers of one limit go together: a search with beams depends on it.
         parts = [some for _, some in sorted(group_positions(limit for _, limit in inputs).items(), reverse=True)]
         names = [pieces[row][0][:40] for row in rows]
         cost = lambda each: self.beams * (len(each[0]) + each[1])  # noqa: E731
         for n, text in run_batches(inputs, cost, write, self.budget, names, parts):
             translated[rows[n]] = text
+            if self.journal is not None:
+                self.journal.put(keys[n], text, self.usage - written)
+                written = Counter(self.usage)
         return translated
+
+    def _key(self, reading: Reading, to: str) -> str:
+        """All that a translation depends on, as 32 hex digits."""
+        return hashlib.blake2b(f"{self.fingerprint} {to} {reading}".encode(), digest_size=16).hexdigest()
 
     def _encode(self, texts: Sequence[str], source: str | None, to: str) -> list[tuple[int, ...]]:
         """The tokens that the encoder reads, special ones and those of the languages included."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from crosslens.errors import InputError
 from crosslens.items import Item
+from crosslens.multilingual.judges.journal import Journal
 from crosslens.multilingual.rewriting.translation import load_translation
 from crosslens.multilingual.rewriting.translation_models import TrainedTranslator, is_trained
 from crosslens.runs import Hit, Run
@@ -146,6 +149,47 @@ def test_out_of_memory_halves_the_batch(checkpoints):
     assert max(sizes) > 1
     for hook in hooks:
         hook.remove()
+
+
+@pytest.mark.parametrize("dies", [1, 3, 4])
+def test_what_was_translated_before_a_kill_is_not_translated_again(checkpoints, kind, tmp_path, monkeypatch, dies):
+    texts = [f"The cat sleeps. It hunts!\n{word} at night, {word}" for word in ("cats", "night", "sleeps")]
+    long = "the cat sleeps " * 120  # one sentence, which is cut
+    made = stage(checkpoints(kind), options="&beams=2").translator
+    monkeypatch.setattr(made, "budget", 64)  # a piece or two at a time
+    run = lambda translator: translator.translate([*texts, long], ["eng"] * 4, "rus")  # noqa: E731
+    before = Counter(made.usage)
+    expected = run(made)
+    whole = made.usage - before
+    plain, calls = made.generator.write, [0]
+
+    def write(*given, **options):
+        calls[0] += 1
+        if calls[0] > dies:
+            raise KeyboardInterrupt
+        return plain(*given, **options)
+
+    journal = Journal(tmp_path / "journal")
+    monkeypatch.setattr(made.generator, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        run(made.keep_in(journal))
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    kept = len(journal)
+    assert dies <= kept < whole["calls"]
+    calls[0] = -(10**9)
+    before = Counter(made.usage)
+    assert run(made.keep_in(journal)) == expected
+    again = made.usage - before
+    assert again["calls"] == whole["calls"] - kept
+    assert again + journal.take_counts() == whole
+    # All of it is there now, for this language and these beams alone.
+    before = Counter(made.usage)
+    assert run(made.keep_in(journal)) == expected
+    assert (made.usage - before)["calls"] == 0
+    monkeypatch.setattr(made, "beams", 1)
+    run(made.keep_in(journal))
+    assert (made.usage - before)["calls"] == whole["calls"]
 
 
 def test_one_direction_is_checked(tmp_path):
