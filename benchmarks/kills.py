@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -31,6 +32,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,7 +51,7 @@ BAD = ("half", "leftovers", "wrong", "unclear")
 COUNTS = ("kills", "early", "survived", *BAD)
 CHAIN = 5  # kills of one piece of work, before it is let end
 TOPICS, DEPTH, DOCUMENTS = 20, 10, 400
-PAUSE = 0.0025  # seconds that a question takes, or a document
+PAUSE = 0.0015  # seconds that a question takes, or a document
 LONGEST = 120.0  # seconds after which a command hangs
 # What commands import that takes long, and starts no threads that a fork would miss.
 LOADED = (
@@ -396,7 +398,7 @@ def fill_cache(root: Path, tries: int, runner: Runner, drawn: random.Random) -> 
             status, said = runner.run(arguments, CROSSLENS_VECTORS=str(cache))  # what the full disk left is no harm
             counts["wrong"] += status != 0 or task.result(out, runner.run) != wanted
     runner.count()
-    return {"command": "vector cache", "signal": "full disk", **counts, "repeated": None, "details": details[:5]}
+    return {"command": CACHE, "signal": "full disk", **counts, "repeated": None, "details": details[:5]}
 
 
 class Whole:
@@ -439,8 +441,9 @@ def disk(where: Path, size: int) -> Iterator[tuple[Callable[[], None], int | Non
         subprocess.run(["umount", where], check=True)
 
 
+CACHE = "vector cache"
 NAMES = ("rerank", "rerank whole", "judge", "translate", "experiment",
-         *(f"index {kind}" for kind in ("flat", "late", "faiss", "lance", "sparse")))  # fmt: skip
+         *(f"index {kind}" for kind in ("flat", "late", "faiss", "lance", "sparse")), CACHE)  # fmt: skip
 
 
 HEADER = ("command", "signal", "kills", "early", "survived", "repeated", *BAD)
@@ -457,39 +460,47 @@ def show_cell(value: object) -> str:
     return "" if value is None else f"{value:.1%}" if isinstance(value, float) else str(value)
 
 
+def measure_task(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one command, or of the vector cache, in a directory of its own; shows each as it is there."""
+    for module in LOADED:
+        importlib.import_module(module)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kills-") as made:
+        root = Path(made)
+        os.environ["CROSSLENS_VECTORS"] = str(root / "vectors")
+        write_collection(root / "collection")
+        runner, drawn = Runner(root), random.Random(f"{options.seed} {name}")
+        rounds: list[Callable[[], dict[str, Any]]] = []
+        if name == CACHE:
+            rounds += [partial(fill_cache, root, options.disks, runner, drawn)]
+        else:
+            task = Task(name, root)
+            whole = Whole(task, runner)
+            signals = [each for each in options.signals.split(",") if each]
+            rounds += [partial(kill, task, each, options.kills, runner, drawn, whole) for each in signals]
+            rounds += [partial(fill, task, options.disks, runner, drawn, whole)]
+        for measure in rounds[: None if options.disks else -1]:
+            rows.append(row := measure())
+            show(row)
+    return rows
+
+
 def measure_all() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=7, help="of each command by each signal")
     parser.add_argument("--disks", type=int, default=5, help="full disks for each command")
     parser.add_argument("--only", action="append", choices=NAMES, help="commands (default: all)")
     parser.add_argument("--signals", default="KILL,INT,TERM")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     add_save(parser)
     options = parser.parse_args()
-    for name in LOADED:
-        importlib.import_module(name)
     started = time.monotonic()
-    rows = []
-    names = [each for each in options.signals.split(",") if each]
-    with tempfile.TemporaryDirectory(prefix="kills-") as made:
-        root = Path(made)
-        os.environ["CROSSLENS_VECTORS"] = str(root / "vectors")
-        write_collection(root / "collection")
-        runner = Runner(root)
-        print(*(f"{each:>13}" for each in HEADER), file=sys.stderr, flush=True)
-        for name in options.only or NAMES:
-            task = Task(name, root)
-            whole = Whole(task, runner)
-            drawn = random.Random(f"{options.seed} {name}")
-            rounds = [partial(kill, task, each, options.kills) for each in names]
-            rounds += [partial(fill, task, options.disks)] * bool(options.disks)
-            for measure in rounds:
-                rows.append(row := measure(runner, drawn, whole))
-                show(row)
-        if options.disks and not options.only:
-            rows.append(row := fill_cache(root, options.disks, runner, random.Random(options.seed)))
-            show(row)
+    print(*(f"{each:>13}" for each in HEADER), file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+        found = pool.map(partial(measure_task, options=options), options.only or NAMES)
+        rows = [row for some in found for row in some]
     everything: dict[str, Any] = {each: sum(row[each] for row in rows) for each in COUNTS}
     bad = sum(everything[each] for each in BAD) + everything["kills"] - everything["survived"]
     rows.append({"command": "all", "signal": "", "repeated": None, "details": [], **everything})

@@ -22,6 +22,7 @@ from ..indexes.storage.card import Windows
 from ..indexes.storage.filters import list_values
 from ..items import Item
 from ..multilingual.collections.base import fetch_documents
+from ..multilingual.judges import JUDGES
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
 from ..multilingual.rewriting.translation import Translated, parse_translation
@@ -88,7 +89,7 @@ class Unbound(Stage):
     """A stage as a line names it: `spec` is its text there; `bind` gives the stage itself at a site.
 
     `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, and the
-    languages `langs` that it keeps; a reranker has its `method`.
+    languages `langs` that it keeps; a reranker has its `method`. `custom` says that its model is another package's.
     """
 
     spec: str
@@ -96,6 +97,7 @@ class Unbound(Stage):
     plan: IndexPlan | None = None
     langs: tuple[str, ...] = ()
     method: RerankPlan | None = field(default=None, compare=False)
+    custom: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return self.spec
@@ -283,20 +285,21 @@ STAGES: Mapping[str, StageKind] = {
 
 def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False) -> Unbound:
     """The stage that a SPEC in a line names; `InputError` lists the known ones and their options. Loads no model."""
-    head, at, _ = text.partition("?")[0].partition("@")
+    head, at, model = text.partition("?")[0].partition("@")
     kind = STAGES.get(head, RERANKER if at else None)
     if kind is not None and kind.model:
-        return kind.read(text, device, trust_remote_code)
+        stage = kind.read(text, device, trust_remote_code)
+        return replace(stage, custom=bool(at) and Spec.parse(model).family not in JUDGES)
     spec = Spec.parse(text)
     if kind is not None:
         return kind.read(text, vocabulary, **bind_options(spec, kind.read))
     plain = [name for name, each in STAGES.items() if not each.model]
     more = (*plain, "translate@family:checkpoint", "prompt@family:checkpoint")
     made, spec = find_factory(spec, "stages", {}, "stage", more=more)
-    stage: Any = made(**bind_options(spec, made))
-    if not isinstance(stage, Stage):
-        raise InputError(f"{text} makes a {type(stage).__name__}, which is no Stage of crosslens")
-    if isinstance(stage, Unbound):
-        return stage
-    check_description(stage, text)
-    return Unbound(text, lambda site, k: stage)
+    own: Any = made(**bind_options(spec, made))
+    if not isinstance(own, Stage):
+        raise InputError(f"{text} makes a {type(own).__name__}, which is no Stage of crosslens")
+    if isinstance(own, Unbound):
+        return own
+    check_description(own, text)
+    return Unbound(text, lambda site, k: own)

@@ -56,6 +56,11 @@ class System:
         cuts = [part.k for part in self.stage.parts if isinstance(part, Cut)]
         return max([k, *cuts, *(part.method.depth for part in self.parts if part.method)])
 
+    def check_models(self, site: Site) -> None:
+        """`InputError` where a model of another package cannot be loaded, or has no stable description; loads it."""
+        for part in {part.spec: part for part in self.parts if part.custom}.values():
+            check_description(part.bind(site, 0), part.spec)
+
     def bind(self, site: Site, k: int, wrap: Callable[[Stage], Stage] = lambda stage: stage) -> Stage:
         """The pipeline at work: each of its SPECs bound, with `wrap` around it; searches find `k` documents.
 

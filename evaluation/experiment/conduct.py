@@ -70,6 +70,8 @@ def conduct(
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
         for site in sites:  # counts and judgements are read before any work
             _ = site.content, site.qrels
+        for system in sites[0].systems.values():
+            system.check_models(sites[0])
         return Results(plan.name, plan.to_json(), tuple(_run_systems(site, about) for site in sites), about)
 
 

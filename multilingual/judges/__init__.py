@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ...checkpoints.sharing import load_shared
+from ...errors import InputError
 from ...specs import Spec, bind_options, find_factory
 from .base import Ask, BaseJudge, Completion, Judge, Sampling, can_see, refuse
 
@@ -18,6 +19,7 @@ __all__ = [
     "can_see",
     "find_judge",
     "load_judge",
+    "open_judge",
     "refuse",
 ]
 
@@ -41,5 +43,15 @@ def load_judge(text: str, *, device: str = "auto", trust_remote_code: bool = Fal
     """The judge that a SPEC `FAMILY:CHECKPOINT[?key=value&...]` names; `InputError` for what is wrong with it."""
     factory, spec = find_judge(Spec.parse(text))
     options = bind_options(spec, factory, device=device, trust_remote_code=trust_remote_code)
-    judge: Judge = load_shared(factory, spec.checkpoint, options)
+    return open_judge(factory, spec.checkpoint, options)
+
+
+def open_judge(factory: Callable[..., Judge], checkpoint: str, options: Mapping[str, object]) -> Judge:
+    """The judge that a factory opens, shared with those that hold it already.
+
+    `InputError` where it has no `fingerprint`, without which no answer could be kept, and no result be told apart.
+    """
+    judge: Judge = load_shared(factory, checkpoint, options)
+    if not isinstance(getattr(judge, "fingerprint", None), str):
+        raise InputError(f"the judge {type(judge).__name__} has no stable description: give it a `fingerprint`")
     return judge

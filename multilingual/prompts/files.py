@@ -11,11 +11,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...checkpoints.sharing import load_shared
 from ...errors import InputError, check_known
 from ...files import read_text
 from ...specs import Spec, distribute_options
-from ..judges import Judge, find_judge
+from ..judges import Judge, find_judge, open_judge
 from ..languages import parse_language
 from .prompt import Prompt
 from .wording import Wording
@@ -108,7 +107,7 @@ def bind_judge(
     given = (factory, {"device": device, "trust_remote_code": trust_remote_code})
     *bound, wording, options = distribute_options(spec, text.partition("?")[0], [*((each, {}) for each in own), given])
     prompt = configure_prompt(prompt, **wording)  # type: ignore[arg-type]
-    return prompt, lambda: load_shared(factory, spec.checkpoint, options), options, bound
+    return prompt, lambda: open_judge(factory, spec.checkpoint, options), options, bound
 
 
 def _list_files(folder: Traversable) -> dict[str, Traversable]:

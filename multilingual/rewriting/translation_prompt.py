@@ -10,10 +10,9 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import ClassVar
 
-from ...checkpoints.sharing import load_shared
 from ...errors import InputError
 from ...items import group_positions
-from ..judges import Judge
+from ..judges import Judge, open_judge
 from ..judges.answers import drop_thoughts
 from ..judges.journal import Journal
 from ..judges.kept import SHARE, KeptJudge
@@ -41,7 +40,7 @@ def prompt_judge(factory: Callable[..., Judge]) -> Callable[..., PromptedTransla
 
     @wraps(factory)
     def open_prompted(checkpoint: str, **options: object) -> PromptedTranslator:
-        return PromptedTranslator(load_shared(factory, checkpoint, options))
+        return PromptedTranslator(open_judge(factory, checkpoint, options))
 
     return open_prompted
 

@@ -273,6 +273,41 @@ def test_a_killed_experiment_goes_on(tmp_path, small, tiny_encoder):
     assert set(part["systems"]) == set(SYSTEMS)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("likelihood@py:nameless:Judging", "the judge Judging has no stable description: give it a `fingerprint`"),
+        ("translate@py:nameless:Judging?to=rus", "the judge Judging has no stable description"),
+        ("likelihood:py:nameless:Sorting@offline:gemma", "Sorting has no stable description"),
+    ],
+)
+def test_what_has_no_stable_description_fails_before_any_work(
+    crosslens, tmp_path, small, tiny_encoder, monkeypatch, line, message
+):
+    (tmp_path / "nameless.py").write_text("""
+from crosslens.multilingual.judges import BaseJudge
+
+class Judging(BaseJudge):
+    can = frozenset({"likelihood", "generate"})
+    def __init__(self, checkpoint="", *, device="auto", trust_remote_code=False):
+        super().__init__("nameless", "1")
+
+class Sorting:
+    most = None
+    def __call__(self, hits, k):
+        yield from ()
+""")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = f"lexical >> {line}" if line.startswith("likelihood") else f"{line} >> lexical"
+    file = experiment(tmp_path, small, tiny_encoder, {"dense": "dense?encoder=tiny", "own": first})
+    status, _, err = crosslens("experiment", file)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    out = tmp_path / "experiment.results"
+    assert not [each for each in ("indexes", "stages", "small") if (out / each).exists()]
+
+
 def test_a_survey_knows_what_is_begun(tmp_path, small, tiny_encoder):
     file = experiment(tmp_path, small, tiny_encoder, {"dense": "dense?encoder=tiny"})
     plan = Plan.read(file)
