@@ -60,10 +60,18 @@ def check_known(name: str, known: Iterable[str], what: str) -> None:
 
 def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
     """The error for a `name` that is none of the `known`."""
-    names = tuple(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    names = tuple(dict.fromkeys(known))
+    close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
     hint = f"; did you mean {close[0]}?" if close else ""
     return InputError(f"unknown {what} {name!r}{hint} (known: {list_few(sorted(names), len(names))})")
+
+
+def check_unicode(text: str, what: str) -> None:
+    """`InputError` where half of a surrogate pair, as Python makes of bytes that are not UTF-8, stands in `what`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} {text!r} is not valid Unicode: give it as UTF-8") from None
 
 
 def check_at_least(least: int, where: str = "", **values: int | None) -> None:

@@ -122,6 +122,8 @@ def _open_input(path: Path) -> Iterator[BufferedReader]:
         with open_file(path) as file:
             yield file
         return
+    if sys.stdin is None:
+        raise InputError("standard input (-) is closed: give a file by its name")
     file = BufferedReader(sys.stdin.buffer)  # type: ignore[arg-type]
     try:
         yield file

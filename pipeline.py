@@ -155,6 +155,7 @@ class Cut(Stage):
 
     def __post_init__(self) -> None:
         check_cutoff(self.k, "a cutoff")
+        object.__setattr__(self, "k", int(self.k))  # numpy's whole numbers have no stable description
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         return run.cut(self.k)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from .errors import InputError, check_cutoff, check_known, list_few
+from .errors import InputError, check_cutoff, check_known, check_unicode, list_few
 from .files import STDIN, is_stream, read_json, read_lines, write_atomically, write_json
 from .items import Item, Role, is_word, split_fields
 from .specs import check_types, parse_real, parse_whole
@@ -37,6 +37,13 @@ def find_relevant(qrels: Qrels) -> set[str]:
 def check_exclude(exclude: str) -> None:
     """`InputError` unless it is one of `Exclude`."""
     check_known(exclude, get_args(Exclude), "choice of what to exclude")
+
+
+def check_tag(tag: str) -> None:
+    """`InputError` unless it can stand in the last column of a TREC run."""
+    if not is_word(tag):
+        raise InputError(f"a run tag may not be empty or hold white space: {tag!r}")
+    check_unicode(tag, "the run tag")
 
 
 def list_excluded(query: Item, exclude: Exclude) -> frozenset[str]:
@@ -199,6 +206,8 @@ class Run:
     @classmethod
     def of(cls, queries: Iterable[Item | str]) -> Run:
         """A run without hits; a plain string becomes a text query whose id is its position."""
+        if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
+            raise InputError(f"give queries as a list, [{str(queries)[:80]!r}], not as {type(queries).__name__}")
         items = tuple(
             query if isinstance(query, Item) else Item(id=str(position), text=query)
             for position, query in enumerate(queries, 1)
@@ -250,8 +259,7 @@ class Run:
         (`files.is_stream`) has none.
         """
         path = Path(path)
-        if not tag or any(character.isspace() for character in tag):
-            raise InputError(f"a run tag may not be empty or hold white space: {tag!r}")
+        check_tag(tag)
         with write_atomically(path) as out:
             for query, hits in self:
                 bad = next((name for name in (query.id, *(h.id for h in hits)) if not is_word(name)), None)

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl, quote
 
-from .errors import InputError, check_known, unknown_name
+from .errors import InputError, check_known, check_unicode, unknown_name
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,7 @@ class Spec:
     @classmethod
     def parse(cls, text: str) -> Spec:
         """`InputError` on an empty family, an option without `=`, or an option given twice."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"the SPEC {text!r} is not valid Unicode: give it as UTF-8") from None
+        check_unicode(text, "the SPEC")
         head, _, query = text.partition("?")
         family, _, checkpoint = head.partition(":")
         if not family.strip():

@@ -28,9 +28,10 @@ def rerank_command(
     """Rerank a TREC run with language models; killed, the same command goes on with the queries that are left."""
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import fill_languages
-    from ..runs import Run
+    from ..runs import Run, check_tag
     from ..systems.search import place_journal, rerank_run
 
+    check_tag(tag)
     source = load_collection(collection)
     first = Run.from_trec(run, list(fill_languages(source.queries(fields=fields, lang=query_lang))))
     journal = place_journal(output)

@@ -36,8 +36,10 @@ def run_command(
     """Run all topics of a collection against an index and write a TREC run with its manifest."""
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import fill_languages
+    from ..runs import check_tag
     from ..systems.search import choose_line, parse_filters, place_journal, search_index
 
+    check_tag(tag)
     topics = load_collection(collection)
     queries = list(fill_languages(topics.queries(fields=fields, lang=query_lang, source=source)))  # type: ignore[arg-type]
     if not queries:

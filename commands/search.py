@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError, escape_controls
+from ..files import check_file
 from . import options
 from .console import describe_item, emit, progress, say
 
@@ -41,8 +43,10 @@ def search_command(
 
     if not (text and text.strip()) and image is None:
         raise InputError("the query is empty: give TEXT, --image PATH, or both")
-    if image is not None and not image.is_file():
-        raise InputError(f"there is no picture {image}")
+    if image is not None:
+        if not os.path.lexists(image):
+            raise InputError(f"there is no picture {image}")
+        check_file(image)
     query = Item("query", text=text, image=image, lang=query_lang)
     line = choose_line(system, mode, lang, correction, rerank)
     run = search_index(

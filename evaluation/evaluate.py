@@ -171,8 +171,13 @@ def read_runs(paths: Sequence[Path]) -> dict[str, Run]:
 
 
 def _check_grades(qrels: Qrels) -> None:
+    if not isinstance(qrels, Mapping) or not all(isinstance(each, Mapping) for each in qrels.values()):
+        raise InputError("qrels map the ids of topics to those of documents to grades, as {'q1': {'d1': 1}}")
     for topic, grades in qrels.items():
         for doc, grade in grades.items():
+            for id in (topic, doc):
+                if not isinstance(id, str):
+                    raise InputError(f"the ids in qrels must be text, not {id!r} ({type(id).__name__})")
             if not isinstance(grade, Integral):
                 raise InputError(f"topic {topic!r}, document {doc!r}: the grade {grade!r} is not a whole number")
             try:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..errors import InputError, check_cutoff
+from ..errors import InputError, check_cutoff, check_unicode
 from ..items import Item
 from ..media.language_codes import find_language
 from ..pipeline import Stage, describe_fields
 from ..runs import Exclude, Run, check_exclude, list_excluded
-from .storage.filters import Where
+from .storage.filters import Where, check_where
 
 if TYPE_CHECKING:
     from .encoding import SpaceEncoders
@@ -247,7 +247,9 @@ class Retrieve(Stage):
 
     def __post_init__(self) -> None:
         check_cutoff(self.k)
+        object.__setattr__(self, "k", int(self.k))  # numpy's whole numbers have no stable description
         check_exclude(self.exclude)
+        check_where(self.where)
 
     def __call__(self, run: Run | Iterable[Item | str]) -> Run:
         """The search of one edition, which is that of the fingerprint in the manifest."""
@@ -298,6 +300,8 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     listed = list(ids)
     if wrong := [each for each in listed if not isinstance(each, str)]:
         raise InputError(f"ids are strings, not {str(wrong[0])[:200]} ({type(wrong[0]).__name__})")
+    for each in listed:
+        check_unicode(each, "the id")
     return list(dict.fromkeys(listed))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 from ..encoders.base import Encoder
-from ..errors import InputError
+from ..errors import InputError, check_unicode
 from ..specs import Spec, find_factory
 from .base import Index, list_encoders
 from .encoding import SpaceEncoders
@@ -56,7 +57,8 @@ def create_index(
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
     split = Passages(passages) if passages else None
-    if grace is not None and not 0 <= grace < math.inf:
+    check_unicode(str(path), "the directory")
+    if grace is not None and not (isinstance(grace, Real) and 0 <= grace < math.inf):
         raise InputError(f"grace must be a number of seconds from 0 on, not {grace}")
     storage = Storage.create(path, Card(kind, name, lexical, passages=split, grace=GRACE if grace is None else grace))
     if grace is not None:

@@ -287,3 +287,8 @@ def test_a_stage_without_a_stable_description_fails_before_any_work(late):
         with pytest.raises(TypeError, match="object has no stable description"):
             pipeline(TWO)
     assert not worked
+
+
+def test_a_cutoff_of_numpy_is_the_number():
+    assert Cut(np.int64(3)) == Cut(3)
+    assert Cut(np.int64(3)).fingerprint == Cut(3).fingerprint

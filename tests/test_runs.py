@@ -349,3 +349,15 @@ def test_a_manifest_of_wrong_types_is_none(tmp_path, wrong):
     beside.write_text(json.dumps({"stages": [record | wrong]}))
     with pytest.raises(InputError, match="is not a manifest"):
         Run.from_trec(tmp_path / "r")
+
+
+@pytest.mark.parametrize("given", ["red cat", b"cat", {"q1": "cat"}, 7, None])
+def test_what_is_no_list_of_queries_is_refused(given):
+    with pytest.raises(InputError, match=f"give queries as a list, .* not as {type(given).__name__}"):
+        Run.of(given)
+
+
+def test_closed_standard_input_is_one_line(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input .* is closed"):
+        Run.from_trec("-")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from ...errors import InputError, check_known
+from ...errors import InputError, check_known, check_unicode
 from ...media.language_codes import find_language, parse_language
 from ...media.modalities import MEDIA, join_modalities
 
@@ -96,6 +96,21 @@ def list_modalities() -> list[str]:
     return [join_modalities(each) for size in range(1, len(names) + 1) for each in combinations(names, size)]
 
 
+def check_where(where: Where | None) -> None:
+    """`InputError` for a filter that is no mapping of fields to values, or holds what is no text or number."""
+    if not isinstance(where or {}, Mapping):
+        raise InputError(f"a filter maps fields to values, as {{'lang': 'zho'}}, not {where!r}")
+    for key in where or {}:
+        if not isinstance(key, str):
+            raise InputError(f"a field to filter by must be text, not {key!r} ({type(key).__name__})")
+        check_unicode(key, "the field to filter by")
+        values = list_values(where, key)
+        if not values or not all(isinstance(each, str | int | float) for each in values):
+            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {(where or {})[key]!r}")
+        for each in values:
+            check_unicode(str(each), f"the filter on {key!r}:")
+
+
 def list_values(where: Where | None, key: str) -> list[Scalar]:
     """The values that a filter lets a field have, one or several; none where it has nothing about the field."""
     value: Any = (where or {}).get(key, ())
@@ -119,11 +134,10 @@ def write_sql(where: Where | None, keys: Sequence[str], langs: Iterable[str] = (
     that are no modalities are looked for there. `meta.KEY` is always a key of metadata, and a key that readers rename
     is found by either name.
     """
+    check_where(where)
     parts = []
-    for key, value in (where or {}).items():
+    for key in where or {}:
         values = list_values(where, key)
-        if not values or not all(isinstance(each, str | int | float) for each in values):
-            raise InputError(f"the filter on {key!r} needs a value, or a list of them, not {value!r}")
         if key == "modality":
             parts.append(_match_modality(values, keys))
         elif key == "lang":

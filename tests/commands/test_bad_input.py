@@ -71,7 +71,21 @@ def test_arguments_that_no_search_could_use(refused, source, index, tmp_path):
     refused(*search, "cat", "--lang", "\udce9", parts=("unknown language",))
     refused(*search, "--image", "\udce9.png", parts=("there is no picture \\udce9.png",))
     refused("search", "\udce9", "cat", parts=("\\udce9",))
+    refused(*search, "--image", tmp_path, parts=("a directory, not a regular file",))
+    refused(
+        *search,
+        "cat",
+        "--where",
+        "modality=\udce9",
+        parts=("the filter on 'modality': '\\udce9' is not valid Unicode",),
+    )
+    refused(*search, "cat", "--where", "caf\udce9=1", parts=("field to filter by 'caf\\udce9' is not valid Unicode",))
+    refused("delete", index, "caf\udce9", parts=("the id 'caf\\udce9' is not valid Unicode",))
+    refused("index", source, tmp_path / "\udce9", parts=("\\udce9' is not valid Unicode",))
     run = put(tmp_path / "some.trec", "t1 Q0 cat 1 1.0 x")
+    for tag in ("a b", "", "caf\udce9"):  # before the work, which would be lost
+        refused("run", index, "none", "-o", tmp_path / "y", "--tag", tag, parts=("run tag",))
+        refused("rerank", run, "none", "--rerank", "x", "-o", tmp_path / "y", "--tag", tag, parts=("run tag",))
     for seed in (-5, 10**30 * -1):
         refused("evaluate", source / "qrels.txt", run, "--seed", seed, parts=("seed must be at least 0",))
     refused("search", index, "cat", "--system", "(" * 3000 + "dense" + ")" * 3000, parts=("more than 100 of",))

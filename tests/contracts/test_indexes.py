@@ -279,6 +279,10 @@ def test_unknown_fields_and_values_of_filters_are_named(case: Any) -> None:
         ({"modality": "picture"}, "unknown modality 'picture'"),
         ({"lang": []}, "'lang' needs a value"),
         ({"year": None}, "'year' needs a value"),
+        ({3: 1}, "a field to filter by must be text, not 3"),
+        ([("year", 2001)], "a filter maps fields to values"),
+        ("year=2001", "a filter maps fields to values"),
+        ({"source": "\udce9"}, "the filter on 'source': .* is not valid Unicode"),
     ]:
         with pytest.raises(InputError, match=text):
             index.search(QUERIES, 5, where=where)

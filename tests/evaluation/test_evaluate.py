@@ -192,3 +192,11 @@ def test_packed_files_beir_and_standard_input(crosslens, tmp_path, monkeypatch):
     status, _, err = crosslens("evaluate", tmp_path / "qrels.txt", "-", "-")
     assert status == 2
     assert "given twice" in err or "can be read once" in err
+
+
+@pytest.mark.parametrize("wrong", [{"q1": {3: 1}}, {1: {"d1": 1}}, {"q1": ["d1"]}, [("q1", "d1", 1)]])
+@pytest.mark.parametrize("measure", ["nDCG", "ERR", "Accuracy"])
+def test_qrels_of_other_types_are_refused_and_not_read_as_none(wrong, measure):
+    run = Run.of([]).ranking({"q1": [("d1", 2.0)]})
+    with pytest.raises(InputError, match="qrels"):
+        evaluate({"a": run}, wrong, [measure])
