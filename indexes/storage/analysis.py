@@ -84,7 +84,7 @@ def analyse(text: str, group: str, version: int = ANALYSIS) -> str:
     return text.replace("I", "ı") if group == "tur" else text
 
 
-def split_words(text: str) -> set[str]:
+def list_words(text: str) -> set[str]:
     """The words of an analysed text, without case and accents; signs of vowels belong to their words."""
     return set(_find_words().findall(text.casefold().translate(_list_accents())))
 

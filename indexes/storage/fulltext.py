@@ -12,7 +12,7 @@ from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
 from ...items import Item
 from ...runs import Hit, Rankings, rank_hits, search_past_ties
-from .analysis import ANALYSIS, analyse, split_words
+from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
 
 # The Snowball stemmers of lancedb 0.40, by ISO 639-3.
@@ -150,7 +150,7 @@ def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> t
 def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | None) -> tuple[Hit, ...]:
     """Hits in `ngram` that hold a whole word of the text, of three characters or more."""
     column = name_column("ngram")
-    words = {word for word in split_words(analyse(query.text or "", "ngram", held.analysis)) if len(word) > 2}
+    words = {word for word in list_words(analyse(query.text or "", "ngram", held.analysis)) if len(word) > 2}
     if not words:
         return ()
     wanted = MatchQuery(" ".join(sorted(words)), column)
@@ -161,7 +161,7 @@ def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | 
         texts.update((id, text) for id, _, text in found)
         return [list(rank_hits((id, score) for id, score, _ in found))]
 
-    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & split_words(texts[hit[0]]))
+    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & list_words(texts[hit[0]]))
 
 
 def _search(

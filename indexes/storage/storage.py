@@ -117,7 +117,9 @@ class Storage:
     def is_changed(self) -> bool:
         """Whether tables or search structures are others than those of the last complete edition."""
         card, last = self.card, self.card.last
-        return last is None or self.tables.versions != last.versions or card.spaces != last.spaces
+        if last is None or self.tables.versions != last.versions:
+            return True
+        return (card.spaces, card.files) != (last.spaces, last.files)
 
     def look(self) -> None:
         """Take the card's file as it is for the one that was read."""

@@ -436,7 +436,7 @@ def test_checkpoints_of_other_kinds(tmp_path: Path, tiny_encoder: Path, tiny_col
         ),
         "lack linear.weight, the projection of ColBERT",
     )
-    spoilt("cut", tiny_colbert, lambda path: (path / "artifact.metadata").write_text("{"), "not JSON")
+    spoilt("cut", tiny_colbert, lambda path: (path / "artifact.metadata").write_text("{"), "malformed JSON")
     spoilt(
         "l2",
         tiny_colbert,

@@ -7,12 +7,14 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
+from crosslens.indexes.kinds import recall
 from crosslens.indexes.registry import create_index
 from crosslens.indexes.storage.filters import Where
 from crosslens.indexes.storage.storage import FILE
@@ -144,9 +146,12 @@ def test_another_factory_can_be_built_and_adding_discards_it(tmp_path: Path) -> 
 @pytest.mark.parametrize("what", ["index", "ids.json"])
 @pytest.mark.parametrize("harm", ["changed", "cut", "gone", "other"])
 def test_a_file_that_is_not_the_one_built_is_refused(
-    what: str, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     path = tmp_path / "index"
+    clock = pytest.MonkeyPatch()  # a build like the one before, down to its time, makes other files all the same
+    clock.setattr(recall, "time", SimpleNamespace(perf_counter=float))
+    request.addfinalizer(clock.undo)
     filled("faiss:Flat", path).build()
     (file,) = path.glob(f"faiss-*.{what}")
     data = bytearray(file.read_bytes())
