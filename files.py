@@ -335,7 +335,7 @@ def parse_json(text: str | bytes) -> Any:
         raise InputError("it holds half of a surrogate pair, which is no text") from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise InputError(f"malformed JSON ({error.msg} at {line}column {error.colno})") from None
+        raise InputError(f"malformed JSON ({error.msg.removesuffix(' at')} at {line}column {error.colno})") from None
     except InputError:
         raise
     except ValueError as error:  # a number of thousands of digits

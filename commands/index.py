@@ -16,7 +16,10 @@ def index_command(
     directory: Location,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="Encoder SPEC; repeatable. Default: offline:e5-small, with pictures also offline:conse."),
+        typer.Option(
+            help="Encoder SPEC; repeatable. Default: those of the index; for a new one offline:e5-small, with "
+            "pictures also offline:conse."
+        ),
     ] = None,
     lexical: Annotated[bool, typer.Option("--lexical/--no-lexical", help="Full text beside the vectors.")] = True,
     kind: Annotated[str, typer.Option("--index", help="lance, flat, faiss:FACTORY, sparse or late.")] = "lance",
@@ -49,6 +52,7 @@ def index_command(
 ) -> None:
     """Encode a collection into an index; interrupted, the same command goes on where it was."""
     from ..indexes.storage.card import Windows
+    from ..indexes.storage.storage import list_encoders_of
     from ..multilingual.collections.base import PROBLEMS
     from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
@@ -61,9 +65,10 @@ def index_command(
     source = load_collection(collection, skip_bad=skip_bad)
     try:
         counts = source.check()
+        specs = encoder or list_encoders_of(directory) or choose_encoders(counts.images)
         made = index_collection(
-            source, directory, encoder or choose_encoders(counts.images), documents=counts.documents, kind=kind,
-            lexical=lexical, windows=windows, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
+            source, directory, specs, documents=counts.documents, kind=kind, lexical=lexical, windows=windows,
+            ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
             cache=cache, sync=sync, grace=grace, progress=progress,
         )  # fmt: skip
     except UnreadableItem as error:

@@ -304,7 +304,7 @@ def test_what_grows_is_a_regular_file_and_no_link(tmp_path):
         ('{"a": 1}'.encode("utf-16"), "not UTF-8 text"),
         ('{"a": 1}'.encode("utf-16-le"), "malformed JSON"),
         ('\ufeff{"a": 1}', "malformed JSON"),
-        ('{"a": "\x00"}', "Invalid control character"),
+        ('{"a": "\x00"}', "Invalid control character at column 8"),
         ('{"a": 1}\n{"a": 2}', "Extra data at line 2, column 1"),
         ('{"a": 1_000}', "malformed JSON"),
         ('{"a": \uff11}', "malformed JSON"),

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import typer
 from crosslens.commands.app import app
 
 from .docs.pages import ROOT
@@ -28,6 +29,16 @@ def test_two_commands_come_first():
 def test_every_verb_has_its_line(verb):
     assert re.search(rf"^crosslens {verb}\b.* # \w", README, re.MULTILINE)
     assert re.search(rf"^\| `{verb}\b", (ROOT / "docs/commands.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_option_of_a_verb_is_in_its_row(verb):
+    page = (ROOT / "docs/commands.md").read_text("utf-8").partition("## Options")[2]
+    row = re.search(rf"^\| `{verb}` \| (.*)", page, re.MULTILINE)
+    assert row is not None
+    command = typer.main.get_command(app).commands[verb]
+    taken = {option for each in command.params for option in [*each.opts, *each.secondary_opts] if option[0] == "-"}
+    assert set(re.findall(r"`(-[-a-z]*)", row[1])) == taken - {"--json", "--device", "--trust-remote-code"}
 
 
 def test_the_excerpt_is_what_the_demo_prints():

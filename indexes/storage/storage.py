@@ -262,6 +262,12 @@ def read_card(path: str | Path, place: FilePlace | None = None) -> Card:
         raise InputError(f"{file} is damaged ({error}); make the index again") from None
 
 
+def list_encoders_of(path: str | Path) -> list[str]:
+    """The SPECs of the encoders of the index at `path`; none where no index is. `InputError` as `read_card` has it."""
+    place = find_place(path)
+    return [space.spec.name for space in read_card(path, place).spaces] if place and place.has(FILE) else []
+
+
 def _check_files(card: Card, place: FilePlace | None) -> Card:
     """The card, if the index's files are those that it names; else `InputError`."""
     if isinstance(place, FolderPlace):
@@ -273,9 +279,9 @@ def _check_settings(path: str | Path, card: Card, wanted: Card) -> Card:
     for setting in ("kind", "name", "lexical"):
         here, asked = getattr(card, setting), getattr(wanted, setting)
         if here != asked and (setting != "name" or asked):
+            what = "of the collection " if setting == "name" else f"with {setting}="
             raise InputError(
-                f"{path} is an index with {setting}={here!r}, not {asked!r}; give another directory or the same "
-                "settings"
+                f"{path} is an index {what}{here!r}, not {asked!r}; give another directory or the same settings"
             )
     here, asked = (str(each.passages.windows) if each.passages else "whole documents" for each in (card, wanted))
     if here != asked:

@@ -98,6 +98,18 @@ def test_indexing_again_changes_nothing_and_says_so(crosslens, ready, spec):
     assert json.loads(out)["documents"] == len(TEXTS)
 
 
+def test_an_index_keeps_its_encoders_where_none_is_named(crosslens, refused, tmp_path, spec):
+    index, source = tmp_path / "index", collection(tmp_path / "c")
+    assert crosslens("index", source, index, "--encoder", spec)[0] == 0
+    (source / "docs.jsonl").write_text(json.dumps({"id": "cat", "text": "Cats sleep.", "lang": "eng"}) + "\n")
+    (source / "qrels.txt").unlink()
+    status, out, _ = crosslens("index", source, index, "--sync", "--json")
+    found = json.loads(out)
+    assert (status, found["encoders"], found["documents"]) == (0, [spec], 1)
+    other = collection(tmp_path / "other")
+    refused("index", other, index, parts=("is an index of the collection 'c', not 'other'",))
+
+
 def test_json_is_one_object_on_stdout_and_nothing_else(crosslens):
     for verb in ("models", "doctor"):
         status, out, _ = crosslens(verb, "--json")
