@@ -95,6 +95,6 @@ def script() -> None:
     try:
         main()
     except SystemExit as stop:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+            stream.flush()
         os._exit(stop.code if isinstance(stop.code, int) else 1)

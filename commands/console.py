@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import signal
+import stat
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,13 +89,31 @@ def describe_item(item: Item) -> dict[str, Any]:
     return {"text": text[:100] if text else f"[{', '.join(shown.values())}]", "image": shown.get("image")}
 
 
+@contextmanager
+def leave_stdout(output: Path) -> Iterator[None]:
+    """What is shown goes to stderr where `output` is stdout itself (`/dev/stdout`): no reader would tell them apart."""
+    try:
+        there = os.stat(output)
+        # A terminal, or /dev/null, has no reader that could mistake them.
+        taken = os.path.samestat(there, os.fstat(1)) and not stat.S_ISCHR(there.st_mode)
+    except (OSError, ValueError):
+        taken = False
+    with redirect_stdout(sys.stderr) if taken else nullcontext():
+        yield
+
+
 def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool) -> None:
     """The end of `run` and `rerank`: the file, without the journal that it was made with, and what is in it."""
-    from ..multilingual.reranking.rerank import describe_judging
-
     run.to_trec(output, tag)
     if journal is not None:
         journal.unlink(missing_ok=True)
+    with leave_stdout(output):
+        _show_run(run, output, json)
+
+
+def _show_run(run: Run, output: Path, json: bool) -> None:
+    from ..multilingual.reranking.rerank import describe_judging
+
     empty = [query.id for query, hits in run if not hits]
     hits = sum(map(len, run.hits.values()))
     if json:

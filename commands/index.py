@@ -72,7 +72,8 @@ def index_command(
             cache=cache, sync=sync, grace=grace, progress=progress,
         )  # fmt: skip
     except UnreadableItem as error:
-        raise UnreadableItem(f"{error}; correct it, or go on without it: --skip-bad") from None
+        way = "correct it" if sync else "correct it, or go on without it: --skip-bad"  # which --sync cannot have
+        raise UnreadableItem(f"{error}; {way}") from None
     skipped = counts.skipped + len(made.problems)
     problems = [*getattr(source, "problems", ()), *made.problems][:PROBLEMS]
     if json:

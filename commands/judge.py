@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress, show
+from .console import leave_stdout, progress, show
 from .options import Device, Fields, Json, Judged, QueryLang, Trust
 
 
@@ -49,4 +49,5 @@ def judge_command(
     assessor = load()
     with progress("judging", len(task.pairs)) as bar, watch(bar):
         report = task.judge_with(assessor)
-    show(report, json)
+    with leave_stdout(output):
+        show(report, json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress, show
+from .console import leave_stdout, progress, show
 from .options import Collection, Device, Fields, Json, Trust
 
 
@@ -34,4 +34,5 @@ def translate_command(
     stage = load_translation(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:
         report = translate_collection(source, output, stage, what=what, fields=fields, total=total, progress=bar)  # type: ignore[arg-type]
-    show(report, json)
+    with leave_stdout(output):
+        show(report, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ def parse_measure(name: Any) -> Any:
     except (ValueError, TypeError, AssertionError) as error:
         if "invalid param cutoff=<object" in str(error):
             raise InputError(f"the measure {name!r} needs a cutoff: write {name}@100") from None
+        if found := re.search(r"invalid param (\w+)=<object", str(error)):
+            raise InputError(f"the measure {name!r} needs a value of {found[1]}, in brackets after its name") from None
         raise InputError(f"cannot read the measure {name!r}: {error} ({EXAMPLES})") from None
     # trec_eval's C code crashes the interpreter on a cutoff below 1 or above what its integers hold.
     for key, most in (("cutoff", 10**9), ("rel", 10**6)):

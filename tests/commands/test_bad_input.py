@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -284,3 +286,23 @@ def test_what_is_no_regular_file_is_refused_at_once(refused, source, index, tmp_
         (source / name).rmdir() if kind == "directory" else (source / name).unlink()
         kept.rename(source / name)
     assert not Path("out").exists()
+
+
+# Standard output
+
+
+def start(*arguments: object, closed: bool = False) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", "from crosslens.commands.app import script; script()", *map(str, arguments)]
+    close = (lambda: os.close(1)) if closed else None
+    return subprocess.run(program, capture_output=True, text=True, check=False, preexec_fn=close)
+
+
+def test_a_run_written_to_standard_output_is_alone_there(source, index):
+    made = start("run", index, source, "-o", "/dev/stdout", "--mode", "dense")
+    assert made.returncode == 0, made.stderr
+    assert {line.split()[1] for line in made.stdout.splitlines()} == {"Q0"}
+    assert "hits for 2 topics" in made.stderr
+
+
+def test_closed_standard_output_is_no_traceback():
+    assert "Traceback" not in start("--version", closed=True).stderr

@@ -187,3 +187,8 @@ def test_a_measure_that_cannot_be_is_one_line_and_no_crash(name, message):
         parse_measure(name)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_measure_without_its_parameter_names_it():
+    with pytest.raises(InputError, match="needs a value of max_rel"):
+        parse_measure("INST")
