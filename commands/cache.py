@@ -18,7 +18,7 @@ def cache_command(
     ] = None,
     encoder: Annotated[str | None, typer.Option(metavar="FINGERPRINT|SPEC", help="Those of this encoder.")] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="The longest unused, until no more is left: 5GB.")
+        str | None, typer.Option(metavar="SIZE", help="The longest unused, until this much is left: 5GB.")
     ] = None,
     json: Json = False,
 ) -> None:

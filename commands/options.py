@@ -40,7 +40,7 @@ Rerank = Annotated[
     typer.Option("--rerank", help="Reranker SPEC, or `default`; repeatable: each reranks what the last one made."),
 ]
 Langs = Annotated[list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")]
-Wheres = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE on meta or modality; repeatable.")]
+Wheres = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE on meta, lang or modality; repeatable.")]
 QueryLang = Annotated[
     str | None, typer.Option(callback=_parse_code, help="Language of the queries; identified if not given.")
 ]

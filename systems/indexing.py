@@ -175,7 +175,8 @@ class Removal:
         }
 
     def __str__(self) -> str:
-        return f"{self.index.path}: {len(self.removed)} documents removed, {len(self.index)} left"
+        documents = "document" if len(self.removed) == 1 else "documents"
+        return f"{self.index.path}: {len(self.removed)} {documents} removed, {len(self.index)} left"
 
     @property
     def notes(self) -> list[str]:
