@@ -188,7 +188,7 @@ class DocumentIndex(Index):
         if not item.modalities & readable:
             raise InputError(
                 f"item {item.id!r} holds {' and '.join(sorted(item.modalities))}, which none of the encoders "
-                f"reads ({list_few(spec.name for spec in self.specs)})"
+                f"reads ({list_few(spec.name for spec in self.specs)}); give one that does, too"
             )
         if seen.add(item.id):
             raise InputError(f"the id {item.id!r} occurs twice")
@@ -209,7 +209,8 @@ class DocumentIndex(Index):
         for encoder in encoders:
             if encoder.spec.kind != self.kind.holds:
                 raise InputError(
-                    f"{encoder.spec.name} makes {encoder.spec.kind} vectors; this index holds {self.kind.holds} ones"
+                    f"{encoder.spec.name} makes {encoder.spec.kind} vectors; this index holds {self.kind.holds} ones: "
+                    "give another encoder, or another kind of index"
                 )
             self.kind.check_spec(encoder.spec)
         changed = False
