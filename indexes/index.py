@@ -347,6 +347,7 @@ class DocumentIndex(Index):
 
     def rank(self, asked: PreparedQueries, k: int) -> Mapping[str, Sequence[tuple[str, float]]]:
         """The k best documents of each query by its id, or more, in no order."""
+        k = min(k, max(1, self.card.passages.count if self.card.passages else self.card.documents))
         if asked.stage.mode == "dense":
             return self._rank_dense(asked, k)
         if asked.stage.mode == "lexical":

@@ -174,6 +174,17 @@ def test_vectors_that_float16_cannot_hold_are_refused() -> None:
         create_index("memory://").add_vectors(documents(5), vectors, Cheap().spec)
 
 
+def test_a_cutoff_beyond_the_documents_costs_no_more_than_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places for a billion hits took 13 GB."""
+    index = create_index("memory://")
+    index.add((Item(str(n), f"w{n}") for n in range(20)), Cheap())
+    nearest, asked = index.kind.nearest, []
+    monkeypatch.setattr(index.kind, "nearest", lambda *rest: (asked.append(rest[1]), nearest(*rest))[1])
+    for mode in ("dense", "hybrid"):
+        assert len(index.search(["w1"], 10**9, mode=mode)["1"]) == 20
+    assert max(asked) <= 50
+
+
 def test_metadata_alone_is_a_change() -> None:
     index = create_index("memory://")
     index.add([Item("a", "text", meta={"year": 1})], Cheap())
