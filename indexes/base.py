@@ -220,6 +220,7 @@ class Index(ABC):
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
+        check_ids(ids)
         view = self.view()
         try:
             return view.fetch(ids)
@@ -306,5 +307,10 @@ def check_ids(ids: Iterable[str]) -> list[str]:
 
 
 def list_encoders(encoders: Encoder | Sequence[Encoder]) -> list[Encoder]:
-    """One encoder, or several, as a list."""
-    return list(encoders) if isinstance(encoders, Sequence) else [encoders]
+    """One encoder, or several, as a list; `InputError` for what is no encoder, such as a SPEC."""
+    listed = list(encoders) if isinstance(encoders, Sequence) and not isinstance(encoders, str) else [encoders]
+    for each in listed:
+        if not hasattr(each, "encode") or not hasattr(each, "spec"):
+            way = f"; load it with crosslens.encoder({each[:200]!r})" if isinstance(each, str) else ""
+            raise InputError(f"an encoder is wanted, not {str(each)[:200]!r} ({type(each).__name__}){way}")
+    return listed

@@ -235,7 +235,12 @@ FilePlace = FolderPlace | TablePlace
 
 
 def find_place(path: str | Path) -> FilePlace | None:
-    """Where the index at `path` keeps its files; None in memory, where there are none to keep."""
+    """Where the index at `path` keeps its files; None in memory, where there are none to keep.
+
+    `InputError` for a scheme that is not known, and for what is no path.
+    """
+    if not isinstance(path, str | Path):
+        raise InputError(f"an index is in a directory, given as a path, not {str(path)[:200]} ({type(path).__name__})")
     if str(path) == MEMORY:
         return None
     return TablePlace(str(path)) if is_remote(path) else FolderPlace(Path(path))

@@ -69,3 +69,23 @@ def test_a_kind_that_cannot_be_found_is_named(package: Path) -> None:
         "sparse": "SparseKind",
         "late": "LateKind",
     }
+
+
+def test_what_is_no_path_no_id_and_no_encoder_is_refused() -> None:
+    for path in (7, None, b"index"):
+        for make in (open_index, create_index):
+            with pytest.raises(InputError, match="given as a path, not"):
+                make(path)  # type: ignore[arg-type]
+    index = create_index("memory://")
+    for wrong in ("offline:e5-small", ["offline:e5-small"], 7, [Cheap()]):
+        with pytest.raises(InputError, match="an encoder is wanted, not") as error:
+            index.add([Item("d1", "a text")], [Cheap(), wrong])  # type: ignore[list-item]
+        if wrong == "offline:e5-small":
+            assert "crosslens.encoder('offline:e5-small')" in str(error.value)
+            with pytest.raises(InputError, match="an encoder is wanted"):
+                index.add([Item("d1", "a text")], wrong)  # type: ignore[arg-type]
+    assert index.add([Item("d1", "a text")], Cheap()) == 1
+    for ids, text in (([7], "ids are strings, not 7"), ("d1", "give ids as a list"), (["d1", None], "not None")):
+        with pytest.raises(InputError, match=text):
+            index.get(ids)  # type: ignore[arg-type]
+    assert [item.id for item in index.get(["d1", "d1"])] == ["d1", "d1"]
