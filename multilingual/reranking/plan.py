@@ -95,11 +95,13 @@ def rank(
 
     Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
     no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` says
-    what is wrong with the SPEC.
+    what is wrong with the SPEC or the documents.
     """
     from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
 
+    if isinstance(docs, str):
+        raise InputError(f"give documents as a list, not as the one string {docs[:200]!r}")
     stage = _load_once(spec, device=device, trust_remote_code=trust_remote_code) if isinstance(spec, str) else spec
     items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
     asked = query if isinstance(query, Item) else Item("query", query)

@@ -378,3 +378,8 @@ def test_settings_that_make_no_sense(settings_, message):
 def test_rank_refuses_what_is_empty_or_no_text(query, docs, message):
     with pytest.raises(InputError, match=message):
         rank(query, docs, Rerank(Oracle(TRUTH), PROMPT))
+
+
+def test_one_string_is_no_list_of_documents():
+    with pytest.raises(InputError, match="give documents as a list, not as the one string 'ab'"):
+        rank("a query", "ab")
