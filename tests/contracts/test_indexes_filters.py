@@ -12,9 +12,15 @@ from crosslens.items import Item
 from stand_ins.index_cases import CASES, QUERIES, collection, png
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=CASES, scope="module")
 def case(request: pytest.FixtureRequest) -> Any:
     return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def held(case: Any) -> Any:
+    """An index of the whole collection, which no test changes."""
+    return case.filled(collection())
 
 
 @pytest.mark.parametrize("queries", [1, 6])
@@ -34,10 +40,8 @@ def case(request: pytest.FixtureRequest) -> Any:
         ({"lang": "fr"}, lambda item: False),
     ],
 )
-def test_filters_are_kept_to(case: Any, where: dict, keeps: object, queries: int) -> None:
-    index = case.create()
-    items = collection()
-    index.add(items, case.encoder())
+def test_filters_are_kept_to(case: Any, held: Any, where: dict, keeps: object, queries: int) -> None:
+    index, items = held, collection()
     allowed = {item.id for item in items if keeps(item)}  # type: ignore[operator]
     asked = [Item(f"q{number}", f"w{number}", lang="eng") for number in range(queries)]
     for exact in (True, False):
