@@ -25,7 +25,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,7 @@ from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.items import Dense, Multi, Sparse
 from crosslens.multilingual.judges import BaseJudge, Completion
 from measurements import Table, add_save, save
+from small_disks import disk, folder
 
 SIGNALS = {"KILL": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
 STATUS = {"KILL": -signal.SIGKILL, "INT": 1, "TERM": 143}
@@ -420,25 +419,6 @@ class Whole:
             assert result, task.name
             self.result = result
             runner.count()
-
-
-@contextmanager
-def folder(root: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=root) as made:
-        yield Path(made)
-
-
-@contextmanager
-def disk(where: Path, size: int) -> Iterator[tuple[Callable[[], None], int | None]]:
-    """A small disk at a directory, and what makes it larger; where none can be mounted, the largest size of a file."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "kills", where], capture_output=True)
-    if mounted.returncode:
-        yield lambda: None, size // 4
-        return
-    try:
-        yield lambda: subprocess.run(["mount", "-o", "remount,size=256m", where], check=True), None
-    finally:
-        subprocess.run(["umount", where], check=True)
 
 
 CACHE = "vector cache"

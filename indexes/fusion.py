@@ -91,9 +91,10 @@ def fuse_hybrid(
     The first `head` places are decided by the first `head` hits of both alone, so that they are the same however deep
     the rankings go.
     """
-    first, _ = _interleave(dense[:head], lexical[:head], group)
-    taken = set(first)
-    order, left = _interleave(dense, lexical, group, taken)
+    first, left = _interleave(dense[:head], lexical[:head], group)
+    order: list[str] = []
+    if max(len(dense), len(lexical)) > head:
+        order, left = _interleave(dense, lexical, group, set(first))
     fused: list[Hit] = []
     last = np.inf
     for place, doc in enumerate([*first, *order, *left]):
