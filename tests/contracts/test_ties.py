@@ -48,7 +48,7 @@ def list_found(index: Any, k: int) -> dict[tuple[str, int, int], dict[str, list[
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=3)
+@settings(max_examples=1)
 @given(order=st.permutations(range(len(DOCS))), k=st.sampled_from(KS))
 @example(order=list(reversed(range(len(DOCS)))), k=10)
 def test_the_first_k_are_those_of_all_in_whatever_order_they_were_added(name: str, order: list[int], k: int) -> None:
@@ -91,11 +91,12 @@ def test_candidates_of_several_spaces_and_modalities_tie_alike_in_each_order(nam
 
 @pytest.mark.parametrize(("name", "ann"), [("lance", "IVF_FLAT"), ("lance", "IVF_HNSW_SQ"), ("late", "IVF_FLAT")])
 def test_approximate_search_orders_ties_by_id(name: str, ann: str) -> None:
-    items = [Item(f"d{n}", TEXTS[n % 6], lang="eng") for n in range(300)]
+    size = 120 if name == "late" else 300  # the least that are clustered: a document there is many vectors
+    items = [Item(f"d{n}", TEXTS[n % 6], lang="eng") for n in range(size)]
     found = []
     for seed in range(2):
-        index = fill(name, [items[place] for place in np.random.default_rng(seed).permutation(300)], ann)
-        runs = [index.search(QUERIES, k) for k in (10, 300)]
+        index = fill(name, [items[place] for place in np.random.default_rng(seed).permutation(size)], ann)
+        runs = [index.search(QUERIES, k) for k in (10, size)]
         assert all(runs[1][query.id][:10] == runs[0][query.id] for query in QUERIES)
         found.append([[hit.id for hit in hits] for _, hits in runs[0]])
     assert found[0] == found[1]
