@@ -72,6 +72,20 @@ class Hit(NamedTuple):
     score: float
 
 
+class Probe(NamedTuple):
+    """Something that is searched for in a query's place, encoded in its `role` (a hypothetical document as a document).
+
+    Probes of one `group` are one search: their vectors are averaged by `weight`, and their words are searched for
+    together, each in its own language. A weight below 0 leads away from what it stands at; it is finite. Groups are
+    searches of their own, of which the rankings are fused by reciprocal rank (the sub-questions of a question).
+    """
+
+    item: Item
+    role: Role
+    weight: float = 1.0
+    group: int = 0
+
+
 class Documents(Protocol):
     """Where a stage finds the items behind the ids of a run: an index, or a collection held in memory."""
 
@@ -193,15 +207,14 @@ class Run:
     """Queries and their hits, best first; queries without hits are a `Run` too.
 
     `hits` maps a query id to hits ordered by `rank_hits`; `docs` is where later stages look documents up. `probes` maps
-    the id of a query that was rewritten to what dense search encodes and averages in its place, each in the role it
-    was written for (a hypothetical document as a document), and whose words full text searches together.
+    the id of a query that was rewritten to what is searched for in its place.
     """
 
     queries: tuple[Item, ...]
     hits: Mapping[str, tuple[Hit, ...]] = field(default_factory=dict)
     manifest: Manifest = field(default=Manifest(), compare=False)
     docs: Documents | None = field(default=None, compare=False, repr=False)
-    probes: Mapping[str, tuple[tuple[Item, Role], ...]] = field(default_factory=dict)
+    probes: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queries: Iterable[Item | str]) -> Run:

@@ -188,8 +188,9 @@ class Index(ABC):
         over; `correct` subtracts language means where a space is multilingual. `exclude` says which documents a query
         may not find (`runs.list_excluded`): it finds k others, ranked as if the index did not hold those.
 
-        A query that has `Run.probes` is not encoded itself: its probes are, each in its role, and their vectors are
-        averaged (weights of terms added, token vectors put together); full text searches the words of all of them.
+        A query that has `Run.probes` is not encoded itself: its probes are, each in its role, and the vectors of a
+        group are averaged by weight (weights of terms added, token vectors put together); full text searches the
+        words of each in its language. Groups are searches of their own, fused by reciprocal rank.
         `InputError` on an unfinished index, an empty query, and one that holds what no encoder here reads.
         """
         run = queries if isinstance(queries, Run) else Run.of(queries)

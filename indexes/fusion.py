@@ -9,7 +9,7 @@ import torch
 
 from ..items import windows
 from ..pipeline import reciprocal_ranks
-from ..runs import Hit, Rankings
+from ..runs import Hit, Rankings, rank_hits
 from .kinds.base import DenseKind, SpaceQueries
 from .products import multiply_rows
 from .statistics import SpaceStatistics
@@ -74,7 +74,7 @@ def average_scores(scores: np.ndarray) -> np.ndarray:
     return np.where(spaces > 0, total / np.maximum(spaces, 1), np.nan).astype(np.float32)
 
 
-# Dense search and full text
+# Dense search and full text; the groups of a query's probes
 
 
 def fuse_hybrid(
@@ -102,6 +102,22 @@ def fuse_hybrid(
         score = min(dense[place].score if place < len(dense) else last, np.nextafter(last, -np.inf))
         last = score if np.isfinite(score) else 1.0 / (place + 1)
         fused.append(Hit(doc, float(last)))
+    return fused
+
+
+def fuse_groups(rankings: Sequence[Sequence[Hit]], head: int = HEAD) -> list[Hit]:
+    """Fuse the rankings of a query's groups of probes by reciprocal rank, best first.
+
+    As with `fuse_hybrid`, the first `head` places do not depend on how deep the rankings go.
+    """
+    first = rank_hits(reciprocal_ranks([hits[:head] for hits in rankings]).items())
+    if max(map(len, rankings)) <= head:
+        return list(first)
+    fused = list(first[:head])
+    taken = {hit.id for hit in fused}
+    for doc, score in rank_hits(reciprocal_ranks(rankings).items()):
+        if doc not in taken:
+            fused.append(Hit(doc, min(score, float(np.nextafter(fused[-1].score, -np.inf)))))
     return fused
 
 

@@ -6,19 +6,19 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Item, Modality, Role, SeenIds, check_id, check_text, windows
+from ..items import Item, Role, SeenIds, windows
 from ..runs import Hit, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders
-from .fusion import HEAD, fuse_hybrid, fuse_spaces
+from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, SpaceQueries
+from .probes import PreparedQueries, ProbedQuery
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
@@ -32,64 +32,6 @@ log = logging.getLogger("crosslens")
 CANDIDATES = HEAD  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
 ROLES: tuple[Role, ...] = ("query", "document")
-Probes = Sequence[tuple[Item, Role]]
-
-
-@dataclass(frozen=True)
-class ProbedQuery:
-    """A query and its probes (`Run.probes`), which are what is searched for; without any it is its own.
-
-    Rows of the index that are `excluded` are not found for it.
-    """
-
-    query: Item
-    probes: Probes
-    excluded: Set[str] = frozenset()
-
-    @classmethod
-    def of(cls, queries: Sequence[Item], probes: Mapping[str, Probes], excluded: Mapping[str, Set[str]]) -> list[Self]:
-        none: Set[str] = frozenset()
-        return [
-            cls(query, probes.get(query.id) or ((query, "query"),), excluded.get(query.id, none)) for query in queries
-        ]
-
-    def drop_excluded(self, hits: Iterable[tuple[str, float]], k: int) -> tuple[Hit, ...]:
-        """The first k of the hits that are not excluded."""
-        return rank_hits(hit for hit in hits if hit[0] not in self.excluded)[:k]
-
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """What the probes hold."""
-        return frozenset(each for item, _ in self.probes for each in item.modalities)
-
-    @property
-    def words(self) -> Item:
-        """The words of all probes as one query, in their language if they have one in common."""
-        if len(self.probes) == 1 and self.probes[0][0] is self.query:
-            return self.query
-        langs = {item.lang or self.query.lang for item, _ in self.probes}
-        text = "\n".join(item.text for item, _ in self.probes if item.text)
-        return Item(self.query.id, text, lang=langs.pop() if len(langs) == 1 else None)
-
-
-@dataclass(frozen=True)
-class PreparedQueries:
-    """A batch of queries, encoded for each space, to be searched for by the settings of `stage` any number of times."""
-
-    queries: Sequence[ProbedQuery]
-    stage: Retrieve
-    spaces: Sequence[SpaceQueries]
-
-    @property
-    def spare(self) -> int:
-        """How many more rows have to be found so that none is lost to what is excluded."""
-        return max((len(each.excluded) for each in self.queries), default=0)
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """Some of the queries of the batch."""
-        return replace(
-            self, queries=[self.queries[row] for row in rows], spaces=[each.select(rows) for each in self.spaces]
-        )
 
 
 class DocumentIndex(Index):
@@ -338,28 +280,46 @@ class DocumentIndex(Index):
         """
         self.require_complete()
         self._filter(stage.where)
-        queries = ProbedQuery.of(run.queries, run.probes, excluded)
-        self._check(queries, stage.mode)
+        queries = [
+            ProbedQuery.list_groups(query, run.probes.get(query.id, ()), excluded.get(query.id, frozenset()))
+            for query in run.queries
+        ]
+        self._check([group for groups in queries for group in groups], stage.mode)
         spaces = [] if stage.mode == "lexical" else [space for space in self.card.spaces if space.count]
-        for part in windows(queries, TOGETHER):
+        for groups in windows(queries, TOGETHER):
+            part = [group for each in groups for group in each]
             encoded = [self._encode(part, space, stage.correct and space.multilingual) for space in spaces]
             yield PreparedQueries(part, stage, encoded)
 
     def rank(self, asked: PreparedQueries, k: int) -> Mapping[str, Sequence[tuple[str, float]]]:
         """The k best documents of each query by its id, or more, in no order."""
         k = min(k, max(1, self.card.passages.count if self.card.passages else self.card.documents))
+        several = {query for query, rows in asked.rows.items() if len(rows) > 1}
+        alone = asked.keep(asked.rows.keys() - several) if several else asked
+        found = dict(zip((each.query.id for each in alone.queries), self._rank(alone, k), strict=True))
+        if several:
+            grouped = asked.keep(several)
+            depth = max(k, CANDIDATES)
+            rankings = [rank_hits(hits)[:depth] for hits in self._rank(grouped, depth)]
+            for query, rows in grouped.rows.items():
+                found[query] = fuse_groups([rankings[row] for row in rows])
+        return found
+
+    def _rank(self, asked: PreparedQueries, k: int) -> Sequence[Sequence[tuple[str, float]]]:
+        """`rank` for each group of probes."""
         if asked.stage.mode == "dense":
             return self._rank_dense(asked, k)
         if asked.stage.mode == "lexical":
             return self._search_text(asked, asked.queries, k)
         depth = max(k, CANDIDATES)
-        dense = {query: rank_hits(hits) for query, hits in self._rank_dense(asked, depth).items()}
+        dense = list(map(rank_hits, self._rank_dense(asked, depth)))
         # Full text would answer half of a query that holds a picture, and not know it.
-        worded = [query for query in asked.queries if query.modalities == {"text"}]
-        lexical = self._search_text(asked, worded, depth, own_language=True)
-        ids = sorted({hit.id for lists in (dense, lexical) for hits in lists.values() for hit in hits})
+        worded = [row for row, query in enumerate(asked.queries) if query.modalities == {"text"}]
+        answers = self._search_text(asked, [asked.queries[row] for row in worded], depth, own_language=True)
+        lexical = dict(zip(worded, answers, strict=True))
+        ids = sorted({hit.id for lists in (dense, answers) for hits in lists for hit in hits})
         langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
-        return {query: fuse_hybrid(hits, lexical.get(query, ()), langs.get) for query, hits in dense.items()}
+        return [fuse_hybrid(hits, lexical.get(row, ()), langs.get) for row, hits in enumerate(dense)]
 
     def _check(self, queries: Sequence[ProbedQuery], mode: Mode) -> None:
         if mode not in ("dense", "lexical", "hybrid"):
@@ -371,9 +331,6 @@ class DocumentIndex(Index):
             raise InputError(f"{self.path} holds no vectors: search it with mode lexical")
         for query in queries:
             id, held = query.query.id, query.modalities
-            for item in (query.query, *(item for item, _ in query.probes)):
-                check_text(item)
-            check_id(id, "a query")
             if not held:
                 raise InputError(f"query {id!r} is empty: give it text or an image")
             if mode == "lexical" and "text" not in held:
@@ -394,22 +351,26 @@ class DocumentIndex(Index):
     def _encode(self, queries: Sequence[ProbedQuery], space: Space, correct: bool) -> SpaceQueries:
         """The queries that a space can read, as its vectors: probes in their roles, those of one query pooled."""
         read = set(space.spec.modalities)
-        probes = [(row, *probe) for row, query in enumerate(queries) for probe in query.probes]
-        probes = [(row, item, role) for row, item, role in probes if item.modalities & read]
-        rows = sorted({row for row, _, _ in probes})
+        probes = [(row, probe) for row, query in enumerate(queries) for probe in query.probes]
+        probes = [(row, probe) for row, probe in probes if probe.item.modalities & read]
+        rows = sorted({row for row, _ in probes})
         blocks: list[Any] = []
-        owners: list[int] = []
+        placed: list[tuple[int, float]] = []
         for role in ROLES:
-            if items := [item for _, item, wanted in probes if wanted == role]:
+            if mine := [(row, probe) for row, probe in probes if probe.role == role]:
+                items = [probe.item for _, probe in mine]
                 vectors = self.kind.encode(self.encoders.get(space), items, role)
                 blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
-                owners += [row for row, _, wanted in probes if wanted == role]
-        pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), len(rows)) if rows else []
+                placed += [(row, probe.weight) for row, probe in mine]
+        if not rows:
+            return SpaceQueries(space, rows, [], correct)
+        owners, weights = map(np.array, zip(*placed, strict=True))
+        pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), weights, len(rows))
         return SpaceQueries(space, rows, pooled, correct)
 
     def _search_text(
         self, asked: PreparedQueries, queries: Sequence[ProbedQuery], k: int, *, own_language: bool = False
-    ) -> Mapping[str, tuple[Hit, ...]]:
+    ) -> Sequence[tuple[Hit, ...]]:
         """`fulltext.search_text` for some of the queries, without what is excluded."""
         condition = self._filter(asked.stage.where)
         held = FullText(self.card.groups, self.card.analysis, self.card.langs)
@@ -417,7 +378,7 @@ class DocumentIndex(Index):
         found = self.storage.tables.search_text(words, held, k + asked.spare, condition, own_language)
         if not asked.spare:
             return found
-        return {query.query.id: query.drop_excluded(found[query.query.id], k) for query in queries}
+        return [query.drop_excluded(hits, k) for query, hits in zip(queries, found, strict=True)]
 
     def _find_nearest(self, asked: PreparedQueries, mine: SpaceQueries, k: int, condition: str | None) -> Rankings:
         """`Kind.nearest` without what is excluded."""
@@ -426,7 +387,7 @@ class DocumentIndex(Index):
             return found
         return [list(asked.queries[row].drop_excluded(hits, k)) for row, hits in zip(mine.rows, found, strict=True)]
 
-    def _rank_dense(self, asked: PreparedQueries, k: int) -> dict[str, list[tuple[str, float]]]:
+    def _rank_dense(self, asked: PreparedQueries, k: int) -> Rankings:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
         spaces, stage = asked.spaces, asked.stage
         several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
@@ -441,7 +402,7 @@ class DocumentIndex(Index):
                 rankings = self._find_nearest(asked, each, k, condition) if each.rows else []
                 for row, ranking in zip(each.rows, rankings, strict=True):
                     hits[row] = ranking
-        return {query.query.id: found for query, found in zip(asked.queries, hits, strict=True)}
+        return hits
 
     def _rank_modalities(self, asked: PreparedQueries, mine: SpaceQueries, k: int) -> Rankings:
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""

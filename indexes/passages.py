@@ -174,15 +174,15 @@ class PassageIndex(Index):
             depth = math.ceil(k * min(SPREAD, most / max(1, len(self))))
             while part.queries:
                 depth = max(1, min(most, depth))
-                left = replace(run, queries=tuple(each.query for each in part.queries))
+                left = replace(run, queries=part.asked)
                 found = left.ranking(self.passages.rank(part, depth)).cut(depth)
                 hits |= {query: take_best(passages) for query, passages in found.hits.items()}
-                short = [
-                    row
-                    for row, (query, got) in enumerate(found)
+                short = {
+                    query.id
+                    for query, got in found
                     if len(got) == depth and _may_lack(hits[query.id], k, got[-1].score)
-                ]
-                part = part.select(short if depth < most else [])
+                }
+                part = part.keep(short if depth < most else frozenset())
                 depth *= 2
         return run.ranking(hits, self).cut(k)
 

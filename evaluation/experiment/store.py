@@ -19,7 +19,7 @@ from ...errors import first_line
 from ...files import check_file, hash_file, make_directory, parse_json, place_atomically, read_text, write_atomically
 from ...items import Item
 from ...pipeline import Stage
-from ...runs import EXCLUDED, Documents, Hit, Manifest, Record, Run
+from ...runs import EXCLUDED, Documents, Hit, Manifest, Probe, Record, Run
 from .results import watch_memory
 
 log = logging.getLogger("crosslens")
@@ -44,7 +44,7 @@ class ResultStore:
             parts = [query.id, query.content_hash(), json.dumps(dict(query.meta), sort_keys=True, default=str)]
             parts += ["excluded"] * (EXCLUDED in query.meta)  # which was once read and not heeded
             parts += [f"{hit.id} {hit.score!r}" for hit in hits]
-            parts += [f"{role} {item.content_hash()}" for item, role in run.probes.get(query.id, ())]
+            parts += [f"{item.content_hash()} {rest!r}" for item, *rest in run.probes.get(query.id, ())]
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
@@ -71,7 +71,7 @@ class ResultStore:
 
         about = {
             "queries": [_to_record(query) for query in run.queries],
-            "probes": {id: [(_to_record(item), role) for item, role in pairs] for id, pairs in run.probes.items()},
+            "probes": {id: [(_to_record(item), *rest) for item, *rest in some] for id, some in run.probes.items()},
             "ranked": list(run.hits),
             "records": Manifest(tuple(records)).to_json(),
         }
@@ -125,8 +125,8 @@ def _read_run(path: Path, run: Run, docs: Documents | None) -> Run:
     stored, rows = read_result(path)
     given = {query.id: query for query in run.queries}
     queries = tuple(_to_item(each, given) for each in stored["queries"])
-    kept = stored.get("probes", {}).items()
-    probes = {id: tuple((_to_item(item, given), role) for item, role in pairs) for id, pairs in kept}
+    kept = stored.get("probes", {}).items()  # which earlier versions wrote without weights and groups
+    probes = {id: tuple(Probe(_to_item(item, given), *rest) for item, *rest in some) for id, some in kept}
     ranked: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}
     for query, doc, score in rows:
         ranked[query].append(Hit(doc, score))

@@ -110,10 +110,11 @@ class Kind(ABC):
         """The vectors of items that the encoder reads: checked, and in a form that has a length and rows."""
 
     @abstractmethod
-    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> Any:
+    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int) -> Any:
         """The vectors of `count` queries, of those of their probes.
 
-        `vectors` are blocks as `encode` gives them; `owners` int [probes] is the query of each.
+        `vectors` are blocks as `encode` gives them; of each probe `owners` int [probes] is its query, and `weights`
+        float [probes] its weight, of which each query has one above 0.
         """
 
     @abstractmethod
@@ -147,14 +148,19 @@ class DenseKind(Kind):
     def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> np.ndarray:
         return encode_dense(encoder, items, role)
 
-    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> np.ndarray:
-        """Their means, at length 1 where the space's vectors have it; float32 [count, dim]."""
+    def pool(
+        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
+    ) -> np.ndarray:
+        """Their means by weight, at length 1 where the space's vectors have it; float32 [count, dim].
+
+        The weighted sum is divided by the sum of the weights' absolute values, so that it keeps its sign.
+        """
         total = np.zeros((count, space.spec.dim), np.float32)
-        np.add.at(total, owners, np.concatenate(vectors))
-        numbers = np.bincount(owners, minlength=count)
-        means: np.ndarray = total / numbers[:, None].astype(np.float32)
+        np.add.at(total, owners, np.concatenate(vectors) * weights[:, None].astype(np.float32))
+        sums = np.bincount(owners, np.abs(weights), minlength=count)
+        means: np.ndarray = total / sums[:, None].astype(np.float32)
         if space.spec.normalized:
-            several = numbers > 1  # a single one has its length
+            several = np.bincount(owners, minlength=count) > 1  # a single one has its length
             means[several] = unit(means[several])
         return means
 

@@ -62,10 +62,19 @@ class LateKind(Kind):
     def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> list[np.ndarray]:
         return [vectors for _, vectors in encode_tokens(encoder, items, role)]
 
-    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> list[np.ndarray]:
-        """The vectors of all probes together."""
+    def pool(
+        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
+    ) -> list[np.ndarray]:
+        """The vectors of all probes together, at the length of their weights: MaxSim then adds up by weight.
+
+        Those of weights below 0 are left out: there is nothing that they would be the best match of.
+        """
         probes = [each for block in vectors for each in block]
-        return [np.concatenate([probes[at] for at in np.flatnonzero(owners == row)]) for row in range(count)]
+        found = []
+        for row in range(count):
+            mine = np.flatnonzero((owners == row) & (weights > 0))
+            found.append(np.concatenate([probes[at] * np.float32(weights[at]) for at in mine]))
+        return found
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         if exact or asked.space.ann is None:

@@ -73,11 +73,15 @@ class SparseKind(Kind):
         found.sort_indices()
         return found
 
-    def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
-        """Their sums."""
-        ones = np.ones(len(owners), np.float32)
-        adding = scipy.sparse.csr_matrix((ones, (owners, np.arange(len(owners)))), (count, len(owners)))
-        return adding @ scipy.sparse.vstack(vectors, format="csr")
+    def pool(
+        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
+    ) -> scipy.sparse.csr_matrix:
+        """Their sums by weight; terms whose sum is not above 0 are left out, as in Rocchio's feedback."""
+        placed = (weights.astype(np.float32), (owners, np.arange(len(owners))))
+        summed = scipy.sparse.csr_matrix(placed, (count, len(owners))) @ scipy.sparse.vstack(vectors, format="csr")
+        summed.data = np.maximum(summed.data, 0)
+        summed.eliminate_zeros()
+        return summed
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         postings = self._open(asked.space)

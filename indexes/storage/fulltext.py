@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -10,7 +10,6 @@ from typing import Any, Literal
 from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
-from ...items import Item
 from ...runs import Hit, Rankings, rank_hits, search_past_ties
 from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
@@ -58,6 +57,14 @@ class FullText:
     langs: Collection[str] = ()
 
 
+@dataclass(frozen=True)
+class Words:
+    """What full text looks for in one language: texts, and how much the words of each count."""
+
+    lang: str | None
+    texts: tuple[tuple[str, float], ...]
+
+
 def choose_group(lang: str | None) -> str:
     """The group of a language: its own if there is a stemmer, `icu`, or `ngram` for all others and None."""
     lang = SAME.get(lang or "", lang)
@@ -100,44 +107,58 @@ def index_text(table: Any, analysis: int) -> list[str]:
 
 
 def search_text(
-    table: Any, query: Item, held: FullText, k: int, where: str | None, *, own_language: bool = False
+    table: Any, query: Sequence[Words], held: FullText, k: int, where: str | None, *, own_language: bool = False
 ) -> tuple[Hit, ...]:
-    """The k best documents for the query's text, among the groups that are `held`, by weighted reciprocal rank.
+    """The k best documents for the words of a query, among the groups that are `held`, by weighted reciprocal rank.
 
-    The query is asked of its own language's column in full, and of the others for the names and numbers that
-    languages share. In `ngram`, whose fragments match anything in the same script, other languages' documents
-    must hold one of the query's words whole. The lists have no document in common; those of other languages
-    weigh half, or the same where the query's language is not known. No hits if no word is left after
-    analysis. With `own_language`, only documents in the query's language are found, and those of none, if it is
-    known.
+    Words are asked of their own language's column in full, and of the columns in which none of the query's are at home
+    for the names and numbers that languages share. In `ngram`, whose fragments match anything in the same script,
+    other languages' documents must hold one of the words whole. The lists have no document in common, unless words of
+    several languages have one column; those of other languages weigh half, or the same where some of the words are in
+    no known language. No hits if no word is left after analysis. With `own_language`, only documents in the languages
+    of the words are found, and those of none, if they are known.
     """
-    language = "" if query.lang is None else quote_all(list_spellings(query.lang, held.langs))
-    in_language = f"(lang IN ({language}) OR lang IS NULL)"
-    if own_language and language:
-        where = join_conditions(where, in_language)
-    own = choose_group(query.lang)
-    others = [group for group in held.groups if group not in (own, "ngram")]
-    mine, foreign = where, where
-    if own == "ngram" and language:
-        mine = join_conditions(where, in_language)
-        foreign = join_conditions(where, f"lang NOT IN ({language})")  # which null does not satisfy
-    weight = FOREIGN if language else 1.0
+    at_home = {words.lang: choose_group(words.lang) for words in query}
+    known = None not in at_home
+    if own_language and known:
+        where = join_conditions(where, f"({_is_in(at_home, held)} OR lang IS NULL)")
     lists = []
-    if own in held.groups:
-        lists.append((1.0, _find_hits(table, _match(query, own, held), k, mine)))
-    if others:
-        either = BooleanQuery([(Occur.SHOULD, _match(query, group, held)) for group in others])
-        lists.append((weight, _find_hits(table, either, k, where)))
-    if "ngram" in held.groups and (own != "ngram" or language):
+    for words in query:
+        if (own := at_home[words.lang]) in held.groups:
+            is_mine = f"({_is_in([words.lang], held)} OR lang IS NULL)" if own == "ngram" and words.lang else None
+            lists.append((1.0, _find_hits(table, _match_any(words, own, held), k, join_conditions(where, is_mine))))
+    weight = FOREIGN if known else 1.0
+    if others := [group for group in held.groups if group not in {*at_home.values(), "ngram"}]:
+        either = [(Occur.SHOULD, each) for group in others for words in query for each in _match(words, group, held)]
+        lists.append((weight, _find_hits(table, BooleanQuery(either), k, where)))
+    if "ngram" in held.groups and known:
+        mine = [lang for lang, group in at_home.items() if group == "ngram"]
+        # Which null does not satisfy.
+        foreign = join_conditions(where, f"NOT {_is_in(mine, held)}" if mine else None)
         lists.append((weight, _find_sharing(table, query, held, k, foreign)))
     if len(lists) == 1:
         return lists[0][1]
-    return rank_hits((hit.id, weight / (RRF + rank)) for weight, hits in lists for rank, hit in enumerate(hits, 1))[:k]
+    fused: dict[str, float] = {}
+    for weight, hits in lists:
+        for rank, hit in enumerate(hits, 1):
+            fused[hit.id] = fused.get(hit.id, 0.0) + weight / (RRF + rank)
+    return rank_hits(fused.items())[:k]
 
 
-def _match(query: Item, group: str, held: FullText) -> MatchQuery:
-    """The words of a text, any of which may match; nothing in it is an operator."""
-    return MatchQuery(analyse(query.text or "", group, held.analysis), name_column(group))
+def _is_in(langs: Iterable[str | None], held: FullText) -> str:
+    """An SQL condition: the document is in one of the languages, in any of the spellings that are stored."""
+    return f"(lang IN ({quote_all([each for lang in langs if lang for each in list_spellings(lang, held.langs)])}))"
+
+
+def _match(words: Words, group: str, held: FullText) -> list[MatchQuery]:
+    """The texts, any word of which may match; nothing in them is an operator."""
+    column = name_column(group)
+    return [MatchQuery(analyse(text, group, held.analysis), column, boost=weight) for text, weight in words.texts]
+
+
+def _match_any(words: Words, group: str, held: FullText) -> FullTextQuery:
+    matches = _match(words, group, held)
+    return matches[0] if len(matches) == 1 else BooleanQuery([(Occur.SHOULD, each) for each in matches])
 
 
 def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
@@ -147,21 +168,22 @@ def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> t
     return rank_hits(search_past_ties(ask, 1, k)[0])
 
 
-def _find_sharing(table: Any, query: Item, held: FullText, k: int, where: str | None) -> tuple[Hit, ...]:
-    """Hits in `ngram` that hold a whole word of the text, of three characters or more."""
+def _find_sharing(table: Any, query: Sequence[Words], held: FullText, k: int, where: str | None) -> tuple[Hit, ...]:
+    """Hits in `ngram` that hold a whole word of the texts, of three characters or more."""
     column = name_column("ngram")
-    words = {word for word in list_words(analyse(query.text or "", "ngram", held.analysis)) if len(word) > 2}
-    if not words:
+    texts = [analyse(text, "ngram", held.analysis) for words in query for text, _ in words.texts]
+    shared = {word for text in texts for word in list_words(text) if len(word) > 2}
+    if not shared:
         return ()
-    wanted = MatchQuery(" ".join(sorted(words)), column)
-    texts: dict[str, str] = {}
+    wanted = MatchQuery(" ".join(sorted(shared)), column)
+    found: dict[str, str] = {}
 
     def ask(rows: Sequence[int], depth: int) -> Rankings:
-        found = list(_search(table, wanted, ["id", "_score", column], depth, where))
-        texts.update((id, text) for id, _, text in found)
-        return [list(rank_hits((id, score) for id, score, _ in found))]
+        hits = list(_search(table, wanted, ["id", "_score", column], depth, where))
+        found.update((id, text) for id, _, text in hits)
+        return [list(rank_hits((id, score) for id, score, _ in hits))]
 
-    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if words & list_words(texts[hit[0]]))
+    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if shared & list_words(found[hit[0]]))
 
 
 def _search(

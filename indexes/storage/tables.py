@@ -23,7 +23,7 @@ from ...media.modalities import MEDIA
 from ...runs import Hit
 from .card import Space
 from .filters import list_modalities, quote_all
-from .fulltext import COLUMNS, FullText, index_text, search_text
+from .fulltext import COLUMNS, FullText, Words, index_text, search_text
 from .place import DATABASE, connect_database, is_remote, translate_errors
 from .resume import StoredStates, hash_stored
 from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
@@ -312,13 +312,12 @@ class Tables:
         return [each for batch in self.scan(["id"], where) for each in batch.column("id").to_pylist()]
 
     def search_text(
-        self, queries: Sequence[Item], held: FullText, k: int, where: str | None, own_language: bool = False
-    ) -> dict[str, tuple[Hit, ...]]:
+        self, queries: Sequence[Sequence[Words]], held: FullText, k: int, where: str | None, own_language: bool = False
+    ) -> list[tuple[Hit, ...]]:
         """The k best documents for the words of each query, by `fulltext.search_text`."""
         search = partial(search_text, k=k, where=where, own_language=own_language)
         with translate_errors("read", self.where), ThreadPoolExecutor(THREADS) as threads:
-            hits = threads.map(lambda query: search(self.documents, query, held), queries)
-            return {query.id: found for query, found in zip(queries, hits, strict=True)}
+            return list(threads.map(lambda query: search(self.documents, query, held), queries))
 
     def read_vectors(self, name: str, ids: Sequence[str], dim: int) -> np.ndarray:
         """A column of dense vectors at `ids`, float32 [n, dim]; nan where there is none."""

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import check_at_least
-from ...items import Item, Role
+from ...items import Item
 from ...pipeline import Stage
-from ...runs import Run
+from ...runs import Probe, Run
 from ..judges import Judge, refuse
 from ..judges.answers import drop_thoughts
 from ..judges.messages import Message
 from ..prompts import Wording
 
-Probes = tuple[tuple[Item, Role], ...]
+Probes = tuple[Probe, ...]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import pyarrow.parquet as pq
 import pytest
 from crosslens import Item, Run, Stage, rrf
 from crosslens.evaluation.experiment.store import KeptStage, ResultStore
 from crosslens.pipeline import Cut
+from crosslens.runs import Probe
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,16 @@ def test_a_kept_stage_is_described_as_the_stage_itself(tmp_path):
 class AddsProbes(Stage):
     """Rewrites every query into a document and the query itself."""
 
+    weight: float = 1.0
+    group: int = 0
+
     def apply(self, run: Run, count: Counter[str]) -> Run:
         probes = {
-            query.id: ((Item("d", "a hypothetical document"), "document"), (query, "query")) for query in run.queries
+            query.id: (
+                Probe(Item("d", "a hypothetical document"), "document", self.weight, self.group),
+                Probe(query, "query"),
+            )
+            for query in run.queries
         }
         return replace(run, probes=probes)
 
@@ -98,13 +108,28 @@ class AddsProbes(Stage):
 def test_probes_are_kept_and_change_what_comes_after(tmp_path):
     store, taken = ResultStore(tmp_path, "content", "1"), []
     queries = [Item("q", "x", image=b"a picture")]
-    adds = KeptStage(AddsProbes(), store, taken)
+    adds = KeptStage(AddsProbes(0.25, 3), store, taken)
     first = adds(queries)
     again = adds(queries)
     assert taken == ["addsprobes"]
     assert again == first
-    assert again.probes["q"][1] == (queries[0], "query")
+    assert again.probes["q"] == (
+        Probe(Item("d", "a hypothetical document"), "document", 0.25, 3),
+        Probe(queries[0], "query"),
+    )
     says = Says((("a", 1.0),))
-    for run in (first, Run.of(queries), again):
+    for run in (first, Run.of(queries), again, AddsProbes(0.5, 3)(queries), AddsProbes(0.25, 2)(queries)):
         KeptStage(says, store, taken)(run)
-    assert len(says.asked) == 2
+    assert len(says.asked) == 4
+
+
+def test_probes_that_earlier_versions_kept_have_the_weight_1(tmp_path):
+    store, queries = ResultStore(tmp_path, "content", "1"), [Item("q", "x")]
+    (made,) = KeptStage(AddsProbes(), store, [])(queries).probes.values()
+    (result,) = tmp_path.glob("*.parquet")
+    table = pq.read_table(result)
+    about = json.loads(table.schema.metadata[b"crosslens"])
+    about["probes"] = {id: [probe[:2] for probe in some] for id, some in about["probes"].items()}
+    pq.write_table(table.replace_schema_metadata({"crosslens": json.dumps(about)}), result)
+    result.with_suffix(".sha256").unlink()
+    assert store.get(result.stem, Run.of(queries), None).probes == {"q": made}

@@ -12,7 +12,7 @@ from crosslens.multilingual.judges import BaseJudge, Completion
 from crosslens.multilingual.prompts import Wording, configure_wording
 from crosslens.multilingual.rewriting.base import Probes, Rewriter
 from crosslens.pipeline import watch
-from crosslens.runs import Hit, Run
+from crosslens.runs import Hit, Probe, Run
 
 PASSAGE = Wording.parse(
     """
@@ -31,8 +31,8 @@ class Passages(Rewriter):
     """What is written is encoded as documents, beside the query."""
 
     def rewrite(self, query: Item, texts: Sequence[str]) -> Probes:
-        passages = [(Item(f"{query.id}/{n}", text, lang=query.lang), "document") for n, text in enumerate(texts)]
-        return ((query, "query"), *passages)
+        passages = [Probe(Item(f"{query.id}/{n}", text, lang=query.lang), "document") for n, text in enumerate(texts)]
+        return (Probe(query, "query"), *passages)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def test_probes_are_set_and_queries_and_hits_stay():
     assert done.queries == QUERIES
     assert done["q1"] == (Hit("d", 1.0),)
     assert done.probes == {
-        "q1": ((QUERIES[0], "query"), (Item("q1/0", "Cats sleep all day.", lang="eng"), "document")),
-        "q2": ((QUERIES[1], "query"), (Item("q2/0", "Кошка спит днём.", lang="rus"), "document")),
-        "q4": ((QUERIES[3], "query"), (Item("q4/0", "And so on...", lang="eng"), "document")),
+        "q1": (Probe(QUERIES[0], "query"), Probe(Item("q1/0", "Cats sleep all day.", lang="eng"), "document")),
+        "q2": (Probe(QUERIES[1], "query"), Probe(Item("q2/0", "Кошка спит днём.", lang="rus"), "document")),
+        "q4": (Probe(QUERIES[3], "query"), Probe(Item("q4/0", "And so on...", lang="eng"), "document")),
     }
     assert judge.seen == [(4, 0)]  # one batch
     assert seen == [4]
@@ -129,7 +129,7 @@ def test_samples_are_batches_that_differ_by_their_seed():
     judge = Writer(ANSWERS)
     done = Passages(judge, PASSAGE, samples=3, temperature=0.7, seed=5)(QUERIES[:1])
     assert judge.seen == [(1, 5), (1, 6), (1, 7)]
-    assert [role for _, role in done.probes["q1"]] == ["query", "document", "document", "document"]
+    assert [probe.role for probe in done.probes["q1"]] == ["query", "document", "document", "document"]
 
 
 def test_what_it_computes_is_in_its_fingerprint():

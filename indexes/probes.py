@@ -1,0 +1,104 @@
+"""What is searched for: the probes of queries, in groups that are searches of their own, encoded and as words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Self
+
+from ..errors import InputError
+from ..items import Item, Modality, check_id, check_text, group_positions
+from ..runs import Hit, Probe, rank_hits
+from .base import Retrieve
+from .kinds.base import SpaceQueries
+from .storage.fulltext import Words
+
+
+@dataclass(frozen=True)
+class ProbedQuery:
+    """A query and one group of its probes (`Run.probes`), which are searched for together; without any it is its own.
+
+    Rows of the index that are `excluded` are not found for it.
+    """
+
+    query: Item
+    probes: tuple[Probe, ...]
+    excluded: Set[str]
+
+    @classmethod
+    def list_groups(cls, query: Item, probes: Sequence[Probe], excluded: Set[str]) -> list[Self]:
+        """A query with each group of its probes; `InputError` for what cannot be searched for in any index."""
+        check_text(query)
+        check_id(query.id, "a query")
+        probes = tuple(probes) or (Probe(query, "query"),)
+        for item, _, weight, _ in probes:
+            check_text(item)
+            if not math.isfinite(weight):
+                raise InputError(f"query {query.id!r} has a probe of the weight {weight}: give a finite one")
+        groups = group_positions(probe.group for probe in probes)
+        found = [cls(query, tuple(probes[row] for row in rows), excluded) for rows in groups.values()]
+        for each in found:
+            if not any(probe.weight > 0 for probe in each.probes):
+                raise InputError(f"query {query.id!r} has probes of which none has a weight above 0")
+        return found
+
+    def drop_excluded(self, hits: Iterable[tuple[str, float]], k: int) -> tuple[Hit, ...]:
+        """The first k of the hits that are not excluded."""
+        return rank_hits(hit for hit in hits if hit[0] not in self.excluded)[:k]
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What the probes hold."""
+        return frozenset(each for item, *_ in self.probes for each in item.modalities)
+
+    @property
+    def words(self) -> tuple[Words, ...]:
+        """The words of the probes, by language; those of a probe without a language are in that of the query.
+
+        Probes with weights below 0 have none: full text ranks by what is there.
+        """
+        worded = [(item, weight) for item, _, weight, _ in self.probes if weight > 0]
+        found = []
+        for lang, rows in group_positions(item.lang or self.query.lang for item, _ in worded).items():
+            texts: dict[float, list[str]] = {}
+            for row in rows:
+                item, weight = worded[row]
+                texts.setdefault(weight, []).append(item.text or "")
+            joined = (("\n".join(filter(None, parts)), weight) for weight, parts in texts.items())
+            found.append(Words(lang, tuple(joined)))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class PreparedQueries:
+    """A batch of queries, encoded for each space, to be searched for by the settings of `stage` any number of times.
+
+    A query with several groups of probes stands in it once for each.
+    """
+
+    queries: Sequence[ProbedQuery]
+    stage: Retrieve
+    spaces: Sequence[SpaceQueries]
+
+    @property
+    def spare(self) -> int:
+        """How many more rows have to be found so that none is lost to what is excluded."""
+        return max((len(each.excluded) for each in self.queries), default=0)
+
+    @property
+    def asked(self) -> tuple[Item, ...]:
+        """The queries, each once."""
+        return tuple({each.query.id: each.query for each in self.queries}.values())
+
+    @property
+    def rows(self) -> dict[str, list[int]]:
+        """Where each query stands, by its id."""
+        return group_positions(each.query.id for each in self.queries)
+
+    def keep(self, ids: Set[str]) -> Self:
+        """Those of some queries."""
+        rows = [row for row, each in enumerate(self.queries) if each.query.id in ids]
+        return replace(
+            self, queries=[self.queries[row] for row in rows], spaces=[each.select(rows) for each in self.spaces]
+        )
