@@ -37,7 +37,7 @@ def list_models() -> dict[str, Any]:
     from ..encoders.registry import FAMILIES, OFFLINE
     from ..multilingual.judges import JUDGES
     from ..multilingual.prompts import list_prompts
-    from ..multilingual.reranking.sorters import SORTERS
+    from ..multilingual.reranking.registry import SORTERS
     from ..systems.stages import STAGES
 
     carried = []

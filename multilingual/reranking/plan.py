@@ -13,8 +13,9 @@ from ...pipeline import check_description
 from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
+from .registry import find_sorter
 from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
-from .sorters import Sorter, find_sorter
+from .sorters import Sorter
 
 # What `--rerank default` means. The weight is a compromise of two sets (docs/reranking.md): on help pages more of the
 # judge is better still, on the demo more of it does harm.

@@ -20,7 +20,8 @@ from ..judges import Judge, can_see
 from ..judges.journal import Journal
 from ..judges.kept import KeptJudge, Unanswered
 from ..prompts import Comparison, Prompt
-from .sorters import Ask, Pointwise, Sorter, Sorting, name_sorter
+from .registry import name_sorter
+from .sorters import Ask, Pointwise, Sorter, Sorting
 
 Fuse = Literal["zscore", "rrf", "linear"]
 QueryGroup = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it

@@ -25,7 +25,6 @@ import numpy as np
 
 from ...errors import InputError, check_at_least
 from ...runs import Hit
-from ...specs import Spec, find_factory
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Candidates:
             heats = [_heats(field, most) for field in fields]
             scores = iter((yield from self.ask(heat for each in heats for heat in each)))
             for field, each in zip(fields, heats, strict=True):
-                winners = [_by_score(heat, next(scores))[0] for heat in each]
+                winners = [order_by_score(heat, next(scores))[0] for heat in each]
                 field[: sum(map(len, each))] = winners
         return [field[0] for field in fields]
 
@@ -292,7 +291,7 @@ class Full:
         if len(everything) < 2:
             return candidates.put_first(everything)
         (scores,) = yield from candidates.ask([everything])
-        return candidates.put_first(_by_score(everything, scores))
+        return candidates.put_first(order_by_score(everything, scores))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +393,7 @@ class TourRank:
             asked = (group for _, group, quota in games if quota < len(group))
             answer = iter((yield from candidates.ask(asked)))
             for winners, group, quota in games:
-                winners += _by_score(group, next(answer))[:quota] if quota < len(group) else group
+                winners += order_by_score(group, next(answer))[:quota] if quota < len(group) else group
             for one in chain(*through):
                 points[one] += 1
             left = [sorted(winners) for winners in through]
@@ -412,7 +411,7 @@ class TourRank:
             left = places
 
 
-def _by_score(group: Sequence[int], scores: np.ndarray) -> list[int]:
+def order_by_score(group: Sequence[int], scores: np.ndarray) -> list[int]:
     """Best first; first-stage order breaks ties."""
     return [each for _, each in sorted(zip((-scores).tolist(), group, strict=True))]
 
@@ -446,26 +445,3 @@ def _staggered(passes: Sequence[Sequence[tuple[int, int]]], lag: int) -> Iterato
     for now in range(max((number * lag + len(each) for number, each in enumerate(passes)), default=0)):
         running = ((number, each, now - number * lag) for number, each in enumerate(passes))
         yield [(number, *each[at]) for number, each, at in running if 0 <= at < len(each)]
-
-
-SORTERS: dict[str, type] = {
-    kind.__name__.lower(): kind
-    for kind in (Pointwise, AllPairs, Heapsort, Bubblesort, Window, Full, Tournament, TourRank)
-}
-
-
-def find_sorter(name: str) -> Callable[..., Sorter]:
-    """What makes a sorter of its options: one of these, an installed package's, or `py:MODULE:NAME`.
-
-    Other packages add sorters by entry points of `crosslens.sorters`. `InputError` lists the known names.
-    """
-    if name in SORTERS:
-        return SORTERS[name]
-    kind: Callable[..., Sorter]
-    kind, _ = find_factory(Spec.parse(name), "sorters", {}, "sorter", more=tuple(SORTERS))
-    return kind
-
-
-def name_sorter(sort: Sorter) -> str:
-    """A sorter's name: that of its class in small letters, as in `SORTERS`, or of its function as it is."""
-    return getattr(sort, "__name__", None) or type(sort).__name__.lower()

@@ -12,7 +12,7 @@ from crosslens.indexes.registry import KINDS
 from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
-from crosslens.multilingual.reranking.sorters import SORTERS, find_sorter
+from crosslens.multilingual.reranking.registry import SORTERS, find_sorter
 from crosslens.specs import Spec, find_factory, known_options
 from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES

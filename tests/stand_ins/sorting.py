@@ -59,6 +59,23 @@ def perfect(truth: Sequence[float]) -> Judge:
     return lambda group: np.array([truth[int(hit.id[1:])] for hit in group])
 
 
+def noisy(truth: Sequence[float], seed: int, *, temperature: float, preference: float, names: bool) -> Judge:
+    """Chooses by a softmax over the truth at a temperature (Gumbel noise), and likes a place more the later it is.
+
+    It says the log-probability of each to be chosen as it sees them, or `names` the best.
+    """
+    chance = np.random.default_rng(seed)
+
+    def judge(group: tuple[Hit, ...]) -> np.ndarray:
+        seen = np.array([truth[int(hit.id[1:])] for hit in group]) + temperature * chance.gumbel(size=len(group))
+        seen += preference * np.linspace(0, 1, len(group))
+        if names:
+            return np.eye(len(group))[int(seen.argmax())]
+        return seen / temperature - np.logaddexp.reduce(seen / temperature)
+
+    return judge
+
+
 def ranking(truth: Sequence[float]) -> list[str]:
     return [f"d{i}" for i in sorted(range(len(truth)), key=lambda i: -truth[i])]
 

@@ -12,8 +12,8 @@ from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage, Seam
 from crosslens.multilingual.languages import name_language
 from crosslens.multilingual.prompts import list_prompts, load_prompt
+from crosslens.multilingual.reranking.registry import SORTERS
 from crosslens.multilingual.reranking.rerank import check_sorter
-from crosslens.multilingual.reranking.sorters import SORTERS
 from stand_ins.prompted import DOCS, QUERY, Judge
 
 NEUCLIR = {"zho", "fas", "rus"}
