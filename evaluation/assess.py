@@ -18,6 +18,7 @@ from ..items import Item
 from ..multilingual.judges import Judge, can_see
 from ..multilingual.judges.journal import Journal
 from ..multilingual.judges.kept import KeptJudge, Unanswered
+from ..multilingual.judges.mass import leave_out_mass
 from ..multilingual.prompts import Prompt, bind_judge, load_prompt, split_method
 from ..pipeline import advance, hash_description
 from ..runs import Manifest, Qrels, Record
@@ -78,7 +79,7 @@ class Assessment:
     @property
     def counts(self) -> str:
         """What was counted, as a sentence."""
-        return ", ".join(f"{int(n)} {name}" for name, n in self.record.counts.items())
+        return ", ".join(f"{int(n)} {name}" for name, n in leave_out_mass(self.record.counts).items())
 
     def to_trec(self, path: str | Path, langs: Mapping[str, str] | None = None) -> None:
         """Write `topic language doc grade`, as NIST's combined NeuCLIR file, with 0 for a language not known.

@@ -13,6 +13,7 @@ from ..errors import InputError, check_at_least, check_known, list_few
 from ..files import find_target, is_stream
 from ..multilingual.collections.base import Collection, fetch_documents
 from ..multilingual.collections.directory import Directory
+from ..multilingual.judges.mass import describe_mass
 from ..multilingual.languages import fill_languages, parse_language
 from ..runs import Manifest, Qrels, Run, read_qrels
 from .agreement import Agreement, SystemAgreement, compare_grades, compare_systems, format_agreement
@@ -106,7 +107,7 @@ class AssessmentTask:
             self.journal.unlink(missing_ok=True)
         if not done.qrels:
             raise InputError(f"{assessor} gave no grade that could be read; nothing is written ({done.counts})")
-        notes = list(self._describe(done))
+        notes = [*self._describe(done), *describe_mass(done.record.counts, assessor.judge.name, assessor.prompt.name)]
         agreement: dict[str, Agreement] = {}
         systems = None
         if self.human is not None:

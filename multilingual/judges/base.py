@@ -14,6 +14,7 @@ import numpy as np
 from ...errors import InputError
 from ...items import Item, Modality
 from ...pipeline import advance
+from .mass import count_mass
 from .messages import Message
 
 Ask = Literal["choose", "likelihood", "generate", "score"]
@@ -62,11 +63,11 @@ class Sampling:
 class Judge(Protocol):
     """A model behind a backend.
 
-    `usage` counts calls (questions answered), prompt_tokens (those computed), generated_tokens, cut_passages, and
-    whatever went wrong by kind (`unreadable`, `retries`, ...); it only grows. `can` holds the questions that the model
-    answers; asked another, it raises `InputError`. `chats` says whether it has a chat template. `appetite` is how many
-    questions it likes to be handed at once: more gains nothing. While it works it calls `pipeline.advance` with the
-    number of questions that were answered, in the thread of its caller.
+    `usage` counts calls (questions answered), prompt_tokens (those computed), generated_tokens, cut_passages, label
+    mass where it is known (`judges.mass`), and whatever went wrong by kind (`unreadable`, `retries`, ...); it only
+    grows. `can` holds the questions that the model answers; asked another, it raises `InputError`. `chats` says whether
+    it has a chat template. `appetite` is how many questions it likes to be handed at once: more gains nothing. While
+    it works it calls `pipeline.advance` with the number of questions that were answered, in the thread of its caller.
 
     A judge may have `streams = True`: then it hands over each answer as it comes (`BaseJudge.hand_over`), and where
     answers are kept, a kill loses only the batch that it is at. Others are asked for less at once there.
@@ -108,8 +109,8 @@ class BaseJudge:
     A subclass says what it `can` and which `modalities` it sees, and answers in `compute_choices`,
     `compute_likelihoods`, `compute_completions` and `compute_scores`, which return what `choose`, `likelihood`,
     `generate` and `score` do, for at least one prompt; it calls `count_answers` for what it has answered, or, with
-    `streams`, `hand_over` for each answer. `advice` has what a user may do about a question or a modality that is
-    refused.
+    `streams`, `hand_over` for each answer, and before either `count_label_mass`, where it knows that of a question it
+    chose for. `advice` has what a user may do about a question or a modality that is refused.
     """
 
     modalities: frozenset[Modality] = frozenset({"text"})
@@ -162,6 +163,13 @@ class BaseJudge:
         """Count so many questions as answered, and report the progress."""
         self.usage["calls"] += number
         advance(number)
+
+    def count_label_mass(self, prompt: Message, mass: float) -> None:
+        """Count the probability 0..1 that all labels together had after a prompt, before it was normalised.
+
+        It says whether the model answers the question at all; of a sample of questions is enough. See `judges.mass`.
+        """
+        count_mass(self.usage, prompt.language, mass)
 
     def hand_over(self, place: int, answer: Any) -> None:
         """Count the prompt at a position as answered, and hand the answer to whoever takes it."""

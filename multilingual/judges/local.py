@@ -32,6 +32,7 @@ class LocalJudge(TokenizedJudge):
     """
 
     streams = True
+    weighs = True
     budgets = (4096, 32768)
     appetites = (1024, 16384)
 
@@ -206,7 +207,7 @@ class Head:
         `states` [n, width, ...] has in row n, from place `first[n]` on, the states after which these tokens come.
         """
         if asked[0].labels:
-            return self._score_labels(states[range(len(asked)), list(first)], [each.labels for each in asked])
+            return self._score_labels(states[range(len(asked)), list(first)], asked)
         rows = [n for n, each in enumerate(asked) for _ in range(each.scored)]
         places = [start + at for start, each in zip(first, asked, strict=True) for at in range(each.scored)]
         targets = [token for each in asked for token in each.tokens[len(each.tokens) - each.scored :]]
@@ -214,15 +215,28 @@ class Head:
         ends = np.cumsum([each.scored for each in asked])[:-1]
         return np.split(values.double().cpu().numpy(), ends)
 
-    def _score_labels(self, states: torch.Tensor, labels: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
+    def _score_labels(self, states: torch.Tensor, asked: Sequence[Continuation]) -> list[np.ndarray]:
         """The score of each of a row's labels: the log of the sum of its token ids' after `states` [n, ...]."""
-        columns = sorted({token for row in labels for ids in row for token in ids})
+        columns = sorted({token for each in asked for ids in each.labels for token in ids})
         place = {token: n for n, token in enumerate(columns)}
-        logits = self.logits(states, columns).double().cpu().numpy()
-        return [
-            np.array([np.logaddexp.reduce([values[place[token]] for token in ids]) for ids in row])
-            for values, row in zip(logits, labels, strict=True)
+        logits = self.logits(states, columns)
+        values = logits.double().cpu().numpy()
+        scores = [
+            np.array([np.logaddexp.reduce([row[place[token]] for token in ids]) for ids in each.labels])
+            for row, each in zip(values, asked, strict=True)
         ]
+        if weighed := [n for n, each in enumerate(asked) if each.weighed]:
+            for n, whole in zip(weighed, self._weigh(states[weighed], columns, logits[weighed]), strict=True):
+                scores[n] = np.append(scores[n], whole)
+        return scores
+
+    def _weigh(self, states: torch.Tensor, columns: Sequence[int], known: torch.Tensor) -> list[float]:
+        """The score of the whole vocabulary after each of `states` [n, ...]; the logits of `columns` are `known`."""
+        logits = (self.layer(states) if self.plain else states).float()
+        whole = self.way(logits, slice(None)) if self.way else logits
+        whole[:, list(columns)] = known  # as they are: a label's probability is at most 1
+        sums: list[float] = whole.logsumexp(-1).tolist()
+        return sums
 
     def log_probs(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """float32 [n] of one target token for each of the states [n, ...]."""

@@ -45,12 +45,14 @@ class Message:
 
     `chat` says whether the model's chat template goes around it: `always` needs one, `auto` uses it where there is
     one, `never` leaves it off. Without a template, `system`, `parts` and `answer` follow each other as plain text.
+    `language` is that of the words around what is asked, ISO 639-3: under it a judge counts, and it changes no answer.
     """
 
     parts: tuple[Part, ...]
     system: str = ""
     answer: str = ""
     chat: Chat = "never"
+    language: str = "eng"
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:

@@ -52,7 +52,8 @@ class OpenAIJudge(BaseJudge):
     " A", "A."; words also in other case); a label that is not among the tokens shown gets less than the least of
     them. Where that cannot be (the server gives none, the model thinks or chats first, or one label begins another,
     as 1 does 10), the answer is generated and read; that is said once, and counted as `without_logprobs`. Answers
-    that name no label are counted by kind (`refused`, `unreadable`, ...: see `answers`), with equal probabilities.
+    that name no label are counted by kind (`refused`, `unreadable`, ...: see `answers`), with equal probabilities. The
+    label mass is that of the place that is read, of the tokens shown.
 
     There is no tokenizer here: tokens are estimated from the script (`TokenEstimate`). How an answer begins
     (`Message.answer`) is sent as an open assistant turn with `prefill`; otherwise the user's turn says it, except
@@ -151,6 +152,7 @@ class OpenAIJudge(BaseJudge):
     async def _scored(self, message: Message, labels: ServedLabels) -> np.ndarray | None:
         """Log-probabilities of the labels; None, and a warning that says why, where there are none."""
         why = f"one of the labels {', '.join(labels.given)} begins another" if labels.ambiguous else self._blind
+        mass: float | None = None  # that of the first place, until a later one says a label
         body = {} if why else await self._worded(message)
 
         def request() -> dict[str, Any] | None:
@@ -172,10 +174,14 @@ class OpenAIJudge(BaseJudge):
                 self._blind = "it gives no log-probabilities"
             for row, share in map(labels.score, () if self._blind else positions or ()):
                 # Without a template the model has no instruction to obey, and only the labels' odds count.
+                mass = share if mass is None else mass
                 if share > (SAID if self.chats else 0):
+                    self.count_label_mass(message, share)
                     return row
             why = self._blind or ("the model's answer does not begin with a label" if ahead == AHEAD else "")
             self._ahead = AHEAD
+        if mass is not None:
+            self.count_label_mass(message, mass)
         self.server.warn(f"{why}; answers are generated and read instead")
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ import numpy as np
 
 from ...errors import InputError, check_at_least
 from .base import Ask, BaseJudge
+from .mass import is_sampled
 from .messages import Message, cut_passages
 
 REACH = 16  # characters before a text that decide how a tokenizer splits it
@@ -34,11 +36,15 @@ class LabelTokens:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What follows a prompt's tokens: how many of its last `tokens` are scored, or the ids of labels after them."""
+    """What follows a prompt's tokens: how many of its last `tokens` are scored, or the ids of labels after them.
+
+    The answer to labels that are `weighed` has one score more, last: that of the whole vocabulary.
+    """
 
     tokens: tuple[int, ...]
     scored: int = 0
     labels: tuple[tuple[int, ...], ...] = ()
+    weighed: bool = False
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -57,18 +63,20 @@ def plan_continuations(plans: Sequence[LabelTokens]) -> list[tuple[Continuation,
     return [tuple(Continuation(row, len(row)) for row in plan.sequences) for plan in plans]
 
 
-def normalize_labels(asked: Sequence[Sequence[Continuation]], answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Log-probabilities float64 [n, labels], normalised, from the answers to `plan_continuations`.
+def normalize_labels(asked: Sequence[Continuation], answers: Sequence[np.ndarray]) -> tuple[np.ndarray, float | None]:
+    """Log-probabilities float64 [labels], normalised, from the answers to a plan of `plan_continuations`; and their
+    mass before that, where it is known.
 
     A label of many tokens has the probability of them all: the sum of their logarithms, not the mean.
     """
-    rows = [
-        found[0] if each[0].labels else [scores.sum() for scores in found]
-        for each, found in zip(asked, answers, strict=True)
-    ]
-    table = np.array(rows, dtype=np.float64)
-    normalized: np.ndarray = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
-    return normalized
+    whole: float | None = 0.0
+    if asked[0].labels:
+        row, more = np.split(np.asarray(answers[0], np.float64), [len(asked[0].labels)])
+        whole = float(more[0]) if asked[0].weighed else None
+    else:
+        row = np.array([scores.sum() for scores in answers], np.float64)
+    total = np.logaddexp.reduce(row)
+    return row - total, None if whole is None else float(np.exp(total - whole))
 
 
 class CachedTokenizer:
@@ -172,11 +180,13 @@ class TokenizedJudge(BaseJudge):
     """The base of judges whose model continues tokens; passages are cut to `passage_tokens`, prompts fit `context`.
 
     Labels and targets become `Continuation`s of what `prepare_prompts` and `prepare_targets` make of prompts, and a
-    subclass answers these in `compute_answers`. `spare` is how many tokens its backend always makes more.
+    subclass answers these in `compute_answers`; with `weighs` it also scores the whole vocabulary beside labels that
+    are `weighed`, a sample. `spare` is how many tokens its backend always makes more.
     """
 
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     spare = 0
+    weighs = False
 
     def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
         check_at_least(1, passage_tokens=passage_tokens)
@@ -185,6 +195,7 @@ class TokenizedJudge(BaseJudge):
         self.tokens = CachedTokenizer(tokenizer, name)
         self.passage_tokens, self.context = passage_tokens, context
         self.chats = bool(getattr(tokenizer, "chat_template", None))
+        self._chosen: Counter[tuple[object, str]] = Counter()  # questions asked, by labels and language
 
     @property
     def templates(self) -> Any:
@@ -195,23 +206,42 @@ class TokenizedJudge(BaseJudge):
         longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
         starts, texts = self.prepare_prompts(prompts, longest + self.spare)
         asked = plan_continuations([self.tokens.plan_labels(text, labels) for text in texts])
-        return np.array(self._continue(starts, asked, lambda one, found: normalize_labels([one], [found])[0]))
+        asked = [self._sample(each, prompt, labels) for each, prompt in zip(asked, prompts, strict=True)]
+
+        def read(row: int, answers: Sequence[np.ndarray]) -> np.ndarray:
+            normalized, mass = normalize_labels(asked[row], answers)
+            if mass is not None:
+                self.count_label_mass(prompts[row], mass)
+            return normalized
+
+        return np.array(self._continue(starts, asked, read))
+
+    def _sample(
+        self, asked: tuple[Continuation, ...], prompt: Message, labels: tuple[str, ...]
+    ) -> tuple[Continuation, ...]:
+        """The question, its labels weighed if it is in the sample: the whole head is much more than their rows."""
+        self._chosen[labels, prompt.language] += 1
+        weighed = self.weighs and is_sampled(self._chosen[labels, prompt.language])
+        return tuple(replace(each, weighed=True) for each in asked) if weighed and asked[0].labels else asked
 
     def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
         starts, asked = self.prepare_targets(prompts, targets)
-        answers = self._continue(starts, [(each,) for each in asked], lambda _, found: found[0].mean())
+        answers = self._continue(starts, [(each,) for each in asked], lambda _, answers: answers[0].mean())
         return np.array(answers, dtype=np.float64)
 
     def _continue(
-        self, starts: Sequence[Any], asked: Sequence[Sequence[Continuation]], read: Callable[..., Any]
+        self,
+        starts: Sequence[Any],
+        asked: Sequence[Sequence[Continuation]],
+        read: Callable[[int, Sequence[np.ndarray]], Any],
     ) -> list[Any]:
-        """What `read` makes of each start's continuations and their answers, handed over once all of them are there."""
+        """What `read` makes of a row and the answers to its continuations, handed over once all of them are there."""
         found: list[dict[int, np.ndarray]] = [{} for _ in asked]
         answers: dict[int, Any] = {}
         for row, column, answer in self.compute_answers(starts, asked):
             found[row][column] = answer
             if len(found[row]) == len(asked[row]):
-                answers[row] = read(asked[row], [found[row][each] for each in sorted(found[row])])
+                answers[row] = read(row, [found[row][each] for each in sorted(found[row])])
                 self.hand_over(row, answers[row])
         return [answers[row] for row in range(len(asked))]
 

@@ -16,6 +16,7 @@ from .base import Completion, Sampling
 from .messages import Message
 from .tokenized import Continuation, TokenizedJudge
 
+LEAST = -30.0  # the logarithm of a label mass that is none
 MOST = 128  # token ids whose log-probabilities a request may ask for: 20 labels in a handful of forms
 
 
@@ -78,6 +79,7 @@ class VLLMJudge(TokenizedJudge):
     """
 
     appetite = 4096
+    weighs = True
     spare = 1  # it always makes one token, whether or not it is looked at
 
     def __init__(self, engine: Any, checkpoint: str, *, passage_tokens: int, seed: int = 0) -> None:
@@ -118,19 +120,29 @@ class VLLMJudge(TokenizedJudge):
         from vllm import SamplingParams
 
         questions = [(row, column, each) for row, some in enumerate(asked) for column, each in enumerate(some)]
-        sampling = []
+        sampling: list[dict[str, Any]] = []
         for *_, each in questions:
             allowed = sorted({token for ids in each.labels for token in ids})
             if len(allowed) > MOST:
                 raise InputError(f"{self.name}: labels of {len(allowed)} tokens in all, and at most {MOST} are scored")
             shown = {"logprobs": len(allowed), "allowed_token_ids": allowed} if allowed else {"prompt_logprobs": 1}
-            sampling.append(SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, **shown))
+            sampling.append(shown)
         ids = [each.after(starts[row]).tokens for row, _, each in questions]
-        for (row, column, each), tokens, output in zip(questions, ids, self._run(ids, sampling), strict=True):
+        weighed = [n for n, (*_, each) in enumerate(questions) if each.weighed]
+        # What the model would say if it were free to: the prompt is in the cache by then.
+        sampling += [{"logprobs": MOST}] * len(weighed)
+        options = [SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, **each) for each in sampling]
+        outputs = self._run([*ids, *(ids[n] for n in weighed)], options)
+        free = dict(zip(weighed, outputs[len(ids) :], strict=True))
+        for n, ((row, column, each), tokens, output) in enumerate(zip(questions, ids, outputs, strict=False)):
             if each.labels:
                 found = output.outputs[0].logprobs[0]
                 forms = [[found[token].logprob for token in label] for label in each.labels]
                 scores = [np.logaddexp.reduce(form) for form in forms]
+                if n in free:
+                    likely = free[n].outputs[0].logprobs[0]
+                    said = (likely[token].logprob for label in each.labels for token in label if token in likely)
+                    scores.append(np.logaddexp.reduce(scores) - np.logaddexp.reduce([LEAST, *said]))
             else:
                 places = range(len(tokens) - each.scored, len(tokens))
                 scores = [output.prompt_logprobs[place][tokens[place]].logprob for place in places]

@@ -137,11 +137,17 @@ class Wording:
 
     def fill(self, values: Mapping[str, Value]) -> Message:
         """Template and system with values in place of their placeholders."""
-        return Message(fill_template(self.template, values), fill_text(self.system, values), self.answer, self.chat)
+        parts, system = fill_template(self.template, values), fill_text(self.system, values)
+        return Message(parts, system, self.answer, self.chat, self._spoken)
 
     def _name_language(self, query: Item) -> str:
         """The name of the query's language, in English or in the wording's own."""
-        return name_language(query.lang or "eng", self.language if self.language in self.words else "eng")
+        return name_language(query.lang or "eng", self._spoken)
+
+    @property
+    def _spoken(self) -> str:
+        """The language of the words as they are."""
+        return self.language if self.language in self.words else "eng"
 
     @property
     def _title(self) -> str:

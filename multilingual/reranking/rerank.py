@@ -19,6 +19,7 @@ from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
 from ..judges.journal import Journal
 from ..judges.kept import KeptJudge, Unanswered
+from ..judges.mass import describe_mass
 from ..prompts import Comparison, Prompt
 from .registry import name_sorter
 from .sorters import Ask, Pointwise, Sorter, Sorting
@@ -299,6 +300,7 @@ def describe_judging(manifest: Manifest) -> list[str]:
 def _describe(record: Record) -> Iterator[str]:
     counts = Counter({kind: int(number) for kind, number in record.counts.items()})
     name = next(iter(record.models), "the judge")
+    yield from describe_mass(record.counts, name, record.stage.removeprefix("rerank(").partition("@")[0])
     if faults := [f"{kind.replace('_', ' ')} {counts[kind]}" for kind in FAULTS if counts[kind]]:
         yield (
             f"{name}: among {counts['calls']} answers there were faults ({', '.join(faults)}); what they left out kept "

@@ -20,6 +20,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.multilingual.judges import Ask, Judge, Sampling, find_judge, load_judge
+from crosslens.multilingual.judges.mass import read_mass
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage, Seam
 from crosslens.multilingual.prompts import list_prompts, load_prompt
 from crosslens.multilingual.reranking.plan import load_reranker
@@ -104,7 +105,7 @@ def reply(body: dict[str, Any], number: int) -> dict[str, Any]:
         values = [None, *(-1.0 - len(word) / 10 - chance for word in words[1:])]
         return completion_reply(prompt + " end", words, values)
     if "logprobs" in body:
-        return chat_reply("Yes", [{"Yes": chance, "No": 1 - chance}])
+        return chat_reply("Yes", [{"Yes": chance, "No": 0.9 - chance / 2, "A": 0.03, "B": 0.07}])
     text = f"{chance:.2f} and so on and so on"[: 4 * body["max_tokens"]]
     stop = min((text.find(each) for each in body.get("stop", ()) if each in text), default=len(text))
     finish = "length" if stop == len(text) else "stop"
@@ -198,6 +199,18 @@ def test_alone_as_in_a_mixed_batch_and_in_order(spec: str, ask: Ask) -> None:
         np.testing.assert_allclose(np.exp(together).sum(axis=1), 1, rtol=1e-6)
     if ask == "likelihood":
         assert (together < 0).all()
+
+
+@pytest.mark.parametrize("labels", [("Yes", "No"), ("A", "B")])
+def test_the_label_mass_is_counted_by_language_and_no_more_than_all(spec: str, labels: tuple[str, str]) -> None:
+    judge = open_judge(spec)
+    if "choose" in judge.can:
+        judge.choose([replace(message, language="zho") for message in MESSAGES], labels)
+        ((language, (asked, mean)),) = read_mass(judge.usage).items()
+        assert language == "zho"
+        assert 1 <= asked <= len(MESSAGES)
+        assert 0 <= mean <= 1
+        assert judge.usage["calls"] == len(MESSAGES)
 
 
 def test_progress_is_reported_in_the_thread_of_the_caller(spec: str) -> None:

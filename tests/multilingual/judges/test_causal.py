@@ -12,6 +12,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
 from crosslens.multilingual.judges.causal import CausalJudge, group_prefixes
+from crosslens.multilingual.judges.mass import read_mass
 from crosslens.multilingual.judges.messages import Message, Passage
 from crosslens.multilingual.prompts import load_prompt
 from hypothesis import given, settings
@@ -45,6 +46,21 @@ def plain(judge, prompt: str, target: str) -> list[float]:
     said = judge.tokenizer(target)["input_ids"]
     logits = judge.model(torch.tensor([start + said])).logits[0].log_softmax(-1)
     return [float(logits[len(start) - 1 + i, token]) for i, token in enumerate(said)]
+
+
+@torch.inference_mode()
+def test_label_mass_is_the_probability_of_all_labels_together_and_taken_of_a_sample(judge):
+    labels = tuple("abcdefghijklmnopqrstuvwxyz")
+    messages = [Message((Passage(f"{doc.text} {n}"), " Is it? Answer:")) for n in range(20) for doc in DOCS]
+    fresh, shares = copied(judge), []
+    fresh.choose(messages, labels)
+    for message in (messages[n - 1] for n in (1, 2, 4, 8, 16, 32, 64)):
+        plan = judge.tokens.plan_labels(message.plain(), labels)
+        start = [judge.tokenizer.bos_token_id, *judge.tokenizer(message.plain())["input_ids"], *plan.lead]
+        said = judge.model(torch.tensor([start])).logits[0, -1].softmax(-1)
+        shares.append(float(said[[token for ids in plan.ids for token in ids]].sum()))
+    assert 0.01 < np.mean(shares) < 0.9
+    assert read_mass(fresh.usage) == {"eng": (7, pytest.approx(np.mean(shares), abs=5e-4))}
 
 
 def normalised(rows):

@@ -7,6 +7,7 @@ import pytest
 from crosslens.multilingual.judges import BaseJudge, Completion, load_judge
 from crosslens.multilingual.judges.journal import Journal
 from crosslens.multilingual.judges.kept import KeptJudge, Unanswered
+from crosslens.multilingual.judges.mass import read_mass
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage
 
 LABELS = ("yes", "no", "maybe")
@@ -45,6 +46,18 @@ class Counting(BaseJudge):
 
     def compute_scores(self, prompts):
         return np.array(self.each(prompts, float))
+
+
+class Weighing(Counting):
+    """Also counts the label mass, as 0.1 for each word of a passage."""
+
+    def compute_choices(self, prompts, labels):
+        self.waiting = iter(prompts)
+        return super().compute_choices(prompts, labels)
+
+    def hand_over(self, place, answer):
+        self.count_label_mass(prompt := next(self.waiting), prompt.plain().count("word") / 10)
+        super().hand_over(place, answer)
 
 
 def prompts(number):
@@ -135,3 +148,15 @@ def test_a_real_model_hands_over_what_it_returns(tmp_path, tiny_judge, monkeypat
         np.testing.assert_equal(found, expected)
         assert sorted(seen) == list(range(9))
         assert len(journal) == 9
+
+
+def test_the_label_mass_of_answers_that_are_kept_is_kept_with_them(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    with pytest.raises(KeyboardInterrupt):
+        KeptJudge(Weighing(True, dies=3), journal, 6).choose(prompts(6), LABELS)
+    journal.close()
+    journal, later = Journal(tmp_path / "journal"), Weighing(True)
+    KeptJudge(later, journal, 6).choose(prompts(6), LABELS)
+    assert read_mass(journal.counted) == {"eng": (3, pytest.approx(0.1))}
+    assert read_mass(later.usage) == {"eng": (3, pytest.approx(0.4))}
+    assert read_mass(journal.counted + later.usage) == {"eng": (6, pytest.approx(0.25))}

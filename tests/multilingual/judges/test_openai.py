@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from crosslens.errors import InputError
+from crosslens.multilingual.judges.mass import leave_out_mass, read_mass
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage
 from crosslens.multilingual.judges.openai import BEGUN, OpenAIJudge
 from stand_ins.http_server import KEY, LABELS, ask, chat_reply, completion_reply, echo_replies, error_reply
@@ -30,7 +31,9 @@ def test_choose_sums_the_ways_to_say_a_label_and_normalises(serve):
     assert body["messages"] == [{"role": "user", "content": "which?"}]
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert served.keys == [f"Bearer {KEY}"]
-    assert judge.usage == {"calls": 1, "prompt_tokens": 10, "generated_tokens": 1, "cut_passages": 0}
+    counts = {"calls": 1, "prompt_tokens": 10, "generated_tokens": 1, "cut_passages": 0}
+    assert leave_out_mass(judge.usage) == counts
+    assert read_mass(judge.usage) == {"eng": (1, pytest.approx(0.65))}
 
 
 def test_a_server_that_shows_one_sure_token_leaves_little_for_the_others(serve):
@@ -77,6 +80,7 @@ def test_a_label_after_markup_is_found_further_on_and_then_looked_for_there_at_o
     served, judge = serve(lambda body, _: chat_reply("**B**", tops[: body["max_tokens"]], "length"), concurrency=1)
     rows = judge.choose([ask()] * 3, LABELS)
     assert (rows.argmax(axis=1) == 1).all()
+    assert read_mass(judge.usage) == {"eng": (3, pytest.approx(0.9))}
     assert [body["max_tokens"] for body in served.bodies] == [1, 8, 8, 8]
     assert judge.usage["without_logprobs"] == 0
 

@@ -176,7 +176,8 @@ def _read_off(tokens, before, plan):
         else np.array([model.said((*start, *part.tokens[:n]), [token]) for n, token in enumerate(part.tokens)])
         for part in asked
     ]
-    (found,) = normalize_labels([asked], [answers])
+    found, mass = normalize_labels(asked, answers)
+    assert (mass is None) == plan.single  # not weighed
     assert np.isfinite(found).all()
     assert np.logaddexp.reduce(found) == pytest.approx(0)
     # In full: all tokens of each label in the forms that were read, but for an ending that all have.
@@ -273,8 +274,9 @@ def test_labels_are_asked_at_once_only_where_all_prompts_have_single_tokens():
         [((1, 2), 2), ((3,), 1)],
     ]
     answers = [[np.log([0.5, 0.4]), np.log([0.5, 0.6])], [np.log([0.3, 0.1]), np.log([0.09])]]
-    table = normalize_labels(rows, answers)
-    np.testing.assert_allclose(np.exp(table), [[0.4, 0.6], [0.25, 0.75]])
+    (one, its), (other, others) = map(normalize_labels, rows, answers)
+    np.testing.assert_allclose(np.exp([one, other]), [[0.4, 0.6], [0.25, 0.75]])
+    assert (its, others) == (pytest.approx(0.5), pytest.approx(0.12))
 
 
 @given(st.text(st.sampled_from([*ALPHABET, "😀", "ก"]), max_size=40), st.integers(0, 12))

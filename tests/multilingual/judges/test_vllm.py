@@ -9,6 +9,7 @@ import pytest
 from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import hf
+from crosslens.multilingual.judges.mass import read_mass
 from crosslens.multilingual.judges.messages import Message, Passage
 from crosslens.multilingual.judges.vllm import open_vllm
 from stand_ins.vllm_engine import LLM, make_module
@@ -61,6 +62,8 @@ def test_choose_says_what_hf_says(both, labels):
     np.testing.assert_allclose(found, theirs.choose(PROMPTS, labels), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
     assert ours.usage["calls"] == 3
+    masses = [read_mass(each.usage)["eng"] for each in (ours, theirs)]
+    assert masses[0] == pytest.approx(masses[1], abs=2e-3)
     assert ours.usage["cut_passages"] == theirs.usage["cut_passages"] > 0
     assert ours.choose([], labels).shape == (0, len(labels))
 
@@ -69,8 +72,9 @@ def test_labels_of_one_token_take_one_step_each_and_only_they_are_allowed(both):
     ours, _ = both
     ours.choose(PROMPTS, ["A", "B"])
     asked = LLM.made[0].seen
-    assert [each.max_tokens for each in asked] == [1, 1, 1]
-    assert all(each.logprobs == len(each.allowed_token_ids) for each in asked)
+    assert [each.max_tokens for each in asked] == [1] * 5
+    assert all(each.logprobs == len(each.allowed_token_ids) for each in asked[:3])
+    assert not any(each.allowed_token_ids for each in asked[3:])  # the label mass, of a sample
 
 
 def test_likelihood_says_what_hf_says(both):

@@ -14,6 +14,7 @@ from crosslens import rank
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
+from crosslens.multilingual.judges.mass import count_mass, read_mass
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import Prompt
 from crosslens.multilingual.reranking.plan import load_reranker
@@ -242,6 +243,25 @@ def test_a_killed_rerank_goes_on_with_the_queries_that_are_left(prompt, sort, tm
     other = Oracle(Many.truth)
     other.fingerprint = "other"  # another judge is asked again
     assert Rerank(other, prompt, sort, depth=60, journal=journal)(many()).manifest.total("resumed") == 0
+
+
+@pytest.mark.parametrize("mass", [0.3, 0.8])
+def test_a_judge_that_hardly_says_a_label_is_told_of(mass):
+    class Rambling(Oracle):
+        def choose(self, prompts, labels):
+            for each in prompts[:: 1 if mass < 0.5 else 2]:
+                count_mass(self.usage, each.language, mass)
+            return super().choose(prompts, labels)
+
+    prompt = replace(SETS, language="document", words={"fra": {"each": "{label} {passage} !\n"}})
+    run = Run(QUERIES[:1], {"q1": tuple(Hit(each, -n) for n, each in enumerate(["cat", "mao", "chat"]))}, docs=Held())
+    done = Rerank(Rambling(TRUTH), prompt, Full(), depth=3, k=3)(run)
+    french = Rerank(Rambling(TRUTH), replace(prompt, language="fra"), Full(), depth=3, k=3)(run)
+    lines = [line for each in (done, french) for line in describe_judging(each.manifest) if "hardly" in line]
+    assert (len(lines) == 2) == (mass < 0.5)
+    for line, language in zip(lines, ("eng", "fra"), strict=False):
+        assert f"oracle hardly answers the prompt sets:full in {language}: its labels have a probability of 0.3" in line
+    assert read_mass(done.manifest.records[-1].counts) == {"eng": (1, pytest.approx(mass))}
 
 
 def test_garbage_answers_give_a_permutation_and_are_counted():
