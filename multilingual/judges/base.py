@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...items import Item, Modality
 from ...pipeline import advance
 from .mass import count_mass
-from .messages import Message
+from .messages import Message, TokenEstimate
 
 Ask = Literal["choose", "likelihood", "generate", "score"]
 
@@ -71,6 +71,8 @@ class Judge(Protocol):
 
     A judge may have `streams = True`: then it hands over each answer as it comes (`BaseJudge.hand_over`), and where
     answers are kept, a kill loses only the batch that it is at. Others are asked for less at once there.
+    One that cuts passages may say to how many tokens (`passage_tokens`, `count_tokens`): `reranking.excerpts` then
+    chooses what of a long document it is shown.
     """
 
     name: str
@@ -149,6 +151,10 @@ class BaseJudge:
 
     def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
         raise NotImplementedError
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of a passage each text takes; estimated where there is no tokenizer."""
+        return [TokenEstimate().count(text) for text in texts]
 
     def _accept(self, ask: Ask, prompts: Sequence[Message]) -> bool:
         """Whether there are prompts; `InputError` where the judge cannot answer them."""

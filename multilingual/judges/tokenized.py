@@ -202,6 +202,10 @@ class TokenizedJudge(BaseJudge):
         """What has the chat template, and applies it."""
         return self.tokenizer
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return [len(row) for row in rows]
+
     def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
         longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
         starts, texts = self.prepare_prompts(prompts, longest + self.spare)

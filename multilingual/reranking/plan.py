@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ...errors import InputError
+from ...encoders.cache.encoder import CachedEncoder
+from ...encoders.registry import load_encoder
+from ...errors import InputError, check_known
 from ...items import Item
 from ...pipeline import check_description
 from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
+from .excerpts import BestPassages
 from .registry import find_sorter
 from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
 from .sorters import Sorter
@@ -20,6 +23,8 @@ from .sorters import Sorter
 # What `--rerank default` means. The weight is a compromise of two sets (docs/reranking.md): on help pages more of the
 # judge is better still, on the demo more of it does harm.
 DEFAULT = "likelihood@offline:gemma?depth=20&alpha=0.5&passage_tokens=128"
+
+ENCODER = "offline:e5-small"  # that chooses passages where `passages=best` names none
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,14 @@ class RerankPlan:
     fuse: Fuse
     options: Mapping[str, object]  # the judge's own
     judge: Callable[[], Judge] = field(repr=False)
+    passages: Callable[[], BestPassages | None] = field(repr=False)
 
     def load(self, *, unseen: str = "refuse", journal: Path | None = None) -> Rerank:
-        """The stage, its model loaded."""
-        return Rerank(self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal)
+        """The stage, its models loaded."""
+        return Rerank(
+            self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal,
+            self.passages(),
+        )  # fmt: skip
 
 
 def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> RerankPlan:
@@ -54,13 +63,19 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     prompt, load, options, (stage, sort) = bind_judge(
         written, spec, prompt, _settings, kind, device=device, trust_remote_code=trust_remote_code
     )
-    depth, k, alpha, fuse = _settings(**stage)  # type: ignore[arg-type]
+    depth, k, alpha, fuse, encoder = _settings(**stage)  # type: ignore[arg-type]
     check_settings(depth, k, alpha, "refuse", fuse)
     for_pairs = getattr(kind, "for_pairs", {}) if prompt.most == 2 else {}
     sorter = kind(**{**for_pairs, **sort})
     check_sorter(prompt, sorter)
     check_description(sorter, f"the sorter of {written}")
-    return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load)
+
+    def choose_passages() -> BestPassages | None:
+        if not encoder:
+            return None
+        return BestPassages(CachedEncoder(load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)))
+
+    return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load, choose_passages)
 
 
 def load_reranker(
@@ -123,6 +138,16 @@ def rank(
 
 
 def _settings(
-    *, depth: int = 20, k: int = 0, alpha: float = 1.0, fuse: Fuse = "zscore"
-) -> tuple[int, int, float, Fuse]:
-    return depth, k or min(10, depth), alpha, fuse
+    *,
+    depth: int = 20,
+    k: int = 0,
+    alpha: float = 1.0,
+    fuse: Fuse = "zscore",
+    passages: str = "start",
+    encoder: str = "",
+) -> tuple[int, int, float, Fuse, str]:
+    """The options of the stage; the last is the encoder that chooses passages, empty where none does."""
+    check_known(passages, ("start", "best"), "value of passages")
+    if encoder and passages == "start":
+        raise InputError(f"encoder={encoder} chooses no passages: add passages=best, or leave it out")
+    return depth, k or min(10, depth), alpha, fuse, (encoder or ENCODER) if passages == "best" else ""

@@ -14,13 +14,14 @@ import numpy as np
 
 from ...errors import InputError, check_at_least, check_known, note_kept
 from ...items import Item, check_text
-from ...pipeline import Stage, reciprocal_ranks, standardize
+from ...pipeline import Stage, describe_fields, reciprocal_ranks, standardize
 from ...runs import Hit, Manifest, Record, Run
 from ..judges import Judge, can_see
 from ..judges.journal import Journal
 from ..judges.kept import KeptJudge, Unanswered
 from ..judges.mass import describe_mass
 from ..prompts import Comparison, Prompt
+from .excerpts import BestPassages, find_limit
 from .registry import name_sorter
 from .sorters import Ask, Pointwise, Sorter, Sorting
 
@@ -44,6 +45,8 @@ class Rerank(Stage):
     z-scores of both over the judged hits, `rrf` the reciprocal ranks, `linear` the scores as they are. (Sorters other
     than pointwise give ranks, not scores: n for the first, n - 1 for the second, ...)
 
+    `passages` chooses what of a document too long for the judge it is shown; None shows the beginning.
+
     Candidates that the judge cannot see (a photo before a text-only model) keep their ranks with `unseen="keep"`, and
     are an `InputError` before any work with `"refuse"`; either way they are counted in the manifest.
 
@@ -61,11 +64,20 @@ class Rerank(Stage):
     unseen: str = "refuse"
     fuse: Fuse = "zscore"
     journal: Path | None = field(default=None, compare=False)
+    passages: BestPassages | None = None
 
     def __post_init__(self) -> None:
         check_settings(self.depth, self.k, self.alpha, self.unseen, self.fuse)
         check_sorter(self.prompt, self.sort)
         self.prompt.check_judge(self.judge)
+        if self.passages is not None:
+            find_limit(self.judge)
+
+    def describe(self) -> object:
+        own = describe_fields(self)
+        if self.passages is None:  # as it was before there was a choice: finished results are found again
+            del own["passages"]
+        return own
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         if run.docs is None:
@@ -109,12 +121,16 @@ class Rerank(Stage):
     ) -> dict[str, Sequence[Hit]]:
         """Every query's candidates in the judge's order."""
         queries = {query.id: query for query in run.queries}
+        shown = self._choose_passages(queries, visible, documents, count)
         judged: dict[str, Sequence[Hit]] = {}
         asked: set[str] = set()  # queries in the round that is under way
         before = Counter(judge.usage)
 
         def answer(groups: Sequence[QueryGroup]) -> list[np.ndarray]:
-            comparisons = [(queries[query], [documents[hit.id] for hit in hits]) for query, hits in groups]
+            comparisons = [
+                (queries[query], [shown.get((query, hit.id), documents[hit.id]) for hit in hits])
+                for query, hits in groups
+            ]
             asked.update(query for query, _ in groups)
             count["rounds"] += 1
             answers = self._answered(comparisons, count, judge)
@@ -134,6 +150,19 @@ class Rerank(Stage):
         if isinstance(judge, KeptJudge):
             count.update(judge.journal.counted + Counter(resumed=judge.taken))
         return judged
+
+    def _choose_passages(
+        self,
+        queries: Mapping[str, Item],
+        visible: Mapping[str, tuple[Hit, ...]],
+        documents: Mapping[str, Item],
+        count: Counter[str],
+    ) -> Mapping[tuple[str, str], Item]:
+        """What a judge is shown in a document's place, where that is not its beginning, by query and document."""
+        if self.passages is None:
+            return {}
+        pairs = [(queries[id], documents[hit.id]) for id, hits in visible.items() for hit in hits]
+        return self.passages.choose(pairs, self.judge, count)
 
     def _sortings(self, visible: Mapping[str, tuple[Hit, ...]]) -> Iterator[tuple[str, Sorting]]:
         return ((id, self.sort(hits, self.k)) for id, hits in visible.items())
