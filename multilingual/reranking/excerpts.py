@@ -55,7 +55,7 @@ class BestPassages:
         and the windows that were compared (`windows`). `InputError` for a judge that does not cut passages.
         """
         documents = {document.id: document for _, document in pairs if document.text}
-        split = split_documents(list(documents.values()), find_limit(judge), judge.count_tokens)
+        split = split_documents(list(documents.values()), *find_limit(judge))
         asking: dict[str, list[Item]] = {}
         for query, document in pairs:
             if document.id in split and query.text:
@@ -94,12 +94,12 @@ def _list_windows(split: Mapping[str, Sequence[str]], documents: Mapping[str, It
             yield Item(f"{id}#{place}", text, lang=documents[id].lang)
 
 
-def find_limit(judge: Judge) -> int:
-    """The tokens of a passage that a judge reads; `InputError` where it does not say."""
-    limit = getattr(judge, "passage_tokens", None)
-    if not isinstance(limit, int) or not hasattr(judge, "count_tokens"):
+def find_limit(judge: Judge) -> tuple[int, CountTokens]:
+    """How many tokens of a passage a judge reads, and what counts them; `InputError` where it does not say."""
+    limit, count = (getattr(judge, name, None) for name in ("passage_tokens", "count_tokens"))
+    if not isinstance(limit, int) or count is None:
         raise InputError(f"{judge.name} does not say how it cuts passages: passages=best needs its passage_tokens")
-    return limit
+    return limit, count
 
 
 def split_documents(documents: Sequence[Item], limit: int, count: CountTokens) -> dict[str, list[str]]:
