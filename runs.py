@@ -77,13 +77,15 @@ class Probe(NamedTuple):
 
     Probes of one `group` are one search: their vectors are averaged by `weight`, and their words are searched for
     together, each in its own language. A weight below 0 leads away from what it stands at; it is finite. Groups are
-    searches of their own, of which the rankings are fused by reciprocal rank (the sub-questions of a question).
+    searches of their own, of which the rankings are fused by reciprocal rank (the sub-questions of a question). `only`
+    its vector or its words may be meant: a document that leads the way by its vector does not lend its thousand words.
     """
 
     item: Item
     role: Role
     weight: float = 1.0
     group: int = 0
+    only: Literal["vector", "words"] | None = None
 
 
 class Documents(Protocol):

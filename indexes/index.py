@@ -12,13 +12,13 @@ import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
-from ..items import Item, Role, SeenIds, windows
-from ..runs import Hit, Rankings, Run, list_excluded, rank_hits
+from ..items import Item, Role, SeenIds, group_positions, windows
+from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, SpaceQueries
-from .probes import PreparedQueries, ProbedQuery
+from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
@@ -31,7 +31,7 @@ log = logging.getLogger("crosslens")
 
 CANDIDATES = HEAD  # at least so many from each space when scores are fused
 TOGETHER = 1024  # queries encoded and searched at a time
-ROLES: tuple[Role, ...] = ("query", "document")
+SOURCES = ("query", "document", "stored")  # of the vectors of probes
 
 
 class DocumentIndex(Index):
@@ -314,7 +314,7 @@ class DocumentIndex(Index):
         depth = max(k, CANDIDATES)
         dense = list(map(rank_hits, self._rank_dense(asked, depth)))
         # Full text would answer half of a query that holds a picture, and not know it.
-        worded = [row for row, query in enumerate(asked.queries) if query.modalities == {"text"}]
+        worded = [row for row, query in enumerate(asked.queries) if list_held(query.read) == {"text"}]
         answers = self._search_text(asked, [asked.queries[row] for row in worded], depth, own_language=True)
         lexical = dict(zip(worded, answers, strict=True))
         ids = sorted({hit.id for lists in (dense, answers) for hits in lists for hit in hits})
@@ -330,16 +330,21 @@ class DocumentIndex(Index):
         if mode != "lexical" and not readable:
             raise InputError(f"{self.path} holds no vectors: search it with mode lexical")
         for query in queries:
-            id, held = query.query.id, query.modalities
+            id, held = query.query.id, list_held(query.probes)
             if not held:
                 raise InputError(f"query {id!r} is empty: give it text or an image")
             if mode == "lexical" and "text" not in held:
                 raise InputError(f"query {id!r} has no text, and mode lexical searches by text alone")
-            if mode != "lexical" and (unread := held - readable):
+            # Of documents it is enough that some of what they hold is read, as when they were indexed.
+            asked = query.seen if not list_held(query.seen) & readable else query.questions
+            if mode != "lexical" and (unread := list_held(asked) - readable):
                 raise InputError(
                     f"query {id!r} holds {' and '.join(sorted(unread))}, which no encoder of "
                     f"{self.path} reads ({list_few(spec.name for spec in self.specs)})"
                 )
+            leading = query.read if mode == "lexical" else [each for each in query.seen if each.weight > 0]
+            if not list_held(leading) & ({"text"} if mode == "lexical" else readable):
+                raise InputError(f"query {id!r} has no probe of a weight above 0 that mode {mode} can search for")
 
     def _filter(self, where: Where | None) -> str | None:
         return write_sql(where, self.card.keys, self.card.langs)
@@ -351,22 +356,42 @@ class DocumentIndex(Index):
     def _encode(self, queries: Sequence[ProbedQuery], space: Space, correct: bool) -> SpaceQueries:
         """The queries that a space can read, as its vectors: probes in their roles, those of one query pooled."""
         read = set(space.spec.modalities)
-        probes = [(row, probe) for row, query in enumerate(queries) for probe in query.probes]
+        probes = [(row, probe) for row, query in enumerate(queries) for probe in query.seen]
         probes = [(row, probe) for row, probe in probes if probe.item.modalities & read]
-        rows = sorted({row for row, _ in probes})
-        blocks: list[Any] = []
-        placed: list[tuple[int, float]] = []
-        for role in ROLES:
-            if mine := [(row, probe) for row, probe in probes if probe.role == role]:
-                items = [probe.item for _, probe in mine]
-                vectors = self.kind.encode(self.encoders.get(space), items, role)
-                blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
-                placed += [(row, probe.weight) for row, probe in mine]
+        rows = sorted({row for row, probe in probes if probe.weight > 0})
         if not rows:
             return SpaceQueries(space, rows, [], correct)
-        owners, weights = map(np.array, zip(*placed, strict=True))
-        pooled = self.kind.pool(space, blocks, np.searchsorted(rows, owners), weights, len(rows))
-        return SpaceQueries(space, rows, pooled, correct)
+        probes = [(row, probe) for row, probe in probes if row in rows]
+        sources = group_positions(self._choose_sources([probe for _, probe in probes]))
+        blocks: list[Any] = []
+        placed: list[int] = []
+        for source in SOURCES:  # always in this order, so that a query's vectors are added up alike in every batch
+            if not (places := sources.get(source, [])):
+                continue
+            items = [probes[place][1].item for place in places]
+            role: Role = "query" if source == "query" else "document"
+            if source == "stored":
+                vectors = self.kind.read(space, [item.id for item in items])
+            else:
+                vectors = self.kind.encode(self.encoders.get(space), items, role)
+            blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
+            placed += places
+        owners = np.searchsorted(rows, [probes[place][0] for place in placed])
+        weights = np.array([probes[place][1].weight for place in placed])
+        return SpaceQueries(space, rows, self.kind.pool(space, blocks, owners, weights, len(rows)), correct)
+
+    def _choose_sources(self, probes: Sequence[Probe]) -> list[str]:
+        """Whether each probe is encoded as a `query` or as a `document`, or is a document that is `stored` as it is."""
+        documents = [] if self.card.passages else [probe.item.id for probe in probes if probe.role == "document"]
+        hashes = self.storage.tables.find_values("hash", list(dict.fromkeys(documents)))
+
+        def choose(probe: Probe) -> str:
+            item = probe.item
+            if probe.role == "query" or item.id not in hashes or ItemState.of(item).hash != hashes[item.id]:
+                return probe.role
+            return "stored"
+
+        return list(map(choose, probes))
 
     def _search_text(
         self, asked: PreparedQueries, queries: Sequence[ProbedQuery], k: int, *, own_language: bool = False

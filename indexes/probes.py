@@ -32,42 +32,49 @@ class ProbedQuery:
         check_text(query)
         check_id(query.id, "a query")
         probes = tuple(probes) or (Probe(query, "query"),)
-        for item, _, weight, _ in probes:
-            check_text(item)
-            if not math.isfinite(weight):
-                raise InputError(f"query {query.id!r} has a probe of the weight {weight}: give a finite one")
+        for probe in probes:
+            check_text(probe.item)
+            if not math.isfinite(probe.weight):
+                raise InputError(f"query {query.id!r} has a probe of the weight {probe.weight}: give a finite one")
         groups = group_positions(probe.group for probe in probes)
-        found = [cls(query, tuple(probes[row] for row in rows), excluded) for rows in groups.values()]
-        for each in found:
-            if not any(probe.weight > 0 for probe in each.probes):
-                raise InputError(f"query {query.id!r} has probes of which none has a weight above 0")
-        return found
+        return [cls(query, tuple(probes[row] for row in rows), excluded) for rows in groups.values()]
 
     def drop_excluded(self, hits: Iterable[tuple[str, float]], k: int) -> tuple[Hit, ...]:
         """The first k of the hits that are not excluded."""
         return rank_hits(hit for hit in hits if hit[0] not in self.excluded)[:k]
 
     @property
-    def modalities(self) -> frozenset[Modality]:
-        """What the probes hold."""
-        return frozenset(each for item, *_ in self.probes for each in item.modalities)
+    def seen(self) -> list[Probe]:
+        """The probes that are searched for by their vectors."""
+        return [probe for probe in self.probes if probe.only != "words"]
+
+    @property
+    def questions(self) -> list[Probe]:
+        """Those of them that are encoded as queries."""
+        return [probe for probe in self.seen if probe.role == "query"]
+
+    @property
+    def read(self) -> list[Probe]:
+        """The probes whose words are searched for; not those that lead away, as full text ranks by what is there."""
+        return [probe for probe in self.probes if probe.only != "vector" and probe.weight > 0]
 
     @property
     def words(self) -> tuple[Words, ...]:
-        """The words of the probes, by language; those of a probe without a language are in that of the query.
-
-        Probes with weights below 0 have none: full text ranks by what is there.
-        """
-        worded = [(item, weight) for item, _, weight, _ in self.probes if weight > 0]
+        """The words of the probes, by language; those of a probe without a language are in that of the query."""
+        read = self.read
         found = []
-        for lang, rows in group_positions(item.lang or self.query.lang for item, _ in worded).items():
+        for lang, rows in group_positions(probe.item.lang or self.query.lang for probe in read).items():
             texts: dict[float, list[str]] = {}
             for row in rows:
-                item, weight = worded[row]
-                texts.setdefault(weight, []).append(item.text or "")
+                texts.setdefault(read[row].weight, []).append(read[row].item.text or "")
             joined = (("\n".join(filter(None, parts)), weight) for weight, parts in texts.items())
             found.append(Words(lang, tuple(joined)))
         return tuple(found)
+
+
+def list_held(probes: Iterable[Probe]) -> frozenset[Modality]:
+    """What the probes hold."""
+    return frozenset(each for probe in probes for each in probe.item.modalities)
 
 
 @dataclass(frozen=True)

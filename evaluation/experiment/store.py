@@ -72,6 +72,9 @@ class ResultStore:
         about = {
             "queries": [_to_record(query) for query in run.queries],
             "probes": {id: [(_to_record(item), *rest) for item, *rest in some] for id, some in run.probes.items()},
+            "seen": sorted(
+                {item.id for some in run.probes.values() for item, *_ in some if item.modalities - {"text"}}
+            ),
             "ranked": list(run.hits),
             "records": Manifest(tuple(records)).to_json(),
         }
@@ -125,6 +128,9 @@ def _read_run(path: Path, run: Run, docs: Documents | None) -> Run:
     stored, rows = read_result(path)
     given = {query.id: query for query in run.queries}
     queries = tuple(_to_item(each, given) for each in stored["queries"])
+    # The media of probes are those of queries, or of documents that were found.
+    if (seen := [id for id in stored.get("seen", ()) if id not in given]) and docs is not None:
+        given |= zip(seen, docs.get(seen), strict=True)
     kept = stored.get("probes", {}).items()  # which earlier versions wrote without weights and groups
     probes = {id: tuple(Probe(_to_item(item, given), *rest) for item, *rest in some) for id, some in kept}
     ranked: dict[str, list[Hit]] = {id: [] for id in stored["ranked"]}

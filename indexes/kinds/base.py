@@ -110,6 +110,10 @@ class Kind(ABC):
         """The vectors of items that the encoder reads: checked, and in a form that has a length and rows."""
 
     @abstractmethod
+    def read(self, space: Space, ids: Sequence[str]) -> Any:
+        """The stored vectors of documents that have some, one for each of `ids`, as `encode` gives those of items."""
+
+    @abstractmethod
     def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int) -> Any:
         """The vectors of `count` queries, of those of their probes.
 
@@ -147,6 +151,10 @@ class DenseKind(Kind):
 
     def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> np.ndarray:
         return encode_dense(encoder, items, role)
+
+    def read(self, space: Space, ids: Sequence[str]) -> np.ndarray:
+        rows = {id: row for row, id in enumerate(dict.fromkeys(ids))}
+        return self.vectors(space, list(rows), corrected=False)[[rows[id] for id in ids]]
 
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int

@@ -62,6 +62,14 @@ class LateKind(Kind):
     def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> list[np.ndarray]:
         return [vectors for _, vectors in encode_tokens(encoder, items, role)]
 
+    def read(self, space: Space, ids: Sequence[str]) -> list[np.ndarray]:
+        tables = self.storage.tables
+        found: dict[str, np.ndarray] = {}
+        for batch in tables.scan_ids(tables.documents, ["id", space.column], list(dict.fromkeys(ids))):
+            names, tokens = _read_tokens(batch, space)
+            found |= {name: tokens.document(row).astype(np.float32) for row, name in enumerate(names)}
+        return [found[id] for id in ids]
+
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
     ) -> list[np.ndarray]:

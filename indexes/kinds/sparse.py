@@ -73,6 +73,16 @@ class SparseKind(Kind):
         found.sort_indices()
         return found
 
+    def read(self, space: Space, ids: Sequence[str]) -> scipy.sparse.csr_matrix:
+        tables = self.storage.tables
+        names = ["id", *(field.name for field in self.fields(space))]
+        read = [
+            self._read_batch(space, batch)
+            for batch in tables.scan_ids(tables.documents, names, list(dict.fromkeys(ids)))
+        ]
+        rows = {id: row for row, id in enumerate(id for listed, _ in read for id in listed)}
+        return scipy.sparse.vstack([matrix for _, matrix in read], format="csr")[[rows[id] for id in ids]]
+
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
     ) -> scipy.sparse.csr_matrix:
@@ -107,10 +117,13 @@ class SparseKind(Kind):
         """Ids and weights of all documents that have some, in the order of the table."""
         names = [field.name for field in self.fields(space)]
         for batch in self.storage.tables.scan(["id", *names], f"{space.column} IS NOT NULL"):
-            (starts, terms), (_, weights) = (read_lists(batch.column(name)) for name in names)
-            shape = (len(batch), space.spec.dim)
-            matrix = scipy.sparse.csr_matrix((weights.to_numpy(), terms.to_numpy(), starts), shape)
-            yield batch.column("id").to_pylist(), matrix
+            yield self._read_batch(space, batch)
+
+    def _read_batch(self, space: Space, batch: pa.RecordBatch) -> Rows:
+        (starts, terms), (_, weights) = (read_lists(batch.column(field.name)) for field in self.fields(space))
+        shape = (len(batch), space.spec.dim)
+        matrix = scipy.sparse.csr_matrix((weights.to_numpy(), terms.to_numpy(), starts), shape)
+        return batch.column("id").to_pylist(), matrix
 
     def _open(self, space: Space) -> Postings:
         if self._postings is None:

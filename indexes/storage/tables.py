@@ -323,7 +323,7 @@ class Tables:
         """A column of dense vectors at `ids`, float32 [n, dim]; nan where there is none."""
         rows = {each: row for row, each in enumerate(ids)}
         found = np.full((len(ids), dim), np.nan, np.float32)
-        for batch in self._scan_ids(self.table_of(name), ["id", name], ids):
+        for batch in self.scan_ids(self.table_of(name), ["id", name], ids):
             vectors, held = read_halves(batch.column(name))
             places = np.array([rows[each] for each in batch.column("id").to_pylist()], dtype=np.int64)
             found[places[held]] = vectors[held]
@@ -337,7 +337,7 @@ class Tables:
     def find_values(self, name: str, ids: Sequence[str]) -> dict[str, Any]:
         """The value of a column for those of `ids` that are stored."""
         found: dict[str, Any] = {}
-        for batch in self._scan_ids(self.documents, ["id", name], ids):
+        for batch in self.scan_ids(self.documents, ["id", name], ids):
             found.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         return found
 
@@ -353,7 +353,7 @@ class Tables:
         for name in media:
             check_known(name, MEDIA, f"modality, which {self.where} holds,")
         columns = ["id", "text", "lang", "meta", *(field.name for name in media for field in make_media_fields(name))]
-        batches = self._scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
+        batches = self.scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
         return {item.id: item for batch in batches for item in read_items(batch)}
 
     def require(self, ids: Iterable[str], found: Container[str]) -> None:
@@ -361,6 +361,7 @@ class Tables:
         if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
             raise InputError(f"no documents with the ids {list_few(unknown)} in {self.where}")
 
-    def _scan_ids(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def scan_ids(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of those of `ids` that a table has, in no order."""
         for part in windows(ids, LOOKUP):
             yield from self.scan(columns, f"id IN ({quote_all(part)})", table=table)

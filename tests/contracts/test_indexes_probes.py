@@ -136,6 +136,32 @@ def test_full_text_searches_for_the_words_of_all_probes(items: list[Item], index
     assert {choose(found, lang)[0] for lang in ("eng", "zho")} < {hit.id for hit in hybrid["q"][:60]}
 
 
+def test_vectors_of_stored_documents_are_not_encoded_again(
+    case: Any, items: list[Item], encoder: Any, index: Any
+) -> None:
+    again = [Probe(item, "document", weight) for item, weight in zip(items[:3], (1.0, 0.5, 1.0), strict=True)]
+    again += [Probe(items[0], "document"), Probe(QUERY, "query")]
+    copies = tuple(each._replace(item=replace(each.item, meta={})) for each in again)  # which are not what is stored
+    before = encoder.encoded
+    found = index.search(probing(tuple(again)), 20, exact=True)["q"]
+    assert encoder.encoded == before + (4 if case.windows else 0)  # whose rows are passages
+    expected = index.search(probing(copies), 20, exact=True)["q"]
+    assert encoder.encoded >= before + 4
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=3e-3)
+    other = Probe(replace(items[0], text="w1"), "document")  # another text under the id of a document
+    assert index.search(probing((other,)), 5)["q"][0].score == pytest.approx(
+        index.search(probing((other._replace(item=Item("new", "w1", lang=items[0].lang)),)), 5)["q"][0].score, abs=1e-6
+    )
+
+
+def test_a_probe_may_be_its_vector_or_its_words_alone(index: Any) -> None:
+    query, second, third = (Probe(QUERY, "query"), *PROBES[1:])
+    both = probing((query, second._replace(only="vector"), third._replace(only="words")))
+    for mode, probes in (("dense", (query, second)), ("lexical", (query, third))):
+        assert index.search(both, 20, mode=mode).hits == index.search(probing(probes), 20, mode=mode).hits
+    assert index.search(both, 20, mode="hybrid").hits != index.search(probing((query, second)), 20, mode="hybrid").hits
+
+
 def test_hybrid_is_dense_alone_where_a_probe_holds_a_picture(case: Any) -> None:
     index = case.filled(collection(60))
     run = probing((Probe(Item("word", "w1"), "query"), Probe(Item("seen", image=png(3)), "query")))
@@ -152,7 +178,21 @@ def test_probes_that_cannot_be_searched_for(case: Any) -> None:
         (Probe(Item("a", image=png(1)), "document"), "dense", "query 'q' holds image, which no encoder"),
         (Probe(Item("a", image=png(1)), "document"), "lexical", "query 'q' has no text"),
         (Probe(Item("a", "w1"), "query", float("nan")), "lexical", "query 'q' has a probe of the weight nan"),
-        (Probe(Item("a", "w1"), "query", -1.0), "dense", "query 'q' has probes of which none has a weight above 0"),
+        (
+            Probe(Item("a", "w1"), "query", -1.0),
+            "dense",
+            "query 'q' has no probe of a weight above 0 that mode dense can",
+        ),
+        (
+            Probe(Item("a", "w1"), "query", only="vector"),
+            "lexical",
+            "query 'q' has no probe of a weight above 0 that mode",
+        ),
+        (
+            Probe(Item("a", "w1"), "query", only="words"),
+            "hybrid",
+            "query 'q' has no probe of a weight above 0 that mode",
+        ),
     ]:
         with pytest.raises(InputError, match=text):
             index.search(probing((probe,)), 5, mode=mode)

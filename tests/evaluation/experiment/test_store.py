@@ -133,3 +133,18 @@ def test_probes_that_earlier_versions_kept_have_the_weight_1(tmp_path):
     pq.write_table(table.replace_schema_metadata({"crosslens": json.dumps(about)}), result)
     result.with_suffix(".sha256").unlink()
     assert store.get(result.stem, Run.of(queries), None).probes == {"q": made}
+
+
+def test_a_document_among_the_probes_keeps_its_picture(tmp_path):
+    found = Item("d", "words", image=b"a picture", meta={"year": 1})
+
+    class Documents:
+        def get(self, ids):
+            assert ids == ["d"]
+            return [found]
+
+    run = replace(Run.of([Item("q", "x")]), docs=Documents())
+    made = replace(run, probes={"q": (Probe(found, "document", only="vector"),)})
+    store = ResultStore(tmp_path, "content", "1")
+    store.put("key", made, [])
+    assert store.get("key", run, run.docs) == made
