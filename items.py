@@ -237,8 +237,8 @@ class SeenIds:
     def __len__(self) -> int:
         return len(self._sorted) + len(self._latest)
 
-    def __contains__(self, id: str) -> bool:
-        return self._holds(hash_text(id))
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._holds(hash_text(id))
 
     def _holds(self, key: int) -> bool:
         if key in self._latest:

@@ -94,6 +94,11 @@ def identify(texts: Sequence[str]) -> list[str | None]:
     return [load_identifier().identify(text) for text in texts]  # no texts, no model
 
 
+def measure_text(text: str) -> int:
+    """How long a text is, in letters of an alphabet: a Chinese character is worth three, a Korean syllable two."""
+    return sum(count * DENSE.get(_find_script(character), 1) for character, count in Counter(text).items())
+
+
 def fill_languages(items: Iterable[Item], window: int = 256) -> Iterator[Item]:
     """The same items in order, `lang` filled in where there is text, none is given and it is clear."""
     for some in windows(items, window):

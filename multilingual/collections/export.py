@@ -61,7 +61,7 @@ def export_collection(
             judged = collection.qrels()
         wanted = {doc for grades in judged.values() for doc in grades}
         langs: dict[str, str] = {}
-        writer = _ItemWriter(root, beir)
+        writer = ItemWriter(root, beir)
 
         def watched() -> Iterator[Item]:
             for item in collection.docs():
@@ -91,7 +91,7 @@ def export_collection(
         return ExportCounts(documents, dict(writer.media), len(queries), len(kept))
 
 
-class _ItemWriter:
+class ItemWriter:
     """Writes items as lines of JSON, and copies media into numbered files: an id could hold anything, also `../`."""
 
     def __init__(self, root: Path, beir: bool) -> None:
@@ -101,9 +101,10 @@ class _ItemWriter:
     def write(self, name: str, items: Iterable[Item], what: str) -> int:
         """How many items were written."""
         with (self.root / name).open("w", encoding="utf-8", newline="\n") as out:
-            return sum(1 for item in items if out.write(self._make_line(item, what)))
+            return sum(1 for item in items if out.write(self.make_line(item, what)))
 
-    def _make_line(self, item: Item, what: str) -> str:
+    def make_line(self, item: Item, what: str) -> str:
+        """The line of an item, its media copied; `what` it is stands in the error for what cannot be written."""
         media = {
             name: self._copy(name, value, f"{what} {item.id!r}")
             for name, value in item.contents.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from crosslens.encoders.registry import FAMILIES as ENCODERS
@@ -16,6 +17,8 @@ from crosslens.multilingual.reranking.registry import SORTERS, find_sorter
 from crosslens.specs import Spec, find_factory, known_options
 from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES
+from crosslens.training.data import generation
+from crosslens.training.data.base import SOURCES
 
 from .pages import FENCE, ROOT
 
@@ -78,6 +81,17 @@ def test_options_of_sorters():
         shown = set(list_codes(row[2]))
         known = set().union(*(known_options(find_sorter(name)).keys() for name in list_codes(row[0])))
         assert shown == known, row[0]
+
+
+def test_sources_of_pairs_and_their_options():
+    rows = {list_codes(row[0])[0]: set(list_codes(row[1])) for row in read_table("synthetic.md", "source")}
+    prompts = {f"{path.stem}@" for path in Path(generation.__file__).parent.glob("*.toml")}
+    assert rows.keys() == prompts | SOURCES.keys()
+    own = known_options(generation.configure_generator).keys()
+    assert rows["inpars@"] | rows["promptagator@"] == own | {"language", "chat"}
+    for name in SOURCES:
+        factory, _ = find_factory(Spec(name), "sources", SOURCES, "source")
+        assert rows[name] == known_options(factory).keys() - GIVEN, name
 
 
 def test_options_of_stages():

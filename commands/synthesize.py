@@ -1,0 +1,78 @@
+"""`crosslens synthesize`: queries for documents, written by a model or mined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import progress, show
+from .options import Collection, Device, Json, Trust
+
+
+def synthesize_command(
+    collection: Collection,
+    spec: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            help="PROMPT@FAMILY:CHECKPOINT[?n=&styles=], as inpars@hf:...; ict, titles, anchors, translations.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make; a rerun resumes.")],
+    langs: Annotated[
+        str, typer.Option(help="Languages of the queries: same, eng, or a mix by weight as eng=0.5,same=0.5.")
+    ] = "same",
+    documents: Annotated[int | None, typer.Option(help="A sample of so many documents (default: all).")] = None,
+    lang: Annotated[
+        list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance/--no-balance", help="As many documents of each language in the sample.")
+    ] = False,
+    shortest: Annotated[int, typer.Option(help="Letters that a document has at least.")] = 1,
+    longest: Annotated[int | None, typer.Option(help="Letters that a document has at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, and of all that is drawn.")] = 0,
+    round_trip: Annotated[
+        int | None,
+        typer.Option(help="Keep a query if its document is among the first K found (default with --index: 20)."),
+    ] = None,
+    index: Annotated[
+        str | None, typer.Option("--index", metavar="DIR", help="The index for it; without one, it is made.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Keep a query by this reranker's score: yesno@family:checkpoint.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The score from which on a query is kept.")] = None,
+    most_copied: Annotated[
+        float, typer.Option(help="Share of a query that a long copy of the document's words may make.")
+    ] = 0.6,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLLECTION", help="No query may be one of its topics; repeatable. Those of COLLECTION never."
+        ),
+    ] = None,
+    docs: Annotated[str, typer.Option(help="Which documents are written: judged, or all.")] = "judged",
+    device: Device = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Make queries for a collection's documents, as a collection with judgements; killed, the same command goes on."""
+    from ..multilingual.collections.registry import load_collection
+    from ..multilingual.languages import parse_language
+    from ..training.data.base import LanguageMix, load_source
+    from ..training.data.selection import Selection
+    from ..training.data.synthesize import Synthesis, list_wordings
+
+    made = load_collection(collection)
+    codes = tuple(dict.fromkeys(map(parse_language, lang or ())))
+    selection = Selection(documents, codes, shortest, longest, balance, seed)
+    mix = LanguageMix.parse(langs)
+    texts = [text for name in held_out or () for text in list_wordings(load_collection(name))]
+    task = Synthesis(
+        load_source(spec, device=device, trust_remote_code=trust_remote_code), selection, mix, round_trip, index, judge,
+        threshold, most_copied, texts, docs, device, trust_remote_code,  # type: ignore[arg-type]
+    )  # fmt: skip
+    show(task.run(made, output, progress=progress), json)

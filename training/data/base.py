@@ -1,0 +1,168 @@
+"""What a source of pairs is: drafts of queries for documents, the mix of their languages, and the registry."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Protocol
+
+from ...errors import InputError
+from ...items import Item, hash_json, hash_text
+from ...multilingual.judges.journal import Journal
+from ...multilingual.languages import parse_language
+from ...specs import Spec, bind_options, find_factory, known_options
+
+# name -> what mines pairs without a language model; its keyword-only parameters (or fields) are the options that a
+# SPEC may set, and `device` is given to those who take it. Other packages add theirs by entry points of
+# `crosslens.sources`. What a language model writes is named by a prompt: `inpars@FAMILY:CHECKPOINT`.
+SOURCES = {
+    "ict": "training.data.ict:InverseCloze",
+    "titles": "training.data.titles:Titles",
+    "anchors": "training.data.anchors:Anchors",
+    "translations": "training.data.translations:Translations",
+}
+SAME = "same"  # in a mix of languages: that of the document
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A query that a source has for a document, before any check; `fault` says why there is none (`empty`, `cut`)."""
+
+    text: str
+    lang: str | None
+    style: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class LanguageMix:
+    """In which languages queries are written: codes, or `same` as the document, with weights that sum to 1."""
+
+    weights: tuple[tuple[str, float], ...] = ((SAME, 1.0),)
+
+    @classmethod
+    def parse(cls, text: str) -> LanguageMix:
+        """`same`, `eng`, or weights as in `eng=0.5,same=0.5`; `InputError` for anything else."""
+        weights: dict[str, float] = {}
+        for part in text.split(","):
+            name, equals, number = part.partition("=")
+            code = SAME if name.strip() == SAME else parse_language(name)
+            try:
+                weight = float(number) if equals else 1.0
+            except ValueError:
+                weight = math.nan
+            if not 0 < weight < math.inf:
+                raise InputError(f"the weight of {name.strip()} in --langs {text!r} must be a number above 0")
+            if code in weights:
+                raise InputError(f"--langs {text!r} has {code} twice")
+            weights[code] = weight
+        total = math.fsum(weights.values())
+        return cls(tuple((code, weight / total) for code, weight in weights.items()))
+
+    def choose(self, document: Item, place: float) -> str | None:
+        """The language at a place from 0 to 1 among the weights; None where it is that of a document without one."""
+        ends = accumulate(weight for _, weight in self.weights)
+        code = next(
+            (code for (code, _), end in zip(self.weights, ends, strict=True) if place < end), self.weights[-1][0]
+        )
+        return document.lang if code == SAME else code
+
+    def __str__(self) -> str:
+        return ",".join(f"{code}={weight:g}" for code, weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a source is given beside the documents: the seed, the mix of languages, what is kept, and what it counts."""
+
+    seed: int = 0
+    mix: LanguageMix = field(default_factory=LanguageMix)
+    journal: Journal | None = None
+    count: Counter[str] = field(default_factory=Counter)
+    usage: Counter[str] = field(default_factory=Counter)  # of what was kept in this session
+
+    def draw(self, *what: object) -> float:
+        """A number from 0 to 1, uniform over what it is drawn for, and the same whenever and wherever it is drawn."""
+        return hash_text("\0".join(map(str, (self.seed, *what)))) / 2**64
+
+    def keep(self, key: object, work: Callable[[], Any], usage: Counter[str]) -> Any:
+        """What `work` makes, JSON-able, or what the journal has of it; `usage` is what the work adds to."""
+        name = hash_json(key, 32)
+        found = None if self.journal is None else self.journal.get(name)
+        if found is None:
+            before = Counter(usage)
+            found = work()
+            self.usage.update(usage - before)
+            if self.journal is not None:
+                self.journal.put(name, found, usage - before)
+        return found
+
+
+class PairSource(Protocol):
+    """Where pairs come from.
+
+    `copies` says whether its queries are the documents' own words, which are not held against them then. `models` are
+    those that take part, by name with their revisions; `usage` counts what they cost and only grows.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def copies(self) -> bool: ...
+
+    @property
+    def models(self) -> Mapping[str, str]: ...
+
+    @property
+    def usage(self) -> Counter[str]: ...
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides what it makes, JSON-able: for the card."""
+        ...
+
+    def count(self, documents: int) -> int:
+        """How many steps it reports to `pipeline.advance` for so many documents."""
+        ...
+
+    def make(
+        self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
+    ) -> Iterator[tuple[Item, list[Draft]]]:
+        """Documents and the drafts for them, in the order of `read`, which reads all documents, as often as called.
+
+        Of the documents those whose ids are `chosen` get drafts; a document is given as it is to be trained on, which
+        may lack what became its query, under its own id. The same call makes the same drafts.
+        """
+        ...
+
+
+def load_source(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> PairSource:
+    """The source that a SPEC names: `inpars@FAMILY:CHECKPOINT?...`, `ict`, `titles`, `py:MODULE:NAME`, ...
+
+    `InputError` lists the known sources and options.
+    """
+    if "@" in text.partition("?")[0]:
+        from .generation import load_generator
+
+        return load_generator(text, device=device, trust_remote_code=trust_remote_code)
+    spec = Spec.parse(text)
+    if spec.family in ("inpars", "doc2query", "promptagator"):
+        raise InputError(f"{text!r} names no model; write {spec.family}@family:checkpoint")
+    factory, spec = find_factory(spec, "sources", SOURCES, "source of pairs")
+    if spec.checkpoint:
+        raise InputError(f"{text}: a source takes nothing after its name but options, as in ict?n=2")
+    known = known_options(factory)
+    given = {"device": device, "trust_remote_code": trust_remote_code}
+    source: PairSource = factory(**bind_options(spec, factory, **{key: given[key] for key in given if key in known}))
+    return source
+
+
+def split_title(document: Item) -> tuple[str, str]:
+    """A document's title, empty where it has none, and the rest of its text."""
+    title, text = document.meta.get("title"), document.text or ""
+    if isinstance(title, str) and title.strip() and f"{text}\n".startswith(f"{title}\n"):
+        return title.strip(), text[len(title) + 1 :].strip()
+    return "", text.strip()

@@ -1,0 +1,264 @@
+"""A collection of queries for documents: drafted by a source, checked, and written so that a kill loses little."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ...errors import InputError, check_cutoff, check_known, note_kept
+from ...files import hash_file, lock_directory, make_directory, read_json, write_json
+from ...indexes.registry import open_index
+from ...items import Item, windows
+from ...multilingual.collections.base import Collection, MissingPart
+from ...multilingual.collections.topics import FIELDS
+from ...multilingual.judges.journal import Journal
+from ...multilingual.languages import fill_languages
+from ...pipeline import Progress, show_nothing, watch
+from ...systems.indexing import index_collection
+from ...systems.search import choose_encoders
+from .base import LanguageMix, Making, PairSource
+from .checks import NEAR_TOPIC, Checks
+from .confirm import RoundTrip, Verdict, parse_verdict
+from .selection import Choice, Selection
+from .writing import FILES, Writing
+
+FORMAT = 1  # of the card
+WINDOW = 64  # documents whose queries are searched and judged together
+CARD, COST = "card.json", "cost.json"
+Docs = Literal["judged", "all"]
+
+# What is counted beside the drafts that are left out, as people read it.
+_NOTES = {
+    "documents_without_language": "documents are in no known language, and got no query in `same`: name one in --langs",
+    "generic_anchors": "texts of links lead to several documents, and were left out",
+}
+
+
+@dataclass(frozen=True)
+class SyntheticCollection:
+    """What was made: where it is, its card, which the same call makes again, and what it cost over all sessions."""
+
+    output: Path
+    card: Mapping[str, Any]
+    cost: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"output": str(self.output), **self.card, "cost": dict(self.cost)}
+
+    def __str__(self) -> str:
+        queries, documents = self.card["queries"], self.card["documents"]
+        lines = [
+            f"{self.output}: {queries['kept']} queries for {documents['judged']} of {documents['chosen']} documents, "
+            f"by {self.card['source']['name']}, in {self.cost['seconds']:.1f} s",
+            "queries: " + (", ".join(f"{lang or '?'} {n}" for lang, n in queries["langs"].items()) or "none"),
+        ]
+        if dropped := self.card["dropped"]:
+            reasons = (f"{reason} {sum(langs.values())}" for reason, langs in dropped.items())
+            lines.append(f"left out of {queries['drafted']} drafts: " + ", ".join(reasons))
+        return "\n".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of how it went, a line each."""
+        counts = self.card["counts"]
+        said = [f"{counts[kind]} {what}" for kind, what in _NOTES.items() if kind in counts]
+        lacking = {
+            kind.removeprefix("prompt_not_in_"): n for kind, n in counts.items() if kind.startswith("prompt_not")
+        }
+        said += [f"{n} requests are in English: the prompt has no words in {lang}" for lang, n in lacking.items()]
+        if not self.card["queries"]["kept"]:
+            said.append("no query was kept: `dropped` in card.json says why")
+        return said
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """How queries are made for a collection's documents: by what, for which, in which languages, and how checked.
+
+    `round_trip` is how many documents an index may find before a query's own at most; with an `index` alone it is 20,
+    without one an index of the collection is made. `judge` is a reranker's SPEC whose prompt shows one passage, and a
+    pair is kept from `threshold` on (`confirm.parse_verdict`). `held_out` are texts that may not come out as queries,
+    beside the collection's own topics. Of the documents those that are `judged` are written, or `all`, so that the
+    result is searched by itself. `InputError` for what is wrong, before any work.
+    """
+
+    source: PairSource
+    selection: Selection = field(default_factory=Selection)
+    mix: LanguageMix = field(default_factory=LanguageMix)
+    round_trip: int | None = None
+    index: str | None = None
+    judge: str | None = None
+    threshold: float | None = None
+    most_copied: float = 0.6
+    held_out: Sequence[str] = ()
+    docs: Docs = "judged"
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        check_known(self.docs, get_args(Docs), "choice of documents")
+        if self.round_trip is not None:
+            check_cutoff(self.round_trip, "round_trip")
+        if self.threshold is not None and self.judge is None:
+            raise InputError("a threshold is for the score of a judge: add --judge, or leave it out")
+        Checks(copies=True, most_copied=self.most_copied)
+        _ = self._load_verdict
+
+    @cached_property
+    def _load_verdict(self) -> Any:
+        if self.judge is None:
+            return None
+        how = {"device": self.device, "trust_remote_code": self.trust_remote_code}
+        return parse_verdict(self.judge, self.threshold, **how)  # type: ignore[arg-type]
+
+    def run(
+        self, collection: Collection, output: str | Path, *, progress: Progress = show_nothing
+    ) -> SyntheticCollection:
+        """Write the new directory `output`: docs.jsonl, topics.jsonl, qrels.txt, card.json and cost.json.
+
+        A topic is a query, with its language and style, and the id of the `document` that it was made for; also its
+        `rank` in the round trip, and the judge's `score`. Its grade is 1, and 1 more each where the round trip finds
+        the document first, and where the judge confirms it. Where several documents have a query in the same words, it
+        is one topic that all of them are judged for.
+
+        Answers, ranks and scores are kept in `.OUTPUT.partial/` until all is done. Killed, the same call goes on from
+        there, and writes what it would have written undisturbed; after that, it returns what is there. `InputError` for
+        an output that is something else, and for what is wrong with the collection.
+        """
+        output = Path(output)
+        if not output.parent.is_dir():
+            raise InputError(f"there is no directory {output.parent} to make {output.name} in")
+        work = output.parent / f".{output.name}.partial"
+        about = self.describe(collection)
+        if done := _find_finished(output, about):
+            shutil.rmtree(work, ignore_errors=True)
+            return done
+        make_directory(work)
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(lock_directory(work))
+            journal = stack.enter_context(closing(Journal(work / "answers.journal")))
+            making = Making(self.selection.seed, self.mix, journal)
+            writing = Writing(work / "result")
+            try:
+                card = about | self._make(collection, work, making, writing, progress)
+                writing.close()
+            except BaseException as stop:
+                if writing.documents:
+                    note_kept(stop, f"the drafts of {writing.documents} documents")
+                elif isinstance(stop, InputError) and not journal:  # nothing is worth to be gone on with
+                    stack.callback(shutil.rmtree, work, ignore_errors=True)
+                raise
+            usage = making.usage + journal.counted
+            cost = {"seconds": round(time.perf_counter() - started, 1), "usage": dict(sorted(usage.items()))}
+            card["files"] = {name: hash_file(writing.root / name) for name in FILES}
+            write_json(writing.root / CARD, card)
+            write_json(writing.root / COST, cost)
+            try:
+                os.replace(writing.root, output)
+            except OSError as error:
+                raise InputError(f"cannot write {output}: {error.strerror}") from None
+        shutil.rmtree(work, ignore_errors=True)
+        return SyntheticCollection(output, card, cost)
+
+    def describe(self, collection: Collection) -> dict[str, Any]:
+        """What decides the result, as the card has it; JSON-able."""
+        chosen = {key: each for key, each in vars(self.selection).items() if key != "seed"}
+        return {
+            "format": FORMAT,
+            "collection": collection.name,
+            "source": {"name": self.source.name, "models": dict(self.source.models), **self.source.describe()},
+            "seed": self.selection.seed,
+            "langs": str(self.mix),
+            "selection": {**chosen, "langs": list(self.selection.langs)},
+            "asked": {
+                "round_trip": self.round_trip, "index": self.index, "judge": self.judge, "threshold": self.threshold,
+                "most_copied": self.most_copied, "docs": self.docs,
+            },
+        }  # fmt: skip
+
+    def _make(
+        self, collection: Collection, work: Path, making: Making, writing: Writing, progress: Progress
+    ) -> dict[str, Any]:
+        """Write all of the files but the card, of which what was counted is returned."""
+
+        def read() -> Iterator[Item]:
+            return fill_languages(collection.docs())
+
+        choice = self.selection.choose(read(), collection.name)
+        held_out = [*self.held_out, *list_wordings(collection)]
+        checks = Checks(copies=self.source.copies, most_copied=self.most_copied, held_out=held_out)
+        trip = self._open_round_trip(collection, choice, work, progress)
+        verdict: Verdict | None = self._load_verdict and self._load_verdict()
+        with progress("making queries", self.source.count(choice.number)) as watcher, watch(watcher):
+            for window in windows(self.source.make(read, choice.ids, making), WINDOW):
+                writing.add(window, checks, trip, verdict, making)
+        if self.docs == "all":
+            writing.add_others(read())
+        return {
+            "documents": {
+                "read": choice.read, "chosen": choice.number, "langs": dict(choice.langs),
+                "passed_over": dict(choice.passed_over), "judged": writing.judged,
+            },
+            "queries": {
+                "drafted": writing.drafted, "kept": writing.kept.total(), "langs": dict(sorted(writing.kept.items())),
+                "styles": dict(sorted(writing.styles.items())), "shared": writing.shared,
+            },
+            "dropped": {reason: dict(sorted(langs.items())) for reason, langs in sorted(writing.dropped.items())},
+            "grades": {str(grade): number for grade, number in sorted(writing.grades.items())},
+            "round_trip": trip and trip.describe(),
+            "judge": verdict and {**verdict.describe(), "models": dict(verdict.models)},
+            "held_out": {
+                "texts": len(checks.held_out),
+                "check": "a query is left out if it is near a topic of the collection, or of one that was named: from "
+                f"{NEAR_TOPIC} on (Jaccard of trigrams), in the languages in which topics are read; qrels are not read",
+            },
+            "counts": dict(sorted((+making.count).items())),
+        }  # fmt: skip
+
+    def _open_round_trip(
+        self, collection: Collection, choice: Choice, work: Path, progress: Progress
+    ) -> RoundTrip | None:
+        if self.round_trip is None and self.index is None:
+            return None
+        how: dict[str, Any] = {"device": self.device, "trust_remote_code": self.trust_remote_code}
+        if self.index is not None:
+            index = open_index(self.index, **how)
+        else:
+            specs = choose_encoders(0)  # of pictures: queries are texts
+            made = work / "index"
+            index = index_collection(
+                collection, made, specs, documents=choice.read, lexical=False, sync=True, progress=progress, **how
+            ).index
+        return RoundTrip(index, self.round_trip or 20)
+
+
+def list_wordings(collection: Collection) -> list[str]:
+    """The texts of a collection's topics, their titles, descriptions and narratives; none where it has no topics."""
+    texts: list[str] = []
+    with suppress(MissingPart):
+        for query in collection.queries():
+            parts = [query.text, *(query.meta.get(key) for key in FIELDS)]
+            texts += [part for part in parts if isinstance(part, str) and part.strip()]
+    return list(dict.fromkeys(texts))
+
+
+def _find_finished(output: Path, about: Mapping[str, Any]) -> SyntheticCollection | None:
+    """What an earlier call has finished; `InputError` for anything else that is not an empty directory."""
+    if not os.path.lexists(output) or (output.is_dir() and not any(output.iterdir())):
+        return None
+    try:
+        card, cost = read_json(output / CARD), read_json(output / COST)
+        same = all(card[key] == value for key, value in about.items())
+    except (InputError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise InputError(f"{output} is there already, and was made otherwise: name another directory, or remove it")
+    return SyntheticCollection(output, card, cost)
