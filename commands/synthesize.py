@@ -62,7 +62,8 @@ def synthesize_command(
     """Make queries for a collection's documents, as a collection with judgements; killed, the same command goes on."""
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import parse_language
-    from ..training.data.base import LanguageMix, load_source
+    from ..training.data.base import LanguageMix
+    from ..training.data.registry import load_source
     from ..training.data.selection import Selection
     from ..training.data.synthesize import Synthesis, list_wordings
 

@@ -18,7 +18,7 @@ from crosslens.specs import Spec, find_factory, known_options
 from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES
 from crosslens.training.data import generation
-from crosslens.training.data.base import SOURCES
+from crosslens.training.data.registry import SOURCES
 
 from .pages import FENCE, ROOT
 

@@ -1,4 +1,4 @@
-"""What a source of pairs is: drafts of queries for documents, the mix of their languages, and the registry."""
+"""What a source of pairs is: drafts of queries for documents, and the mix of their languages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ from ...errors import InputError
 from ...items import Item, hash_json, hash_text
 from ...multilingual.judges.journal import Journal
 from ...multilingual.languages import parse_language
-from ...specs import Spec, bind_options, find_factory, known_options
 
-# name -> what mines pairs without a language model; its keyword-only parameters (or fields) are the options that a
-# SPEC may set, and `device` is given to those who take it. Other packages add theirs by entry points of
-# `crosslens.sources`. What a language model writes is named by a prompt: `inpars@FAMILY:CHECKPOINT`.
-SOURCES = {
-    "ict": "training.data.ict:InverseCloze",
-    "titles": "training.data.titles:Titles",
-    "anchors": "training.data.anchors:Anchors",
-    "translations": "training.data.translations:Translations",
-}
 SAME = "same"  # in a mix of languages: that of the document
 
 
@@ -137,27 +127,6 @@ class PairSource(Protocol):
         may lack what became its query, under its own id. The same call makes the same drafts.
         """
         ...
-
-
-def load_source(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> PairSource:
-    """The source that a SPEC names: `inpars@FAMILY:CHECKPOINT?...`, `ict`, `titles`, `py:MODULE:NAME`, ...
-
-    `InputError` lists the known sources and options.
-    """
-    if "@" in text.partition("?")[0]:
-        from .generation import load_generator
-
-        return load_generator(text, device=device, trust_remote_code=trust_remote_code)
-    spec = Spec.parse(text)
-    if spec.family in ("inpars", "doc2query", "promptagator"):
-        raise InputError(f"{text!r} names no model; write {spec.family}@family:checkpoint")
-    factory, spec = find_factory(spec, "sources", SOURCES, "source of pairs")
-    if spec.checkpoint:
-        raise InputError(f"{text}: a source takes nothing after its name but options, as in ict?n=2")
-    known = known_options(factory)
-    given = {"device": device, "trust_remote_code": trust_remote_code}
-    source: PairSource = factory(**bind_options(spec, factory, **{key: given[key] for key in given if key in known}))
-    return source
 
 
 def split_title(document: Item) -> tuple[str, str]:

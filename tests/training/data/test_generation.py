@@ -12,8 +12,9 @@ from crosslens.items import Item
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.languages import measure_text
 from crosslens.multilingual.prompts import load_wording
-from crosslens.training.data.base import LanguageMix, Making, load_source
+from crosslens.training.data.base import LanguageMix, Making
 from crosslens.training.data.generation import SHOWN, STYLES, Generator, QueryWording, read_query, show_part
+from crosslens.training.data.registry import load_source
 from stand_ins.query_writer import QueryWriter
 
 TEN = ("eng", "zho", "fas", "rus", "spa", "deu", "fra", "ara", "jpn", "kor")

@@ -7,7 +7,8 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.training.data.anchors import read_links
-from crosslens.training.data.base import Making, load_source
+from crosslens.training.data.base import Making
+from crosslens.training.data.registry import load_source
 from crosslens.training.data.translations import mine_by_margin
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,8 @@ from crosslens.errors import InputError, list_kept
 from crosslens.files import hash_file
 from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection
-from crosslens.training.data.base import LanguageMix, load_source
+from crosslens.training.data.base import LanguageMix
+from crosslens.training.data.registry import load_source
 from crosslens.training.data.selection import Selection
 from crosslens.training.data.synthesize import Synthesis
 from stand_ins.query_writer import QueryWriter, make_documents, write_collection
