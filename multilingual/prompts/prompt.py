@@ -19,6 +19,7 @@ from .wording import Value, Wording, fill_template, fill_text, show_item
 Comparison = tuple[Item, Sequence[Item]]  # a query and the documents that are compared for it
 Read = Callable[["Prompt", Judge, Sequence[Comparison], Counter[str]], Sequence[np.ndarray]]
 THOUGHT = "</think>"
+ROUNDING = 1e-5  # by which a log-probability, or a mean over probabilities, may miss its bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,15 @@ class Prompt(Wording):
     def most(self) -> int:
         """How many documents it can show at once."""
         return len(self.labels) if "passages" in self.list_placeholders("template") else 1
+
+    @property
+    def highest(self) -> float | None:
+        """The highest score that a document can get, rounding included; None where there is no such bound."""
+        if self.most > 1:
+            return None
+        if self.values:
+            return max(self.values) if self.asks == "generate" else max(self.values) + ROUNDING
+        return ROUNDING if self.asks == "likelihood" else None
 
     def check_judge(self, judge: Judge) -> None:
         """`InputError` where the judge cannot answer this prompt."""

@@ -16,6 +16,7 @@ from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
 from .excerpts import BestPassages
+from .exits import check_exit
 from .registry import find_sorter
 from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
 from .sorters import Sorter
@@ -40,12 +41,13 @@ class RerankPlan:
     options: Mapping[str, object]  # the judge's own
     judge: Callable[[], Judge] = field(repr=False)
     passages: Callable[[], BestPassages | None] = field(repr=False)
+    exit: bool
 
     def load(self, *, unseen: str = "refuse", journal: Path | None = None) -> Rerank:
         """The stage, its models loaded."""
         return Rerank(
             self.judge(), self.prompt, self.sort, self.depth, self.k, self.alpha, unseen, self.fuse, journal,
-            self.passages(),
+            self.passages(), self.exit,
         )  # fmt: skip
 
 
@@ -63,11 +65,13 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     prompt, load, options, (stage, sort) = bind_judge(
         written, spec, prompt, _settings, kind, device=device, trust_remote_code=trust_remote_code
     )
-    depth, k, alpha, fuse, encoder = _settings(**stage)  # type: ignore[arg-type]
+    depth, k, alpha, fuse, encoder, exit = _settings(**stage)  # type: ignore[arg-type]
     check_settings(depth, k, alpha, "refuse", fuse)
     for_pairs = getattr(kind, "for_pairs", {}) if prompt.most == 2 else {}
     sorter = kind(**{**for_pairs, **sort})
     check_sorter(prompt, sorter)
+    if exit:
+        check_exit(prompt, sorter, alpha, fuse)
     check_description(sorter, f"the sorter of {written}")
 
     def choose_passages() -> BestPassages | None:
@@ -75,7 +79,7 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
             return None
         return BestPassages(CachedEncoder(load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)))
 
-    return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load, choose_passages)
+    return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load, choose_passages, exit)
 
 
 def load_reranker(
@@ -133,7 +137,7 @@ def rank(
         {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, InMemoryDocuments(held)
     )
     everything = max(len(items), 1)
-    stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None)
+    stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None, exit=False)
     return list(stage(first)[asked.id])
 
 
@@ -145,9 +149,10 @@ def _settings(
     fuse: Fuse = "zscore",
     passages: str = "start",
     encoder: str = "",
-) -> tuple[int, int, float, Fuse, str]:
-    """The options of the stage; the last is the encoder that chooses passages, empty where none does."""
+    exit: bool = False,
+) -> tuple[int, int, float, Fuse, str, bool]:
+    """The options of the stage; the encoder is the one that chooses passages, empty where none does."""
     check_known(passages, ("start", "best"), "value of passages")
     if encoder and passages == "start":
         raise InputError(f"encoder={encoder} chooses no passages: add passages=best, or leave it out")
-    return depth, k or min(10, depth), alpha, fuse, (encoder or ENCODER) if passages == "best" else ""
+    return depth, k or min(10, depth), alpha, fuse, (encoder or ENCODER) if passages == "best" else "", exit

@@ -22,6 +22,7 @@ from ..judges.kept import KeptJudge, Unanswered
 from ..judges.mass import describe_mass
 from ..prompts import Comparison, Prompt
 from .excerpts import BestPassages, find_limit
+from .exits import check_exit, judge_until_settled
 from .registry import name_sorter
 from .sorters import Ask, Pointwise, Sorter, Sorting
 
@@ -45,6 +46,9 @@ class Rerank(Stage):
     z-scores of both over the judged hits, `rrf` the reciprocal ranks, `linear` the scores as they are. (Sorters other
     than pointwise give ranks, not scores: n for the first, n - 1 for the second, ...)
 
+    With `exit`, pointwise judging of a query ends where its first k cannot change any more (`exits`): they are the
+    same, those not judged follow in the first stage's order, and `saved_calls` counts them.
+
     `passages` chooses what of a document too long for the judge it is shown; None shows the beginning.
 
     Candidates that the judge cannot see (a photo before a text-only model) keep their ranks with `unseen="keep"`, and
@@ -65,11 +69,14 @@ class Rerank(Stage):
     fuse: Fuse = "zscore"
     journal: Path | None = field(default=None, compare=False)
     passages: BestPassages | None = None
+    exit: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self.depth, self.k, self.alpha, self.unseen, self.fuse)
         check_sorter(self.prompt, self.sort)
         self.prompt.check_judge(self.judge)
+        if self.exit:
+            check_exit(self.prompt, self.sort, self.alpha, self.fuse)
         if self.passages is not None:
             find_limit(self.judge)
 
@@ -77,6 +84,8 @@ class Rerank(Stage):
         own = describe_fields(self)
         if self.passages is None:  # as it was before there was a choice: finished results are found again
             del own["passages"]
+        if not self.exit:
+            del own["exit"]
         return own
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
@@ -89,6 +98,8 @@ class Rerank(Stage):
         with closing(Journal(self.journal)) if self.journal else nullcontext() as journal:
             judge = self.judge if journal is None else KeptJudge(self.judge, journal, expected)
             judged = self._judged(run, visible, documents, count, judge)
+        if self.exit:
+            count["saved_calls"] = sum(map(len, visible.values())) - sum(map(len, judged.values()))
         fused = {id: self._fused(visible[id], order) for id, order in judged.items()}
         return run.ranking({query.id: _placed(hits, fused[query.id]) for query, hits in run})
 
@@ -165,7 +176,11 @@ class Rerank(Stage):
         return self.passages.choose(pairs, self.judge, count)
 
     def _sortings(self, visible: Mapping[str, tuple[Hit, ...]]) -> Iterator[tuple[str, Sorting]]:
-        return ((id, self.sort(hits, self.k)) for id, hits in visible.items())
+        if not self.exit:
+            return ((id, self.sort(hits, self.k)) for id, hits in visible.items())
+        highest = self.prompt.highest
+        assert highest is not None  # `check_exit`
+        return ((id, judge_until_settled(hits, self.k, self.alpha, highest)) for id, hits in visible.items())
 
     def _count_finished(
         self, visible: Mapping[str, tuple[Hit, ...]], answer: Callable[[Sequence[QueryGroup]], list[np.ndarray]]
@@ -340,6 +355,8 @@ def _describe(record: Record) -> Iterator[str]:
             f"{name} took the first passage shown in {counts['first_won']} of {counts['compared']} comparisons: if the "
             f"order was not right before, it does not compare; try orders=both, or another prompt or model"
         )
+    if counts["saved_calls"]:
+        yield f"{counts['saved_calls']} candidates were not judged: they could not enter the first results any more"
     if counts["all_alike"]:
         yield f"{name} gave {counts['all_alike']} candidates one and the same score: they kept their order"
     if counts["thoughts_cut"]:
