@@ -181,9 +181,12 @@ def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _own_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    every = is_dataclass(target)
+    if is_dataclass(target):
+        hints = get_type_hints(target)  # each by the module of the class that declares it
+        parameters = inspect.signature(target).parameters
+        return {name: each.replace(annotation=hints.get(name, each.annotation)) for name, each in parameters.items()}
     parameters = inspect.signature(target, eval_str=True).parameters
-    return {name: each for name, each in parameters.items() if every or each.kind is each.KEYWORD_ONLY}
+    return {name: each for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
 
 
 def _is_part(target: Callable[..., Any], parameter: inspect.Parameter) -> bool:

@@ -103,10 +103,22 @@ def leave_stdout(output: Path) -> Iterator[None]:
 
 
 def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool) -> None:
-    """The end of `run` and `rerank`: the file, without the journal that it was made with, and what is in it."""
+    """The end of `run` and `rerank`: the file, what was searched for beside it, and what is in it, without the journal.
+
+    Queries that were rewritten stand in `OUTPUT.rewrites.jsonl`, with those that were not.
+    """
+    from ..files import is_stream
+    from ..systems.rewriting import write_rewrites
+
     run.to_trec(output, tag)
     if journal is not None:
         journal.unlink(missing_ok=True)
+    if not is_stream(output):
+        beside = output.with_name(output.name + ".rewrites.jsonl")
+        if run.probes:
+            write_rewrites(run, beside)
+        else:
+            beside.unlink(missing_ok=True)  # of another run in this place
     with leave_stdout(output):
         _show_run(run, output, json)
 
@@ -114,6 +126,7 @@ def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool
 def _show_run(run: Run, output: Path, json: bool) -> None:
     from ..multilingual.judges.mass import leave_out_mass
     from ..multilingual.reranking.rerank import describe_judging
+    from ..multilingual.rewriting.base import describe_rewriting
 
     empty = [query.id for query, hits in run if not hits]
     hits = sum(map(len, run.hits.values()))
@@ -129,7 +142,7 @@ def _show_run(run: Run, output: Path, json: bool) -> None:
         print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")
-    for line in describe_judging(run.manifest):
+    for line in (*describe_rewriting(run.manifest), *describe_judging(run.manifest)):
         say(line)
 
 

@@ -31,6 +31,9 @@ def search_command(
     unseen: options.Unseen = "keep",
     correction: options.Correct = True,
     exact: options.Exact = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what was searched for in the query's place, where it was rewritten.")
+    ] = False,
     device: options.Device = "auto",
     trust_remote_code: options.Trust = False,
     json: options.Json = False,
@@ -39,6 +42,8 @@ def search_command(
     from ..items import Item
     from ..multilingual.languages import fill_languages
     from ..multilingual.reranking.rerank import describe_judging
+    from ..multilingual.rewriting.base import describe_rewriting
+    from ..multilingual.rewriting.rewrites import explain_probes, to_rewrite
     from ..systems.search import choose_line, parse_filters, search_index
 
     if not (text and text.strip()) and image is None:
@@ -58,13 +63,17 @@ def search_command(
         {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **describe_item(item)}
         for rank, (hit, item) in enumerate(zip(run["query"], run.items("query"), strict=True), 1)
     ]
+    probes = run.probes.get("query", ())
     if json:
-        emit({"query": text, "lang": run.queries[0].lang, "hits": rows, "stages": run.manifest.to_json()})
+        rewritten = {"rewritten": to_rewrite(run.queries[0], probes)["probes"]} if explain else {}
+        emit({"query": text, "lang": run.queries[0].lang, **rewritten, "hits": rows, "stages": run.manifest.to_json()})
         return
+    for shown in explain_probes(run.queries[0], probes) if explain else ():
+        print(escape_controls(shown))
     for row in rows:
         line = row["text"].replace("\n", " · ")
         print(escape_controls(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {line}"))
     if not rows:
         say("no document matches")
-    for remark in describe_judging(run.manifest):
+    for remark in (*describe_rewriting(run.manifest), *describe_judging(run.manifest)):
         say(remark)

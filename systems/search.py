@@ -136,12 +136,16 @@ def place_journal(output: Path) -> Path | None:
 
     Beside a stream nothing can be kept: None.
     """
-    if is_stream(output):
-        return None
-    find_target(output)
-    if not output.parent.is_dir():
-        raise InputError(f"there is no directory {output.parent} to write {output.name} into")
-    return output.with_name(output.name + ".journal")
+    check_output(output)
+    return None if is_stream(output) else output.with_name(output.name + ".journal")
+
+
+def check_output(output: Path) -> None:
+    """`InputError`, before any work, where a file could not be written."""
+    if not is_stream(output):
+        find_target(output)
+        if not output.parent.is_dir():
+            raise InputError(f"there is no directory {output.parent} to write {output.name} into")
 
 
 def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ from ..multilingual.collections.base import fetch_documents
 from ..multilingual.judges import JUDGES
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
+from ..multilingual.rewriting.plan import REWRITERS, is_rewriter, parse_rewriter
+from ..multilingual.rewriting.rewrites import Rewritten
 from ..multilingual.rewriting.translation import Translated, parse_translation
 from ..pipeline import Stage, check_description, describe_fields
 from ..runs import Documents, Exclude, Run
@@ -81,6 +83,10 @@ class Site(Protocol):
 
     def index(self, plan: IndexPlan) -> Index:
         """The finished index; `InputError` where the site has none that is like this."""
+        ...
+
+    def count_languages(self) -> Mapping[str, int]:
+        """How many of the documents that are searched are in each language, as far as that is known."""
         ...
 
 
@@ -250,6 +256,20 @@ def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
     return Unbound(text, lambda site, k: load())
 
 
+def plan_rewrites(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:
+    """`file` holds the queries as they were rewritten, by `crosslens rewrite` or beside a run."""
+    if not Path(file).is_file():
+        raise InputError(f"{text}: there is no file {file!r}; write rewrites?file=PATH")
+    stage = Rewritten(Path(file))
+    return Unbound(text, lambda site, k: stage)
+
+
+def plan_rewriter(text: str, device: str, trust_remote_code: bool) -> Unbound:
+    """`METHOD[:FILE.toml]@FAMILY:CHECKPOINT`: what a model writes for the queries is searched for."""
+    rewriting = parse_rewriter(text, device=device, trust_remote_code=trust_remote_code)
+    return Unbound(text, lambda site, k: rewriting.load(site.count_languages))
+
+
 def plan_reranker(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`PROMPT[:SORTER]@FAMILY:CHECKPOINT`, or `default`."""
     method = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
@@ -271,6 +291,7 @@ class StageKind:
 
 # A name with a model that is not here is that of a prompt, and the stage a reranker.
 RERANKER = StageKind(plan_reranker, "hits and their documents", model=True)
+REWRITER = StageKind(plan_rewriter, "queries", model=True)
 STAGES: Mapping[str, StageKind] = {
     "dense": StageKind(partial(plan_retrieval, "dense"), "an index with vectors"),
     "lexical": StageKind(partial(plan_retrieval, "lexical"), "an index with full text"),
@@ -279,6 +300,8 @@ STAGES: Mapping[str, StageKind] = {
     "run": StageKind(plan_run, "a collection"),
     "translations": StageKind(plan_translations, "queries"),
     "translate": StageKind(plan_translate, "queries", model=True),
+    "rewrites": StageKind(plan_rewrites, "queries"),
+    **dict.fromkeys(REWRITERS, REWRITER),
     "default": RERANKER,
 }
 
@@ -286,7 +309,7 @@ STAGES: Mapping[str, StageKind] = {
 def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False) -> Unbound:
     """The stage that a SPEC in a line names; `InputError` lists the known ones and their options. Loads no model."""
     head, at, model = text.partition("?")[0].partition("@")
-    kind = STAGES.get(head, RERANKER if at else None)
+    kind = STAGES.get(head, (REWRITER if is_rewriter(head) else RERANKER) if at else None)
     if kind is not None and kind.model:
         stage = kind.read(text, device, trust_remote_code)
         return replace(stage, custom=bool(at) and Spec.parse(model).family not in JUDGES)
@@ -294,7 +317,8 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
     if kind is not None:
         return kind.read(text, vocabulary, **bind_options(spec, kind.read))
     plain = [name for name, each in STAGES.items() if not each.model]
-    more = (*plain, "translate@family:checkpoint", "prompt@family:checkpoint")
+    modelled = [f"{name}@family:checkpoint" for name, each in STAGES.items() if each.model and name != "default"]
+    more = (*plain, *modelled, "prompt@family:checkpoint")
     made, spec = find_factory(spec, "stages", {}, "stage", more=more)
     own: Any = made(**bind_options(spec, made))
     if not isinstance(own, Stage):

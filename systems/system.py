@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import InputError, list_few
 from ..indexes.base import Where
+from ..indexes.storage.filters import list_values
+from ..multilingual.languages import parse_language
 from ..multilingual.reranking.rerank import check_unseen
 from ..pipeline import Cut, Stage, check_description
 from ..runs import Exclude, check_exclude
@@ -103,6 +105,12 @@ class OpenSite:
         if self.topics is None:
             raise InputError("this stage needs a collection, as `crosslens run` and experiments have one")
         return self.topics
+
+    def count_languages(self) -> Mapping[str, int]:
+        """Those of the index, or of the collection where there is none, that `where` keeps."""
+        held = self.opened.langs if self.opened is not None else self.collection.check().langs
+        kept = [parse_language(each) for each in list_values(self.where, "lang") if isinstance(each, str)]
+        return {lang: number for lang, number in held.items() if not kept or lang in kept}
 
     def index(self, plan: IndexPlan) -> Index:
         """The index, if it is what the line asks for: the same encoders, windows and kind, where those are named."""

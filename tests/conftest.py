@@ -21,16 +21,19 @@ settings.load_profile("crosslens")
 
 @pytest.fixture(scope="session", autouse=True)
 def _vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The vector cache of the tests: never the user's."""
+    """The caches of vectors and texts of the tests: never the user's."""
     where = tmp_path_factory.mktemp("vectors")
     os.environ["CROSSLENS_VECTORS"] = str(where)
+    os.environ["CROSSLENS_TEXTS"] = str(where / "texts")
     return where
 
 
 @pytest.fixture(autouse=True)
 def _fresh_vectors(_vectors: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test encodes what it indexes, and does not find it in the cache of another test."""
-    monkeypatch.setenv("CROSSLENS_VECTORS", str(_vectors / f"{abs(hash(request.node.nodeid)):x}"))
+    """A test encodes what it indexes, and writes what it searches with, and finds neither in another test's cache."""
+    own = _vectors / f"{abs(hash(request.node.nodeid)):x}"
+    monkeypatch.setenv("CROSSLENS_VECTORS", str(own))
+    monkeypatch.setenv("CROSSLENS_TEXTS", str(own / "texts"))
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,10 @@ class ExperimentSite:
             self._open[whole], self.notes[whole] = self._make(whole)
         return self._open[whole]
 
+    def count_languages(self) -> Mapping[str, int]:
+        """How many documents of the collection are in each language, as far as it says."""
+        return self.content.counts.langs
+
     def languages(self, ids: Iterable[str]) -> dict[str, str]:
         """The languages of documents, given or identified, from an open index of them, else from the collection."""
         asked = sorted(set(ids))

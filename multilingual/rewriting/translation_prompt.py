@@ -20,10 +20,10 @@ from ..judges.messages import Message
 from ..languages import name_language
 from ..prompts import Wording, load_wording
 from .pieces import Piece, join_pieces, puts_spaces, split_sentences, split_to_fit, translate_pieces
+from .reading import FENCE, QUOTES
 
 CHUNK = 1200  # characters that a model is shown at once
 
-_FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 # What models say before a translation. Only with a word of translating in it, or as a line of its own: "Here is the
 # list:" may be what the text says.
 _OPENINGS = (
@@ -31,7 +31,6 @@ _OPENINGS = (
     r"(?:sure|certainly|of course|here)\b[^\n:：]{0,80}[:：](?=\W{0,3}\n)",
     r"(?:译文|翻译|翻譯|перевод|traduction|traducción|übersetzung|tradução|ترجمه|الترجمة)\s{0,2}[:：]",
 )
-_QUOTES = tuple((pair[0], pair[1]) for pair in ('""', "“”", "„“", "«»", "''", "‘’", "「」", "『』", "``"))
 
 
 @cache
@@ -129,16 +128,16 @@ def clean_answer(answer: str, text: str, target: str) -> str:
     have, and, for a text of one line, all but the first paragraph. Never empty unless there is nothing but a thought.
     """
     words = drop_thoughts(answer).strip()
-    if fenced := _FENCE.search(words):
+    if fenced := FENCE.search(words):
         words = fenced[1].strip() or words
     opening = _opening(target).match(words)
     if opening and not _opening(target).match(text.strip()):
         words = words[opening.end() :].strip() or words
     if "\n" not in text.strip():
         words = " ".join(words.partition("\n\n" if "\n\n" in words else "\n")[0].split()) or words
-    for begins, ends in _QUOTES:
+    for begins, ends in QUOTES:
         quoted = len(words) > 2 and words.startswith(begins) and words.endswith(ends)
-        if quoted and begins not in words[1:-1] and not text.strip().startswith(tuple(q[0] for q in _QUOTES)):
+        if quoted and begins not in words[1:-1] and not text.strip().startswith(tuple(q[0] for q in QUOTES)):
             words = words[1:-1].strip() or words
             break
     return words

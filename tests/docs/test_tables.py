@@ -14,6 +14,7 @@ from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
 from crosslens.multilingual.reranking.registry import SORTERS, find_sorter
+from crosslens.multilingual.rewriting.plan import REWRITERS
 from crosslens.specs import Spec, find_factory, known_options
 from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES
@@ -94,6 +95,19 @@ def test_sources_of_pairs_and_their_options():
         assert rows[name] == known_options(factory).keys() - GIVEN, name
 
 
+def test_options_of_rewriters():
+    shown = {option for row in read_table("rewriting.md", "option") for option in list_codes(row[0])}
+    fields = {name for method in REWRITERS for name in known_options(find_rewriter(method))}
+    assert shown == (fields - {"judge", "wording", "languages", "kept"}) | {"lang", "language", "instruction", "chat"}
+    rows = {list_codes(row[0])[0]: row[3] for row in read_table("rewriting.md", "method")}
+    weights = {method: f"{known_options(find_rewriter(method))['weight'].default:g}" for method in REWRITERS}
+    assert rows == weights
+
+
+def find_rewriter(method):
+    return find_factory(Spec(method), "rewriters", REWRITERS, "method")[0]
+
+
 def test_options_of_stages():
     for row in read_table("experiments.md", "stage"):
         for name in list_codes(row[0]):
@@ -120,6 +134,7 @@ def test_keys_of_experiments():
         ("reranking.md", "sorters", list(SORTERS)),
         ("reranking.md", "family", [f"{family}:" for family in (*JUDGES, "py")]),
         ("indexes.md", "`--index`", list(KINDS)),
+        ("rewriting.md", "method", list(REWRITERS)),
     ],
 )
 def test_names_are_those_that_there_are(page, heading, known):

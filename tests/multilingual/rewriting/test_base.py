@@ -1,84 +1,94 @@
-"""The seam of rewriters, by one that expands queries with a document and one that replaces them; neither is shipped."""
+"""What all rewriters have in common, and what each of the built-in ones searches for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.judges import BaseJudge, Completion
-from crosslens.multilingual.prompts import Wording, configure_wording
-from crosslens.multilingual.rewriting.base import Probes, Rewriter
+from crosslens.multilingual.judges import BaseJudge
+from crosslens.multilingual.prompts import configure_wording
+from crosslens.multilingual.rewriting.base import describe_rewriting
+from crosslens.multilingual.rewriting.methods import Decompose, Hyde, Query2doc
+from crosslens.multilingual.rewriting.plan import REWRITERS, choose_languages, load_rewriter, parse_rewriter
 from crosslens.pipeline import watch
 from crosslens.runs import Hit, Probe, Run
+from stand_ins.writing import SAYS, Writer
 
-PASSAGE = Wording.parse(
-    """
-paper = "Gao et al. 2023, Precise Zero-Shot Dense Retrieval without Relevance Labels (HyDE), arXiv:2212.10496"
-template = "Write a passage in {language} that answers the question.\\nQuestion: {query}\\nPassage:"
-language = "query"
-[rus]
-template = "Напишите текст, который отвечает на вопрос.\\nВопрос: {query}\\nТекст:"
-""",
-    "passage",
-)
-
-
-@dataclass(frozen=True)
-class Passages(Rewriter):
-    """What is written is encoded as documents, beside the query."""
-
-    def rewrite(self, query: Item, texts: Sequence[str]) -> Probes:
-        passages = [Probe(Item(f"{query.id}/{n}", text, lang=query.lang), "document") for n, text in enumerate(texts)]
-        return (Probe(query, "query"), *passages)
-
-
-@dataclass(frozen=True)
-class Keywords(Rewriter):
-    """What is written takes the place of the query's words."""
-
-    def rewrite(self, query: Item, texts: Sequence[str]) -> Item:
-        return replace(query, id="ignored", text=" ".join(texts))
-
-
-class Writer(BaseJudge):
-    """Writes what `answers` has for a request that holds one of its keys."""
-
-    can = frozenset({"generate"})
-    fingerprint = "writer"
-
-    def __init__(self, answers):
-        super().__init__("writer", "1")
-        self.answers, self.seen = answers, []
-
-    def compute_completions(self, prompts, sampling):
-        self.seen.append((len(prompts), sampling.seed))
-        self.usage["generated_tokens"] += 3 * len(prompts)
-        self.count_answers(len(prompts))
-        texts = [next(text for key, text in self.answers.items() if key in each.user()) for each in prompts]
-        return [Completion(text, 3, ended=not text.endswith("...")) for text in texts]
-
-
+WRITER = "py:stand_ins.writing:Writer"
+TEN = ("eng", "zho", "fas", "rus", "spa", "deu", "fra", "ara", "jpn", "kor")
+QUERY = Item("q", "cat night", lang="eng")
 QUERIES = (
     Item("q1", "how long do cats sleep", lang="eng"),
     Item("q2", "кошка ночью", lang="rus"),
-    Item("q3", "nothing", lang="eng"),
+    Item("q3", "the void", lang="eng"),
     Item("q4", "endless", lang="eng"),
     Item("photo", image=b"..."),
 )
 ANSWERS = {
-    "cats": "<think>hm</think> Cats sleep all day.\n",
+    "how long": "<think>hm</think> Cats sleep all day.\n",
     "кошка": "Кошка спит днём.",
-    "nothing": "<think>I wonder",
-    "endless": "And so on...",
+    "the void": "<think>I wonder",
+    "endless": "It has begun well. And so on|",
+}
+PASSAGE = parse_rewriter(f"hyde@{WRITER}").prompt
+ENG, RUS, ZHO = SAYS["English"], SAYS["Russian"], SAYS["Chinese"]
+WRITTEN = {  # what each method makes of one answer in each of two languages, and which probes of the query it keeps
+    "hyde": ([(QUERY.text, "query", 1, 0)], [(RUS, "document", 1, 0), (ZHO, "document", 1, 0)]),
+    "query2doc": (
+        [(QUERY.text, "query", 4, 0, "words")],
+        [(f"cat night\n{RUS}", "query", 1, 0), (f"cat night\n{ZHO}", "query", 1, 0)],
+    ),
+    "keywords": (
+        [(QUERY.text, "query", 5, 0)],
+        [("Кошка спит весь день и охотится ночью", "query", 1, 0), ("猫整天都在睡觉, 晚上出去打猎", "query", 1, 0)],
+    ),
+    "question": ([], [(RUS, "query", 1, 0), (ZHO, "query", 1, 0)]),
+    "decompose": ([(QUERY.text, "query", 1, -1)], [(RUS, "query", 1, 0), (ZHO, "query", 1, 1)]),
+    "cot": ([(QUERY.text, "query", 5, 0)], [(RUS, "query", 1, 0), (ZHO, "query", 1, 0)]),
 }
 
 
-def test_probes_are_set_and_queries_and_hits_stay():
-    judge = Writer(ANSWERS)
-    stage = Passages(judge, PASSAGE)
+@pytest.fixture
+def writer():
+    judge = Writer()
+    judge.answers = dict(ANSWERS)
+    return judge
+
+
+def show(probes):
+    return [(each.item.text, *(each[1:] if each.only else each[1:4])) for each in probes]
+
+
+@pytest.mark.parametrize("method", REWRITERS)
+def test_each_method_is_used_as_its_paper_says_in_each_language(method):
+    assert method in WRITTEN
+    stage = load_rewriter(f"{method}@{WRITER}?lang=rus,zho")
+    probes = stage([QUERY]).probes["q"]
+    own, texts = WRITTEN[method]
+    assert show(probes) == own + texts
+    assert [each.item.lang for each in probes] == ["eng"] * len(own) + ["rus", "zho"]
+    assert "arXiv:" in stage.__doc__
+    assert "arXiv:" in stage.wording.paper
+    alone = replace(stage, weight=0.0)([QUERY]).probes["q"]
+    assert show(alone) == texts
+    assert stage.fingerprint != replace(stage, languages=("rus",)).fingerprint
+
+
+@pytest.mark.parametrize("method", REWRITERS)
+def test_each_prompt_speaks_ten_languages_and_shows_what_it_must(method):
+    prompt = parse_rewriter(f"{method}@{WRITER}").prompt
+    assert {"eng", *prompt.words} == set(TEN)
+    for code in TEN:
+        words = prompt.in_language(code).request(QUERY, target="MARK", count="7").user()
+        assert words.count("MARK") == words.count(QUERY.text) == 1
+        assert ("7" in words) == (method == "decompose")
+        assert code == "eng" or "Write" not in words
+
+
+def test_a_query_keeps_its_id_its_words_and_its_hits(writer):
+    stage = Hyde(writer, PASSAGE)
     run = Run.of(QUERIES).ranking({"q1": [("d", 1.0)]})
     seen = []
     with watch(seen.append):
@@ -88,67 +98,142 @@ def test_probes_are_set_and_queries_and_hits_stay():
     assert done.probes == {
         "q1": (Probe(QUERIES[0], "query"), Probe(Item("q1/0", "Cats sleep all day.", lang="eng"), "document")),
         "q2": (Probe(QUERIES[1], "query"), Probe(Item("q2/0", "Кошка спит днём.", lang="rus"), "document")),
-        "q4": (Probe(QUERIES[3], "query"), Probe(Item("q4/0", "And so on...", lang="eng"), "document")),
+        "q4": (Probe(QUERIES[3], "query"), Probe(Item("q4/0", "It has begun well.", lang="eng"), "document")),
     }
-    assert judge.seen == [(4, 0)]  # one batch
-    assert seen == [4]
+    assert writer.seen == [(4, 0)]  # one batch
+    assert seen[-1] == 4
     (record,) = done.manifest.records
-    faults = {"unseen": 1, "empty": 1, "unwritten": 1, "cut_answers": 1}
-    assert record.counts == {**faults, "calls": 4, "generated_tokens": 12}
-    assert record.stage == "passages(passage@writer)"
+    faults = {"unseen": 1, "unclosed_thought": 1, "unwritten": 1, "cut_answers": 1}
+    assert record.counts == {**faults, "rewritten": 3, "calls": 4, "generated_tokens": 12}
+    assert record.stage == "rewrite(hyde@writer)"
     assert record.models == {"writer": "1"}
+    assert len(describe_rewriting(done.manifest)) == 4
 
 
-def test_queries_are_replaced_and_keep_their_ids():
-    done = (Passages(Writer(ANSWERS), PASSAGE) >> Keywords(Writer(ANSWERS), PASSAGE))(QUERIES[:2])
-    assert [(query.id, query.text) for query in done.queries] == [
-        ("q1", "Cats sleep all day."),
-        ("q2", "Кошка спит днём."),
+def test_what_is_in_another_language_is_left_out_and_said(writer):
+    writer.answers["cats"] = "The cats of the whole house sleep through the day and hunt at night."
+    stage = Hyde(writer, PASSAGE, ("query", "rus"))
+    done = stage([Item("q", "our cats", lang="eng")])
+    assert [each.item.lang for each in done.probes["q"]] == ["eng", "eng"]
+    assert done.manifest.total("other_language") == 1
+    assert any("other language 1" in line for line in describe_rewriting(done.manifest))
+
+
+def test_requests_are_worded_in_the_language_that_is_chosen(writer):
+    Hyde(writer, PASSAGE)([replace(QUERIES[0], lang="rus")])
+    assert "in Russian" in writer.requests[-1]
+    for language, target, words in (
+        ("query", "zho", "Напишите"),
+        ("document", "zho", "请写"),
+        ("rus", "zho", "китайский"),
+    ):
+        Hyde(writer, configure_wording(PASSAGE, language=language), (target,))(QUERIES[1:2])
+        assert words in writer.requests[-1]
+    run = Hyde(writer, configure_wording(PASSAGE, language="query"))([replace(QUERIES[0], lang="vie")])
+    assert run.manifest.total("prompt_not_in_vie") == 1
+    assert "the prompt has no vie words: 1 texts were asked for in English" in describe_rewriting(run.manifest)
+
+
+def test_several_texts_are_batches_that_differ_by_their_seed(writer):
+    stage = Hyde(writer, PASSAGE, n=3, seed=5)
+    assert stage.temperature == 0.7
+    done = stage(QUERIES[:1])
+    assert writer.seen == [(1, 5), (1, 6), (1, 7)]
+    assert [each.role for each in done.probes["q1"]] == ["query", "document", "document", "document"]
+
+
+def test_questions_are_parted_and_no_more_than_asked_for(writer):
+    writer.answers["cat night"] = '1. "Where do cats sleep?"\n2. Where do cats sleep?\n- When do they hunt?\n3. Why?\n'
+    prompt = parse_rewriter(f"decompose@{WRITER}").prompt
+    assert show(Decompose(writer, prompt, n=2, weight=2.0)([QUERY]).probes["q"]) == [
+        ("cat night", "query", 1, -1),
+        ("cat night", "query", 1, -2),
+        ("Where do cats sleep?", "query", 1, 0),
+        ("When do they hunt?", "query", 1, 1),
     ]
-    assert not done.probes  # those of the old words
 
 
-def test_requests_are_worded_in_the_language_of_the_query():
-    texts = []
-
-    class Listening(Writer):
-        def compute_completions(self, prompts, sampling):
-            texts.extend(prompt.user() for prompt in prompts)
-            return super().compute_completions(prompts, sampling)
-
-    Passages(Listening(ANSWERS), PASSAGE)(QUERIES[:2])
-    assert texts[0].startswith("Write a passage in English that answers the question.\nQuestion: how long")
-    assert texts[1].startswith("Напишите текст")
-    run = Passages(Writer(ANSWERS), PASSAGE)([replace(QUERIES[0], lang="fas")])
-    assert run.manifest.total("prompt_not_in_fas") == 1
-    Passages(Listening(ANSWERS), configure_wording(PASSAGE, language="eng"))(QUERIES[1:2])
-    assert texts[-1].startswith("Write a passage in Russian")
+def test_pictures_stay_in_the_query(writer):
+    query = Item("q", "cat", image=b"...", lang="eng")
+    own, joined = Query2doc(writer, PASSAGE)([query]).probes["q"]
+    assert own.item is query
+    assert joined.item.text == f"cat\n{ENG}"
+    assert joined.item.image is None
 
 
-def test_samples_are_batches_that_differ_by_their_seed():
-    judge = Writer(ANSWERS)
-    done = Passages(judge, PASSAGE, samples=3, temperature=0.7, seed=5)(QUERIES[:1])
-    assert judge.seen == [(1, 5), (1, 6), (1, 7)]
-    assert [probe.role for probe in done.probes["q1"]] == ["query", "document", "document", "document"]
+def test_languages_are_those_of_the_documents_by_their_numbers():
+    held = {"rus": 400, "zho": 590, "": 50, "vie": 9, "deu": 10}
+    assert choose_languages("document", lambda: held, "x") == ("zho", "rus")
+    assert choose_languages("all", lambda: held, "x") == ("query", "zho", "rus")
+    assert choose_languages("deu,query", dict, "x") == ("deu", "query")
+    with pytest.raises(InputError, match="hyde@x: the languages of the documents are not known: write lang=rus,zho"):
+        choose_languages("document", lambda: {"": 5}, "hyde@x")
 
 
-def test_what_it_computes_is_in_its_fingerprint():
+def test_what_is_asked_for_twice_in_a_language_is_written_once(writer):
+    Hyde(writer, PASSAGE, ("query", "rus", "eng"))(QUERIES[:2])
+    assert writer.seen == [(4, 0)]  # English and Russian for the one, Russian and English for the other
+
+
+def test_what_it_computes_is_in_its_fingerprint(writer):
     stages = [
-        Passages(Writer(ANSWERS), PASSAGE),
-        Keywords(Writer(ANSWERS), PASSAGE),
-        Passages(Writer(ANSWERS), PASSAGE, seed=1),
-        Passages(Writer(ANSWERS), configure_wording(PASSAGE, language="eng")),
+        Hyde(writer, PASSAGE),
+        Query2doc(writer, PASSAGE),
+        Hyde(writer, PASSAGE, seed=1),
+        Hyde(writer, configure_wording(PASSAGE, language="query")),
+        Hyde(writer, PASSAGE, weight=0.5),
+        Hyde(writer, PASSAGE, n=2),
     ]
     assert len({stage.fingerprint for stage in stages}) == len(stages)
-    assert stages[0].fingerprint == Passages(Writer({}), PASSAGE).fingerprint
+    assert stages[0].fingerprint == Hyde(Writer(), PASSAGE, temperature=0.0).fingerprint
 
 
-def test_mistakes_are_one_line():
-    silent = BaseJudge("silent", "1")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (f"hyed@{WRITER}", "unknown method of rewriting 'hyed'; did you mean hyde?"),
+        ("hyde", "names no model; write method@family:checkpoint, as in hyde@"),
+        (f"hyde@{WRITER}?lang=xx9", "unknown language 'xx9'"),
+        (f"hyde@{WRITER}?language=vie", "unknown language of the prompt passage: 'vie' (known: ara, deu, "),
+        (f"hyde@{WRITER}?samples=2", "unknown option of hyde@py:stand_ins.writing:Writer 'samples'"),
+        (f"hyde@{WRITER}?kept=x", "'kept'"),
+        (f"hyde@{WRITER}?n=0", "n must be at least 1, not 0"),
+        (f"hyde@{WRITER}?n=2&temperature=0", "2 texts at temperature 0 are one and the same"),
+        (f"hyde@{WRITER}?temperature=-1", "temperature must be 0 or more, not -1"),
+        (f"hyde@{WRITER}?weight=nan", "weight must be 0 or more, and finite, not nan"),
+        (f"decompose@{WRITER}?weight=0.5", "a whole number, not 0.5"),
+        (f"hyde@{WRITER}?lang=document", "the languages of the documents are not known"),
+        (f"hyde:x@{WRITER}", "hyde:x: only a .toml file may follow"),
+        (f"./mine.toml@{WRITER}", "write how it is used before it, as in hyde:./mine.toml@"),
+        (f"hyde:./mine.toml@{WRITER}", "there is no prompt file mine.toml"),
+        (f"py:stand_ins.writing:Writer@{WRITER}", "is no Rewriter of crosslens"),
+    ],
+)
+def test_mistakes_are_one_line(spec, message):
+    with pytest.raises(InputError) as error:
+        load_rewriter(spec)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_judge_that_cannot_write_or_has_no_template_is_refused(tiny_judge):
     with pytest.raises(InputError, match="silent cannot answer `generate`"):
-        Passages(silent, PASSAGE)
-    with pytest.raises(InputError, match="samples must be at least 1, not 0"):
-        Passages(Writer({}), PASSAGE, samples=0)
-    with pytest.raises(InputError, match="unknown placeholder in `template` of the prompt x: 'passage'"):
-        Wording.parse('template = "{query} {passage}"', "x")
-    assert not Passages(Writer({}), PASSAGE)(QUERIES[-1:]).probes
+        Hyde(BaseJudge("silent", "1"), PASSAGE)
+    with pytest.raises(InputError, match="has no chat template, and the prompt passage needs one; take an instr"):
+        load_rewriter(f"hyde@hf:{tiny_judge}?chat=always")
+    stage = load_rewriter(f"hyde@hf:{tiny_judge}?max_new_tokens=4")
+    assert len(stage([QUERY]).queries) == 1
+    with pytest.raises(InputError, match=r"a prompt of \d+ tokens exceeds the context of \d+; shorten the query"):
+        stage([replace(QUERY, text="cat " * 20_000)])
+
+
+def test_a_prompt_of_ones_own_words_a_method(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('template = "Say in {target} what {query} means: {nothing}"')
+    with pytest.raises(InputError, match="unknown placeholder in `template` of the prompt mine: 'nothing'"):
+        parse_rewriter(f"hyde:{file}@{WRITER}")
+    file.write_text('template = "Say in {target} what {query} means."\n[rus]\ntemplate = "Язык: {target}. {query}"')
+    assert parse_rewriter(f"hyde:{file}@{WRITER}?language=rus").prompt.language == "rus"
+    stage = load_rewriter(f"hyde:{file}@{WRITER}?lang=rus")
+    assert show(stage([QUERY]).probes["q"])[1] == (RUS, "document", 1, 0)
+    assert stage.judge.requests == ["Say in Russian what cat night means."]

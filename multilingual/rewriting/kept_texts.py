@@ -1,0 +1,62 @@
+"""What models wrote, kept from one command to the next, in a file for each model."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ...checkpoints.offline.packages import locate_cache
+from ...errors import InputError
+from ...files import make_directory
+from ..judges import Judge
+from ..judges.journal import Journal
+
+log = logging.getLogger("crosslens")
+
+
+def locate_texts(judge: Judge) -> Path:
+    """The file of what a judge wrote, in `CROSSLENS_TEXTS`, else in `texts` beside the checkpoints; not created."""
+    chosen = os.environ.get("CROSSLENS_TEXTS")
+    folder = Path(chosen).expanduser() if chosen else locate_cache() / "texts"
+    return folder / f"{hashlib.sha256(judge.fingerprint.encode()).hexdigest()[:16]}.journal"
+
+
+@contextmanager
+def open_texts(path: Path | None) -> Iterator[Journal | None]:
+    """The journal at `path`; None, with a warning, where it cannot be used: a cache that fails is no mistake."""
+    if path is None:
+        yield None
+        return
+    try:
+        make_directory(path.parent)
+        journal = SharedJournal(path)
+    except InputError as error:
+        log.warning("%s: what is written is not kept", error)
+        yield None
+        return
+    with closing(journal):
+        yield journal
+
+
+class SharedJournal(Journal):
+    """A journal that several processes may add to at once; each reads what was there when it began."""
+
+    def __init__(self, path: Path) -> None:
+        # Under the lock a line is whole, or that of a killed process.
+        self._lock = FileLock(path.with_name(path.name + ".lock"))
+        try:
+            with self._lock:
+                super().__init__(path)
+        except OSError as error:
+            raise InputError(f"cannot use the journal {path}: {error.strerror or error}") from None
+
+    def put(self, key: str, value: Any, counts: Mapping[str, int]) -> None:
+        with self._lock:
+            super().put(key, value, counts)
