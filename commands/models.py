@@ -46,9 +46,11 @@ def list_models() -> dict[str, Any]:
         carried.append(
             {
                 "spec": users,
-                "package": f"{model.package}=={model.version}",
+                "package": model.requirement,
+                "install": model.remedy,
                 "hub": model.hub,
                 "size_mb": model.size_mb,
+                "cache_mb": model.cache_mb,
                 "licence": model.licence,
                 "modalities": list(model.modalities) if users != "offline:conse" else ["text", "image"],
                 "languages": list(model.languages),
@@ -73,14 +75,17 @@ def print_models(catalogue: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("SPEC", "size", "licence", "modalities", "languages", "here"):
+    for column in ("SPEC", "size", "in the cache", "licence", "modalities", "languages", "here"):
         table.add_column(column, no_wrap=column in ("SPEC", "here"), overflow="fold")
     for row in catalogue["offline"]:
         count = str(len(row["languages"])) if row["languages"] else "-"
-        here = "yes" if row["available"] else f"no: pip install {row['package']}"
-        table.add_row(row["spec"], f"{row['size_mb']} MB", row["licence"], ", ".join(row["modalities"]), count, here)
+        here = "yes" if row["available"] else f"no: {row['install']}"
+        sizes = (f"{row['size_mb']} MB", f"{row['cache_mb']} MB" if row["cache_mb"] else "-")
+        table.add_row(row["spec"], *sizes, row["licence"], ", ".join(row["modalities"]), count, here)
     for row in catalogue["hub"]:
-        table.add_row(row["spec"], row["size"], row["licence"], row["modalities"], row["languages"], "needs a network")
+        table.add_row(
+            row["spec"], row["size"], "", row["licence"], row["modalities"], row["languages"], "needs a network"
+        )
     # Names are long: a narrow terminal wraps the lines, which reads better than folded cells.
     console = Console(soft_wrap=True, width=max(Console().width, 130))
     console.print(table)

@@ -21,7 +21,7 @@ import torch
 from transformers.models.auto import modeling_auto
 
 from ..checkpoints.devices import LLMPrecision
-from ..checkpoints.offline.packages import make_checkpoint
+from ..checkpoints.offline.packages import DECODERS, make_checkpoint
 from ..checkpoints.open import DecoderSource, OpenModel, attends_ahead
 from ..checkpoints.options import UNBOUNDED, Loading
 from ..checkpoints.sharing import share
@@ -40,7 +40,6 @@ OWN = "own"
 TOKENS = 512  # of a text, unless max_tokens says otherwise: as in the paper
 LEAST = 8  # tokens of a text that must fit beside the prompt
 WORDLESS = 10  # terms of a text without words: the strongest of the vocabulary, as in the paper
-OFFLINE = ("gemma",)
 
 
 class Frame(NamedTuple):
@@ -95,7 +94,7 @@ class PromptReps(TransformerEncoder):
         max_tokens: int | None = None,
         dtype: LLMPrecision = "auto",
     ) -> PromptReps:
-        """Load from the hub or a directory, safetensors only; `offline:gemma` is the model of that package.
+        """Load from the hub or a directory, safetensors only; `offline:NAME` is a model that packages carry.
 
         `prompt` is a language (ISO 639-3) or another name in `promptreps.toml`, English by default; `own` asks in
         the language of each item, and in English where that is not known or has no prompt. `chat` puts the
@@ -260,7 +259,7 @@ def _open_decoder(checkpoint: str, loading: Loading, dtype: LLMPrecision) -> Ope
     source = loading.find_source(checkpoint)
     if checkpoint.startswith("offline:"):
         name = checkpoint.removeprefix("offline:")
-        check_known(name, OFFLINE, "offline language model")
+        check_known(name, DECODERS, "offline language model")
         if loading.revision is not None:
             raise InputError(f"{checkpoint} has one revision, that of its package: leave revision out")
         source = Source(str(make_checkpoint(name)))

@@ -4,6 +4,7 @@ The binary format is that of docs/design.md, section 9: little-endian and unalig
 """
 
 from collections.abc import Sequence
+from io import SEEK_CUR
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ def convert_e5(files: Sequence[Path], directory: Path) -> None:
 
     float32 because it holds the 4-bit weights (11-bit scale times 4-bit integer) exactly.
     """
-    cursor = Cursor(files[0].read_bytes())
-    config = _header(cursor)
-    _write_tokenizer(cursor, directory, config["max_position_embeddings"])
-    _write_weights(cursor, directory, config)
+    with files[0].open("rb") as file:
+        cursor = Cursor(file)
+        config = _header(cursor)
+        _write_tokenizer(cursor, directory, config["max_position_embeddings"])
+        _write_weights(cursor, files[0], directory, config)
     _write_configs(directory, config)
 
 
@@ -83,7 +85,7 @@ def _write_tokenizer(cursor: Cursor, directory: Path, max_tokens: int) -> None:
     blob = cursor.array("u1", size).tobytes()
     pieces = [blob[start:end].decode() for start, end in pairwise(offsets.tolist())]
     _, skipped = cursor.take("iI")
-    cursor.at += skipped  # the normalisation map, which `make_normalizer` stands for
+    cursor.file.seek(skipped, SEEK_CUR)  # the normalisation map, which `make_normalizer` stands for
 
     scored = list(zip(pieces, scores.tolist(), strict=True))
     tokenizer = Tokenizer(models.Unigram(scored, unk, byte_fallback=False))
@@ -122,7 +124,7 @@ def make_normalizer() -> Any:
     )
 
 
-def _write_weights(cursor: Cursor, directory: Path, config: dict[str, Any]) -> None:
+def _write_weights(cursor: Cursor, source: Path, directory: Path, config: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -132,9 +134,9 @@ def _write_weights(cursor: Cursor, directory: Path, config: dict[str, Any]) -> N
         name = cursor.text("H")
         dtype, size, offset, _ = cursor.take("BIQQ")
         if dtype == 0:
-            values = np.frombuffer(cursor.data, "<f4", size, offset)
+            values = np.fromfile(source, "<f4", size, offset=offset)
         else:
-            blocks = np.frombuffer(cursor.data, BLOCK, size // 32, offset)
+            blocks = np.fromfile(source, BLOCK, size // 32, offset=offset)
             quants = np.concatenate([blocks["quants"] & 15, blocks["quants"] >> 4], axis=1)
             values = (quants.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]
         if name in EMBEDDING:

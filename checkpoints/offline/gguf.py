@@ -1,60 +1,88 @@
-"""Gemma 3 from a GGUF file to a Gemma3ForCausalLM checkpoint.
+"""A GGUF file, whole or in parts, to a checkpoint's bfloat16 safetensors, a few rows at a time.
 
-transformers reads GGUF too, but takes about a minute for this file: its readers walk a vocabulary of 262,144
-pieces value by value. The header (GGUF version 3) is read here; the dequantisation is the `gguf` package's.
+transformers reads GGUF too. It takes minutes for a vocabulary of 150,000 to 260,000 pieces, which it walks value by
+value three times, wants the parts joined on disk, and holds the weights twice. The header (GGUF version 3) is read
+here; the dequantisation is the `gguf` package's.
 """
 
-from collections.abc import Sequence
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
+from itertools import accumulate
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from ...errors import InputError
-from .packages import Cursor, save_json, write_tokenizer
+from .packages import Cursor
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-CONTROL, USER_DEFINED = 3, 4  # token types that are matched as a whole before the model runs
-
-Tensor = tuple[str, tuple[int, ...], int, int]
-
-# Tied: the file has no output matrix.
-OUTER = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # token types; the first two are matched as a whole before the model runs
+BLOCK = 1 << 23  # weights that are dequantised at once: 32 MB in float32
 
 
-def convert_gemma(parts: Sequence[Path], directory: Path) -> None:
-    """Write config, bfloat16 safetensors and tokenizer of the file that `parts` make when joined."""
-    data = b"".join(part.read_bytes() for part in parts)
-    meta, tensors = read_header(data)
-    if meta["general.architecture"] != "gemma3":
-        raise InputError(f"a Gemma 3 file is needed, not {meta['general.architecture']!r}")
-    _write_weights(data, tensors, directory)
-    _write_config(meta, directory)
-    _write_tokenizer(meta, directory)
+class Tensor(NamedTuple):
+    """A tensor of a GGUF file: its shape in numpy's order, its type among ggml's, where its bytes begin."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
 
 
-def read_header(data: bytes) -> tuple[dict[str, Any], list[Tensor]]:
-    """A GGUF file's metadata, and its tensors as (name, shape in numpy's order, ggml type, offset in file).
+class JoinedFiles(RawIOBase):
+    """Files that are read as one, in this order."""
 
-    Numeric arrays come as numpy arrays, string arrays as lists.
-    """
-    cursor = Cursor(data)
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [path.open("rb") for path in paths]
+        self._ends = list(accumulate(path.stat().st_size for path in paths))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset + (0, self._at, self._ends[-1])[whence]
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        """As much as one of the files has from here on; 0 at the end of the last."""
+        number = bisect_right(self._ends, self._at)
+        if number == len(self._files):
+            return 0
+        file = self._files[number]
+        file.seek(self._at - (self._ends[number - 1] if number else 0))
+        count = file.readinto(buffer)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        super().close()
+
+
+@contextmanager
+def open_gguf(parts: Sequence[Path], architecture: str) -> Iterator[tuple[BinaryIO, dict[str, Any], list[Tensor]]]:
+    """The file that `parts` make when joined, its metadata and its tensors; `InputError` if it is of another kind."""
+    with BufferedReader(JoinedFiles(parts), 1 << 20) as file:
+        meta, tensors = read_header(cast(BinaryIO, file))
+        if (found := meta["general.architecture"]) != architecture:
+            raise InputError(f"a GGUF file of the architecture {architecture} is needed, not {found}")
+        yield cast(BinaryIO, file), meta, tensors
+
+
+def read_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor]]:
+    """A GGUF file's metadata, and its tensors. Numeric arrays come as numpy arrays, string arrays as lists."""
+    cursor = Cursor(file)
 
     def value(kind: int) -> Any:
         if kind == STRING:
@@ -76,111 +104,59 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Tensor]]:
         shape = cursor.take(f"{dimensions}Q")[::-1]
         found.append((name, shape, *cursor.take("IQ")))
     step = meta.get("general.alignment", 32)
-    base = -(-cursor.at // step) * step
-    return meta, [(name, shape, kind, base + offset) for name, shape, kind, offset in found]
+    base = -(-file.tell() // step) * step
+    return meta, [Tensor(name, shape, kind, base + offset) for name, shape, kind, offset in found]
 
 
-def _write_weights(data: bytes, tensors: list[Tensor], directory: Path) -> None:
-    """In bfloat16: rounding to it loses far less than the quantisation did, and it takes half the space."""
-    import torch
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-    from gguf.quants import dequantize
-    from safetensors.torch import save_file
-
-    state = {}
-    for name, shape, kind, offset in tensors:
-        quant = GGMLQuantizationType(kind)
-        block, size = GGML_QUANT_SIZES[quant]
-        raw = np.frombuffer(data, np.uint8, int(np.prod(shape)) // block * size, offset)
-        out = torch.empty(shape, dtype=torch.bfloat16)
-        if len(shape) == 1:
-            values = torch.from_numpy(np.array(dequantize(raw, quant)))  # a copy: `data` is read-only
-            # GGUF keeps a norm's factor, Gemma's modules its distance from 1.
-            out.copy_(values - 1 if name.endswith("norm.weight") else values)
-        else:
-            rows = raw.reshape(shape[0], -1)
-            for start in range(0, shape[0], 8192):  # the embedding's float32 form would take 670 MB
-                out[start : start + 8192] = torch.from_numpy(dequantize(rows[start : start + 8192], quant))
-        if name in OUTER:
-            state[OUTER[name]] = out
-        else:
-            _, layer, part, suffix = name.split(".")
-            state[f"model.layers.{layer}.{LAYER[part]}.{suffix}"] = out
-    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+def rename_tensor(name: str, outer: Mapping[str, str], layer: Mapping[str, str]) -> str:
+    """What transformers calls a tensor: by its whole name if it stands `outer`, else by its part of a `layer`."""
+    if name in outer:
+        return outer[name]
+    _, number, part, suffix = name.split(".")
+    return f"model.layers.{number}.{layer[part]}.{suffix}"
 
 
-def _write_config(meta: dict[str, Any], directory: Path) -> None:
-    layers = meta["gemma3.block_count"]
-    kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(layers)]
-    config = {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
-        "hidden_size": meta["gemma3.embedding_length"],
-        "intermediate_size": meta["gemma3.feed_forward_length"],
-        "num_hidden_layers": layers,
-        "num_attention_heads": meta["gemma3.attention.head_count"],
-        "num_key_value_heads": meta["gemma3.attention.head_count_kv"],
-        "head_dim": meta["gemma3.attention.key_length"],
-        "query_pre_attn_scalar": meta["gemma3.attention.key_length"],
-        "max_position_embeddings": meta["gemma3.context_length"],
-        "sliding_window": meta["gemma3.attention.sliding_window"],
-        "layer_types": kinds,
-        "rms_norm_eps": round(meta["gemma3.attention.layer_norm_rms_epsilon"], 12),
-        "hidden_activation": "gelu_pytorch_tanh",
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": meta["gemma3.rope.freq_base"]},
-            # Not in the file: every Gemma 3's local layers use it.
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
-        "tie_word_embeddings": True,
-        "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": meta["tokenizer.ggml.padding_token_id"],
-        "dtype": "bfloat16",
-    }
-    save_json(directory / "config.json", config)
+def write_weights(
+    file: BinaryIO,
+    tensors: Sequence[Tensor],
+    directory: Path,
+    rename: Callable[[str], str],
+    adjust: Callable[[str, np.ndarray], np.ndarray] = lambda name, values: values,
+) -> None:
+    """Write model.safetensors in bfloat16: rounding to it loses far less than the quantisation did, in half the space.
 
-
-def rebuild_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """BPE merges, first to be done first, rebuilt from the pieces: by the id of what they make, longest left.
-
-    Gemma numbers its pieces in the order of their merges; the scores in the file do not follow that order.
+    `rename` gives a tensor its name there, `adjust` may change its float32 values. The format is written here because
+    the library's own writer wants all tensors in memory: the length of a JSON header, the header, the values.
     """
-    known = frozenset(tokens)
-    return [
-        (piece[:cut], piece[cut:])
-        for piece in tokens
-        for cut in range(len(piece) - 1, 0, -1)
-        if piece[:cut] in known and piece[cut:] in known
-    ]
+    import torch
+    from gguf.quants import dequantize
+
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for each in tensors:
+        start, end = end, end + 2 * prod(each.shape)
+        header[rename(each.name)] = {"dtype": "BF16", "shape": each.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (directory / "model.safetensors").open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for each in tensors:
+            for raw, quant in _read_rows(file, each):
+                values = adjust(each.name, dequantize(raw, quant))
+                rounded = torch.from_numpy(np.require(values, requirements=["C", "W"])).bfloat16()
+                out.write(rounded.view(torch.int16).numpy().data)
 
 
-def _write_tokenizer(meta: dict[str, Any], directory: Path) -> None:
-    """Gemma's BPE with byte fallback; <bos> first, spaces written as U+2581, no space put in front."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+def _read_rows(file: BinaryIO, tensor: Tensor) -> Iterator[tuple[np.ndarray, Any]]:
+    """A tensor's rows as they are in the file, uint8 [some, bytes], and their type."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    # The file spells pieces of spaces as such; the model sees them after the normaliser below.
-    spelled: list[str] = meta["tokenizer.ggml.tokens"]
-    tokens = [token if token.strip(" ") else "▁" * len(token) for token in spelled]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    roles = ("bos", "eos", "unknown", "padding")
-    bos, eos, unknown, padding = (tokens[meta[f"tokenizer.ggml.{role}_token_id"]] for role in roles)
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, rebuild_merges(tokens), unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, vocabulary[bos])]
-    )
-    kinds = meta["tokenizer.ggml.token_type"].tolist()
-    tokenizer.add_tokens(
-        [
-            AddedToken(token, normalized=False, special=kind == CONTROL)
-            for token, spelling, kind in zip(tokens, spelled, kinds, strict=True)
-            if kind in (CONTROL, USER_DEFINED) and token == spelling
-        ]
-    )
-    special = {"bos": bos, "eos": eos, "unk": unknown, "pad": padding}
-    write_tokenizer(directory, tokenizer, meta["gemma3.context_length"], special, padding_side="left")
+    quant = GGMLQuantizationType(tensor.kind)
+    block, size = GGML_QUANT_SIZES[quant]
+    count, length = prod(tensor.shape[:-1]), tensor.shape[-1]
+    width = length // block * size
+    step = max(1, BLOCK // length)
+    file.seek(tensor.offset)
+    for start in range(0, count, step):
+        rows = min(step, count - start)
+        yield np.frombuffer(file.read(rows * width), np.uint8).reshape(rows, width), quant

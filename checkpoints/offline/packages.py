@@ -18,13 +18,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
-from ...files import hash_file, make_directory, place_atomically
+from ...files import make_directory, open_file, place_atomically
 from ..sharing import list_cores
 
 log = logging.getLogger("crosslens")
@@ -32,11 +32,15 @@ log = logging.getLogger("crosslens")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file inside an installed package: import name, path within it, sha256 (64 hex digits)."""
+    """One file inside an installed package: import name, path within it, sha256 (64 hex digits).
+
+    `part` counts the packages from 1 where each carries a part of the file.
+    """
 
     module: str
     path: str
     sha256: str
+    part: int | None = None
 
     def locate(self) -> Path | None:
         """Where the file lies, found without importing the package; None if it is not there."""
@@ -51,11 +55,14 @@ class SourceFile:
 class OfflineModel:
     """What `crosslens models` says of a model, and what is needed to make its checkpoint directory (`models.toml`).
 
-    `hub` is the SPEC to use where a model hub can be reached. `size_mb` is what the package downloads and
-    `cache_mb` what the checkpoint takes in the cache, both in 10^6 bytes. `languages` are ISO 639-3, empty
-    where none are claimed. `needs` are import names of what else a conversion takes. `converter` is the function
-    (`.module:name` beside this module) that is given the files and writes the checkpoint into a directory, None if
-    the package's own files are used as they are; a change of what it writes raises `revision`.
+    `package` has `{n}` where its number stands in the name of each of several, and `extra` is what installs them.
+    `hub` is the SPEC to use where a model hub can be reached. `size_mb` is what the packages download and `cache_mb`
+    what the checkpoint takes in the cache, both in 10^6 bytes. `languages` are ISO 639-3, empty where none are
+    claimed. `decoder` says that it is a language model, to be asked. `needs` are import names of what else a
+    conversion takes.
+    `whole` is the sha256 of the files joined, where these are the parts of one. `converter` is the function
+    (`.module:name` beside this module) that is given the files and writes the checkpoint into a directory, None if the
+    package's own files are used as they are; a change of what it writes raises `revision`.
     """
 
     name: str
@@ -69,9 +76,26 @@ class OfflineModel:
     modalities: tuple[str, ...]
     languages: tuple[str, ...]
     description: str
+    extra: str = "offline"
+    decoder: bool = False
     needs: tuple[str, ...] = ()
+    whole: str = ""
     converter: str | None = None
     revision: int = 1
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs, in a shell; several packages as `name-part{1..22}==0.2.0`."""
+        return f"{self.package.format(n=f'{{1..{len(self.files)}}}')}=={self.version}"
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs what is needed."""
+        return f"pip install 'crosslens[{self.extra}]'"
+
+    def name_package(self, file: SourceFile) -> str:
+        """The package that one of the files is in, with its version."""
+        return f"{self.package.format(n=file.part)}=={self.version}"
 
     @property
     def directory(self) -> Path:
@@ -82,10 +106,23 @@ class OfflineModel:
         return locate_cache() / "offline" / f"{self.name}-{self.version}-{digest[:12]}-c{self.revision}"
 
 
+def _read_files(table: dict[str, Any]) -> tuple[SourceFile, ...]:
+    """The files that an entry lists, or those that its `parts` describe.
+
+    In `module` and `path` of parts `{n}` is their number from 1 and `{i}` from 0, and `sha256` lists one a part.
+    """
+    files = [SourceFile(**file) for file in table.pop("files", ())]
+    if parts := table.pop("parts", None):
+        for i, sha256 in enumerate(parts["sha256"]):
+            module, path = (parts[key].format(n=i + 1, i=i) for key in ("module", "path"))
+            files.append(SourceFile(module, path, sha256, i + 1))
+    return tuple(files)
+
+
 MODELS = {
     name: OfflineModel(
         name,
-        files=tuple(SourceFile(**file) for file in table.pop("files")),
+        files=_read_files(table),
         modalities=tuple(table.pop("modalities")),
         languages=tuple(table.pop("languages", "").split()),
         needs=tuple(table.pop("needs", ())),
@@ -93,6 +130,8 @@ MODELS = {
     )
     for name, table in tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8")).items()
 }
+
+DECODERS = tuple(name for name, model in MODELS.items() if model.decoder)
 
 
 def locate_cache() -> Path:
@@ -140,7 +179,7 @@ def make_checkpoint(name: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent.with_suffix(".lock")):
             if not _is_finished(target):  # another process may just have made it
-                log.info("converting offline:%s to %s (once)", name, target)
+                log.info("converting offline:%s to %s (once, %s MB)", name, target, entry.cache_mb)
                 _convert(entry, paths)
     except OSError as error:
         raise InputError(
@@ -189,26 +228,23 @@ def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[
 
 
 class Cursor:
-    """A position in the bytes of a package's file, which are little-endian and unaligned."""
+    """Values taken one after another from a package's file, which are little-endian and unaligned."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
 
     def take(self, layout: str) -> tuple[Any, ...]:
         """The next values, in a layout of `struct`."""
-        values = struct.unpack_from("<" + layout, self.data, self.at)
-        self.at += struct.calcsize("<" + layout)
-        return values
+        form = struct.Struct("<" + layout)
+        return form.unpack(self.file.read(form.size))
 
     def text(self, size: str) -> str:
         """A UTF-8 text, before which its length in bytes stands, in the layout `size`."""
-        return str(self.take(f"{self.take(size)[0]}s")[0], "utf-8")
+        return str(self.file.read(self.take(size)[0]), "utf-8")
 
     def array(self, dtype: str, count: int) -> np.ndarray:
-        """The next values, all of a kind; they stay where they are, read-only."""
-        values = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.at)
-        self.at += values.nbytes
-        return values
+        """The next values, all of a kind, read-only."""
+        return np.frombuffer(self.file.read(count * np.dtype(dtype).itemsize), dtype)
 
 
 def save_json(path: Path, value: object) -> None:
@@ -242,21 +278,39 @@ def _is_finished(directory: Path) -> bool:
 def _check_files(entry: OfflineModel) -> list[Path]:
     """The entry's files, each with the pinned sha256."""
     missing = [need for need in entry.needs if importlib.util.find_spec(need) is None]
-    found = [path for file in entry.files if (path := file.locate())]
-    if len(found) < len(entry.files):
-        missing.append(f"{entry.package}=={entry.version}")
+    found = [file.locate() for file in entry.files]
+    lacking = (entry.name_package(file) for file, path in zip(entry.files, found, strict=True) if path is None)
+    missing += dict.fromkeys(lacking)
     if missing:
+        others = f" (nor are {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"offline:{entry.name} needs the package {missing[0]}, which is not installed: "
-            f"pip install 'crosslens[offline]', or use {entry.hub} where a model hub can be reached"
+            f"offline:{entry.name} needs the package {missing[0]}, which is not installed{others}: "
+            f"{entry.remedy}, or use {entry.hub} where a model hub can be reached"
         )
-    for file, path in zip(entry.files, found, strict=True):
-        if (actual := hash_file(path)) != file.sha256:
+    paths = [path for path in found if path]
+    whole = hashlib.sha256()
+    for file, path in zip(entry.files, paths, strict=True):
+        if (actual := _hash_part(path, whole)) != file.sha256:
             raise InputError(
                 f"{path} is not the file that offline:{entry.name} expects: sha256 {actual[:12]}... instead "
-                f"of {file.sha256[:12]}...; reinstall {entry.package}=={entry.version}"
+                f"of {file.sha256[:12]}...; reinstall {entry.name_package(file)}"
             )
-    return found
+    if entry.whole and (actual := whole.hexdigest()) != entry.whole:
+        raise InputError(
+            f"the files of {entry.requirement} do not join to the one that offline:{entry.name} expects: sha256 "
+            f"{actual[:12]}... instead of {entry.whole[:12]}..."
+        )
+    return paths
+
+
+def _hash_part(path: Path, whole: Any) -> str:
+    """The sha256 of a file, in hex; the hash of the `whole` that it is a part of goes on."""
+    part = hashlib.sha256()
+    with open_file(path) as file:
+        while data := file.read(1 << 20):
+            part.update(data)
+            whole.update(data)
+    return part.hexdigest()
 
 
 def _convert(entry: OfflineModel, paths: Sequence[Path]) -> None:

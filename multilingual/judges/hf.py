@@ -1,4 +1,4 @@
-"""`hf:CHECKPOINT` and `offline:gemma`: a model through transformers, run by the class its architecture asks for."""
+"""`hf:CHECKPOINT` and `offline:NAME`: a model through transformers, run by the class its architecture asks for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ...checkpoints.devices import Precision, resolve_dtype
 from ...checkpoints.lora import find_base, find_tokenizer
-from ...checkpoints.offline.packages import make_checkpoint
+from ...checkpoints.offline.packages import DECODERS, make_checkpoint
 from ...checkpoints.options import Loading
 from ...checkpoints.source import PROCESSOR_FILES, Source
 from ...errors import InputError, check_known
@@ -84,11 +84,11 @@ def open_offline(
     dtype: Precision = "auto",
     passage_tokens: int = 384,
 ) -> Judge:
-    """Gemma 3 270M (base) from a package, converted once; see `checkpoints/offline/packages.py`.
+    """A language model that packages carry (`gemma`, `qwen-1.5b`, ...), converted once; see `checkpoints/offline`.
 
     `InputError` listing the offline judges for an unknown one, or naming the package if it is missing.
     """
-    check_known(checkpoint, ("gemma",), "offline judge")
+    check_known(checkpoint, DECODERS, "offline judge")
     where, loading = str(make_checkpoint(checkpoint)), Loading(device=device)
     judge = open_hf(where, loading=loading, dtype=dtype, passage_tokens=passage_tokens, task="causal")
     judge.name = f"offline:{checkpoint}"

@@ -44,3 +44,10 @@ def make_or_skip(name: str) -> Path:
     if not offline.is_available(name):
         pytest.skip(f"the package of offline:{name} is not installed")
     return offline.make_checkpoint(name)
+
+
+def join_files(name: str, path: Path) -> None:
+    """The file that a model's packages carry in parts."""
+    with path.open("wb") as out:
+        for file in offline.MODELS[name].files:
+            out.write(file.locate().read_bytes())

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import tomllib
 import types
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,9 +70,15 @@ def test_cache_directory(monkeypatch, tmp_path):
 
 
 def test_catalogue():
-    assert set(offline.MODELS) == {"e5-small", "use-m3", "gemma", "efficientnet-lite2"}
+    assert set(offline.MODELS) == {"e5-small", "use-m3", "gemma", "efficientnet-lite2", "qwen-1.5b", "qwen-0.5b"}
+    assert offline.DECODERS == ("gemma", "qwen-1.5b", "qwen-0.5b")
+    extras = tomllib.loads(Path(__file__).parents[3].joinpath("pyproject.toml").read_text())["project"]
     for entry in offline.MODELS.values():
         assert entry.size_mb > 0
+        required = {line.partition(";")[0] for line in extras["optional-dependencies"][entry.extra]}
+        assert {entry.name_package(file) for file in entry.files} | {
+            f"{need}>=0.17" for need in entry.needs
+        } <= required
         assert all(len(file.sha256) == 64 for file in entry.files)
         assert all(len(code) == 3 for code in entry.languages)
         assert len(set(entry.languages)) == len(entry.languages)
@@ -86,7 +93,7 @@ def test_converts_once(fake, tmp_path, caplog, capsys):
         monkey = offline.make_checkpoint("fake")
     assert first == monkey
     assert (first / "model.safetensors").read_bytes() == b"weights"
-    assert [record.getMessage() for record in caplog.records] == [f"converting offline:fake to {first} (once)"]
+    assert [record.getMessage() for record in caplog.records] == [f"converting offline:fake to {first} (once, 25 MB)"]
     assert capsys.readouterr().out == ""
     assert left_over(tmp_path) == [first.name]
     assert first.name == f"fake-0.1.0-{fake.files[0].sha256[:12]}-c1"
