@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,16 +79,22 @@ class Making:
         """A number from 0 to 1, uniform over what it is drawn for, and the same whenever and wherever it is drawn."""
         return hash_text("\0".join(map(str, (self.seed, *what)))) / 2**64
 
-    def keep(self, key: object, work: Callable[[], Any], usage: Counter[str]) -> Any:
-        """What `work` makes, JSON-able, or what the journal has of it; `usage` is what the work adds to."""
-        name = hash_json(key, 32)
+    def keep(self, what: str, key: object, work: Callable[[], Any], usage: Counter[str]) -> Any:
+        """What `work` makes, JSON-able, or what the journal has of it.
+
+        `what` it is and the `key` say all that it depends on; `usage` is what the work adds to. Its seconds are counted
+        as `WHAT_seconds`.
+        """
+        name = hash_json([what, key], 32)
         found = None if self.journal is None else self.journal.get(name)
         if found is None:
-            before = Counter(usage)
+            before, started = Counter(usage), time.perf_counter()
             found = work()
-            self.usage.update(usage - before)
+            cost: dict[str, Any] = dict(usage - before)
+            cost[f"{what}_seconds"] = round(time.perf_counter() - started, 3)
+            self.usage.update(cost)
             if self.journal is not None:
-                self.journal.put(name, found, usage - before)
+                self.journal.put(name, found, cost)
         return found
 
 

@@ -45,8 +45,8 @@ class RoundTrip:
 
         `InputError` for a document that the index does not hold.
         """
-        key = ["ranks", self.describe(), [[query.text, query.lang, document.id] for query, document in pairs]]
-        ranks: list[int | None] = making.keep(key, lambda: self._search(pairs), Counter()) if pairs else []
+        key = [self.describe(), [[query.text, query.lang, document.id] for query, document in pairs]]
+        ranks: list[int | None] = making.keep("searching", key, lambda: self._search(pairs), Counter()) if pairs else []
         return ranks
 
     def _search(self, pairs: Sequence[Pair]) -> list[int | None]:
@@ -91,10 +91,10 @@ class Verdict:
             return {"scores": [float(score) for (score,) in rows], "counts": dict(counts)}
 
         pieces = [[query.text, query.lang, document.text, document.lang] for query, document in pairs]
-        key = ["scores", self.judge.fingerprint, self.prompt.name, self.prompt.template, self.prompt.language, pieces]
+        key = [self.judge.fingerprint, self.prompt.name, self.prompt.template, self.prompt.language, pieces]
         if not pairs:
             return []
-        found = making.keep(key, ask, self.judge.usage)
+        found = making.keep("judging", key, ask, self.judge.usage)
         making.count.update(found["counts"])
         return list(found["scores"])
 

@@ -222,7 +222,7 @@ class Generator:
             answered = True
             return [[each.text, each.ended] for each in self.judge.generate(requests, **sampling)]
 
-        found = making.keep(["written", self.judge.fingerprint, asked, sampling], write, self.judge.usage)
+        found = making.keep("writing", [self.judge.fingerprint, asked, sampling], write, self.judge.usage)
         if not answered:
             advance(len(requests))
         return list(found)

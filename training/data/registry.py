@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 from ...errors import InputError
 from ...specs import Spec, bind_options, find_factory, known_options
 from .base import PairSource
@@ -26,7 +28,7 @@ def load_source(text: str, *, device: str = "auto", trust_remote_code: bool = Fa
     if "@" in text.partition("?")[0]:
         return load_generator(text, device=device, trust_remote_code=trust_remote_code)
     spec = Spec.parse(text)
-    if spec.family in ("inpars", "doc2query", "promptagator"):
+    if (files(__package__) / f"{spec.family}.toml").is_file():
         raise InputError(f"{text!r} names no model; write {spec.family}@family:checkpoint")
     factory, spec = find_factory(spec, "sources", SOURCES, "source of pairs")
     if spec.checkpoint:

@@ -156,8 +156,7 @@ class Synthesis:
                 elif isinstance(stop, InputError) and not journal:  # nothing is worth to be gone on with
                     stack.callback(shutil.rmtree, work, ignore_errors=True)
                 raise
-            usage = making.usage + journal.counted
-            cost = {"seconds": round(time.perf_counter() - started, 1), "usage": dict(sorted(usage.items()))}
+            cost = _sum_up(making.usage + journal.counted, round(time.perf_counter() - started, 1))
             card["files"] = {name: hash_file(writing.root / name) for name in FILES}
             write_json(writing.root / CARD, card)
             write_json(writing.root / COST, cost)
@@ -248,6 +247,16 @@ def list_wordings(collection: Collection) -> list[str]:
             parts = [query.text, *(query.meta.get(key) for key in FIELDS)]
             texts += [part for part in parts if isinstance(part, str) and part.strip()]
     return list(dict.fromkeys(texts))
+
+
+def _sum_up(usage: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    """What it cost: the seconds of this session, and over all sessions those of each kind of work, calls and tokens."""
+    kinds = {key: key.removesuffix("_seconds") for key in sorted(usage) if key.endswith("_seconds")}
+    return {
+        "seconds": seconds,
+        "seconds_by_work": {kind: round(usage[key], 1) for key, kind in kinds.items()},
+        "usage": {key: usage[key] for key in sorted(usage) if key not in kinds},
+    }
 
 
 def _find_finished(output: Path, about: Mapping[str, Any]) -> SyntheticCollection | None:

@@ -32,8 +32,9 @@ class Translations:
 
     `by=id`: translations are the documents whose ids differ in the language alone (`rus/guide/macros`,
     `zho/guide/macros`). `by=KEY`: those with the same value of `meta[KEY]`. `by=vectors`: those that are mined among
-    the chosen documents by the margin of their titles' vectors (`mine_by_margin`): a pair counts from `margin` on, with
-    `k` neighbours, in the space of `encoder`. `InputError` where there is no pair at all.
+    the chosen documents by the margin of their vectors (`mine_by_margin`), less the mean of their language: a pair
+    counts from `margin` on, with `k` neighbours, in the space of `encoder`; what an index or a run before has encoded
+    is in the vector cache. `InputError` where there is no pair at all.
     """
 
     by: str = ""
@@ -96,32 +97,45 @@ class Translations:
     def _mine(
         self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
     ) -> dict[str, list[tuple[str, str]]]:
-        heads = [
-            Item(document.id, head, lang=document.lang)
-            for document in read()
-            if document.id in chosen and document.lang is not None and (head := take_head(document)[0])
-        ]
-        encoder = CachedEncoder(load_encoder(self.encoder, device=self.device))
-        found: list[np.ndarray] = []
-        for batch in encoder.encode(heads, "document"):  # both sides alike
-            if not isinstance(batch, Dense):
-                raise InputError(
-                    f"{self.encoder} has no one vector for a text: translations are mined with one that has"
-                )
-            found.append(batch.vectors)
-        close_caches([encoder])
-        vectors = np.concatenate(found) if found else np.empty((0, 1), np.float32)
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        heads: list[Item] = []  # without their texts, of which there may be many
+
+        def watched() -> Iterator[Item]:
+            for document in read():
+                if document.id in chosen and document.lang is not None and (head := take_head(document)[0]):
+                    heads.append(Item(document.id, head, lang=document.lang))
+                    yield document
+
+        vectors = self._encode(watched())
         pairs: dict[str, list[tuple[str, str]]] = {}
         by_lang = group_positions(head.lang for head in heads)
-        for one, other in combinations(by_lang.values(), 2):
-            for row, column, margin in mine_by_margin(vectors[one], vectors[other], self.k):
+        centred = {lang: center_vectors(vectors[places]) for lang, places in by_lang.items()}
+        for (lang, one), (other_lang, other) in combinations(by_lang.items(), 2):
+            for row, column, margin in mine_by_margin(centred[lang], centred[other_lang], self.k):
                 if margin < self.margin:
                     break
                 making.count["mined_pairs"] += 1
                 for a, b in ((heads[one[row]], heads[other[column]]), (heads[other[column]], heads[one[row]])):
                     pairs.setdefault(a.id, []).append((str(b.text), str(b.lang)))
         return pairs
+
+    def _encode(self, documents: Iterator[Item]) -> np.ndarray:
+        encoder = CachedEncoder(load_encoder(self.encoder, device=self.device))
+        found: list[np.ndarray] = []
+        for batch in encoder.encode(documents, "document"):
+            if not isinstance(batch, Dense):
+                raise InputError(f"{self.encoder} has no one vector for a text; mine translations by one that has")
+            found.append(batch.vectors)
+        close_caches([encoder])
+        return np.concatenate(found) if found else np.empty((0, 1), np.float32)
+
+
+def center_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of one language less their mean, of length 1.
+
+    What all texts of a language have in common is most of every cosine, and would leave margins close to 1.
+    """
+    moved = vectors - vectors.mean(axis=0)
+    return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9)
 
 
 def mine_by_margin(one: np.ndarray, other: np.ndarray, k: int) -> list[tuple[int, int, float]]:

@@ -111,7 +111,7 @@ class Concepts:
 
         for item in items:
             vector = np.full((1, 16), 0.2, np.float32)
-            vector[0, int(item.text.split()[-1].strip(".")) % 16] += 1
+            vector[0, int(item.text.partition("\n")[0].split()[-1]) % 16] += 1
             yield Dense([item.id], vector / np.linalg.norm(vector))
 
 
