@@ -20,6 +20,7 @@ from .storage.filters import Where, check_where
 if TYPE_CHECKING:
     from .encoding import SpaceEncoders
     from .kinds.base import Kind
+    from .lexicon import Lexicon
     from .snapshot import Snapshot
     from .storage.card import Card, Recall
     from .storage.resume import Portion
@@ -61,6 +62,11 @@ class Index(ABC):
     def kind(self) -> Kind:
         """How its vectors are stored and searched."""
         return self.snapshot.kind
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The words of its documents."""
+        return self.snapshot.lexicon
 
     @property
     def path(self) -> str:

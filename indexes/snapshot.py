@@ -7,6 +7,7 @@ from typing import Self
 
 from ..errors import InputError
 from .kinds.base import Kind
+from .lexicon import Lexicon
 from .statistics import SpaceStatistics
 from .storage.storage import Storage
 
@@ -18,9 +19,11 @@ class Snapshot:
     storage: Storage
     kind: Kind
     statistics: SpaceStatistics = field(init=False)
+    lexicon: Lexicon = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "statistics", SpaceStatistics(self.storage))
+        object.__setattr__(self, "lexicon", Lexicon(self.storage))
 
     def replace(self, storage: Storage) -> Self:
         """The same index as it is stored now; `InputError` if it is another one."""

@@ -25,8 +25,10 @@ from ..multilingual.collections.base import fetch_documents
 from ..multilingual.judges import JUDGES
 from ..multilingual.languages import fill_languages, parse_language
 from ..multilingual.reranking.plan import RerankPlan, parse_reranker
+from ..multilingual.rewriting.feedback import Average, Rocchio
 from ..multilingual.rewriting.plan import REWRITERS, is_rewriter, parse_rewriter
 from ..multilingual.rewriting.rewrites import Rewritten
+from ..multilingual.rewriting.rm3 import RM3
 from ..multilingual.rewriting.translation import Translated, parse_translation
 from ..pipeline import Stage, check_description, describe_fields
 from ..runs import Documents, Exclude, Run
@@ -250,6 +252,26 @@ def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "", exclude: Excl
     return Unbound(text, lambda site, k: FromFile(path, site.collection, exclude or site.exclude))
 
 
+def plan_rocchio(
+    text: str, vocabulary: Vocabulary, *, docs: int = 3, alpha: float = 1.0, beta: float = 0.5, gamma: float = 0.0
+) -> Unbound:
+    """`docs` are how many first documents, and with `gamma` last ones; the others weigh query, first and last."""
+    stage = Rocchio(docs, alpha, beta, gamma)
+    return Unbound(text, lambda site, k: stage)
+
+
+def plan_average(text: str, vocabulary: Vocabulary, *, docs: int = 3) -> Unbound:
+    """`docs` are how many first documents."""
+    stage = Average(docs)
+    return Unbound(text, lambda site, k: stage)
+
+
+def plan_rm3(text: str, vocabulary: Vocabulary, *, docs: int = 5, terms: int = 20, weight: float = 1.0) -> Unbound:
+    """`docs` are how many first documents, `terms` how many words of each language, `weight` is the query's."""
+    stage = RM3(docs, terms, weight)
+    return Unbound(text, lambda site, k: stage)
+
+
 def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
     load = parse_translation(text, device=device, trust_remote_code=trust_remote_code)
@@ -302,6 +324,9 @@ STAGES: Mapping[str, StageKind] = {
     "translate": StageKind(plan_translate, "queries", model=True),
     "rewrites": StageKind(plan_rewrites, "queries"),
     **dict.fromkeys(REWRITERS, REWRITER),
+    "rocchio": StageKind(plan_rocchio, "hits and their documents"),
+    "average": StageKind(plan_average, "hits and their documents"),
+    "rm3": StageKind(plan_rm3, "hits of an index with full text"),
     "default": RERANKER,
 }
 

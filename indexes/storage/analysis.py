@@ -84,9 +84,9 @@ def analyse(text: str, group: str, version: int = ANALYSIS) -> str:
     return text.replace("I", "ı") if group == "tur" else text
 
 
-def list_words(text: str) -> set[str]:
-    """The words of an analysed text, without case and accents; signs of vowels belong to their words."""
-    return set(_find_words().findall(text.casefold().translate(_list_accents())))
+def list_words(text: str) -> list[str]:
+    """The words of an analysed text in order, without case and accents; signs of vowels belong to their words."""
+    return _find_words().findall(text.casefold().translate(_list_accents()))
 
 
 @cache

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from lancedb import tokenize
 from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
@@ -39,6 +40,10 @@ STEMMERS = {
 SEGMENTED = ("cmn", "jpn", "khm", "lao", "mya", "tha", "yue", "zho")
 SAME = {"arb": "ara", "nob": "nor", "nno": "nor"}
 GROUPS = (*STEMMERS, "icu", "ngram")
+# What LanceDB's `tokenize` takes of the settings of an index.
+TOKENIZING = (
+    "base_tokenizer", "language", "max_token_length", "lower_case", "stem", "remove_stop_words", "ascii_folding"
+)  # fmt: skip
 
 # LanceDB's BM25 (Robertson et al. 1994), which it lets nobody set; a test computes it by hand.
 K1, B = 1.2, 0.75
@@ -93,6 +98,32 @@ def make_tokenizer(group: str, analysis: int = ANALYSIS) -> FTS:
     if group == "icu":
         return plain(base_tokenizer="icu")
     return plain(base_tokenizer="ngram", ngram_min_length=2, ngram_max_length=3)
+
+
+class Word(NamedTuple):
+    """A word of a text: what a column holds of it, and how it stood there."""
+
+    stem: str
+    form: str
+
+
+def analyse_words(text: str, lang: str | None, analysis: int = ANALYSIS) -> list[Word]:
+    """The words of a text in a language, as its column looks at them, in their order; without stop words if that does.
+
+    In `ngram`, which looks at fragments, they are whole words, without case and accents.
+    """
+    group = choose_group(lang)
+    text = analyse(text, group, analysis)
+    if group == "ngram":
+        return [Word(word, word) for word in list_words(text)]
+    settings = vars(make_tokenizer(group, analysis))
+    options = {name: settings[name] for name in TOKENIZING}
+    kept = {token.text for token in tokenize(text, **options)}
+    # Where stop words are left out, those before the first word are not counted: nothing else is the same place.
+    stems = tokenize(text, **{**options, "remove_stop_words": False})
+    forms = tokenize(text, **{**options, "remove_stop_words": False, "stem": False, "ascii_folding": False})
+    words = (Word(stem.text, form.text) for stem, form in zip(stems, forms, strict=True))
+    return [word for word in words if word.stem in kept]
 
 
 def index_text(table: Any, analysis: int) -> list[str]:
@@ -183,7 +214,7 @@ def _find_sharing(table: Any, query: Sequence[Words], held: FullText, k: int, wh
         found.update((id, text) for id, _, text in hits)
         return [list(rank_hits((id, score) for id, score, _ in hits))]
 
-    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if shared & list_words(found[hit[0]]))
+    return rank_hits(hit for hit in search_past_ties(ask, 1, k)[0] if shared.intersection(list_words(found[hit[0]])))
 
 
 def _search(
