@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from crosslens.commands.console import progress
 from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
-from crosslens.multilingual.judges import Completion, Judge
-from crosslens.multilingual.judges.journal import Journal
-from crosslens.multilingual.judges.messages import Message
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import FAULTS, Rerank, describe_judging
-from crosslens.pipeline import watch
-from rerank_show import FIRST, MEASURE, quality_rows, quality_table, tune_table
+from crosslens.runs import Hit, Manifest, Record, Run
+from rerank_answers import append, ask, identity, kept_at, results
+from rerank_compare import agreement_table, bias_table, compare_orders, find_bias, name_methods
+from rerank_show import FIRST, MEASURE, MEASURES, quality_rows, quality_table, tune_table
 from rerank_task import Task, task
 
 METHODS = (
@@ -34,10 +28,11 @@ METHODS = (
     "setwise:heapsort",
     "setwise:bubblesort",
     "setwise:tournament",
+    "setwise:plackett",
     "listwise:window",
     "first:window",
 )
-COSTS = ("calls", "rounds", "prompt_tokens", "generated_tokens")
+COSTS = ("calls", "rounds", "prompt_tokens", "generated_tokens", "windowed")
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 
 
@@ -51,90 +46,133 @@ def spec(method: str, judge: str, depth: int) -> str:
 
 
 def quality(options: Namespace) -> dict[str, Any]:
-    """Costs and nDCG@10 of each method; finished ones are read from `--out`, the others added to it."""
+    """Costs and quality of each method; finished ones are read from `--out`, the others added to it."""
     stages = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
-    work = _task(options.collection, stages, options)
+    given = read_weights(options.weights)
+    sets = [options.choose, options.report] if options.choose else [""]
     done = results(options.out)
-    records, failed = {}, {}
+    failed: dict[str, str] = {}
+    works = {part: _task(Path(options.collection, part), stages, options) for part in sets}
+    found: dict[str, dict[str, Any]] = {part: {} for part in sets}
+    journal = options.out and options.out.with_name(options.out.name + ".journal")
     for name, stage in stages.items():
-        key = identity(stage, work)
-        if key not in done:
-            print(f"reranking with {name}", file=sys.stderr, flush=True)
-            try:
-                done[key] = {"key": key, **judged(name, stage, work)}
-            except InputError as error:
-                failed[name] = str(error)
-                continue
-            append(options.out, done[key])
-        records[name] = done[key]
-    runs = {FIRST: work.first} | {
-        name: work.first.ranking(
-            {q: [(d, -float(n)) for n, d in enumerate(docs)] for q, docs in found["order"].items()}
-        )
-        for name, found in records.items()
+        for part, work in works.items():
+            key = identity(stage, work)
+            if key not in done and name not in failed:
+                print(f"reranking with {name}" + f", {part}" * bool(part), file=sys.stderr, flush=True)
+                try:
+                    done[key] = {"key": key, **judged(name, stage, work, journal)}
+                except InputError as error:
+                    failed[name] = str(error)
+                    continue
+                append(options.out, done[key])
+            if key in done:
+                found[part][name] = done[key]
+    work, records = works[sets[-1]], found[sets[-1]]
+    chosen = {
+        name: _best_weight(stages[name], works[sets[0]], entry)["alpha"] if options.choose else given.get(name)
+        for name, entry in found[sets[0]].items()
+        if options.choose or name in given
     }
+    runs = {FIRST: work.first}
+    weighted: dict[str, str] = {}  # the system with the chosen weight, by SPEC
+    for name, entry in records.items():
+        runs[name] = weigh(stages[name], work, entry)
+        if name in chosen:
+            weighted[name] = f"{name} at alpha {chosen[name]:g}"
+            runs[weighted[name]] = weigh(replace(stages[name], alpha=chosen[name]), work, entry)
     compared = evaluate(
-        runs, work.qrels, (MEASURE,), per=work.per, baseline=FIRST, test="randomisation", seed=options.seed
+        runs, work.qrels, MEASURES, per=work.per, baseline=FIRST, test="randomisation", seed=options.seed
     )
+    orders = {
+        name: {q: [doc for doc, _ in hits] for q, hits in entry["asked"].items()} for name, entry in records.items()
+    }
+    taus = compare_orders(orders)
+    names = name_methods(records)
     return {
         "task": work.setting | {"depth": options.depth},
-        "methods": {name: {k: v for k, v in found.items() if k != "order"} for name, found in records.items()},
+        "methods": {name: {k: v for k, v in entry.items() if k != "asked"} for name, entry in records.items()},
         "failed": failed,
+        "chosen": chosen,
+        "chosen_on": works[sets[0]].setting if options.choose else None,
+        "agreement": taus,
         "quality": compared.to_json(),
-        "text": quality_table(records, failed, compared),
-        "rows": quality_rows(records, compared),
+        "text": quality_table(records, failed, compared, weighted, chosen),
+        "rows": quality_rows(records, compared, weighted, chosen, names),
+        "bias": bias_table({names[name]: entry for name, entry in records.items()}),
+        "taus": agreement_table(taus, names),
     }
 
 
-def judged(name: str, stage: Rerank, work: Task) -> dict[str, Any]:
-    """One method over the first stage: its costs, what could not be read, its mean, and the order of each query."""
-    with progress(name) as bar, watch(bar):
-        run = stage(work.first)
-    record = run.manifest.records[-1]
-    faults = {kind: int(record.counts[kind]) for kind in FAULTS if record.counts.get(kind)}
-    measured = evaluate({FIRST: work.first, name: run}, work.qrels, (MEASURE,))
-    return {
+def judged(name: str, stage: Rerank, work: Task, journal: Path | None) -> dict[str, Any]:
+    """One method over the first stage: costs, what could not be read, and what the judge alone said of each query."""
+    with kept_at(journal) as path:
+        said, count = ask(name, stage, work, path)
+    seconds = count.pop("milliseconds") / 1000
+    record = Record(str(stage), stage.fingerprint, seconds, dict(count), stage.models)
+    faults = {kind: int(count[kind]) for kind in FAULTS if count.get(kind)}
+    entry = {
         "spec": name,
-        "judge": dict(record.models),
+        "judge": dict(stage.models),
         "task": work.setting | {"depth": stage.depth},
-        "queries": len(run),
-        **{cost: int(record.counts.get(cost, 0)) for cost in COSTS},
-        "seconds": record.seconds,
+        "queries": len(work.first),
+        **{cost: int(count.get(cost, 0)) for cost in COSTS},
+        "seconds": round(seconds, 2),
         "faults_in_all": sum(faults.values()),
         "faults": faults,
-        "remarks": describe_judging(run.manifest),
-        MEASURE: measured.mean(name, MEASURE),
-        f"{MEASURE} before": measured.mean(FIRST, MEASURE),
-        "order": {query.id: [hit.id for hit in hits] for query, hits in run},
+        "bias": find_bias(count, said),
+        "remarks": describe_judging(Manifest((record,))),
+        "asked": {query: [[hit.id, hit.score] for hit in hits] for query, hits in said.items()},
     }
+    measured = evaluate({FIRST: work.first, name: weigh(stage, work, entry)}, work.qrels, (MEASURE,))
+    means = {MEASURE: measured.mean(name, MEASURE), f"{MEASURE} before": measured.mean(FIRST, MEASURE)}
+    return entry | means
+
+
+def weigh(stage: Rerank, work: Task, entry: Mapping[str, Any]) -> Run:
+    """The first stage's run reranked by what was said before, with the weight of the stage; nothing is asked."""
+    said = {query: [Hit(doc, score) for doc, score in hits] for query, hits in entry["asked"].items()}
+    return stage.weigh(work.first, said)
+
+
+def read_weights(path: Path | None) -> dict[str, float]:
+    """The weights that another run of `quality` chose, from the file that it saved."""
+    if path is None:
+        return {}
+    try:
+        return {name: float(alpha) for name, alpha in json.loads(path.read_text("utf-8"))["figures"]["chosen"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} holds no weights: give what `quality --choose SET --save FILE` has written") from None
 
 
 def tune(options: Namespace) -> dict[str, Any]:
     """Prompt, fusion and its weight chosen on one set and reported on another; the judge is asked once."""
-    root = Path(options.collection)
     stages = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
-    with remembered(options.out) as remember:
+    with kept_at(options.out) as journal:
         print(f"judging {options.tune}", file=sys.stderr, flush=True)
-        dev = _task(root / options.tune, stages, options)
+        dev = _task(Path(options.collection, options.tune), stages, options)
+        said = {name: ask(name, stage, dev, journal)[0] for name, stage in stages.items()}
         tried = {
-            f"{name} {fuse} {alpha:g}": (name, replace(remember(stage), fuse=fuse, alpha=alpha))
+            f"{name} {fuse} {alpha:g}": (name, replace(stage, fuse=fuse, alpha=alpha))
             for name, stage in stages.items()
             for fuse in ("zscore", "rrf")
             for alpha in ALPHAS
         }
-        runs = {label: stage(dev.first) for label, (_, stage) in tried.items()}
-        means = evaluate(runs, dev.qrels, (MEASURE,))
+        means = evaluate(
+            {label: stage.weigh(dev.first, said[name]) for label, (name, stage) in tried.items()}, dev.qrels, (MEASURE,)
+        )
         # Of equals the one that trusts the judge least: it may leave most of its answers out.
         best = min(tried, key=lambda label: (-means.mean(label, MEASURE), tried[label][1].alpha))
         name, chosen = tried[best]
         print(f"judging {options.report} by {best}", file=sys.stderr, flush=True)
-        test = _task(root / options.report, stages, options)
-        reported = {
-            FIRST: test.first,
-            "chosen": chosen(test.first),
-            "judge alone": replace(chosen, alpha=1.0)(test.first),
-            "equal weights": replace(chosen, alpha=0.5, fuse="zscore")(test.first),
-        }
+        test = _task(Path(options.collection, options.report), stages, options)
+        answers = ask(name, chosen, test, journal)[0]
+    reported = {
+        FIRST: test.first,
+        "chosen": chosen.weigh(test.first, answers),
+        "judge alone": replace(chosen, alpha=1.0).weigh(test.first, answers),
+        "equal weights": replace(chosen, alpha=0.5, fuse="zscore").weigh(test.first, answers),
+    }
     compared = evaluate(
         reported, test.qrels, (MEASURE,), per=test.per, baseline=FIRST, test="randomisation", seed=options.seed
     )
@@ -167,100 +205,15 @@ def loaded(specs: Sequence[str], device: str) -> dict[str, Rerank]:
     return {name: load_reranker(name, device=device, unseen="keep") for name in specs}
 
 
-def identity(stage: Rerank, work: Task) -> str:
-    """What a result depends on: prompt, sorter, judge and its revision, sizes, queries, and the first stage's hits."""
-    parts = [stage.fingerprint, json.dumps(work.setting, sort_keys=True)]
-    for query, hits in work.first:
-        parts.append(f"{query.id} {query.content_hash()} {' '.join(hit.id for hit in hits)}")
-    parts += [record.fingerprint for record in work.first.manifest.records]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
+def _best_weight(stage: Rerank, work: Task, entry: Mapping[str, Any]) -> dict[str, float]:
+    """The weight of the judge that is best on a set; of equals the one that trusts the judge least."""
+    runs = {str(alpha): weigh(replace(stage, alpha=alpha), work, entry) for alpha in ALPHAS}
+    means = evaluate(runs, work.qrels, (MEASURE,))
+    alpha = max(ALPHAS, key=lambda alpha: (means.mean(str(alpha), MEASURE), -alpha))
+    return {"alpha": alpha, MEASURE: means.mean(str(alpha), MEASURE)}
 
 
-def results(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The results in a JSON-lines file by their keys; what a kill cut short is left out."""
-    found = {}
-    if path is not None and path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                found[entry["key"]] = entry
-            except (ValueError, KeyError, TypeError):
-                print(f"{path}: left out a line that is not a result", file=sys.stderr)
-    return found
-
-
-def append(path: Path | None, entry: Mapping[str, Any]) -> None:
-    if path is not None:
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as out:
-            out.write("\n" * torn + json.dumps(entry, ensure_ascii=False) + "\n")
-
-
-class Remembering:
-    """A judge that is asked everything once: what it said is kept in a journal, for this run and later ones."""
-
-    def __init__(self, judge: Judge, journal: Journal, said: dict[str, Any]) -> None:
-        self.judge = judge
-        self.journal = journal
-        self.said = said
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.judge, name)
-
-    def likelihood(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:
-        asked = list(zip(prompts, targets, strict=True))
-        return np.array(self._all(asked, lambda new: self.judge.likelihood(*zip(*new, strict=True)).tolist()))
-
-    def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
-        asked = [(prompt, tuple(labels)) for prompt in prompts]
-        return np.array(self._all(asked, lambda new: self.judge.choose([prompt for prompt, _ in new], labels).tolist()))
-
-    def score(self, prompts: Sequence[Message]) -> np.ndarray:
-        asked = [(prompt, "score") for prompt in prompts]
-        return np.array(self._all(asked, lambda new: self.judge.score([prompt for prompt, _ in new]).tolist()))
-
-    def generate(self, prompts: Sequence[Message], **sampling: Any) -> list[Completion]:
-        asked = [(prompt, sorted(sampling.items())) for prompt in prompts]
-
-        def ask(new: Sequence[tuple[Message, object]]) -> list[Any]:
-            said = self.judge.generate([prompt for prompt, _ in new], **sampling)
-            return [[each.text, each.tokens, each.ended] for each in said]
-
-        return [Completion(*each) for each in self._all(asked, ask)]
-
-    def _all(self, asked: Sequence[tuple[Message, Any]], ask: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        keys = [
-            hashlib.blake2b(
-                f"{self.judge.fingerprint} {each!r}".encode("utf-8", "surrogatepass"), digest_size=16
-            ).hexdigest()
-            for each in asked
-        ]
-        new = {key: each for key, each in zip(keys, asked, strict=True) if not self._known(key)}
-        if new:
-            for key, value in zip(new, ask(list(new.values())), strict=True):
-                self.said[key] = value
-                self.journal.put(key, value, {})
-        return [self.said[key] for key in keys]
-
-    def _known(self, key: str) -> bool:
-        if key not in self.said and (value := self.journal.get(key)) is not None:
-            self.said[key] = value
-        return key in self.said
-
-
-@contextmanager
-def remembered(path: Path | None) -> Iterator[Callable[[Rerank], Rerank]]:
-    """Makes stages whose judge remembers, in a journal at `path` or for this run only."""
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(path or Path(folder, "journal"))
-        said: dict[str, Any] = {}
-        try:
-            yield lambda stage: replace(stage, judge=Remembering(stage.judge, journal, said))
-        finally:
-            journal.close()
-
-
-def _task(collection: str | Path, stages: Mapping[str, Rerank], options: Namespace) -> Task:
+def _task(collection: Path, stages: Mapping[str, Rerank], options: Namespace) -> Task:
     return task(
         str(collection),
         options.index,

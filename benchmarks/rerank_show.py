@@ -10,8 +10,10 @@ from typing import Any
 from crosslens.errors import InputError
 from crosslens.evaluation.table import Table
 from crosslens.files import place_atomically
+from measurements import show_p
 
 MEASURE = "nDCG@10"
+MEASURES = (MEASURE, "nDCG@20")
 FIRST = "first stage"
 COSTS = {"seconds": "seconds a query", "prompt_tokens": "prompt tokens computed a query"}
 Point = tuple[float, float, str]  # cost, quality, name
@@ -67,28 +69,55 @@ def speed_table(report: Mapping[str, Any]) -> str:
     )
 
 
-def quality_rows(records: Mapping[str, Any], compared: Table) -> list[list[str]]:
-    """Costs a query and the difference to the first stage, a method a row, under the names of the columns."""
-    rows = [["method", "calls", "rounds", "prompt tokens", "generated", "seconds", "faults"]]
-    rows[0] += [MEASURE, "change", "p"]
-    rows.append([FIRST, *[""] * 6, f"{compared.mean(FIRST, MEASURE):.4f}", "", ""])
+def quality_rows(
+    records: Mapping[str, Any],
+    compared: Table,
+    weighted: Mapping[str, str],
+    chosen: Mapping[str, float],
+    names: Mapping[str, str],
+) -> list[list[str]]:
+    """Costs a query, the measures and their p, a method a row, under the names of the columns.
+
+    `weighted` are systems with the weight that was `chosen` for their method, whose measures stand beside its own.
+    """
+    head = ["method", "calls", "batches in all", "prompt tokens", "generated", "seconds", "faults", MEASURE, "p"]
+    if weighted:
+        head += ["alpha", *(f"{each} {what}" for each in MEASURES for what in ("at alpha", "p"))]
+    first = ["" for _ in head]
+    first[0], first[head.index(MEASURE)] = FIRST, f"{compared.mean(FIRST, MEASURE):.3f}"
+    if weighted:
+        for each in MEASURES:
+            first[head.index(f"{each} at alpha")] = f"{compared.mean(FIRST, each):.3f}"
+    rows = [head, first]
     for name, found in records.items():
-        assert compared.comparisons is not None
-        against = compared.comparisons[name, MEASURE]
         count = found["queries"]
-        row = [name, f"{found['calls'] / count:.1f}", str(found["rounds"])]
-        row += [f"{found[tokens] / count:.0f}" for tokens in ("prompt_tokens", "generated_tokens")]
-        row += [f"{found['seconds'] / count:.2f}", str(found["faults_in_all"])]
-        row += [f"{compared.mean(name, MEASURE):.4f}", f"{against.difference:+.4f}"]
-        rows.append([*row, f"{against.corrected:.3f}"])
+        row = [names[name], f"{found['calls'] / count:.1f}", str(found["rounds"])]
+        row += [f"{found[tokens] / count:,.0f}" for tokens in ("prompt_tokens", "generated_tokens")]
+        row += [f"{found['seconds'] / count:.2f}", str(found["faults_in_all"]), *_measure(compared, name, MEASURE)]
+        if name in weighted:
+            row.append(f"{chosen[name]:g}")
+            row += [cell for each in MEASURES for cell in _measure(compared, weighted[name], each)]
+        rows.append(row + [""] * (len(head) - len(row)))
     return rows
 
 
-def quality_table(records: Mapping[str, Any], failed: Mapping[str, str], compared: Table) -> str:
-    """Costs a query and the difference to the first stage, then means by group."""
-    lines = aligned(quality_rows(records, compared))
-    lines.append("Calls, tokens and seconds are for a query; rounds and faults in the answers in all.")
-    lines.append("p: two-sided paired randomisation test against the first stage, Holm-corrected over the methods.")
+def _measure(compared: Table, system: str, measure: str) -> list[str]:
+    """The mean of a system and the corrected p of its difference to the first stage."""
+    comparison = compared.comparison(system, measure)
+    return [f"{compared.mean(system, measure):.3f}", show_p(comparison.corrected if comparison else None)]
+
+
+def quality_table(
+    records: Mapping[str, Any],
+    failed: Mapping[str, str],
+    compared: Table,
+    weighted: Mapping[str, str],
+    chosen: Mapping[str, float],
+) -> str:
+    """Costs a query and the measures, then means by group."""
+    lines = aligned(quality_rows(records, compared, weighted, chosen, {name: name for name in records}))
+    lines.append("Calls, tokens and seconds are for a query; batches and faults in the answers in all.")
+    lines.append("p: two-sided paired randomisation test against the first stage, Holm-corrected over all systems.")
     lines += [f"{name} failed: {why}" for name, why in failed.items()]
     remarks: dict[str, list[str]] = {}
     for name, found in records.items():

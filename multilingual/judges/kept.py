@@ -43,6 +43,10 @@ class KeptJudge:
         self._size = self._most
         self._written = Counter(judge.usage)
 
+    def __getattr__(self, name: str) -> Any:
+        """What else the judge has: how it cuts passages."""
+        return getattr(self.judge, name)
+
     def choose(self, prompts: Sequence[Message], labels: Sequence[str]) -> np.ndarray:
         def ask(some: Sequence[int]) -> np.ndarray:
             return self.judge.choose([prompts[n] for n in some], labels)

@@ -89,6 +89,10 @@ class Rerank(Stage):
         return own
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
+        return self.weigh(run, self.ask(run, count))
+
+    def ask(self, run: Run, count: Counter[str]) -> dict[str, Sequence[Hit]]:
+        """By query, the candidates that the judge sees, in its order alone and with its scores."""
         if run.docs is None:
             raise InputError("reranking needs the documents: give the run an index or a collection as `docs`")
         ids = list(dict.fromkeys(hit.id for hits in run.hits.values() for hit in hits[: self.depth]))
@@ -100,7 +104,14 @@ class Rerank(Stage):
             judged = self._judged(run, visible, documents, count, judge)
         if self.exit:
             count["saved_calls"] = sum(map(len, visible.values())) - sum(map(len, judged.values()))
-        fused = {id: self._fused(visible[id], order) for id, order in judged.items()}
+        return judged
+
+    def weigh(self, run: Run, judged: Mapping[str, Sequence[Hit]]) -> Run:
+        """The run in the order of both: what `ask` has said of its candidates, and its own scores."""
+        fused = {}
+        for id, order in judged.items():
+            seen = {hit.id for hit in order}
+            fused[id] = self._fused([hit for hit in run.hits[id] if hit.id in seen], order)
         return run.ranking({query.id: _placed(hits, fused[query.id]) for query, hits in run})
 
     def _visible(self, run: Run, documents: Mapping[str, Item], count: Counter[str]) -> dict[str, tuple[Hit, ...]]:
@@ -213,8 +224,11 @@ class Rerank(Stage):
                     f"{document.id!r}; try ?dtype=float32"
                 )
             if len(group) > 1:
+                best = np.flatnonzero(scores == scores.max())
                 count["compared"] += 1
-                count["first_won"] += int(scores.argmax() == 0)
+                count["first_won"] += int(best[0] == 0)
+                count[f"won_at_{best[0] + 1}"] += 1
+                count["tied"] += int(len(best) > 1)
         every = np.concatenate(answers)
         texts = {document.text for _, group in comparisons for document in group}
         if len(every) > 2 and len(texts) > 2 and np.ptp(every) == 0:
@@ -350,9 +364,9 @@ def _describe(record: Record) -> Iterator[str]:
             f"{name}: among {counts['calls']} answers there were faults ({', '.join(faults)}); what they left out kept "
             f"its order"
         )
-    if counts["compared"] >= 20 and counts["first_won"] > 0.95 * counts["compared"]:
+    if counts["compared"] >= 20 and counts["won_at_1"] > 0.95 * counts["compared"]:
         yield (
-            f"{name} took the first passage shown in {counts['first_won']} of {counts['compared']} comparisons: if the "
+            f"{name} took the first passage shown in {counts['won_at_1']} of {counts['compared']} comparisons: if the "
             f"order was not right before, it does not compare; try orders=both, or another prompt or model"
         )
     if counts["saved_calls"]:

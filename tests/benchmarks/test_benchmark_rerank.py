@@ -14,7 +14,17 @@ from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("rerank", "rerank_loop", "rerank_quality", "rerank_show", "rerank_speed", "rerank_task", "measurements")
+MODULES = (
+    "rerank",
+    "rerank_answers",
+    "rerank_compare",
+    "rerank_loop",
+    "rerank_quality",
+    "rerank_show",
+    "rerank_speed",
+    "rerank_task",
+    "measurements",
+)
 TEXTS = {
     "eng": ("The cat sleeps all day.", "Trains run at night.", "Bread needs flour and water.", "Snow fell."),
     "fra": ("Le chat dort toute la journée.", "Les trains de nuit.", "Le pain, la farine.", "La neige."),
@@ -146,6 +156,57 @@ def test_quality_keeps_finished_methods_and_draws_them(run, tmp_path, benchmark)
         benchmark(["plot", str(out), str(tmp_path / "again.xyz")])
     with pytest.raises(InputError, match="no results to draw"):
         benchmark(["plot", str(tmp_path / "none.jsonl"), str(plot)])
+
+
+def test_quality_chooses_weights_on_one_half_and_reports_them_on_the_other(run, tmp_path):
+    out, saved = tmp_path / "results.jsonl", tmp_path / "saved.json"
+    halves = ("--choose", "dev", "--report", "test", "--depth", 6, "--out", out, "--save", saved)
+    methods = ("--methods", "likelihood,setwise:heapsort,setwise:plackett")
+    _, report, _ = run("quality", *methods, *halves)
+    assert len(out.read_text().splitlines()) == 2 * 3
+    assert report["chosen_on"]["collection"] == "collection/dev"
+    assert report["task"]["collection"] == "collection/test"
+    pointwise, heapsort, plackett = report["methods"]
+    means = {system["name"]: system["means"] for system in report["quality"]["systems"]}
+    for name, alpha in report["chosen"].items():
+        assert alpha in [round(n / 20, 2) for n in range(21)]
+        # Both halves are alike here: what was chosen on one is no worse than the judge alone or the first stage.
+        best = means[f"{name} at alpha {alpha:g}"]["nDCG@10"]["all"]
+        assert best >= max(means[name]["nDCG@10"]["all"], means["first stage"]["nDCG@10"]["all"]) - 1e-9
+    assert set(report["agreement"][pointwise]) == {heapsort, plackett}
+    assert all(-1 <= tau <= 1 for row in report["agreement"].values() for tau in row.values())
+    bias = report["methods"][heapsort]["bias"]
+    assert sum(bias["won_at"]) == bias["compared"] == report["methods"][heapsort]["calls"]
+    assert report["methods"][pointwise]["bias"]["won_at"] == []
+    titles = [shown["title"] for shown in json.loads(saved.read_text())["tables"]]
+    assert titles == ["", "Position bias and ties", "Agreement of the orders"]
+
+    # All answers are in the journal: costs and scores come from it, although the results are gone.
+    out.unlink()
+    _, again, said = run("quality", *methods, *halves)
+    assert said.count("reranking with") == 6
+    for name, found in report["methods"].items():
+        assert again["methods"][name] == found
+
+    # Weights that were chosen here, for another collection (the whole of this one).
+    _, other, _ = run("quality", *methods, "--depth", 6, "--weights", saved)
+    assert other["chosen"] == report["chosen"]
+    saved.write_text("{}")
+    with pytest.raises(InputError, match="holds no weights"):
+        run("quality", *methods, "--weights", saved)
+
+
+def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
+    from crosslens.runs import Hit
+    from rerank_compare import compare_orders, find_bias
+
+    orders = {"a": {"q": "wxyz", "r": "wx"}, "b": {"q": "wxzy", "r": "xw"}, "c": {"q": "zyxw", "r": "wx"}}
+    taus = compare_orders({name: {q: list(ids) for q, ids in each.items()} for name, each in orders.items()})
+    assert taus["a"] == {"b": round((4 / 6 - 1) / 2, 4), "c": 0.0}
+    counts = {"compared": 10, "won_at_1": 2, "won_at_3": 7, "won_at_6": 1, "tied": 1}
+    assert find_bias(counts, {}) == {"compared": 10, "won_at": [2, 0, 7, 0, 0, 1], "ties": 0.1}
+    scores = {"q": [Hit("a", 1.0), Hit("b", 0.5), Hit("c", 0.5), Hit("d", 0.5)]}
+    assert find_bias({}, scores)["ties"] == 0.5
 
 
 def test_quality_with_an_unknown_method_ends_before_any_work(run, tmp_path):

@@ -1,0 +1,91 @@
+"""What judges said in the reranking benchmarks, kept: answers in a journal, finished methods in a file of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from crosslens.commands.console import progress
+from crosslens.multilingual.judges.journal import Journal
+from crosslens.multilingual.judges.kept import KeptJudge
+from crosslens.multilingual.reranking.rerank import Rerank
+from crosslens.pipeline import watch
+from crosslens.runs import Hit
+from rerank_task import Task
+
+Judged = Mapping[str, Sequence[Hit]]  # by query, the candidates in the judge's order, with its scores
+
+
+class ClockedJournal(Journal):
+    """A journal that also keeps how long each answer took, so that seconds add up over sessions and methods."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.spent = 0.0  # milliseconds in this session
+        self._mark = time.perf_counter()
+
+    def put(self, key: str, value: Any, counts: Mapping[str, float]) -> None:  # type: ignore[override]
+        now = time.perf_counter()
+        milliseconds = round(1000 * (now - self._mark), 1)
+        self._mark = now
+        self.spent += milliseconds
+        super().put(key, value, {**counts, "milliseconds": milliseconds})  # type: ignore[dict-item]
+
+
+@contextmanager
+def kept_at(path: Path | None) -> Iterator[Path]:
+    """Where the answers are kept: at `path`, or for this run only."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield path or Path(folder, "journal")
+
+
+def ask(name: str, stage: Rerank, work: Task, journal: Path) -> tuple[Judged, Counter[str]]:
+    """What the judge alone says of the candidates, and what that cost, in this session or in earlier ones.
+
+    An answer that another method was given counts for both: the costs are those of a method by itself.
+    """
+    count: Counter[str] = Counter()
+    candidates = sum(min(stage.depth, len(hits)) for _, hits in work.first)
+    with closing(ClockedJournal(journal)) as kept, progress(name) as bar, watch(bar):
+        judged = replace(stage, judge=KeptJudge(stage.judge, kept, candidates)).ask(work.first, count)
+        count["milliseconds"] += round(kept.spent)
+    return judged, count
+
+
+def identity(stage: Rerank, work: Task) -> str:
+    """What a result depends on: prompt, sorter, judge and its revision, sizes, queries, and the first stage's hits."""
+    parts = [stage.fingerprint, json.dumps(work.setting, sort_keys=True)]
+    for query, hits in work.first:
+        parts.append(f"{query.id} {query.content_hash()} {' '.join(hit.id for hit in hits)}")
+    parts += [record.fingerprint for record in work.first.manifest.records]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
+
+
+def results(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The results in a JSON-lines file by their keys; what a kill cut short is left out."""
+    found = {}
+    if path is not None and path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                found[entry["key"]] = entry
+            except (ValueError, KeyError, TypeError):
+                print(f"{path}: left out a line that is not a result", file=sys.stderr)
+    return found
+
+
+def append(path: Path | None, entry: Mapping[str, Any]) -> None:
+    """A result more, on a line of its own."""
+    if path is not None:
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        with path.open("a", encoding="utf-8") as out:
+            out.write("\n" * torn + json.dumps(entry, ensure_ascii=False) + "\n")

@@ -1,0 +1,79 @@
+"""How the methods of a reranking benchmark differ: which place in a set they prefer, and how far their orders agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from measurements import Table
+from rerank_answers import Judged
+from rerank_show import label
+
+PLACES = 4  # of a set that have a column of their own
+
+
+def find_bias(counts: Mapping[str, int], judged: Judged) -> dict[str, Any]:
+    """How often each place of a set won, and the share of choices that were none.
+
+    `ties` is of comparisons the share in which two passages had the highest score; without comparisons, of a query's
+    pairs of candidates the share with equal scores.
+    """
+    compared = counts.get("compared", 0)
+    if compared:
+        places = {int(key.removeprefix("won_at_")): n for key, n in counts.items() if key.startswith("won_at_")}
+        won = [places.get(place, 0) for place in range(1, max(places) + 1)]
+        return {"compared": compared, "won_at": won, "ties": counts.get("tied", 0) / compared}
+    equal = pairs = 0
+    for hits in judged.values():
+        alike = Counter(hit.score for hit in hits).values()
+        equal += sum(n * (n - 1) // 2 for n in alike)
+        pairs += len(hits) * (len(hits) - 1) // 2
+    return {"compared": 0, "won_at": [], "ties": equal / max(pairs, 1)}
+
+
+def bias_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Shares of the comparisons by the place of their winner, and ties; a method a row."""
+    columns = ["method", "comparisons", *(f"place {n + 1} won" for n in range(PLACES)), "later ones", "ties"]
+    rows = []
+    for name, found in methods.items():
+        compared, won = found["bias"]["compared"], found["bias"]["won_at"]
+        shares = [f"{n / compared:.0%}" for n in won[:PLACES]]
+        shares += [""] * (PLACES - len(shares))
+        later = f"{sum(won[PLACES:]) / compared:.0%}" if len(won) > PLACES else ""
+        rows.append([name, str(compared or ""), *shares, later, f"{found['bias']['ties']:.1%}"])
+    return Table(columns, rows, "Position bias and ties")
+
+
+def compare_orders(orders: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, dict[str, float]]:
+    """Kendall's tau between the orders of every two methods, its mean over queries; 1 are equal orders."""
+    found: dict[str, dict[str, float]] = {name: {} for name in orders}
+    for one, other in combinations(orders, 2):
+        taus = [_tau(orders[one][query], orders[other][query]) for query in orders[one] if len(orders[one][query]) > 1]
+        found[one][other] = found[other][one] = round(float(np.mean(taus)), 4) if taus else 1.0
+    return found
+
+
+def agreement_table(taus: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Table:
+    """The matrix of Kendall's tau, the methods by their `names`."""
+    columns = ["Kendall's tau", *(names[each] for each in taus)]
+    rows = [[names[one], *(f"{taus[one][other]:.2f}" if other != one else "" for other in taus)] for one in taus]
+    return Table(columns, rows, "Agreement of the orders")
+
+
+def name_methods(specs: Collection[str]) -> dict[str, str]:
+    """Each SPEC without its model and what all of them have in common."""
+    options = [set(spec.partition("?")[2].split("&")) for spec in specs]
+    shared = set.intersection(*options) if len(options) > 1 else set()
+    return {spec: label(spec, shared) for spec in specs}
+
+
+def _tau(one: Sequence[str], other: Sequence[str]) -> float:
+    """Kendall's tau of two orders of the same ids."""
+    places = {id: place for place, id in enumerate(other)}
+    order = np.array([places[id] for id in one])
+    later = order[:, None] < order[None, :]
+    pairs = np.triu_indices(len(order), 1)
+    return float(2 * later[pairs].mean() - 1)
