@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import string
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +39,26 @@ def test_every_prompt_names_its_paper_and_goes_with_its_sorter(name):
     assert not any(label != label.strip() for label in prompt.labels)  # the judge tries both forms
     if prompt.values:
         assert all(value == int(label) for value, label in zip(prompt.values, prompt.labels, strict=True))
+
+
+def test_models_without_a_chat_template_are_shown_what_they_always_were():
+    """The numbers measured with base models rest on these bytes: what is changed here is measured again."""
+    golden = json.loads((Path(__file__).parents[2] / "golden/prompt-wordings.json").read_text())
+    found = {}
+    for name, code in WORDINGS:
+        prompt = load_prompt(name).in_language(code)
+        text = prompt.message(QUERY, DOCS[: min(prompt.most, 3)]).plain()
+        found.setdefault(name, {})[code] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    assert found == golden
+
+
+@pytest.mark.parametrize(("name", "code"), WORDINGS)
+def test_every_answer_of_a_chat_model_is_begun_for_it(name, code):
+    prompt = load_prompt(name).in_language(code)
+    if prompt.asks in ("choose", "generate") and prompt.chat != "never":
+        assert prompt.answer
+        translated = "answer" in load_prompt(name).words.get(code, {"answer": ...})
+        assert translated or not any(map(str.isalpha, prompt.answer))
 
 
 @pytest.mark.parametrize(("name", "code"), WORDINGS)
