@@ -71,13 +71,20 @@ def configure_wording(wording: W, *, language: str = "", instruction: str = "", 
 
 
 def configure_prompt(
-    prompt: Prompt, *, language: str = "", instruction: str = "", chat: str = "", orders: str = "", thinking: int = 0
+    prompt: Prompt,
+    *,
+    language: str = "",
+    instruction: str = "",
+    chat: str = "",
+    orders: str = "",
+    thinking: int = 0,
+    calibrate: bool = False,
 ) -> Prompt:
-    """As `configure_wording`; `orders` and `thinking` are a prompt's own."""
+    """As `configure_wording`; `orders`, `thinking` and `calibrate` are a prompt's own."""
     prompt = configure_wording(prompt, language=language, instruction=instruction, chat=chat)
     if thinking and not (prompt.think or (prompt.asks == "generate" and prompt.most == 1)):
         raise InputError(f"the prompt {prompt.name} does not think: take one that does, or leave thinking out")
-    given = {"orders": orders, "thinking": thinking}
+    given = {"orders": orders, "thinking": thinking, "calibrate": calibrate}
     return replace(prompt, **{key: value for key, value in given.items() if value})  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from ...items import Item, Modality, group_positions
 from ..judges.answers import read_label, read_ranking
 from ..judges.base import Judge, refuse
 from ..judges.messages import Message, Seam
+from .calibration import find_prior, take_prior
 from .wording import Value, Wording, fill_template, fill_text, show_item
 
 Comparison = tuple[Item, Sequence[Item]]  # a query and the documents that are compared for it
@@ -34,8 +35,14 @@ class Prompt(Wording):
     `asks` says what of the judge: `choose` one of the labels by its log-probability, the `likelihood` of `target`
     (mean log-probability per token), to `generate` text, or the `score` of a relevance head. For one passage, labels
     with `values` give the expected value; labels without, the log-odds of the first against the rest. For several,
-    the log-probability of each one's label, or a generated order of labels. `orders="both"` asks about the passages
-    forwards and backwards and takes the mean, which cancels a preference for a place. `think` opens a reasoning of up
+    the log-probability of each one's label, or a generated order of labels.
+
+    `orders="both"` asks about the passages forwards and backwards and takes the mean, which cancels a preference for a
+    place between two; `rotations` asks with each of them at each place, as many times as there are passages, which
+    cancels it between any number. `calibrate` takes from the log-probabilities of labels what the judge gives them
+    where query and passages say nothing: a few questions more in all, for each language and number of passages.
+
+    `think` opens a reasoning of up
     to `thinking` tokens before the answer is chosen or generated; of one passage, a generated answer has as many.
     `sort` is the sorter that goes with it.
     """
@@ -49,7 +56,8 @@ class Prompt(Wording):
     target: str = ""
     think: str = ""
     thinking: int = 1024
-    orders: Literal["given", "both"] = "given"
+    orders: Literal["given", "both", "rotations"] = "given"
+    calibrate: bool = False
 
     placeholders: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "template": ("query", "passage", "passages", "language", "instruction", "count", "last", "seam"),
@@ -73,8 +81,10 @@ class Prompt(Wording):
             (len(set(labels)) < len(labels), "has a label twice"),
             (not all(map(str.strip, labels)), "has an empty label"),
             (len(self.values) not in (0, len(labels)), f"has {len(self.values)} values for {len(labels)} labels"),
-            (self.orders == "both" and not several,
-             "shows one {passage}, which has no orders: orders=both needs {passages}"),
+            (self.orders != "given" and not several,
+             f"shows one {{passage}}, which has no orders: orders={self.orders} needs {{passages}}"),
+            (self.calibrate and asks != "choose", f"chooses no label that could be calibrated: it asks for a {asks}"),
+            (bool(self.calibrate and self.think), "thinks before it chooses, and has no labels to calibrate till then"),
             (several and not written, f"asks for a {asks}, which takes one {{passage}}, not {{passages}}"),
             (several and not {"passage", "label"} <= set(each), "needs `each` with {label} and {passage}"),
             (asks == "generate" and not labels, "asks to generate and has no labels to look for"),
@@ -180,7 +190,7 @@ class Prompt(Wording):
         messages = [self.message(query, [document], judge.modalities) for query, document in pairs]
         messages = self._after_thought(judge, messages, count)
         if self.asks == "choose":
-            return np.exp(judge.choose(messages, [label + self.closing for label in self.labels]))
+            return np.exp(self._choose(judge, messages, [1] * len(messages), count))
         shares = np.zeros((len(messages), len(self.labels)))
         for row, answer in zip(shares, judge.generate(messages, max_new_tokens=self.thinking), strict=True):
             place = read_label(answer.text, self.labels, count, after=self.closing)
@@ -205,8 +215,7 @@ class Prompt(Wording):
         return odds
 
     def _score_groups(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
-        steps = (1, -1) if self.orders == "both" else (1,)
-        views = [(n, list(range(len(group)))[::step]) for n, (_, group) in enumerate(comparisons) for step in steps]
+        views = [(n, order) for n, (_, group) in enumerate(comparisons) for order in self._list_orders(len(group))]
         messages = [
             self.message(comparisons[n][0], [comparisons[n][1][place] for place in order], judge.modalities)
             for n, order in views
@@ -216,7 +225,15 @@ class Prompt(Wording):
         messages = self._after_thought(judge, messages, count)
         for (n, order), found in zip(views, self._compare(judge, messages, sizes, count), strict=True):
             scores[n][order] += found
-        return [each / len(steps) for each in scores]
+        asked = Counter(n for n, _ in views)
+        return [each / asked[n] for n, each in enumerate(scores)]
+
+    def _list_orders(self, size: int) -> list[list[int]]:
+        """In which orders so many passages are shown."""
+        places = list(range(size))
+        if self.orders == "rotations":
+            return [places[first:] + places[:first] for first in places]
+        return [places, places[::-1]] if self.orders == "both" else [places]
 
     def _compare(
         self, judge: Judge, messages: Sequence[Message], sizes: Sequence[int], count: Counter[str]
@@ -228,9 +245,23 @@ class Prompt(Wording):
                 order = read_ranking(answer.text, self.labels[:size], count)
                 yield -np.argsort(order).astype(np.float64)
             return
-        labels = [label + self.closing for label in self.labels[: max(sizes)]]
-        for row, size in zip(judge.choose(messages, labels), sizes, strict=True):
+        for row, size in zip(self._choose(judge, messages, sizes, count), sizes, strict=True):
             yield row[:size] - np.logaddexp.reduce(row[:size])
+
+    def _choose(
+        self, judge: Judge, messages: Sequence[Message], sizes: Sequence[int], count: Counter[str]
+    ) -> np.ndarray:
+        """Log-probabilities [n, labels] after messages that show so many passages each; of several, one label each."""
+        labels = [label + self.closing for label in self.labels[: max(sizes) if self.most > 1 else None]]
+        rows = judge.choose(messages, labels)
+        if not self.calibrate:
+            return rows
+        for size in sorted(set(sizes)):
+            some = [n for n, each in enumerate(sizes) if each == size]
+            own = len(labels) if self.most == 1 else size
+            prior = find_prior(self.message, judge, labels[:own], size, count)
+            rows[some, :own] = take_prior(rows[some, :own], prior)
+        return rows
 
     def _after_thought(self, judge: Judge, messages: list[Message], count: Counter[str]) -> list[Message]:
         """The messages with the model's own reasoning before the answer, closed for it where it found no end."""

@@ -16,6 +16,7 @@ from ..judges.messages import Attachment, Chat, Message, Part, Passage
 from ..languages import name_language, parse_language
 
 VALUE_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # of values in a file, by a field's type; else a text
+    bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     tuple[float, ...]: ((int, float), "a list of numbers"),
     tuple[str, ...]: ((str,), "a list of texts, or a range as A..T or 1..20"),

@@ -203,3 +203,65 @@ def test_pictures_are_shown_to_judges_that_see_them_and_once_only():
 def test_judges_that_a_prompt_does_not_fit(name, judge, message):
     with pytest.raises(InputError, match=message):
         load_prompt(name).check_judge(judge)
+
+
+@pytest.mark.parametrize("name", ["pairwise", "setwise", "first"])
+def test_rotations_show_each_passage_at_each_place_and_cancel_a_preference_for_any(name):
+    prompt = replace(load_prompt(name), orders="rotations")
+    shown = DOCS[: min(prompt.most, 4)]
+    judge = Judge()
+    (even,) = prompt.score(judge, [(QUERY, shown)])
+    np.testing.assert_allclose(even, even[0])
+    orders = [[p.text for p in message.parts if isinstance(p, Passage)] for message in judge.asked]
+    assert [sorted(column) for column in zip(*orders, strict=True)] == [sorted(doc.text for doc in shown)] * len(shown)
+    mixed = [(QUERY, shown), (QUERY, DOCS[5:7]), (QUERY, DOCS[8:9])]
+    fair = prompt.score(Judge(prefers=lambda text: float(text.split()[2])), mixed)
+    assert [each.argsort().tolist() for each in fair] == [list(range(len(group))) for _, group in mixed]
+    assert fair[2].tolist() == [0.0]
+    with pytest.raises(InputError, match=r"has no orders: orders=rotations needs \{passages\}"):
+        configure_prompt(load_prompt("yesno"), orders="rotations")
+
+
+class Leaning(Judge):
+    """Adds to what it prefers a liking for the places, the last one's the greatest."""
+
+    def rows(self, messages, width):
+        rows = super().rows(messages, width)
+        return rows + 9.0 * np.arange(width)
+
+
+@pytest.mark.parametrize("name", ["pairwise", "setwise", "first"])
+def test_calibration_takes_the_judges_liking_for_labels_from_its_answers(name):
+    prompt = configure_prompt(replace(load_prompt(name), orders="given"), calibrate=True)
+    prefers = lambda text: float(text.split()[2]) if text.startswith("text") else 0.0  # noqa: E731
+    judge, count = Leaning(prefers=prefers), Counter()
+    groups = [DOCS[3::-1][: prompt.most], DOCS[7:5:-1], DOCS[5:3:-1]]
+    assert all(
+        scores.argmax() for scores in replace(prompt, calibrate=False).score(judge, [(QUERY, g) for g in groups])
+    )
+    del judge.asked[:]
+    for scores, group in zip(prompt.score(judge, [(QUERY, group) for group in groups], count), groups, strict=True):
+        values = np.array([prefers(doc.text) for doc in group])
+        np.testing.assert_allclose(scores, values - np.logaddexp.reduce(values))
+    sizes = len({len(group) for group in groups})
+    assert count == {"calibrations": sizes, "calibration_questions": 3 * sizes}
+    assert len(judge.asked) == 3 + 3 * sizes
+    neutral = [part.text for part in judge.asked[3].parts if isinstance(part, Passage)]
+    assert neutral == ["N/A"] * 2
+    prompt.score(judge, [(QUERY, group) for group in groups], count)
+    assert len(judge.asked) == 6 + 3 * sizes  # once for a judge
+    replace(prompt, language="zho").score(judge, [(QUERY, groups[1])], count)
+    assert len(judge.asked) == 10 + 3 * sizes  # and for a wording
+
+
+def test_one_passage_is_calibrated_too_and_what_has_no_labels_is_refused():
+    class Agreeing(Judge):
+        def choose(self, messages, labels):
+            shares = [[0.8, 0.2] if "text" in message.user() else [0.9, 0.1] for message in messages]
+            return np.log(shares)
+
+    (scores,) = replace(load_prompt("yesno"), calibrate=True).score(Agreeing(), [(QUERY, DOCS[:2])])
+    np.testing.assert_allclose(scores, np.log(0.8 / 0.2) - np.log(0.9 / 0.1))
+    for name, fault in (("listwise", "chooses no label"), ("rank1", "thinks before it chooses")):
+        with pytest.raises(InputError, match=fault):
+            configure_prompt(load_prompt(name), calibrate=True)
