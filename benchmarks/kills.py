@@ -54,23 +54,12 @@ PAUSE = 0.0015  # seconds that a question takes, or a document
 LONGEST = 120.0  # seconds after which a command hangs
 # What commands import that takes long, and starts no threads that a fork would miss.
 LOADED = (
-    *(
-        "faiss",
-        "ir_measures",
-        "jinja2",
-        "lancedb",
-        "langcodes",
-        "matplotlib.pyplot",
-        "pyarrow.parquet",
-        "rich.progress",
-    ),
-    *("safetensors.numpy", "scipy.sparse", "sqlite3", "torch"),
-    *(
-        f"crosslens.{each}"
-        for each in ("evaluation.experiment", "evaluation.report", "indexes.index", "systems.search")
-    ),
+    "faiss", "ir_measures", "jinja2", "lancedb", "langcodes", "matplotlib.pyplot", "pyarrow.parquet", "rich.progress",
+    "safetensors.numpy", "scipy.sparse", "sqlite3", "torch", "crosslens.evaluation.experiment",
+    "crosslens.evaluation.report", "crosslens.indexes.index", "crosslens.systems.search",
+    "crosslens.training.data.synthesize",
     *(f"crosslens.indexes.kinds.{each}" for each in ("faiss", "flat", "late", "sparse")),
-)
+)  # fmt: skip
 
 
 def work(number: int = 1) -> None:
@@ -184,6 +173,9 @@ class Task:
                 return ["judge", where, "--run", first, "--judge", spec, "-o", str(out / "out")]
             case ["translate"]:
                 return ["translate", where, "--to", "rus", "--with", "py:kills:Judging", "-o", str(out / "out")]
+            case ["synthesize"]:
+                spec = "inpars@py:kills:Judging?chat=auto"
+                return ["synthesize", where, "--langs", "rus", "--with", spec, "-o", str(out / "out")]
             case ["experiment"]:
                 return ["experiment", str(self.root / "plan.toml"), "-o", str(out / "out")]
             case ["index", kind]:
@@ -213,6 +205,9 @@ class Task:
                 return None
             files = sorted([*made.rglob("run.trec"), *made.rglob("measures.jsonl")])
             return b"".join(each.relative_to(made).as_posix().encode() + each.read_bytes() for each in files)
+        if self.name == "synthesize":
+            files = [made / name for name in ("docs.jsonl", "topics.jsonl", "qrels.txt", "card.json")]
+            return b"".join(each.read_bytes() for each in files) if made.exists() else None
         return made.read_bytes() if made.exists() else None
 
     def leftovers(self, out: Path) -> list[str]:
@@ -422,7 +417,7 @@ class Whole:
 
 
 CACHE = "vector cache"
-NAMES = ("rerank", "rerank whole", "judge", "translate", "experiment",
+NAMES = ("rerank", "rerank whole", "judge", "translate", "synthesize", "experiment",
          *(f"index {kind}" for kind in ("flat", "late", "faiss", "lance", "sparse")), CACHE)  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from .base import Draft, Making, split_title
 
 STYLES = ("question", "keywords", "title")
 EXAMPLE = "inpars@hf:Qwen/Qwen2.5-1.5B-Instruct?n=2&styles=question,keywords"
-AT_ONCE = 16  # questions to a model on a CPU, which a kill takes at most; more where its appetite is larger
+AT_ONCE = 8  # requests to a model on a CPU, which a kill takes at most; more where its appetite is larger
 SHOWN = 1200  # letters of a document that a model is shown, as `measure_text` counts
 SHOTS = 5  # examples that a few-shot prompt shows of those it is given
 
@@ -167,7 +167,7 @@ class Generator:
 
     @cached_property
     def _at_once(self) -> int:
-        return max(1, max(AT_ONCE, self.judge.appetite // 64) // self.n)
+        return max(1, max(AT_ONCE, self.judge.appetite // 128) // self.n)
 
     def make(
         self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making

@@ -217,7 +217,7 @@ class Synthesis:
             "held_out": {
                 "texts": len(checks.held_out),
                 "check": "a query is left out if it is near a topic of the collection, or of one that was named: from "
-                f"{NEAR_TOPIC} on (Jaccard of trigrams), in the languages in which topics are read; qrels are not read",
+                f"{NEAR_TOPIC} on (Jaccard of trigrams), in English and the documents' languages; qrels are not read",
             },
             "counts": dict(sorted((+making.count).items())),
         }  # fmt: skip
@@ -240,13 +240,18 @@ class Synthesis:
 
 
 def list_wordings(collection: Collection) -> list[str]:
-    """The texts of a collection's topics, their titles, descriptions and narratives; none where it has no topics."""
-    texts: list[str] = []
+    """The texts of a collection's topics, their titles, descriptions and narratives; none where it has no topics.
+
+    As the collection gives them, and in English and the documents' languages as far as it has them in these.
+    """
+    queries: list[Item] = []
     with suppress(MissingPart):
-        for query in collection.queries():
-            parts = [query.text, *(query.meta.get(key) for key in FIELDS)]
-            texts += [part for part in parts if isinstance(part, str) and part.strip()]
-    return list(dict.fromkeys(texts))
+        queries += collection.queries()
+        for lang in sorted({"eng", *collection.langs}):
+            with suppress(InputError):  # it has no wording, or no topic, in that language
+                queries += collection.queries(lang=lang)
+    parts = (part for query in queries for part in (query.text, *(query.meta.get(key) for key in FIELDS)))
+    return list(dict.fromkeys(part for part in parts if isinstance(part, str) and part.strip()))
 
 
 def _sum_up(usage: Mapping[str, float], seconds: float) -> dict[str, Any]:
