@@ -11,6 +11,12 @@ SAYS = {
     "Spanish": "El gato duerme todo el día y caza por la noche.",
     "English": "The cat sleeps all day and hunts at night.",
 }
+OWN_NAMES = {
+    "русский": SAYS["Russian"],
+    "中文": SAYS["Chinese"],
+    "français": SAYS["French"],
+    "español": SAYS["Spanish"],
+}
 
 
 class Writer(BaseJudge):
@@ -49,7 +55,7 @@ class Writer(BaseJudge):
                 raise KeyboardInterrupt
             words = prompt.user()
             self.requests.append(words)
-            said = {**self.answers, **SAYS}
+            said = {**self.answers, **SAYS, **OWN_NAMES}
             text = next((text for key, text in said.items() if key in words), SAYS["English"])
             self.usage["generated_tokens"] += 3
             found.append(Completion(text.rstrip("|"), 3, ended=not text.endswith("|")))

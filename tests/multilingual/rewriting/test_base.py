@@ -120,13 +120,15 @@ def test_what_is_in_another_language_is_left_out_and_said(writer):
 
 
 def test_requests_are_worded_in_the_language_that_is_chosen(writer):
-    Hyde(writer, PASSAGE)([replace(QUERIES[0], lang="rus")])
-    assert "in Russian" in writer.requests[-1]
-    for language, target, words in (
+    Hyde(writer, PASSAGE, ("zho",))(QUERIES[:1])
+    assert "请写" in writer.requests[-1]
+    cases = (
+        ("eng", "zho", "in Chinese"),
         ("query", "zho", "Напишите"),
         ("document", "zho", "请写"),
         ("rus", "zho", "китайский"),
-    ):
+    )
+    for language, target, words in cases:
         Hyde(writer, configure_wording(PASSAGE, language=language), (target,))(QUERIES[1:2])
         assert words in writer.requests[-1]
     run = Hyde(writer, configure_wording(PASSAGE, language="query"))([replace(QUERIES[0], lang="vie")])
