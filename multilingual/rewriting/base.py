@@ -19,6 +19,7 @@ from ..judges.kept import KeptJudge
 from ..judges.messages import Message
 from ..languages import fill_languages, name_language
 from ..prompts import Wording
+from ..prompts.wording import Value
 from .kept_texts import open_texts
 from .reading import FAULTS, LOST, is_in, read_prose
 
@@ -37,12 +38,15 @@ class RewritingPrompt(Wording):
         "system": ("language", "target", "instruction", "count"),
     }
 
-    def word(self, query: Item, target: str, count: int, judge: Judge, faults: Counter[str]) -> Message:
+    def word(
+        self, query: Item, target: str, count: int, judge: Judge, faults: Counter[str], **values: Value
+    ) -> Message:
         """The request to write in the language `target`; a wording that is lacking is counted in `faults`."""
         asked = [Item("", lang=target)]  # what is written is the document
         wording = self.in_language(self.choose_language(query, asked, faults))
         shown = wording.language if wording.language in self.words else "eng"
-        return wording.request(query, judge.modalities, target=name_language(target, shown), count=str(count))
+        named: dict[str, Value] = {"target": name_language(target, shown), "count": str(count)}
+        return wording.request(query, judge.modalities, **named, **values)
 
 
 class Request(NamedTuple):
@@ -78,6 +82,7 @@ class Rewriter(Stage):
     kept: Path | None = field(default=None, compare=False)
 
     prompt: ClassVar[str]  # the name of a TOML file beside the methods, or the path of one
+    words: ClassVar[type[RewritingPrompt]] = RewritingPrompt
     role: ClassVar[Role] = "query"  # in which texts are encoded
 
     def __post_init__(self) -> None:
@@ -99,6 +104,10 @@ class Rewriter(Stage):
                 f"{self.judge.name} has no chat template, and the prompt {self.wording.name} needs one; take an "
                 f"instruction-tuned model, or set chat=never"
             )
+
+    def show(self, run: Run) -> Mapping[str, Mapping[str, Value]]:
+        """What else the prompt shows for each query, by placeholder; one that is left out is not asked about."""
+        return {query.id: {} for query in run.queries}
 
     def read(self, answer: Completion, faults: Counter[str]) -> list[str]:
         """The texts in an answer; none where nothing of it can be used, which is counted in `faults`."""
@@ -124,7 +133,7 @@ class Rewriter(Stage):
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
         faults: Counter[str] = Counter()
-        requests = self._request(run.queries, faults)
+        requests = self._request(run, faults)
         texts = self._write(requests, faults, count) if requests else {}
         probes = dict(run.probes)
         for query in run.queries:
@@ -135,16 +144,20 @@ class Rewriter(Stage):
         count.update(+faults)
         return replace(run, probes=probes)
 
-    def _request(self, queries: Sequence[Item], faults: Counter[str]) -> list[Request]:
+    def _request(self, run: Run, faults: Counter[str]) -> list[Request]:
         """What is asked for the queries that the judge can see."""
         requests = []
-        for query, found in zip(queries, fill_languages(queries), strict=True):
+        shown = self.show(run)
+        for query, found in zip(run.queries, fill_languages(run.queries), strict=True):
+            if query.id not in shown:
+                faults["without_hits"] += 1
+                continue
             if not query.modalities & self.judge.modalities:
                 faults["unseen"] += 1
                 continue
             own = found.lang or "eng"
             for lang in dict.fromkeys(own if each == OWN else each for each in self.languages):
-                message = self.wording.word(query, lang, self.n, self.judge, faults)
+                message = self.wording.word(query, lang, self.n, self.judge, faults, **shown[query.id])
                 requests.append(Request(query, lang, message))
         return requests
 
@@ -213,6 +226,8 @@ def describe_texts(counts: Mapping[str, float], name: str) -> Iterator[str]:
         yield f"{name}: what could be used was taken of {held['calls']} answers with faults ({', '.join(partly)})"
     if held["unwritten"]:
         yield f"{held['unwritten']} queries are searched for as they are: {name} wrote nothing usable for them"
+    if held["without_hits"]:
+        yield f"{held['without_hits']} queries are searched for as they are: nothing was found that {name} could read"
     if held["unseen"]:
         yield f"{held['unseen']} queries are searched for as they are: {name} cannot see them"
     for kind, number in held.items():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ...errors import InputError
+from ...errors import InputError, check_at_least
 from ...items import Item, Role
-from ...runs import Probe
+from ...runs import Probe, Run
 from ..judges import Completion
-from .base import Rewriter
+from ..judges.messages import Part
+from ..prompts.wording import Value, show_item
+from .base import Rewriter, RewritingPrompt
+from .feedback import fetch_results
 from .reading import read_entries, read_line, read_words
 
 KEYWORDS = 20  # at most: what a model lists beyond them is no longer about the query
@@ -128,3 +131,42 @@ class Cot(Rewriter):
     weight: float = 5.0
 
     prompt: ClassVar[str] = "cot"
+
+
+class FeedbackPrompt(RewritingPrompt):
+    """A wording that also shows {passages}: the first results, with their numbers."""
+
+    placeholders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **RewritingPrompt.placeholders,
+        "template": (*RewritingPrompt.placeholders["template"], "passages"),
+    }
+
+
+@dataclass(frozen=True)
+class Feedback(Rewriter):
+    """A passage that answers the query, written after reading the first `passages` results, and encoded as a document.
+
+    LameR: Shen et al. 2024, Retrieval-Augmented Retrieval: Large Language Models are Strong Zero-Shot Retriever,
+    arXiv:2304.14233. Unlike the generative relevance feedback of Mackie et al. 2023 (arXiv:2304.13157), which has the
+    model write from memory, as `hyde` does. Queries without hits stay as they are (`without_hits`).
+    """
+
+    passages: int = 3
+
+    prompt: ClassVar[str] = "feedback"
+    words: ClassVar[type[RewritingPrompt]] = FeedbackPrompt
+    role: ClassVar[Role] = "document"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, passages=self.passages)
+
+    def show(self, run: Run) -> Mapping[str, Mapping[str, Value]]:
+        return {query.id: {"passages": self._number(found.first)} for query, found in fetch_results(run, self.passages)}
+
+    def _number(self, items: Sequence[Item]) -> tuple[Part, ...]:
+        """The documents as the judge sees them, each after its number."""
+        parts: list[Part] = []
+        for number, item in enumerate(items, 1):
+            parts += ["\n\n" * (number > 1) + f"[{number}] ", *show_item(item, self.judge.modalities)]
+        return tuple(parts)

@@ -26,6 +26,7 @@ REWRITERS = {
     "question": "multilingual.rewriting.methods:Question",
     "decompose": "multilingual.rewriting.methods:Decompose",
     "cot": "multilingual.rewriting.methods:Cot",
+    "feedback": "multilingual.rewriting.methods:Feedback",
 }
 SHARE = 0.01  # of the documents that must be in a language for `lang=document` to write in it
 
@@ -71,7 +72,7 @@ def parse_rewriter(text: str, *, device: str = "auto", trust_remote_code: bool =
         raise InputError(f"{head} is no Rewriter of crosslens, as {text} needs one")
     if rest.checkpoint or rest.options:
         raise InputError(f"{head}: only a .toml file may follow the name of a method")
-    wording = load_wording(RewritingPrompt, own or method.prompt, files(__package__))
+    wording = load_wording(method.words, own or method.prompt, files(__package__))
     factory, spec = find_judge(Spec.parse(model))
     program: dict[str, object] = dict.fromkeys(("judge", "wording", "languages", "kept"))
     given: dict[str, object] = {"device": device, "trust_remote_code": trust_remote_code}
