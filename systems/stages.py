@@ -324,6 +324,7 @@ STAGES: Mapping[str, StageKind] = {
     "translate": StageKind(plan_translate, "queries", model=True),
     "rewrites": StageKind(plan_rewrites, "queries"),
     **dict.fromkeys(REWRITERS, REWRITER),
+    "feedback": replace(REWRITER, needs="hits and their documents"),
     "rocchio": StageKind(plan_rocchio, "hits and their documents"),
     "average": StageKind(plan_average, "hits and their documents"),
     "rm3": StageKind(plan_rm3, "hits of an index with full text"),

@@ -24,7 +24,15 @@ class FirstResults(NamedTuple):
 
 
 def fetch_results(run: Run, first: int, last: int = 0) -> Iterator[tuple[Item, FirstResults]]:
-    """The queries of a run that have hits, with so many of the first and of the last; none stands among both."""
+    """The queries of a run that have hits, with so many of the first and of the last; none stands among both.
+
+    `InputError` for a run that was not searched for yet.
+    """
+    if run.queries and not run.hits:
+        raise InputError(
+            "feedback reads first results, and there has been no search: let it follow one, as in "
+            "`dense % 10 >> rocchio >> dense`"
+        )
     placed = {query.id: (hits[:first], hits[first:][-last:] if last else ()) for query, hits in run if hits}
     ids = dict.fromkeys(hit.id for both in placed.values() for hits in both for hit in hits)
     items = dict(zip(ids, require_documents(run).get(list(ids)), strict=True)) if ids else {}

@@ -10,7 +10,7 @@ from crosslens.items import Item
 from crosslens.multilingual.judges import BaseJudge
 from crosslens.multilingual.prompts import configure_wording
 from crosslens.multilingual.rewriting.base import describe_rewriting
-from crosslens.multilingual.rewriting.methods import Decompose, Hyde, Query2doc
+from crosslens.multilingual.rewriting.methods import Decompose, Feedback, Hyde, Query2doc
 from crosslens.multilingual.rewriting.plan import REWRITERS, choose_languages, load_rewriter, parse_rewriter
 from crosslens.pipeline import watch
 from crosslens.runs import Hit, Probe, Run
@@ -47,7 +47,18 @@ WRITTEN = {  # what each method makes of one answer in each of two languages, an
     "question": ([], [(RUS, "query", 1, 0), (ZHO, "query", 1, 0)]),
     "decompose": ([(QUERY.text, "query", 1, -1)], [(RUS, "query", 1, 0), (ZHO, "query", 1, 1)]),
     "cot": ([(QUERY.text, "query", 5, 0)], [(RUS, "query", 1, 0), (ZHO, "query", 1, 0)]),
+    "feedback": ([(QUERY.text, "query", 1, 0)], [(RUS, "document", 1, 0), (ZHO, "document", 1, 0)]),
 }
+
+
+class Found:
+    """The documents of a first search."""
+
+    def get(self, ids):
+        return [Item(id, f"Text of {id}.", lang="rus") for id in ids]
+
+
+SEARCHED = Run.of([QUERY]).ranking({"q": [(f"d{n}", 1.0 - n / 10) for n in range(5)]}, Found())
 
 
 @pytest.fixture
@@ -65,13 +76,13 @@ def show(probes):
 def test_each_method_is_used_as_its_paper_says_in_each_language(method):
     assert method in WRITTEN
     stage = load_rewriter(f"{method}@{WRITER}?lang=rus,zho")
-    probes = stage([QUERY]).probes["q"]
+    probes = stage(SEARCHED).probes["q"]
     own, texts = WRITTEN[method]
     assert show(probes) == own + texts
     assert [each.item.lang for each in probes] == ["eng"] * len(own) + ["rus", "zho"]
     assert "arXiv:" in stage.__doc__
     assert "arXiv:" in stage.wording.paper
-    alone = replace(stage, weight=0.0)([QUERY]).probes["q"]
+    alone = replace(stage, weight=0.0)(SEARCHED).probes["q"]
     assert show(alone) == texts
     assert stage.fingerprint != replace(stage, languages=("rus",)).fingerprint
 
@@ -81,10 +92,28 @@ def test_each_prompt_speaks_ten_languages_and_shows_what_it_must(method):
     prompt = parse_rewriter(f"{method}@{WRITER}").prompt
     assert {"eng", *prompt.words} == set(TEN)
     for code in TEN:
-        words = prompt.in_language(code).request(QUERY, target="MARK", count="7").user()
+        words = prompt.in_language(code).request(QUERY, target="MARK", count="7", passages="READ").user()
         assert words.count("MARK") == words.count(QUERY.text) == 1
         assert ("7" in words) == (method == "decompose")
+        assert ("READ" in words) == (method == "feedback")
         assert code == "eng" or "Write" not in words
+
+
+def test_feedback_shows_the_first_results_to_the_model(writer):
+    plan = parse_rewriter(f"feedback@{WRITER}?passages=2")
+    stage = Feedback(writer, plan.prompt, passages=2)
+    run = replace(SEARCHED, queries=(QUERY, QUERIES[1], QUERIES[2]))
+    done = stage(run)
+    (request,) = writer.requests  # the others were not found anything for
+    assert "[1] Text of d0.\n\n[2] Text of d1.\n" in request
+    assert "d2" not in request
+    assert done.probes.keys() == {"q"}
+    assert done.manifest.total("without_hits") == 2
+    assert any("nothing was found that writer could read" in line for line in describe_rewriting(done.manifest))
+    with pytest.raises(InputError, match="there has been no search: let it follow one"):
+        stage([QUERY])
+    with pytest.raises(InputError, match="passages must be at least 1"):
+        replace(stage, passages=0)
 
 
 def test_a_query_keeps_its_id_its_words_and_its_hits(writer):

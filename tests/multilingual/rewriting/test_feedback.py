@@ -119,6 +119,7 @@ def test_mistakes_are_one_line() -> None:
         (lambda: Rocchio(beta=-1.0), "beta must be 0 or more, and finite, not -1"),
         (lambda: Rocchio(alpha=0.0, beta=0.0), "alpha and beta both 0"),
         (lambda: Average()(Run.of(["x"]).ranking({"1": [("a", 1.0)]})), "no documents behind it"),
+        (lambda: Rocchio()(["x"]), "there has been no search: let it follow one"),
         (lambda: System.parse("dense >> rocchio?gama=1"), "did you mean gamma"),
     ]:
         with pytest.raises(InputError, match=text):
