@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import Any
 
 import numpy as np
+from crosslens.multilingual.prompts.places import read_places
 from measurements import Table
 from rerank_answers import Judged
 from rerank_show import label
@@ -16,15 +17,14 @@ PLACES = 4  # of a set that have a column of their own
 
 
 def find_bias(counts: Mapping[str, int], judged: Judged) -> dict[str, Any]:
-    """How often each place of a set won, and the share of choices that were none.
+    """How often each place of a set was chosen, in every order it was asked in, and the share of choices that were none.
 
     `ties` is of comparisons the share in which two passages had the highest score; without comparisons, of a query's
     pairs of candidates the share with equal scores.
     """
     compared = counts.get("compared", 0)
     if compared:
-        places = {int(key.removeprefix("won_at_")): n for key, n in counts.items() if key.startswith("won_at_")}
-        won = [places.get(place, 0) for place in range(1, max(places) + 1)]
+        won = [sum(each) for each in zip_longest(*read_places(counts).values(), fillvalue=0)]
         return {"compared": compared, "won_at": won, "ties": counts.get("tied", 0) / compared}
     equal = pairs = 0
     for hits in judged.values():
@@ -40,9 +40,10 @@ def bias_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, found in methods.items():
         compared, won = found["bias"]["compared"], found["bias"]["won_at"]
-        shares = [f"{n / compared:.0%}" for n in won[:PLACES]]
+        chosen = max(sum(won), 1)
+        shares = [f"{n / chosen:.0%}" for n in won[:PLACES]]
         shares += [""] * (PLACES - len(shares))
-        later = f"{sum(won[PLACES:]) / compared:.0%}" if len(won) > PLACES else ""
+        later = f"{sum(won[PLACES:]) / chosen:.0%}" if len(won) > PLACES else ""
         rows.append([name, str(compared or ""), *shares, later, f"{found['bias']['ties']:.1%}"])
     return Table(columns, rows, "Position bias and ties")
 

@@ -125,6 +125,7 @@ def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool
 
 def _show_run(run: Run, output: Path, json: bool) -> None:
     from ..multilingual.judges.mass import leave_out_mass
+    from ..multilingual.prompts.places import leave_out_places
     from ..multilingual.reranking.rerank import describe_judging
     from ..multilingual.rewriting.base import describe_rewriting
 
@@ -138,7 +139,7 @@ def _show_run(run: Run, output: Path, json: bool) -> None:
         return
     print(f"{output}: {hits} hits for {len(run)} topics")
     for record in run.manifest.records:
-        counts = ", ".join(f"{int(v)} {k}" for k, v in leave_out_mass(record.counts).items())
+        counts = ", ".join(f"{int(v)} {k}" for k, v in leave_out_places(leave_out_mass(record.counts)).items())
         print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")

@@ -97,6 +97,7 @@ class _Answer(NamedTuple):
     fault: str
 
 
+NOTHING_READ = frozenset({"empty", "refused", "unclosed_thought", "unreadable"})
 THOUGHTS = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 ANSWER_BEGINS = re.compile("<answer>", re.IGNORECASE)
 ANSWER_ENDS = re.compile("</answer>", re.IGNORECASE)

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...errors import InputError
 from ...items import Item, Modality, group_positions
-from ..judges.answers import read_label, read_ranking
+from ..judges.answers import NOTHING_READ, read_label, read_ranking
 from ..judges.base import Judge, refuse
 from ..judges.messages import Message, Seam
 from .calibration import find_prior, take_prior
+from .places import count_place
 from .wording import Value, Wording, fill_template, fill_text, show_item
 
 Comparison = tuple[Item, Sequence[Item]]  # a query and the documents that are compared for it
@@ -225,6 +226,7 @@ class Prompt(Wording):
         messages = self._after_thought(judge, messages, count)
         for (n, order), found in zip(views, self._compare(judge, messages, sizes, count), strict=True):
             scores[n][order] += found
+            count_place(count, self.language, found)
         asked = Counter(n for n, _ in views)
         return [each / asked[n] for n, each in enumerate(scores)]
 
@@ -242,8 +244,11 @@ class Prompt(Wording):
         if self.asks == "generate":
             room = 16 + 6 * max(sizes)  # tokens: brackets, digits and signs of every label
             for answer, size in zip(judge.generate(messages, max_new_tokens=room), sizes, strict=True):
-                order = read_ranking(answer.text, self.labels[:size], count)
-                yield -np.argsort(order).astype(np.float64)
+                kinds: Counter[str] = Counter()
+                order = read_ranking(answer.text, self.labels[:size], kinds)
+                count.update(kinds)
+                # An answer that ranks nothing is no choice of the passage that happens to be shown first.
+                yield np.zeros(size) if kinds.keys() & NOTHING_READ else -np.argsort(order).astype(np.float64)
             return
         for row, size in zip(self._choose(judge, messages, sizes, count), sizes, strict=True):
             yield row[:size] - np.logaddexp.reduce(row[:size])

@@ -21,6 +21,7 @@ from ..judges.journal import Journal
 from ..judges.kept import KeptJudge, Unanswered
 from ..judges.mass import describe_mass
 from ..prompts import Comparison, Prompt
+from ..prompts.places import describe_places
 from .excerpts import BestPassages, find_limit
 from .exits import check_exit, judge_until_settled
 from .registry import name_sorter
@@ -227,7 +228,6 @@ class Rerank(Stage):
                 best = np.flatnonzero(scores == scores.max())
                 count["compared"] += 1
                 count["first_won"] += int(best[0] == 0)
-                count[f"won_at_{best[0] + 1}"] += 1
                 count["tied"] += int(len(best) > 1)
         every = np.concatenate(answers)
         texts = {document.text for _, group in comparisons for document in group}
@@ -358,16 +358,13 @@ def describe_judging(manifest: Manifest) -> list[str]:
 def _describe(record: Record) -> Iterator[str]:
     counts = Counter({kind: int(number) for kind, number in record.counts.items()})
     name = next(iter(record.models), "the judge")
-    yield from describe_mass(record.counts, name, record.stage.removeprefix("rerank(").partition("@")[0])
+    method = record.stage.removeprefix("rerank(").partition("@")[0]
+    yield from describe_mass(record.counts, name, method)
+    yield from describe_places(record.counts, name, method)
     if faults := [f"{kind.replace('_', ' ')} {counts[kind]}" for kind in FAULTS if counts[kind]]:
         yield (
             f"{name}: among {counts['calls']} answers there were faults ({', '.join(faults)}); what they left out kept "
             f"its order"
-        )
-    if counts["compared"] >= 20 and counts["won_at_1"] > 0.95 * counts["compared"]:
-        yield (
-            f"{name} took the first passage shown in {counts['won_at_1']} of {counts['compared']} comparisons: if the "
-            f"order was not right before, it does not compare; try orders=both, or another prompt or model"
         )
     if counts["saved_calls"]:
         yield f"{counts['saved_calls']} candidates were not judged: they could not enter the first results any more"

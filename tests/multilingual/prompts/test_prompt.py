@@ -12,6 +12,7 @@ from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Attachment, Passage
 from crosslens.multilingual.prompts import Prompt, configure_prompt, load_prompt
+from crosslens.multilingual.prompts.places import leave_out_places
 from stand_ins.prompted import BOTH, DOCS, QUERY, Judge, Sure
 
 
@@ -119,7 +120,7 @@ def test_listwise_scores_follow_what_was_generated():
     judge, count = Judge(says=says), Counter()
     scores = prompt.score(judge, [(QUERY, DOCS[:3]), (QUERY, DOCS[:3]), (QUERY, DOCS[:2])], count)
     assert [np.argsort(-each).tolist() for each in scores] == [[1, 2, 0], [1, 0, 2], [0, 1]]
-    assert count == {"missing": 1, "unreadable": 1}
+    assert leave_out_places(count) == {"missing": 1, "unreadable": 1}
     assert judge.sampling[0]["max_new_tokens"] >= 3 * len("[2] > ")
     assert all(message.answer == "Ranking:" for message in judge.asked)
     both = Judge(says=[Completion("[1] > [2]", 5), Completion("[1] > [2]", 5)])
@@ -142,7 +143,7 @@ def test_thinking_comes_before_the_choice(name):
     ends = ["so it is</think>", "and so on and</think>"][:views]
     assert [message.answer for message in second] == [prompt.think + end + prompt.answer for end in ends]
     assert [message.parts for message in second] == [message.parts for message in first]
-    assert count == ({"thoughts_cut": 1} if views == 2 else {})
+    assert leave_out_places(count) == ({"thoughts_cut": 1} if views == 2 else {})
 
 
 def test_thinking_comes_before_a_generated_ranking_too():
