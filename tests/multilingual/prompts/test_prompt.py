@@ -245,7 +245,7 @@ def test_calibration_takes_the_judges_liking_for_labels_from_its_answers(name):
         values = np.array([prefers(doc.text) for doc in group])
         np.testing.assert_allclose(scores, values - np.logaddexp.reduce(values))
     sizes = len({len(group) for group in groups})
-    assert count == {"calibrations": sizes, "calibration_questions": 3 * sizes}
+    assert leave_out_places(count) == {"calibrations": sizes, "calibration_questions": 3 * sizes}
     assert len(judge.asked) == 3 + 3 * sizes
     neutral = [part.text for part in judge.asked[3].parts if isinstance(part, Passage)]
     assert neutral == ["N/A"] * 2
