@@ -29,7 +29,8 @@ from ..multilingual.rewriting.feedback import Average, Rocchio
 from ..multilingual.rewriting.plan import REWRITERS, is_rewriter, parse_rewriter
 from ..multilingual.rewriting.rewrites import Rewritten
 from ..multilingual.rewriting.rm3 import RM3
-from ..multilingual.rewriting.translation import Translated, parse_translation
+from ..multilingual.rewriting.translation import Translated
+from ..multilingual.rewriting.translation_queries import parse_query_translation
 from ..pipeline import Stage, check_description, describe_fields
 from ..runs import Documents, Exclude, Run
 from ..specs import Spec, bind_options, find_factory
@@ -274,8 +275,8 @@ def plan_rm3(text: str, vocabulary: Vocabulary, *, docs: int = 5, terms: int = 2
 
 def plan_translate(text: str, device: str, trust_remote_code: bool) -> Unbound:
     """`translate@FAMILY:CHECKPOINT?to=`: the queries in another language, by a model."""
-    load = parse_translation(text, device=device, trust_remote_code=trust_remote_code)
-    return Unbound(text, lambda site, k: load())
+    load = parse_query_translation(text, device=device, trust_remote_code=trust_remote_code)
+    return Unbound(text, lambda site, k: load(site.count_languages))
 
 
 def plan_rewrites(text: str, vocabulary: Vocabulary, *, file: str = "") -> Unbound:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -19,6 +20,7 @@ from ..judges import Judge
 from ..judges.journal import Journal
 
 log = logging.getLogger("crosslens")
+T = TypeVar("T")
 
 
 def locate_texts(judge: Judge) -> Path:
@@ -43,6 +45,19 @@ def open_texts(path: Path | None) -> Iterator[Journal | None]:
         return
     with closing(journal):
         yield journal
+
+
+@contextmanager
+def keep_translations(translator: T, count: Counter[str]) -> Iterator[T]:
+    """A translator that translates only what is not kept, if it is a judge that is prompted; others are quick."""
+    judge, keep_in = getattr(translator, "judge", None), getattr(translator, "keep_in", None)
+    with open_texts(locate_texts(judge) if judge is not None and keep_in is not None else None) as journal:
+        if journal is None or keep_in is None:
+            yield translator
+        else:
+            keeping = keep_in(journal)
+            yield keeping
+            count.update(journal.counted + Counter(kept=keeping.judge.taken))
 
 
 class SharedJournal(Journal):

@@ -85,7 +85,7 @@ def parse_rewriter(text: str, *, device: str = "auto", trust_remote_code: bool =
     into, settings, words, options = distribute_options(spec, text.partition("?")[0], targets)
     settings = {key: value for key, value in settings.items() if key not in program}
     prompt = configure_wording(wording, **words)  # type: ignore[arg-type]
-    lang = _parse_languages(_into(**into))  # type: ignore[arg-type]
+    lang = parse_languages(_into(**into))  # type: ignore[arg-type]
     return RewritePlan(method, prompt, lang, settings, text, lambda: open_judge(factory, spec.checkpoint, options))
 
 
@@ -108,7 +108,7 @@ def choose_languages(lang: str, langs: Langs, text: str) -> tuple[str, ...]:
     held = sorted(counts, key=lambda code: (-counts[code], code))
     held = [code for code in held if counts[code] >= SHARE * sum(counts.values())]
     if not held:
-        raise InputError(f"{text}: the languages of the documents are not known: write lang=rus,zho or lang=query")
+        raise InputError(f"{text}: the languages of the documents are not known: name them, as in rus,zho")
     return tuple([OWN] * (lang == "all") + held)
 
 
@@ -121,7 +121,8 @@ def _into(*, lang: str = OWN) -> str:
     return lang
 
 
-def _parse_languages(lang: str) -> str:
+def parse_languages(lang: str) -> str:
+    """A value of `lang=`, its languages as ISO 639-3; `InputError` for what is no language."""
     if lang in (OWN, "document", "all"):
         return lang
     return ",".join(dict.fromkeys(each if each == OWN else parse_language(each) for each in lang.split(",")))

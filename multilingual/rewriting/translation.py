@@ -22,6 +22,7 @@ from ..collections.published import read_rows
 from ..collections.records import FileRow
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
+from .kept_texts import keep_translations
 
 EXAMPLE = "translate@hf:facebook/nllb-200-distilled-600M?to=rus"
 
@@ -77,7 +78,8 @@ class Translate(Stage):
             )
 
     def apply(self, run: Run, count: Counter[str]) -> Run:
-        answers = translate_items(run.queries, self.translator, self.to, count)
+        with keep_translations(self.translator, count) as translator:
+            answers = translate_items(run.queries, translator, self.to, count)
         queries = [
             replace(query, text=answer.parts[0], lang=self.to) if answer.parts else query
             for query, answer in zip(run.queries, answers, strict=True)
@@ -209,19 +211,24 @@ def parse_translation(
     those of the other families of judges, are prompted. `to` may be given here instead. `InputError` for what is
     wrong or lacking, unknown options before any weights are loaded.
     """
+    named, load = parse_translator(text, device, trust_remote_code)
+    codes = list(dict.fromkeys(parse_language(each) for each in (named, to) if each))
+    if len(codes) > 1:
+        raise InputError(f"{text} translates into {codes[0]}, and {codes[1]} was asked for: name one")
+    if not codes:
+        raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
+    return lambda: Translate(load(), codes[0])
+
+
+def parse_translator(text: str, device: str, trust_remote_code: bool) -> tuple[str, Callable[[], Translator]]:
+    """What a SPEC says of languages, empty for nothing, and what loads its translator; `InputError` as above."""
     method, model = text.split("@", 1) if "@" in text.partition("?")[0] else ("translate", text)
     if method != "translate":
         raise unknown_name(method, ("translate",), f"method in {text!r}; as in {EXAMPLE}:")
     factory, spec = _find_translator(Spec.parse(model), trust_remote_code)
     given = {"device": device, "trust_remote_code": trust_remote_code}
     stage, options = distribute_options(spec, text.partition("?")[0], [(_into, {}), (factory, given)])
-    named = _into(**stage)  # type: ignore[arg-type]
-    codes = list(dict.fromkeys(parse_language(each) for each in (named, to) if each))
-    if len(codes) > 1:
-        raise InputError(f"{text} translates into {codes[0]}, and {codes[1]} was asked for: name one")
-    if not codes:
-        raise InputError(f"{text} does not say into which language; add to=, as in {EXAMPLE}")
-    return lambda: Translate(load_shared(factory, spec.checkpoint, options), codes[0])
+    return _into(**stage), lambda: load_shared(factory, spec.checkpoint, options)  # type: ignore[arg-type]
 
 
 def load_translation(

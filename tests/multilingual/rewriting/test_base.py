@@ -197,7 +197,9 @@ def test_languages_are_those_of_the_documents_by_their_numbers():
     assert choose_languages("document", lambda: held, "x") == ("zho", "rus")
     assert choose_languages("all", lambda: held, "x") == ("query", "zho", "rus")
     assert choose_languages("deu,query", dict, "x") == ("deu", "query")
-    with pytest.raises(InputError, match="hyde@x: the languages of the documents are not known: write lang=rus,zho"):
+    with pytest.raises(
+        InputError, match="hyde@x: the languages of the documents are not known: name them, as in rus,zho"
+    ):
         choose_languages("document", lambda: {"": 5}, "hyde@x")
 
 
