@@ -12,7 +12,7 @@ from ..files import find_target, is_stream
 from ..indexes.base import Mode
 from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
-from ..multilingual.reranking.plan import parse_reranker
+from ..multilingual.reranking.plan import NAMED, parse_reranker
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import EXCLUDED, Exclude, Run, list_excluded
 from .system import OpenSite, System
@@ -172,7 +172,7 @@ def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]
 
 def _quote(spec: str) -> str:
     """A reranker's SPEC as it stands in a line: in quotes where it holds white space, parentheses or a comma."""
-    if "@" not in spec and spec != "default":
+    if "@" not in spec and spec not in NAMED:
         parse_reranker(spec)  # says that it names no model
     if not any(character.isspace() or character in "()," for character in spec):
         return spec

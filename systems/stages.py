@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from hashlib import sha256
+from operator import rshift
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,7 +25,7 @@ from ..items import Item
 from ..multilingual.collections.base import fetch_documents
 from ..multilingual.judges import JUDGES
 from ..multilingual.languages import fill_languages, parse_language
-from ..multilingual.reranking.plan import RerankPlan, parse_reranker
+from ..multilingual.reranking.plan import NAMED, RerankPlan, list_rerankers, parse_reranker
 from ..multilingual.rewriting.feedback import Average, Rocchio
 from ..multilingual.rewriting.plan import REWRITERS, is_rewriter, parse_rewriter
 from ..multilingual.rewriting.rewrites import Rewritten
@@ -329,12 +330,17 @@ STAGES: Mapping[str, StageKind] = {
     "rocchio": StageKind(plan_rocchio, "hits and their documents"),
     "average": StageKind(plan_average, "hits and their documents"),
     "rm3": StageKind(plan_rm3, "hits of an index with full text"),
-    "default": RERANKER,
+    **dict.fromkeys(NAMED, RERANKER),
 }
 
 
-def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False) -> Unbound:
-    """The stage that a SPEC in a line names; `InputError` lists the known ones and their options. Loads no model."""
+def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust_remote_code: bool = False) -> Stage:
+    """The stage that a SPEC in a line names, or several where a name stands for a cascade; they are `Unbound`.
+
+    `InputError` lists the known ones and their options. Loads no model.
+    """
+    if len(cascade := list_rerankers(text)) > 1:
+        return reduce(rshift, (plan_reranker(each, device, trust_remote_code) for each in cascade))
     head, at, model = text.partition("?")[0].partition("@")
     kind = STAGES.get(head, (REWRITER if is_rewriter(head) else RERANKER) if at else None)
     if kind is not None and kind.model:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import rshift
 from pathlib import Path
 
 from ...encoders.cache.encoder import CachedEncoder
 from ...encoders.registry import load_encoder
 from ...errors import InputError, check_known
 from ...items import Item
-from ...pipeline import check_description
+from ...pipeline import Stage, check_description
 from ...runs import Hit, Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
@@ -21,9 +22,17 @@ from .registry import find_sorter
 from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
 from .sorters import Sorter
 
-# What `--rerank default` means. The weight is a compromise of two sets (docs/reranking.md): on help pages more of the
-# judge is better still, on the demo more of it does harm.
+# What names mean: a SPEC, or several that rerank one after the other. The weight of `default` is a compromise of two
+# sets (docs/reranking.md): on help pages more of the judge is better still, on the demo more of it does harm. `best`
+# looks deeper with the same small model, and gives the first of it to the large one.
 DEFAULT = "likelihood@offline:gemma?depth=20&alpha=0.5&passage_tokens=128"
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "default": (DEFAULT,),
+    "best": (
+        "likelihood@offline:gemma?depth=50&alpha=0.9&passage_tokens=128",
+        "likelihood@offline:qwen-1.5b?depth=20&alpha=0.7&passage_tokens=128",
+    ),
+}
 
 ENCODER = "offline:e5-small"  # that chooses passages where `passages=best` names none
 
@@ -55,9 +64,12 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     """The reranker that a SPEC names: `PROMPT[:SORTER]@FAMILY:CHECKPOINT[?depth=&k=&alpha=&...]`, or `default`.
 
     Options of the stage, the sorter, the prompt and the judge stand side by side; without a sorter the prompt's own
-    is taken. `InputError` says what is wrong with it, before any model is loaded.
+    is taken. `InputError` says what is wrong with it, before any model is loaded, and for a name of several SPECs
+    (`list_rerankers`).
     """
-    written = DEFAULT if text == "default" else text
+    written, *more = list_rerankers(text)
+    if more:
+        raise InputError(f"{text} is {len(more) + 1} rerankers one after the other: {' >> '.join((written, *more))}")
     method, spec = split_method(written, "reranker", f"prompt[:sorter]@family:checkpoint, as in {DEFAULT}")
     name, _, order = method.partition(":")
     prompt = load_prompt(name)
@@ -82,6 +94,11 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     return RerankPlan(prompt, sorter, depth, k, alpha, fuse, options, load, choose_passages, exit)
 
 
+def list_rerankers(text: str) -> tuple[str, ...]:
+    """The SPECs that a name stands for, to rerank one after the other; any other text stands for itself."""
+    return NAMED.get(text, (text,))
+
+
 def load_reranker(
     text: str,
     *,
@@ -89,15 +106,16 @@ def load_reranker(
     trust_remote_code: bool = False,
     unseen: str = "refuse",
     journal: Path | None = None,
-) -> Rerank:
-    """The reranker that a SPEC names, its model loaded.
+) -> Stage:
+    """The reranker that a SPEC names, its models loaded: a `Rerank`, or several one after the other.
 
-    A SPEC is `prompt[:sorter]@family:checkpoint[?key=value&...]`, or `default`. `InputError` says what is wrong with
-    it, before any model is loaded.
+    A SPEC is `prompt[:sorter]@family:checkpoint[?key=value&...]`, or `default`, or `best`, which is a cascade.
+    `InputError` says what is wrong with it, before any model is loaded.
     """
-    plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
+    plans = [parse_reranker(each, device=device, trust_remote_code=trust_remote_code) for each in list_rerankers(text)]
     check_unseen(unseen)
-    return plan.load(unseen=unseen, journal=journal)
+    first, *more = (plan.load(unseen=unseen, journal=journal) for plan in plans)
+    return reduce(rshift, more, first)
 
 
 _load_once = lru_cache(maxsize=2)(load_reranker)
@@ -106,7 +124,7 @@ _load_once = lru_cache(maxsize=2)(load_reranker)
 def rank(
     query: str | Item,
     docs: Iterable[str | Item],
-    spec: str | Rerank = "default",
+    spec: str | Stage = "default",
     *,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -114,8 +132,8 @@ def rank(
     """Rank documents for a query without an index: `rank("...", texts, "setwise:heapsort@hf:Qwen/Qwen3-0.6B")`.
 
     Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
-    no first stage, so the judge alone decides (alpha is 1), and all documents are judged. `InputError` says
-    what is wrong with the SPEC or the documents.
+    no first stage, so the judge alone decides (alpha is 1), and all documents are judged; in a cascade this holds for
+    the first reranker. `InputError` says what is wrong with the SPEC or the documents.
     """
     from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
@@ -137,8 +155,14 @@ def rank(
         {asked.id: [(item.id, -float(place)) for place, item in enumerate(items)]}, InMemoryDocuments(held)
     )
     everything = max(len(items), 1)
-    stage = replace(stage, depth=everything, k=min(stage.k, everything), alpha=1.0, journal=None, exit=False)
-    return list(stage(first)[asked.id])
+    run = first
+    for place, part in enumerate(stage.parts):
+        if not isinstance(part, Rerank):
+            raise InputError(f"rank takes rerankers, and {part} is none")
+        depth = min(part.depth, everything) if place else everything
+        part = replace(part, depth=depth, k=min(part.k, depth), journal=None)
+        run = (part if place else replace(part, alpha=1.0, exit=False))(run)
+    return list(run[asked.id])
 
 
 def _settings(

@@ -350,6 +350,35 @@ def test_a_judge_of_ones_own_costs_a_function(monkeypatch):
     assert [hit.id for hit in stage(first_stage(ids=("cat", "chat", "mao")))["q1"]] == ["mao", "chat", "cat"]
 
 
+def test_a_name_may_stand_for_a_cascade_wherever_a_reranker_is_named(monkeypatch):
+    from crosslens.multilingual.reranking import plan
+    from crosslens.systems.system import OpenSite, System
+
+    for name in plan.NAMED:  # what they stand for is known, and loads no model here
+        assert all(plan.parse_reranker(each) for each in plan.list_rerankers(name))
+    monkeypatch.setitem(sys.modules, "picky", SimpleNamespace(open_picky=open_picky))
+    specs = tuple(f"cross@py:picky:open_picky?weight={weight}&depth={depth}" for weight, depth in ((1, 4), (-1, 2)))
+    monkeypatch.setitem(plan.NAMED, "best", specs)
+    stage = load_reranker("best")
+    run = first_stage(QUERIES[:1], ids=("cat", "chat", "mao", "gorbe"))
+    # The first puts short passages first; the second turns the first two round, and leaves the others below.
+    wanted = ["gorbe", "mao", "chat", "cat"]
+    done = stage(run)
+    assert [hit.id for hit in done["q1"]] == wanted
+    assert [record.counts["rounds"] for record in done.manifest.records] == [1, 1]
+    system = System.parse("best")
+    assert system.depth(1) == 4
+    assert [part.spec for part in system.parts] == list(specs)
+    bound = system.bind(OpenSite(), 10)
+    assert bound == System.parse(" >> ".join(specs)).bind(OpenSite(), 10)
+    assert bound(run).hits == done.hits
+    documents = [DOCS[each] for each in ("cat", "chat", "mao", "gorbe")]
+    assert [hit.id for hit in rank(QUERIES[0], documents, "best")] == wanted
+    assert [hit.id for hit in rank(QUERIES[0], documents[:1], "best")] == ["cat"]
+    with pytest.raises(InputError, match="best is 2 rerankers one after the other: cross@"):
+        plan.parse_reranker("best")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
