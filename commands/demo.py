@@ -15,6 +15,12 @@ from .options import Device, Json
 def demo_command(
     directory: Annotated[Path | None, typer.Option("--dir", help="Keep the index here (default: temporary).")] = None,
     html: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("demo.html"),
+    best: Annotated[
+        bool | None,
+        typer.Option(
+            help="Also rerank with `best`, minutes more (default: if offline-llm is there).", show_default=False
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -24,10 +30,14 @@ def demo_command(
 
     from rich.console import Console
 
+    from ..checkpoints.offline.packages import is_available
     from ..demo.tour import tour
 
+    if best is None:
+        best = is_available("qwen-1.5b")
+
     with TemporaryDirectory(prefix="crosslens-demo-") if directory is None else nullcontext(directory) as where:
-        report = tour(Path(where), html, device=device, progress=progress)
+        report = tour(Path(where), html, device=device, best=best, progress=progress)
         if directory is None:
             report = replace(report, index="temporary, removed; --dir DIR keeps it")
         if json:

@@ -37,7 +37,7 @@ Mode = Annotated[str, typer.Option(help="dense, lexical or hybrid.")]
 Correct = Annotated[bool, typer.Option("--correction/--no-correction", help="Language correction of dense scores.")]
 Rerank = Annotated[
     list[str] | None,
-    typer.Option("--rerank", help="Reranker SPEC, `default`, or `best`; repeatable: each reranks what the last one made."),
+    typer.Option("--rerank", help="Reranker SPEC, `default` or `best`; repeatable, each reranks the last one's."),
 ]
 Langs = Annotated[list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")]
 Wheres = Annotated[list[str] | None, typer.Option("--where", help="KEY=VALUE on meta, lang or modality; repeatable.")]

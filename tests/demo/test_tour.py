@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,15 +58,16 @@ def toured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tour, "load_encoder", lambda spec, device: encoders[spec])
         judge = Rerank(LengthJudge(), load_prompt("likelihood"), depth=10, alpha=0.5, unseen="keep")
-        patch.setattr(tour, "load_reranker", lambda *_, **__: judge)
+        loaded = {"default": judge, "best": judge >> replace(judge, depth=3, k=3)}
+        patch.setattr(tour, "load_reranker", lambda spec, **_: loaded[spec])
         patch.setattr("crosslens.indexes.encoding.load_encoder", lambda spec, **_: encoders[spec])
-        report = tour.tour(where / "index", where / "demo.html", device="cpu")
+        report = tour.tour(where / "index", where / "demo.html", device="cpu", best=True)
     return report, (where / "demo.html").read_text("utf-8")
 
 
 def test_every_system_and_kind_is_measured(toured):
     report, _ = toured
-    assert report.table.systems == (tour.LEXICAL, tour.DENSE, tour.CORRECTED, tour.HYBRID, tour.RERANKED)
+    assert report.table.systems == (tour.LEXICAL, tour.DENSE, tour.CORRECTED, tour.HYBRID, *tour.RERANKERS)
     assert report.table.measures == ("nDCG@10", "R@10")
     assert set(report.table.groups) == {"all", "text to text", "text to photo", "photo to text", "text + photo"}
     assert report.table.counts["all"] == len(Demo().queries())
@@ -103,3 +105,16 @@ def test_the_page_holds_everything_and_fetches_nothing(toured):
     assert re.search(r'<q lang="eng" dir="ltr">', page)
     for photo in list_photos():
         assert f"<b>{photo.id}</b>" in page
+
+
+@pytest.mark.parametrize(("arguments", "there", "wanted"), [
+    ([], True, True), ([], False, False), (["--best"], False, True), (["--no-best"], True, False),
+])  # fmt: skip
+def test_best_is_in_the_table_where_its_model_is_installed_or_it_is_asked_for(
+    arguments, there, wanted, toured, monkeypatch, crosslens
+):
+    asked = []
+    monkeypatch.setattr("crosslens.checkpoints.offline.packages.is_available", lambda name: there)
+    monkeypatch.setattr(tour, "tour", lambda *_, best, **__: asked.append(best) or toured[0])
+    status, _, _ = crosslens("demo", *arguments)
+    assert (status, asked) == (0, [wanted])
