@@ -31,6 +31,12 @@ def index_command(
     stride: Annotated[
         int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
     ] = None,
+    expansions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Queries that full text finds documents by: JSON lines id, text, or a synthesized DIR."
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out malformed lines and damaged pictures, and name them.")
     ] = False,
@@ -68,7 +74,7 @@ def index_command(
         specs = encoder or list_encoders_of(directory) or choose_encoders(counts.images)
         made = index_collection(
             source, directory, specs, documents=counts.documents, kind=kind, lexical=lexical, windows=windows,
-            ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
+            expansions=expansions, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
             cache=cache, sync=sync, grace=grace, progress=progress,
         )  # fmt: skip
     except UnreadableItem as error:

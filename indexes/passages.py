@@ -26,6 +26,7 @@ from .index import DocumentIndex
 from .snapshot import Snapshot
 from .storage.card import FIRST, Passages, Recall, Windows
 from .storage.resume import ItemState, StoredStates
+from .storage.rows import EXPANSIONS
 from .storage.tables import Tables
 
 RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
@@ -48,9 +49,9 @@ class PassageIndex(Index):
     """An index of documents (`indexes.base.Index`) whose rows, in the index `passages`, are parts of documents.
 
     Passages have the ids `DOCUMENT#NUMBER`, the language and metadata of their document, and under `_passage` in
-    their metadata what they are: `document`, `number` (from 0), `of` (how many), `start` (in characters). A picture
-    and other media are in the first one. To rerank or to show passages, search `passages` itself: `MaxP` makes
-    documents of its runs.
+    their metadata what they are: `document`, `number` (from 0), `of` (how many), `start` (in characters). A picture,
+    other media and what a document was expanded with are in the first one. To rerank or to show passages, search
+    `passages` itself: `MaxP` makes documents of its runs.
     """
 
     def __init__(self, passages: DocumentIndex) -> None:
@@ -237,7 +238,8 @@ def _make_passages(items: Sequence[Item], tokenizer: Tokenizes, windows: Windows
             part = {"document": item.id, "number": number, "of": len(spans), "start": start}
             text = item.text and item.text[start:end]
             image, media = (None, {}) if number else (item.image, item.media)
-            meta = {**item.meta, RESERVED: part}
+            meta = {key: each for key, each in item.meta.items() if number == 0 or key != EXPANSIONS}
+            meta[RESERVED] = part
             parts.append(Item(_name_passage(item.id, number), text, image, item.lang, meta, media))
         passages.append(parts)
     return passages

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..indexes.distributed import Cluster
     from ..indexes.storage.card import Recall, Windows
     from ..multilingual.collections.base import Collection
+    from ..multilingual.collections.expansions import Expansions
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Indexing:
     cached: int = 0  # vectors that were not encoded, since the cache had them
     lacking: int = 0  # documents of the index that the collection lacks
     removed: int = 0  # of them, which are no longer in the index
+    expanded: int | None = None  # documents that full text has more of than their text; None where that was not asked
+    unused: int = 0  # expansions of documents that the collection lacks
     problems: tuple[str, ...] = ()  # of documents that were left out, since what they hold cannot be opened
 
     def to_json(self) -> dict[str, object]:
@@ -49,6 +52,7 @@ class Indexing:
             "cached": self.cached,
             "lacking": self.lacking,
             "removed": self.removed,
+            **({} if self.expanded is None else {"expanded": self.expanded, "unused_expansions": self.unused}),
             "languages": dict(self.index.langs),
             "encoders": [spec.name for spec in self.index.specs],
             "ann": {
@@ -61,11 +65,14 @@ class Indexing:
     @property
     def notes(self) -> list[str]:
         """What the user should know of documents that the collection lacks."""
+        notes = []
         if self.removed:
-            return [f"{self.removed} documents that the collection lacks were removed"]
-        if self.lacking:
-            return [f"{self.lacking} documents of the index are not in the collection: --sync removes them"]
-        return []
+            notes.append(f"{self.removed} documents that the collection lacks were removed")
+        elif self.lacking:
+            notes.append(f"{self.lacking} documents of the index are not in the collection: --sync removes them")
+        if self.unused:
+            notes.append(f"{self.unused} documents that have expansions are not in the collection")
+        return notes
 
     def __str__(self) -> str:
         passages = self.index.card.passages
@@ -73,7 +80,8 @@ class Indexing:
         lines = [
             f"{self.index.path}: {len(self.index)} documents{parts} ({self.added} new or changed), "
             + (", ".join(spec.name for spec in self.index.specs) or "full text")
-            + (f", {self.cached} vectors from the cache" if self.cached else ""),
+            + (f", {self.cached} vectors from the cache" if self.cached else "")
+            + (f", {self.expanded} documents expanded" if self.expanded is not None else ""),
             "languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in self.index.langs.items()),
         ]
         if self.recall.at:
@@ -91,6 +99,7 @@ def index_collection(
     kind: str = "lance",
     lexical: bool = True,
     windows: Windows | None = None,
+    expansions: str | Path | None = None,
     ann: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -103,7 +112,8 @@ def index_collection(
     """Encode a collection's `documents` documents into an index, or go on with one that is begun.
 
     With `sync` the index becomes the collection: what it lacks is removed, if the collection was read as a whole.
-    `grace` is that of `create_index`.
+    `grace` is that of `create_index`. Full text has more of documents than their text, where the file or collection
+    `expansions` has some (`multilingual.collections.expansions`).
 
     Where `device` means several, they encode together until all is encoded; the index goes on with the first.
     Documents whose pictures cannot be opened are an `UnreadableItem`; of a collection that skips what is bad
@@ -116,9 +126,13 @@ def index_collection(
     from ..encoders.workers import open_encoders
     from ..indexes.passages import choose_tokenizer
     from ..indexes.registry import check_kind, create_index, open_index
+    from ..multilingual.collections.expansions import Expansions
 
     started = time.perf_counter()
     check_kind(kind)
+    if expansions is not None and not lexical:
+        raise InputError("expansions are for full text, and --no-lexical leaves it out: give one of the two")
+    more = Expansions.read(expansions) if expansions is not None else Expansions({})
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
     own: dict[str, Any] = {"device": devices[0], "trust_remote_code": trust_remote_code}
@@ -141,7 +155,7 @@ def index_collection(
         made = create_index(directory, kind=kind, **settings, **own)
         seen = SeenIds()
         with progress("encoding", documents) as bar:
-            added, problems = _add_readable(made, collection, encoders, cluster, seen, bar)
+            added, problems = _add_readable(made, collection, more, encoders, cluster, seen, bar)
         lacking = [id for id in made.ids() if id not in seen]
         if sync and len(seen) != documents:
             raise InputError(
@@ -155,7 +169,9 @@ def index_collection(
     recall = made.build(ann)
     ended = time.perf_counter()
     seconds = round(loaded - started, 1), round(ended - loaded, 1)
-    return Indexing(made, added, recall, *seconds, found, len(lacking), removed, problems)
+    expanded = None if expansions is None else len(more.used)
+    unused = len(more.texts) - len(more.used)
+    return Indexing(made, added, recall, *seconds, found, len(lacking), removed, expanded, unused, problems)
 
 
 @dataclass(frozen=True)
@@ -211,6 +227,7 @@ def _note_ids(items: Iterable[Item], seen: SeenIds) -> Iterator[Item]:
 def _add_readable(
     index: Index,
     collection: Collection,
+    expansions: Expansions,
     encoders: Sequence[Encoder],
     cluster: Cluster | None,
     seen: SeenIds,
@@ -228,7 +245,8 @@ def _add_readable(
     def store(items: Iterable[Item]) -> None:
         nonlocal changed, done
         done = 0
-        with closing(index.store(fill_languages(items), encoders, cluster, WINDOW)) as portions:
+        filled = expansions.expand(fill_languages(items))
+        with closing(index.store(filled, encoders, cluster, WINDOW)) as portions:
             for new, passed in portions:
                 changed += new
                 done += passed

@@ -83,7 +83,7 @@ def name_column(group: str) -> str:
     return f"t_{group}"
 
 
-COLUMNS = tuple(map(name_column, GROUPS))
+COLUMNS = {name_column(group): group for group in GROUPS}
 
 
 def make_tokenizer(group: str, analysis: int = ANALYSIS) -> FTS:

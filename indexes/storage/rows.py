@@ -15,8 +15,11 @@ from ...media.language_codes import find_language
 from ...media.modalities import to_bytes
 from .analysis import analyse
 from .filters import list_facets
-from .fulltext import COLUMNS, choose_group, name_column
+from .fulltext import COLUMNS, choose_group
 from .resume import ItemState
+
+# The key of an item's metadata under which texts stand, by language ("" for the item's own), that only full text reads.
+EXPANSIONS = "_expansions"
 
 
 def make_media_fields(name: str) -> list[pa.Field]:
@@ -67,14 +70,21 @@ def make_rows(
         held = [item.contents.get(name) for item in items]
         columns[name] = [None if each is None or isinstance(each, Path) else to_bytes(name, each) for each in held]
         columns[f"{name}_path"] = [str(each.absolute()) if isinstance(each, Path) else None for each in held]
-    groups = [choose_group(item.lang) for item in items]
+    texts = [_list_texts(item) for item in items]
     for name in set(COLUMNS).intersection(schema.names):
-        columns[name] = [
-            analyse(item.text, group, analysis) if item.text and name_column(group) == name else None
-            for item, group in zip(items, groups, strict=True)
-        ]
+        group = COLUMNS[name]
+        columns[name] = [analyse(each[group], group, analysis) if group in each else None for each in texts]
     nothing = [None] * len(items)
     return pa.Table.from_pydict({name: columns.get(name, nothing) for name in schema.names}, schema)
+
+
+def _list_texts(item: Item) -> dict[str, str]:
+    """What full text looks at of an item, by group of languages: its text, and what it was expanded with."""
+    texts: dict[str, list[str]] = {choose_group(item.lang): [item.text]} if item.text else {}
+    expansions = item.meta.get(EXPANSIONS)
+    for lang, text in expansions.items() if isinstance(expansions, Mapping) else ():
+        texts.setdefault(choose_group(lang or item.lang), []).append(str(text))
+    return {group: "\n".join(each) for group, each in texts.items()}
 
 
 def read_items(batch: pa.RecordBatch) -> Iterator[Item]:
