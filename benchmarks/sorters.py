@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -216,6 +217,16 @@ def tables(settings: Sequence[Mapping[str, Any]]) -> list[Table]:
     return found
 
 
+def for_pages(settings: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Of the smallest sets the tables of the fewest and the most candidates, without what is between."""
+    size = min(each["size"] for each in settings)
+    numbers = {each["candidates"] for each in settings}
+    some = [each for each in settings if each["size"] == size and each["candidates"] in (min(numbers), max(numbers))]
+    made = tables(some)
+    left_out = re.compile(r"plackett, \d+ calls, best only|(bubblesort|tournament), both orders")
+    return [replace(table, rows=[row for row in table.rows if not left_out.fullmatch(row[0])]) for table in made]
+
+
 def draw(settings: Sequence[Mapping[str, Any]], path: Path) -> None:
     """nDCG@10 against calls, a panel for each judge with errors; `InputError` without matplotlib."""
     try:
@@ -305,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"last place, in log-odds; calls and rounds are means over the judges. *best only*: the judge names the best of a set and says "
         f"no more. *both orders*: each set is asked forwards and backwards."
     )
-    save(options.save, report, [replace(table) for table in made], [note])
+    save(options.save, report, for_pages(settings), [note])
     out = sys.stderr if options.json else sys.stdout
     for table in made:
         print("\n".join([table.title, *aligned([list(table.columns), *map(list, table.rows)])]) + "\n", file=out)
