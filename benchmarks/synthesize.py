@@ -27,7 +27,7 @@ from crosslens.training.data.synthesize import Synthesis, list_wordings
 from measurements import Table, add_save, save
 
 SOURCES = ("ict", "titles", "translations?by=id", "inpars@hf:/work/models/qwen-1.5b?n=2&styles=question,keywords")
-EARLY = ("empty", "cut", "short", "long", "language", "copied", "held_out")
+EARLY = ("empty", "refused", "unclosed_thought", "unreadable", "cut", "short", "long", "language", "copied", "held_out")
 LATE = ("not_found", "below_threshold", "duplicate")
 
 

@@ -27,12 +27,14 @@ _OPENING = re.compile(
     r"\s*(?:[*_#>]{0,3}(?:sure|certainly|of course|okay|here(?:'s| is| are)|below is|the following is)\b"
     r"[^\n:：]{0,120}[:：]"
     r"|[^\n:：.!?。！？]{1,80}[:：][*_]{0,3}(?=\s*\n)"
-    r"|[*_#]{0,3}(?:passage|answer|query|question|keywords?|search query|rewritten query|text"
-    r"|отрывок|ответ|запрос|вопрос|ключевые слова|текст|段落|答案|回答|查询|问题|关键词|关键字|文本|文章"
+    r"|(?:[-*•–]\s+|\d{1,2}[.)]\s+)?[*_#]{0,3}(?:passage|answer|query|question|keywords?"
+    r"|search query|rewritten query|text|title"
+    r"|отрывок|ответ|запрос|вопрос|ключевые слова|текст|заголовок|标题|段落|答案|回答|查询|问题|关键词|关键字|文本|文章"
+    r"|título|titel|titre|عنوان|العنوان|タイトル|제목"
     r"|متن|پاسخ|پرسش|پرس‌وجو|کلیدواژه‌ها|المقطع|الإجابة|الجواب|السؤال|الاستعلام|الكلمات المفتاحية"
     r"|pasaje|respuesta|consulta|pregunta|palabras clave|textstelle|antwort|anfrage|frage|suchanfrage|stichwörter"
     r"|passage|réponse|requête|question|mots[- ]clés|答え|質問|検索語|キーワード|지문|답변|답|질문|검색어|키워드)"
-    r"[*_]{0,3}\s{0,2}[:：][*_]{0,3})\s*",
+    r"(?:[^\S\n]?\d{1,2})?[*_]{0,3}\s{0,2}[:：][*_]{0,3})\s*",
     re.IGNORECASE,
 )
 _MARKS = re.compile(r"(?m)^[^\S\n]{0,8}(?:#{1,6}[^\S\n]+|>[^\S\n]?|[-*•–][^\S\n]+|\(?\d{1,2}[.):、．][^\S\n]*(?=\D))")

@@ -20,7 +20,7 @@ SAME = "same"  # in a mix of languages: that of the document
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A query that a source has for a document, before any check; `fault` says why there is none (`empty`, `cut`)."""
+    """A query that a source has for a document, before any check; `fault` says why there is none (`empty`, ...)."""
 
     text: str
     lang: str | None

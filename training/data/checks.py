@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from ...errors import InputError
 from ...items import Item, hash_text
-from ...multilingual.languages import identify, measure_text
+from ...multilingual.languages import measure_text
+from ...multilingual.rewriting.reading import is_in
 from .base import Draft
 
 LEAST, MOST = 4, 400  # letters of a query, as `measure_text` counts
@@ -76,10 +77,11 @@ def find_copied_share(query: str, document: str) -> float:
 class Checks:
     """Why a draft is left out: the reasons by which the card counts, in the order in which they are looked for.
 
-    `empty` (the model wrote nothing), `cut` (it found no end), `short` and `long` (fewer than 4 letters, more than 400;
-    a Chinese character counts as three), `language` (it is clearly in another than it was to be), `copied` (a substring
-    of 30 letters or more that the document has too makes more than `most_copied` of it; not of sources whose queries
-    are the documents' own words), and `held_out` (it is one of the collection's topics, or nearly so).
+    What its source found (`Draft.fault`: `empty`, `refused`, `cut`, ...), `short` and `long` (fewer than 4 letters,
+    more than 400; a Chinese character counts as three), `language` (it is clearly in another than it was to be),
+    `copied` (a substring of 30 letters or more that the document has too makes more than `most_copied` of it; not of
+    sources whose queries are the documents' own words), and `held_out` (it is one of the collection's topics, or nearly
+    so).
     """
 
     def __init__(self, *, copies: bool, most_copied: float = 0.6, held_out: Iterable[str] = ()) -> None:
@@ -95,7 +97,7 @@ class Checks:
         length = measure_text("".join(normalise(draft.text).split()))
         if not LEAST <= length <= MOST:
             return "short" if length < LEAST else "long"
-        if draft.lang is not None and identify([draft.text])[0] not in (draft.lang, None):
+        if draft.lang is not None and not is_in(draft.text, draft.lang):
             return "language"
         if not self.copies and find_copied_share(draft.text, document.text or "") > self.most_copied:
             return "copied"

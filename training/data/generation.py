@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +14,13 @@ from typing import Any, ClassVar
 from ...errors import InputError, check_at_least, unknown_name
 from ...items import Item, hash_json, windows
 from ...multilingual.collections.records import FileRow, read_json_lines
-from ...multilingual.judges import Judge, find_judge, open_judge, refuse
-from ...multilingual.judges.answers import drop_thoughts
+from ...multilingual.judges import Completion, Judge, find_judge, open_judge, refuse
 from ...multilingual.judges.messages import Message, Passage
 from ...multilingual.languages import measure_text
 from ...multilingual.prompts import Wording, configure_wording, load_wording, split_method
 from ...multilingual.prompts.wording import fill_text
 from ...multilingual.rewriting.pieces import split_sentences
+from ...multilingual.rewriting.reading import LOST, read_line, read_words
 from ...pipeline import advance
 from ...specs import distribute_options
 from .base import Draft, Making, split_title
@@ -31,20 +30,6 @@ EXAMPLE = "inpars@hf:Qwen/Qwen2.5-1.5B-Instruct?n=2&styles=question,keywords"
 AT_ONCE = 8  # requests to a model on a CPU, which a kill takes at most; more where its appetite is larger
 SHOWN = 1200  # letters of a document that a model is shown, as `measure_text` counts
 SHOTS = 5  # examples that a few-shot prompt shows of those it is given
-
-# What models put before a query: a number or a bullet, or what it is called.
-_NUMBER = re.compile(r"^(?:[-*•·#>]+\s+|\(?\d{1,2}\s?(?:[.)]\s+|、\s*))")
-_NAMES = (
-    r"(?:search |relevant )?(?:quer(?:y|ies)|questions?|keywords?|titles?)", "问题", "查询", "关键词", "关键字", "标题",
-    "вопрос", "запрос", "(?:ключевые слова|ключевые)", "заголовок", "название", "pregunta", "consulta",
-    "palabras clave", "título", "frage", "suchanfrage", "schlüsselwörter", "stichwörter", "suchbegriffe", "titel",
-    "überschrift", "requête", "mots[- ]clés", "titre", "پرسش", "سؤال", "سوال", "پرس‌وجو", "کلیدواژه‌ها",
-    "کلمات کلیدی", "عنوان", "السؤال",
-    "الكلمات المفتاحية", "العنوان", "استعلام", "質問", "検索クエリ", "クエリ",
-    "キーワード", "タイトル", "見出し", "질문", "검색어", "키워드", "제목",
-)  # fmt: skip
-_NAMED = re.compile(rf"^(?:{'|'.join(_NAMES)})(?: ?\d{{1,2}})?\s?[:：]\s*", re.IGNORECASE)
-_MARKS = " \t*_`\"'“”„«»「」『』‘’"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +164,8 @@ class Generator:
             answers = iter(self._write(requests, making) if requests else [])
             drafts: dict[str, list[Draft]] = {document.id: [] for document in some}
             for document, query, style in wanted:
-                text, ended = next(answers)
-                found = read_query(text)
-                fault = "empty" if not found else "" if ended else "cut"
-                drafts[document.id].append(Draft(found, query.lang, style, fault))
+                text, fault = read_query(Completion(*next(answers)), style)
+                drafts[document.id].append(Draft(text, query.lang, style, fault))
             for document in some:
                 yield document, drafts[document.id]
 
@@ -206,7 +189,7 @@ class Generator:
         return wording.ask(passage, query, style, [*fitting[turn:], *fitting[:turn]][:SHOTS])
 
     def _write(self, requests: Sequence[Message], making: Making) -> list[list[Any]]:
-        """The model's answers, text and whether it ended, to requests that are always asked together.
+        """The model's answers, as the fields of a `Completion`, to requests that are always asked together.
 
         What is sampled beside what decides what is sampled: a resumed run asks for the same, or has it already.
         """
@@ -220,7 +203,7 @@ class Generator:
         def write() -> list[list[Any]]:
             nonlocal answered
             answered = True
-            return [[each.text, each.ended] for each in self.judge.generate(requests, **sampling)]
+            return [[each.text, each.tokens, each.ended] for each in self.judge.generate(requests, **sampling)]
 
         found = making.keep("writing", [self.judge.fingerprint, asked, sampling], write, self.judge.usage)
         if not answered:
@@ -249,17 +232,15 @@ def show_part(document: Item, number: int, making: Making) -> str:
     return f"{title}\n{body}" if title else body
 
 
-def read_query(answer: str) -> str:
-    """The query in an answer: its first line, without a thought, a number, a name (`Question:`), quotes and marks."""
-    lines = (line.strip() for line in drop_thoughts(answer).splitlines())
-    for line in lines:
-        if line.startswith("```"):
-            continue
-        text = _NUMBER.sub("", line).strip(_MARKS)
-        text = _NUMBER.sub("", _NAMED.sub("", text)).strip(_MARKS)
-        if any(map(str.isalnum, text)):
-            return " ".join(text.split())
-    return ""
+def read_query(answer: Completion, style: str) -> tuple[str, str]:
+    """The query in an answer, its first line or the keywords that it lists, and why there is none, or no whole one."""
+    faults: Counter[str] = Counter()
+    listed = style == "keywords"
+    read = " ".join(read_words(answer, faults)) if listed else read_line(answer, faults)
+    text = " ".join(read.split())
+    if not text:
+        return "", next((kind for kind in LOST if faults[kind]), "empty")
+    return text, "cut" if faults["cut_answers"] and not listed else ""
 
 
 def load_generator(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Generator:

@@ -9,6 +9,7 @@ from importlib.resources import files
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
+from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.languages import measure_text
 from crosslens.multilingual.prompts import load_wording
@@ -32,25 +33,35 @@ def draft(generator: Generator, *documents: Item, making: Making | None = None):
 
 
 @pytest.mark.parametrize(
-    ("answer", "query"),
+    ("answer", "style", "query"),
     [
-        ("How long do cats sleep?", "How long do cats sleep?"),
-        ("<think>Let me see: what is it?\nCats.</think>\n\n1. **How long do cats sleep?**", "How long do cats sleep?"),
-        ('Question: "How long do cats sleep?"\nThis asks about ...', "How long do cats sleep?"),
-        ("问题：猫一天睡多久？", "猫一天睡多久？"),
-        ("- Вопрос 1: «Сколько спит кошка?»", "Сколько спит кошка?"),
-        ("Ключевые слова: кошка, сон", "кошка, сон"),
-        ("سؤال: كم ساعة تنام القطة؟", "سؤال: كم ساعة تنام القطة؟".partition(": ")[2]),
-        ("2024 elections", "2024 elections"),
-        ("3.5 mm jack", "3.5 mm jack"),
-        ("```\ncat  sleep\thours\n```", "cat sleep hours"),
-        ("", ""),
-        ("  \n \"\" \n", ""),
-        ("<think>I never come to an end", ""),
+        ("<think>Let me see: what is it?</think>\n1. **How long do cats sleep?**", "question", "How long do cats sleep?"),
+        ('Question 1: "How long do cats sleep?"\nThis asks about ...', "question", "How long do cats sleep?"),
+        ("- Вопрос: «Сколько спит кошка?»", "question", "Сколько спит кошка?"),
+        ("标题：猫的睡眠", "title", "猫的睡眠"),
+        ("Título: El sueño de los gatos", "title", "El sueño de los gatos"),
+        ("Ключевые слова: кошка, сон", "keywords", "кошка сон"),
+        ("- cat\n- sleep\n- cat", "keywords", "cat sleep"),
+        ("3.5 mm jack", "title", "3.5 mm jack"),
+        ("```\ncat  sleep\thours\n```", "title", "cat sleep hours"),
     ],
 )  # fmt: skip
-def test_the_query_in_an_answer(answer, query):
-    assert read_query(answer) == query
+def test_the_query_in_an_answer(answer, style, query):
+    assert read_query(Completion(answer, 9), style) == (query, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (Completion("  ", 1), "empty"),
+        (Completion("1. ...", 1), "unreadable"),
+        (Completion("<think>I never come", 64, False), "unclosed_thought"),
+        (Completion("I'm sorry, I cannot help with that.", 9), "refused"),
+        (Completion("Why do cats sleep so much longer than", 64, False), "cut"),
+    ],
+)
+def test_an_answer_without_a_query_says_why(answer, fault):
+    assert read_query(answer, "question")[1] == fault
 
 
 @pytest.mark.parametrize("name", ["inpars", "promptagator"])
