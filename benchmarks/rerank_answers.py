@@ -61,9 +61,9 @@ def ask(name: str, stage: Rerank, work: Task, journal: Path) -> tuple[Judged, Co
     return judged, count
 
 
-def identity(stage: Rerank, work: Task) -> str:
+def identity(stages: Sequence[Rerank], work: Task) -> str:
     """What a result depends on: prompt, sorter, judge and its revision, sizes, queries, and the first stage's hits."""
-    parts = [stage.fingerprint, json.dumps(work.setting, sort_keys=True)]
+    parts = [*(stage.fingerprint for stage in stages), json.dumps(work.setting, sort_keys=True)]
     for query, hits in work.first:
         parts.append(f"{query.id} {query.content_hash()} {' '.join(hit.id for hit in hits)}")
     parts += [record.fingerprint for record in work.first.manifest.records]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
-from crosslens.multilingual.reranking.plan import load_reranker
+from crosslens.multilingual.reranking.plan import NAMED, load_reranker
 from crosslens.multilingual.reranking.rerank import FAULTS, Rerank, describe_judging
 from crosslens.runs import Hit, Manifest, Record, Run
 from rerank_answers import append, ask, identity, kept_at, results
@@ -33,12 +34,18 @@ METHODS = (
     "first:window",
 )
 COSTS = ("calls", "rounds", "prompt_tokens", "generated_tokens", "windowed")
+Method = tuple[Rerank, ...]  # several are a cascade, of which the last one is weighed
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 
 
 def spec(method: str, judge: str, depth: int) -> str:
-    """The SPEC of a method: `likelihood?alpha=0.5` takes the judge and depth of the benchmark; a SPEC stays as it is."""
-    if "@" in method:
+    """The SPEC of a method: `likelihood?alpha=0.5` takes the judge and depth of the benchmark; a SPEC stays as it is.
+
+    So do the names of rerankers; `A >> B` is a cascade of such.
+    """
+    if " >> " in method:
+        return " >> ".join(spec(each.strip(), judge, depth) for each in method.split(" >> "))
+    if "@" in method or method in NAMED:
         return method
     name, _, options = method.partition("?")
     checkpoint, _, own = judge.partition("?")
@@ -55,13 +62,13 @@ def quality(options: Namespace) -> dict[str, Any]:
     works = {part: _task(Path(options.collection, part), stages, options) for part in sets}
     found: dict[str, dict[str, Any]] = {part: {} for part in sets}
     journal = options.out and options.out.with_name(options.out.name + ".journal")
-    for name, stage in stages.items():
+    for name in stages:
         for part, work in works.items():
-            key = identity(stage, work)
+            key = identity(stages[name], work)
             if key not in done and name not in failed:
                 print(f"reranking with {name}" + f", {part}" * bool(part), file=sys.stderr, flush=True)
                 try:
-                    done[key] = {"key": key, **judged(name, stage, work, journal)}
+                    done[key] = {"key": key, **judged(name, stages[name], work, journal)}
                 except InputError as error:
                     failed[name] = str(error)
                     continue
@@ -70,17 +77,17 @@ def quality(options: Namespace) -> dict[str, Any]:
                 found[part][name] = done[key]
     work, records = works[sets[-1]], found[sets[-1]]
     chosen = {
-        name: _best_weight(stages[name], works[sets[0]], entry)["alpha"] if options.choose else given.get(name)
+        name: _best_weight(stages[name][-1], works[sets[0]], entry)["alpha"] if options.choose else given.get(name)
         for name, entry in found[sets[0]].items()
         if options.choose or name in given
     }
     runs = {FIRST: work.first}
     weighted: dict[str, str] = {}  # the system with the chosen weight, by SPEC
     for name, entry in records.items():
-        runs[name] = weigh(stages[name], work, entry)
+        runs[name] = weigh(stages[name][-1], work, entry)
         if name in chosen:
             weighted[name] = f"{name} at alpha {chosen[name]:g}"
-            runs[weighted[name]] = weigh(replace(stages[name], alpha=chosen[name]), work, entry)
+            runs[weighted[name]] = weigh(replace(stages[name][-1], alpha=chosen[name]), work, entry)
     compared = evaluate(
         runs, work.qrels, MEASURES, per=work.per, baseline=FIRST, test="randomisation", seed=options.seed
     )
@@ -104,35 +111,57 @@ def quality(options: Namespace) -> dict[str, Any]:
     }
 
 
-def judged(name: str, stage: Rerank, work: Task, journal: Path | None) -> dict[str, Any]:
-    """One method over the first stage: costs, what could not be read, and what the judge alone said of each query."""
+def judged(name: str, stages: Method, work: Task, journal: Path | None) -> dict[str, Any]:
+    """One method over the first stage: costs, what could not be read, and what the judge alone said of each query.
+
+    Of a cascade, what the last judge said of the order that those before it made; the costs are those of all.
+    """
+    run = work.first
+    counts: list[Counter[str]] = []
+    records = []
     with kept_at(journal) as path:
-        said, count = ask(name, stage, work, path)
-    seconds = count.pop("milliseconds") / 1000
-    record = Record(str(stage), stage.fingerprint, seconds, dict(count), stage.models)
-    faults = {kind: int(count[kind]) for kind in FAULTS if count.get(kind)}
-    entry = {
+        for stage in stages:
+            before = run
+            said, count = ask(name, stage, replace(work, first=before), path)
+            seconds = count.pop("milliseconds") / 1000
+            counts.append(count)
+            records.append(Record(str(stage), stage.fingerprint, seconds, dict(count), stage.models))
+            run = stage.weigh(before, said)
+    total = sum(counts, Counter())
+    faults = {kind: int(total[kind]) for kind in FAULTS if total.get(kind)}
+    measured = evaluate({FIRST: work.first, name: run}, work.qrels, (MEASURE,))
+    return {
         "spec": name,
-        "judge": dict(stage.models),
-        "task": work.setting | {"depth": stage.depth},
+        "judge": {model: revision for stage in stages for model, revision in stage.models.items()},
+        "task": work.setting | {"depth": stages[0].depth},
         "queries": len(work.first),
-        **{cost: int(count.get(cost, 0)) for cost in COSTS},
-        "seconds": round(seconds, 2),
+        **{cost: int(total.get(cost, 0)) for cost in COSTS},
+        "seconds": round(sum(record.seconds for record in records), 2),
         "faults_in_all": sum(faults.values()),
         "faults": faults,
-        "bias": find_bias(count, said),
-        "remarks": describe_judging(Manifest((record,))),
-        "asked": {query: [[hit.id, hit.score] for hit in hits] for query, hits in said.items()},
+        "bias": find_bias(counts[-1], said),
+        "remarks": describe_judging(Manifest(tuple(records))),
+        "asked": _listed(said),
+        **({"before": _listed(before.hits)} if len(stages) > 1 else {}),
+        MEASURE: measured.mean(name, MEASURE),
+        f"{MEASURE} before": measured.mean(FIRST, MEASURE),
     }
-    measured = evaluate({FIRST: work.first, name: weigh(stage, work, entry)}, work.qrels, (MEASURE,))
-    means = {MEASURE: measured.mean(name, MEASURE), f"{MEASURE} before": measured.mean(FIRST, MEASURE)}
-    return entry | means
 
 
 def weigh(stage: Rerank, work: Task, entry: Mapping[str, Any]) -> Run:
-    """The first stage's run reranked by what was said before, with the weight of the stage; nothing is asked."""
-    said = {query: [Hit(doc, score) for doc, score in hits] for query, hits in entry["asked"].items()}
-    return stage.weigh(work.first, said)
+    """What the (last) stage makes of what was said before, with its weight; nothing is asked."""
+    before = work.first
+    if "before" in entry:
+        before = before.ranking({query: _read(hits) for query, hits in entry["before"].items()})
+    return stage.weigh(before, {query: _read(hits) for query, hits in entry["asked"].items()})
+
+
+def _listed(hits: Mapping[str, Sequence[Hit]]) -> dict[str, list[list[Any]]]:
+    return {query: [[hit.id, hit.score] for hit in found] for query, found in hits.items()}
+
+
+def _read(hits: Sequence[Sequence[Any]]) -> list[Hit]:
+    return [Hit(doc, score) for doc, score in hits]
 
 
 def read_weights(path: Path | None) -> dict[str, float]:
@@ -147,10 +176,13 @@ def read_weights(path: Path | None) -> dict[str, float]:
 
 def tune(options: Namespace) -> dict[str, Any]:
     """Prompt, fusion and its weight chosen on one set and reported on another; the judge is asked once."""
-    stages = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
+    methods = loaded([spec(method, options.judge, options.depth) for method in options.methods], options.device)
+    if cascades := [name for name, parts in methods.items() if len(parts) > 1]:
+        raise InputError(f"tune takes rerankers one by one, not {cascades[0]}; `quality --choose` takes cascades")
+    stages = {name: parts[0] for name, parts in methods.items()}
     with kept_at(options.out) as journal:
         print(f"judging {options.tune}", file=sys.stderr, flush=True)
-        dev = _task(Path(options.collection, options.tune), stages, options)
+        dev = _task(Path(options.collection, options.tune), methods, options)
         said = {name: ask(name, stage, dev, journal)[0] for name, stage in stages.items()}
         tried = {
             f"{name} {fuse} {alpha:g}": (name, replace(stage, fuse=fuse, alpha=alpha))
@@ -165,7 +197,7 @@ def tune(options: Namespace) -> dict[str, Any]:
         best = min(tried, key=lambda label: (-means.mean(label, MEASURE), tried[label][1].alpha))
         name, chosen = tried[best]
         print(f"judging {options.report} by {best}", file=sys.stderr, flush=True)
-        test = _task(Path(options.collection, options.report), stages, options)
+        test = _task(Path(options.collection, options.report), methods, options)
         answers = ask(name, chosen, test, journal)[0]
     reported = {
         FIRST: test.first,
@@ -200,9 +232,15 @@ def tune(options: Namespace) -> dict[str, Any]:
     return found | {"text": tune_table(found, compared)}
 
 
-def loaded(specs: Sequence[str], device: str) -> dict[str, Rerank]:
+def loaded(specs: Sequence[str], device: str) -> dict[str, Method]:
     """The stages by their SPECs; the judge, where it is the same, is loaded once. Photos keep their ranks."""
-    return {name: load_reranker(name, device=device, unseen="keep") for name in specs}
+    found: dict[str, Method] = {}
+    for name in specs:
+        parts = [
+            part for each in name.split(" >> ") for part in load_reranker(each, device=device, unseen="keep").parts
+        ]
+        found[name] = tuple(part for part in parts if isinstance(part, Rerank))
+    return found
 
 
 def _best_weight(stage: Rerank, work: Task, entry: Mapping[str, Any]) -> dict[str, float]:
@@ -213,11 +251,11 @@ def _best_weight(stage: Rerank, work: Task, entry: Mapping[str, Any]) -> dict[st
     return {"alpha": alpha, MEASURE: means.mean(str(alpha), MEASURE)}
 
 
-def _task(collection: Path, stages: Mapping[str, Rerank], options: Namespace) -> Task:
+def _task(collection: Path, methods: Mapping[str, Method], options: Namespace) -> Task:
     return task(
         str(collection),
         options.index,
-        sees=frozenset.intersection(*(stage.judge.modalities for stage in stages.values())),
+        sees=frozenset.intersection(*(each.judge.modalities for parts in methods.values() for each in parts)),
         mode=options.mode,
         fields=options.fields,
         queries=options.queries,

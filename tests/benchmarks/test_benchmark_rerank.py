@@ -196,6 +196,29 @@ def test_quality_chooses_weights_on_one_half_and_reports_them_on_the_other(run, 
         run("quality", *methods, "--weights", saved)
 
 
+def test_a_cascade_is_a_method_and_its_last_weight_is_chosen(run, tmp_path):
+    from crosslens.multilingual.reranking.plan import load_reranker
+    from rerank_quality import spec
+
+    assert spec("best", "offline:gemma", 6) == "best"
+    out = tmp_path / "results.jsonl"
+    cascade = "likelihood?alpha=0.5 >> setwise:heapsort"
+    common = ("--choose", "dev", "--report", "test", "--depth", 6, "--out", out)
+    _, report, _ = run("quality", "--methods", f"{cascade},likelihood", *common)
+    name, single = report["methods"]
+    assert name.count("@hf:") == 2
+    assert [load_reranker(each, device="cpu").alpha for each in name.split(" >> ")] == [0.5, 1.0]
+    assert report["methods"][name]["calls"] > report["methods"][single]["calls"]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    found = next(each for each in lines if each["spec"] == name and each["task"]["collection"].endswith("test"))
+    # The second judge was shown the first six of what the first has made.
+    for query, hits in found["asked"].items():
+        assert {doc for doc, _ in hits} == {doc for doc, _ in found["before"][query][:6]}
+    assert found["nDCG@10"] == pytest.approx(report["methods"][name]["nDCG@10"])
+    with pytest.raises(InputError, match="one by one"):
+        run("tune", "--methods", cascade)
+
+
 def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     from crosslens.runs import Hit
     from rerank_compare import compare_orders, find_bias
