@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +33,8 @@ def search_command(
     correction: options.Correct = True,
     exact: options.Exact = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show what was searched for in the query's place, where it was rewritten.")
+        bool,
+        typer.Option("--explain", help="Show what was searched for in the query's place, and ranks after each stage."),
     ] = False,
     device: options.Device = "auto",
     trust_remote_code: options.Trust = False,
@@ -45,6 +47,7 @@ def search_command(
     from ..multilingual.rewriting.base import describe_rewriting
     from ..multilingual.rewriting.rewrites import explain_probes, to_rewrite
     from ..systems.search import choose_line, parse_filters, search_index
+    from ..systems.trace import Trace
 
     if not (text and text.strip()) and image is None:
         raise InputError("the query is empty: give TEXT, --image PATH, or both")
@@ -54,13 +57,15 @@ def search_command(
         check_file(image)
     query = Item("query", text=text, image=image, lang=query_lang)
     line = choose_line(system, mode, lang, correction, rerank)
+    trace = Trace() if explain else None
     run = search_index(
         directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
         exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
-        trust_remote_code=trust_remote_code, progress=progress,
+        trust_remote_code=trust_remote_code, progress=progress, trace=trace,
     )  # fmt: skip
     rows = [
         {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **describe_item(item)}
+        | ({"stages": trace.describe("query", hit.id)} if trace else {})
         for rank, (hit, item) in enumerate(zip(run["query"], run.items("query"), strict=True), 1)
     ]
     probes = run.probes.get("query", ())
@@ -73,7 +78,14 @@ def search_command(
     for row in rows:
         line = row["text"].replace("\n", " · ")
         print(escape_controls(f"{row['rank']:>3}  {row['score']:9.4f}  {row['lang'] or '   '}  {row['id']}  {line}"))
+        if len(stages := row.get("stages", ())) > 1:
+            print(escape_controls(f"     {' > '.join(map(show_place, stages))}"))
     if not rows:
         say("no document matches")
     for remark in (*describe_rewriting(run.manifest), *describe_judging(run.manifest)):
         say(remark)
+
+
+def show_place(place: Mapping[str, Any]) -> str:
+    """A stage, and where it ranked a document."""
+    return f"{place['stage']}: " + (f"{place['rank']} ({place['score']:.4f})" if place["rank"] else "not found")

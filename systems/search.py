@@ -16,6 +16,7 @@ from ..multilingual.reranking.plan import NAMED, parse_reranker
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import EXCLUDED, Exclude, Run, list_excluded
 from .system import OpenSite, System
+from .trace import Trace
 
 if TYPE_CHECKING:
     from ..indexes.base import Index, Where
@@ -58,13 +59,14 @@ def search_index(
     trust_remote_code: bool = False,
     journal: Path | None = None,
     progress: Progress = show_nothing,
+    trace: Trace | None = None,
 ) -> Run:
     """The k best documents of each query, by the system that `line` describes.
 
     `topics` is the collection whose topics and runs the line may name; `exclude` holds for every search in the line
     that does not choose itself (`runs.list_excluded`). Queries without a collection have no id that a document could
-    have: there `self` are the documents with the query's text. `InputError` for a line that is wrong, or that
-    does not fit the index, before any model is loaded as far as that can be known.
+    have: there `self` are the documents with the query's text. `trace` gets what each stage found. `InputError` for a
+    line that is wrong, or that does not fit the index, before any model is loaded as far as that can be known.
     """
     from ..indexes.registry import open_index
 
@@ -79,10 +81,12 @@ def search_index(
     kept = [parse_language(each) for each in list_values(where, "lang") if isinstance(each, str)]
     _check_languages(index, asked, [*kept, *langs])
     with progress("judging", None) as watcher, watch(watcher):
-        stage = system.bind(site, system.depth(k))
+        stage = system.bind(site, system.depth(k), trace.wrap) if trace else system.bind(site, system.depth(k))
         run = stage(Run.of(asked)).cut(k)
         while copies and (others := _exclude_copies(asked, run)) != asked:
             asked = others
+            if trace:
+                trace.rankings.clear()
             run = stage(Run.of(asked)).cut(k)
         return run
 

@@ -17,6 +17,7 @@ from ..collections.records import FileRow, read_json_lines
 from ..languages import parse_language
 
 OWN = {"query": True}
+SHOWN = 300  # characters of a text that people are shown: a document has thousands
 # The text of a probe, None for the query's own, its language, and its other fields.
 Listed = tuple[str | None, str | None, tuple[Any, ...]]
 
@@ -46,6 +47,9 @@ def explain_probes(query: Item, probes: Sequence[Probe]) -> Iterator[str]:
         yield f"searched for as it is: {query.text or query.id}"
     for item, role, weight, group, only in probes:
         words = " ".join((item.text or f"[{', '.join(sorted(item.modalities))}]").split())
+        words = words if len(words) <= SHOWN else f"{words[:SHOWN].rstrip()} ..."
+        if item.id != query.id and not item.id.startswith(f"{query.id}/"):
+            words = f"document {item.id}: {words}"
         parts = [f"group {group}", f"as a {role}", f"weight {weight:g}", item.lang or "no language"]
         yield f"searched for, {', '.join([*parts, f'only its {only}'] if only else parts)}: {words}"
 

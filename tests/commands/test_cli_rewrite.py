@@ -99,6 +99,27 @@ def test_a_search_explains_what_was_searched_for(crosslens, index):
     assert [each.get("lang") for each in json.loads(out)["rewritten"]] == [None, "rus"]
 
 
+def test_a_search_explains_its_feedback_and_where_each_stage_had_a_document(crosslens, index):
+    system = "dense % 2 >> rocchio?docs=1 >> dense % 2 >> rm3?docs=2 >> lexical"
+    status, out, err = crosslens("search", index, "sleeping cat", "--system", system, "--explain")
+    assert status == 0, err
+    lines = out.splitlines()
+    assert any(line.startswith("searched for, group 0, as a document, weight") for line in lines)
+    assert any(": document " in line and "only its vector" in line for line in lines)
+    assert any("only its words" in line for line in lines)
+    status, out, err = crosslens("search", index, "sleeping cat", "--system", system, "--explain", "--json")
+    hits = json.loads(out)["hits"]
+    assert [[place["stage"].partition(" ")[0] for place in hit["stages"]] for hit in hits] == [
+        ["dense", "dense", "lexical"]
+    ] * len(hits)
+    for hit in hits:
+        assert hit["stages"][-1] == {"stage": hit["stages"][-1]["stage"], "rank": hit["rank"], "score": hit["score"]}
+        first = hit["stages"][0]
+        shown = f"{first['rank']} ({first['score']:.4f})" if first["rank"] else "not found"
+        assert any(line.startswith(f"     dense: {shown} > dense: ") for line in lines)
+    assert "stages" not in json.loads(crosslens("search", index, "cat", "--json")[1])["hits"][0]
+
+
 def test_a_stopped_rewriting_goes_on_with_what_is_kept(crosslens, source, tmp_path):
     file = tmp_path / "rewritten.jsonl"
     status, out, err = crosslens("rewrite", source, "--with", f"{SPEC}&fails_after=2", "-o", file)
