@@ -35,6 +35,7 @@ class ClassifierJudge(LocalJudge):
         super().__init__(*model, **limits)
         self.context = _longest(self.model, self.tokenizer)
         self.grades = _grades(self.model.config, self.name)
+        _score_in_float32(self.model)
 
     def compute_scores(self, prompts: Sequence[Message]) -> np.ndarray:
         inputs = [self.encode(prompt) for prompt in prompts]
@@ -80,6 +81,14 @@ class ClassifierJudge(LocalJudge):
         used = {None, *itertools.chain(*rows)}
         own = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id)
         return next((int(each) for each in itertools.chain(own, range(config.vocab_size)) if each not in used), 0)
+
+
+def _score_in_float32(model: Any) -> None:
+    """Let the last layer, a few rows, compute in float32: in bfloat16 many scores of a list would be equal."""
+    layers = [each for each in model.modules() if isinstance(each, torch.nn.Linear)]
+    last = [each for each in layers if each.out_features == model.config.num_labels]
+    if len(last) == 1:
+        last[0].float().register_forward_pre_hook(lambda _, inputs: tuple(each.float() for each in inputs))
 
 
 def _split_pair(message: Message, name: str) -> tuple[str, str]:

@@ -20,7 +20,10 @@ from .tokenized import Continuation, TokenizedJudge
 P = TypeVar("P")
 R = TypeVar("R")
 
-Way = Callable[[torch.Tensor, Sequence[int] | slice], torch.Tensor]  # from logits to logits; which columns they are of
+Way = Callable[
+    [torch.Tensor, Sequence[int] | slice | torch.Tensor], torch.Tensor
+]  # from logits to logits; which columns they are of
+EXACT = 32  # of the likeliest tokens, whose logits are computed in float32
 ROWS = 128  # hidden states that go through the head at once: their logits stay small
 
 
@@ -49,7 +52,8 @@ class LocalJudge(TokenizedJudge):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.revision}/{self.model.dtype}/{self.passage_tokens}"
+        # What answers are read from is float32, whatever the model computes in.
+        return f"{self.revision}/{self.model.dtype}+float32/{self.passage_tokens}"
 
     @cached_property
     def head(self) -> Head:
@@ -197,9 +201,13 @@ class Head:
         chosen = list(columns)
         if self.way is None:
             return states[:, chosen].float()
-        weight = self.layer.weight[chosen]
-        bias = None if getattr(self.layer, "bias", None) is None else self.layer.bias[chosen]
-        return self.way(torch.nn.functional.linear(states, weight, bias).float(), chosen)
+        weight, bias = self._rows(chosen)
+        return self.way(torch.nn.functional.linear(states.float(), weight, bias), chosen)
+
+    def _rows(self, columns: Sequence[int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The head's weights for these columns, and its biases if it has them, in float32."""
+        bias = getattr(self.layer, "bias", None)
+        return self.layer.weight[columns].float(), None if bias is None else bias[columns].float()
 
     def answer(self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]) -> list[np.ndarray]:
         """The log-probabilities of each continuation's scored tokens, or the scores of its labels, float64.
@@ -232,8 +240,7 @@ class Head:
 
     def _weigh(self, states: torch.Tensor, columns: Sequence[int], known: torch.Tensor) -> list[float]:
         """The score of the whole vocabulary after each of `states` [n, ...]; the logits of `columns` are `known`."""
-        logits = (self.layer(states) if self.plain else states).float()
-        whole = self.way(logits, slice(None)) if self.way else logits
+        whole = self._complete(self.layer(states) if self.plain else states, states)
         whole[:, list(columns)] = known  # as they are: a label's probability is at most 1
         sums: list[float] = whole.logsumexp(-1).tolist()
         return sums
@@ -244,10 +251,28 @@ class Head:
         for some, wanted in zip(states.split(ROWS), targets.split(ROWS), strict=True):
             logits = self.layer(some) if self.plain else some
             # A few rows at a time: a float32 copy of all would not stay in cache.
-            for rows, tokens in zip(logits.split(16), wanted.split(16), strict=True):
-                values = self.way(rows.float(), slice(None)) if self.way else rows.float()
+            for rows, hidden, tokens in zip(logits.split(16), some.split(16), wanted.split(16), strict=True):
+                values = self._complete(rows, hidden, tokens[:, None])
                 found.append(values.gather(-1, tokens[:, None])[:, 0] - values.logsumexp(-1))
         return torch.cat(found)
+
+    def _complete(
+        self, logits: torch.Tensor, states: torch.Tensor, columns: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The head's whole logits [n, vocabulary], rounded as its precision has it, in float32.
+
+        bfloat16 has steps of 1/8 between 16 and 32. So `columns` [n, some], and those that hold most of the
+        probability, are computed in float32; what the many others are off by evens out in their sum. (A float32 copy
+        of the head would take a gigabyte or more, and its product ten times as long.)
+        """
+        values = self.way(logits.float(), slice(None)) if self.way else logits.float()
+        if self.way is None or logits.dtype == torch.float32:
+            return values
+        top = values.topk(min(EXACT, values.shape[-1])).indices
+        columns = top if columns is None else torch.cat([columns, top], dim=-1)
+        weight, bias = self._rows(columns)
+        exact = (weight @ states.float()[:, :, None])[:, :, 0]
+        return values.scatter(-1, columns, self.way(exact if bias is None else exact + bias, columns))
 
 
 def make_causal_head(model: Any) -> Head:

@@ -131,6 +131,14 @@ def test_scores_are_the_logits_of_plain_code_alone_and_in_a_batch(folder, kind):
     assert judge.model.config.pad_token_id == (None if kind == "llama" else judge.tokenizer.pad_token_id)
 
 
+@pytest.mark.parametrize("kind", ["xlmr", "bert", "llama"])
+def test_scores_in_bfloat16_are_not_rounded_to_it(folder, kind):
+    where = folder(kind)
+    scores = hf.open_hf(where, loading=Loading(device="cpu"), dtype="bfloat16").score(messages())
+    assert np.all(torch.tensor(scores).bfloat16().double().numpy() != scores)
+    np.testing.assert_allclose(scores, plain(where, PAIRS)[:, 0], atol=0.1)
+
+
 def test_a_pair_has_the_token_types_of_its_model(folder):
     judge = load(folder("bert"))
     encoded = judge.encode(paired("a query", "a passage"))
