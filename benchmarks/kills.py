@@ -173,6 +173,10 @@ class Task:
                 return ["judge", where, "--run", first, "--judge", spec, "-o", str(out / "out")]
             case ["translate"]:
                 return ["translate", where, "--to", "rus", "--with", "py:kills:Judging", "-o", str(out / "out")]
+            case ["rewrite"]:
+                os.environ["CROSSLENS_TEXTS"] = str(out / "kept")  # what the command goes on with
+                spec = "decompose@py:kills:Judging?chat=auto&lang=rus,ukr,bul"
+                return ["rewrite", where, "--with", spec, "-o", str(out / "out")]
             case ["synthesize"]:
                 spec = "inpars@py:kills:Judging?chat=auto"
                 return ["synthesize", where, "--langs", "rus", "--with", spec, "-o", str(out / "out")]
@@ -212,7 +216,11 @@ class Task:
 
     def leftovers(self, out: Path) -> list[str]:
         marks = (".partial", ".journal", ".tmp")
-        return [str(each.relative_to(out)) for each in out.rglob("*") if any(mark in each.name for mark in marks)]
+        return [
+            str(each.relative_to(out))
+            for each in out.rglob("*")
+            if any(mark in each.name for mark in marks) and each.parent.name != "kept"
+        ]
 
 
 class Runner:
@@ -417,7 +425,7 @@ class Whole:
 
 
 CACHE = "vector cache"
-NAMES = ("rerank", "rerank whole", "judge", "translate", "synthesize", "experiment",
+NAMES = ("rerank", "rerank whole", "judge", "translate", "rewrite", "synthesize", "experiment",
          *(f"index {kind}" for kind in ("flat", "late", "faiss", "lance", "sparse")), CACHE)  # fmt: skip
 
 

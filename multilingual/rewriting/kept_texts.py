@@ -61,10 +61,14 @@ def keep_translations(translator: T, count: Counter[str]) -> Iterator[T]:
 
 
 class SharedJournal(Journal):
-    """A journal that several processes may add to at once; each reads what was there when it began."""
+    """A journal that several processes may add to at once; each reads what was there when it began.
+
+    What cannot be kept is one warning, and no mistake.
+    """
 
     def __init__(self, path: Path) -> None:
         # Under the lock a line is whole, or that of a killed process.
+        self._full = False
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         try:
             with self._lock:
@@ -73,5 +77,10 @@ class SharedJournal(Journal):
             raise InputError(f"cannot use the journal {path}: {error.strerror or error}") from None
 
     def put(self, key: str, value: Any, counts: Mapping[str, int]) -> None:
-        with self._lock:
-            super().put(key, value, counts)
+        try:
+            with self._lock:
+                super().put(key, value, counts)
+        except (InputError, OSError) as error:
+            if not self._full:
+                log.warning("%s: what is written from here on is not kept", error)
+            self._full = True

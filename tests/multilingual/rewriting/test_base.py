@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import BaseJudge
+from crosslens.multilingual.judges.journal import Journal
 from crosslens.multilingual.prompts import configure_wording
 from crosslens.multilingual.rewriting.base import describe_rewriting
+from crosslens.multilingual.rewriting.kept_texts import SharedJournal
 from crosslens.multilingual.rewriting.methods import Decompose, Feedback, Hyde, Query2doc
 from crosslens.multilingual.rewriting.plan import REWRITERS, choose_languages, load_rewriter, parse_rewriter
 from crosslens.pipeline import watch
@@ -206,6 +209,26 @@ def test_languages_are_those_of_the_documents_by_their_numbers():
 def test_what_is_asked_for_twice_in_a_language_is_written_once(writer):
     Hyde(writer, PASSAGE, ("query", "rus", "eng"))(QUERIES[:2])
     assert writer.seen == [(4, 0)]  # English and Russian for the one, Russian and English for the other
+
+
+def test_a_full_disk_costs_what_would_be_kept_and_no_more(writer, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise InputError("cannot write the journal: no space")
+
+    monkeypatch.setattr(Journal, "put", fail)
+    done = Hyde(writer, PASSAGE, kept=tmp_path / "texts" / "x.journal")(QUERIES[:2])
+    assert set(done.probes) == {"q1", "q2"}
+    assert caplog.text.count("no space: what is written from here on is not kept") == 1
+
+
+def test_two_processes_may_keep_texts_at_once(tmp_path):
+    path = tmp_path / "texts.journal"
+    with closing(SharedJournal(path)) as one, closing(SharedJournal(path)) as other:
+        one.put("a", "x" * 100_000, {})
+        other.put("b", 2, {})
+        one.put("c", 3, {})
+    with closing(SharedJournal(path)) as both:
+        assert set(both.found) == {"a", "b", "c"}
 
 
 def test_what_it_computes_is_in_its_fingerprint(writer):
