@@ -131,6 +131,18 @@ def tables(verb: str, report: dict[str, Any]) -> list[Table]:
     return [Table(head, rows)]
 
 
+def notes(report: dict[str, Any]) -> list[str]:
+    """What pages say below the tables of a report."""
+    if "ceilings" not in report:
+        return []
+    from rerank_show import ceiling_lines
+
+    said = "Calls, tokens and seconds are for a query. p: paired randomisation test against the first stage, Holm."
+    task = report["task"]
+    where = f"{task['collection']}, {task['queries']} queries, first stage {task['first_stage']}."
+    return [" ".join([f"{where[0].upper()}{where[1:]}", said, *ceiling_lines(report["ceilings"])])]
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parsed(arguments)
     passed = True
@@ -155,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = report.pop("text")
     shown = tables(options.verb, report)
     report = {key: value for key, value in report.items() if key not in ("rows", "bias", "taus")}
-    save(options.save, report, shown)
+    save(options.save, report, shown, notes(report))
     print(text, file=sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(report, ensure_ascii=False))

@@ -96,15 +96,17 @@ def quality(options: Namespace) -> dict[str, Any]:
     }
     taus = compare_orders(orders)
     names = name_methods(records)
+    ceilings = find_ceilings(work, sorted({entry["task"]["depth"] for entry in records.values()}))
     return {
         "task": work.setting | {"depth": options.depth},
+        "ceilings": ceilings,
         "methods": {name: {k: v for k, v in entry.items() if k != "asked"} for name, entry in records.items()},
         "failed": failed,
         "chosen": chosen,
         "chosen_on": works[sets[0]].setting if options.choose else None,
         "agreement": taus,
         "quality": compared.to_json(),
-        "text": quality_table(records, failed, compared, weighted, chosen),
+        "text": quality_table(records, failed, compared, weighted, chosen, ceilings),
         "rows": quality_rows(records, compared, weighted, chosen, names),
         "bias": bias_table({names[name]: entry for name, entry in records.items()}),
         "taus": agreement_table(taus, names),
@@ -162,6 +164,20 @@ def _listed(hits: Mapping[str, Sequence[Hit]]) -> dict[str, list[list[Any]]]:
 
 def _read(hits: Sequence[Sequence[Any]]) -> list[Hit]:
     return [Hit(doc, score) for doc, score in hits]
+
+
+def find_ceilings(work: Task, depths: Sequence[int]) -> dict[str, dict[str, float]]:
+    """By depth, the measures of an ideal order of so many candidates: no method that reranks them can have more."""
+    runs = {}
+    for depth in depths:
+        ideal = {}
+        for query, hits in work.first:
+            grades = work.qrels[query.id]
+            order = sorted(hits[:depth], key=lambda hit: -grades.get(hit.id, 0))
+            ideal[query.id] = [(hit.id, -float(n)) for n, hit in enumerate([*order, *hits[depth:]])]
+        runs[str(depth)] = work.first.ranking(ideal)
+    means = evaluate(runs, work.qrels, MEASURES) if runs else None
+    return {name: {each: means.mean(name, each) for each in MEASURES} for name in runs if means}
 
 
 def read_weights(path: Path | None) -> dict[str, float]:

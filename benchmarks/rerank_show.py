@@ -113,11 +113,13 @@ def quality_table(
     compared: Table,
     weighted: Mapping[str, str],
     chosen: Mapping[str, float],
+    ceilings: Mapping[str, Mapping[str, float]],
 ) -> str:
     """Costs a query and the measures, then means by group."""
     lines = aligned(quality_rows(records, compared, weighted, chosen, {name: name for name in records}))
     lines.append("Calls, tokens and seconds are for a query; batches and faults in the answers in all.")
     lines.append("p: two-sided paired randomisation test against the first stage, Holm-corrected over all systems.")
+    lines += ceiling_lines(ceilings)
     lines += [f"{name} failed: {why}" for name, why in failed.items()]
     remarks: dict[str, list[str]] = {}
     for name, found in records.items():
@@ -125,6 +127,16 @@ def quality_table(
             remarks.setdefault(remark, []).append(label(name))
     lines += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items()]
     return "\n".join(lines) + "\n\n" + str(compared)
+
+
+def ceiling_lines(ceilings: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What an ideal judge would reach, a line a depth."""
+    return [
+        f"An ideal order of the first {depth} candidates has "
+        + " and ".join(f"{measure} {value:.3f}" for measure, value in means.items())
+        + "."
+        for depth, means in ceilings.items()
+    ]
 
 
 def tune_table(found: Mapping[str, Any], compared: Table) -> str:

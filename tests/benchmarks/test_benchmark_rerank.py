@@ -178,6 +178,9 @@ def test_quality_chooses_weights_on_one_half_and_reports_them_on_the_other(run, 
     bias = report["methods"][heapsort]["bias"]
     assert sum(bias["won_at"]) == bias["compared"] == report["methods"][heapsort]["calls"]
     assert report["methods"][pointwise]["bias"]["won_at"] == []
+    ceiling = report["ceilings"]["6"]
+    assert all(means[name]["nDCG@10"]["all"] <= ceiling["nDCG@10"] + 1e-9 for name in means)
+    assert ceiling["nDCG@10"] > means["first stage"]["nDCG@10"]["all"]
     titles = [shown["title"] for shown in json.loads(saved.read_text())["tables"]]
     assert titles == ["", "Position bias and ties", "Agreement of the orders"]
 
