@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
@@ -49,7 +49,10 @@ def list_lines() -> dict[str, dict[str, list[str]]]:
             "rocchio": [f"dense % 10 >> {each} >> dense" for each in rocchio],
             "rocchio, away from the last": [f"dense % 100 >> {each} >> dense" for each in away],
             "rm3 beside dense": [f"rrf(dense, dense % 10 >> {each} >> lexical)" for each in rm3],
-            "rocchio, rm3, hybrid": [f"dense % 10 >> {each} >> rm3?docs=1 >> hybrid" for each in rocchio[:3]],
+            "rm3, hybrid": [f"dense % 10 >> rm3?docs={docs}&terms=40 >> hybrid" for docs in DOCS],
+            "rocchio, rm3, hybrid": [
+                f"dense % 10 >> {rocchio[0]} >> rm3?docs={docs}&terms=40 >> hybrid" for docs in DOCS
+            ],
         },
         "lexical": {
             "rm3 of lexical": [f"lexical % 10 >> {each} >> lexical" for each in [*rm3, *weighed]],
@@ -63,6 +66,9 @@ def main() -> None:
     parser.add_argument("collection", type=Path)
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("-k", type=int, default=100)
+    parser.add_argument(
+        "--dev", type=Path, metavar="FILE", help="lines that FILE has on dev are not measured there again"
+    )
     parser.add_argument("--device", default="auto")
     add_save(parser)
     given = parser.parse_args()
@@ -70,8 +76,10 @@ def main() -> None:
     index = open_index(given.index, device=given.device)
     for spec in index.specs:
         index.encoders.give(CachedEncoder(load_encoder(spec.name, device=given.device)))
-    chosen, tried = choose_lines(index, *read_half(given.collection / "dev"), given.k)
+    known = json.loads(given.dev.read_text("utf-8"))["figures"]["dev"] if given.dev else {}
+    chosen, tried = choose_lines(index, *read_half(given.collection / "dev"), given.k, known)
     queries, qrels = read_half(given.collection / "test")
+    index.search(queries, 1)  # so that no line has to encode them
     figures: dict[str, Any] = {"dev": tried, "test": {}}
     tables = []
     for plain, lines in chosen.items():
@@ -103,17 +111,20 @@ def read_half(folder: Path) -> tuple[list[Item], Qrels]:
 
 
 def choose_lines(
-    index: Index, queries: Sequence[Item], qrels: Qrels, k: int
+    index: Index, queries: Sequence[Item], qrels: Qrels, k: int, known: Mapping[str, Mapping[str, float]]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, float]]]:
-    """The best line of each method, by the search without feedback, and what was measured of every line."""
+    """The best line of each method, by the search without feedback, and what was measured of every line, or is `known`."""
     chosen: dict[str, list[str]] = {}
     tried: dict[str, dict[str, float]] = {}
     for plain, methods in list_lines().items():
-        tried[plain] = dict(measure_lines(index, [plain], queries, qrels, k))
-        for lines in methods.values():
-            values = dict(measure_lines(index, lines, queries, qrels, k))
+        held = known.get(plain, {})
+        tried[plain], best = {}, []
+        for lines in ([plain], *methods.values()):
+            values = {line: held[line] for line in lines if line in held}
+            values |= measure_lines(index, [line for line in lines if line not in held], queries, qrels, k)
             tried[plain] |= values
-            chosen.setdefault(plain, []).append(max(values, key=values.__getitem__))
+            best.append(max(values, key=values.__getitem__))
+        chosen[plain] = best[1:]
     return chosen, tried
 
 

@@ -255,7 +255,7 @@ def plan_run(text: str, vocabulary: Vocabulary, *, file: str = "", exclude: Excl
 
 
 def plan_rocchio(
-    text: str, vocabulary: Vocabulary, *, docs: int = 3, alpha: float = 1.0, beta: float = 0.5, gamma: float = 0.0
+    text: str, vocabulary: Vocabulary, *, docs: int = 3, alpha: float = 1.0, beta: float = 0.25, gamma: float = 0.0
 ) -> Unbound:
     """`docs` are how many first documents, and with `gamma` last ones; the others weigh query, first and last."""
     stage = Rocchio(docs, alpha, beta, gamma)
@@ -268,7 +268,7 @@ def plan_average(text: str, vocabulary: Vocabulary, *, docs: int = 3) -> Unbound
     return Unbound(text, lambda site, k: stage)
 
 
-def plan_rm3(text: str, vocabulary: Vocabulary, *, docs: int = 5, terms: int = 20, weight: float = 1.0) -> Unbound:
+def plan_rm3(text: str, vocabulary: Vocabulary, *, docs: int = 3, terms: int = 40, weight: float = 1.0) -> Unbound:
     """`docs` are how many first documents, `terms` how many words of each language, `weight` is the query's."""
     stage = RM3(docs, terms, weight)
     return Unbound(text, lambda site, k: stage)

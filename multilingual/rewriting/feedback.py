@@ -115,7 +115,7 @@ class Rocchio(VectorFeedback):
     """
 
     alpha: float = 1.0
-    beta: float = 0.5
+    beta: float = 0.25
     gamma: float = 0.0
 
     def __post_init__(self) -> None:

@@ -31,8 +31,8 @@ class RM3(Stage):
     `InputError` where the documents do not come from an index with full text.
     """
 
-    first: int = 5
-    terms: int = 20
+    first: int = 3
+    terms: int = 40
     weight: float = 1.0
 
     def __post_init__(self) -> None:
