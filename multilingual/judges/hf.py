@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal
 
-from ...checkpoints.devices import Precision, resolve_dtype
+from ...checkpoints.devices import TextPrecision, resolve_dtype
 from ...checkpoints.lora import find_base, find_tokenizer
 from ...checkpoints.offline.packages import DECODERS, make_checkpoint
 from ...checkpoints.options import Loading
+from ...checkpoints.packed import pack_decoder
 from ...checkpoints.source import PROCESSOR_FILES, Source
 from ...errors import InputError, check_known
 from .base import Judge
@@ -28,7 +29,7 @@ def open_hf(
     checkpoint: str,
     *,
     loading: Loading,
-    dtype: Precision = "auto",
+    dtype: TextPrecision = "auto",
     passage_tokens: int = 384,
     task: Task = "auto",
     adapter: str | None = None,
@@ -40,17 +41,22 @@ def open_hf(
     `task` says what the model is run as, by default what its configuration says: `causal`, `seq2seq`, `classify`
     (cross-encoders, RankLLaMA) or `vision` (shows pictures of at most `max_pixels`, width times height). A
     checkpoint that is an adapter of peft is merged into its base model, or into `base` (a path, where the name it
-    recorded is of no use here); `adapter` names one to be merged into the checkpoint. `InputError` in one line where
-    anything is missing or does not fit.
+    recorded is of no use here); `adapter` names one to be merged into the checkpoint. In int8 (causal models on CPUs;
+    `checkpoints.packed`) what is between the linear layers is in the dtype that `auto` is. `InputError` in one line
+    where anything is missing or does not fit.
     """
+    import torch
     import transformers
 
-    precision = resolve_dtype(dtype, loading.where)
+    quantised = resolve_dtype(dtype, loading.where) == torch.int8
+    precision = resolve_dtype("auto" if quantised else dtype, loading.where)
     found, source = find_base(loading.find_source(checkpoint), adapter, base)
     config = source.load_config()
     kind = ((found and found.task) or find_task(config, source)) if task == "auto" else task
     if max_pixels is not None and kind != "vision":
         raise InputError(f"{checkpoint} sees no pictures (it is run as {kind}): leave max_pixels out")
+    if quantised and kind != "causal":
+        raise InputError(f"{checkpoint}: dtype=int8 is for causal language models, not {kind}; leave dtype out")
     if found and found.labels and kind == "classify":
         config.num_labels = found.labels
     held = found.keys if found else frozenset()
@@ -61,6 +67,9 @@ def open_hf(
     if found:
         model, known = found.merge_into(model), f"{known}+{found.revision}"
     limits: dict[str, Any] = {"passage_tokens": passage_tokens, "device": loading.where}
+    if quantised:
+        pack_decoder(model.base_model, model.get_output_embeddings(), checkpoint)
+        limits["quantised"] = "int8"
     if kind == "vision":
         reader = source.load(transformers.AutoProcessor)
         limits |= {} if max_pixels is None else {"max_pixels": max_pixels}
@@ -81,7 +90,7 @@ def open_offline(
     *,
     device: str = "auto",
     trust_remote_code: bool = False,
-    dtype: Precision = "auto",
+    dtype: TextPrecision = "auto",
     passage_tokens: int = 384,
 ) -> Judge:
     """A language model that packages carry (`gemma`, `qwen-1.5b`, ...), converted once; see `checkpoints/offline`.

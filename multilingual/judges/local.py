@@ -30,8 +30,8 @@ ROWS = 128  # hidden states that go through the head at once: their logits stay 
 class LocalJudge(TokenizedJudge):
     """A model on its device; a subclass answers what it `can`.
 
-    `budgets` (tokens a batch) and `appetites` are those on the CPU and on an accelerator. `InputError` for
-    `passage_tokens` below 1.
+    `budgets` (tokens a batch) and `appetites` are those on the CPU and on an accelerator. `quantised` names what the
+    weights are in where that is not the model's dtype (int8). `InputError` for `passage_tokens` below 1.
     """
 
     streams = True
@@ -40,12 +40,21 @@ class LocalJudge(TokenizedJudge):
     appetites = (1024, 16384)
 
     def __init__(
-        self, model: Any, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, device: torch.device
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        revision: str,
+        *,
+        passage_tokens: int,
+        device: torch.device,
+        quantised: str = "",
     ) -> None:
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 0)
         super().__init__(tokenizer, name, revision, passage_tokens=passage_tokens, context=int(positions or UNBOUNDED))
         self.model = model.to(device).eval()
         self.device = device
+        self.precision = f"{quantised}/{model.dtype}" if quantised else str(model.dtype)
         self.budget = self.budgets[device.type != "cpu"]
         self.appetite = self.appetites[device.type != "cpu"]
         self.generator = TextGenerator(self.model, tokenizer, self.usage)
@@ -53,7 +62,7 @@ class LocalJudge(TokenizedJudge):
     @property
     def fingerprint(self) -> str:
         # What answers are read from is float32, whatever the model computes in.
-        return f"{self.revision}/{self.model.dtype}+float32/{self.passage_tokens}"
+        return f"{self.revision}/{self.precision}+float32/{self.passage_tokens}"
 
     @cached_property
     def head(self) -> Head:
