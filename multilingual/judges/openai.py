@@ -243,6 +243,8 @@ class OpenAIJudge(BaseJudge):
         choice = await self.server.send(self._path, lambda: body)
         assert choice is not None
         text, thought = split_thought(choice)
+        if self.prefill and self.chats:
+            text = text.removeprefix(replace_surrogates(message.answer))  # llama.cpp says it again
         ended = choice.get("finish_reason") != "length"
         opened = _opens_thought(message)
         if thought:

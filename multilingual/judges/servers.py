@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +28,9 @@ CONTEXT = re.compile(
     r"(prompt|input).{0,20}too long|too many tokens",
     re.I | re.S,
 )
+ADVICE = "look at the options in the SPEC"
+LOADING = re.compile(r"loading model", re.I)  # llama.cpp, after a start: it answers so until it can
+LONGEST_START = 600.0  # seconds for which that is waited for
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -98,12 +102,14 @@ class Server:
         return [answers[place] for place in range(len(questions))]
 
     async def send(
-        self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = "look at the options in the SPEC"
+        self, path: str, body: Callable[[], dict[str, Any] | None], *, advice: str = ADVICE
     ) -> dict[str, Any] | None:
         """The first choice of the answer, with `generated`, its tokens, and `refused`; None where `body` gives up.
 
-        `body` is called again when the server has refused a parameter and something was learnt from it.
+        `body` is called again when the server has refused a parameter and something was learnt from it. A server that
+        says that it is still loading its model is waited for.
         """
+        began = time.monotonic()
         while True:
             wanted = body()
             if wanted is None:
@@ -123,6 +129,10 @@ class Server:
                 raw = await api.with_raw_response.create(model=self.model, **asked)
             except self._openai.OpenAIError as error:
                 if self._learn_from(error, sent):
+                    continue
+                if LOADING.search(_reason(error)) and time.monotonic() - began < LONGEST_START:
+                    self.warn("it is loading its model, which is waited for")
+                    await asyncio.sleep(1)
                     continue
                 raise self._word_error(error, advice) from None
             return self._read_choice(raw.http_response, wanted)
@@ -204,6 +214,8 @@ class Server:
             advice = "set context= to the model's length, or lower passage_tokens="
         elif status == 404:
             advice = "is the model's name right, and does the url end as it should, as in /v1?"
+        elif "echo" in reason and advice != ADVICE:  # llama.cpp fails instead of refusing
+            return InputError(f"{refusal}; {advice}")
         elif status == 429:
             return CrosslensError(f"{refusal}{tried}; lower concurrency= or raise retries=")
         elif status >= 500 or status in (408, 409):

@@ -172,6 +172,11 @@ def test_how_an_answer_begins_is_said_in_the_user_turn_or_left_open_for_the_serv
     assert body["messages"] == [{"role": "user", "content": "which?"}, {"role": "assistant", "content": "Best: ["}]
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
+    # llama.cpp's answer has what was begun for it once more, vLLM's has not.
+    for said in ("Best: [B] and [C]", "B] and [C]"):
+        _, judge = serve(lambda *_, said=said: chat_reply(said), prefill=True)
+        assert judge.generate([ask(answer="Best: [")], stop=("]",))[0].text == "B]"
+
 
 def spaced(text):
     return [word if n == 0 else f" {word}" for n, word in enumerate(text.split(" "))]
@@ -221,6 +226,7 @@ def test_likelihood_of_tokens_that_are_parts_of_characters(serve):
     "answer",
     [
         lambda body, _: error_reply("Only no echo is supported"),
+        lambda body, _: error_reply("Only no echo is supported", 500),  # llama.cpp's
         lambda body, _: completion_reply(" x", [" x"], [-1.0]),
         lambda body, _: completion_reply(" x"),
     ],

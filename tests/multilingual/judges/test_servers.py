@@ -8,10 +8,12 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from crosslens.errors import CrosslensError, InputError
+from crosslens.multilingual.judges import servers
 from crosslens.multilingual.judges.openai import OpenAIJudge
 from stand_ins.http_server import KEY, LABELS, ask, chat_reply, error_reply
 
@@ -168,6 +170,25 @@ def test_a_slow_server_is_one_line(serve):
     assert "gave no answer within 0.1 s (tried 2 times); raise timeout=" in failure(judge)
     assert time.monotonic() - began < 2
     assert judge.usage["retries"] == 1
+
+
+def test_a_server_that_comes_back_is_waited_for_while_it_loads_its_model(serve, monkeypatch, caplog):
+    monkeypatch.setattr(servers.asyncio, "sleep", partial(_sleep_less, asyncio.sleep))
+
+    def restarted(_, number):
+        return error_reply("Loading model", 503) if 2 < number < 12 else chat_reply("A", [{"A": 0.7, "B": 0.3}])
+
+    _, judge = serve(restarted, retries=1, concurrency=1)
+    np.testing.assert_allclose(np.exp(judge.choose([ask()] * 5, LABELS[:2])), [[0.7, 0.3]] * 5)
+    assert judge.usage["calls"] == 5
+    assert caplog.text.count("it is loading its model, which is waited for") == 1
+    monkeypatch.setattr(servers, "LONGEST_START", 0.0)
+    _, judge = serve(lambda *_: error_reply("Loading model", 503), retries=0)
+    assert "fails: 503 Loading model; look at the server's log" in failure(judge)
+
+
+async def _sleep_less(sleep, seconds):
+    await sleep(seconds / 100)
 
 
 def test_the_budget_ends_the_work_with_one_line_that_says_how_to_go_on(serve):
