@@ -17,6 +17,7 @@ from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.mass import count_mass, read_mass
 from crosslens.multilingual.judges.messages import Passage
 from crosslens.multilingual.prompts import Prompt
+from crosslens.multilingual.reranking.plackett import Plackett
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import Rerank, describe_judging
 from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Pointwise, Window
@@ -176,6 +177,7 @@ METHODS = [
     (SETS, Bubblesort()),
     (replace(SETS, orders="both"), Heapsort(arity=5)),
     (SETS, Window()),
+    (SETS, Plackett()),
     (LISTS, Window()),
     (replace(SETS, labels=SETS.labels[:2], orders="both"), Heapsort(arity=2, shown=2)),
 ]

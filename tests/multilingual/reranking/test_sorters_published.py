@@ -7,6 +7,7 @@ from math import ceil
 
 import numpy as np
 import pytest
+from crosslens.multilingual.reranking.plackett import Plackett
 from crosslens.multilingual.reranking.sorters import (
     AllPairs,
     Bubblesort,
@@ -39,6 +40,7 @@ def counted(sorter: Sorter, n: int = 100, k: int = 10) -> tuple[float, float]:
         (Window(), 9, 9, 9),
         (AllPairs(), 4950, 4950, 1),
         (TourRank(rounds=10), 130, 130, 5),
+        (Plackett(), 68, 84, 23),
     ],
     ids=str,
 )
