@@ -1,6 +1,6 @@
 """Sorters with judges that err: quality against calls, simulated, without any model.
 
-    python benchmarks/sorters.py --plot sorters.png --save docs/measured/sorters.json
+    python benchmarks/sorters.py --plot docs/assets/sorters.png --save docs/measured/sorters.json    # an hour of one core
 
 A query has n candidates, of which 1 + Poisson(6) are relevant, with grades 1, 2 and 3 in shares .5, .3 and .2. What a
 judge would say of a candidate by itself is its grade plus normal noise of deviation 0.5, in log-odds; a first stage
@@ -255,12 +255,14 @@ def draw(settings: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.tight_layout()
     try:
         with place_atomically(path) as partial:
-            figure.savefig(partial, dpi=130, format=path.suffix.removeprefix(".") or None)
+            figure.savefig(partial, dpi=80, format=path.suffix.removeprefix(".") or None)
     finally:
         plt.close(figure)
 
 
 def _panel(axis: Any, found: Mapping[str, Mapping[str, float]]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     for best_only, style in ((False, "-o"), (True, "--o")):
         names = [name for name in found if name.startswith("plackett, ") and "calls" in name]
         ours = [found[name] for name in names if name.endswith("best only") == best_only]
@@ -273,6 +275,9 @@ def _panel(axis: Any, found: Mapping[str, Mapping[str, float]]) -> None:
             axis.plot(each["calls"], each["nDCG@10"], "s" if "both" in name else "D", label=name, markersize=5)
     axis.axhline(found["first stage"]["nDCG@10"], color="0.5", linestyle=":", linewidth=1)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(True, linewidth=0.4, alpha=0.6)
 
 
@@ -289,7 +294,7 @@ def _numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=60, help="of each kind of judge (%(default)s)")
+    parser.add_argument("--queries", type=int, default=30, help="of each kind of judge (%(default)s)")
     parser.add_argument("--candidates", type=_numbers(int), default=(20, 50, 100), metavar="N,...", help="%(default)s")
     parser.add_argument("--sizes", type=_numbers(int), default=(4, 10), metavar="S,...", help="of sets: %(default)s")
     parser.add_argument(
@@ -314,7 +319,8 @@ def main(arguments: list[str] | None = None) -> int:
     note = (
         f"nDCG@10 over {options.queries} simulated queries. T is the temperature of the judge's choices, place its preference for the "
         f"last place, in log-odds; calls and rounds are means over the judges. *best only*: the judge names the best of a set and says "
-        f"no more. *both orders*: each set is asked forwards and backwards."
+        f"no more. *both orders*: each set is asked forwards and backwards. "
+        f"At equal calls: no more than show each candidate {BUDGETS[-1]} times; p is of a paired t-test, not corrected for their number."
     )
     save(options.save, report, for_pages(settings), [note])
     out = sys.stderr if options.json else sys.stdout
