@@ -26,7 +26,7 @@ from crosslens.training.data.selection import Selection
 from crosslens.training.data.synthesize import Synthesis, list_wordings
 from measurements import Table, add_save, save
 
-SOURCES = ("ict", "titles", "translations?by=id", "inpars@hf:/work/models/qwen-1.5b?n=2&styles=question,keywords")
+SOURCES = ("ict", "titles", "translations?by=id", "inpars@offline:qwen-1.5b?n=2&styles=question,keywords")
 EARLY = ("empty", "refused", "unclosed_thought", "unreadable", "cut", "short", "long", "language", "copied", "held_out")
 LATE = ("not_found", "below_threshold", "duplicate")
 
@@ -66,8 +66,9 @@ def main() -> int:
         made[spec] = {"card": result.card, "cost": result.cost, "topics": topics}
         print(result, file=sys.stderr, flush=True)
     mined = mine_translations(collection, options.margins) if options.margins else {}
-    tables = [show_checks(made), show_round_trip(made), show_cost(made)]
-    tables += [show_examples(spec, each["topics"], options.examples) for spec, each in made.items() if "@" in spec]
+    written = {spec: each for spec, each in made.items() if "@" in spec}
+    tables = [show_checks(made), show_round_trip(made), *([show_cost(written)] if written else [])]
+    tables += [show_examples(spec, each["topics"], options.examples) for spec, each in written.items()]
     tables += [show_mining(mined)] if mined else []
     for table in tables:
         print(table.markdown(), "\n", file=sys.stderr)
@@ -77,9 +78,9 @@ def main() -> int:
     }
     figures["mining"] = mined
     notes = [
-        f"A sample of {options.documents} documents of {collection.name}, as many of each language; queries in "
-        f"`{options.langs}`; round trip of {options.k} in the index of the whole collection, among the documents of the "
-        "same language."
+        f"A sample of {options.documents} documents of {collection.name}, as many of each language; languages of queries: "
+        f"`{options.langs}`; round trip: the first {options.k} in the index of the whole collection, among the documents "
+        "of the same language. *First* is the share of the kept ones that find their document first."
     ]
     save(options.save, figures, tables, notes)
     print(json.dumps(figures, ensure_ascii=False, indent=1))
@@ -115,7 +116,7 @@ def show_round_trip(made: Mapping[str, Any]) -> Table:
                 f"{first[lang] / kept[lang]:.2f}" if kept.get(lang) else "",
             ]
         rows.append(row)
-    heads = [head for lang in langs for head in (f"found, {lang}", f"kept ones first, {lang}")]
+    heads = [head for lang in langs for head in (f"found, {lang}", f"first, {lang}")]
     return Table(["source", *heads], rows, "Round trip")
 
 
