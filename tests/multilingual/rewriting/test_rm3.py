@@ -56,7 +56,7 @@ def test_words_of_first_results_find_documents_of_their_language(index: Any, lan
 
 
 def test_languages_share_the_ranking(index: Any) -> None:
-    run = (RM3() >> index.retriever("lexical", 50))(give(index, "rus1", "zho1", "fas1", "eng1"))
+    run = (RM3(first=4) >> index.retriever("lexical", 50))(give(index, "rus1", "zho1", "fas1", "eng1"))
     for lang in OTHERS:
         assert [hit.id for hit in run["q"] if hit.id.startswith(lang)][:2] == [f"{lang}1", f"{lang}2"]
     assert {hit.id for hit in run["q"][:4]} == {"rus1", "zho1", "fas1", "eng1"}
