@@ -54,7 +54,7 @@ def synthesize_command(
             metavar="COLLECTION", help="No query may be one of its topics; repeatable. Those of COLLECTION never."
         ),
     ] = None,
-    docs: Annotated[str, typer.Option(help="Which documents are written: judged, or all.")] = "judged",
+    write: Annotated[str, typer.Option(help="Which documents are written: judged, or all.")] = "judged",
     device: Device = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -74,6 +74,6 @@ def synthesize_command(
     texts = [text for name in held_out or () for text in list_wordings(load_collection(name))]
     task = Synthesis(
         load_source(spec, device=device, trust_remote_code=trust_remote_code), selection, mix, round_trip, index, judge,
-        threshold, most_copied, texts, docs, device, trust_remote_code,  # type: ignore[arg-type]
+        threshold, most_copied, texts, write, device, trust_remote_code,  # type: ignore[arg-type]
     )  # fmt: skip
     show(task.run(made, output, progress=progress), json)

@@ -65,7 +65,7 @@ def test_one_object_and_notes(crosslens, source, tmp_path):
         (("--with", "titles", "--judge", "setwise@hf:x"), "the prompt setwise compares passages"),
         (("--with", "titles", "--judge", "likelihood@hf:x"), "scores by a likelihood: say from which --threshold"),
         (("--with", "titles", "--judge", "graded@hf:x"), "scores by an expected grade: say from which --threshold"),
-        (("--with", "titles", "--docs", "none"), "unknown choice of documents 'none'"),
+        (("--with", "titles", "--write", "none"), "unknown choice of documents to write 'none'"),
         (("--with", "titles", "--most-copied", "1.5"), "from 0 to 1, not 1.5"),
         (("--with", "titles", "--held-out", "nowhere"), "nowhere"),
         (("--with", "titles", "-o", "nowhere/made"), "there is no directory nowhere to make made in"),

@@ -13,7 +13,7 @@ from ...items import Item, group_positions
 from ...multilingual.judges import Judge
 from ...multilingual.prompts import Prompt
 from ...multilingual.reranking.plan import parse_reranker
-from ...pipeline import watch
+from ...pipeline import hash_description, watch
 from .base import Making
 
 Pair = tuple[Item, Item]  # a query and its document
@@ -79,7 +79,12 @@ class Verdict:
         return {self.judge.name: self.judge.revision}
 
     def describe(self) -> dict[str, Any]:
-        return {"prompt": self.prompt.name, "judge": self.judge.fingerprint, "threshold": self.threshold}
+        return {
+            "prompt": self.prompt.name,
+            "prompt_fingerprint": hash_description(self.prompt),
+            "judge": self.judge.fingerprint,
+            "threshold": self.threshold,
+        }
 
     def score(self, pairs: Sequence[Pair], making: Making) -> list[float]:
         """The score of each pair, as the prompt gives it (log-odds, an expected grade, a log-probability)."""
@@ -91,7 +96,7 @@ class Verdict:
             return {"scores": [float(score) for (score,) in rows], "counts": dict(counts)}
 
         pieces = [[query.text, query.lang, document.text, document.lang] for query, document in pairs]
-        key = [self.judge.fingerprint, self.prompt.name, self.prompt.template, self.prompt.language, pieces]
+        key = [self.judge.fingerprint, hash_description(self.prompt), pieces]
         if not pairs:
             return []
         found = making.keep("judging", key, ask, self.judge.usage)

@@ -32,7 +32,7 @@ from .writing import FILES, Writing
 FORMAT = 1  # of the card
 WINDOW = 64  # documents whose queries are searched and judged together
 CARD, COST = "card.json", "cost.json"
-Docs = Literal["judged", "all"]
+Written = Literal["judged", "all"]
 
 # What is counted beside the drafts that are left out, as people read it.
 _NOTES = {
@@ -98,12 +98,12 @@ class Synthesis:
     threshold: float | None = None
     most_copied: float = 0.6
     held_out: Sequence[str] = ()
-    docs: Docs = "judged"
+    write: Written = "judged"
     device: str = "auto"
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        check_known(self.docs, get_args(Docs), "choice of documents")
+        check_known(self.write, get_args(Written), "choice of documents to write")
         if self.round_trip is not None:
             check_cutoff(self.round_trip, "round_trip")
         if self.threshold is not None and self.judge is None:
@@ -179,7 +179,7 @@ class Synthesis:
             "selection": {**chosen, "langs": list(self.selection.langs)},
             "asked": {
                 "round_trip": self.round_trip, "index": self.index, "judge": self.judge, "threshold": self.threshold,
-                "most_copied": self.most_copied, "docs": self.docs,
+                "most_copied": self.most_copied, "write": self.write,
             },
         }  # fmt: skip
 
@@ -199,7 +199,7 @@ class Synthesis:
         with progress("making queries", self.source.count(choice.number)) as watcher, watch(watcher):
             for window in windows(self.source.make(read, choice.ids, making), WINDOW):
                 writing.add(window, checks, trip, verdict, making)
-        if self.docs == "all":
+        if self.write == "all":
             writing.add_others(read())
         return {
             "documents": {

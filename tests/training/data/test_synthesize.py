@@ -169,7 +169,7 @@ def test_a_query_of_two_documents_is_one_topic_judged_for_both(tmp_path):
 
 
 def test_all_documents_are_written_where_that_is_asked(source, tmp_path):
-    task = Synthesis(load_source("titles"), Selection(documents=3), docs="all")
+    task = Synthesis(load_source("titles"), Selection(documents=3), write="all")
     made = task.run(load_collection(str(source)), tmp_path / "made")
     assert load_collection(str(tmp_path / "made")).check().documents == 24
     assert made.card["documents"]["judged"] == 3
