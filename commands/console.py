@@ -107,18 +107,12 @@ def write_run(run: Run, output: Path, tag: str, journal: Path | None, json: bool
 
     Queries that were rewritten stand in `OUTPUT.rewrites.jsonl`, with those that were not.
     """
-    from ..files import is_stream
-    from ..systems.rewriting import write_rewrites
+    from ..systems.rewriting import write_beside
 
     run.to_trec(output, tag)
     if journal is not None:
         journal.unlink(missing_ok=True)
-    if not is_stream(output):
-        beside = output.with_name(output.name + ".rewrites.jsonl")
-        if run.probes:
-            write_rewrites(run, beside)
-        else:
-            beside.unlink(missing_ok=True)  # of another run in this place
+    write_beside(run, output)
     with leave_stdout(output):
         _show_run(run, output, json)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import is_stream, write_atomically
 from ..multilingual.collections.base import Collection
 from ..multilingual.collections.records import to_json_line
 from ..multilingual.collections.topics import Source
@@ -94,6 +94,20 @@ def rewrite_topics(
         run = stage(Run.of(queries))
     write_rewrites(run, output)
     return RewritingReport(output, stage, run.manifest, len(run))
+
+
+def write_beside(run: Run, output: Path) -> None:
+    """Write `OUTPUT.rewrites.jsonl` beside a run whose queries were rewritten, or remove that of another run there.
+
+    Nothing stands beside a stream.
+    """
+    beside = output.with_name(f"{output.name}.rewrites.jsonl")
+    if is_stream(output):
+        return
+    if run.probes:
+        write_rewrites(run, beside)
+    else:
+        beside.unlink(missing_ok=True)
 
 
 def write_rewrites(run: Run, output: Path) -> None:

@@ -21,6 +21,7 @@ from ...errors import InputError
 from ...files import lock_directory, make_directory, write_atomically, write_json
 from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Run, find_relevant
+from ...systems.rewriting import write_beside
 from ...systems.stages import Vocabulary
 from ...systems.system import System
 from ..evaluate import evaluate
@@ -109,6 +110,7 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
         folder = site.out / site.slug / make_slug(name)
         make_directory(folder)
         run.to_trec(folder / "run.trec", make_slug(name))
+        write_beside(run, folder / "run.trec")
         where = str(folder.relative_to(site.out))
         outcomes[name] = Outcome(name, system.line, where, Cost.of_run(run), len(site.queries), tuple(taken))
         seconds, kept = outcomes[name].cost.seconds, f" ({len(taken)} stages kept)" * bool(taken)

@@ -206,6 +206,21 @@ def test_runs_of_others_and_translations_from_a_file(crosslens, tmp_path, small,
     assert [len(each["reused"]) for each in part["systems"].values()] == [1, 2, 2]
 
 
+def test_queries_are_rewritten_in_the_languages_of_the_collection(crosslens, tmp_path, small, tiny_encoder):
+    systems = {"lexical": "lexical", "rewritten": "question@py:stand_ins.writing:Writer?lang=document >> lexical"}
+    file = experiment(tmp_path, small, tiny_encoder, systems)
+    status, _, err = crosslens("experiment", file, "-o", tmp_path / "out")
+    assert status == 0, err
+    stages = [
+        json.loads(path.read_text())["stages"] for path in sorted((tmp_path / "out").rglob("run.trec.manifest.json"))
+    ]
+    assert [each[0]["stage"] for each in stages if len(each) > 1] == ["rewrite(question@writer, lang=eng,rus,zho)"]
+    (written,) = (tmp_path / "out").rglob("run.trec.rewrites.jsonl")
+    assert [len(json.loads(line)["probes"]) for line in written.read_text().splitlines()] == [3, 3, 3]
+    runs = [path.read_text() for path in sorted((tmp_path / "out").rglob("run.trec"))]
+    assert sum("1 Q0 z1 " in run for run in runs) == 1  # which shares no word with the query
+
+
 def test_the_usual_measures_need_no_language_of_every_relevant_document(crosslens, tmp_path, small, tiny_encoder):
     with (small / "docs.jsonl").open("a") as out:
         out.write('{"id": "n1", "text": "4711"}\n')
