@@ -11,7 +11,7 @@ import numpy as np
 from crosslens.multilingual.prompts.places import read_places
 from measurements import Table
 from rerank_answers import Judged
-from rerank_show import label
+from rerank_show import find_shared, label
 
 PLACES = 4  # of a set that have a column of their own
 
@@ -66,8 +66,7 @@ def agreement_table(taus: Mapping[str, Mapping[str, float]], names: Mapping[str,
 
 def name_methods(specs: Collection[str]) -> dict[str, str]:
     """Each SPEC without its model and what all of them have in common."""
-    options = [set(spec.partition("?")[2].split("&")) for spec in specs]
-    shared = set.intersection(*options) if len(options) > 1 else set()
+    shared = find_shared(specs)
     return {spec: label(spec, shared) for spec in specs}
 
 

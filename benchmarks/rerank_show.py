@@ -213,8 +213,7 @@ def _panel(axis: Any, found: Sequence[Mapping[str, Any]], cost: str) -> tuple[li
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     before = found[0][f"{MEASURE} before"]
-    options = [set(each["spec"].partition("?")[2].split("&")) for each in found]
-    shared = set.intersection(*options) if len(found) > 1 else set()
+    shared = find_shared(each["spec"] for each in found)
     points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"], shared)) for each in found]
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -255,8 +254,17 @@ def _label(axis: Any, points: Sequence[Point], before: float) -> None:
         )  # fmt: skip
 
 
+def find_shared(specs: Iterable[str]) -> set[str]:
+    """The options that all SPECs have, those in cascades among them; none where there is one SPEC alone."""
+    parts = [part for spec in specs for part in spec.split(" >> ") if "@" in part]
+    options = [set(part.partition("?")[2].split("&")) for part in parts]
+    return set.intersection(*options) if len(options) > 1 else set()
+
+
 def label(spec: str, shared: Collection[str] = ()) -> str:
-    """A SPEC without its model and the options that all share: `setwise:heapsort, alpha=0.5`."""
+    """A SPEC without its model and the options that all share: `setwise:heapsort, alpha=0.5`; a cascade with `>>`."""
+    if " >> " in spec:
+        return " >> ".join(label(part, shared) for part in spec.split(" >> "))
     method, _, rest = spec.partition("@")
-    own = [each for each in rest.partition("?")[2].split("&") if each and not each.startswith("depth=")]
-    return ", ".join([method, *(each for each in own if each not in shared)])
+    own = [each for each in rest.partition("?")[2].split("&") if each and each not in shared]
+    return ", ".join([method, *own])

@@ -224,7 +224,11 @@ def test_a_cascade_is_a_method_and_its_last_weight_is_chosen(run, tmp_path):
 
 def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     from crosslens.runs import Hit
-    from rerank_compare import compare_orders, find_bias
+    from rerank_compare import compare_orders, find_bias, name_methods
+
+    common = "hf:x?dtype=float32"
+    given = [f"yesno@{common}&depth=5", f"yesno@{common}&depth=6", "best", f"yesno@{common} >> first:full@{common}"]
+    assert list(name_methods(given).values()) == ["yesno, depth=5", "yesno, depth=6", "best", "yesno >> first:full"]
 
     orders = {"a": {"q": "wxyz", "r": "wx"}, "b": {"q": "wxzy", "r": "xw"}, "c": {"q": "zyxw", "r": "wx"}}
     taus = compare_orders({name: {q: list(ids) for q, ids in each.items()} for name, each in orders.items()})
