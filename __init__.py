@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from .multilingual.reranking.plan import rank
     from .multilingual.reranking.rerank import Rerank
     from .multilingual.reranking.sorters import Ask
+    from .multilingual.rewriting.base import Rewriter
+    from .multilingual.rewriting.plan import load_rewriter as rewriter
     from .pipeline import Stage, merge, roundrobin, rrf, zscore
-    from .runs import Hit, Manifest, Run, read_qrels
+    from .runs import Hit, Manifest, Probe, Run, read_qrels
 
 _WHERE = {
     "encoders.base": ("Encoder", "EncoderSpec"),
@@ -42,8 +44,10 @@ _WHERE = {
     "multilingual.reranking.sorters": ("Ask",),
     "multilingual.reranking.plan": ("rank", "reranker=load_reranker"),
     "multilingual.reranking.rerank": ("Rerank",),
+    "multilingual.rewriting.base": ("Rewriter",),
+    "multilingual.rewriting.plan": ("rewriter=load_rewriter",),
     "pipeline": ("Stage", "merge", "roundrobin", "rrf", "zscore"),
-    "runs": ("Hit", "Manifest", "Run", "read_qrels"),
+    "runs": ("Hit", "Manifest", "Probe", "Run", "read_qrels"),
 }
 _NAMES = {
     public: (module, name or public)
@@ -67,8 +71,10 @@ __all__ = [
     "Manifest",
     "Modality",
     "Multi",
+    "Probe",
     "Recall",
     "Rerank",
+    "Rewriter",
     "Role",
     "Run",
     "Sparse",
@@ -85,6 +91,7 @@ __all__ = [
     "rank",
     "read_qrels",
     "reranker",
+    "rewriter",
     "roundrobin",
     "rrf",
     "zscore",

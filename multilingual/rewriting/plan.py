@@ -92,7 +92,10 @@ def parse_rewriter(text: str, *, device: str = "auto", trust_remote_code: bool =
 def load_rewriter(
     text: str, langs: Mapping[str, int] | None = None, *, device: str = "auto", trust_remote_code: bool = False
 ) -> Rewriter:
-    """The rewriter that a SPEC names, its model loaded; `langs` counts the documents by language (`Index.langs`)."""
+    """The rewriter that a SPEC names, its model loaded: `method[:file.toml]@family:checkpoint[?key=value&...]`.
+
+    `langs` counts the documents by language (`Index.langs`), for `lang=document`. `InputError` says what is wrong.
+    """
     return parse_rewriter(text, device=device, trust_remote_code=trust_remote_code).load(lambda: langs or {})
 
 
