@@ -144,8 +144,12 @@ def score_twice(
         calls.append(list(compute(*asked)))
         return iter(calls[-1])
 
-    def repeat(*asked: Any) -> Iterator[tuple[int, int, np.ndarray]]:
-        return ((row, column, head.twins[id(answer)][1]) for row, column, answer in calls.pop(0))
+    def repeat(starts: Any, asked: Sequence[Sequence[Continuation]]) -> Iterator[tuple[int, int, np.ndarray]]:
+        for row, column, answer in calls.pop(0):
+            one, twin = asked[row][column], head.twins[id(answer)][1]
+            if one.labels:  # other questions than before are in the sample of which the label mass is taken
+                twin = np.append(twin[: len(one.labels)], [0.0] * one.weighed)
+            yield row, column, twin
 
     judge.compute_answers = record  # type: ignore[method-assign]
     scores = {"float32": score(judge, prompt, pairs)}
@@ -191,14 +195,12 @@ def show(judge: str, figures: dict[str, Any]) -> Table:
     rows = []
     for name, part in figures["prompts"].items():
         for kind in ("rounded", "float32"):
-            shared = f"{part['first_place_shared'][kind]} of {figures['queries']}"
             ties = f"{part['tied_hits'][kind]} of {figures['pairs']}"
-            rows.append(
-                [f"{name}, {kind}", ties, shared, f"{part[MEASURE][kind]:.3f}", f"{part['head_cpu_seconds'][kind]:.2f}"]
-            )
-    return Table(
-        ("", "hits that share a score", "first places shared", MEASURE, "CPU s of the head"), rows, f"`{judge}`"
-    )
+            changed = f"{part['ranks_changed']} of {figures['pairs']}" if kind == "float32" else ""
+            seconds = f"{part['head_cpu_seconds'][kind]:.1f} of {part['cpu_seconds']:.1f}"
+            rows.append([f"{name}, {kind}", ties, changed, f"{part[MEASURE][kind]:.3f}", seconds])
+    heads = ("", "hits that share a score", "ranks that differ", MEASURE, "CPU s of the head, of all")
+    return Table(heads, rows, f"`{judge}`")
 
 
 if __name__ == "__main__":
