@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import accumulate
@@ -37,7 +37,7 @@ class QueryWording(Wording):
     """A wording of the request to write a query in {language} that the document {passage} answers.
 
     {task} is the text of the style that is wanted: `question`, `keywords` or `title`. {shots} are given examples, each
-    written as `shot` with {passage} and {query}.
+    written as `shot` with {passage}, {query} and the {language} of that.
     """
 
     question: str = ""
@@ -49,7 +49,7 @@ class QueryWording(Wording):
         "template": ("passage", "task", "language", "shots"),
         "system": ("task", "language"),
         **dict.fromkeys(STYLES, ("language",)),
-        "shot": ("passage", "query"),
+        "shot": ("passage", "query", "language"),
     }
     translated: ClassVar[tuple[str, ...]] = (*Wording.translated, *STYLES, "shot")
 
@@ -70,7 +70,10 @@ class QueryWording(Wording):
     def ask(self, passage: str, query: Item, style: str, shots: Sequence[Shot]) -> Message:
         """The request for one query, in the wording's own language; `query` has the language it is to be written in."""
         language = self._name_language(query)
-        examples = "".join(fill_text(self.shot, {"passage": each.passage, "query": each.query}) for each in shots)
+        examples = ""
+        for each in shots:
+            named = self._name_language(replace(query, lang=each.lang or query.lang))
+            examples += fill_text(self.shot, {"passage": each.passage, "query": each.query, "language": named})
         task = fill_text(getattr(self, style), {"language": language})
         return self.fill({"passage": Passage(passage), "task": task, "language": language, "shots": examples})
 

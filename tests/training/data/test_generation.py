@@ -144,7 +144,7 @@ def test_a_base_model_goes_on_from_examples(tmp_path):
     assert (
         generator.judge.asked[-1]
         .plain()
-        .startswith("Документ: Passage 3.\nПоисковый запрос: query 3\n\nДокумент: Cats")
+        .startswith("Документ: Passage 3.\nПоисковый запрос (язык: русский): query 3\n\nДокумент: Cats")
     )
 
 
