@@ -192,6 +192,8 @@ def main() -> int:
             stages[method] = load_reranker(write_spec(method, options.judge, places), device=options.device)
         except InputError as error:
             failed[method] = str(error)
+    for stage in stages.values():
+        stage.judge.sample = 1  # type: ignore[attr-defined]  # the label mass of every question, where judges sample
     methods: dict[str, dict[str, Any]] = {}
     with nullcontext() if options.out is None else closing(Journal(options.out)) as journal:
         for method, stage in stages.items():

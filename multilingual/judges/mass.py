@@ -44,6 +44,6 @@ def describe_mass(counts: Mapping[str, float], judge: str, prompt: str) -> Itera
             )
 
 
-def is_sampled(number: int) -> bool:
-    """Whether it is measured on the question of this number, from 1: the 1st, 2nd, 4th, 8th, 16th, and each 32nd."""
-    return number & (number - 1) == 0 or number % SAMPLE == 0
+def is_sampled(number: int, of: int = SAMPLE) -> bool:
+    """Whether it is measured on the question of this number, from 1: the 1st, 2nd, 4th, ..., and one in so many."""
+    return number & (number - 1) == 0 or number % of == 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError, check_at_least
 from .base import Ask, BaseJudge
-from .mass import is_sampled
+from .mass import SAMPLE, is_sampled
 from .messages import Message, cut_passages
 
 REACH = 16  # characters before a text that decide how a tokenizer splits it
@@ -181,12 +181,13 @@ class TokenizedJudge(BaseJudge):
 
     Labels and targets become `Continuation`s of what `prepare_prompts` and `prepare_targets` make of prompts, and a
     subclass answers these in `compute_answers`; with `weighs` it also scores the whole vocabulary beside labels that
-    are `weighed`, a sample. `spare` is how many tokens its backend always makes more.
+    are `weighed`, one in `sample`. `spare` is how many tokens its backend always makes more.
     """
 
     can: frozenset[Ask] = frozenset({"choose", "likelihood", "generate"})
     spare = 0
     weighs = False
+    sample = SAMPLE
 
     def __init__(self, tokenizer: Any, name: str, revision: str, *, passage_tokens: int, context: int) -> None:
         check_at_least(1, passage_tokens=passage_tokens)
@@ -225,7 +226,7 @@ class TokenizedJudge(BaseJudge):
     ) -> tuple[Continuation, ...]:
         """The question, its labels weighed if it is in the sample: the whole head is much more than their rows."""
         self._chosen[labels, prompt.language] += 1
-        weighed = self.weighs and is_sampled(self._chosen[labels, prompt.language])
+        weighed = self.weighs and is_sampled(self._chosen[labels, prompt.language], self.sample)
         return tuple(replace(each, weighed=True) for each in asked) if weighed and asked[0].labels else asked
 
     def compute_likelihoods(self, prompts: Sequence[Message], targets: Sequence[str]) -> np.ndarray:

@@ -61,6 +61,9 @@ def test_label_mass_is_the_probability_of_all_labels_together_and_taken_of_a_sam
         shares.append(float(said[[token for ids in plan.ids for token in ids]].sum()))
     assert 0.01 < np.mean(shares) < 0.9
     assert read_mass(fresh.usage) == {"eng": (7, pytest.approx(np.mean(shares), abs=5e-4))}
+    fresh.sample = 1
+    fresh.choose(messages[:5], labels)
+    assert read_mass(fresh.usage)["eng"][0] == 7 + 5
 
 
 def normalised(rows):
