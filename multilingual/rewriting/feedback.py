@@ -28,14 +28,10 @@ def fetch_results(run: Run, first: int, last: int = 0) -> Iterator[tuple[Item, F
 
     `InputError` for a run that was not searched for yet.
     """
-    if run.queries and not run.hits:
-        raise InputError(
-            "feedback reads first results, and there has been no search: let it follow one, as in "
-            "`dense % 10 >> rocchio >> dense`"
-        )
+    docs = require_documents(run)
     placed = {query.id: (hits[:first], hits[first:][-last:] if last else ()) for query, hits in run if hits}
     ids = dict.fromkeys(hit.id for both in placed.values() for hits in both for hit in hits)
-    items = dict(zip(ids, require_documents(run).get(list(ids)), strict=True)) if ids else {}
+    items = dict(zip(ids, docs.get(list(ids)), strict=True)) if ids else {}
     for query in run.queries:
         if query.id in placed:
             best, rest = placed[query.id]
@@ -44,7 +40,12 @@ def fetch_results(run: Run, first: int, last: int = 0) -> Iterator[tuple[Item, F
 
 
 def require_documents(run: Run) -> Documents:
-    """Where the documents of a run's hits are; `InputError` if it does not say."""
+    """Where the documents of a run's hits are; `InputError` if it does not say, or was not searched for yet."""
+    if run.queries and not run.hits:
+        raise InputError(
+            "feedback reads first results, and there has been no search: let it follow one, as in "
+            "`dense % 10 >> rocchio >> dense`"
+        )
     if run.docs is None:
         raise InputError("this run has no documents behind it: give it a collection or an index as `docs`")
     return run.docs

@@ -113,6 +113,7 @@ def test_lines_name_it_and_mistakes_are_one_line(index: Any) -> None:
             lambda: RM3()(Run.of(["x"]).ranking({"1": [("rus1", 1.0)]}, Elsewhere())),
             "do not come from one: let it follow",
         ),
+        (lambda: RM3()(["x"]), "there has been no search: let it follow one"),
         (lambda: bare.lexicon.split("x", "eng"), "was made without full text"),
     ]:
         with pytest.raises(InputError, match=text):
