@@ -49,10 +49,16 @@ def bias_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def compare_orders(orders: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, dict[str, float]]:
-    """Kendall's tau between the orders of every two methods, its mean over queries; 1 are equal orders."""
+    """Kendall's tau between every two methods' orders of the candidates that both were given, its mean over queries."""
     found: dict[str, dict[str, float]] = {name: {} for name in orders}
     for one, other in combinations(orders, 2):
-        taus = [_tau(orders[one][query], orders[other][query]) for query in orders[one] if len(orders[one][query]) > 1]
+        taus = []
+        for query in orders[one]:
+            places = {id: place for place, id in enumerate(orders[other][query])}
+            order = np.array([places[id] for id in orders[one][query] if id in places])
+            if len(order) > 1:
+                later = order[:, None] < order[None, :]
+                taus.append(2 * later[np.triu_indices(len(order), 1)].mean() - 1)
         found[one][other] = found[other][one] = round(float(np.mean(taus)), 4) if taus else 1.0
     return found
 
@@ -68,12 +74,3 @@ def name_methods(specs: Collection[str]) -> dict[str, str]:
     """Each SPEC without its model and what all of them have in common."""
     shared = find_shared(specs)
     return {spec: label(spec, shared) for spec in specs}
-
-
-def _tau(one: Sequence[str], other: Sequence[str]) -> float:
-    """Kendall's tau of two orders of the same ids."""
-    places = {id: place for place, id in enumerate(other)}
-    order = np.array([places[id] for id in one])
-    later = order[:, None] < order[None, :]
-    pairs = np.triu_indices(len(order), 1)
-    return float(2 * later[pairs].mean() - 1)

@@ -233,6 +233,8 @@ def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     orders = {"a": {"q": "wxyz", "r": "wx"}, "b": {"q": "wxzy", "r": "xw"}, "c": {"q": "zyxw", "r": "wx"}}
     taus = compare_orders({name: {q: list(ids) for q, ids in each.items()} for name, each in orders.items()})
     assert taus["a"] == {"b": round((4 / 6 - 1) / 2, 4), "c": 0.0}
+    orders = {"deep": {"q": ["w", "x", "y", "z"]}, "shallow": {"q": ["y", "w"]}}
+    assert compare_orders(orders)["deep"]["shallow"] == -1.0
     counts = {"compared": 10, "chosen_eng_1_of_4": 2, "chosen_eng_3_of_6": 5, "chosen_rus_3_of_4": 2, "tied": 1}
     assert find_bias(counts, {}) == {"compared": 10, "won_at": [2, 0, 7, 0, 0, 0], "ties": 0.1}
     scores = {"q": [Hit("a", 1.0), Hit("b", 0.5), Hit("c", 0.5), Hit("d", 0.5)]}
