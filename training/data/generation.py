@@ -29,6 +29,7 @@ STYLES = ("question", "keywords", "title")
 EXAMPLE = "inpars@hf:Qwen/Qwen2.5-1.5B-Instruct?n=2&styles=question,keywords"
 AT_ONCE = 8  # requests to a model on a CPU, which a kill takes at most; more where its appetite is larger
 SHOWN = 1200  # letters of a document that a model is shown, as `measure_text` counts
+KEYWORDS = 5  # that are taken of those that a model lists: it was asked for no more
 SHOTS = 5  # examples that a few-shot prompt shows of those it is given
 
 
@@ -239,7 +240,7 @@ def read_query(answer: Completion, style: str) -> tuple[str, str]:
     """The query in an answer, its first line or the keywords that it lists, and why there is none, or no whole one."""
     faults: Counter[str] = Counter()
     listed = style == "keywords"
-    read = " ".join(read_words(answer, faults)) if listed else read_line(answer, faults)
+    read = " ".join(read_words(answer, faults)[:KEYWORDS]) if listed else read_line(answer, faults)
     text = " ".join(read.split())
     if not text:
         return "", next((kind for kind in LOST if faults[kind]), "empty")

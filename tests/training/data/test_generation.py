@@ -42,6 +42,7 @@ def draft(generator: Generator, *documents: Item, making: Making | None = None):
         ("Título: El sueño de los gatos", "title", "El sueño de los gatos"),
         ("Ключевые слова: кошка, сон", "keywords", "кошка сон"),
         ("- cat\n- sleep\n- cat", "keywords", "cat sleep"),
+        ("a1, b2, c3, d4, e5, f6, g7", "keywords", "a1 b2 c3 d4 e5"),
         ("3.5 mm jack", "title", "3.5 mm jack"),
         ("```\ncat  sleep\thours\n```", "title", "cat sleep hours"),
     ],
