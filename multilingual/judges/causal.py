@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from ...items import group_positions
 from .base import Completion, Sampling
 from .local import LocalJudge, run_batches
 from .messages import Message
-from .tokenized import Continuation, count_common
-
-SHORTEST = 8
+from .prefixes import SHORTEST, count_positions, group_prefixes
+from .sampling import make_keys
+from .tokenized import Continuation
+from .writing import CausalWriter, is_plain
 
 
 class CausalJudge(LocalJudge):
@@ -28,7 +29,7 @@ class CausalJudge(LocalJudge):
     instruction and query over many passages: whichever saves most), batches are sorted by length and kept within a
     token budget, and the language-model head sees only the positions that are asked for, and of it only the labels'
     rows where a label is chosen. `shortest` is the number of tokens from which a shared beginning is worth a
-    separate pass.
+    separate pass. Text is written by a `writer`.
     """
 
     shortest = SHORTEST
@@ -40,12 +41,25 @@ class CausalJudge(LocalJudge):
         names = inspect.signature(self.model.forward).parameters
         self._cache = "cache" if "cache" in names else "past_key_values"
 
-    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        def write(rows: Sequence[tuple[int, ...]]) -> list[Completion]:
-            return self.generator.write(self._pad(rows, left=True), sampling)
+    @cached_property
+    def writer(self) -> CausalWriter | None:
+        """What writes answers; None for a model that only its own `generate` can run."""
+        if not is_plain(self.model):
+            return None
+        return CausalWriter(self.generator, self._cache, self.device, self.shortest)
 
+    def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         starts, _ = self.prepare_prompts(prompts, sampling.max_new_tokens)
-        return run_batches(starts, lambda ids: len(ids) + sampling.max_new_tokens, write, self.budget)
+        keys = make_keys(prompts, sampling)
+        if self.writer is not None:
+            return self.writer.write(starts, keys, sampling, self.budget)
+
+        def write(rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Completion]:
+            inputs = self._pad([ids for ids, _ in rows], left=True)
+            return self.generator.write(inputs, sampling, [key for _, key in rows])
+
+        pieces = list(zip(starts, keys, strict=True))
+        return run_batches(pieces, lambda piece: len(piece[0]) + sampling.max_new_tokens, write, self.budget)
 
     def compute_answers(
         self, starts: Sequence[tuple[int, ...]], asked: Sequence[Sequence[Continuation]]
@@ -78,7 +92,7 @@ class CausalJudge(LocalJudge):
                 inputs = self._pad([questions[numbers[0]].tokens[:n] for n, numbers in groups], left=True)
                 mask = inputs["attention_mask"]
                 # base_model: without the language-model head.
-                cache = self.model.base_model(**inputs, position_ids=_positions(mask), use_cache=True)[self._cache]
+                cache = self.model.base_model(**inputs, position_ids=count_positions(mask), use_cache=True)[self._cache]
                 self.usage["prompt_tokens"] += int(mask.sum())
             for chunk in chunks:
                 some = [members[each] for each in chunk]
@@ -97,7 +111,7 @@ class CausalJudge(LocalJudge):
                     width=width,
                     input_ids=later["input_ids"],
                     attention_mask=both,
-                    position_ids=_positions(both)[:, mask.shape[1] :],
+                    position_ids=count_positions(both)[:, mask.shape[1] :],
                     use_cache=bool(given),
                     **given,
                 )
@@ -105,33 +119,3 @@ class CausalJudge(LocalJudge):
                 for (place, n), answer in zip(some, found, strict=True):
                     answers[place].append((n, answer))
         return answers
-
-
-def group_prefixes(rows: Sequence[tuple[int, ...]], shortest: int = SHORTEST) -> list[tuple[int, list[int]]]:
-    """Which rows share a prefix of at least `shortest` tokens, as (its length, the rows' numbers); 0 for a row alone.
-
-    A prefix is computed once for its group, so a group of m saves (m - 1) x length tokens. Rows are cut into groups
-    so that most is saved: at each branching of their common beginnings, either all below it share what they have in
-    common there, or the branches are dealt with each by itself.
-    """
-    order = sorted(range(len(rows)), key=rows.__getitem__)
-    # The intervals of rows with a common beginning, innermost first: each is [length, first row, saved, groups].
-    opened: list[tuple[int, int, int, list[tuple[int, list[int]]]]] = [(-1, 0, 0, [])]
-    for n, row in enumerate(order):
-        length = count_common(rows[row], rows[order[n + 1]]) if n + 1 < len(order) else -1
-        first, saved, groups = n, 0, [(0, [row])]
-        while opened[-1][0] > length:
-            common, first, inner, parts = opened.pop()
-            saved, groups = inner + saved, parts + groups
-            together = (n - first) * common
-            if common >= shortest and together > saved:
-                saved, groups = together, [(common, order[first : n + 1])]
-        if opened[-1][0] == length:
-            length, first, inner, parts = opened.pop()
-            saved, groups = inner + saved, parts + groups
-        opened.append((length, first, saved, groups))
-    return opened[-1][3]
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    return (mask.cumsum(-1) - 1).clamp(min=0)

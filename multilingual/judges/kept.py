@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ...media.modalities import update_hash
 from ...pipeline import advance
 from .base import Ask, Completion, Judge, Sampling, take_answers
 from .journal import Journal
-from .messages import Attachment, Message, Passage
+from .messages import Message
 
 SHARE = 20  # of the work, one part may be lost to a kill,
 SECONDS = 30.0  # or what takes so long, whichever is sooner
@@ -118,13 +117,7 @@ class KeptJudge:
         hashing = hashlib.blake2b(digest_size=16)
         fixed = [self.fingerprint, what, more, prompt.system, prompt.answer, prompt.chat]
         hashing.update(json.dumps(fixed).encode())
-        for part in prompt.parts:
-            if isinstance(part, Attachment):
-                hashing.update(f"\1{part.modality}\0".encode())
-                update_hash(hashing, part.modality, part.content)
-            else:
-                kind, text = ("p", part.text) if isinstance(part, Passage) else ("s", str(part))
-                hashing.update(f"\0{kind}{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+        prompt.hash_parts(hashing)
         return hashing.hexdigest()
 
 

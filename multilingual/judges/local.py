@@ -15,6 +15,7 @@ from ...encoders.batching import Budget, compute_batches
 from ...encoders.pooling import collate
 from .base import Completion, Sampling
 from .messages import Message
+from .sampling import DrawnTokens
 from .tokenized import Continuation, TokenizedJudge
 
 P = TypeVar("P")
@@ -80,8 +81,6 @@ class LocalJudge(TokenizedJudge):
         return collate(rows, fill=self.generator.pad, side="left" if left else "right", device=self.device)
 
     def compute_completions(self, prompts: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        if sampling.temperature > 0:
-            torch.manual_seed(sampling.seed or 0)
         return self._gather(self.write_answers(prompts, sampling))
 
     def _gather(self, answers: Iterator[tuple[int, R]]) -> list[R]:
@@ -109,23 +108,29 @@ class TextGenerator:
         self.ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     def write(
-        self, inputs: Mapping[str, torch.Tensor], sampling: Sampling, begins: int = 0, **more: Any
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        sampling: Sampling,
+        keys: Sequence[int] = (),
+        begins: int = 0,
+        **more: Any,
     ) -> list[Completion]:
         """What the model says after a padded batch; `begins` is how many tokens of a row are not of the answer.
 
-        Without `begins` these are the inputs. Seeds are set by the caller, once for all batches.
+        Without `begins` these are the inputs. `keys` [n] decide what is drawn at a temperature above 0.
         """
+        begins = begins or inputs["input_ids"].shape[1]
         # Checkpoints bring sampling settings of their own; greedy means none of them.
         options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if sampling.temperature > 0:
-            options |= {"do_sample": True, "temperature": sampling.temperature}
+            options["logits_processor"] = [DrawnTokens(sampling.temperature, keys, begins)]
         if sampling.stop:
             options |= {"stop_strings": list(sampling.stop), "tokenizer": self.tokenizer}
         with torch.inference_mode():
             out = self.model.generate(
                 **inputs, pad_token_id=self.pad, max_new_tokens=sampling.max_new_tokens, **options, **more
             )
-        answers = [self.read(row, sampling.stop) for row in out[:, begins or inputs["input_ids"].shape[1] :].tolist()]
+        answers = [self.read(row, sampling.stop) for row in out[:, begins:].tolist()]
         self.usage["generated_tokens"] += sum(answer.tokens for answer in answers)
         self.usage["prompt_tokens"] += int(inputs["attention_mask"].sum())
         return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Literal, Protocol
 
 from ...errors import InputError
 from ...items import Modality
+from ...media.modalities import update_hash
 
 Chat = Literal["auto", "always", "never"]
 
@@ -62,6 +64,16 @@ class Message:
     def modalities(self) -> frozenset[Modality]:
         """What a judge must be able to see."""
         return frozenset({"text", *(each.modality for each in self.attachments)})
+
+    def hash_parts(self, hashing: hashlib.blake2b) -> None:
+        """Feed what the user says, and shows, to a hash."""
+        for part in self.parts:
+            if isinstance(part, Attachment):
+                hashing.update(f"\1{part.modality}\0".encode())
+                update_hash(hashing, part.modality, part.content)
+            else:
+                kind, text = ("p", part.text) if isinstance(part, Passage) else ("s", str(part))
+                hashing.update(f"\0{kind}{len(text)}:{text}".encode("utf-8", "surrogatepass"))
 
     def plain(self) -> str:
         """System, parts and answer as one text, without a chat template, media and seams."""

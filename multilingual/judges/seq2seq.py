@@ -18,6 +18,7 @@ from ...items import group_positions
 from .base import Completion, Sampling
 from .local import Head, LocalJudge, run_batches
 from .messages import Message
+from .sampling import make_keys
 from .tokenized import Continuation
 
 Start = tuple[tuple[int, ...], tuple[int, ...]]  # what the encoder reads, and how the decoder begins
@@ -70,16 +71,18 @@ class Seq2SeqJudge(LocalJudge):
         lengths = [len(decoder) for _, decoder in starts]
         self._check_answer(max(lengths) + sampling.max_new_tokens)
 
-        def write(some: Sequence[Start]) -> list[Completion]:
-            inputs = self._pad([encoder for encoder, _ in some])
-            begun = torch.tensor([decoder for _, decoder in some], device=self.device)
+        def write(some: Sequence[tuple[Start, int]]) -> list[Completion]:
+            inputs = self._pad([encoder for (encoder, _), _ in some])
+            begun = torch.tensor([decoder for (_, decoder), _ in some], device=self.device)
             self.usage["prompt_tokens"] += begun.numel()
-            return self.generator.write(inputs, sampling, begun.shape[1], decoder_input_ids=begun, num_beams=1)
+            keys = [key for _, key in some]
+            return self.generator.write(inputs, sampling, keys, begun.shape[1], decoder_input_ids=begun, num_beams=1)
 
         # Decoders that begin with as many tokens go together: then nothing has to be padded there.
         parts = group_positions(lengths).values()
-        cost = lambda start: sum(map(len, start)) + sampling.max_new_tokens  # noqa: E731
-        return run_batches(starts, cost, write, self.budget, parts=parts)
+        cost = lambda piece: sum(map(len, piece[0])) + sampling.max_new_tokens  # noqa: E731
+        pieces = list(zip(starts, make_keys(prompts, sampling), strict=True))
+        return run_batches(pieces, cost, write, self.budget, parts=parts)
 
     def compute_answers(
         self, starts: Sequence[Start], asked: Sequence[Sequence[Continuation]]

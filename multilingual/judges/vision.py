@@ -18,6 +18,7 @@ from ...media.images import MAX_PIXELS, open_image
 from .base import Completion, Sampling
 from .local import LocalJudge, run_batches
 from .messages import Attachment, Message
+from .sampling import make_keys
 from .tokenized import Continuation
 
 R = TypeVar("R")
@@ -85,8 +86,10 @@ class VisionJudge(LocalJudge):
         return prompts, self._split_targets([()] * len(prompts), ids, targets)[1]
 
     def write_answers(self, prompts: Sequence[Message], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        def write(_: Sequence[int], inputs: Sequence[VisionInput]) -> list[Completion]:
-            return self.generator.write(self.process(inputs), sampling)
+        keys = make_keys(prompts, sampling)
+
+        def write(rows: Sequence[int], inputs: Sequence[VisionInput]) -> list[Completion]:
+            return self.generator.write(self.process(inputs), sampling, [keys[row] for row in rows])
 
         return self._in_windows(prompts, [sampling.max_new_tokens] * len(prompts), write)
 

@@ -172,8 +172,8 @@ class TrainedTranslator:
 
         def write(some: Sequence[Reading]) -> list[str]:
             given = collate([ids for ids, _ in some], fill=self.generator.pad, device=self.device)
-            options = {"num_beams": self.beams, "forced_bos_token_id": first}
-            answers = self.generator.write(given, Sampling(some[0][1]), 1 + (first is not None), **options)
+            options: dict[str, Any] = {"num_beams": self.beams, "forced_bos_token_id": first}
+            answers = self.generator.write(given, Sampling(some[0][1]), begins=1 + (first is not None), **options)
             self.usage["calls"] += len(some)
             self.usage["cut_answers"] += sum(not answer.ended for answer in answers)
             self.usage["empty"] += sum(not answer.text.strip() for answer in answers)

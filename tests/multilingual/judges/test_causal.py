@@ -11,9 +11,10 @@ from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import hf
-from crosslens.multilingual.judges.causal import CausalJudge, group_prefixes
+from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.mass import read_mass
 from crosslens.multilingual.judges.messages import Message, Passage
+from crosslens.multilingual.judges.prefixes import group_prefixes
 from crosslens.multilingual.prompts import load_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
