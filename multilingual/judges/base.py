@@ -51,7 +51,8 @@ class Completion:
 class Sampling:
     """How text is generated: greedily at temperature 0, up to one of `stop`, with which the text then ends.
 
-    Without a `seed` the judge takes its own.
+    Above 0 a token is sampled from all. Without a `seed` the judge takes its own. A model in this process then samples
+    the same text for the same prompt, whatever else is asked; a prompt that is asked n times has n texts.
     """
 
     max_new_tokens: int = 64

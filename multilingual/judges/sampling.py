@@ -49,13 +49,12 @@ def make_keys(prompts: Sequence[Message], sampling: Sampling) -> list[int]:
 
 def draw_tokens(logits: torch.Tensor, temperature: float, keys: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """A token for each row of float32 logits [n, vocabulary]; `keys` and `steps` (tokens so far) are int64 [n]."""
-    scaled = logits / temperature
-    highest, likeliest = scaled.max(-1)
-    enough = highest + _make_noise(keys, steps, likeliest) - LARGEST
-    rows, tokens = torch.nonzero(scaled >= enough[:, None], as_tuple=True)
-    noisy = torch.full_like(scaled, -torch.inf)
-    noisy[rows, tokens] = scaled[rows, tokens] + _make_noise(keys[rows], steps[rows], tokens)
-    return noisy.argmax(-1)
+    highest, likeliest = logits.max(-1)
+    enough = highest + temperature * (_make_noise(keys, steps, likeliest) - LARGEST)
+    rows, tokens = torch.nonzero(logits >= enough[:, None], as_tuple=True)
+    noisy = logits[rows, tokens] / temperature + _make_noise(keys[rows], steps[rows], tokens)
+    winning = noisy == torch.full_like(highest, -torch.inf).scatter_reduce(0, rows, noisy, "amax")[rows]
+    return likeliest.scatter(0, rows[winning], tokens[winning])
 
 
 def _make_noise(keys: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

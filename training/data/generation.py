@@ -27,7 +27,7 @@ from .base import Draft, Making, split_title
 
 STYLES = ("question", "keywords", "title")
 EXAMPLE = "inpars@hf:Qwen/Qwen2.5-1.5B-Instruct?n=2&styles=question,keywords"
-AT_ONCE = 8  # requests to a model on a CPU, which a kill takes at most; more where its appetite is larger
+AT_ONCE = 32  # requests to a model on a CPU, which a kill takes at most; more where its appetite is larger
 SHOWN = 1200  # letters of a document that a model is shown, as `measure_text` counts
 KEYWORDS = 5  # that are taken of those that a model lists: it was asked for no more
 SHOTS = 5  # examples that a few-shot prompt shows of those it is given
@@ -195,7 +195,7 @@ class Generator:
     def _write(self, requests: Sequence[Message], making: Making) -> list[list[Any]]:
         """The model's answers, as the fields of a `Completion`, to requests that are always asked together.
 
-        What is sampled beside what decides what is sampled: a resumed run asks for the same, or has it already.
+        What a server samples may depend on that, and a local model's answers to equal requests differ by their number.
         """
         stop = () if self.judge.chats and self.wording.chat != "never" else ("\n",)
         sampling = {
