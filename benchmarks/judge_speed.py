@@ -4,7 +4,7 @@
         --peers 'offline:qwen-1.5b?dtype=int8' --server PATH/TO/llama-server --gguf qwen-1.5b.gguf
 
 Each query's candidates are ranked by all judges, one after the other, in an order that turns, so that what slows the
-machine down for a while hits all. Reported are candidates (yes/no) or comparisons (setwise) a second, tokens computed a
+machine down for a while hits all. Reported are candidates (yes/no, likelihood) or comparisons (setwise) a second, tokens computed a
 second, how many times the first judge's speed that is, and Kendall's tau of the order of the candidates against the
 first judge's, a mean over queries. What is measured is kept in `--out` line by line: `--seconds` ends a run in time, and
 the next one goes on. Judges over HTTP are given `prefill=true`, and their server's prompt cache is on, as it is by default.
@@ -33,7 +33,7 @@ from measurements import Table, add_save, save
 from rerank_task import texts
 from scipy.stats import kendalltau
 
-METHODS = {"yesno": "yesno", "setwise": "setwise:heapsort"}
+METHODS = {"yesno": "yesno", "likelihood": "likelihood", "setwise": "setwise:heapsort"}
 K = 10  # of setwise
 GOALS = {"ratio": 1.7, "tau": 0.95}  # of int8 against bfloat16
 
@@ -92,7 +92,7 @@ def measure(
     sample = Run.of(run.queries[:1]).ranking({run.queries[0].id: run[run.queries[0].id][:4]}, run.docs)
     for name, spec in judges.items():
         for method in options.methods:
-            deep = options.depth if method == "yesno" else min(K, options.depth)
+            deep = min(K, options.depth) if method == "setwise" else options.depth
             more = f"depth={options.depth}&k={deep}&passage_tokens={options.passage_tokens}"
             stage = load_reranker(f"{METHODS[method]}@{spec}{'&' if '?' in spec else '?'}{more}", device="cpu")
             stage(sample)  # the first pass is slower than those that follow it

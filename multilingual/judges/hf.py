@@ -10,6 +10,7 @@ from ...checkpoints.lora import find_base, find_tokenizer
 from ...checkpoints.offline.packages import DECODERS, make_checkpoint
 from ...checkpoints.options import Loading
 from ...checkpoints.packed import pack_decoder
+from ...checkpoints.smoothing import read_sample
 from ...checkpoints.source import PROCESSOR_FILES, Source
 from ...errors import InputError, check_known
 from .base import Judge
@@ -67,9 +68,6 @@ def open_hf(
     if found:
         model, known = found.merge_into(model), f"{known}+{found.revision}"
     limits: dict[str, Any] = {"passage_tokens": passage_tokens, "device": loading.where}
-    if quantised:
-        pack_decoder(model.base_model, model.get_output_embeddings(), checkpoint)
-        limits["quantised"] = "int8"
     if kind == "vision":
         reader = source.load(transformers.AutoProcessor)
         limits |= {} if max_pixels is None else {"max_pixels": max_pixels}
@@ -80,6 +78,9 @@ def open_hf(
                 f"{checkpoint}: its tokenizer has {len(reader)} tokens, and the model embeddings for {rows}; merge the "
                 f"adapter into its base model first"
             )
+    if quantised:
+        pack_decoder(model.base_model, model.get_output_embeddings(), checkpoint, read_sample(reader))
+        limits["quantised"] = "int8 smooth"  # journals hold answers of int8 without
     module, _, judge = reference.partition(":")
     opened: Judge = getattr(import_module(f".{module}", __package__), judge)(model, reader, name, known, **limits)
     return opened

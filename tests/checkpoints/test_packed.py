@@ -57,7 +57,7 @@ def test_feed_forward_layers_and_norms_compute_what_they_did(kind, request, monk
         if "norm" in name:
             weights.add_(torch.rand_like(weights))
     ours = copy.deepcopy(model)
-    pack_decoder(ours.base_model, ours.get_output_embeddings(), kind)
+    pack_decoder(ours.base_model, ours.get_output_embeddings(), kind, [range(1, 40)])
     assert type(ours.get_output_embeddings()) is torch.nn.Linear
     kinds = [type(each) for each in ours.base_model.modules()]
     layers = len(ours.base_model.layers)
@@ -82,7 +82,7 @@ def test_a_feed_forward_layer_that_computes_something_else_keeps_its_own_way(tin
         layer.mlp.__class__ = Halved
     ids = torch.arange(1, 12)[None]
     exact = model.base_model(ids)[0]
-    pack_decoder(model.base_model, None, "halved")
+    pack_decoder(model.base_model, None, "halved", [range(1, 40)])
     assert type(model.base_model.layers[0].mlp) is Halved
     assert float((model.base_model(ids)[0] - exact).norm() / exact.norm()) < 0.08
 
@@ -105,7 +105,7 @@ def test_what_int8_is_not_for_is_refused_in_one_line(tiny_llm, monkeypatch):
         load_judge(f"hf:{tiny_llm}?dtype=int8&task=seq2seq", device="cpu")
     shape = GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32, n_positions=16)
     with pytest.raises(InputError, match="gpt2: its GPT2Model has no linear layers that int8 is for; use bfloat16"):
-        pack_decoder(GPT2LMHeadModel(shape).base_model, None, "gpt2")
+        pack_decoder(GPT2LMHeadModel(shape).base_model, None, "gpt2", [])
     genuine = packed.multiply
 
     def saturate(rows, *weights):
