@@ -29,7 +29,7 @@ HEAD = "The cat sleeps all day and hunts at night, and the dog sleeps at night. 
 TEXTS = ["x", HEAD, f"{HEAD} What?", f"{HEAD} Le chat dort toute la journée.", "Le chat", HEAD, "猫整天睡觉，晚上捕猎。",
          f"{HEAD * 2} Who?", f"{HEAD * 2} Why is it?"]  # fmt: skip
 PROMPTS = [Message((text,)) for text in TEXTS]
-TOKENS = 14
+TOKENS = 12
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -65,31 +65,42 @@ def generate(judge, prompt, **options):
     return out[0, len(start) :].tolist()
 
 
-def pick_end(judge):
-    """A token that ends some answers early and others not at all."""
-    answers = [generate(judge, prompt) for prompt in PROMPTS]
-    counts = {token: sum(token in each for each in answers) for each in answers for token in each}
-    return min(counts, key=lambda token: (abs(counts[token] - 4), token))
+def as_read(judge, prompt):
+    return judge.generator.read(generate(judge, prompt), ())
 
 
-def as_read(judge, prompt, stop=(), **options):
-    return judge.generator.read(generate(judge, prompt, **options), stop)
+@pytest.fixture(scope="module")
+def free(opened):
+    """What transformers writes after each prompt alone, and nothing ends."""
+    judge = fresh(opened)
+    return [generate(judge, prompt) for prompt in PROMPTS]
+
+
+def end_early(judge, free):
+    """A judge whose end is a token that ends some answers and others not, and these answers."""
+    counts = {token: sum(token in each for each in free) for each in free for token in each}
+    end = min(
+        counts,
+        key=lambda token: (abs(counts[token] - 4), min(each.index(token) for each in free if token in each), token),
+    )
+    ending = fresh(judge, end)
+    cut = [each[: each.index(end) + 1] if end in each else each for each in free]
+    return ending, [ending.generator.read(list(each), ()) for each in cut]
 
 
 @pytest.mark.parametrize("slots", [64, 3, 1])
-def test_greedy_answers_are_those_of_generate_whoever_ends_and_comes(opened, slots):
-    judge = fresh(opened, pick_end(opened))
+def test_greedy_answers_are_those_of_generate_whoever_ends_and_comes(opened, free, slots):
+    judge, expected = end_early(opened, free)
     judge.writer.slots = slots
-    expected = [as_read(judge, prompt) for prompt in PROMPTS]
     assert 1 < sum(each.ended for each in expected) < len(expected)
     assert judge.generate(PROMPTS, max_new_tokens=TOKENS) == expected
     assert judge.usage["generated_tokens"] == sum(each.tokens for each in expected)
+    assert as_read(judge, PROMPTS[1]) == expected[1]
 
 
-def test_an_answer_ends_with_the_token_that_completes_a_stop_string(opened):
+def test_an_answer_ends_with_the_token_that_completes_a_stop_string(opened, free):
     judge = fresh(opened)
-    answers = [generate(judge, prompt) for prompt in PROMPTS]
-    texts = [judge.tokenizer.decode(each) for each in answers]
+    texts = [judge.tokenizer.decode(each) for each in free]
     pairs = [text[n : n + 2] for text in texts for n in range(2, len(text) - 1)]
     stop = [pair for pair in pairs if "\ufffd" not in pair][:40:20]  # in the midst of tokens, of whole characters
 
@@ -97,30 +108,29 @@ def test_an_answer_ends_with_the_token_that_completes_a_stop_string(opened):
         ends = [n for n in range(1, TOKENS) if any(each in judge.tokenizer.decode(tokens[:n]) for each in stop)]
         return judge.generator.read(tokens[: min(ends, default=TOKENS)], stop)
 
-    expected = list(map(cut, answers))
+    expected = list(map(cut, free))
     assert any(each.ended for each in expected)
     assert judge.generate(PROMPTS, max_new_tokens=TOKENS, stop=stop) == expected
 
 
 def test_a_checkpoint_that_asks_for_a_penalty_or_more_gets_it(opened):
-    judge = fresh(opened, repetition_penalty=1.3)
-    expected = [as_read(judge, prompt) for prompt in PROMPTS]
-    assert expected != [as_read(opened, prompt) for prompt in PROMPTS]
+    judge, some = fresh(opened, repetition_penalty=1.3), PROMPTS[:4]
+    expected = [as_read(judge, prompt) for prompt in some]
     assert judge.writer is not None
-    judge.writer.slots = 4
-    assert judge.generate(PROMPTS, max_new_tokens=TOKENS) == expected
+    judge.writer.slots = 3
+    assert judge.generate(some, max_new_tokens=TOKENS) == expected
+    assert fresh(opened).generate(some, max_new_tokens=TOKENS) != expected
     judge = fresh(opened, no_repeat_ngram_size=1)
-    expected = [as_read(judge, prompt) for prompt in PROMPTS]
     assert judge.writer is None
-    assert judge.generate(PROMPTS, max_new_tokens=TOKENS) == expected
+    assert judge.generate(some[:2], max_new_tokens=TOKENS) == [as_read(judge, prompt) for prompt in some[:2]]
 
 
 @pytest.mark.parametrize("settings", [{}, {"no_repeat_ngram_size": 12}], ids=["own loop", "generate"])
 def test_what_is_sampled_depends_on_seed_and_prompt_and_not_on_the_batch(opened, settings):
     judge = fresh(opened, **settings)
     assert (judge.writer is None) == bool(settings)
-    how = {"max_new_tokens": TOKENS, "temperature": 0.8, "seed": 3}
-    prompts = [*PROMPTS[:5], *PROMPTS[6:]]
+    how = {"max_new_tokens": 8, "temperature": 0.8, "seed": 3}
+    prompts = PROMPTS[:5]
     together = judge.generate(prompts, **how)
     assert [judge.generate([prompt], **how)[0] for prompt in prompts] == together
     assert judge.generate(prompts[::-1], **how)[::-1] == together
@@ -146,9 +156,8 @@ def test_samples_of_one_prompt_read_it_once_and_a_shared_beginning_is_read_once(
     assert judge.usage["prompt_tokens"] < 2 * alone
 
 
-def test_rows_that_ended_make_place_and_are_handed_over_before_the_others_end(opened):
-    judge = fresh(opened, pick_end(opened))
-    expected = [as_read(judge, prompt) for prompt in PROMPTS]
+def test_rows_that_ended_make_place_and_are_handed_over_before_the_others_end(opened, free):
+    judge, expected = end_early(opened, free)
     judge.writer.slots = 4
     steps, seen = [], {}
     hook = judge.model.register_forward_hook(
@@ -158,7 +167,7 @@ def test_rows_that_ended_make_place_and_are_handed_over_before_the_others_end(op
         judge.generate(PROMPTS, max_new_tokens=TOKENS)
     hook.remove()
     assert sorted(seen) == list(range(len(PROMPTS)))
-    assert min(seen.values()) < TOKENS <= max(seen.values())
+    assert min(seen.values()) < max(seen.values()) / 2
     assert max(steps) == 4
     # Each answer takes a step for each of its tokens, its end included, and no place of a row that has ended.
     assert sum(steps) == sum(each.tokens + each.ended for each in expected)
