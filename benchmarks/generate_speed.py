@@ -6,8 +6,9 @@
 Prompts show passages of a collection, of 100 to 300 tokens. *ours* is what a judge does; *batches* is `generate` in
 batches of 2,048 tokens, answers included, as judges did before; *alone* is `generate` prompt by prompt, on a sample. All
 write greedily; for the task `samples`, each of an eighth of the prompts is sampled eight times. Reported are tokens a
-second, and how much of the texts is that of *alone*, up to the first difference: in bfloat16 the size of a batch
-changes rounding, in float32 nothing. What is measured is kept in `--out` line by line, and the next run goes on.
+second, CPU time a token (which other work on the machine changes less), and how much of the texts is that of *alone*, up
+to the first difference: in bfloat16 the size of a batch changes rounding, in float32 nothing. What is measured is kept
+in `--out` line by line, and the next run goes on.
 """
 
 from __future__ import annotations
@@ -99,14 +100,15 @@ def measure(lines: list[dict[str, Any]], options: argparse.Namespace) -> None:
                 judge, [asked[place] for place in places], Sampling(**how), 1
             ),
         }
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         answers = ways[way]()
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - spent
         line = {
             "judge": options.judge,
             "task": task,
             "way": way,
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "tokens": sum(each.tokens for each in answers),
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "texts": {str(place): each.text for place, each in zip(places, answers, strict=True)},
@@ -155,12 +157,17 @@ def summed(lines: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict
         by = {each["way"]: each for each in lines if (each["judge"], each["task"]) == (line["judge"], line["task"])}
         rate = line["tokens"] / line["seconds"]
         figures: dict[str, Any] = {"tokens_per_second": round(rate, 2), "seconds": round(line["seconds"], 1)}
+        figures |= {"cpu_ms_per_token": round(1000 * line["cpu_seconds"] / max(line["tokens"], 1), 2)}
         figures |= {"tokens": line["tokens"], "prompts": len(line["texts"]), "threads": line["threads"]}
         if "batches" in by:
-            figures["ratio"] = round(rate / (by["batches"]["tokens"] / by["batches"]["seconds"]), 3)
+            base = by["batches"]
+            figures["ratio"] = round(rate / (base["tokens"] / base["seconds"]), 3)
+            figures["cpu_ratio"] = round(
+                base["cpu_seconds"] / base["tokens"] / (line["cpu_seconds"] / line["tokens"]), 3
+            )
         if "alone" in by:
-            base = by["alone"]["texts"]
-            shares = [share_beginning(line["texts"][place], text) for place, text in base.items()]
+            texts = by["alone"]["texts"]
+            shares = [share_beginning(line["texts"][place], text) for place, text in texts.items()]
             figures["as_alone"] = round(sum(shares) / len(shares), 4)
         judges.setdefault(line["judge"], {}).setdefault(line["task"], {})[line["way"]] = figures
     return {"judges": judges, "prompts": options.prompts, "tokens": options.tokens, "seed": options.seed}
@@ -180,13 +187,16 @@ def tabled(report: dict[str, Any]) -> Table:
             str(found["prompts"]),
             f"{found['tokens_per_second']:.1f}",
             f"{found['ratio']:.2f}" if "ratio" in found else "",
+            f"{found['cpu_ratio']:.2f}" if "cpu_ratio" in found else "",
             f"{found['as_alone']:.3f}" if "as_alone" in found else "",
         ]
         for judge, tasks in report["judges"].items()
         for task, ways in tasks.items()
         for way, found in ways.items()
     ]
-    return Table(("model", "task", "way", "answers", "tokens a second", "times batches", "as alone"), rows)
+    return Table(
+        ("model", "task", "way", "answers", "tokens a second", "times batches", "in CPU time", "as alone"), rows
+    )
 
 
 if __name__ == "__main__":

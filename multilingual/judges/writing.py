@@ -239,11 +239,12 @@ class WritingBatch:
             mask = self._read([prompts[numbers[0]][:length] for length, numbers in groups], mask, cache, "left")
         members = [(place, n) for place, (_, numbers) in enumerate(groups) for n in numbers]
         rests = [prompts[n][groups[place][0] :] for place, n in members]
-        for chunk in plan_batches([len(rest) for rest in rests], budget):
+        chunks = list(plan_batches([len(rest) for rest in rests], budget))
+        for chunk in chunks:
             some = [members[each] for each in chunk]
             rows = torch.tensor([place for place, _ in some], device=self.writer.device)
             # All columns, whatever a layer looks back to, so that each row's own can be taken from them.
-            given = copy.deepcopy(cache)
+            given = cache if chunk is chunks[-1] else copy.deepcopy(cache)
             if width:
                 given.batch_select_indices(rows)
             # On the right, so that no padding stands within a row.
