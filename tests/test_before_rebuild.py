@@ -93,7 +93,7 @@ def test_a_run_keeps_its_manifest(before: Path) -> None:
     assert {query.id: hits[0].id for query, hits in run} == {"q1": "d1", "q2": "d2", "q3": "d3"}
 
 
-def test_an_experiment_computes_again_only_what_is_asked_in_other_words(
+def test_an_experiment_computes_again_only_what_a_judge_scores(
     before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(before, tmp_path / "work")
@@ -103,10 +103,14 @@ def test_an_experiment_computes_again_only_what_is_asked_in_other_words(
     runs = {path: path.read_bytes() for path in Path("experiment/collection").glob("*/run.trec")}
     told = _command("experiment plan.toml -o experiment", capsys, monkeypatch)
     assert told["collections"][0]["table"] == results["collections"][0]["table"]
-    # The wording of yes-or-no questions has a beginning of the answer since: that one stage is computed again.
+    # A judge's answers are read in float32 since: that one stage is computed again, and scores change a little.
     new = {path.name for path in Path("experiment/stages").iterdir()} - set(stages)
     (judged,) = {name.partition(".")[0] for name in new}
     assert new == {f"{judged}.parquet", f"{judged}.sha256"}
+    scored = Path("experiment/collection/judged/run.trec")
+    assert [line.split()[:4] for line in scored.read_bytes().splitlines()] == [
+        line.split()[:4] for line in runs.pop(scored).splitlines()
+    ]
     assert {path: path.read_bytes() for path in runs} == runs
 
 
