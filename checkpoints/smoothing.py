@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
@@ -181,15 +181,20 @@ def hooked(
 def read_sample(tokenizer: Any) -> list[list[int]]:
     """Token ids of the package's sample, a few hundred in several scripts: questions as judges are asked them.
 
-    In the tokenizer's chat template if it has one.
+    In the tokenizer's chat template if it has one that takes a question and its answer.
     """
+    import jinja2
+
     texts = tomllib.loads(files(__package__).joinpath("sample.toml").read_text("utf-8"))["text"]
     found = []
     for each in texts:
+        turns = [{"role": "user", "content": each["asked"]}, {"role": "assistant", "content": each["answer"]}]
+        written = None
         if getattr(tokenizer, "chat_template", None):
-            turns = [{"role": "user", "content": each["asked"]}, {"role": "assistant", "content": each["answer"]}]
-            written = tokenizer.apply_chat_template(turns, tokenize=False)
-            found.append(tokenizer(written, add_special_tokens=False)["input_ids"])
-        else:
+            with suppress(jinja2.TemplateError):
+                written = tokenizer.apply_chat_template(turns, tokenize=False)
+        if written is None:
             found.append(tokenizer(f"{each['asked']}\n{each['answer']}")["input_ids"])
+        else:
+            found.append(tokenizer(written, add_special_tokens=False)["input_ids"])
     return found

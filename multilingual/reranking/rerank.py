@@ -225,10 +225,8 @@ class Rerank(Stage):
                     f"{document.id!r}; try ?dtype=float32"
                 )
             if len(group) > 1:
-                best = np.flatnonzero(scores == scores.max())
                 count["compared"] += 1
-                count["first_won"] += int(best[0] == 0)
-                count["tied"] += int(len(best) > 1)
+                count["tied"] += int(np.count_nonzero(scores == scores.max()) > 1)
         every = np.concatenate(answers)
         texts = {document.text for _, group in comparisons for document in group}
         if len(every) > 2 and len(texts) > 2 and np.ptp(every) == 0:

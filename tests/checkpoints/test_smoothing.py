@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 
+import jinja2
 import pytest
 import torch
 from crosslens.checkpoints import packed
@@ -135,3 +136,9 @@ def test_the_sample_is_a_few_hundred_tokens_and_stands_in_a_chat_template():
     templated = ["".join(map(chr, ids)) for ids in read_sample(tokenizer)]
     assert all(each.startswith("<user>") and "<assistant>" in each for each in templated)
     assert len(templated) == len(plain)
+
+    def refuse(turns, tokenize):
+        raise jinja2.TemplateError("the first turn must be a system's")
+
+    tokenizer.apply_chat_template = refuse
+    assert read_sample(tokenizer) == plain
