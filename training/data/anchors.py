@@ -6,16 +6,15 @@ import html
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from ...errors import check_at_least
 from ...items import Item
 from ...pipeline import advance
-from .base import Draft, Making
+from .base import Draft, Making, MinedSource
 
 MANY = 3  # documents that one text links to: then it is "here" or "more", and says nothing of any
 
@@ -31,7 +30,7 @@ _TAG = re.compile(r"<[^<>]{0,500}>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anchors:
+class Anchors(MinedSource):
     """`anchors?n=`: the `n` commonest texts of the links that lead to a document are queries for it.
 
     Links stand in texts, as Markdown or HTML, or in `meta["links"]` as `{"text": ..., "target": ...}`. A target is a
@@ -42,18 +41,12 @@ class Anchors:
 
     n: int = 3
     name: str = field(default="anchors", init=False)
-    copies: bool = field(default=True, init=False)
-    usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
-    models: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         check_at_least(1, n=self.n)
 
     def describe(self) -> dict[str, Any]:
         return {"n": self.n}
-
-    def count(self, documents: int) -> int:
-        return documents
 
     def make(
         self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 from ...errors import InputError
 from ...items import Item, hash_json, hash_text
 from ...multilingual.judges.journal import Journal
 from ...multilingual.languages import parse_language
+from ...pipeline import advance
 
 SAME = "same"  # in a mix of languages: that of the document
 
@@ -134,6 +136,36 @@ class PairSource(Protocol):
         may lack what became its query, under its own id. The same call makes the same drafts.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinedSource:
+    """The base of sources that take a document's own words, by no model; a subclass has a `name`.
+
+    It draws the pairs of each document from that alone in `take`, or writes `make` itself.
+    """
+
+    copies: bool = field(default=True, init=False)
+    usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
+    models: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def count(self, documents: int) -> int:
+        return documents
+
+    def make(
+        self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
+    ) -> Iterator[tuple[Item, list[Draft]]]:
+        for document in read():
+            if document.id in chosen:
+                yield self.take(document, making)
+                advance()
+
+    def take(self, document: Item, making: Making) -> tuple[Item, list[Draft]]:
+        """A document as it is to be trained on, and its drafts."""
+        raise NotImplementedError
 
 
 def split_title(document: Item) -> tuple[str, str]:

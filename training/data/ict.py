@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from ...errors import InputError, check_at_least
 from ...items import Item
 from ...multilingual.languages import measure_text
 from ...multilingual.rewriting.pieces import split_sentences
-from ...pipeline import advance
-from .base import Draft, Making, split_title
+from .base import Draft, Making, MinedSource, split_title
 
 SHORTEST, LONGEST = 20, 300  # letters of a sentence that can be a query, as `measure_text` counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseCloze:
+class InverseCloze(MinedSource):
     """`ict?n=&keep=`: `n` sentences of each document are queries for the rest (Lee et al. 2019).
 
     A sentence stays in its document with the probability `keep` (0.1 in the paper, so that matching words are learned,
@@ -29,9 +25,6 @@ class InverseCloze:
     n: int = 1
     keep: float = 0.1
     name: str = field(default="ict", init=False)
-    copies: bool = field(default=True, init=False)
-    usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
-    models: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         check_at_least(1, n=self.n)
@@ -41,18 +34,7 @@ class InverseCloze:
     def describe(self) -> dict[str, Any]:
         return {"paper": "Lee et al. 2019, arXiv:1906.00300", "n": self.n, "keep": self.keep}
 
-    def count(self, documents: int) -> int:
-        return documents
-
-    def make(
-        self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
-    ) -> Iterator[tuple[Item, list[Draft]]]:
-        for document in read():
-            if document.id in chosen:
-                yield self._take(document, making)
-                advance()
-
-    def _take(self, document: Item, making: Making) -> tuple[Item, list[Draft]]:
+    def take(self, document: Item, making: Making) -> tuple[Item, list[Draft]]:
         title, body = split_title(document)
         sentences = list(split_sentences(body))
         fitting = [n for n, each in enumerate(sentences) if SHORTEST <= measure_text(each.strip()) <= LONGEST]

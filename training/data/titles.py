@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, ClassVar
 
 from ...items import Item
 from ...multilingual.rewriting.pieces import split_sentences
-from ...pipeline import advance
-from .base import Draft, Making, split_title
+from .base import Draft, Making, MinedSource, split_title
 
 
 @dataclass(frozen=True, kw_only=True)
-class Titles:
+class Titles(MinedSource):
     """`titles`: a document's title, or else its first sentence, is a query for the text below it.
 
     Titles are in `meta["title"]`, as collections have them; the document that is trained on lacks what became its
@@ -23,26 +18,13 @@ class Titles:
     """
 
     name: str = field(default="titles", init=False)
-    copies: bool = field(default=True, init=False)
-    usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
-    models: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-    def count(self, documents: int) -> int:
-        return documents
-
-    def make(
-        self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
-    ) -> Iterator[tuple[Item, list[Draft]]]:
-        for document in read():
-            if document.id in chosen:
-                head, rest, style = take_head(document)
-                meta = {key: value for key, value in document.meta.items() if key != "title"}
-                below = replace(document, text=rest, meta=meta)
-                yield (below, [Draft(head, document.lang, style)]) if head and rest else (document, [])
-                advance()
+    def take(self, document: Item, making: Making) -> tuple[Item, list[Draft]]:
+        head, rest, style = take_head(document)
+        if not (head and rest):
+            return document, []
+        meta = {key: value for key, value in document.meta.items() if key != "title"}
+        return replace(document, text=rest, meta=meta), [Draft(head, document.lang, style)]
 
 
 def take_head(document: Item) -> tuple[str, str, str]:
