@@ -1,6 +1,9 @@
-"""A judge that writes what rules say, in the language that it is asked for, and remembers what it was asked."""
+"""Judges without a model that write: what rules say, in the language that is asked for, or what they are told to."""
 
 from __future__ import annotations
+
+import re
+from collections import Counter
 
 from crosslens.multilingual.judges import BaseJudge, Completion
 
@@ -61,3 +64,27 @@ class Writer(BaseJudge):
             found.append(Completion(text.rstrip("|"), 3, ended=not text.endswith("|")))
             self.hand_over(place, found[-1])
         return found
+
+
+def count_cats(asked: str) -> str:
+    """As many cats in Russian as the numbers in a text sum up to: an answer that tells texts apart."""
+    return "Кот" + " и кот" * sum(map(int, re.findall("[0-9]+", asked)))
+
+
+class Saying:
+    """A judge that says what it is told to."""
+
+    modalities = frozenset({"text"})
+    can = frozenset({"generate", "choose"})
+    appetite = 8
+    name, revision, fingerprint = "saying", "0", "saying/0"
+
+    def __init__(self, say, chats=True):
+        self.say, self.chats = say, chats
+        self.usage = Counter()
+        self.seen = []
+
+    def generate(self, prompts, *, max_new_tokens=64, stop=(), temperature=0.0, seed=0):
+        self.usage["calls"] += len(prompts)
+        self.seen += [(each, max_new_tokens, stop) for each in prompts]
+        return [Completion(self.say(each.user()), 3) for each in prompts]

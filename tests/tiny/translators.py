@@ -1,17 +1,15 @@
-"""Tiny checkpoints of every kind that translates, with the real tokenizer classes; a judge that says what it is told to."""
+"""Tiny checkpoints of every kind that translates, with the real tokenizer classes."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from pathlib import Path
 
 import sentencepiece as spm
 import torch
 import transformers
 from crosslens.items import Item
-from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.rewriting.translation import Translate, load_translation
 
 from tiny.tokenizers import SENTENCES
@@ -160,25 +158,6 @@ def stage(where: Path, to: str = "rus", options: str = "") -> Translate:
 
 def queries(texts=ENGLISH, lang: str | None = "eng") -> list[Item]:
     return [Item(f"q{n}", text, lang=lang, meta={"n": n}) for n, text in enumerate(texts)]
-
-
-class Saying:
-    """A judge that says what it is told to."""
-
-    modalities = frozenset({"text"})
-    can = frozenset({"generate", "choose"})
-    appetite = 8
-    name, revision, fingerprint = "saying", "0", "saying/0"
-
-    def __init__(self, say, chats=True):
-        self.say, self.chats = say, chats
-        self.usage = Counter()
-        self.seen = []
-
-    def generate(self, prompts, *, max_new_tokens=64, stop=(), temperature=0.0, seed=0):
-        self.usage["calls"] += len(prompts)
-        self.seen += [(each, max_new_tokens, stop) for each in prompts]
-        return [Completion(self.say(each.user()), 3) for each in prompts]
 
 
 def lines(path: Path, records) -> Path:

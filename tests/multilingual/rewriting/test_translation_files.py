@@ -19,7 +19,8 @@ from crosslens.multilingual.rewriting.translation import Translate, Translated, 
 from crosslens.multilingual.rewriting.translation_files import translate_collection
 from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator
 from stand_ins.pipes import read_pipe
-from tiny.translators import Saying, lines
+from stand_ins.writing import Saying, count_cats
+from tiny.translators import lines
 
 DOCS = [
     {"id": f"d{n}", "title": f"The cat {n}", "text": f"The cat sleeps {n} times. It hunts!", "lang": "eng", "url": f"http://x/{n}"}
@@ -83,33 +84,37 @@ def test_documents_become_a_collection_that_is_indexed(crosslens, collection, ch
     assert status == 0, err
     again = json.loads(out)
     assert (again["lines"], again["resumed"], again["counts"]) == (42, 42, report["counts"])
+    status, out, err = crosslens(*arguments, "--with", f"hf:{checkpoints('m2m')}?beams=2")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "was made with other" in err
 
 
-@pytest.fixture(scope="module")
-def nllb(checkpoints):
-    return checkpoints("nllb")  # built before anything is captured
+SLOW = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from crosslens.multilingual.collections.registry import load_collection
+from crosslens.multilingual.rewriting import translation_files
+from crosslens.multilingual.rewriting.translation import Translate
+from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator
+from stand_ins.writing import Saying, count_cats
+translation_files.WINDOW = 2
+stage = Translate(PromptedTranslator(Saying(lambda asked: time.sleep(0.03) or count_cats(asked))), "rus")
+translation_files.translate_collection(load_collection(sys.argv[1]), sys.argv[2], stage)
+"""
 
 
-def test_a_killed_translation_goes_on_and_translates_nothing_twice(crosslens, collection, checkpoints, nllb, tmp_path):
-    output = tmp_path / "russian.jsonl"
-    partial = tmp_path / ".russian.jsonl.partial"
-    arguments = ["translate", str(collection), "-o", str(output), "--to", "rus", "--with", f"hf:{checkpoints('m2m')}", "--device", "cpu"]  # fmt: skip
-    slow = (
-        "import sys, time; from crosslens.commands import app as cli; from crosslens.multilingual.rewriting import translation_files as files\n"
-        "from crosslens.multilingual.rewriting.translation_models import TrainedTranslator as T\n"
-        "files.WINDOW = 2\n"
-        "plain = T.translate\n"
-        "def translate(self, *a):\n    time.sleep(0.2)\n    return plain(self, *a)\n"
-        "T.translate = translate\n"
-        f"sys.argv = ['crosslens', *{arguments!r}]\n"
-        "cli.main()\n"
+def test_a_killed_translation_goes_on_and_translates_nothing_twice(collection, tmp_path):
+    source, output, partial = (
+        load_collection(collection),
+        tmp_path / "russian.jsonl",
+        tmp_path / ".russian.jsonl.partial",
     )
-    child = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", SLOW, str(collection), str(output)], stderr=subprocess.PIPE)
     waited = time.monotonic()
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 4):
         assert child.poll() is None, child.stderr.read()
         assert time.monotonic() - waited < 120
-        time.sleep(0.05)
+        time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not output.exists()
@@ -117,24 +122,23 @@ def test_a_killed_translation_goes_on_and_translates_nothing_twice(crosslens, co
     there = kept.count(b"\n")
     assert 4 <= there < 42
     # Another translator or language than began it is refused, and nothing is touched.
-    for change in (["--to", "zho"], ["--with", f"hf:{nllb}"], ["--with", f"hf:{checkpoints('m2m')}?beams=2"]):
-        status, _, err = crosslens(*arguments, *change)
-        assert status == 2
-        assert "was made with other" in err
-        assert len(err.splitlines()) == 1
+    other = Saying(count_cats)
+    other.fingerprint = "saying/1"
+    for judge, to in ((Saying(count_cats), "zho"), (other, "rus")):
+        with pytest.raises(InputError, match="was made with other"):
+            translate_collection(source, output, Translate(PromptedTranslator(judge), to))
     assert partial.read_bytes() == kept
     # A line that the kill cut short, in the middle of a character.
     partial.write_bytes(kept + '{"id": "d39", "text": "к'.encode()[:-1])
-    status, out, err = crosslens(*arguments, "--json")
-    assert status == 0, err
-    report = json.loads(out)
-    assert (report["lines"], report["resumed"]) == (42, there)
+    judge = Saying(count_cats)
+    report = translate_collection(source, output, Translate(PromptedTranslator(judge), "rus"))
+    assert (report.lines, report.resumed) == (42, there)
     assert not partial.exists()
     assert output.read_bytes().startswith(kept)
-    whole = tmp_path / "whole.jsonl"
-    arguments[3] = str(whole)
-    assert crosslens(*arguments)[0] == 0
-    assert whole.read_bytes() == output.read_bytes()
+    whole = Saying(count_cats)
+    translate_collection(source, tmp_path / "whole.jsonl", Translate(PromptedTranslator(whole), "rus"))
+    assert (tmp_path / "whole.jsonl").read_bytes() == output.read_bytes()
+    assert judge.usage["calls"] <= whole.usage["calls"] - 2 * there  # titles and texts
 
 
 def test_what_is_there_is_never_translated_again(collection, tmp_path):

@@ -10,7 +10,8 @@ from crosslens.multilingual.rewriting.translation_models import is_trained
 from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator, clean_answer, word_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny.translators import Saying, madlad, queries, stage
+from stand_ins.writing import Saying
+from tiny.translators import madlad, queries, stage
 
 
 def test_prompts_name_both_languages_in_english():
