@@ -166,10 +166,10 @@ def test_every_registered_encoder_is_tested() -> None:
 
 @pytest.mark.parametrize("role", ["query", "document"])
 def test_order_and_ids_are_kept_and_alone_equals_in_a_batch(encoder: Encoder, role: Role) -> None:
-    items = mixed(encoder, 20)
+    items = mixed(encoder, 12)
     ids, together = vectors(encoder, items, role)
     assert ids == [item.id for item in items]
-    for row in (0, 1, 2, 13, 19):
+    for row in (0, 1, 2, 11):
         alone = vectors(encoder, [items[row]], role)[1]
         assert cosines(alone, together[row : row + 1])[0] > 0.9999
     backwards = vectors(encoder, items[::-1], role)[1][::-1]
@@ -209,30 +209,38 @@ def test_dim_keeps_the_first_components_and_renormalises(encoder: Encoder, least
         load_encoder(f"{name}&max_tokens={most + 1}")
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_any_text(encoder: Encoder, name: str) -> None:
-    ids, found = vectors(encoder, [Item("a", ENGLISH), Item("b", TEXTS[name])], "query")
-    assert ids == ["a", "b"]
+def test_any_text(encoder: Encoder) -> None:
+    ids, found = vectors(encoder, [Item(name, text) for name, text in TEXTS.items()], "query")
+    assert ids == list(TEXTS)
     assert np.isfinite(found).all()
-    assert np.linalg.norm(found[1]) > 0
+    assert np.linalg.norm(found, axis=1).min() > 0
 
 
-@pytest.mark.parametrize("text", ["", " \n\t\u3000", None])
-def test_empty_text_is_an_error(encoder: Encoder, text: str | None) -> None:
-    with pytest.raises(InputError, match="'empty' holds neither text nor image"):
-        list(encoder.encode([Item("full", ENGLISH), Item("empty", text)], "query"))
+def test_empty_text_is_an_error(encoder: Encoder) -> None:
+    for text in ("", " \n\t\u3000", None):
+        with pytest.raises(InputError, match="'empty' holds neither text nor image"):
+            list(encoder.encode([Item("full", ENGLISH), Item("empty", text)], "query"))
 
 
 def test_no_items(encoder: Encoder) -> None:
     assert list(encoder.encode([], "document")) == []
 
 
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """Pictures of every size."""
+    folder, items = tmp_path_factory.mktemp("sizes"), [Item("a", image=noise(1))]
+    for size in ((1, 1), (1, 3000), (3000, 2), (3000, 2400)):
+        path = folder / f"{size}.png"
+        Image.new("RGB", size, "teal").save(path)
+        items.append(Item(path.name, image=path))
+    return items
+
+
 @those(SEES)
-@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (5000, 4000)])
-def test_images_of_any_size(encoder: Encoder, size: tuple[int, int], tmp_path: Path) -> None:
-    Image.new("RGB", size, "teal").save(tmp_path / "image.png")
-    ids, found = vectors(encoder, [Item("a", image=noise(1)), Item("b", image=tmp_path / "image.png")])
-    assert ids == ["a", "b"]
+def test_images_of_any_size(encoder: Encoder, sizes: list[Item]) -> None:
+    ids, found = vectors(encoder, sizes)
+    assert ids == [item.id for item in sizes]
     assert np.isfinite(found).all()
 
 
@@ -351,7 +359,13 @@ def test_spec_is_complete(encoder: Encoder) -> None:
     assert (spec.max_pixels > 0) == sees(encoder)
 
 
+class FirstBatch(Exception):
+    """A model is given its first batch."""
+
+
 def test_input_is_read_a_bounded_window_ahead(encoder: Encoder) -> None:
+    import torch
+
     read = 0
 
     def endless() -> Iterator[Item]:
@@ -360,10 +374,20 @@ def test_input_is_read_a_bounded_window_ahead(encoder: Encoder) -> None:
             read += 1
             yield Item(str(read), "a")
 
-    stream = encoder.encode(endless(), "query")
-    first = next(stream)
-    assert len(first.ids) <= read <= 4096
-    assert list(first.ids) == [str(number) for number in range(1, len(first.ids) + 1)]
+    def stop(*_: object) -> None:
+        raise FirstBatch
+
+    # What a window's vectors are is not the matter here: a model is stopped at the first of them.
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(stop)
+    try:
+        first = next(encoder.encode(endless(), "query"))
+        assert list(first.ids) == [str(number) for number in range(1, len(first.ids) + 1)]
+        assert "use-m3" in encoder.spec.name  # which has an engine of its own
+    except FirstBatch:
+        pass
+    finally:
+        hook.remove()
+    assert 0 < read <= 4096
 
 
 def test_an_unknown_option_lists_the_known(encoder: Encoder) -> None:

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Hashing:
             terms = [self.seed(part) % TERMS for part in parts]
             rows = np.zeros(len(terms), int)
             return Sparse([id], scipy.sparse.csr_matrix((np.ones(len(terms)), (rows, terms)), (1, TERMS)))
-        vectors = np.stack([self.direction(part) for part in parts])
+        vectors = np.stack([direction(self.seed(part), self.spec.dim) for part in parts])
         return Multi([id], [vectors]) if self.spec.kind == "multi" else Dense([id], unit(vectors.sum(axis=0))[None])
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -73,10 +74,17 @@ class Hashing:
         return 64
 
     def seed(self, part: bytes) -> int:
-        return int.from_bytes(hashlib.blake2b(part + self.spec.name.encode(), digest_size=8).digest(), "big")
+        return digest(part + self.spec.name.encode())
 
-    def direction(self, part: bytes) -> np.ndarray:
-        return unit(np.random.default_rng(self.seed(part)).standard_normal(self.spec.dim).astype(np.float32))
+
+@cache
+def digest(part: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(part, digest_size=8).digest(), "big")
+
+
+@cache
+def direction(seed: int, dim: int) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal(dim).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,10 @@ class Case:
         index = self.create(path, **settings)
         assert index.add(items, self.encoder()) == len(index) == len(items)
         return index
+
+    def whole(self) -> Any:
+        """An index of `collection()` that tests share, and only search."""
+        return _fill_once(self)
 
     def encoder(self, **settings: Any) -> Hashing:
         return Hashing(self.holds, **settings)
@@ -117,6 +129,11 @@ class Case:
         return {item.id for item in items if self.holds != "sparse" or mine & set(encoder.parts(item, "document"))}
 
 
+@cache
+def _fill_once(case: Case) -> Any:
+    return case.filled(collection())
+
+
 CASES = {
     "lance": Case("lance"),
     "flat": Case("flat"),
@@ -134,7 +151,7 @@ def png(shade: int) -> bytes:
 
 
 def collection(texts: int = 700, photos: int = 30, langs: tuple[str, ...] = LANGS) -> list[Item]:
-    """More texts than fit into one window, with metadata, and photos without a language."""
+    """By itself more texts than fit into one window, with metadata, and photos without a language."""
     random = np.random.default_rng(7)
     words = [f"w{number}" for number in range(150)]
     items = [
