@@ -17,9 +17,18 @@ TEXTS = ["red cat", "a red cat sleeps", "the cat is red", "dogs bark at the cat"
 LANGS = ("eng", "swa", None)
 QUERIES = [Item("words", "red cat", lang="eng"), Item("other", "a blue cat", lang="swa")]
 DOCS = [Item(f"d{n}", TEXTS[n % 6], lang=LANGS[n // 6 % 3], meta={"half": n % 2}) for n in range(108)]
-MODES = ("dense", "lexical", "hybrid")
 KS = (1, 10, 19, 50)
-FILTERS: list[dict[str, Any] | None] = [None, {"half": 0}, {"lang": "eng"}]
+# Searches: mode, how often each query is asked, filter. Full text is the same in each kind of index.
+ASKED: list[tuple[str, int, dict[str, Any] | None]] = [
+    ("dense", 1, None),
+    ("dense", 3, None),
+    ("dense", 1, {"half": 0}),
+    ("dense", 3, {"lang": "eng"}),
+    ("lexical", 1, None),
+    ("lexical", 1, {"half": 0}),
+    ("hybrid", 1, None),
+    ("hybrid", 1, {"lang": "eng"}),
+]
 
 
 def fill(name: str, items: list[Item], ann: str = "") -> Any:
@@ -31,19 +40,17 @@ def fill(name: str, items: list[Item], ann: str = "") -> Any:
 
 
 @cache
-def rank_all(name: str) -> dict[tuple[str, int, int], dict[str, list[str]]]:
-    """What is found of all documents, added in the order of their ids, by mode, number of queries and filter."""
+def rank_all(name: str) -> list[dict[str, list[str]]]:
+    """What each search finds of all documents, added in the order of their ids."""
     return list_found(fill(name, DOCS), len(DOCS))
 
 
-def list_found(index: Any, k: int) -> dict[tuple[str, int, int], dict[str, list[str]]]:
-    found = {}
-    for mode in MODES:
-        for copies in (1, 3):
-            asked = [Item(f"{query.id}{n}", query.text, lang=query.lang) for query in QUERIES for n in range(copies)]
-            for number, where in enumerate(FILTERS):
-                run = index.search(asked, k, mode=mode, where=where)
-                found[mode, copies, number] = {query.id: [hit.id for hit in hits] for query, hits in run}
+def list_found(index: Any, k: int) -> list[dict[str, list[str]]]:
+    found = []
+    for mode, copies, where in ASKED:
+        asked = [Item(f"{query.id}{n}", query.text, lang=query.lang) for query in QUERIES for n in range(copies)]
+        run = index.search(asked, k, mode=mode, where=where)
+        found.append({query.id: [hit.id for hit in hits] for query, hits in run})
     return found
 
 
@@ -53,8 +60,8 @@ def list_found(index: Any, k: int) -> dict[tuple[str, int, int], dict[str, list[
 @example(order=list(reversed(range(len(DOCS)))), k=10)
 def test_the_first_k_are_those_of_all_in_whatever_order_they_were_added(name: str, order: list[int], k: int) -> None:
     found = list_found(fill(name, [DOCS[place] for place in order]), k)
-    for key, all_ in rank_all(name).items():
-        assert found[key] == {query: ids[:k] for query, ids in all_.items()}, key
+    for asked, few, every in zip(ASKED, found, rank_all(name), strict=True):
+        assert few == {query: ids[:k] for query, ids in every.items()}, asked
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,14 +99,13 @@ def test_candidates_of_several_spaces_and_modalities_tie_alike_in_each_order(nam
 @pytest.mark.parametrize(("name", "ann"), [("lance", "IVF_FLAT"), ("lance", "IVF_HNSW_SQ"), ("late", "IVF_FLAT")])
 def test_approximate_search_orders_ties_by_id(name: str, ann: str) -> None:
     size = 120 if name == "late" else 300  # the least that are clustered: a document there is many vectors
-    items = [Item(f"d{n}", TEXTS[n % 6], lang="eng") for n in range(size)]
-    found = []
-    for seed in range(2):
-        index = fill(name, [items[place] for place in np.random.default_rng(seed).permutation(size)], ann)
-        runs = [index.search(QUERIES, k) for k in (10, size)]
-        assert all(runs[1][query.id][:10] == runs[0][query.id] for query in QUERIES)
-        found.append([[hit.id for hit in hits] for _, hits in runs[0]])
-    assert found[0] == found[1]
+    order = np.random.default_rng(0).permutation(size)
+    index = fill(name, [Item(f"d{n}", TEXTS[n % 6], lang="eng") for n in order], ann)
+    exact = index.search(QUERIES, 10, exact=True)
+    few, every = (index.search(QUERIES, k) for k in (10, size))
+    for query in QUERIES:
+        ids = [hit.id for hit in few[query.id]]
+        assert ids == [hit.id for hit in every[query.id]][:10] == [hit.id for hit in exact[query.id]]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "SQ8"])
