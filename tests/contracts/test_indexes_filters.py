@@ -20,7 +20,7 @@ def case(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def held(case: Any) -> Any:
     """An index of the whole collection, which no test changes."""
-    return case.filled(collection())
+    return case.whole()
 
 
 @pytest.mark.parametrize("queries", [1, 6])
