@@ -18,12 +18,10 @@ def case(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="module")
-def held(case: Any) -> Any:
-    """An index of the whole collection, which no test changes."""
-    return case.whole()
+def items() -> list[Item]:
+    return collection()
 
 
-@pytest.mark.parametrize("queries", [1, 6])
 @pytest.mark.parametrize(
     ("where", "keeps"),
     [
@@ -40,16 +38,16 @@ def held(case: Any) -> Any:
         ({"lang": "fr"}, lambda item: False),
     ],
 )
-def test_filters_are_kept_to(case: Any, held: Any, where: dict, keeps: object, queries: int) -> None:
-    index, items = held, collection()
+def test_filters_are_kept_to(case: Any, items: list[Item], where: dict, keeps: object) -> None:
+    index = case.whole()
     allowed = {item.id for item in items if keeps(item)}  # type: ignore[operator]
-    asked = [Item(f"q{number}", f"w{number}", lang="eng") for number in range(queries)]
-    for exact in (True, False):
-        run = index.search(asked, 2000, where=where, exact=exact)
-        for query in asked:
+    asked = [Item(f"q{number}", f"w{number}", lang="eng") for number in range(6)]
+    for some, exact in ((asked[:1], True), (asked, False)):  # kinds search for many queries in other ways than for one
+        run = index.search(some, 2000, where=where, exact=exact)
+        for query in some:
             assert {hit.id for hit in run[query.id]} == allowed & case.found(query, items)
-    lexical = index.search(asked, 2000, where=where, mode="lexical")
-    assert all(hit.id in allowed for query in asked for hit in lexical[query.id])
+    lexical = index.search(asked[:1], 2000, where=where, mode="lexical")
+    assert all(hit.id in allowed for hit in lexical["q0"])
 
 
 TYPED: list[tuple[dict[str, Any], set[str]]] = [
@@ -76,8 +74,7 @@ TYPED: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("queries", [1, 6])
-def test_filters_compare_by_type_and_find_every_key(case: Any, queries: int) -> None:
+def test_filters_compare_by_type_and_find_every_key(case: Any) -> None:
     """`date` is what readers of collections rename to `time`."""
     items = [
         Item("a", "w1", meta={"score": 1.0, "flag": True, "year": 2020, "modality": "survey", "time": "2020-01-01"}),
@@ -86,11 +83,12 @@ def test_filters_compare_by_type_and_find_every_key(case: Any, queries: int) -> 
         Item("p", image=png(1), meta={"year": 2020.0}),
     ]
     index = case.filled(items)
-    asked = [Item(f"q{number}", "w1", png(1)) for number in range(queries)]
+    asked = [Item(f"q{number}", "w1", png(1)) for number in range(6)]
     words = [Item("q", "w1")]
     for where, kept in TYPED:
-        run = index.search(asked, 10, where=where)
-        assert all({hit.id for hit in run[query.id]} == kept for query in asked), where
+        for some in (asked, asked[:1]):
+            run = index.search(some, 10, where=where)
+            assert all({hit.id for hit in run[query.id]} == kept for query in some), where
         assert {hit.id for hit in index.search(words, 10, where=where, mode="lexical")["q"]} == kept - {"p"}, where
 
 
@@ -119,7 +117,7 @@ def test_filters_see_metadata_of_indexes_made_before_facets_had_types(case: Any,
 
 
 def test_unknown_fields_and_values_of_filters_are_named(case: Any) -> None:
-    index = case.filled(collection())
+    index = case.whole()
     for where, text in [
         ({"yaer": 2001}, r"unknown field to filter by 'yaer'; did you mean year\? \(known: lang, modality, source"),
         ({"modality": "picture"}, "unknown modality 'picture'"),

@@ -19,7 +19,11 @@ def case(request: pytest.FixtureRequest) -> Any:
     return CASES[request.param]
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(
+    ("case", "on_disk"),
+    [*((case, True) for case in CASES.values()), (CASES["lance"], False)],
+    ids=[*CASES, "in memory"],
+)
 def test_a_document_that_is_removed_leaves_an_index_without_it(case: Any, on_disk: bool, tmp_path: Path) -> None:
     """Rankings in each mode, languages, documents: as if it had never been there; ids that are not there are passed over."""
     items = collection(200, 10)
