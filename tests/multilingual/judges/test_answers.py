@@ -282,10 +282,10 @@ LONG = [
 
 @pytest.mark.parametrize("piece", [*LONG, "猫", "not yes ", "ich kann "])
 def test_long_answers_take_linear_time(piece):
-    text = (piece * 100_000)[:100_000]
+    text = (piece * 30_000)[:30_000]
     read_label(text[:100], LETTERS, Counter())
     for labels in (LETTERS, NUMBERS, YESNO):
         started = time.process_time()
         read_ranking(text, labels, Counter())
         read_label(text, labels, Counter())
-        assert time.process_time() - started < 3  # quadratic ones took minutes
+        assert time.process_time() - started < 1  # quadratic ones took many
