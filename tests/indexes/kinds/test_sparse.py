@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -152,31 +147,6 @@ def test_changed_and_new_items_are_found(index: Index) -> None:
     everything = [changed[0] if item.id == changed[0].id else item for item in items] + changed[1:]
     expected = brute(everything, QUERIES, 50)
     assert {query: [tuple(hit) for hit in hits] for query, hits in index.search(QUERIES, 50).hits.items()} == expected
-
-
-def test_a_kill_loses_at_most_a_window(tmp_path: Path) -> None:
-    """A process that is killed while it encodes leaves whole windows, and a rerun encodes what is missing."""
-    here = Path(__file__)
-    program = f"""
-    import importlib.util, os, signal, sys
-    spec = importlib.util.spec_from_file_location("sparse_tests", {str(here)!r})
-    tests = importlib.util.module_from_spec(spec); sys.modules["sparse_tests"] = tests; spec.loader.exec_module(tests)
-    class Killed(tests.Counting):
-        def encode(self, items, role):
-            for batch in super().encode(items, role):
-                if self.encoded == 1100:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                yield batch
-    index = tests.create_index({str(tmp_path / "index")!r}, kind="sparse", lexical=False)
-    index.add(tests.collection(1500), Killed())
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env={**os.environ}, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    encoder = Counting()
-    again = create_index(tmp_path / "index", kind="sparse", lexical=False)
-    assert again.add(collection(1500), encoder) == encoder.encoded == 1500 - 1024
-    expected = brute(collection(1500), QUERIES, 20)
-    assert {query.id: [tuple(hit) for hit in hits] for query, hits in again.search(QUERIES, 20)} == expected
 
 
 def test_pictures_and_texts_without_terms_are_stored_and_no_hits(tmp_path: Path) -> None:
