@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +18,7 @@ from crosslens.indexes.registry import create_index, open_index
 from crosslens.indexes.storage.place import translate_errors
 from crosslens.items import Dense, Item
 from stand_ins.cheap_encoder import Cheap, documents
+from stand_ins.children import Child
 
 
 def contents(path: Path) -> list[dict]:
@@ -31,17 +30,6 @@ def contents(path: Path) -> list[dict]:
 def leftovers(path: Path) -> list[Path]:
     """Files that a writer was writing when it was killed."""
     return list(path.rglob(".tmp*"))
-
-
-def environment() -> dict[str, str]:
-    """That of another process, which finds what this one imports."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def child(path: Path) -> subprocess.Popen[str]:
-    """Another process that runs this file's `main`."""
-    program = [sys.executable, __file__, str(path)]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment())
 
 
 def main(path: str) -> None:
@@ -61,14 +49,12 @@ def test_a_killed_add_goes_on_to_the_identical_index(tmp_path: Path) -> None:
     moments = [("ready", 0.03), ("1024", 0.03), ("2560", 0.05), ("3000", 0.05), ("3000", 0.3)]
     killed = 0
     for line, longest in moments:
-        process = child(path)
-        assert process.stdout is not None
+        process = Child(__file__, path)
         for each in process.stdout:
             if each.strip() == line:
                 break
         time.sleep(random.uniform(0, longest))
         process.send_signal(signal.SIGKILL)
-        process.stdout.close()
         killed += process.wait() == -signal.SIGKILL
     assert killed >= 4  # the last may have been done by then
     index = create_index(path)
@@ -107,10 +93,10 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_grow_is_one_clear_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write fails, a rerun goes on."""
-    program = [sys.executable, __file__, str(tmp_path), "limited"]
-    process = subprocess.run(program, capture_output=True, text=True, check=False, env=environment())
-    assert process.returncode == 2, process.stderr
-    failed = process.stdout[process.stdout.index("failed: ") :]
+    process = Child(__file__, tmp_path, "limited")
+    said, complaint = process.communicate()
+    assert process.returncode == 2, complaint
+    failed = said[said.index("failed: ") :]
     assert failed.startswith(f"failed: cannot write {tmp_path}: ")
     assert len(failed.splitlines()) == 1
     index = create_index(tmp_path)

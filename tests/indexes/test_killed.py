@@ -13,7 +13,7 @@ import numpy as np
 from crosslens.indexes.base import WINDOW
 from crosslens.indexes.registry import open_index
 
-DOCUMENTS = 2000
+DOCUMENTS = 1200
 LANGS = ("eng", "zho", "fas", "rus")
 
 # Runs the command in forks of a process that has torch loaded, which takes seconds. Not lancedb: no fork survives its
@@ -21,7 +21,7 @@ LANGS = ("eng", "zho", "fas", "rus")
 # encode, and then after a moment more.
 PROGRAM = """
 import json, os, random, signal, sys, time
-import torch, transformers
+import torch, transformers, scipy.sparse, pyarrow.dataset, lance_namespace_urllib3_client
 from crosslens.encoders.transformer import TransformerEncoder
 
 source, spec, folder = sys.argv[1:]

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from crosslens.indexes.storage import storage as storage_module
 from crosslens.indexes.storage.card import Windows
 from crosslens.indexes.storage.storage import FILE, Storage, read_card
 from crosslens.items import Item
+from stand_ins.children import Child
 from stand_ins.index_cases import Hashing
 
 KINDS = ("lance", "flat", "faiss:HNSW8", "sparse", "late", "passages")
@@ -105,10 +105,10 @@ def test_readers_see_complete_editions_while_a_writer_adds(kind: str, tmp_path: 
         right.update((mode, answer(writer, mode)) for mode in MODES)
 
     write(0)
+    process = start(tmp_path / "index", kind) if kind in PROCESSES else None
     watcher = Watcher(tmp_path / "index", kind)
     thread = threading.Thread(target=watcher.run)
     thread.start()
-    process = start(tmp_path / "index", kind) if kind in PROCESSES else None
     for edition in range(1, ADDS.get(kind, 3) + 1):
         write(edition)
         watcher.looked.clear()
@@ -128,12 +128,9 @@ def test_readers_see_complete_editions_while_a_writer_adds(kind: str, tmp_path: 
         assert last <= theirs <= right
 
 
-def start(path: Path, kind: str) -> subprocess.Popen[str]:
+def start(path: Path, kind: str) -> Child:
     """A process that reads (`main`)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, __file__, str(path), kind]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
+    process = Child(__file__, path, kind)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -269,9 +266,7 @@ def test_a_writer_that_is_killed_leaves_readers_the_edition_before(kind: str, tm
     writer.add(documents(0), encoder(kind))
     reader = open_index(tmp_path, encoders=encoder(kind))
     right = answer(reader, "hybrid")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run([sys.executable, __file__, str(tmp_path), kind, "die"], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert Child(__file__, tmp_path, kind, "die").wait() == -signal.SIGKILL
     assert not read_card(tmp_path).complete
     for index in (reader, open_index(tmp_path, encoders=encoder(kind))):
         assert answer(index, "hybrid") == right
