@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_ins.children import COMMAND, Child
 
 
 def put(path: Path, *rows: object) -> Path:
@@ -291,18 +292,15 @@ def test_what_is_no_regular_file_is_refused_at_once(refused, source, index, tmp_
 # Standard output
 
 
-def start(*arguments: object, closed: bool = False) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-c", "from crosslens.commands.app import script; script()", *map(str, arguments)]
-    close = (lambda: os.close(1)) if closed else None
-    return subprocess.run(program, capture_output=True, text=True, check=False, preexec_fn=close)
-
-
 def test_a_run_written_to_standard_output_is_alone_there(source, index):
-    made = start("run", index, source, "-o", "/dev/stdout", "--mode", "dense")
-    assert made.returncode == 0, made.stderr
-    assert {line.split()[1] for line in made.stdout.splitlines()} == {"Q0"}
-    assert "hits for 2 topics" in made.stderr
+    made = Child(COMMAND, "run", index, source, "-o", "/dev/stdout", "--mode", "dense")
+    written, said = made.communicate()
+    assert made.returncode == 0, said
+    assert {line.split()[1] for line in written.splitlines()} == {"Q0"}
+    assert "hits for 2 topics" in said
 
 
 def test_closed_standard_output_is_no_traceback():
-    assert "Traceback" not in start("--version", closed=True).stderr
+    program = [sys.executable, "-c", COMMAND, "--version"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, preexec_fn=lambda: os.close(1))
+    assert "Traceback" not in done.stderr

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import pytest
 from crosslens.commands import app as cli
 from PIL import Image
+from stand_ins.children import COMMAND, Child
 
 TEXTS = {
     "cat": ("eng", "The cat sleeps all day and hunts at night."),
@@ -169,12 +167,12 @@ def truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "part"), [(bomb, "pixels"), (truncated, "truncated")])
-def test_a_bad_picture_is_named(refused, tmp_path, ready, spoil, part):
+def test_a_bad_picture_is_named(refused, tmp_path, tiny_clip, ready, spoil, part):
     spoil(tmp_path / "bad.png")
     refused("search", ready[0], "--image", tmp_path / "bad.png", parts=("no encoder",))
     source = collection(tmp_path / "c", p={"image": "bad.png"})
     spoil(source / "bad.png")
-    refused("index", source, tmp_path / "index", "--encoder", "offline:conse", parts=("bad.png", part))
+    refused("index", source, tmp_path / "index", "--encoder", f"clip:{tiny_clip}", parts=("bad.png", part))
 
 
 def test_missing_or_wrong_collections(refused, tmp_path, spec):
@@ -233,21 +231,11 @@ def test_qrels_and_run_without_common_topics_name_both_sides(refused, tmp_path):
     refused("evaluate", tmp_path / "q", tmp_path / "r", parts=("r:1", "not a run line"))
 
 
-def started(*arguments: object, **options) -> subprocess.Popen:
-    program = [sys.executable, "-c", "from crosslens.commands.app import main; main()", *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    # A job in the background of a shell, as these tests may be, is started with Ctrl-C ignored.
-    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    return subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
     """Enough documents for a signal to arrive in the middle."""
     where = tmp_path_factory.mktemp("large")
-    rows = ({"id": f"d{i}", "lang": "eng", "text": f"document {i} about the cat " * 20} for i in range(6000))
+    rows = ({"id": f"d{i}", "lang": "eng", "text": f"document {i} about the cat " * 20} for i in range(3000))
     (where / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return where
 
@@ -273,44 +261,44 @@ def stored(index: Path) -> list[tuple[str, bytes]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_or_interrupted_index_resumes_to_the_same_table(crosslens, large, spec, tmp_path, how):
+def test_an_interrupted_index_resumes_to_the_same_table(crosslens, large, spec, tmp_path):
+    """Killed ones: tests/indexes/test_killed.py."""
     index = tmp_path / "index"
-    process = started("index", large, index, "--encoder", spec)
+    process = Child(COMMAND, "index", large, index, "--encoder", spec)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if documents(index) >= 1024:  # two committed windows: in the middle of the work
             break
         time.sleep(0.02)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (1 if how is signal.SIGINT else -how), err
-    if how is signal.SIGINT:
-        assert err.count("crosslens: interrupted") == 1
-        assert "Traceback" not in err
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    assert err.count("crosslens: interrupted") == 1
+    assert "Traceback" not in err
     status, _, err = crosslens("search", index, "cat")
     assert status == 2
     assert "crosslens index" in err
     status, out, err = crosslens("index", large, index, "--encoder", spec, "--json")
     assert status == 0, err
-    assert 0 < json.loads(out)["added"] < 6000
+    assert 0 < json.loads(out)["added"] < 3000
     whole = tmp_path / "whole"
     assert crosslens("index", large, whole, "--encoder", spec)[0] == 0
     assert stored(index) == stored(whole)
 
 
 def test_a_full_disk_is_one_line_and_the_rerun_goes_on(crosslens, large, spec, tmp_path):
-    def little() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
+    little = """
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    """
     index = tmp_path / "index"
     # The cache cannot be written either, which is a warning and tested with it.
-    process = started("index", large, index, "--encoder", spec, "--no-cache", preexec_fn=little)
-    _, err = process.communicate(timeout=120)
+    process = Child(f"{little}{COMMAND}", "index", large, index, "--encoder", spec, "--no-cache")
+    _, err = process.communicate()
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert len([line for line in err.splitlines() if line.startswith("crosslens: ")]) == 1
     status, out, err = crosslens("index", large, index, "--encoder", spec, "--json")
     assert status == 0, err
-    assert json.loads(out)["documents"] == 6000
+    assert json.loads(out)["documents"] == 3000

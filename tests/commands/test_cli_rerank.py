@@ -6,14 +6,13 @@ import gzip
 import io
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from stand_ins.children import Child
 
 WORDS = ("cat", "chat", "train", "night", "coffee", "moon", "river", "horse")
 
@@ -102,7 +101,7 @@ def test_a_killed_rerank_goes_on_from_its_journal(files, tiny_judge, crosslens):
         f"sys.argv = ['crosslens', *{arguments!r}]\n"
         "cli.main()\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = Child(slow)
     waited = time.monotonic()
     while not (journal.exists() and journal.read_text().count("\n") >= 24):
         assert child.poll() is None, child.stderr.read()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from stand_ins.children import COMMAND, Child
 
 JUDGE = """
 import os, time
@@ -47,7 +45,6 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     where.mkdir()
     (tmp_path / "slow_judge.py").write_text(JUDGE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     for name, count in (("docs", 50), ("topics", 100)):
         rows = ({"id": f"{name}{n}", "lang": "eng", "text": f"{name} number {n}"} for n in range(count))
         (where / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -58,15 +55,8 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(("how", "status", "word"), [(signal.SIGINT, 1, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, "")])  # fmt: skip
 def test_a_stopped_rerank_says_what_is_kept_and_goes_on(arguments, crosslens, tmp_path, how, status, word):
-    program = "from crosslens.commands.app import main; main()"
     spec = "likelihood@py:slow_judge:Slow?depth=5"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments, f"{spec}&pause=0.02"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Child(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {COMMAND}", *arguments, f"{spec}&pause=0.02")
     journal = tmp_path / "out.journal"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") > 40):
@@ -74,7 +64,7 @@ def test_a_stopped_rerank_says_what_is_kept_and_goes_on(arguments, crosslens, tm
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     kept = journal.read_bytes().count(b"\n")
     assert process.returncode == status, err
     line = f"crosslens: {word}; kept: {kept // 5} of 100 queries are finished ({kept} answers in all), and the same command"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from stand_ins.children import COMMAND, Child
 from stand_ins.query_writer import make_documents, write_collection
 
 WRITER = "inpars@py:stand_ins.query_writer:QueryWriter?n=2"
@@ -108,13 +106,9 @@ class Slow(QueryWriter):
         return super().compute_completions(prompts, sampling)
 """
     (tmp_path / "slow_writer.py").write_text(slow)
-    path = f"{tmp_path}:{TESTS}:{os.environ.get('PYTHONPATH', '')}"
     spec = "inpars@py:slow_writer:Slow?n=2"
     arguments = ["synthesize", str(source), "-o", str(tmp_path / "made"), "--with"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from crosslens.commands.app import main; main()", *arguments, spec],
-        env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = Child(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {COMMAND}", *arguments, spec)
     journal = tmp_path / ".made.partial" / "answers.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
@@ -122,7 +116,7 @@ class Slow(QueryWriter):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.wait()
     assert not (tmp_path / "made").exists()
     kept = journal.read_bytes().count(b"\n")
     assert 2 <= kept < 6

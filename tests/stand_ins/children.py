@@ -7,19 +7,31 @@ import os
 import runpy
 import signal
 import sys
+import textwrap
 from collections.abc import Mapping
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
 
 # Not lancedb: no fork survives its threads.
-SLOW = ["torch", "scipy.sparse", "pyarrow.dataset", "lance_namespace_urllib3_client", "PIL.Image", "crosslens.pipeline"]
+SLOW = [
+    "torch",
+    "scipy.sparse",
+    "pyarrow.dataset",
+    "lance_namespace_urllib3_client",
+    "PIL.Image",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "crosslens.commands.app",
+]
+COMMAND = "from crosslens.commands.app import script; script()"  # as the console script
 
 
 class Child:
     """A process as that of `subprocess.Popen`, with pipes of text, that runs a script or a piece of code."""
 
     def __init__(self, program: str | Path, *arguments: object, env: Mapping[str, str] | None = None) -> None:
+        program = program if str(program).endswith(".py") else textwrap.dedent(str(program))
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload(SLOW)
         pipes = [os.pipe() for _ in range(3)]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from crosslens import Run
 from crosslens.evaluation.experiment.plan import Plan
 from crosslens.evaluation.experiment.survey import survey_plan
+from stand_ins.children import COMMAND, Child
 
 
 def collection(where: Path, docs: dict[str, tuple[str, str]], extra: str = "") -> Path:
@@ -258,32 +256,25 @@ def test_no_judgements_and_bad_input_are_one_line(crosslens, tmp_path, small, ti
     assert "cannot read" in err
 
 
-def test_a_killed_experiment_goes_on(tmp_path, small, tiny_encoder):
+def test_a_killed_experiment_goes_on(crosslens, tmp_path, small, tiny_encoder):
     file = experiment(tmp_path, small, tiny_encoder, SYSTEMS)
     out = tmp_path / "experiment.results"
-    command = [
-        sys.executable,
-        "-c",
-        "from crosslens.commands.app import main; main()",
-        "experiment",
-        str(file),
-        "--json",
-    ]
     done = 0
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Child(COMMAND, "experiment", file, "--json")
         before = len(list(out.glob("stages/*.parquet")))
         ends = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < ends:
             if len(list(out.glob("stages/*.parquet"))) > before:
-                os.kill(process.pid, signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.005)
         process.wait()
         done = len(list(out.glob("stages/*.parquet")))
         assert done > before or process.returncode == 0
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    part = json.loads(finished.stdout)["collections"][0]
+    status, stdout, err = crosslens("experiment", file, "--json")
+    assert status == 0, err
+    part = json.loads(stdout)["collections"][0]
     assert sum(len(each["reused"]) for each in part["systems"].values()) >= min(done, 3)
     assert set(part["systems"]) == set(SYSTEMS)
 
