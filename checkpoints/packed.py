@@ -24,6 +24,7 @@ from .smoothing import smooth
 
 BLOCK = 1 << 18  # float32 numbers of a block for each thread: 1 MB, half of what is a core's own
 CHUNK = 512  # rows of a feed-forward layer's inner states at once: more, and their memory is asked for each time
+COLUMNS = 2304  # of these states that have one step, and so do the weights that they meet; a multiple of 64
 LARGEST = 127  # what a row's largest value becomes; with a step that was rounded to bfloat16 it is less than 127.5
 
 
@@ -79,56 +80,82 @@ class PackedLinear(torch.nn.Module):
     zero: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, linear: torch.nn.Linear, latest: LastRows) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, latest: LastRows) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
+        weight = weight.detach().float()
         scale = weight.abs().amax(1, keepdim=True).clamp_min_(1e-30).div_(127)
         self.packed = pack(weight.div(scale).round_().to(torch.int8))  # no buffer: only oneDNN can read it
         self.register_buffer("scale", scale[:, 0].contiguous())
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
         self.latest = latest
 
-    def multiply(self, rows: Rows) -> torch.Tensor:
+    def multiply(self, rows: Rows, dtype: torch.dtype) -> torch.Tensor:
         """The product [n, out], before the rows' steps and the bias."""
-        return multiply(rows, self.packed, self.scale, self.zero)
-
-    def finish(self, product: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        return product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
+        return multiply(rows, self.packed, self.scale, self.zero, dtype)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         rows = self.latest.quantise(states)
-        return self.finish(self.multiply(rows), rows.step).view(*states.shape[:-1], -1)
+        product = self.multiply(rows, states.dtype)
+        product = product.mul_(rows.step) if self.bias is None else torch.addcmul(self.bias, product, rows.step)
+        return product.view(*states.shape[:-1], -1)
 
 
 class PackedGated(torch.nn.Module):
-    """`down(act(gate(x)) * up(x))`, the feed-forward layer of Llama and its kin (GLU; Shazeer 2020)."""
+    """`down(act(gate(x)) * up(x))`, the feed-forward layer of Llama and its kin (GLU; Shazeer 2020).
+
+    What `down` reads has its largest values in other columns for every token, which no factor takes away. So its
+    columns are quantised in groups, each with a step of its own, and the groups' products are added in float32.
+    """
+
+    bias: torch.Tensor | None
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.gate_proj: PackedLinear = layer.gate_proj
-        self.up_proj: PackedLinear = layer.up_proj
-        self.down_proj: PackedLinear = layer.down_proj
+        latest = LastRows()
+        self.gate_proj = PackedLinear(layer.gate_proj.weight, None, latest)
+        self.up_proj = PackedLinear(layer.up_proj.weight, None, latest)
+        parts = layer.down_proj.weight.split(find_width(layer.down_proj.in_features), 1)
+        self.down_proj = torch.nn.ModuleList(PackedLinear(each, None, latest) for each in parts)
+        self.register_buffer("bias", None if layer.down_proj.bias is None else layer.down_proj.bias.detach())
+        self.widths = [each.shape[1] for each in parts]
         self.act_fn = layer.act_fn
         self.plain_silu = type(layer.act_fn).__name__ in ("SiLU", "SiLUActivation")
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         rows = Rows.quantise(states.reshape(-1, states.shape[-1]))
-        inner = Rows.empty(len(rows.step), len(self.up_proj.scale), states.dtype)
-        for start in range(0, len(rows.step), CHUNK):
-            place = slice(start, start + CHUNK)
-            self._fill(inner[place], rows[place])
-        inner.step.mul_(rows.step)  # of `up`; quantising does not see it
-        return self.down_proj.finish(self.down_proj.multiply(inner), inner.step).view(states.shape)
+        n, dim = rows.whole.shape
+        result = torch.empty(n, dim, dtype=states.dtype)
+        inner = [Rows.empty(min(n, CHUNK), width, torch.float32) for width in self.widths]
+        for start in range(0, n, CHUNK):
+            place = slice(start, min(start + CHUNK, n))
+            some = [each[: place.stop - start] for each in inner]
+            self._fill(some, rows[place], states.dtype)
+            total = torch.zeros(()) if self.bias is None else self.bias.float()
+            for down, each in zip(self.down_proj, some, strict=True):
+                product: torch.Tensor = down.multiply(each, torch.float32)  # type: ignore[operator]
+                total = torch.addcmul(total, product, each.step)
+            result[place].copy_(total)
+        return result.view(states.shape)
 
-    def _fill(self, inner: Rows, rows: Rows) -> None:
-        gate, up, step = self.gate_proj.multiply(rows), self.up_proj.multiply(rows), rows.step.float()
+    def _fill(self, inner: Sequence[Rows], rows: Rows, dtype: torch.dtype) -> None:
+        gate, up, step = self.gate_proj.multiply(rows, dtype), self.up_proj.multiply(rows, dtype), rows.step.float()
         other = torch.empty(0)
         for place, values in block_rows(*gate.shape):
             values.copy_(gate[place]).mul_(step[place])
             values = torch.nn.functional.silu(values, inplace=True) if self.plain_silu else self.act_fn(values)
             other = torch.empty_like(values) if len(other) < len(values) else other[: len(values)]
-            inner[place].fill(values.mul_(other.copy_(up[place])))
+            values.mul_(other.copy_(up[place]))
+            for each, part in zip(inner, values.split(self.widths, 1), strict=True):
+                each[place].fill(part)
+        for each in inner:
+            each.step.mul_(step)  # of `up`; quantising does not see it
+
+
+def find_width(columns: int) -> int:
+    """Into how many columns at most a row is split: as few groups as `COLUMNS` allows, nearly equal ones."""
+    groups = -(-columns // COLUMNS)
+    return -(-columns // (64 * groups)) * 64
 
 
 class BlockNorm(torch.nn.Module):
@@ -167,10 +194,12 @@ def pack(weight: torch.Tensor) -> torch.Tensor:
     return packed
 
 
-def multiply(rows: Rows, packed: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+def multiply(
+    rows: Rows, packed: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
     """The product of rows [n, in] and packed weights [out, in], times the scales [out] of these."""
     product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows.whole, 1.0, 0, packed, scale, zero, None, 1.0, 0, rows.step.dtype, "none", [], ""
+        rows.whole, 1.0, 0, packed, scale, zero, None, 1.0, 0, dtype, "none", [], ""
     )
     return product
 
@@ -182,7 +211,7 @@ def require_packed() -> None:
     rows = Rows(weight.clone(), torch.ones(16, 1))
     rows.whole[1::2] = -128
     if (torch.ops.onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")) and torch.backends.mkldnn.is_available():
-        found = multiply(rows, pack(weight), torch.ones(16), torch.zeros(16, dtype=torch.int32))
+        found = multiply(rows, pack(weight), torch.ones(16), torch.zeros(16, dtype=torch.int32), torch.float32)
         if torch.equal(found, rows.whole.float() @ weight.float().t()):
             return
     raise InputError("dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32")
@@ -205,14 +234,14 @@ def pack_decoder(
     norms = block_norms(model)
     smooth(model, sample, {each: each.factor for each in norms}, gated)
     for parent in list(model.modules()):
-        latest = LastRows()
-        for key, child in list(parent.named_children()):
-            if type(child) is torch.nn.Linear and child is not head:
-                setattr(parent, key, PackedLinear(child, latest))
-    for parent in list(model.modules()):
         for key, child in list(parent.named_children()):
             if type(child) in gated:
                 setattr(parent, key, PackedGated(child))
+    for parent in list(model.modules()):
+        latest = LastRows()
+        for key, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear and child is not head:
+                setattr(parent, key, PackedLinear(child.weight, child.bias, latest))
 
 
 def block_norms(model: torch.nn.Module) -> list[BlockNorm]:

@@ -33,7 +33,7 @@ def test_a_layer_is_what_its_integers_say(monkeypatch, dtype, bias):
     torch.manual_seed(0)
     linear = torch.nn.Linear(48, 24, bias=bias).to(dtype).requires_grad_(False)
     states = (torch.randn(3, 5, 48) * torch.logspace(-3, 3, 15).view(3, 5, 1)).to(dtype)
-    found = PackedLinear(linear, LastRows())(states)
+    found = PackedLinear(linear.weight, linear.bias, LastRows())(states)
     expected = round_rows(states.float(), packed.LARGEST, dtype) @ round_rows(linear.weight, 127, torch.float32).T
     expected = expected + linear.bias.double() if bias else expected
     assert (found.dtype, found.shape) == (dtype, (3, 5, 24))
@@ -67,6 +67,34 @@ def test_feed_forward_layers_and_norms_compute_what_they_did(kind, request, monk
     ids = torch.arange(1, 23).view(2, 11)
     exact, found = model.base_model(ids)[0], ours.base_model(ids)[0]
     assert 0 < float((found - exact).norm() / exact.norm()) < 0.08
+
+
+class Gated(torch.nn.Module):
+    """Its inner states have one column that is 1,000 times the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = torch.nn.Linear(32, 130, bias=False), torch.nn.Linear(32, 130, bias=False)
+        self.down_proj, self.act_fn = torch.nn.Linear(130, 32), torch.nn.SiLU()
+        self.up_proj.weight.data[129] *= 1000
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(states)) * self.up_proj(states))
+
+
+@torch.inference_mode()
+def test_a_column_that_is_larger_spoils_only_its_own_group(monkeypatch):
+    monkeypatch.setattr(packed, "CHUNK", 4)
+    torch.manual_seed(0)
+    layer, states = Gated(), torch.randn(2, 5, 32)
+    layer.down_proj.weight.data[:, 129] = 0  # nothing of it is left in what comes out
+    exact, off = layer(states), {}
+    for groups, columns in ((1, 130), (2, 128)):
+        monkeypatch.setattr(packed, "COLUMNS", columns)
+        ours = PackedGated(layer)
+        assert [each.packed.numel() for each in ours.down_proj] == ([4160] if groups == 1 else [4096, 64])
+        off[groups] = float((ours(states) - exact).norm() / (exact - layer.down_proj.bias).norm())
+    assert off[2] < 0.06 < 10 * off[2] < off[1]
 
 
 @torch.inference_mode()
