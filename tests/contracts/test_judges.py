@@ -298,6 +298,7 @@ def test_generation_ends_at_a_stop_string_and_repeats_itself_at_temperature_0(sp
     assert Sampling().temperature == 0
 
 
+@pytest.mark.parametrize("local", [kind for kind in LOCAL if "int8" not in kind], indirect=True, scope="module")
 @pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str) -> None:
     prompt, judge = load_prompt(name), open_judge(local)
