@@ -1,18 +1,21 @@
 """Every example of README and docs/ is run: Python as it stands, commands at least through the real command line.
 
 The blocks of a page run one after the other in one directory, where blocks with a title are written as files. The
-offline language model, which is slow, is replaced by a tiny one with random weights; all else is as the page says.
+offline language model, which is slow, is replaced by a tiny one with random weights, and in the README the
+built-in collection by a part of it; all else is as the page says.
 """
 
 from __future__ import annotations
 
 import sys
 import tomllib
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import typer.main
 from crosslens.commands.app import app
+from crosslens.demo.collection import Demo
 from crosslens.evaluation.experiment.plan import Plan
 from crosslens.systems.stages import Vocabulary
 from crosslens.systems.system import System
@@ -53,10 +56,20 @@ def media():
         unregister(name)
 
 
+@pytest.fixture
+def little(monkeypatch):
+    """Every fifth document and query of the built-in collection, which is searched as a whole by tests/demo."""
+    documents, queries = Demo.docs, Demo.queries
+    monkeypatch.setattr(Demo, "docs", lambda self: islice(documents(self), 0, None, 5))
+    monkeypatch.setattr(Demo, "queries", lambda self, **choice: queries(self, **choice)[::5])
+
+
 @pytest.mark.parametrize("page", EXAMPLES)
-def test_examples_of_a_page_run(page, folder, media, tiny_judge, crosslens):
+def test_examples_of_a_page_run(page, folder, media, tiny_judge, crosslens, request):
+    if page == "README.md":
+        request.getfixturevalue("little")
     names: dict[str, object] = {}
-    small = {"offline:gemma": f"hf:{tiny_judge}", '"default"': f'"likelihood@hf:{tiny_judge}?depth=20&alpha=0.5"'}
+    small = {"offline:gemma": f"hf:{tiny_judge}", '"default"': f'"likelihood@hf:{tiny_judge}?depth=2&alpha=0.5"'}
     for block in BLOCKS[page]:
         text = block.text
         for slow, tiny in small.items():
