@@ -46,15 +46,21 @@ def picture() -> bytes:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers find the encoders of tests
+        start()
     yield
     ray.shutdown()
 
 
+def start() -> None:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
 @pytest.fixture(scope="module")
-def specs(tiny_encoder: Path, tiny_clip: Path) -> list[str]:
+def specs() -> list[str]:
     """A space of texts alone, and one of texts and pictures."""
-    return [f"hf:{tiny_encoder}?dtype=float32", f"clip:{tiny_clip}?dtype=float32"]
+    return ["py:stand_ins.away:Words", "py:stand_ins.away:Pictures"]
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +194,12 @@ class TestCluster:
             pass
 
     def test_from_the_command_line(
-        self, crosslens: Callable[..., tuple[int, str, str]], tmp_path: Path, tiny_encoder: Path, ray_here: None
+        self, crosslens: Callable[..., tuple[int, str, str]], tmp_path: Path, specs: list[str], ray_here: None
     ) -> None:
         (tmp_path / "docs.jsonl").write_text(
             "".join(json.dumps({"id": f"d{n}", "text": f"{WORDS['eng']} {n}"}) + "\n" for n in range(40))
         )
-        options = ("--encoder", f"hf:{tiny_encoder}", "--device", "cpu", "--json")
+        options = ("--encoder", specs[0], "--device", "cpu", "--json")
         status, out, err = crosslens("index", tmp_path, tmp_path / "index", *options, "--ray", "auto")
         assert (status, "Traceback" in err) == (0, False)
         assert json.loads(out)["added"] == 40
