@@ -21,7 +21,8 @@ LANGS = ("eng", "zho", "fas", "rus")
 # encode, and then after a moment more.
 PROGRAM = """
 import json, os, random, signal, sys, time
-import torch, transformers, scipy.sparse, pyarrow.dataset, lance_namespace_urllib3_client
+import torch, scipy.sparse, pyarrow.dataset, lance_namespace_urllib3_client, crosslens.commands.app
+import transformers.models.auto.modeling_auto, transformers.models.bert.modeling_bert
 from crosslens.encoders.transformer import TransformerEncoder
 
 source, spec, folder = sys.argv[1:]
