@@ -302,8 +302,8 @@ def test_generation_ends_at_a_stop_string_and_repeats_itself_at_temperature_0(sp
 @pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str) -> None:
     prompt, judge = load_prompt(name), open_judge(local)
-    options = "&depth=5&k=3" + ("&thinking=4" if prompt.think else "")
-    options += "&window=4&step=2" if prompt.sort == "window" else ""
+    options = "&depth=4&k=2" + ("&thinking=4" if prompt.think else "")
+    options += "&window=3&step=2" if prompt.sort == "window" else ""
     docs = {str(n): Item(str(n), text[:30]) for n, text in enumerate(TEXTS)}
     run = Run(
         (Item("q", "how long do cats sleep", lang="eng"),), {"q": rank_hits((each, -float(each)) for each in docs)}

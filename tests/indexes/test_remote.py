@@ -9,6 +9,7 @@ import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -298,16 +299,17 @@ def test_from_the_command_line(
     assert not list(Path().glob("s3:*"))
 
 
-def test_workers_write_there(bucket: str, tiny_encoder: Path) -> None:
+def test_workers_write_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their fragments are committed to the store."""
     pytest.importorskip("ray", reason="needs ray: pip install 'crosslens[dist]'")
     from crosslens.indexes.distributed import Cluster
 
-    with Cluster("local", [f"hf:{tiny_encoder}"], device="cpu", documents=1) as cluster:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers find the encoders of tests
+    with Cluster("local", ["py:stand_ins.away:Words"], device="cpu", documents=1) as cluster:
         index = create_index(f"{bucket}/workers")
         assert index.add(ITEMS, cluster.encoders, cluster=cluster) == 80
     alone = create_index("memory://")
-    alone.add(ITEMS, load_encoder(f"hf:{tiny_encoder}", device="cpu"))
+    alone.add(ITEMS, load_encoder("py:stand_ins.away:Words"))
     assert open_index(f"{bucket}/workers").fingerprint == alone.fingerprint
 
 
