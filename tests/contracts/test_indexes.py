@@ -112,7 +112,10 @@ def test_changed_items_are_encoded_again_and_found_again(case: Any) -> None:
     assert index.fingerprint != before
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [(case, mode) for case in CASES.values() for mode in MODES if mode != "lexical" or case.name == "lance"],
+)
 def test_what_a_query_excludes_costs_no_place(case: Any, mode: str) -> None:
     """Queries that are documents (ArguAna), and lists of excluded documents (BRIGHT): k others are found."""
     items = collection()
