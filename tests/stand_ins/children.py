@@ -78,6 +78,8 @@ def run(program: str, arguments: list[str], environment: dict[str, str], ends: l
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    # A job in the background of a shell, as tests may be, is started with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [program, *arguments]
