@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from ...encoders.batching import plan_batches
 from ...items import group_positions
@@ -40,6 +41,14 @@ class CausalJudge(LocalJudge):
         # transformers renames the argument and the output in the course of 5.x.
         names = inspect.signature(self.model.forward).parameters
         self._cache = "cache" if "cache" in names else "past_key_values"
+
+    @cached_property
+    def window(self) -> int | None:
+        """The fewest columns that a layer of the model looks back; None where all look back to the beginning."""
+        layers = DynamicCache(config=self.model.config).layers
+        return min(
+            (each.sliding_window for each in layers if isinstance(each, DynamicSlidingWindowLayer)), default=None
+        )
 
     @cached_property
     def writer(self) -> CausalWriter | None:
@@ -81,14 +90,22 @@ class CausalJudge(LocalJudge):
     def _answer_groups(
         self, groups: Sequence[tuple[int, list[int]]], questions: Sequence[Continuation]
     ) -> list[list[tuple[int, np.ndarray]]]:
-        """The groups' prefixes once, then all their questions on the key-value cache of these: numbers and answers."""
+        """The groups' prefixes once, then all their questions on the key-value cache of these: numbers and answers.
+
+        Where a question would be longer than the model's window, each is computed by itself.
+        """
         answers: list[list[tuple[int, np.ndarray]]] = [[] for _ in groups]
         members = [(place, n) for place, (_, numbers) in enumerate(groups) for n in numbers]
         rests = [questions[n].tokens[groups[place][0] :] for place, n in members]
+        width = max(length for length, _ in groups) + max(map(len, rests))
+        shared = groups[0][0] > 0
+        if shared and self.window is not None and width > self.window:
+            # A window counts columns: what is padded between a prefix and its rest would push tokens out of it.
+            shared, rests = False, [questions[n].tokens for _, n in members]
         chunks = list(plan_batches([len(rest) for rest in rests], self.budget))
         with torch.inference_mode():
             cache, mask = None, torch.empty(len(groups), 0, dtype=torch.long, device=self.device)
-            if groups[0][0]:
+            if shared:
                 inputs = self._pad([questions[numbers[0]].tokens[:n] for n, numbers in groups], left=True)
                 mask = inputs["attention_mask"]
                 # base_model: without the language-model head.

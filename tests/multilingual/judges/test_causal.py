@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import transformers
 from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
@@ -125,6 +126,15 @@ def test_a_shared_prefix_is_computed_once(judge):
     together = judge.usage - before
     assert together["calls"] == 4
     assert together["prompt_tokens"] < 2 * alone["prompt_tokens"]
+
+
+def test_a_window_that_ends_within_a_shared_prefix_counts_tokens_not_padding(tiny_judge, judge):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_judge, sliding_window=24, dtype=torch.float32).eval()
+    near = CausalJudge(model, judge.tokenizer, "near", "0", passage_tokens=384, device=judge.device)
+    messages = [Message((Passage(DOCS[0].text), " Is it? " * n, "Answer:")) for n in (1, 2, 9, 30)]
+    alone = [near.choose([each], ("Yes", "No"))[0] for each in messages]
+    np.testing.assert_allclose(near.choose(messages, ("Yes", "No")), alone, atol=1e-5)
+    assert np.abs(judge.choose(messages, ("Yes", "No")) - alone).max() > 1e-3  # the window does cut
 
 
 rows_of_tokens = st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=30).map(tuple), max_size=14)
