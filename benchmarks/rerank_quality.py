@@ -100,7 +100,9 @@ def quality(options: Namespace) -> dict[str, Any]:
     return {
         "task": work.setting | {"depth": options.depth},
         "ceilings": ceilings,
-        "methods": {name: {k: v for k, v in entry.items() if k != "asked"} for name, entry in records.items()},
+        "methods": {
+            name: {k: v for k, v in entry.items() if k not in ("asked", "before")} for name, entry in records.items()
+        },
         "failed": failed,
         "chosen": chosen,
         "chosen_on": works[sets[0]].setting if options.choose else None,

@@ -255,16 +255,21 @@ def _label(axis: Any, points: Sequence[Point], before: float) -> None:
 
 
 def find_shared(specs: Iterable[str]) -> set[str]:
-    """The options that all SPECs have, those in cascades among them; none where there is one SPEC alone."""
-    parts = [part for spec in specs for part in spec.split(" >> ") if "@" in part]
-    options = [set(part.partition("?")[2].split("&")) for part in parts]
-    return set.intersection(*options) if len(options) > 1 else set()
+    """The options that all SPECs have, those in cascades among them, and the model if they have the same.
+
+    No options where there is one SPEC alone.
+    """
+    parts = [part.partition("@")[2].partition("?") for spec in specs for part in spec.split(" >> ") if "@" in part]
+    options = [set(options.split("&")) for _, _, options in parts]
+    models = {f"@{model}" for model, _, _ in parts}
+    return (set.intersection(*options) if len(options) > 1 else set()) | (models if len(models) == 1 else set())
 
 
 def label(spec: str, shared: Collection[str] = ()) -> str:
-    """A SPEC without its model and the options that all share: `setwise:heapsort, alpha=0.5`; a cascade with `>>`."""
+    """A SPEC without the model and the options that all share: `setwise:heapsort, alpha=0.5`; a cascade with `>>`."""
     if " >> " in spec:
         return " >> ".join(label(part, shared) for part in spec.split(" >> "))
-    method, _, rest = spec.partition("@")
-    own = [each for each in rest.partition("?")[2].split("&") if each and each not in shared]
-    return ", ".join([method, *own])
+    method, at, rest = spec.partition("@")
+    model, _, options = rest.partition("?")
+    own = [model] if at and f"@{model}" not in shared else []
+    return ", ".join([method, *own, *(each for each in options.split("&") if each and each not in shared)])

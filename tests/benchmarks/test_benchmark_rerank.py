@@ -229,6 +229,10 @@ def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     common = "hf:x?dtype=float32"
     given = [f"yesno@{common}&depth=5", f"yesno@{common}&depth=6", "best", f"yesno@{common} >> first:full@{common}"]
     assert list(name_methods(given).values()) == ["yesno, depth=5", "yesno, depth=6", "best", "yesno >> first:full"]
+    assert list(name_methods([given[0], "yesno@hf:y"]).values()) == [
+        "yesno, hf:x, dtype=float32, depth=5",
+        "yesno, hf:y",
+    ]
 
     orders = {"a": {"q": "wxyz", "r": "wx"}, "b": {"q": "wxzy", "r": "xw"}, "c": {"q": "zyxw", "r": "wx"}}
     taus = compare_orders({name: {q: list(ids) for q, ids in each.items()} for name, each in orders.items()})
