@@ -99,7 +99,8 @@ class Unbound(Stage):
     """A stage as a line names it: `spec` is its text there; `bind` gives the stage itself at a site.
 
     `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, and the
-    languages `langs` that it keeps; a reranker has its `method`. `custom` says that its model is another package's.
+    languages `langs` that it keeps; a reranker has its `method`. `rewrites` says that it changes what a later search
+    searches for, and `custom` that its model is another package's.
     """
 
     spec: str
@@ -107,7 +108,14 @@ class Unbound(Stage):
     plan: IndexPlan | None = None
     langs: tuple[str, ...] = ()
     method: RerankPlan | None = field(default=None, compare=False)
+    rewrites: bool = field(default=False, compare=False)
     custom: bool = field(default=False, compare=False)
+
+    @property
+    def may_search(self) -> bool:
+        """Whether it searches; a stage of another package may."""
+        head = self.spec.partition("?")[0]
+        return self.plan is not None or not (self.rewrites or self.method or head.partition("@")[0] in STAGES)
 
     def __str__(self) -> str:
         return self.spec
@@ -306,16 +314,18 @@ class StageKind:
 
     `read` takes the text and the vocabulary, and its keyword-only parameters are the options of the stage; that of a
     stage with a model (`NAME@FAMILY:CHECKPOINT`) takes the text, the device and whether code of checkpoints may run.
+    One that `rewrites` is for the search that follows it.
     """
 
     read: Callable[..., Unbound]
     needs: str
     model: bool = False
+    rewrites: bool = False
 
 
 # A name with a model that is not here is that of a prompt, and the stage a reranker.
 RERANKER = StageKind(plan_reranker, "hits and their documents", model=True)
-REWRITER = StageKind(plan_rewriter, "queries", model=True)
+REWRITER = StageKind(plan_rewriter, "queries", model=True, rewrites=True)
 STAGES: Mapping[str, StageKind] = {
     "dense": StageKind(partial(plan_retrieval, "dense"), "an index with vectors"),
     "lexical": StageKind(partial(plan_retrieval, "lexical"), "an index with full text"),
@@ -324,12 +334,12 @@ STAGES: Mapping[str, StageKind] = {
     "run": StageKind(plan_run, "a collection"),
     "translations": StageKind(plan_translations, "queries"),
     "translate": StageKind(plan_translate, "queries", model=True),
-    "rewrites": StageKind(plan_rewrites, "queries"),
+    "rewrites": StageKind(plan_rewrites, "queries", rewrites=True),
     **dict.fromkeys(REWRITERS, REWRITER),
     "feedback": replace(REWRITER, needs="hits and their documents"),
-    "rocchio": StageKind(plan_rocchio, "hits and their documents"),
-    "average": StageKind(plan_average, "hits and their documents"),
-    "rm3": StageKind(plan_rm3, "hits of an index with full text"),
+    "rocchio": StageKind(plan_rocchio, "hits and their documents", rewrites=True),
+    "average": StageKind(plan_average, "hits and their documents", rewrites=True),
+    "rm3": StageKind(plan_rm3, "hits of an index with full text", rewrites=True),
     **dict.fromkeys(NAMED, RERANKER),
 }
 
@@ -345,10 +355,12 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
     kind = STAGES.get(head, (REWRITER if is_rewriter(head) else RERANKER) if at else None)
     if kind is not None and kind.model:
         stage = kind.read(text, device, trust_remote_code)
-        return replace(stage, custom=bool(at) and Spec.parse(model).family not in JUDGES)
+        return replace(stage, rewrites=kind.rewrites, custom=bool(at) and Spec.parse(model).family not in JUDGES)
     spec = Spec.parse(text)
     if kind is not None:
-        return kind.read(text, vocabulary, **bind_options(spec, kind.read))
+        if at:
+            raise InputError(f"the stage {head} has no model: leave out @{model}")
+        return replace(kind.read(text, vocabulary, **bind_options(spec, kind.read)), rewrites=kind.rewrites)
     plain = [name for name, each in STAGES.items() if not each.model]
     modelled = [f"{name}@family:checkpoint" for name, each in STAGES.items() if each.model and name != "default"]
     more = (*plain, *modelled, "prompt@family:checkpoint")

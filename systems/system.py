@@ -41,7 +41,18 @@ class System:
     ) -> Self:
         """`InputError` says what is wrong with the line, and where. No model is loaded, no index opened."""
         read = partial(read_stage, vocabulary=vocabulary, device=device, trust_remote_code=trust_remote_code)
-        return cls(line, parse(line, read))
+        system = cls(line, parse(line, read))
+        system._check_searches()
+        return system
+
+    def _check_searches(self) -> None:
+        """`InputError` where queries are rewritten and nothing after that searches for them."""
+        last = max((place for place, part in enumerate(self.parts) if part.rewrites), default=None)
+        if last is not None and not any(part.may_search for part in self.parts[last + 1 :]):
+            raise InputError(
+                f"{self.parts[last]} changes what is searched for, and no search follows it in {self.line!r}: end with "
+                f"one, as in `... >> hybrid`"
+            )
 
     @property
     def parts(self) -> tuple[Unbound, ...]:

@@ -17,6 +17,7 @@ from .sorters import Answer, Ask, Candidates, Group, Sorting, order_by_score
 
 ROUNDS = 8  # over which the budget is spread, while there are enough sets that tell something
 SPREAD = 1.5  # deviation of the log-odds within a set, to which the answers of every judge are brought
+WEIGHTIEST = 1000.0  # the first stage as prior, and the least is one by it: beyond, the fit is lost in rounding
 PLACES = 1.0  # precision of the prior of a preference for a place, in log-odds
 
 
@@ -53,8 +54,11 @@ class Plackett:
     def __post_init__(self) -> None:
         check_at_least(2, "plackett", arity=self.arity)
         check_at_least(0, "plackett", calls=self.calls)
-        if not 0 < self.prior < math.inf:
-            raise InputError(f"plackett: prior must be above 0 and finite, not {self.prior:g}")
+        if not 1 / WEIGHTIEST <= self.prior <= WEIGHTIEST:
+            raise InputError(
+                f"plackett: prior must be from {1 / WEIGHTIEST:g} to {WEIGHTIEST:g}, not {self.prior:g}; more trusts "
+                f"the first stage more"
+            )
 
     @property
     def exact(self) -> bool:

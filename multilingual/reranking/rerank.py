@@ -270,7 +270,7 @@ def check_unseen(unseen: str) -> None:
 
 def check_settings(depth: int, k: int, alpha: float, unseen: str, fuse: str) -> None:
     """`InputError` naming the setting of a `Rerank` that makes no sense."""
-    check_at_least(1, k=k)
+    check_at_least(1, depth=depth, k=k)
     if depth < k:
         raise InputError(f"depth {depth} is below k {k}: fewer candidates than results")
     if not 0 <= alpha <= 1:

@@ -17,6 +17,7 @@ from .base import Rewriter, RewritingPrompt
 from .feedback import fetch_results
 from .reading import read_entries, read_line, read_words
 
+MOST = 100  # times that the query's own ranking counts, each of them a search of its own
 KEYWORDS = 20  # at most: what a model lists beyond them is no longer about the query
 
 
@@ -101,8 +102,10 @@ class Decompose(Rewriter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight != int(self.weight):
-            raise InputError(f"weight is how often the query's own ranking counts: a whole number, not {self.weight:g}")
+        if self.weight != int(self.weight) or self.weight > MOST:
+            raise InputError(
+                f"weight is how often the query's own ranking counts: a whole number up to {MOST}, not {self.weight:g}"
+            )
 
     @property
     def samples(self) -> int:

@@ -128,7 +128,10 @@ def parse_languages(lang: str) -> str:
     """A value of `lang=`, its languages as ISO 639-3; `InputError` for what is no language."""
     if lang in (OWN, "document", "all"):
         return lang
-    return ",".join(dict.fromkeys(each if each == OWN else parse_language(each) for each in lang.split(",")))
+    codes = lang.split(",")
+    if alone := {"document", "all"}.intersection(codes):
+        raise InputError(f"lang={lang}: {' and '.join(sorted(alone))} stands alone, or codes, as in rus,zho")
+    return ",".join(dict.fromkeys(each if each == OWN else parse_language(each) for each in codes))
 
 
 def _split_file(head: str) -> tuple[str, str]:

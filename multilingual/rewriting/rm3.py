@@ -51,6 +51,9 @@ class RM3(Stage):
         for query, found in fetch_results(run, self.first):
             terms = self.choose_terms(found, texts)
             own = list_probes(run, query)
+            if not (terms or self.weight):  # nothing would be left of its words
+                count["without_terms"] += 1
+                continue
             probes[query.id] = (*self._weigh_words(query, own, texts), *_make_probes(query, own, terms))
             count["feedback_documents"] += len(found.first)
             count["feedback_terms"] += sum(map(len, terms.values()))

@@ -108,6 +108,25 @@ def test_every_stage_has_a_name_that_is_listed_when_it_is_unknown() -> None:
     assert all(name in str(error.value) for name in STAGES if name != "default")
 
 
+@pytest.mark.parametrize(
+    "line", ["dense % 10 >> rocchio", "rrf(dense, dense >> rm3?docs=2) % 5", "hyde@hf:x >> default"]
+)
+def test_queries_are_rewritten_for_a_search_that_follows(line: str) -> None:
+    with pytest.raises(InputError, match="changes what is searched for, and no search follows it") as error:
+        System.parse(line)
+    assert "\n" not in str(error.value)
+    assert System.parse(f"{line} >> lexical").parts
+
+
+def test_a_stage_of_another_package_may_search_for_what_was_rewritten(package: str) -> None:
+    assert System.parse("dense >> rocchio >> reverse").parts
+
+
+def test_a_model_that_a_stage_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="the stage rm3 has no model: leave out @offline:gemma"):
+        System.parse("dense >> rm3@offline:gemma >> lexical")
+
+
 def test_searches_find_what_the_rest_of_the_line_needs() -> None:
     for line, depth in (
         ("dense", 10),

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from ...errors import InputError, check_cutoff, check_known, note_kept
 from ...files import hash_file, lock_directory, make_directory, read_json, write_json
 from ...indexes.registry import open_index
-from ...items import Item, windows
+from ...items import Item, hash_json, windows
 from ...multilingual.collections.base import Collection, MissingPart
 from ...multilingual.collections.topics import FIELDS
 from ...multilingual.judges.journal import Journal
@@ -170,6 +170,7 @@ class Synthesis:
     def describe(self, collection: Collection) -> dict[str, Any]:
         """What decides the result, as the card has it; JSON-able."""
         chosen = {key: each for key, each in vars(self.selection).items() if key != "seed"}
+        held_out = {"held_out_sha256": hash_json(list(self.held_out), 64)} if self.held_out else {}
         return {
             "format": FORMAT,
             "collection": collection.name,
@@ -179,7 +180,7 @@ class Synthesis:
             "selection": {**chosen, "langs": list(self.selection.langs)},
             "asked": {
                 "round_trip": self.round_trip, "index": self.index, "judge": self.judge, "threshold": self.threshold,
-                "most_copied": self.most_copied, "write": self.write,
+                "most_copied": self.most_copied, "write": self.write, **held_out,
             },
         }  # fmt: skip
 

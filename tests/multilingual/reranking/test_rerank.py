@@ -409,7 +409,12 @@ def test_a_spec_becomes_the_stage_it_describes(tiny_judge):
 
 @pytest.mark.parametrize(
     ("settings_", "message"),
-    [({"depth": 5}, "depth 5 is below k 10"), ({"k": 0}, "at least 1"), ({"alpha": 1.5}, "alpha must be in 0..1")],
+    [
+        ({"depth": 5}, "depth 5 is below k 10"),
+        ({"depth": 0, "k": 0}, "depth must be at least 1"),
+        ({"k": 0}, "at least 1"),
+        ({"alpha": 1.5}, "alpha must be in 0..1"),
+    ],
 )
 def test_settings_that_make_no_sense(settings_, message):
     with pytest.raises(InputError, match=message):

@@ -310,7 +310,8 @@ def test_runs_side_by_side_share_nothing(name):
         (TourRank, {"keep": 0.0}, "^tourrank: keep must be above 0 and at most 0.5, not 0$"),
         (Plackett, {"arity": 1}, "^plackett: arity must be at least 2, not 1$"),
         (Plackett, {"calls": -1}, "^plackett: calls must be at least 0, not -1$"),
-        (Plackett, {"prior": 0.0}, "^plackett: prior must be above 0 and finite, not 0$"),
+        (Plackett, {"prior": 0.0}, "^plackett: prior must be from 0.001 to 1000, not 0; "),
+        (Plackett, {"prior": 1e-300}, "^plackett: prior must be from 0.001 to 1000, not 1e-300; "),
         (TourRank, {"keep": float("nan")}, "^tourrank: keep must be above 0"),
     ],
 )

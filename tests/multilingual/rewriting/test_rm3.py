@@ -80,6 +80,9 @@ def test_weights_are_those_of_the_paper(index: Any) -> None:
 def test_common_words_are_no_terms(index: Any) -> None:
     done = RM3()(give(index, "zho-1", "zho-2"))
     assert {probe.item.text for probe in done.probes["q"]} == {QUERY.text}  # a train goes to a city in every document
+    done = RM3(weight=0)(give(index, "zho-1", "zho-2"))
+    assert not done.probes  # terms alone are searched for where there are any
+    assert done.manifest.total("without_terms") == 1
 
 
 def test_a_search_by_vectors_goes_by_the_query_alone(index: Any) -> None:

@@ -90,7 +90,8 @@ def test_what_is_finished_is_not_made_again_nor_written_over(source, tmp_path):
     made = task.run(collection, tmp_path / "made")
     idle = replace(task.source, judge=QueryWriter(most=0))
     assert replace(task, source=idle).run(collection, tmp_path / "made").to_json() == made.to_json()
-    for other in (replace(task, most_copied=0.5), replace(task, mix=LanguageMix.parse("eng"))):
+    others = replace(task, most_copied=0.5), replace(task, mix=LanguageMix.parse("eng")), replace(task, held_out=["x"])
+    for other in others:
         with pytest.raises(InputError, match="made is there already, and was made otherwise"):
             other.run(collection, tmp_path / "made")
     (tmp_path / "empty").mkdir()
