@@ -14,7 +14,13 @@ from .options import Collection, Device, Fields, Json, QueryLang, Source, Trust
 def rewrite_command(
     collection: Collection,
     spec: Annotated[
-        str, typer.Option("--with", metavar="SPEC", help="The rewriter: 'hyde@FAMILY:CHECKPOINT?lang=document'.")
+        str,
+        typer.Option(
+            "--with",
+            metavar="SPEC",
+            help="METHOD@FAMILY:CHECKPOINT[?lang=&n=], METHOD being hyde, query2doc, keywords, "
+            "question, decompose or cot.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON lines to write, plain or .gz.")],
     index: Annotated[

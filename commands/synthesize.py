@@ -17,7 +17,9 @@ def synthesize_command(
         str,
         typer.Option(
             "--with",
-            help="PROMPT@FAMILY:CHECKPOINT[?n=&styles=], as inpars@hf:...; ict, titles, anchors, translations.",
+            metavar="SOURCE",
+            help="PROMPT@FAMILY:CHECKPOINT[?n=&styles=], PROMPT being inpars, promptagator or doc2query; or ict, "
+            "titles, anchors, translations.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make; a rerun resumes.")],
@@ -29,29 +31,43 @@ def synthesize_command(
         list[str] | None, typer.Option("--lang", help="Only documents in this language; repeatable.")
     ] = None,
     balance: Annotated[
-        bool, typer.Option("--balance/--no-balance", help="As many documents of each language in the sample.")
+        bool,
+        typer.Option(
+            "--balance/--no-balance",
+            help="The same number of documents of each language in the sample, as far as there are enough.",
+        ),
     ] = False,
     shortest: Annotated[int, typer.Option(help="Letters that a document has at least.")] = 1,
     longest: Annotated[int | None, typer.Option(help="Letters that a document has at most.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample, and of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample, and of all that is drawn at random.")] = 0,
     round_trip: Annotated[
         int | None,
-        typer.Option(help="Keep a query if its document is among the first K found (default with --index: 20)."),
+        typer.Option(
+            metavar="K",
+            help="Keep a query if its document is among the first K found (by default not asked; with --index 20).",
+        ),
     ] = None,
     index: Annotated[
-        str | None, typer.Option("--index", metavar="DIR", help="The index for it; without one, it is made.")
+        str | None,
+        typer.Option(
+            "--index", metavar="DIR", help="The index for the round trip; without it one is made, and removed."
+        ),
     ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Keep a query by this reranker's score: yesno@family:checkpoint.")
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="The score from which on a query is kept.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The judge's score from which on a query is kept (yesno: 0).")
+    ] = None,
     most_copied: Annotated[
         float, typer.Option(help="Share of a query that a long copy of the document's words may make.")
     ] = 0.6,
     held_out: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="COLLECTION", help="No query may be one of its topics; repeatable. Those of COLLECTION never."
+            metavar="COLLECTION",
+            help="Leave out queries that are topics of this collection; repeatable. Topics of the collection itself "
+            "are always left out.",
         ),
     ] = None,
     write: Annotated[str, typer.Option(help="Which documents are written: judged, or all.")] = "judged",

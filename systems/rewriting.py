@@ -14,6 +14,7 @@ from ..multilingual.collections.records import to_json_line
 from ..multilingual.collections.topics import Source
 from ..multilingual.languages import fill_languages
 from ..multilingual.rewriting.base import Rewriter, describe_rewriting
+from ..multilingual.rewriting.methods import Feedback
 from ..multilingual.rewriting.plan import describe_languages, parse_rewriter
 from ..multilingual.rewriting.rewrites import to_rewrite
 from ..pipeline import Progress, show_nothing, watch
@@ -47,11 +48,11 @@ class RewritingReport:
 
     def __str__(self) -> str:
         made, kept = int(self.counts["rewritten"]), int(self.counts.get("kept", 0))
-        were = f", {kept} of them written before" if kept else ""
+        were = f", of which {kept} were kept from before" if kept else ""
         return (
-            f"{self.output}: {made} of {self.queries} queries rewritten in the language "
-            f"{describe_languages(self.stage.languages)} ({int(self.counts.get('calls', 0))} texts{were}) "
-            f"in {self.seconds} s"
+            f"{self.output}: {made} of {self.queries} queries rewritten in {self.seconds} s "
+            f"(languages: {describe_languages(self.stage.languages)}; answers of the model: "
+            f"{int(self.counts.get('calls', 0))}{were})"
         )
 
     @property
@@ -80,6 +81,11 @@ def rewrite_topics(
     """
     output = Path(output)
     plan = parse_rewriter(spec, device=device, trust_remote_code=trust_remote_code)
+    if issubclass(plan.method, Feedback):
+        raise InputError(
+            f"{spec} reads first results, and there is no search here: take it in a line of `crosslens run`, as in "
+            f"`dense % 10 >> {spec} >> hybrid`"
+        )
     check_output(output)
     queries = list(fill_languages(collection.queries(fields=fields, lang=lang, source=source)))
     if not queries:

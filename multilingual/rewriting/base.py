@@ -221,15 +221,17 @@ def describe_texts(counts: Mapping[str, float], name: str) -> Iterator[str]:
     """What people should know of the texts that a model wrote."""
     held = Counter({kind: int(number) for kind, number in counts.items()})
     if lost := [f"{kind.replace('_', ' ')} {held[kind]}" for kind in LOST if held[kind]]:
-        yield f"{name}: of {held['calls']} answers nothing was used where they were faulty ({', '.join(lost)})"
+        unused = sum(held[kind] for kind in LOST)
+        yield f"{name}: answers that were not used: {unused} of {held['calls']} ({', '.join(lost)})"
     if partly := [f"{kind.replace('_', ' ')} {held[kind]}" for kind in FAULTS if kind not in LOST and held[kind]]:
-        yield f"{name}: what could be used was taken of {held['calls']} answers with faults ({', '.join(partly)})"
-    if held["unwritten"]:
-        yield f"{held['unwritten']} queries are searched for as they are: {name} wrote nothing usable for them"
-    if held["without_hits"]:
-        yield f"{held['without_hits']} queries are searched for as they are: nothing was found that {name} could read"
-    if held["unseen"]:
-        yield f"{held['unseen']} queries are searched for as they are: {name} cannot see them"
+        yield f"{name}: answers that were used in part, of {held['calls']}: {', '.join(partly)}"
+    for kind, why in (
+        ("unwritten", f"{name} wrote nothing usable for them"),
+        ("without_hits", f"nothing was found that {name} could read"),
+        ("unseen", f"{name} cannot see them"),
+    ):
+        if held[kind]:
+            yield f"queries that are searched for as they are: {held[kind]}; {why}"
     for kind, number in held.items():
         if kind.startswith("prompt_not_in_"):
             language = kind.removeprefix("prompt_not_in_")

@@ -172,6 +172,7 @@ def test_a_file_that_does_not_fit_is_one_line(source, tmp_path, rows, message):
         ("hyed@x:y", ("unknown method of rewriting 'hyed'; did you mean hyde?",)),
         ("hyde@no:y", ("unknown judge family 'no'",)),
         ("translate@hf:x", ("unknown method of rewriting 'translate'",)),
+        ("feedback@hf:x", ("reads first results, and there is no search here", ">> feedback@hf:x >> hybrid")),
     ],
 )
 def test_mistakes_are_one_line(refused, source, tmp_path, spec, parts):

@@ -46,6 +46,16 @@ def test_one_object_and_notes(crosslens, source, tmp_path):
     assert "no query was kept" in err
 
 
+def test_a_source_that_finds_nothing_is_said_not_to(crosslens, tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "docs.jsonl").write_text('{"id": "d", "text": "No link leads here.", "lang": "eng"}\n')
+    status, out, err = crosslens("synthesize", plain, "--with", "anchors", "-o", tmp_path / "made")
+    assert (status, "0 queries for 0 of 1 documents" in out) == (0, True)
+    assert "anchors found nothing to make a query of in these documents" in err
+    assert "dropped" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

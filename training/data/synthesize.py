@@ -74,7 +74,12 @@ class SyntheticCollection:
         }
         said += [f"{n} requests are in English: the prompt has no words in {lang}" for lang, n in lacking.items()]
         if not self.card["queries"]["kept"]:
-            said.append("no query was kept: `dropped` in card.json says why")
+            drafted = self.card["queries"]["drafted"]
+            said.append(
+                "no query was kept: `dropped` in card.json says why"
+                if drafted
+                else f"{self.card['source']['name']} found nothing to make a query of in these documents"
+            )
         return said
 
 

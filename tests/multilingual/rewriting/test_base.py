@@ -148,6 +148,7 @@ def test_what_is_in_another_language_is_left_out_and_said(writer):
     done = stage([Item("q", "our cats", lang="eng")])
     assert [each.item.lang for each in done.probes["q"]] == ["eng", "eng"]
     assert done.manifest.total("other_language") == 1
+    assert any("answers that were not used: 1 of " in line for line in describe_rewriting(done.manifest))
     assert any("other language 1" in line for line in describe_rewriting(done.manifest))
 
 
