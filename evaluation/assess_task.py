@@ -64,7 +64,7 @@ class AssessmentReport:
         lines = [
             f"{self.output}: {judged} pairs of {len(done.qrels)} topics judged by {self.assessor}",
             f"  {done.record.seconds:.1f} s, {done.counts}",
-            "grades: " + ", ".join(f"{grade}: {n}" for grade, n in done.grades.items()),
+            "pairs by grade: " + ", ".join(f"{n} of grade {grade}" for grade, n in done.grades.items()),
         ]
         if self.agreement:
             lines += ["", f"agreement with {self.human}, by language of the document"]
