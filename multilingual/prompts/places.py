@@ -54,7 +54,7 @@ def describe_places(counts: Mapping[str, float], judge: str, prompt: str) -> Ite
         line += f"of {len(chosen)} places it chose each in {shares} % of {asked} sets"
         if max(chosen) > NEARLY_ALL * asked:
             line += (
-                "; if the order was not right before, it does not compare: if they are not in use yet, try orders=both, "
-                "calibrate=true or the sorter plackett; else another prompt or model"
+                "; if the order was not right before, it does not compare: if they are not in use yet, try "
+                "orders=both, calibrate=true or the sorter plackett; else another prompt or model"
             )
         yield line
