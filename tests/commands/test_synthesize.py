@@ -70,6 +70,11 @@ def test_a_source_that_finds_nothing_is_said_not_to(crosslens, tmp_path):
         (("--with", "titles", "--round-trip", "0"), "round_trip must be at least 1, not 0"),
         (("--with", "titles", "--index", "nowhere"), "nowhere"),
         (("--with", "titles", "--threshold", "1"), "a threshold is for the score of a judge"),
+        (
+            ("--with", "titles", "--judge", "yesno@hf:x", "--threshold", "nan"),
+            "a threshold is a finite number, not nan",
+        ),
+        (("--with", "translations?by=vectors&margin=nan"), "margin must be a finite number, not nan"),
         (("--with", "titles", "--judge", "setwise@hf:x"), "the prompt setwise compares passages"),
         (("--with", "titles", "--judge", "likelihood@hf:x"), "scores by a likelihood: say from which --threshold"),
         (("--with", "titles", "--judge", "graded@hf:x"), "scores by an expected grade: say from which --threshold"),

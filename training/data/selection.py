@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappush, heapreplace
+from typing import Any
 
 from ...errors import InputError, check_at_least, list_few
 from ...items import Item, SeenIds, hash_text
@@ -14,12 +15,23 @@ from ...multilingual.languages import measure_text
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen documents: whether an id is among them (`ids`), and how many there were and are, by language."""
+    """The chosen documents: whether an id is among them (`ids`), and how many there were and are, by language.
+
+    `content` is a hash of the texts of all documents that were read, in whatever order.
+    """
 
     ids: Container[str]
     read: int
     langs: Mapping[str, int]
     passed_over: Mapping[str, int]
+    content: str
+
+    def describe(self) -> dict[str, Any]:
+        """As the card has it."""
+        return {
+            "read": self.read, "chosen": self.number, "langs": dict(self.langs), "passed_over": dict(self.passed_over),
+            "content": self.content,
+        }  # fmt: skip
 
     @property
     def number(self) -> int:
@@ -55,7 +67,9 @@ class Selection:
         passed_over: Counter[str] = Counter()
         taken = SeenIds()
         langs: Counter[str] = Counter()
+        content = 0
         for document in documents:
+            content ^= hash_text(f"{document.id}\0{document.lang}\0{document.text}")
             lang = document.lang or ""
             there[lang] += 1
             if fault := self._find_fault(document):
@@ -78,7 +92,9 @@ class Selection:
                 langs[lang] += 1
         if not langs:
             raise self._explain(name, there, passed_over)
-        return Choice(taken, there.total(), dict(sorted(langs.items())), dict(sorted(passed_over.items())))
+        return Choice(
+            taken, there.total(), dict(sorted(langs.items())), dict(sorted(passed_over.items())), f"{content:016x}"
+        )
 
     def _find_fault(self, document: Item) -> str:
         if "text" not in document.modalities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -113,6 +114,8 @@ class Synthesis:
             check_cutoff(self.round_trip, "round_trip")
         if self.threshold is not None and self.judge is None:
             raise InputError("a threshold is for the score of a judge: add --judge, or leave it out")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InputError(f"a threshold is a finite number, not {self.threshold:g}")
         Checks(copies=True, most_copied=self.most_copied)
         _ = self._load_verdict
 
@@ -143,6 +146,12 @@ class Synthesis:
         work = output.parent / f".{output.name}.partial"
         about = self.describe(collection)
         if done := _find_finished(output, about):
+            documents = self.selection.choose(fill_languages(collection.docs()), collection.name).describe()
+            if any(done.card["documents"].get(key) != value for key, value in documents.items()):
+                raise InputError(
+                    f"{output} was made of other documents than {collection.name} has now: name another directory, or "
+                    f"remove it"
+                )
             shutil.rmtree(work, ignore_errors=True)
             return done
         make_directory(work)
@@ -208,10 +217,7 @@ class Synthesis:
         if self.write == "all":
             writing.add_others(read())
         return {
-            "documents": {
-                "read": choice.read, "chosen": choice.number, "langs": dict(choice.langs),
-                "passed_over": dict(choice.passed_over), "judged": writing.judged,
-            },
+            "documents": {**choice.describe(), "judged": writing.judged},
             "queries": {
                 "drafted": writing.drafted, "kept": writing.kept.total(), "langs": dict(sorted(writing.kept.items())),
                 "styles": dict(sorted(writing.styles.items())), "shared": writing.shared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -50,6 +51,8 @@ class Translations:
         if not self.by:
             raise InputError("translations must be told apart from others: add by=id, by=vectors, or by=KEY of meta")
         check_at_least(1, k=self.k)
+        if not math.isfinite(self.margin):
+            raise InputError(f"margin must be a finite number, not {self.margin:g}")
 
     @property
     def models(self) -> Mapping[str, str]:

@@ -94,6 +94,12 @@ def test_what_is_finished_is_not_made_again_nor_written_over(source, tmp_path):
     for other in others:
         with pytest.raises(InputError, match="made is there already, and was made otherwise"):
             other.run(collection, tmp_path / "made")
+    docs = source / "docs.jsonl"
+    whole = docs.read_text()
+    docs.write_text(whole.replace("winter", "summer", 1))
+    with pytest.raises(InputError, match="made was made of other documents than .* has now: name another directory"):
+        replace(task, source=idle).run(load_collection(str(source)), tmp_path / "made")
+    docs.write_text(whole)
     (tmp_path / "empty").mkdir()
     assert task.run(collection, tmp_path / "empty").card == made.card
     (tmp_path / "full").mkdir()
