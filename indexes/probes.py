@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Self
@@ -13,6 +12,8 @@ from ..runs import Hit, Probe, rank_hits
 from .base import Retrieve
 from .kinds.base import SpaceQueries
 from .storage.fulltext import Words
+
+HEAVIEST = 1e6  # weight of a probe: far above, float32 has no number for the sums
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class ProbedQuery:
         probes = tuple(probes) or (Probe(query, "query"),)
         for probe in probes:
             check_text(probe.item)
-            if not math.isfinite(probe.weight):
-                raise InputError(f"query {query.id!r} has a probe of the weight {probe.weight}: give a finite one")
+            if not abs(probe.weight) <= HEAVIEST:
+                raise InputError(
+                    f"query {query.id!r} has a probe of the weight {probe.weight:g}: give a finite one, of "
+                    f"{HEAVIEST:g} at most"
+                )
         groups = group_positions(probe.group for probe in probes)
         return [cls(query, tuple(probes[row] for row in rows), excluded) for rows in groups.values()]
 

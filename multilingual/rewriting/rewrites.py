@@ -17,6 +17,7 @@ from ..collections.records import FileRow, read_json_lines
 from ..languages import parse_language
 
 OWN = {"query": True}
+FIELDS = ("query", "text", "lang", "role", "weight", "group", "only")  # of a probe
 SHOWN = 300  # characters of a text that people are shown: a document has thousands
 # The text of a probe, None for the query's own, its language, and its other fields.
 Listed = tuple[str | None, str | None, tuple[Any, ...]]
@@ -119,6 +120,10 @@ def _read_probes(row: FileRow) -> Iterator[Listed]:
     for each in listed:
         if not isinstance(each, dict):
             raise InputError(f"a probe must be an object, not {type(each).__name__}")
+        for key in each:
+            check_known(key, FIELDS, "field of a probe:")
+        if each.get("query") is True and "text" in each:
+            raise InputError("a probe is the query itself, or has a text of its own: leave out `query` or `text`")
         probe = FileRow(each)
         lang, role = probe.read_text("lang"), probe.get("role", "query")
         text = None if probe.get("query") is True else probe.require_text("text", "a probe of", row.read_id())

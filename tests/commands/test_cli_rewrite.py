@@ -156,6 +156,11 @@ ROW = {"id": "1", "text": "sleeping cat", "probes": [{"text": "x"}]}
         ([{**ROW, "probes": [{"text": "x", "weight": "2"}]}], "a number as weight and a whole one as group, not '2'"),
         ([{**ROW, "probes": [{"text": "x", "only": "word"}]}], ":1: unknown value of `only` in a probe: 'word'"),
         ([{**ROW, "probes": [{"text": "x", "lang": "xx9"}]}], ":1: unknown language 'xx9'"),
+        (
+            [{**ROW, "probes": [{"text": "x", "weights": 2}]}],
+            ":1: unknown field of a probe: 'weights'; did you mean we",
+        ),
+        ([{**ROW, "probes": [{"query": True, "text": "x"}]}], ":1: a probe is the query itself, or has a text of its"),
         ([], "has no rewritten queries in it"),
     ],
 )

@@ -178,6 +178,7 @@ def test_probes_that_cannot_be_searched_for(case: Any) -> None:
         (Probe(Item("a", image=png(1)), "document"), "dense", "query 'q' holds image, which no encoder"),
         (Probe(Item("a", image=png(1)), "document"), "lexical", "query 'q' has no text"),
         (Probe(Item("a", "w1"), "query", float("nan")), "lexical", "query 'q' has a probe of the weight nan"),
+        (Probe(Item("a", "w1"), "query", 1e39), "dense", "has a probe of the weight 1e.39: give a finite one"),
         (
             Probe(Item("a", "w1"), "query", -1.0),
             "dense",
