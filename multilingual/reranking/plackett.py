@@ -138,7 +138,9 @@ class Strengths:
             self._value = self._value - step * min(1.0, 3 / max(farthest, 1e-9))  # far from the optimum it overshoots
             if farthest < 1e-4:
                 break
-        self._covariance = np.linalg.inv(hessian)[:n, :n]
+        covariance = np.linalg.inv(hessian)[:n, :n]
+        # Symmetric to the last bit: rounding must not choose which of two hits is the first of a set.
+        self._covariance = (covariance + covariance.T) / 2
 
     def choose(self, count: int, k: int) -> list[Group]:
         """At most `count` disjoint sets that join the hits whose swaps are expected to cost most DCG of the first k."""
@@ -149,7 +151,7 @@ class Strengths:
             one, other = np.unravel_index(int(np.where(np.outer(free, free), cost, 0).argmax()), cost.shape)
             if not (free[one] and free[other] and cost[one, other] > 0):
                 break
-            members = [int(one), int(other)]
+            members = [int(one), int(other)][:: -1 if (one + other) % 2 else 1]  # neither is always the first
             while len(members) < self.size:
                 worth = cost[members].sum(axis=0)
                 worth -= np.where(free, 0, worth.max() + 1)  # those of other sets only where no others are left

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from crosslens.multilingual.reranking.plackett import Plackett, Seats, Strengths
 from crosslens.multilingual.reranking.sorters import Bubblesort, Heapsort, Sorter, Tournament
+from crosslens.runs import Hit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins.sorting import Driven, drive, noisy, perfect, shuffled
@@ -89,3 +92,22 @@ def test_what_the_first_stage_says_counts_by_the_prior():
     trusting, doubting = (drive(Plackett(calls=10, prior=prior), 20, 20, judge).order for prior in (100.0, 0.01))
     assert trusting[0] == "d0"
     assert doubting[0] == "d19"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_does_not_choose_what_is_asked(seed):
+    """A run that was written and read again has the scores of the first in fewer digits."""
+    scores = np.sort(np.random.default_rng(seed).normal(size=20))[::-1]
+
+    def list_sets(digits: int) -> list[tuple[str, ...]]:
+        sorting = Plackett(calls=9)([Hit(f"d{n}", float(f"{score:.{digits}g}")) for n, score in enumerate(scores)], 10)
+        judge = noisy(shuffled(20, seed), seed, temperature=1, preference=0, names=False)
+        asked, answer = [], None
+        with suppress(StopIteration):
+            while True:
+                groups = sorting.send(answer).groups
+                asked += [tuple(hit.id for hit in group) for group in groups]
+                answer = [judge(group) for group in groups]
+        return asked
+
+    assert all(list_sets(digits) == list_sets(17) for digits in (9, 10, 11, 12))
