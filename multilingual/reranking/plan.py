@@ -22,16 +22,15 @@ from .registry import find_sorter
 from .rerank import Fuse, Rerank, check_settings, check_sorter, check_unseen
 from .sorters import Sorter
 
-# What names mean: a SPEC, or several that rerank one after the other. The weight of `default` is a compromise of two
-# sets (docs/reranking.md): on help pages more of the judge is better still, on the demo more of it does harm. `best`
-# looks deeper with the same small model, its weight chosen on help pages, and gives the first of it to the large one,
-# whose weight is not measured yet.
+# What names mean: a SPEC, or several that rerank one after the other. The weights are compromises of two sets
+# (docs/reranking.md): on help pages more of a judge is better still, on the demo more of it does harm. `best` looks
+# deeper with the same small model, and gives the first of what it has found to a larger one.
 DEFAULT = "likelihood@offline:gemma?depth=20&alpha=0.5&passage_tokens=128"
 NAMED: Mapping[str, tuple[str, ...]] = {
     "default": (DEFAULT,),
     "best": (
-        "likelihood@offline:gemma?depth=50&alpha=0.9&passage_tokens=128",
-        "likelihood@offline:qwen-1.5b?depth=10&alpha=0.7&passage_tokens=128",
+        "likelihood@offline:gemma?depth=50&alpha=0.5&passage_tokens=128",
+        "likelihood@offline:qwen-1.5b?depth=10&alpha=0.5&passage_tokens=128",
     ),
 }
 
