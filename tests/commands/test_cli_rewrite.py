@@ -130,7 +130,7 @@ def test_a_stopped_rewriting_goes_on_with_what_is_kept(crosslens, source, tmp_pa
     assert json.loads(out)["counts"]["kept"] == 2
     status, out, err = crosslens("rewrite", source, "--with", SPEC, "-o", file)
     assert "2 of 2 queries rewritten" in out
-    assert "(6 texts, 6 of them written before)" in out
+    assert "answers of the model: 6, of which 6 were kept from before)" in out
 
 
 def test_a_cache_that_cannot_be_used_is_no_mistake(crosslens, source, tmp_path, monkeypatch, caplog):

@@ -9,6 +9,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
@@ -59,8 +60,10 @@ class Child:
         return self.process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
+        """Nothing where it has ended, as with `Popen`."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def communicate(self, said: str = "") -> tuple[str, str]:
         """Its output and errors, of which there are fewer than fill a pipe."""
