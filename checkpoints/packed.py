@@ -72,27 +72,35 @@ class LastRows:
         return rows
 
 
-class PackedLinear(torch.nn.Module):
-    """A linear layer with int8 weights [out, in]; takes states [..., in] and gives [..., out], in the same dtype."""
+class PackedWeight(torch.nn.Module):
+    """int8 weights [out, in], each row with a scale."""
 
     packed: torch.Tensor
     scale: torch.Tensor
     zero: torch.Tensor
-    bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, latest: LastRows) -> None:
+    def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         weight = weight.detach().float()
         scale = weight.abs().amax(1, keepdim=True).clamp_min_(1e-30).div_(127)
         self.packed = pack(weight.div(scale).round_().to(torch.int8))  # no buffer: only oneDNN can read it
         self.register_buffer("scale", scale[:, 0].contiguous())
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
-        self.register_buffer("bias", None if bias is None else bias.detach())
-        self.latest = latest
 
     def multiply(self, rows: Rows, dtype: torch.dtype) -> torch.Tensor:
-        """The product [n, out], before the rows' steps and the bias."""
+        """The product [n, out], before the rows' steps."""
         return multiply(rows, self.packed, self.scale, self.zero, dtype)
+
+
+class PackedLinear(PackedWeight):
+    """A linear layer with int8 weights [out, in]; takes states [..., in] and gives [..., out], in the same dtype."""
+
+    bias: torch.Tensor | None
+
+    def __init__(self, linear: torch.nn.Linear, latest: LastRows) -> None:
+        super().__init__(linear.weight)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.latest = latest
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         rows = self.latest.quantise(states)
@@ -112,11 +120,9 @@ class PackedGated(torch.nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        latest = LastRows()
-        self.gate_proj = PackedLinear(layer.gate_proj.weight, None, latest)
-        self.up_proj = PackedLinear(layer.up_proj.weight, None, latest)
+        self.gate_proj, self.up_proj = PackedWeight(layer.gate_proj.weight), PackedWeight(layer.up_proj.weight)
         parts = layer.down_proj.weight.split(find_width(layer.down_proj.in_features), 1)
-        self.down_proj = torch.nn.ModuleList(PackedLinear(each, None, latest) for each in parts)
+        self.down_proj = torch.nn.ModuleList(map(PackedWeight, parts))
         self.register_buffer("bias", None if layer.down_proj.bias is None else layer.down_proj.bias.detach())
         self.widths = [each.shape[1] for each in parts]
         self.act_fn = layer.act_fn
@@ -153,7 +159,7 @@ class PackedGated(torch.nn.Module):
 
 
 def find_width(columns: int) -> int:
-    """Into how many columns at most a row is split: as few groups as `COLUMNS` allows, nearly equal ones."""
+    """How many columns a group has, the last perhaps fewer: as few groups as `COLUMNS` allows, nearly equal ones."""
     groups = -(-columns // COLUMNS)
     return -(-columns // (64 * groups)) * 64
 
@@ -241,7 +247,7 @@ def pack_decoder(
         latest = LastRows()
         for key, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear and child is not head:
-                setattr(parent, key, PackedLinear(child.weight, child.bias, latest))
+                setattr(parent, key, PackedLinear(child, latest))
 
 
 def block_norms(model: torch.nn.Module) -> list[BlockNorm]:

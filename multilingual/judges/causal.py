@@ -97,9 +97,9 @@ class CausalJudge(LocalJudge):
         answers: list[list[tuple[int, np.ndarray]]] = [[] for _ in groups]
         members = [(place, n) for place, (_, numbers) in enumerate(groups) for n in numbers]
         rests = [questions[n].tokens[groups[place][0] :] for place, n in members]
-        width = max(length for length, _ in groups) + max(map(len, rests))
+        longest = max(length for length, _ in groups) + max(map(len, rests))
         shared = groups[0][0] > 0
-        if shared and self.window is not None and width > self.window:
+        if shared and self.window is not None and longest > self.window:
             # A window counts columns: what is padded between a prefix and its rest would push tokens out of it.
             shared, rests = False, [questions[n].tokens for _, n in members]
         chunks = list(plan_batches([len(rest) for rest in rests], self.budget))

@@ -80,7 +80,7 @@ def open_hf(
             )
     if quantised:
         pack_decoder(model.base_model, model.get_output_embeddings(), checkpoint, read_sample(reader))
-        limits["quantised"] = "int8 smooth"  # journals hold answers of int8 without
+        limits["quantised"] = "int8 smooth, in groups"  # journals may hold answers of int8 without
     module, _, judge = reference.partition(":")
     opened: Judge = getattr(import_module(f".{module}", __package__), judge)(model, reader, name, known, **limits)
     return opened

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from crosslens.checkpoints import packed
-from crosslens.checkpoints.packed import BlockNorm, LastRows, PackedGated, PackedLinear, Rows, pack_decoder
+from crosslens.checkpoints.packed import (
+    BlockNorm,
+    LastRows,
+    PackedGated,
+    PackedLinear,
+    PackedWeight,
+    Rows,
+    pack_decoder,
+)
 from crosslens.errors import InputError
 from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.messages import Message, Passage
@@ -33,7 +41,7 @@ def test_a_layer_is_what_its_integers_say(monkeypatch, dtype, bias):
     torch.manual_seed(0)
     linear = torch.nn.Linear(48, 24, bias=bias).to(dtype).requires_grad_(False)
     states = (torch.randn(3, 5, 48) * torch.logspace(-3, 3, 15).view(3, 5, 1)).to(dtype)
-    found = PackedLinear(linear.weight, linear.bias, LastRows())(states)
+    found = PackedLinear(linear, LastRows())(states)
     expected = round_rows(states.float(), packed.LARGEST, dtype) @ round_rows(linear.weight, 127, torch.float32).T
     expected = expected + linear.bias.double() if bias else expected
     assert (found.dtype, found.shape) == (dtype, (3, 5, 24))
@@ -62,7 +70,8 @@ def test_feed_forward_layers_and_norms_compute_what_they_did(kind, request, monk
     kinds = [type(each) for each in ours.base_model.modules()]
     layers = len(ours.base_model.layers)
     assert kinds.count(PackedGated) == layers
-    assert kinds.count(PackedLinear) == 7 * layers
+    assert kinds.count(PackedLinear) == 4 * layers
+    assert kinds.count(PackedWeight) == 3 * layers
     assert kinds.count(BlockNorm) == sum(type(each).__name__.endswith("RMSNorm") for each in model.modules())
     ids = torch.arange(1, 23).view(2, 11)
     exact, found = model.base_model(ids)[0], ours.base_model(ids)[0]
