@@ -214,7 +214,9 @@ def _panel(axis: Any, found: Sequence[Mapping[str, Any]], cost: str) -> tuple[li
 
     before = found[0][f"{MEASURE} before"]
     shared = find_shared(each["spec"] for each in found)
-    points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"], shared)) for each in found]
+    # What cost nothing, as all its answers came with another method's, has no place on a logarithmic axis.
+    drawn = [each for each in found if each[cost]]
+    points = [(each[cost] / each["queries"], each[MEASURE], label(each["spec"], shared)) for each in drawn]
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -222,7 +224,7 @@ def _panel(axis: Any, found: Sequence[Mapping[str, Any]], cost: str) -> tuple[li
     axis.axhline(before, color="0.5", linestyle="--", linewidth=1)
     axis.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color="tab:blue", markersize=5)
     # Room at the right for the label of the rightmost point.
-    least, most = min(x for x, _, _ in points), max(x for x, _, _ in points)
+    least, most = min((x for x, _, _ in points), default=1.0), max((x for x, _, _ in points), default=1.0)
     axis.set_xlim(least / 1.6, most * max(4.0, (most / least) ** 0.4))
     axis.margins(y=0.12)
     axis.annotate(
