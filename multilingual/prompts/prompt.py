@@ -106,6 +106,10 @@ class Prompt(Wording):
         """How many documents it can show at once."""
         return len(self.labels) if "passages" in self.list_placeholders("template") else 1
 
+    def is_unordered(self, size: int) -> bool:
+        """Whether the answer about so many passages is the same in whatever order they are given."""
+        return self.orders == "rotations" or (self.orders == "both" and size == 2)
+
     @property
     def highest(self) -> float | None:
         """The highest score that a document can get, rounding included; None where there is no such bound."""

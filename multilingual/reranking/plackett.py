@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.special import ndtr
 from ...errors import InputError, check_at_least
 from ...pipeline import standardize
 from ...runs import Hit
-from .sorters import Answer, Ask, Candidates, Group, Sorting, order_by_score
+from .sorters import Answer, Ask, Candidates, Group, Sorter, Sorting, order_by_score
 
 ROUNDS = 8  # over which the budget is spread, while there are enough sets that tell something
 SPREAD = 1.5  # deviation of the log-odds within a set, to which the answers of every judge are brought
@@ -32,7 +33,8 @@ class Plackett:
     prior mean, with precision `prior`: 0.3 counts like one or two comparisons, more trusts the first stage more. A
     round asks for disjoint sets: the first shows every hit once, the following join those hits whose order is still
     uncertain (by the Laplace approximation), so that a swap of them is expected to cost most DCG of the first k. A
-    hit stands at the place in the set where it has stood least.
+    hit stands at the place in the set where it has stood least. Where answers do not depend on places (`unordered`),
+    no places are fitted, and no set is asked again in another order, which would tell nothing new.
 
     Active choice of sets under this model: Chen, Li and Mao 2017 (arXiv:1707.08238), Saha and Gopalan 2018
     (arXiv:1810.10321), both from winners only and with no prior; of pairs for LLMs: Figueiredo Paschmann et al. 2026
@@ -43,7 +45,7 @@ class Plackett:
     B + the sum over p = 0, ..., k - 1 of ceil((n - 1 - p) / (arity - 1)) questions in as many rounds. For 100 hits
     and k 10 that is about 76 in 20, and 91 in 28 where the judge only names the best. Where answers contradict each
     other, more of them would make nothing certain, and the strengths decide. With `calls` there are at most so many
-    questions, and the strengths always decide: not exact.
+    questions (fewer only where sets have told all they can), and the strengths always decide: not exact.
     """
 
     for_pairs: ClassVar = {"arity": 2}
@@ -69,20 +71,24 @@ class Plackett:
     def most(self) -> int:
         return self.arity
 
-    def __call__(self, hits: Sequence[Hit], k: int) -> Sorting:
+    @property
+    def unordered(self) -> Sorter:
+        return partial(self, ordered=False)
+
+    def __call__(self, hits: Sequence[Hit], k: int, *, ordered: bool = True) -> Sorting:
         candidates = Candidates(hits)
         n, size, wanted = len(hits), min(self.arity, len(hits)), min(k, len(hits))
         if n < 2:
             return candidates.put_first(range(n))
-        strengths = Strengths(standardize([hit.score for hit in hits]), size, self.prior)
-        seats = Seats(n, size)
+        strengths = Strengths(standardize([hit.score for hit in hits]), size, self.prior, ordered=ordered)
+        seats = Seats(n, size, ordered=ordered)
         left = self.calls or 2 * math.ceil((n - 1) / (size - 1))
         everyone = _deal(n, size)
         rounds = 0
         while left > 0:
             count = math.ceil(left / max(1, ROUNDS - rounds))
             first = rounds == 0 and len(everyone) <= left
-            groups = seats.arrange(everyone if first else strengths.choose(count, wanted))
+            groups = seats.arrange(everyone if first else strengths.choose(count, wanted, seats.spent))
             if not groups:
                 break
             yield from candidates.ask(groups)
@@ -97,9 +103,9 @@ class Plackett:
 class Strengths:
     """The strengths of n hits under a Plackett-Luce model, and how sure they are: the normal posterior of Laplace."""
 
-    def __init__(self, mean: np.ndarray, size: int, prior: float) -> None:
+    def __init__(self, mean: np.ndarray, size: int, prior: float, *, ordered: bool = True) -> None:
         n = len(mean)
-        self.size = size
+        self.size, self.ordered = size, ordered
         self._mean = np.concatenate([mean, np.zeros(size)])
         self._precision = np.diag([prior] * n + [PLACES] * size)
         self._value = self._mean.copy()  # strengths of the hits, then preferences for the places
@@ -123,16 +129,18 @@ class Strengths:
         if chosen is None:
             return
         hits = np.array(sets)
-        columns = np.concatenate([hits, np.broadcast_to(n + np.arange(size), hits.shape)], axis=1)
+        places = [np.broadcast_to(n + np.arange(size), hits.shape)] if self.ordered else []
+        columns = np.concatenate([hits, *places], axis=1)
+        parts = 1 + len(places)
         diagonal = np.arange(size)
         for _ in range(50):
             expected = _softmax(self._value[hits] + self._value[n:])
             gradient = self._precision @ (self._value - self._mean)
-            np.add.at(gradient, columns, np.tile(expected - chosen, 2))
+            np.add.at(gradient, columns, np.tile(expected - chosen, parts))
             blocks = -expected[:, :, None] * expected[:, None, :]
             blocks[:, diagonal, diagonal] += expected
             hessian = self._precision.copy()
-            np.add.at(hessian, (columns[:, :, None], columns[:, None, :]), np.tile(blocks, (1, 2, 2)))
+            np.add.at(hessian, (columns[:, :, None], columns[:, None, :]), np.tile(blocks, (1, parts, parts)))
             step = np.linalg.solve(hessian, gradient)
             farthest = np.abs(step).max()
             self._value = self._value - step * min(1.0, 3 / max(farthest, 1e-9))  # far from the optimum it overshoots
@@ -142,8 +150,11 @@ class Strengths:
         # Symmetric to the last bit: rounding must not choose which of two hits is the first of a set.
         self._covariance = (covariance + covariance.T) / 2
 
-    def choose(self, count: int, k: int) -> list[Group]:
-        """At most `count` disjoint sets that join the hits whose swaps are expected to cost most DCG of the first k."""
+    def choose(self, count: int, k: int, spent: Set[Group] = frozenset()) -> list[Group]:
+        """At most `count` disjoint sets that join the hits whose swaps are expected to cost most DCG of the first k.
+
+        None of them is `spent`: these are sets, as sorted positions, that have nothing more to tell.
+        """
         cost = self._cost_swaps(k)
         free = np.ones(len(cost), bool)
         sets: list[Group] = []
@@ -152,14 +163,24 @@ class Strengths:
             if not (free[one] and free[other] and cost[one, other] > 0):
                 break
             members = [int(one), int(other)][:: -1 if (one + other) % 2 else 1]  # neither is always the first
-            while len(members) < self.size:
-                worth = cost[members].sum(axis=0)
-                worth -= np.where(free, 0, worth.max() + 1)  # those of other sets only where no others are left
-                worth[members] = -np.inf
-                members.append(int(worth.argmax()))
+            if not self._complete(members, cost, free, spent):
+                cost[one, other] = cost[other, one] = 0
+                continue
             free[members] = False
             sets.append(tuple(members))
         return sets
+
+    def _complete(self, members: list[int], cost: np.ndarray, free: np.ndarray, spent: Set[Group]) -> bool:
+        """Fill up a set with the hits whose swaps cost most beside its members; false where every such set is spent."""
+        while len(members) < self.size:
+            worth = cost[members].sum(axis=0)
+            worth -= np.where(free, 0, worth.max() + 1)  # those of other sets only where no others are left
+            worth[members] = -np.inf
+            worth[[each for each in range(len(worth)) if tuple(sorted((*members, each))) in spent]] = -np.inf
+            if worth.max() == -np.inf:
+                return False
+            members.append(int(worth.argmax()))
+        return tuple(sorted(members)) not in spent
 
     def _cost_swaps(self, k: int) -> np.ndarray:
         """What it is expected to cost that two hits are in the wrong order, [n, n].
@@ -179,9 +200,14 @@ class Strengths:
 
 
 class Seats:
-    """Where hits stand in the sets that show them: by turns, so that a preference for a place cancels."""
+    """Where hits stand in the sets that show them: by turns, so that a preference for a place cancels.
 
-    def __init__(self, n: int, size: int) -> None:
+    `spent` are the sets, as sorted positions, that tell nothing new in any order: those shown, if not `ordered`.
+    """
+
+    def __init__(self, n: int, size: int, *, ordered: bool = True) -> None:
+        self.ordered = ordered
+        self.spent: set[Group] = set()
         self._taken = np.zeros((n, size), int)
         self._seen: set[Group] = set()
 
@@ -189,11 +215,15 @@ class Seats:
         """Each set turned so that its hits stand where they stood least; none that was shown in all its turns."""
         groups = []
         for members in sets:
+            if tuple(sorted(members)) in self.spent:
+                continue
             turns = [members[shift:] + members[:shift] for shift in range(len(members))]
             if new := [turn for turn in turns if turn not in self._seen]:
                 group = min(new, key=lambda turn: int(self._taken[list(turn), range(len(turn))].sum()))
                 self._taken[list(group), range(len(group))] += 1
                 self._seen.add(group)
+                if not self.ordered:
+                    self.spent.add(tuple(sorted(group)))
                 groups.append(group)
         return groups
 

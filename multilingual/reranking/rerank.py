@@ -189,7 +189,9 @@ class Rerank(Stage):
 
     def _sortings(self, visible: Mapping[str, tuple[Hit, ...]]) -> Iterator[tuple[str, Sorting]]:
         if not self.exit:
-            return ((id, self.sort(hits, self.k)) for id, hits in visible.items())
+            unordered = self.prompt.is_unordered(self._shown)
+            sort: Sorter = getattr(self.sort, "unordered", self.sort) if unordered else self.sort
+            return ((id, sort(hits, self.k)) for id, hits in visible.items())
         highest = self.prompt.highest
         assert highest is not None  # `check_exit`
         return ((id, judge_until_settled(hits, self.k, self.alpha, highest)) for id, hits in visible.items())

@@ -7,9 +7,10 @@ most as many rounds.
 
 Where `exact` is true, a judge that agrees with itself yields the true first k; whatever a judge answers, the
 result is a permutation of the hits. `most` is the largest group a sorter ever asks for (None: as many as
-there are hits), `for_pairs` are its defaults where a prompt compares two passages. No group is asked twice in a
-run, and none where there is nothing to decide. Ties go to the first stage's order (in `Window` to the order so
-far). All but `Pointwise` score the hits n, n - 1, ..., 1.
+there are hits), `for_pairs` are its defaults where a prompt compares two passages, and `unordered`, which a
+sorter may have, is what sorts in its place where the order within a group does not matter to the answer. No
+group is asked twice in a run, and none where there is nothing to decide. Ties go to the first stage's order (in
+`Window` to the order so far). All but `Pointwise` score the hits n, n - 1, ..., 1.
 """
 
 from __future__ import annotations

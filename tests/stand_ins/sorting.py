@@ -47,8 +47,8 @@ def drive(sorter: Sorter, n: int, k: int, judge: Judge) -> Driven:
     assert sorted(driven.order) == sorted(hit.id for hit in hits), "not a permutation"
     asked = driven.groups
     assert len(set(asked)) == len(asked), "the same group was asked twice"
-    if sorter.most is not None:
-        assert max(map(len, asked), default=0) <= sorter.most
+    if (most := getattr(sorter, "most", None)) is not None:
+        assert max(map(len, asked), default=0) <= most
     if not isinstance(sorter, Pointwise):
         assert min(map(len, asked), default=2) >= 2, "asked with nothing to decide"
         assert driven.scores == [float(n - rank) for rank in range(n)]

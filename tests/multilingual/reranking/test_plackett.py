@@ -11,7 +11,7 @@ from crosslens.multilingual.reranking.sorters import Bubblesort, Heapsort, Sorte
 from crosslens.runs import Hit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins.sorting import Driven, drive, noisy, perfect, shuffled
+from stand_ins.sorting import Driven, drive, noisy, perfect, ranking, shuffled
 
 
 def graded(seed: int, n: int) -> np.ndarray:
@@ -111,3 +111,43 @@ def test_rounding_does_not_choose_what_is_asked(seed):
         return asked
 
     assert all(list_sets(digits) == list_sets(17) for digits in (9, 10, 11, 12))
+
+
+def in_any_order(truth: np.ndarray, seed: int):
+    """A judge that errs, but says of a set the same in whatever order it is shown."""
+
+    def judge(group: tuple[Hit, ...]) -> np.ndarray:
+        shown = [int(hit.id[1:]) for hit in group]
+        noise = np.random.default_rng([seed, *sorted(shown)]).gumbel(size=len(truth))
+        seen = truth[shown] + noise[shown]
+        return seen - np.logaddexp.reduce(seen)
+
+    return judge
+
+
+@pytest.mark.parametrize(("arity", "n", "calls", "most"), [(2, 12, 50, 50), (3, 7, 40, 35), (4, 4, 3, 1)])
+def test_where_the_order_within_a_set_does_not_matter_the_budget_goes_to_other_sets(arity, n, calls, most):
+    """`most`: there are no more sets."""
+    sorter = Plackett(arity=arity, calls=calls)
+    judge = in_any_order(np.array(shuffled(n, 0)) / 3, 0)
+    turned, never = (drive(each, n, 10, judge).groups for each in (sorter, sorter.unordered))
+    assert len(set(map(frozenset, turned))) < len(turned)
+    assert len(set(map(frozenset, never))) == len(never) == most
+
+
+@settings(max_examples=25)
+@given(st.integers(2, 5), st.integers(1, 25), st.integers(1, 12), st.integers(0, 2**32), st.booleans())
+def test_it_is_exact_without_asking_a_set_twice(arity, n, k, seed, names):
+    truth = shuffled(n, seed)
+    known = perfect(truth)
+    judge = (lambda group: np.eye(len(group))[int(known(group).argmax())]) if names else known
+    driven = drive(Plackett(arity=arity).unordered, n, k, judge)
+    assert driven.order[:k] == ranking(truth)[:k]
+    assert len(set(map(frozenset, driven.groups))) == len(driven.groups)
+
+
+def test_where_no_place_can_be_preferred_none_is_fitted():
+    strengths = Strengths(np.zeros(4), 2, 0.3, ordered=False)
+    strengths.fit({(0, 1): np.array([1.0, 0.0]), (2, 3): np.array([2.0, 0.0])})
+    assert strengths.order == [2, 0, 1, 3]
+    assert not strengths.preferences.any()

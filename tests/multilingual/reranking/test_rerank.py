@@ -197,6 +197,26 @@ def test_every_method_finds_the_best_of_all_queries_in_few_rounds(prompt, sort):
     assert done.manifest.total("calls") > 4 * single.manifest.total("calls")
 
 
+@pytest.mark.parametrize(
+    ("size", "orders", "shown"), [(2, "both", 2), (2, "rotations", 2), (3, "rotations", 3), (3, "both", 2)]
+)
+def test_what_has_been_asked_in_all_its_orders_is_not_asked_again(size, orders, shown):
+    """With 7 candidates there are few sets, and the budget is enough for turning them; `shown`: in so many orders."""
+    asked = Counter()
+
+    class Errs(Oracle):
+        def said(self, prompts):
+            for message in prompts:
+                asked[frozenset(part.text for part in message.parts if isinstance(part, Passage))] += 1
+            noise = np.random.default_rng(sum(asked.values()))
+            return [noise.normal(size=len(values)) for values in super().said(prompts)]
+
+    prompt = replace(SETS, labels=SETS.labels[:size], orders=orders)
+    Rerank(Errs(Many.truth), prompt, Plackett(arity=size, calls=40), depth=7, k=7)(many(1))
+    once = set(asked.values()) == {shown}
+    assert once == (orders == "rotations" or size == 2)
+
+
 def test_a_cascade_sorts_what_the_stage_before_kept():
     judge = Oracle(Many.truth)
     first, second = Rerank(judge, PROMPT, depth=60), Rerank(judge, SETS, Heapsort(), depth=20, k=5)
