@@ -1,0 +1,44 @@
+"""Recipes: files of the fields of a dataclass, in which nothing is ignored."""
+
+from pathlib import Path
+
+import pytest
+from crosslens.errors import InputError
+from crosslens.training.recipe import EncoderRecipe, list_recipes, read_recipe
+
+
+def test_a_file_is_read_and_what_is_given_wins(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('batch = 8\ndims = [64, 32]\nlearning_rate = 1\nlanguages = "apart"\n')
+    made = read_recipe(EncoderRecipe, str(file), batch=4, steps=None)
+    assert (made.batch, made.dims, made.learning_rate, made.languages) == (4, (64, 32), 1, "apart")
+    assert read_recipe(EncoderRecipe, None, seed=3) == EncoderRecipe(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bach = 8", "unknown key 'bach'; did you mean batch"),
+        ("batch = 8.5", "batch is not of the type int"),
+        ('batch = "8"', "batch is not of the type int"),
+        ("batch = 0", "batch must be at least 1"),
+        ('dims = ["a"]', "dims is not of the type tuple"),
+        ('loss = "kll"', "unknown value of loss 'kll'; did you mean kl"),
+        ("learning_rate = nan", "learning_rate must be above 0"),
+        ("interpolate = 1", "interpolate must be from 0 to below 1"),
+        ('anchor = "ewc"', "anchor ewc needs replay"),
+        ("batch = ", "not TOML"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="mine.toml") as error:
+        read_recipe(EncoderRecipe, str(file))
+    assert said in str(error.value)
+
+
+def test_an_unknown_recipe_lists_the_ready_ones():
+    with pytest.raises(InputError, match=r"no recipe 'e6'.*e5"):
+        read_recipe(EncoderRecipe, "e6")
+    assert "e5" in list_recipes()
