@@ -20,6 +20,7 @@ from .experiment import experiment_command
 from .export import export_command
 from .index import index_command
 from .judge import judge_command
+from .mine import mine_command
 from .models import models_command
 from .rerank import rerank_command
 from .rewrite import rewrite_command
@@ -49,7 +50,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for verb in (
     demo_command, index_command, delete_command, search_command, run_command, rerank_command, judge_command,
     evaluate_command, experiment_command, export_command, translate_command, rewrite_command, synthesize_command,
-    verify_command, cache_command, models_command, doctor_command,
+    mine_command, verify_command, cache_command, models_command, doctor_command,
 ):  # fmt: skip
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 

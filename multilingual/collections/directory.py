@@ -134,7 +134,7 @@ class Beir(PublishedCollection):
             check_known(split, splits, f"split of {where}")
         elif len(splits) > 1 and "test" not in splits:
             raise InputError(f"{where} has the splits {', '.join(splits)}: say which, beir:{where}?split={splits[0]}")
-        self._split = split or ("test" if "test" in splits else next(iter(splits), None))
+        self.split = split or ("test" if "test" in splits else next(iter(splits), None))
         self._judged: Container[str] = ()
         corpus = find_json_lines(self._root, "corpus")
         if corpus is None:
@@ -154,19 +154,19 @@ class Beir(PublishedCollection):
         return read_json_lines(path)
 
     def read_query(self, record: FileRow) -> Item | None:
-        if self._split is not None and record.read_id("_id") not in self._judged:
+        if self.split is not None and record.read_id("_id") not in self._judged:
             return None
         return self._read_item(record, "query", record.read_text("text") or None, None)
 
     def queries(self, **options: Any) -> list[Item]:
         """The queries that the split judges, or all of them where there are no judgements."""
-        self._judged = self.published_qrels().keys() if self._split is not None else ()
+        self._judged = self.published_qrels().keys() if self.split is not None else ()
         return super().queries(**options)
 
     def published_qrels(self) -> dict[str, dict[str, int]]:
-        if self._split is None:
+        if self.split is None:
             raise MissingPart(f"{self._root} has no qrels/*.tsv")
-        path = find_packed(self._root / "qrels", f"{self._split}.tsv")
+        path = find_packed(self._root / "qrels", f"{self.split}.tsv")
         assert path is not None, "the split is one that was found"
         return read_qrels(path)[0]
 

@@ -199,7 +199,7 @@ class ViDoRe(PublishedCollection):
         super().__init__(where, reading)
         self.name = self.files.root.name if self.files.root else where.rpartition("/")[2]
         self.langs = frozenset()
-        self._split, self._text = split, text
+        self.split, self._text = split, text
 
     def document_rows(self) -> Rows:
         return self._read("corpus")
@@ -225,7 +225,7 @@ class ViDoRe(PublishedCollection):
         return read_judgements(self._read("qrels"), "query_id", "corpus_id", "score")
 
     def _read(self, folder: str) -> Rows:
-        for place, row in read_parquet(self.files.get_all(f"{folder}/{self._split}-*.parquet"), batch=16):
+        for place, row in read_parquet(self.files.get_all(f"{folder}/{self.split}-*.parquet"), batch=16):
             yield place, FileRow({key.replace("-", "_"): value for key, value in row.items()})
 
 

@@ -30,6 +30,7 @@ from ...multilingual.collections.base import Collection, MissingPart, fetch_docu
 from ...multilingual.collections.records import FileRow, make_item, read_json_lines, to_json_line
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.languages import fill_languages
+from .held_out import refuse_test_set
 
 CARD_FORMAT = 1
 LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # how a file of examples ends
@@ -148,17 +149,23 @@ class Tally:
         }
 
 
-def load_examples(data: str | Path) -> Examples:
+def load_examples(data: str | Path, *, force: bool = False) -> Examples:
     """DATA of the command line: a file of examples, or a collection whose judgements are made examples of.
 
     Of a collection a topic is an example if a document has a grade above 0; those that were judged not relevant are its
     negatives. Its documents are held in memory once they are asked for. `InputError` for what is neither, for a
-    collection without a positive, and for a file that is not what its card describes.
+    collection without a positive, for a file that is not what its card describes, and, unless forced, for what is
+    called a test set (`held_out.is_test_set`).
     """
     path = Path(data)
     if path.is_dir() or (not path.exists() and not str(data).endswith(LINES)):
-        return join_collection(load_collection(data))
+        collection = load_collection(data)
+        if not force:
+            refuse_test_set(data, collection)
+        return join_collection(collection)
     check_file(path)
+    if not force:
+        refuse_test_set(path)
     first = next(read_json_lines(path), None)
     if first is None:
         raise InputError(f"{path} is empty: no examples in it")
@@ -208,24 +215,31 @@ def write_examples(path: str | Path, examples: Iterable[Example], source: Mappin
     return card
 
 
-def join_collection(collection: Collection) -> Examples:
-    """The judgements of a collection as examples, their documents joined by id; `InputError` as `load_examples`."""
+def join_collection(collection: Collection, **wording: Any) -> Examples:
+    """The judgements of a collection as examples, their documents joined by id; `InputError` as `load_examples`.
+
+    `wording` (`fields`, `lang`, `source`) is that of the topics, as `Collection.queries` takes it.
+    """
     try:
         qrels = collection.qrels()
     except MissingPart as error:
         raise InputError(f"{error}: without judgements there is nothing to train on; `crosslens synthesize`?") from None
-    asked = [query for query in collection.queries() if any(grade > 0 for grade in qrels.get(query.id, {}).values())]
+    topics = collection.queries(**wording)
+    asked = [query for query in topics if any(grade > 0 for grade in qrels.get(query.id, {}).values())]
     if not asked:
         raise InputError(f"no topic of {collection.name} has a document of a grade above 0: nothing to train on")
-    queries = list(fill_languages(map(strip_meta, asked)))
-    source = {"collection": collection.name, "topics_without_positives": len(qrels) - len(queries)}
+    queries = list(fill_languages(asked))
+    source = {
+        "collection": collection.name,
+        "topics_without_positives": len(qrels.keys() - {each.id for each in asked}),
+    }
     held: dict[str, Item] = {}
 
     def read() -> Iterator[Example]:
         if not held:
             wanted = dict.fromkeys(document for query in queries for document in qrels[query.id])
             found = fetch_documents(collection, wanted).items
-            held.update((item.id, item) for item in fill_languages(map(strip_meta, found.values())))
+            held.update((item.id, item) for item in fill_languages(found.values()))
         for query in queries:
             grades = qrels[query.id]
             yield Example(
@@ -235,11 +249,6 @@ def join_collection(collection: Collection) -> Examples:
             )
 
     return Examples(collection.name, read, collection.name, source)
-
-
-def strip_meta(item: Item) -> Item:
-    """An item as examples have it: content and language."""
-    return Item(item.id, item.text, item.image, item.lang, media=item.media) if item.meta else item
 
 
 def _open_file(path: Path) -> Examples:

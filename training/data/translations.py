@@ -80,7 +80,7 @@ class Translations:
         """The heads of its translations by the id of a chosen document."""
         groups: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
         for document in read():
-            if document.lang is not None and (key := self._name_group(document)):
+            if document.lang is not None and (key := name_group(document, self.by)):
                 groups[key].setdefault(document.lang, (document.id, take_head(document)[0]))
         return {
             id: others
@@ -89,13 +89,6 @@ class Translations:
             if id in chosen
             and (others := [(head, other) for other, (_, head) in group.items() if other != lang and head])
         }
-
-    def _name_group(self, document: Item) -> str:
-        if self.by != "id":
-            value = document.meta.get(self.by)
-            return "" if value is None else str(value)
-        found = next((each for each in _CODE.finditer(document.id) if find_language(each[1]) == document.lang), None)
-        return f"{document.id[: found.start()]}*{document.id[found.end() :]}" if found else ""
 
     def _mine(
         self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
@@ -130,6 +123,18 @@ class Translations:
             found.append(batch.vectors)
         close_caches([encoder])
         return np.concatenate(found) if found else np.empty((0, 1), np.float32)
+
+
+def name_group(document: Item, by: str) -> str:
+    """What a document and its translations have in common, empty if nothing: `by=id` its id less the language, or meta.
+
+    Of `by=id` it is the id with a star for its language (`*/guide/macros`), of another key the value of `meta[KEY]`.
+    """
+    if by != "id":
+        value = document.meta.get(by)
+        return "" if value is None else str(value)
+    found = next((each for each in _CODE.finditer(document.id) if find_language(each[1]) == document.lang), None)
+    return f"{document.id[: found.start()]}*{document.id[found.end() :]}" if found else ""
 
 
 def center_vectors(vectors: np.ndarray) -> np.ndarray:

@@ -107,7 +107,6 @@ def test_judgements_of_a_collection_are_examples(tmp_path):
         ("q2", ["d3", "d1"]),
     ]
     assert first.positives[0].text == "Bridges\nThe old bridge is open again."
-    assert not first.positives[0].meta
     assert second.positives[0].image
     assert [each.id for each in second.negatives] == ["d1"]
     assert (loaded.judged, len(loaded), loaded.card["pairs"]) == ("news", 2, {"eng-eng": 1, "deu-?": 1})

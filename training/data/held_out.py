@@ -1,0 +1,52 @@
+"""Topics that are for testing are no training data: test sets by their name, and topics of held-out collections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import InputError, list_few
+from ...items import Item
+from ...multilingual.collections.base import Collection
+from ...multilingual.collections.registry import load_collection
+from .checks import normalise
+from .synthesize import list_wordings
+
+TEST = "test"
+
+
+def is_test_set(data: str | Path, name: str = "", split: str = "") -> bool:
+    """Whether a word of the last part of a path, of a collection's `name`, or of its `split` is `test`."""
+    parts = (Path(str(data).partition("?")[0]).name, name, split)
+    return any(TEST in re.split(r"[^a-z0-9]+", part.casefold()) for part in parts)
+
+
+def refuse_test_set(data: str | Path, collection: Collection | None = None) -> None:
+    """`InputError` for what is called a test set: a folder or file, a SPEC or its split."""
+    name, split = (collection.name, getattr(collection, "split", None) or "") if collection is not None else ("", "")
+    if is_test_set(data, name, split):
+        raise InputError(
+            f"{data} is a test set by its name, and its topics are no training data; --force if they are meant to be"
+        )
+
+
+def refuse_held_out(queries: Sequence[Item], names: Sequence[str]) -> None:
+    """`InputError` for queries with the text, as `checks.normalise` gives it, or the id of a topic of a collection.
+
+    The collections are named; all wordings of their topics are looked at.
+    """
+    held: list[tuple[str, set[str], set[str]]] = []
+    for name in names:
+        collection = load_collection(name)
+        texts = set(map(normalise, list_wordings(collection)))
+        if not texts:
+            raise InputError(f"--held-out {name} has no topics to hold out")
+        held.append((name, texts, {query.id for query in collection.queries()}))
+    for name, texts, ids in held:
+        same = [query.id for query in queries if query.id in ids or (query.text and normalise(query.text) in texts)]
+        if same:
+            raise InputError(
+                f"{len(same)} queries are topics of the held-out {name}, by their text or id: {list_few(same)}; leave "
+                "them out, or --force"
+            )
