@@ -133,6 +133,8 @@ def index_collection(
     if expansions is not None and not lexical:
         raise InputError("expansions are for full text, and --no-lexical leaves it out: give one of the two")
     more = Expansions.read(expansions) if expansions is not None else Expansions({})
+    if expansions is not None:
+        more.check(collection.docs(), collection.name)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
     own: dict[str, Any] = {"device": devices[0], "trust_remote_code": trust_remote_code}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from ...errors import InputError
+from ...errors import InputError, list_few
 from ...files import find_fault
 from ...indexes.storage.rows import EXPANSIONS
 from ...items import Item
@@ -41,6 +41,14 @@ class Expansions:
         if not found:
             raise InputError(f"{path} expands no document: it has no queries for any")
         return cls({id: {lang: SEPARATOR.join(texts) for lang, texts in by.items()} for id, by in found.items()})
+
+    def check(self, items: Iterable[Item], where: str) -> None:
+        """`InputError` where none of a collection's documents has an expansion; they are read up to the first that has."""
+        if all(item.id not in self.texts for item in items):
+            raise InputError(
+                f"{where} has none of the documents that the expansions are for ({list_few(self.texts)}): give those "
+                f"that were made for it"
+            )
 
     def expand(self, items: Iterable[Item]) -> Iterator[Item]:
         """The documents, those that have an expansion with it; `InputError` for one that brings such a field."""

@@ -73,7 +73,8 @@ class Judge(Protocol):
     A judge may have `streams = True`: then it hands over each answer as it comes (`BaseJudge.hand_over`), and where
     answers are kept, a kill loses only the batch that it is at. Others are asked for less at once there.
     One that cuts passages may say to how many tokens (`passage_tokens`, `count_tokens`): `reranking.excerpts` then
-    chooses what of a long document it is shown.
+    chooses what of a long document it is shown. One that knows how many tokens an answer can have beside a prompt of
+    as many (`longest_answer`) is not asked for longer translations.
     """
 
     name: str

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,15 @@ class Journal:
         self._out.truncate(0)
 
     def close(self) -> None:
-        """Close the file and leave it, for the next run to go on; who writes the result takes it away."""
+        """Close the file and leave it, for the next run to go on; who writes the result takes it away.
+
+        One with nothing in it is removed.
+        """
+        empty = not os.fstat(self._out.fileno()).st_size
         self._out.close()
+        if empty:
+            with suppress(OSError):
+                self.path.unlink()
 
     def _take(self, line: bytes) -> bool:
         """Whether the line is whole; then it is among what was found."""

@@ -61,6 +61,10 @@ class Message:
         return tuple(part for part in self.parts if isinstance(part, Attachment))
 
     @property
+    def passages(self) -> tuple[Passage, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Passage))
+
+    @property
     def modalities(self) -> frozenset[Modality]:
         """What a judge must be able to see."""
         return frozenset({"text", *(each.modality for each in self.attachments)})
@@ -129,6 +133,15 @@ BYTES = 3  # of UTF-8 that are estimated to make a token
 LEAST = 8  # tokens of a passage below which there is nothing to judge
 
 
+def check_room(name: str, context: int, prompt: int, room: int) -> None:
+    """`InputError` where a context has not the room for a prompt of so many tokens and for an answer of `room`."""
+    if prompt + room > context:
+        raise InputError(
+            f"{name}: its context of {context} tokens is too short for a prompt of {prompt} and an answer of up to "
+            f"{room}; lower max_new_tokens, shorten the query, or take a model with a longer context"
+        )
+
+
 def cut_passages(
     message: Message, counter: TokenCounter, *, passage_tokens: int, room: int, name: str
 ) -> tuple[Message, int]:
@@ -137,7 +150,7 @@ def cut_passages(
     Only passages are cut, all to the same length and no shorter than needed; query and instructions never are.
     Returns also how many passages were cut. `InputError` where the context is too short for the passages.
     """
-    passages = [part for part in message.parts if isinstance(part, Passage)]
+    passages = message.passages
     if not passages:
         return message, 0
     bare = replace(message, parts=tuple("" if isinstance(part, Passage) else part for part in message.parts))

@@ -46,6 +46,10 @@ class Seq2SeqJudge(LocalJudge):
         """The language-model head."""
         return _make_head(self.model, self._start)
 
+    @property
+    def longest_answer(self) -> int:
+        return self.answers // 2  # the decoder's alone
+
     def encode(self, prompt: Message) -> dict[str, list[int]]:
         """As of other judges, for the encoder; the answer is the decoder's."""
         return super().encode(replace(prompt, answer=""))

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError, check_at_least
 from .base import Ask, BaseJudge
 from .mass import SAMPLE, is_sampled
-from .messages import Message, cut_passages
+from .messages import Message, check_room, cut_passages
 
 REACH = 16  # characters before a text that decide how a tokenizer splits it
 ANCHORS = (")", "]", "\n")  # what a label may follow without merging with it
@@ -199,6 +199,11 @@ class TokenizedJudge(BaseJudge):
         self._chosen: Counter[tuple[object, str]] = Counter()  # questions asked, by labels and language
 
     @property
+    def longest_answer(self) -> int:
+        """How many tokens of an answer fit beside a prompt of as many."""
+        return self.context // 2
+
+    @property
     def templates(self) -> Any:
         """What has the chat template, and applies it."""
         return self.tokenizer
@@ -253,7 +258,11 @@ class TokenizedJudge(BaseJudge):
     def prepare_prompts(self, prompts: Sequence[Message], room: int) -> tuple[Sequence[Any], Sequence[str]]:
         """What the model reads of each prompt, with `room` tokens left, and the text after which labels stand."""
         texts = [self.write_text(prompt, room) for prompt in prompts]
-        return self.tokenize(texts, prompts), texts
+        starts = self.tokenize(texts, prompts)
+        # Where there is a passage, it was cut to leave the room.
+        whole = [len(start) for start, prompt in zip(starts, prompts, strict=True) if not prompt.passages]
+        check_room(self.name, self.context, max(whole, default=0), room)
+        return starts, texts
 
     def prepare_targets(
         self, prompts: Sequence[Message], targets: Sequence[str]

@@ -84,3 +84,7 @@ class SharedJournal(Journal):
             if not self._full:
                 log.warning("%s: what is written from here on is not kept", error)
             self._full = True
+
+    def close(self) -> None:
+        """Close the file and leave it, empty or not: other processes may have it open."""
+        self._out.close()

@@ -88,7 +88,9 @@ class PromptedTranslator:
 
     def _translate(self, pieces: Sequence[Piece], to: str) -> list[str]:
         translated = [""] * len(pieces)
-        limits = [_longest_answer(text, source) for text, source in pieces]
+        fits = getattr(self.judge, "longest_answer", None)
+        wanted = [_longest_answer(text, source) for text, source in pieces]
+        limits = [each if fits is None else min(each, fits) for each in wanted]
         stop = () if self.judge.chats else ("\n",)
         for most, rows in sorted(group_positions(limits).items(), reverse=True):
             prompts = [word_request(*pieces[row], to) for row in rows]

@@ -164,6 +164,12 @@ def test_a_mistake_is_one_line_and_leaves_nothing(refused, rerank, files, tiny_j
     assert not files[1].with_name("second.trec").exists()
 
 
+def test_a_mistake_before_the_first_answer_leaves_no_journal(refused, rerank, files, tiny_judge):
+    (files[0] / "topics.jsonl").write_text(json.dumps({"id": "t0", "lang": "eng", "text": "night " * 2000}) + "\n")
+    refused(f"likelihood@hf:{tiny_judge}", parts=("too short for one passage",), by=rerank)
+    assert not list(files[1].parent.glob("second.trec*"))
+
+
 def test_a_run_with_documents_that_the_collection_lacks(rerank, files, tiny_judge):
     _, run = files
     run.write_text(run.read_text() + "t0 Q0 d98 25 0.5 x\nt0 Q0 d99 26 0.4 x\n")

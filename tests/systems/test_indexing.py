@@ -104,6 +104,7 @@ def test_mistakes_are_one_line(documents: Path, tmp_path: Path) -> None:
         ([{"id": "a"}], "bad.jsonl:1: the expansion of 'a' has no text"),
         ([{"text": "x"}], "bad.jsonl:1: no id"),
         ([], "bad.jsonl expands no document"),
+        ([{"id": "dogs", "text": "x"}], r"has none of the documents that the expansions are for \(dogs\)"),
     ]:
         with pytest.raises(InputError, match=text):
             build(documents, write_lines(path, rows))

@@ -286,6 +286,17 @@ def test_a_judge_that_cannot_write_or_has_no_template_is_refused(tiny_judge):
         stage([replace(QUERY, text="cat " * 20_000)])
 
 
+def test_a_longest_text_that_the_context_has_no_room_for_is_refused_before_any_is_written(tiny_judge):
+    """As long as the context, or so long that it does not fit beside the longest of the requests."""
+    context = load_rewriter(f"hyde@hf:{tiny_judge}").judge.context
+    long = Item("long", "cat " * 80, lang="eng")
+    for longest, queries in ((context, [QUERY]), (context - 100, [QUERY, long])):
+        stage = load_rewriter(f"hyde@hf:{tiny_judge}?max_new_tokens={longest}")
+        with pytest.raises(InputError, match=rf"its context of {context} tokens is too short .*; lower max_new_tokens"):
+            stage(queries)
+        assert not stage.judge.usage["generated_tokens"]
+
+
 def test_a_prompt_of_ones_own_words_a_method(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('template = "Say in {target} what {query} means: {nothing}"')

@@ -91,6 +91,13 @@ def test_cleaning_never_fails_and_leaves_something_of_something(answer, text):
     assert said == said.strip()
 
 
+def test_no_more_is_asked_for_than_fits_beside_the_text():
+    judge = Saying(lambda _: "кот")
+    judge.longest_answer = 100
+    Translate(PromptedTranslator(judge), "rus")([Item("q", "cat", lang="eng"), Item("p", "cat " * 90, lang="eng")])
+    assert [most for *_, most, _ in judge.seen] == [100, 100]
+
+
 def test_a_causal_checkpoint_and_a_plain_t5_are_prompted(tiny_judge, tmp_path):
     made = load_translation(f"translate@hf:{tiny_judge}?to=ru&dtype=float32", device="cpu")
     assert isinstance(made.translator, PromptedTranslator)
