@@ -43,7 +43,7 @@ class Expansions:
         return cls({id: {lang: SEPARATOR.join(texts) for lang, texts in by.items()} for id, by in found.items()})
 
     def check(self, items: Iterable[Item], where: str) -> None:
-        """`InputError` where none of a collection's documents has an expansion; they are read up to the first that has."""
+        """`InputError` where none of a collection's documents has an expansion; it is read up to the first that has."""
         if all(item.id not in self.texts for item in items):
             raise InputError(
                 f"{where} has none of the documents that the expansions are for ({list_few(self.texts)}): give those "
