@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,51 +24,19 @@ from ...files import (
     write_atomically,
     write_json,
 )
-from ...items import Item
+from ...items import Item, windows
 from ...media.modalities import to_file
 from ...multilingual.collections.base import Collection, MissingPart, fetch_documents
-from ...multilingual.collections.records import FileRow, make_item, read_json_lines, to_json_line
+from ...multilingual.collections.records import FileRow, read_json_lines, to_json_line
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.languages import fill_languages
+from .example import Example
+from .formats import ExampleFormat, OwnFormat, Place, find_format_of
 from .held_out import refuse_test_set
 
 CARD_FORMAT = 1
 LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # how a file of examples ends
 UNKNOWN = "?"  # stands for no known language in a card
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A query, documents that answer it, documents that do not, and what a teacher scored them.
-
-    `negatives` are hard ones; those of the batch are the trainer's matter. `scores` are of the positives and then the
-    negatives, the higher the better, in the teacher's own unit; empty where there is no teacher. `InputError` for no
-    positive, a document that is positive and negative, scores of another number, and a score that is not finite.
-    """
-
-    query: Item
-    positives: tuple[Item, ...]
-    negatives: tuple[Item, ...] = ()
-    scores: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.positives:
-            raise InputError(f"the query {self.query.id!r} has no positive: training needs one at least")
-        positive = {document.id for document in self.positives}
-        if both := next((document.id for document in self.negatives if document.id in positive), None):
-            raise InputError(f"the document {both!r} is a positive and a negative of the query {self.query.id!r}")
-        if self.scores and len(self.scores) != len(self.documents):
-            raise InputError(
-                f"the query {self.query.id!r} has {len(self.scores)} scores for {len(self.positives)} positives and "
-                f"{len(self.negatives)} negatives: give one each, or none"
-            )
-        if not all(map(math.isfinite, self.scores)):
-            raise InputError(f"a score of the query {self.query.id!r} is not finite")
-
-    @property
-    def documents(self) -> tuple[Item, ...]:
-        """The positives and then the negatives, as `scores` has them."""
-        return (*self.positives, *self.negatives)
 
 
 @dataclass(frozen=True)
@@ -152,6 +120,9 @@ class Tally:
 def load_examples(data: str | Path, *, force: bool = False) -> Examples:
     """DATA of the command line: a file of examples, or a collection whose judgements are made examples of.
 
+    A file is ours, or of another toolkit (`formats.FORMATS`), known by the keys of its first line; languages that it
+    does not give are identified.
+
     Of a collection a topic is an example if a document has a grade above 0; those that were judged not relevant are its
     negatives. Its documents are held in memory once they are asked for. `InputError` for what is neither, for a
     collection without a positive, for a file that is not what its card describes, and, unless forced, for what is
@@ -169,7 +140,23 @@ def load_examples(data: str | Path, *, force: bool = False) -> Examples:
     first = next(read_json_lines(path), None)
     if first is None:
         raise InputError(f"{path} is empty: no examples in it")
+    try:
+        name, form = find_format_of(FileRow.parse(first[1]))
+    except InputError as error:
+        raise InputError(f"{first[0]}: {error}") from None
+    if not isinstance(form, OwnFormat):
+        return Examples(str(path), partial(_read_others, path, form), source={"file": path.name, "format": name})
     return _open_file(path)
+
+
+def _read_others(path: Path, form: ExampleFormat) -> Iterator[Example]:
+    """Examples in a format without languages, which are identified as far as they are clear."""
+    for some in windows(_read_file(path, form), 64):
+        items = iter(fill_languages(item for example in some for item in (example.query, *example.documents)))
+        for example in some:
+            query, *documents = islice(items, 1 + len(example.documents))
+            cut = len(example.positives)
+            yield Example(query, tuple(documents[:cut]), tuple(documents[cut:]), example.scores)
 
 
 def read_examples(path: str | Path) -> Iterator[Example]:
@@ -179,13 +166,37 @@ def read_examples(path: str | Path) -> Iterator[Example]:
     optional; documents are like queries. A picture, or another medium, is a path relative to the file, whose folder it
     may not leave.
     """
-    path = Path(path)
+    return _read_file(Path(path), OwnFormat())
+
+
+def _read_file(path: Path, form: ExampleFormat) -> Iterator[Example]:
     root = path.resolve().parent
     for place, line in read_json_lines(path):
         try:
-            yield _parse_example(FileRow.parse(line), root)
+            yield form.read(FileRow.parse(line), root)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
+
+
+def write_as(path: str | Path, examples: Iterable[Example], form: ExampleFormat) -> dict[str, int]:
+    """Write examples, streaming, as another toolkit has them; how many `examples`, and `lines` they became.
+
+    The file appears under its name when it is complete. `InputError` where nothing can be written, for media, which
+    others' files do not hold, and where no example becomes a line.
+    """
+    written = Counter[str]()
+
+    def refuse(name: str, value: object, label: str) -> str:
+        raise InputError(f"{label} holds {name}, and such a file holds text alone")
+
+    with write_atomically(path) as out:
+        for example in examples:
+            lines = [*_write_lines(example, form, refuse)]
+            out.writelines(lines)
+            written.update(examples=bool(lines), lines=len(lines), left_out=not lines)
+        if not written["lines"]:
+            raise InputError(f"no example becomes a line of {path}: have they enough negatives?")
+    return dict(written)
 
 
 def write_examples(path: str | Path, examples: Iterable[Example], source: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +215,7 @@ def write_examples(path: str | Path, examples: Iterable[Example], source: Mappin
     tally = Tally()
     with write_atomically(path) as out:
         for example in examples:
-            out.write(_write_line(example, media.place))
+            out.writelines(_write_lines(example, OwnFormat(), media.place))
             tally.add(example)
         if not tally.examples:
             raise InputError(f"no examples to write to {path}")
@@ -277,54 +288,17 @@ def _name_card(path: Path) -> Path:
     return path.with_name(path.name + ".card.json")
 
 
-def _parse_example(fields: FileRow, root: Path) -> Example:
-    query = fields.get("query")
-    if not isinstance(query, dict):
-        raise InputError("no query: an example is an object with query and positives")
-    documents = {
-        key: tuple(_parse_item(each, root, "document") for each in _read_list(fields, key))
-        for key in ("positives", "negatives")
-    }
-    scores = _read_list(fields, "scores")
-    if not all(isinstance(score, int | float) and not isinstance(score, bool) for score in scores):
-        raise InputError("scores must be numbers")
-    return Example(_parse_item(query, root, "query"), **documents, scores=tuple(map(float, scores)))
-
-
-def _parse_item(given: object, root: Path, what: str) -> Item:
-    if not isinstance(given, dict):
-        raise InputError(f"a {what} must be an object with id and text, not {type(given).__name__}")
-    fields = FileRow(given)
-    return make_item(what, fields.read_id(), fields.read_text("text"), fields.read_media(root), fields.read_lang(), {})
-
-
-def _read_list(fields: FileRow, key: str) -> list[Any]:
-    value = fields.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InputError(f"{key} must be a list, not {type(value).__name__}")
-    return value
-
-
-def _write_line(example: Example, place: Callable[[str, object, str], str]) -> str:
-    """The line of an example; `place` gives the path of a medium."""
-
-    def write(item: Item) -> dict[str, Any]:
-        media = {name: place(name, each, repr(item.id)) for name, each in item.contents.items() if each is not None}
-        return {"id": item.id, **{key: each for key in ("text", "lang") if (each := getattr(item, key))}, **media}
-
-    record: dict[str, Any] = {"query": write(example.query), "positives": [*map(write, example.positives)]}
-    if example.negatives:
-        record["negatives"] = [*map(write, example.negatives)]
-    if example.scores:
-        record["scores"] = list(example.scores)
-    return to_json_line(example.query.id, record)
+def _write_lines(example: Example, form: ExampleFormat, place: Place) -> Iterator[str]:
+    return (to_json_line(example.query.id, record) for record in form.write(example, place))
 
 
 def _write_content(example: Example) -> str:
     """A line that says what an example holds, with hashes of media in place of their paths."""
-    return _write_line(example, lambda name, value, label: hashlib.sha256(to_file(name, value, label)[0]).hexdigest())
+
+    def place(name: str, value: object, label: str) -> str:
+        return hashlib.sha256(to_file(name, value, label)[0]).hexdigest()
+
+    return "".join(_write_lines(example, OwnFormat(), place))
 
 
 class _MediaFolder:
