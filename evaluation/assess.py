@@ -19,7 +19,7 @@ from ..multilingual.judges import Judge, can_see
 from ..multilingual.judges.journal import Journal
 from ..multilingual.judges.kept import KeptJudge, Unanswered
 from ..multilingual.judges.mass import leave_out_mass
-from ..multilingual.prompts import Prompt, bind_judge, load_prompt, split_method
+from ..multilingual.prompts import Prompt, bind_judge, split_lone
 from ..pipeline import advance, hash_description
 from ..runs import Manifest, Qrels, Record
 
@@ -36,10 +36,7 @@ def parse_assessor(text: str, *, device: str = "auto", trust_remote_code: bool =
     Options of the prompt and of the judge stand side by side. `InputError` on anything unknown, and on a prompt that
     gives no grades.
     """
-    name, spec = split_method(text, "judge", "prompt@family:checkpoint")
-    if ":" in name:
-        raise InputError(f"the judge {text!r} names a sorter, and each pair is judged alone: leave it out")
-    prompt = load_prompt(name)
+    prompt, spec = split_lone(text)
     check_grades(prompt)  # before its judge's module, which may take seconds to import
     prompt, load, *_ = bind_judge(text, spec, prompt, device=device, trust_remote_code=trust_remote_code)
     return lambda: Assessor(load(), prompt)

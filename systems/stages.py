@@ -361,8 +361,8 @@ def read_stage(text: str, vocabulary: Vocabulary, *, device: str = "auto", trust
         if at:
             raise InputError(f"the stage {head} has no model: leave out @{model}")
         return replace(kind.read(text, vocabulary, **bind_options(spec, kind.read)), rewrites=kind.rewrites)
-    plain = [name for name, each in STAGES.items() if not each.model]
-    modelled = [f"{name}@family:checkpoint" for name, each in STAGES.items() if each.model and name != "default"]
+    plain = [name for name, each in STAGES.items() if not each.model or name in NAMED]
+    modelled = [f"{name}@family:checkpoint" for name, each in STAGES.items() if each.model and name not in NAMED]
     more = (*plain, *modelled, "prompt@family:checkpoint")
     made, spec = find_factory(spec, "stages", {}, "stage", more=more)
     own: Any = made(**bind_options(spec, made))

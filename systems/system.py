@@ -13,7 +13,7 @@ from ..indexes.base import Where
 from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
 from ..multilingual.reranking.rerank import check_unseen
-from ..pipeline import Cut, Stage, check_description
+from ..pipeline import Cut, Fusion, Stage, Then, check_description
 from ..runs import Exclude, check_exclude
 from .grammar import parse
 from .stages import IndexPlan, Site, Unbound, Vocabulary, read_stage
@@ -47,10 +47,9 @@ class System:
 
     def _check_searches(self) -> None:
         """`InputError` where queries are rewritten and nothing after that searches for them."""
-        last = max((place for place, part in enumerate(self.parts) if part.rewrites), default=None)
-        if last is not None and not any(part.may_search for part in self.parts[last + 1 :]):
+        if lost := _find_unsearched(self.stage):
             raise InputError(
-                f"{self.parts[last]} changes what is searched for, and no search follows it in {self.line!r}: end with "
+                f"{lost} changes what is searched for, and no search follows it in {self.line!r}: end with "
                 f"one, as in `... >> hybrid`"
             )
 
@@ -89,6 +88,16 @@ class System:
             return wrap(bound)
 
         return self.stage.map(change)
+
+
+def _find_unsearched(stage: Stage, followed: bool = False) -> Unbound | None:
+    """A stage that rewrites queries, and that no search follows; what a branch of a fusion rewrites stays within it."""
+    if isinstance(stage, Then):
+        searches = any(isinstance(part, Unbound) and part.may_search for part in stage.second.parts)
+        return _find_unsearched(stage.second, followed) or _find_unsearched(stage.first, followed or searches)
+    if isinstance(stage, Fusion):
+        return next((lost for each in stage.branches if (lost := _find_unsearched(each))), None)
+    return stage if isinstance(stage, Unbound) and stage.rewrites and not followed else None
 
 
 @dataclass

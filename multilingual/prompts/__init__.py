@@ -7,6 +7,7 @@ from .files import (
     list_prompts,
     load_prompt,
     load_wording,
+    split_lone,
     split_method,
 )
 from .prompt import Comparison, Prompt
@@ -22,5 +23,6 @@ __all__ = [
     "list_prompts",
     "load_prompt",
     "load_wording",
+    "split_lone",
     "split_method",
 ]

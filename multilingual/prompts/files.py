@@ -96,6 +96,14 @@ def split_method(text: str, what: str, form: str) -> tuple[str, Spec]:
     return method, Spec.parse(model)
 
 
+def split_lone(text: str) -> tuple[Prompt, Spec]:
+    """The prompt and the judge of a SPEC `PROMPT@FAMILY:CHECKPOINT` by which each pair is judged alone."""
+    name, spec = split_method(text, "judge", "prompt@family:checkpoint")
+    if ":" in name:
+        raise InputError(f"the judge {text!r} names a sorter, and each pair is judged alone: leave it out")
+    return load_prompt(name), spec
+
+
 def bind_judge(
     text: str,
     spec: Spec,

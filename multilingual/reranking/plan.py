@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache, reduce
 from operator import rshift
 from pathlib import Path
 
 from ...encoders.cache.encoder import CachedEncoder
 from ...encoders.registry import load_encoder
-from ...errors import InputError, check_known
+from ...errors import InputError, check_known, unknown_name
 from ...items import Item
 from ...pipeline import Stage, check_description
 from ...runs import Hit, Run
@@ -71,7 +72,9 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
     if more:
         raise InputError(f"{text} is {len(more) + 1} rerankers one after the other: {' >> '.join((written, *more))}")
     method, spec = split_method(written, "reranker", f"prompt[:sorter]@family:checkpoint, as in {DEFAULT}")
-    name, _, order = method.partition(":")
+    name, colon, order = method.partition(":")
+    if colon and not order:
+        raise InputError(f"{written} names no sorter after the colon: write one, or leave the colon out")
     prompt = load_prompt(name)
     kind = find_sorter(order or prompt.sort)
     prompt, load, options, (stage, sort) = bind_judge(
@@ -95,7 +98,15 @@ def parse_reranker(text: str, *, device: str = "auto", trust_remote_code: bool =
 
 
 def list_rerankers(text: str) -> tuple[str, ...]:
-    """The SPECs that a name stands for, to rerank one after the other; any other text stands for itself."""
+    """The SPECs that a name stands for, to rerank one after the other; any other text stands for itself.
+
+    `InputError` for a name with options, and for one that is nearly a name and has no model.
+    """
+    name, mark, _ = text.partition("?")
+    if mark and name in NAMED:
+        raise InputError(f"{name} takes no options: it stands for {' >> '.join(NAMED[name])}; write that with others")
+    if "@" not in text and name not in NAMED and get_close_matches(name, NAMED):
+        raise unknown_name(name, NAMED, "name of a reranker")
     return NAMED.get(text, (text,))
 
 

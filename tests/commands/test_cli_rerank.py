@@ -150,6 +150,9 @@ def test_what_could_not_be_read_is_said(rerank, tiny_judge):
         ("likelihood@openai:gpt?url=nonsense", ("url",)),
         ("likelihood@modle:x", ("unknown judge family", "hf")),
         ("likelihood@MODEL?alpha=2", ("alpha",)),
+        ("best?depth=5", ("best takes no options: it stands for likelihood@offline:gemma?depth=50",)),
+        ("besst", ("unknown name of a reranker 'besst'; did you mean best?",)),
+        ("setwise:@MODEL", ("names no sorter after the colon",)),
         ("likelihood@MODEL?fuse=sum", ("fuse", "rrf")),
     ],
 )

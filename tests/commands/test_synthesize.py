@@ -76,6 +76,7 @@ def test_a_source_that_finds_nothing_is_said_not_to(crosslens, tmp_path):
         ),
         (("--with", "translations?by=vectors&margin=nan"), "margin must be a finite number, not nan"),
         (("--with", "titles", "--judge", "setwise@hf:x"), "the prompt setwise compares passages"),
+        (("--with", "titles", "--judge", "yesno@hf:x?depth=5"), "'depth'"),
         (("--with", "titles", "--judge", "likelihood@hf:x"), "scores by a likelihood: say from which --threshold"),
         (("--with", "titles", "--judge", "graded@hf:x"), "scores by an expected grade: say from which --threshold"),
         (("--with", "titles", "--write", "none"), "unknown choice of documents to write 'none'"),

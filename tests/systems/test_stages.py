@@ -109,13 +109,19 @@ def test_every_stage_has_a_name_that_is_listed_when_it_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["dense % 10 >> rocchio", "rrf(dense, dense >> rm3?docs=2) % 5", "hyde@hf:x >> default"]
+    ("line", "mended"),
+    [
+        ("dense % 10 >> rocchio", "dense % 10 >> rocchio >> lexical"),
+        ("hyde@hf:x >> default", "hyde@hf:x >> rrf(dense, lexical) >> default"),
+        ("rrf(dense >> rm3, lexical)", "rrf(dense >> rm3 >> lexical, lexical)"),
+        ("rrf(dense, dense >> rm3?docs=2) % 5 >> lexical", "rrf(dense, dense >> rm3?docs=2 >> lexical) % 5"),
+    ],
 )
-def test_queries_are_rewritten_for_a_search_that_follows(line: str) -> None:
+def test_queries_are_rewritten_for_a_search_that_follows_in_the_same_branch(line: str, mended: str) -> None:
     with pytest.raises(InputError, match="changes what is searched for, and no search follows it") as error:
         System.parse(line)
     assert "\n" not in str(error.value)
-    assert System.parse(f"{line} >> lexical").parts
+    assert System.parse(mended).parts
 
 
 def test_a_stage_of_another_package_may_search_for_what_was_rewritten(package: str) -> None:

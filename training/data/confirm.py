@@ -11,8 +11,7 @@ from ...errors import InputError, check_cutoff
 from ...indexes.base import Index, Mode
 from ...items import Item, group_positions
 from ...multilingual.judges import Judge
-from ...multilingual.prompts import Prompt
-from ...multilingual.reranking.plan import parse_reranker
+from ...multilingual.prompts import Prompt, bind_judge, split_lone
 from ...pipeline import hash_description, watch
 from .base import Making
 
@@ -107,13 +106,12 @@ class Verdict:
 def parse_verdict(
     text: str, threshold: float | None, *, device: str = "auto", trust_remote_code: bool = False
 ) -> Callable[[], Verdict]:
-    """What loads the judge of a reranker's SPEC, its prompt one that shows one passage.
+    """What loads the judge of a SPEC `PROMPT@FAMILY:CHECKPOINT`, its prompt one that shows one passage.
 
     Without a `threshold` it is 0 where scores are log-odds (a label against the rest): more yes than no. `InputError`
     for prompts of several passages, and where other scores come without a threshold.
     """
-    plan = parse_reranker(text, device=device, trust_remote_code=trust_remote_code)
-    prompt = plan.prompt
+    prompt, spec = split_lone(text)
     if prompt.most > 1:
         raise InputError(
             f"--judge {text}: the prompt {prompt.name} compares passages; take one that shows a single one"
@@ -121,4 +119,5 @@ def parse_verdict(
     if threshold is None and (prompt.asks not in ("choose", "generate") or prompt.values):
         what = "an expected grade" if prompt.values else f"a {prompt.asks}"
         raise InputError(f"--judge {text} scores by {what}: say from which --threshold on a pair is kept")
-    return lambda: Verdict(plan.judge(), prompt, threshold or 0.0)
+    prompt, load, *_ = bind_judge(text, spec, prompt, device=device, trust_remote_code=trust_remote_code)
+    return lambda: Verdict(load(), prompt, threshold or 0.0)
