@@ -133,7 +133,8 @@ def _show_run(run: Run, output: Path, json: bool) -> None:
         return
     print(f"{output}: {hits} hits for {len(run)} topics")
     for record in run.manifest.records:
-        counts = ", ".join(f"{int(v)} {k}" for k, v in leave_out_places(leave_out_mass(record.counts)).items())
+        shown = leave_out_places(leave_out_mass(record.counts))
+        counts = ", ".join(f"{int(number)} {kind}" for kind, number in shown.items() if int(number))
         print(f"  {record.stage}: {record.seconds:.1f} s" + (f", {counts}" if counts else ""))
     if empty:
         say(f"{len(empty)} topics have no hits, the first is {empty[0]}")

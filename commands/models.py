@@ -39,6 +39,7 @@ def list_models() -> dict[str, Any]:
     from ..multilingual.prompts import list_prompts
     from ..multilingual.reranking.registry import SORTERS
     from ..systems.stages import STAGES
+    from ..training.data.registry import list_sources
 
     carried = []
     for model in offline.MODELS.values():
@@ -66,6 +67,7 @@ def list_models() -> dict[str, Any]:
         "stages": {name: kind.needs for name, kind in STAGES.items()},
         "prompts": list_prompts(),
         "sorters": list(SORTERS),
+        "sources": list_sources(),
     }
 
 
@@ -92,5 +94,6 @@ def print_models(catalogue: dict[str, Any]) -> None:
     console.print(
         f"\nstages: {', '.join(catalogue['stages'])}\nreranking prompts: {', '.join(catalogue['prompts'])}\n"
         f"sorters: {', '.join(catalogue['sorters'])}\n"
+        f"sources of synthesize: {', '.join(catalogue['sources'])}\n"
         "other checkpoints and directories load too, by the families that docs/encoders.md and docs/reranking.md list"
     )

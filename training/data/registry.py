@@ -20,6 +20,12 @@ SOURCES = {
 }
 
 
+def list_sources() -> list[str]:
+    """The names of the sources here: prompts, with a model after them, and those that need none."""
+    prompts = sorted(each.name.removesuffix(".toml") for each in files(__package__).iterdir() if ".toml" in each.name)
+    return [*(f"{name}@family:checkpoint" for name in prompts), *SOURCES]
+
+
 def load_source(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> PairSource:
     """The source that a SPEC names: `inpars@FAMILY:CHECKPOINT?...`, `ict`, `titles`, `py:MODULE:NAME`, ...
 
