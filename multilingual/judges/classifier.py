@@ -52,6 +52,12 @@ class ClassifierJudge(LocalJudge):
         return dict(encoded)
 
     def _forward(self, inputs: Sequence[dict[str, list[int]]]) -> list[float]:
+        with torch.inference_mode():
+            relevance: list[float] = self.predict(inputs).cpu().tolist()
+        return relevance
+
+    def predict(self, inputs: Sequence[dict[str, list[int]]]) -> torch.Tensor:
+        """The scores of encoded inputs as one batch, float64 [n]; gradients flow through them where they are on."""
         # On the right whatever the tokenizer's side: there padding moves no position, and causal models never see it.
         fill = self._unused([each["input_ids"] for each in inputs])
         tensors = collate([each["input_ids"] for each in inputs], fill=fill, device=self.device)
@@ -63,15 +69,13 @@ class ClassifierJudge(LocalJudge):
         own = config.pad_token_id
         config.pad_token_id = fill  # heads on causal models look for the last token that is not this one
         try:
-            with torch.inference_mode():
-                logits = self.model(**tensors).logits.double().cpu().numpy()
+            logits: torch.Tensor = self.model(**tensors).logits.double()
         finally:
             config.pad_token_id = own
         self.usage["prompt_tokens"] += int(tensors["attention_mask"].sum())
         if len(self.grades) > 2:
-            logits = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-        relevance: list[float] = (logits @ self.grades).tolist()
-        return relevance
+            logits = logits.softmax(dim=1)
+        return logits @ torch.from_numpy(self.grades).to(logits.device)
 
     def _unused(self, rows: Sequence[Sequence[int]]) -> int:
         """The model's padding token; Llama has none, and takes one that none of the rows contains."""

@@ -230,12 +230,16 @@ class Head:
         """
         if asked[0].labels:
             return self._score_labels(states[range(len(asked)), list(first)], asked)
+        values = self.score_tokens(states, first, asked)
+        ends = np.cumsum([each.scored for each in asked])[:-1]
+        return np.split(values.double().cpu().numpy(), ends)
+
+    def score_tokens(self, states: torch.Tensor, first: Sequence[int], asked: Sequence[Continuation]) -> torch.Tensor:
+        """The log-probabilities of the scored tokens of all continuations, one after the other, float32 [tokens]."""
         rows = [n for n, each in enumerate(asked) for _ in range(each.scored)]
         places = [start + at for start, each in zip(first, asked, strict=True) for at in range(each.scored)]
         targets = [token for each in asked for token in each.tokens[len(each.tokens) - each.scored :]]
-        values = self.log_probs(states[rows, places], torch.tensor(targets, device=states.device))
-        ends = np.cumsum([each.scored for each in asked])[:-1]
-        return np.split(values.double().cpu().numpy(), ends)
+        return self.log_probs(states[rows, places], torch.tensor(targets, device=states.device))
 
     def _score_labels(self, states: torch.Tensor, asked: Sequence[Continuation]) -> list[np.ndarray]:
         """The score of each of a row's labels: the log of the sum of its token ids' after `states` [n, ...]."""

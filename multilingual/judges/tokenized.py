@@ -213,9 +213,7 @@ class TokenizedJudge(BaseJudge):
         return [len(row) for row in rows]
 
     def compute_choices(self, prompts: Sequence[Message], labels: tuple[str, ...]) -> np.ndarray:
-        longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
-        starts, texts = self.prepare_prompts(prompts, longest + self.spare)
-        asked = plan_continuations([self.tokens.plan_labels(text, labels) for text in texts])
+        starts, asked = self.prepare_choices(prompts, labels)
         asked = [self._sample(each, prompt, labels) for each, prompt in zip(asked, prompts, strict=True)]
 
         def read(row: int, answers: Sequence[np.ndarray]) -> np.ndarray:
@@ -263,6 +261,14 @@ class TokenizedJudge(BaseJudge):
         whole = [len(start) for start, prompt in zip(starts, prompts, strict=True) if not prompt.passages]
         check_room(self.name, self.context, max(whole, default=0), room)
         return starts, texts
+
+    def prepare_choices(
+        self, prompts: Sequence[Message], labels: tuple[str, ...]
+    ) -> tuple[Sequence[Any], list[tuple[Continuation, ...]]]:
+        """What the model reads of each prompt, and by which continuations a label is chosen after it."""
+        longest = max((self.tokens.count(f" {label}") for label in labels), default=0)
+        starts, texts = self.prepare_prompts(prompts, longest + self.spare)
+        return starts, plan_continuations([self.tokens.plan_labels(text, labels) for text in texts])
 
     def prepare_targets(
         self, prompts: Sequence[Message], targets: Sequence[str]

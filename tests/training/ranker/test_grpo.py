@@ -1,0 +1,138 @@
+"""GRPO through trl: prompts of inference, rewards of what is said, checkpoints; and thoughts that are learnt."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from crosslens.errors import InputError
+from crosslens.items import Item
+from crosslens.training.data.examples import Example, load_examples, write_examples
+from crosslens.training.ranker import grpo
+from crosslens.training.ranker.opening import open_ranker
+from crosslens.training.ranker.recipe import RankerRecipe
+from crosslens.training.ranker.rewards import reward_rank
+from crosslens.training.ranker.train import RankerTraining
+from tiny.decoders import save_llm
+
+QUICK = {
+    "method": "grpo",
+    "batch": 2,
+    "group": 3,
+    "samples": 4,
+    "thinking": 24,
+    "precision": "float32",
+    "steps": 2,
+    "check": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    documents = [Item(f"d{n}", f"The {name} sleeps.", lang="eng") for n, name in enumerate(("cat", "dog", "owl"))]
+    made = [
+        Example(
+            Item(f"q{n}", f"Who sleeps, number {n}?"),
+            (documents[n % 3],),
+            (documents[(n + 1) % 3], documents[(n + 2) % 3]),
+        )
+        for n in range(4)
+    ]
+    path = tmp_path_factory.mktemp("examples") / "examples.jsonl"
+    write_examples(path, made, {"made": "here"})
+    return load_examples(path)
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    """A Qwen3 with a chat template."""
+    where = save_llm(tmp_path_factory.mktemp("chat"), "Qwen3", "$A", max_position_embeddings=2048)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    )
+    tokenizer.save_pretrained(where)
+    return where
+
+
+def test_rewards_are_those_of_the_answers_and_prompts_those_of_inference(chat, examples, tmp_path, monkeypatch):
+    """What is said is laid down by hand: trl's mean reward is that of the answers, and ids are those of the judge."""
+    said = [
+        "so </think> <answer>[1]</answer>",
+        "so </think> <answer>[2]</answer>",
+        "[1]",
+        "so </think> <answer>[3]</answer>",
+    ]
+    defined = grpo.define_trainer()
+    shown: list[list[int]] = []
+
+    class Told(defined):  # type: ignore[misc, valid-type]
+        def _generate_single_turn(self, prompt_ids, images, fields, samples, **more):
+            shown.extend(prompt_ids)
+            rows = [
+                self.processing_class(said[n % 4], add_special_tokens=False)["input_ids"]
+                for n in range(len(prompt_ids))
+            ]
+            return [[*row, self.processing_class.eos_token_id] for row in rows], None
+
+    monkeypatch.setattr(grpo, "define_trainer", lambda: Told)
+    recipe = RankerRecipe(**{**QUICK, "lora": 4, "format_weight": 0.5})
+    base = f"rank-r1@hf:{chat}"
+    done = RankerTraining(examples, base, tmp_path / "out", recipe, device="cpu").run()
+    # Of four answers three are in the format and one of these names the best document.
+    rewards = [point["reward"] for point in done.curve if "reward" in point]
+    assert rewards == pytest.approx([0.25 + 0.5 * 0.75] * 2)
+    opened = open_ranker(base, device="cpu")
+    asked, texts, ids = grpo.word_questions(opened, list(examples), recipe, 24)
+    starts, _ = opened.judge.prepare_prompts(
+        [each.prompt.message(each.drawn.query, each.drawn.documents) for each in asked], 24
+    )
+    assert {*map(tuple, shown)} <= {*map(tuple, ids)} == {*starts}
+    assert texts[0].endswith("<think>")
+    assert sum(reward_rank(each, said[0]) for each in asked) + sum(reward_rank(each, said[1]) for each in asked) <= 4
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_answers_are_generated_and_all_weights_trained(tiny_judge, examples, tmp_path):
+    recipe = RankerRecipe(**{**QUICK, "divergence": 0.0, "format_weight": 1.0})
+    done = RankerTraining(examples, f"setwise@hf:{tiny_judge}", tmp_path / "out", recipe, device="cpu").run()
+    assert done.steps == 2
+    assert all(0 <= point["reward"] <= 2 for point in done.curve if "reward" in point)
+
+
+def test_grpo_refuses_what_it_cannot_teach(tiny_encoder, tiny_judge, examples, tmp_path):
+    for base, says in (
+        (f"cross@hf:{tiny_encoder}", "causal language models"),
+        (f"likelihood@hf:{tiny_judge}", "asks for a"),
+    ):
+        with pytest.raises(InputError, match=says):
+            RankerTraining(examples, base, tmp_path / "out", RankerRecipe(**QUICK), device="cpu").run()
+
+
+def test_thoughts_are_learnt_with_their_verdicts(chat, examples, tmp_path: Path):
+    path = tmp_path / "thoughts.jsonl"
+    lines = [
+        {"query": each.query.id, "documents": [d.id for d in each.documents], "thought": f"It is {n}."}
+        for n, each in enumerate(examples)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = RankerRecipe(
+        thoughts=str(path), batch=4, steps=12, learning_rate=1e-2, embeddings=True, precision="float32"
+    )
+    done = RankerTraining(examples, f"rank-r1@hf:{chat}", tmp_path / "out", recipe, device="cpu").run()
+    losses = [point["loss"] for point in done.curve if "loss" in point]
+    assert losses[-1] < 0.5 * losses[0]
+    from crosslens.training.ranker.thoughts import ThoughtLesson
+
+    opened = open_ranker(f"rank-r1@hf:{chat}", device="cpu")
+    task = ThoughtLesson(opened.prompt, opened.judge, path).prepare(next(iter(examples)), random.Random(0))
+    said = opened.judge.tokenizer.decode(task.rows[0][0][1].tokens)
+    assert said == "It is 0.</think>\n<answer>[1]</answer></s>"
+    path.write_text('{"query": "q0"}\n')
+    with pytest.raises(InputError, match=r"thoughts.jsonl:1: a thought is an object"):
+        ThoughtLesson(opened.prompt, opened.judge, path)
+    assert torch.isfinite(torch.tensor(losses)).all()

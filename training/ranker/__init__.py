@@ -1,0 +1,1 @@
+"""Training of rankers: relevance heads, labels and permutations of language models, and reinforcement learning."""

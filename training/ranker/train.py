@@ -1,0 +1,311 @@
+"""`crosslens train ranker`: a base, examples and a recipe become a checkpoint that judges load as any other."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import resource
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from ...errors import InputError, note_kept
+from ...files import lock_directory, make_directory, read_json, write_json
+from ...items import hash_json
+from ...pipeline import Progress, show_nothing
+from ..data.examples import Example, Examples
+from .lessons import Lesson, ScoreLesson, TextLesson
+from .loop import (
+    COMPLETE,
+    LessonModel,
+    RankerTrainer,
+    TaskDataset,
+    Watch,
+    choose_budget,
+    find_checkpoint,
+    keep_quiet,
+    plan_arguments,
+    summarize_curve,
+)
+from .losses import LABELLED, SCORED, make_loss
+from .opening import CARD, RankerBase, open_ranker
+from .recipe import RankerRecipe
+from .weights import add_adapters, free_weights, plan_adapters, save_ranker, set_dropout
+
+PACKAGES = ("peft", "sentence_transformers", "accelerate", "datasets")
+DEV = 200  # queries of the dev data that are ranked at most
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """What training a ranker came to; `system` is the SPEC of the reranker that it is."""
+
+    checkpoint: str
+    system: str
+    steps: int
+    seconds: float
+    peak_memory: int
+    curve: Sequence[dict[str, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        losses = [point["loss"] for point in self.curve if "loss" in point]
+        rewards = [point["reward"] for point in self.curve if "reward" in point]
+        what, values = ("reward", rewards) if rewards else ("loss", losses)
+        course = f", {what} {values[0]:.4g} to {values[-1]:.4g}" if values else ""
+        ranked = [point["eval_ndcg"] for point in self.curve if "eval_ndcg" in point]
+        dev = f", dev nDCG@10 at best {max(ranked):.3f}" if ranked else ""
+        return (
+            f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s{course}{dev}\n  rerank with {self.system}"
+        )
+
+
+@dataclass(frozen=True)
+class RankerTraining:
+    """A ranker to be trained: what on, from what, how, and where to.
+
+    `base` is a SPEC `PROMPT@FAMILY:CHECKPOINT`. Work is kept in `.NAME.partial` beside the output, with which the same
+    call goes on after a kill; the output appears whole. `dev` is ranked every `recipe.check` steps, and the
+    best weights are the result.
+    """
+
+    examples: Examples
+    base: str
+    output: Path
+    recipe: RankerRecipe = RankerRecipe()  # noqa: RUF009 - it is frozen
+    dev: Examples | None = None
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+    def run(self, progress: Progress = show_nothing) -> TrainedRanker:
+        """Train; `InputError` for a base or data that cannot be trained on, and for a loss that is no number."""
+        require_packages(*PACKAGES, *(("trl",) if self.recipe.method == "grpo" else ()))
+        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+            raise InputError(f"{self.output} is there already: remove it, or name another output")
+        self.examples.check_enough(self.recipe.batch)
+        dev = self._read_dev()
+        base = open_ranker(
+            self.base, prompt=self.recipe.prompt, device=self.device, trust_remote_code=self.trust_remote_code,
+            seed=self.recipe.seed,
+        )  # fmt: skip
+        examples = list(self.examples)
+        work = self.output.with_name(f".{self.output.name}.partial")
+        make_directory(work)
+        with lock_directory(work):
+            self._check_same(work, base)
+            try:
+                trained = self._train(base, examples, dev, work, progress)
+            except BaseException as stop:
+                if found := find_checkpoint(work / "checkpoints"):
+                    note_kept(stop, f"{Path(found).name} in {work}")
+                else:
+                    shutil.rmtree(work)  # nothing to go on with
+                raise
+            (work / "result").rename(self.output)
+        shutil.rmtree(work)
+        return trained
+
+    def _read_dev(self) -> list[Example]:
+        if self.dev is None:
+            return []
+        if self.dev.name == self.examples.name:
+            raise InputError(f"{self.dev.name} is what is trained on: dev data must be other data")
+        dev = [example for example in self.dev if example.negatives][:DEV]
+        if not dev:
+            raise InputError(
+                f"{self.dev.name} has no negatives to rank its positives among: `crosslens mine` finds some"
+            )
+        return dev
+
+    def _check_same(self, work: Path, base: RankerBase) -> None:
+        """`InputError` where the work that is there was begun with other data, another base or other settings."""
+        own = {
+            "base": base.written, "weights": base.weights, "prompt": base.prompt.name,
+            "data": self.examples.card.get("sha256", ""), "recipe": hash_json(asdict(self.recipe)),
+        }  # fmt: skip
+        path = work / "task.json"
+        if path.exists():
+            was = read_json(path)
+            differing = [key for key, value in own.items() if not isinstance(was, dict) or was.get(key) != value]
+            if differing:
+                raise InputError(
+                    f"{work} holds work that was begun with another {' and '.join(differing)}: remove it, or name "
+                    f"another output"
+                )
+        else:
+            write_json(path, own)
+
+    def _train(
+        self, base: RankerBase, examples: Sequence[Example], dev: Sequence[Example], work: Path, progress: Progress
+    ) -> TrainedRanker:
+        recipe, folder = self.recipe, work / "checkpoints"
+        adapters, tuned = plan_adapters(base, recipe), None
+        set_dropout(base.judge.model, recipe.dropout)
+        if adapters is None:
+            free_weights(base, recipe)
+        elif recipe.method != "grpo":  # there trl adds them
+            tuned = add_adapters(base, adapters, recipe.seed)
+        if recipe.checkpointing:
+            base.judge.model.gradient_checkpointing_enable()
+            base.judge.model.enable_input_require_grads()
+        resumed = find_checkpoint(folder)
+        spent = float(Path(resumed, COMPLETE).read_text() or 0) if resumed else 0.0
+        measure = (lambda: measure_ndcg(base, dev)) if dev else None
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if recipe.method == "grpo":
+            from .grpo import make_grpo_trainer
+
+            total = recipe.steps or math.ceil(len(examples) * recipe.epochs / recipe.batch)
+            dataset = None
+        else:
+            dataset = TaskDataset(examples, choose_lesson(base, recipe, self.examples), recipe.seed)
+            total = recipe.steps or math.ceil(math.ceil(len(examples) / recipe.batch) * recipe.epochs)
+        with keep_quiet(), progress("training", total) as show:
+            watch = Watch(recipe.minutes, spent, show, dataset)
+            if dataset is None:
+                trainer = make_grpo_trainer(base, adapters, recipe, examples, folder, total, watch, measure)
+                tuned = adapters and trainer.model
+            else:
+                trainer = self._make_trainer(base, dataset, folder, total, watch, measure)
+            trainer.remove_callback(transformers.PrinterCallback)  # which prints on stdout
+            trainer.train(resume_from_checkpoint=resumed)
+        steps, curve = int(trainer.state.global_step), summarize_curve(trainer.state.log_history)
+        place = work / "result"
+        shutil.rmtree(place, ignore_errors=True)  # of a session that was killed while it wrote
+        base.judge.model.eval()
+        with keep_quiet():
+            save_ranker(base, tuned, recipe.merge, place)
+        done = TrainedRanker(
+            str(self.output), base.write_system(self.output), steps, round(watch.seconds, 1), measure_memory(), curve
+        )
+        write_json(place / CARD, self._describe(base, done))
+        return done
+
+    def _make_trainer(
+        self, base: RankerBase, dataset: TaskDataset, folder: Path, total: int, watch: Watch, measure: Any
+    ) -> RankerTrainer:
+        recipe, device = self.recipe, base.judge.device
+        callbacks: list[Any] = [watch]
+        if measure is not None:
+            callbacks.append(transformers.EarlyStoppingCallback(recipe.patience))
+        return RankerTrainer(
+            budget=choose_budget(recipe.micro_tokens, device),
+            measure=measure,
+            model=LessonModel(base.judge.model, dataset.lesson),
+            args=transformers.TrainingArguments(**plan_arguments(recipe, folder, device, total, measure is not None)),
+            train_dataset=dataset,
+            eval_dataset=None if measure is None else dataset,  # it asks for one; `measure` has its own
+            data_collator=list,
+            callbacks=callbacks,
+        )
+
+    def _describe(self, base: RankerBase, done: TrainedRanker) -> dict[str, Any]:
+        packages = ("crosslens", "torch", "transformers", "peft", "sentence-transformers", "accelerate")
+        return {
+            "format": 1,
+            "kind": "ranker",
+            "prompt": base.prompt.name,
+            "base": base.written,
+            "weights": base.weights,
+            "recipe": asdict(self.recipe),
+            "data": {"name": self.examples.name, **{k: v for k, v in self.examples.card.items() if k != "source"}},
+            "versions": {name: _find_version(name) for name in packages},
+            **done.to_json(),
+        }
+
+
+def choose_lesson(base: RankerBase, recipe: RankerRecipe, examples: Examples) -> Lesson:
+    """What a prompt is taught by; `InputError` where the loss is not for it, or the data lacks what that needs."""
+    prompt, loss = base.prompt, recipe.loss
+    scored = examples.card["scored"]
+    if prompt.think:
+        if not recipe.thoughts:
+            raise InputError(
+                f"the prompt {prompt.name} thinks before it answers: give `thoughts`, a file of thoughts to learn, or "
+                f"take method grpo"
+            )
+        from .thoughts import ThoughtLesson
+
+        return ThoughtLesson(prompt, base.judge, Path(recipe.thoughts))
+    if recipe.thoughts:
+        raise InputError(f"the prompt {prompt.name} does not think: leave thoughts out, or take rank1 or rank-r1")
+    if prompt.asks == "likelihood" or (prompt.asks == "generate" and prompt.most == 1):
+        raise InputError(f"the prompt {prompt.name} asks to {prompt.asks} about one passage, which is not trained here")
+    if prompt.asks == "generate":
+        if loss not in ("auto", "text"):
+            raise InputError(f"the prompt {prompt.name} says a ranking: its loss is text, not {loss}")
+        if not scored:
+            _require_negatives(examples, "text")
+        return TextLesson(prompt, base.judge, recipe.group)
+    if loss == "text":
+        raise InputError(f"the prompt {prompt.name} chooses or scores and says no text: take softmax, bce, kl, ...")
+    if loss == "auto":
+        loss = "kl" if scored == len(examples) else "softmax"
+    if loss in SCORED and scored < len(examples):
+        raise InputError(
+            f"{examples.name}: {len(examples) - scored} of {len(examples)} examples have no scores, and the loss "
+            f"{loss} needs a teacher's: `crosslens mine --score`, or take softmax"
+        )
+    if prompt.most > 1 and loss in ("bce", "mse", "margin-mse"):
+        raise InputError(f"the prompt {prompt.name} chooses among passages: take softmax or kl, not {loss}")
+    if loss == "bce" and prompt.values:
+        raise InputError(f"the prompt {prompt.name} gives grades, not log-odds: take softmax, kl, lambda, ..., not bce")
+    if loss in LABELLED:
+        _require_negatives(examples, loss)
+    return ScoreLesson(prompt, base.judge, make_loss(loss, recipe.teacher_temperature), loss, recipe.group)
+
+
+def measure_ndcg(base: RankerBase, dev: Sequence[Example], k: int = 10) -> float:
+    """Mean nDCG@k 0..1 of positives among each query's documents, in the order in which the judge ranks them."""
+    shown = [
+        (each.query, each.documents[: base.prompt.most] if base.prompt.most > 1 else each.documents) for each in dev
+    ]
+    found = []
+    for example, scores in zip(dev, base.prompt.score(base.judge, shown), strict=True):
+        gains = np.arange(len(scores)) < len(example.positives)
+        discounts = 1 / np.log2(np.arange(len(scores)) + 2)
+        discounts[k:] = 0
+        # Ties against the positives, which stand first.
+        order = np.lexsort((gains, -scores))
+        found.append(float(gains[order] @ discounts / (np.sort(gains)[::-1] @ discounts)))
+    return float(np.mean(found))
+
+
+def require_packages(*names: str) -> None:
+    """`InputError` naming what is to be installed, where one is missing."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise InputError(f"training needs {', '.join(missing)}: pip install 'crosslens[train]'")
+
+
+def measure_memory() -> int:
+    """The most bytes that this process has held: on a GPU what was allocated there, else of the machine's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else 1024 * held
+
+
+def _require_negatives(examples: Examples, loss: str) -> None:
+    if not examples.card["negatives"]:
+        raise InputError(
+            f"{examples.name} has no negatives, and the loss {loss} sets positives apart from them: `crosslens mine`"
+        )
+
+
+def _find_version(name: str) -> str:
+    try:
+        return version(name)
+    except ImportError:
+        return ""
