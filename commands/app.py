@@ -27,6 +27,7 @@ from .rewrite import rewrite_command
 from .run import run_command
 from .search import search_command
 from .synthesize import synthesize_command
+from .train import train_ranker_command
 from .translate import translate_command
 from .verify import verify_command
 
@@ -53,6 +54,11 @@ for verb in (
     mine_command, verify_command, cache_command, models_command, doctor_command,
 ):  # fmt: skip
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
+
+train = typer.Typer(no_args_is_help=True, help="Train a model on examples.")
+for verb in (train_ranker_command,):
+    train.command(verb.__name__.removeprefix("train_").removesuffix("_command"))(_interruptible(verb))
+app.add_typer(train, name="train")
 
 
 def _print_version(wanted: bool) -> None:
