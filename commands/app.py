@@ -56,8 +56,7 @@ for verb in (
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 
 train = typer.Typer(no_args_is_help=True, help="Train a model on examples.")
-for verb in (train_ranker_command,):
-    train.command(verb.__name__.removeprefix("train_").removesuffix("_command"))(_interruptible(verb))
+train.command("ranker")(_interruptible(train_ranker_command))
 app.add_typer(train, name="train")
 
 
