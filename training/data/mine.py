@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, note_kept
-from ...files import hash_file, lock_directory, make_directory
+from ...files import hash_file
 from ...indexes.registry import open_index
 from ...items import Item, windows
 from ...multilingual.collections.base import Collection, find_documents
-from ...multilingual.judges.journal import Journal
 from ...multilingual.languages import fill_languages
 from ...pipeline import Progress, Stage, advance, show_nothing, watch
 from ...runs import Run
@@ -28,6 +25,7 @@ from ...systems.system import OpenSite, System
 from .base import LanguageMix, Making
 from .examples import Example, join_collection, write_examples
 from .held_out import refuse_held_out, refuse_test_set
+from .kept_work import keep_work
 from .negatives import (
     Candidate,
     Margin,
@@ -43,6 +41,8 @@ from .translations import name_group
 
 WINDOW = 64  # queries that are searched and judged together
 DEPTH = 1000  # how deep a system is searched for the positives, whose scores the margin needs
+
+OUT = "left_out_"  # begins what is counted of documents that are no negatives
 
 _NOTES = {
     "positive_not_found": "queries have no positive in the ranking, and got no negatives: a --judge scores them all",
@@ -149,55 +149,39 @@ class Mining:
         the collection, the index or the run.
         """
         output = Path(output)
-        if not output.parent.is_dir():
-            raise InputError(f"there is no directory {output.parent} to write {output.name} in")
         if not self.force:
             refuse_test_set(data or collection.name, collection)
-        joined = join_collection(collection, **wording)
-        if not self.force and self.held_out:
-            refuse_held_out([example.query for example in joined], self.held_out)
-        work = output.parent / f".{output.name}.partial"
-        make_directory(work)
         started = time.perf_counter()
         done = 0
-        with ExitStack() as stack:
-            stack.enter_context(lock_directory(work))
-            journal = stack.enter_context(closing(Journal(work / "answers.journal")))
+        with keep_work(output) as journal:
+            joined = join_collection(collection, **wording)
+            if not self.force and self.held_out:
+                refuse_held_out([example.query for example in joined], self.held_out)
             making = Making(self.seed, journal=journal)
+            rankings = self._open(collection)
+            teachers = {text: hire(journal, len(joined) * self.negatives) for text, hire in self._teachers.items()}
+            source: dict[str, Any] = {"mined": self.describe(rankings, teachers, wording)}
+
+            def watched() -> Iterator[Example]:
+                nonlocal done
+                for window in windows(joined, WINDOW):
+                    yield from self._mine(window, rankings, teachers, making)
+                    done += len(window)
+                    advance(len(window))
+                counts = sum((teacher.counts for teacher in teachers.values()), +making.count)
+                left_out = {key.removeprefix(OUT): n for key, n in sorted(counts.items()) if key.startswith(OUT)}
+                others = {key: n for key, n in sorted(counts.items()) if not key.startswith(OUT)}
+                source.update({**joined.source, "left_out": left_out, "counts": others})
+
             try:
-                rankings = self._open(collection)
-                teachers = {text: hire(journal, len(joined) * self.negatives) for text, hire in self._teachers.items()}
-                source: dict[str, Any] = {
-                    "collection": collection.name,
-                    "mined": self.describe(rankings, teachers, wording),
-                }
-
-                def watched() -> Iterator[Example]:
-                    nonlocal done
-                    for window in windows(joined, WINDOW):
-                        yield from self._mine(window, rankings, teachers, making)
-                        done += len(window)
-                        advance(len(window))
-                    left_out = {key[9:]: n for key, n in sorted(making.count.items()) if key.startswith("left_out_")}
-                    counts = {key: n for key, n in sorted((+making.count).items()) if not key.startswith("left_out_")}
-                    for teacher in teachers.values():
-                        counts.update(teacher.counts)
-                    source.update({**joined.source, "left_out": left_out, "counts": counts})
-
                 with progress("mining", len(joined)) as watcher, watch(watcher):
                     card = write_examples(output, watched(), source)
             except BaseException as stop:
                 if done:
                     note_kept(stop, f"the negatives of {done} queries")
-                elif isinstance(stop, InputError) and not journal:
-                    stack.callback(shutil.rmtree, work, ignore_errors=True)
                 raise
-            usage = making.usage + journal.counted
-            for teacher in teachers.values():
-                usage.update(teacher.usage)
-            cost = {"seconds": round(time.perf_counter() - started, 1), **dict(sorted(usage.items()))}
-        shutil.rmtree(work, ignore_errors=True)
-        return Mined(output, card, cost)
+            usage = sum((teacher.usage for teacher in teachers.values()), making.usage + journal.counted)
+        return Mined(output, card, {"seconds": round(time.perf_counter() - started, 1), **dict(sorted(usage.items()))})
 
     def describe(
         self, rankings: IndexRankings | RunRankings, teachers: Mapping[str, Teacher], wording: Mapping[str, Any]
