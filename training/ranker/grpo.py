@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ...checkpoints.devices import is_out_of_memory
 from ...errors import InputError
 from ...multilingual.judges.causal import CausalJudge
 from ..data.examples import Example
-from .lessons import Drawn, draw_documents, shuffle_documents, word_message
+from .lessons import draw_question
 from .loop import KeepsTrained, Watch, plan_arguments, refuse_nan
 from .opening import RankerBase
 from .recipe import RankerRecipe
@@ -92,12 +91,8 @@ def word_questions(
     rows: list[list[int]] = []
     seen: set[str] = set()
     for place, example in enumerate(examples):
-        chance = random.Random(f"{recipe.seed}/{place}")
-        group = min(recipe.group, base.prompt.most) if base.prompt.most > 1 else len(example.documents)
-        drawn = shuffle_documents(draw_documents(example, "ranknet", group, chance), chance)
-        if base.prompt.most == 1:
-            drawn = _draw_one(drawn, chance)
-        worded, message = word_message(base.prompt, base.judge, drawn.query, drawn.documents)
+        worded, drawn = draw_question(base.prompt, example, recipe, place)
+        message = worded.message(drawn.query, drawn.documents, base.judge.modalities)
         starts, written = base.judge.prepare_prompts([message], room)
         if written[0] in seen:
             continue
@@ -117,13 +112,6 @@ def make_reward(name: str, asked: Sequence[Asked]) -> Callable[..., list[float]]
 
     judge_answers.__name__ = name
     return judge_answers
-
-
-def _draw_one(drawn: Drawn, chance: random.Random) -> Drawn:
-    """One of the documents, as often a positive as a negative."""
-    kinds = [[n for n, each in enumerate(drawn.positive) if each == wanted] for wanted in (True, False)]
-    n = chance.choice(chance.choice([each for each in kinds if each]))
-    return Drawn(drawn.query, (drawn.documents[n],), (drawn.targets[n],), (drawn.positive[n],))
 
 
 def define_trainer() -> type:

@@ -19,6 +19,7 @@ from ...multilingual.prompts import Prompt
 from ..data.examples import Example
 from .answering import Question, answer_questions, count_tokens_read, score_inputs
 from .losses import LABELLED, SCORED, ListLoss
+from .recipe import RankerRecipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,19 @@ def word_message(prompt: Prompt, judge: LocalJudge, query: Item, documents: Sequ
     """The prompt in the language in which it is asked of these at inference, and its message."""
     worded = prompt.in_language(prompt.choose_language(query, documents, Counter()))
     return worded, worded.message(query, documents, judge.modalities)
+
+
+def draw_question(prompt: Prompt, example: Example, recipe: RankerRecipe, place: int) -> tuple[Prompt, Drawn]:
+    """What is asked of an example once and for all: the prompt in its language, and the documents that it shows.
+
+    They are shuffled by the seed and the example's `place`; one document is as often a positive as a negative.
+    """
+    chance = random.Random(f"{recipe.seed}/{place}")
+    group = min(recipe.group, prompt.most) if prompt.most > 1 else len(example.documents)
+    drawn = shuffle_documents(draw_documents(example, "ranknet", group, chance), chance)
+    if prompt.most == 1:
+        drawn = _draw_one(drawn, chance)
+    return prompt.in_language(prompt.choose_language(drawn.query, drawn.documents, Counter())), drawn
 
 
 def write_order(prompt: Prompt, targets: Sequence[float]) -> str:
@@ -220,3 +234,10 @@ def _choose_labels(judge: LocalJudge, rows: Sequence[tuple[Question, ...]]) -> l
         answers = iter(answer_questions(judge, [each for n in several for each in rows[n]]))
         found.update((n, torch.stack([next(answers).sum() for _ in rows[n]])) for n in several)
     return [found[n] for n in range(len(rows))]
+
+
+def _draw_one(drawn: Drawn, chance: random.Random) -> Drawn:
+    """One of the documents, as often a positive as a negative."""
+    kinds = [[n for n, each in enumerate(drawn.positive) if each == wanted] for wanted in (True, False)]
+    n = chance.choice(chance.choice([each for each in kinds if each]))
+    return Drawn(drawn.query, (drawn.documents[n],), (drawn.targets[n],), (drawn.positive[n],))

@@ -184,7 +184,8 @@ class Watch(transformers.TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        Path(args.output_dir, f"checkpoint-{state.global_step}", COMPLETE).write_text(f"{self.seconds:.1f}\n")
+        if state.is_world_process_zero:
+            Path(args.output_dir, f"checkpoint-{state.global_step}", COMPLETE).write_text(f"{self.seconds:.1f}\n")
 
 
 def list_trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -223,6 +224,8 @@ def plan_arguments(
     recipe: RankerRecipe, folder: Path, device: torch.device, total: int, evaluates: bool
 ) -> dict[str, Any]:
     """What transformers' trainers share of their settings, for so many steps in `total`."""
+    from accelerate import PartialState
+
     dtype = recipe.precision
     if dtype == "auto":
         dtype = name_dtype(resolve_dtype("auto", device))  # type: ignore[assignment]
@@ -235,7 +238,7 @@ def plan_arguments(
         }  # fmt: skip
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": recipe.batch,
+        "per_device_train_batch_size": max(1, recipe.batch // PartialState().num_processes),
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.steps or -1,
         "learning_rate": recipe.learning_rate,

@@ -18,7 +18,8 @@ class RankerRecipe(Recipe):
     rewards of its answers teach a generator. `loss` is one of `losses.LOSSES`, or `text` for the tokens of an answer
     (permutations, thoughts); `auto` is what goes with the prompt and the data: `kl` where all examples have a
     teacher's scores and else `softmax`, or `text`. `group` is how many documents of a query are shown, a positive
-    among them; `teacher_temperature` divides the teacher's scores in `kl`. `thoughts` is a file of thoughts to learn.
+    among them; `teacher_temperature` divides the teacher's scores in `kl`. `thoughts` is a file of thoughts to
+    learn, or `teacher` the SPEC of a judge that writes them, of whose `samples` a question the right ones are kept.
     `merge` says whether adapters are merged into a whole checkpoint, or are the result. `precision` is what is
     computed in where weights are float32; `checkpointing` computes states twice to save memory.
 
@@ -35,6 +36,7 @@ class RankerRecipe(Recipe):
     group: int = 8
     teacher_temperature: float = 1.0
     thoughts: str = ""
+    teacher: str = ""
     merge: bool = True
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     checkpointing: bool = False
@@ -56,5 +58,7 @@ class RankerRecipe(Recipe):
                 raise InputError(f"{name} must be a number from 0, not {getattr(self, name)}")
         if not (self.format_weight or self.rank_weight):
             raise InputError("format_weight and rank_weight are both 0: there would be no reward")
+        if self.thoughts and self.teacher:
+            raise InputError("thoughts are in a file, or a teacher writes them: give thoughts or teacher")
         if not self.merge and not self.lora:
             raise InputError("merge=false keeps adapters apart, and there are none: give their rank as lora")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import parse_json
+from ...files import parse_json, write_atomically
 from ...items import Item
-from ...multilingual.collections.records import read_json_lines
+from ...multilingual.collections.records import read_json_lines, to_json_line
+from ...multilingual.judges import Judge
+from ...multilingual.judges.journal import Journal
+from ...multilingual.judges.kept import KeptJudge
 from ...multilingual.judges.local import LocalJudge
 from ...multilingual.prompts import Prompt
 from ...multilingual.prompts.prompt import THOUGHT
 from ..data.examples import Example
-from .lessons import Drawn, Task, TextLesson, word_message, write_order
-from .rewards import list_right
+from .lessons import Drawn, Task, TextLesson, draw_question, word_message, write_order
+from .recipe import RankerRecipe
+from .rewards import Asked, list_right, reward_rank
 
 
 class ThoughtLesson(TextLesson):
@@ -51,6 +56,38 @@ class ThoughtLesson(TextLesson):
         worded, message = word_message(self.prompt, self.judge, drawn.query, drawn.documents)
         verdict = worded.answer + write_verdict(worded, drawn)
         return self.say(message, thought.removesuffix(THOUGHT) + THOUGHT + verdict)
+
+
+def write_thoughts(prompt: Prompt, judge: Judge, examples: Sequence[Example], recipe: RankerRecipe, work: Path) -> Path:
+    """Let a teacher answer the prompt about each example, `recipe.samples` times, and keep thoughts that were right.
+
+    Right is a label that the example has, and of rankings the best of an example's (rejection sampling; STaR, Zelikman
+    et al. 2022). Answers are kept in `work` as they come; the file there has what `ThoughtLesson` reads. `InputError`
+    where the teacher was right about nothing.
+    """
+    asked = [Asked(*draw_question(prompt, example, recipe, place)) for place, example in enumerate(examples)]
+    messages = [each.prompt.message(each.drawn.query, each.drawn.documents, judge.modalities) for each in asked]
+    path = work / "thoughts.jsonl"
+    room = recipe.thinking + 16 + 6 * prompt.most
+    with closing(Journal(work / "thoughts.journal")) as journal, write_atomically(path) as out:
+        kept = KeptJudge(judge, journal, len(messages) * recipe.samples)
+        answers = [
+            kept.generate(messages, max_new_tokens=room, temperature=recipe.sampling, seed=recipe.seed + n)
+            for n in range(recipe.samples)
+        ]
+        found = 0
+        for place, question in enumerate(asked):
+            said = dict.fromkeys(row[place].text for row in answers)
+            rewards = {text: reward_rank(question, text) for text in said if THOUGHT in text}
+            best = max(rewards.values(), default=0.0)
+            for text in (text for text, reward in rewards.items() if reward == best > 0):
+                drawn = question.drawn
+                line = {"query": drawn.query.id, "documents": [document.id for document in drawn.documents]}
+                out.write(to_json_line(drawn.query.id, {**line, "thought": text.partition(THOUGHT)[0]}))
+                found += 1
+        if not found:
+            raise InputError(f"{judge.name} gave no right answer with a thought to any of {len(asked)} questions")
+    return path
 
 
 def _read_line(line: bytes, place: str) -> tuple[object, object, object]:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ import transformers
 from ...errors import InputError, note_kept
 from ...files import lock_directory, make_directory, read_json, write_json
 from ...items import hash_json
+from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
 from ..data.examples import Example, Examples
 from .lessons import Lesson, ScoreLesson, TextLesson
@@ -38,6 +40,7 @@ from .loop import (
 from .losses import LABELLED, SCORED, make_loss
 from .opening import CARD, RankerBase, open_ranker
 from .recipe import RankerRecipe
+from .thoughts import ThoughtLesson, write_thoughts
 from .weights import add_adapters, free_weights, plan_adapters, save_ranker, set_dropout
 
 PACKAGES = ("peft", "sentence_transformers", "accelerate", "datasets")
@@ -95,25 +98,33 @@ class RankerTraining:
             raise InputError(f"{self.output} is there already: remove it, or name another output")
         self.examples.check_enough(self.recipe.batch)
         dev = self._read_dev()
+        processes = join_processes(self.device)
+        device = self.device if processes.num_processes == 1 else str(processes.device)
         base = open_ranker(
-            self.base, prompt=self.recipe.prompt, device=self.device, trust_remote_code=self.trust_remote_code,
+            self.base, prompt=self.recipe.prompt, device=device, trust_remote_code=self.trust_remote_code,
             seed=self.recipe.seed,
         )  # fmt: skip
         examples = list(self.examples)
         work = self.output.with_name(f".{self.output.name}.partial")
         make_directory(work)
-        with lock_directory(work):
-            self._check_same(work, base)
+        leads = processes.is_main_process
+        with lock_directory(work) if leads else nullcontext():
             try:
-                trained = self._train(base, examples, dev, work, progress)
+                if leads:
+                    self._check_same(work, base)
+                processes.wait_for_everyone()
+                trained = self._train(base, examples, dev, work, progress, processes)
             except BaseException as stop:
-                if found := find_checkpoint(work / "checkpoints"):
+                if found := find_checkpoint(work / "checkpoints") if leads else None:
                     note_kept(stop, f"{Path(found).name} in {work}")
-                else:
+                elif leads and not (work / "thoughts.journal").exists():
                     shutil.rmtree(work)  # nothing to go on with
                 raise
-            (work / "result").rename(self.output)
-        shutil.rmtree(work)
+            processes.wait_for_everyone()
+            if leads:
+                (work / "result").rename(self.output)
+        if leads:
+            shutil.rmtree(work)
         return trained
 
     def _read_dev(self) -> list[Example]:
@@ -147,7 +158,13 @@ class RankerTraining:
             write_json(path, own)
 
     def _train(
-        self, base: RankerBase, examples: Sequence[Example], dev: Sequence[Example], work: Path, progress: Progress
+        self,
+        base: RankerBase,
+        examples: Sequence[Example],
+        dev: Sequence[Example],
+        work: Path,
+        progress: Progress,
+        processes: Any,
     ) -> TrainedRanker:
         recipe, folder = self.recipe, work / "checkpoints"
         adapters, tuned = plan_adapters(base, recipe), None
@@ -170,7 +187,10 @@ class RankerTraining:
             total = recipe.steps or math.ceil(len(examples) * recipe.epochs / recipe.batch)
             dataset = None
         else:
-            dataset = TaskDataset(examples, choose_lesson(base, recipe, self.examples), recipe.seed)
+            lesson = choose_lesson(base, recipe, self.examples, self._find_thoughts(base, examples, work))
+            if isinstance(lesson, ThoughtLesson) and recipe.teacher:
+                examples = [example for example in examples if example.query.id in lesson.thoughts]
+            dataset = TaskDataset(examples, lesson, recipe.seed)
             total = recipe.steps or math.ceil(math.ceil(len(examples) / recipe.batch) * recipe.epochs)
         with keep_quiet(), progress("training", total) as show:
             watch = Watch(recipe.minutes, spent, show, dataset)
@@ -183,15 +203,28 @@ class RankerTraining:
             trainer.train(resume_from_checkpoint=resumed)
         steps, curve = int(trainer.state.global_step), summarize_curve(trainer.state.log_history)
         place = work / "result"
-        shutil.rmtree(place, ignore_errors=True)  # of a session that was killed while it wrote
         base.judge.model.eval()
-        with keep_quiet():
-            save_ranker(base, tuned, recipe.merge, place)
         done = TrainedRanker(
             str(self.output), base.write_system(self.output), steps, round(watch.seconds, 1), measure_memory(), curve
         )
+        if not processes.is_main_process:
+            return done
+        shutil.rmtree(place, ignore_errors=True)  # of a session that was killed while it wrote
+        with keep_quiet():
+            save_ranker(base, tuned, recipe.merge, place)
+        if (thoughts := work / "thoughts.jsonl").exists():
+            shutil.copy(thoughts, place)
         write_json(place / CARD, self._describe(base, done))
         return done
+
+    def _find_thoughts(self, base: RankerBase, examples: Sequence[Example], work: Path) -> Path | None:
+        """The file of thoughts that the recipe names, or that its teacher writes now."""
+        if not self.recipe.teacher or not base.prompt.think:
+            return Path(self.recipe.thoughts) if self.recipe.thoughts else None
+        if (path := work / "thoughts.jsonl").exists():
+            return path
+        judge = load_judge(self.recipe.teacher, device=self.device, trust_remote_code=self.trust_remote_code)
+        return write_thoughts(base.prompt, judge, examples, self.recipe, work)
 
     def _make_trainer(
         self, base: RankerBase, dataset: TaskDataset, folder: Path, total: int, watch: Watch, measure: Any
@@ -226,21 +259,21 @@ class RankerTraining:
         }
 
 
-def choose_lesson(base: RankerBase, recipe: RankerRecipe, examples: Examples) -> Lesson:
+def choose_lesson(base: RankerBase, recipe: RankerRecipe, examples: Examples, thoughts: Path | None = None) -> Lesson:
     """What a prompt is taught by; `InputError` where the loss is not for it, or the data lacks what that needs."""
     prompt, loss = base.prompt, recipe.loss
     scored = examples.card["scored"]
     if prompt.think:
-        if not recipe.thoughts:
+        if thoughts is None:
             raise InputError(
                 f"the prompt {prompt.name} thinks before it answers: give `thoughts`, a file of thoughts to learn, or "
-                f"take method grpo"
+                f"a `teacher` that writes them, or take method grpo"
             )
-        from .thoughts import ThoughtLesson
-
-        return ThoughtLesson(prompt, base.judge, Path(recipe.thoughts))
-    if recipe.thoughts:
-        raise InputError(f"the prompt {prompt.name} does not think: leave thoughts out, or take rank1 or rank-r1")
+        return ThoughtLesson(prompt, base.judge, thoughts)
+    if recipe.thoughts or recipe.teacher:
+        raise InputError(
+            f"the prompt {prompt.name} does not think: leave thoughts and teacher out, or take rank1 or rank-r1"
+        )
     if prompt.asks == "likelihood" or (prompt.asks == "generate" and prompt.most == 1):
         raise InputError(f"the prompt {prompt.name} asks to {prompt.asks} about one passage, which is not trained here")
     if prompt.asks == "generate":
@@ -287,6 +320,13 @@ def require_packages(*names: str) -> None:
     """`InputError` naming what is to be installed, where one is missing."""
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise InputError(f"training needs {', '.join(missing)}: pip install 'crosslens[train]'")
+
+
+def join_processes(device: str) -> Any:
+    """accelerate's state of the processes that train together, one a device (`accelerate launch`, `torchrun`)."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device.startswith("cpu"))
 
 
 def measure_memory() -> int:

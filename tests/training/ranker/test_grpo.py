@@ -11,8 +11,10 @@ import torch
 import transformers
 from crosslens.errors import InputError
 from crosslens.items import Item
+from crosslens.multilingual.judges import BaseJudge, Completion
 from crosslens.training.data.examples import Example, load_examples, write_examples
-from crosslens.training.ranker import grpo
+from crosslens.training.ranker import grpo, train
+from crosslens.training.ranker.lessons import draw_question
 from crosslens.training.ranker.opening import open_ranker
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.rewards import reward_rank
@@ -111,6 +113,43 @@ def test_grpo_refuses_what_it_cannot_teach(tiny_encoder, tiny_judge, examples, t
     ):
         with pytest.raises(InputError, match=says):
             RankerTraining(examples, base, tmp_path / "out", RankerRecipe(**QUICK), device="cpu").run()
+
+
+class Sage(BaseJudge):
+    """A teacher that names the first passage, and once says nothing that could be read."""
+
+    can = frozenset({"generate"})
+    chats = True
+    fingerprint = "sage"
+
+    def __init__(self):
+        super().__init__("sage", "0")
+        self.asked = 0
+
+    def compute_completions(self, prompts, sampling):
+        self.asked += len(prompts)
+        self.count_answers(len(prompts))
+        return [Completion("the first says so</think>\n<answer>[1]</answer>", 9) for _ in prompts]
+
+
+def test_a_teachers_thoughts_are_kept_where_they_led_to_the_right_answer(chat, examples, tmp_path, monkeypatch):
+    sage = Sage()
+    monkeypatch.setattr(train, "load_judge", lambda spec, **_: sage)
+    recipe = RankerRecipe(teacher="py:sage:Sage", samples=2, batch=2, steps=1, precision="float32", seed=1)
+    base = f"rank-r1@hf:{chat}"
+    RankerTraining(examples, base, tmp_path / "out", recipe, device="cpu").run()
+    assert sage.asked == 2 * len(examples)
+    lines = [json.loads(line) for line in (tmp_path / "out/thoughts.jsonl").read_text().splitlines()]
+    by_query = {example.query.id: example for example in examples}
+    prompt = open_ranker(base, device="cpu").prompt
+    right = [
+        example.query.id
+        for place, example in enumerate(examples)
+        if draw_question(prompt, example, recipe, place)[1].positive[0]
+    ]
+    assert 0 < len(right) < len(by_query)
+    assert [line["query"] for line in lines] == right
+    assert {line["thought"] for line in lines} == {"the first says so"}
 
 
 def test_thoughts_are_learnt_with_their_verdicts(chat, examples, tmp_path: Path):
