@@ -28,7 +28,7 @@ from .rewrite import rewrite_command
 from .run import run_command
 from .search import search_command
 from .synthesize import synthesize_command
-from .train import train_ranker_command
+from .train import train_encoder_command, train_ranker_command
 from .translate import translate_command
 from .verify import verify_command
 
@@ -57,6 +57,7 @@ for verb in (
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 
 train = typer.Typer(no_args_is_help=True, help="Train a model on examples.")
+train.command("encoder")(_interruptible(train_encoder_command))
 train.command("ranker")(_interruptible(train_ranker_command))
 app.add_typer(train, name="train")
 

@@ -22,7 +22,47 @@ Steps = Annotated[int | None, typer.Option(help="End after so many steps.")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 Rate = Annotated[float | None, typer.Option(help="The highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all that is drawn at random.")]
+Force = Annotated[bool, typer.Option("--force", help="Train on test topics, too.")]
 Where = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def train_encoder_command(
+    data: Data,
+    base: Base,
+    output: Made,
+    recipe: Recipe = None,
+    dev: Dev = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
+    force: Force = False,
+    device: Where = "auto",
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Train an encoder; killed, the same command goes on. Options win over the recipe."""
+    from ..multilingual.collections.registry import load_collection
+    from ..training.encoder.train import train_encoder
+    from ..training.recipe import EncoderRecipe, read_recipe
+
+    chosen = read_recipe(
+        EncoderRecipe, recipe, minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
+    )
+    watched = load_collection(dev) if dev else None
+    result = train_encoder(
+        data,
+        base,
+        output,
+        chosen,
+        dev=watched,
+        force=force,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
+    show(result, json)
 
 
 def train_ranker_command(

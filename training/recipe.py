@@ -82,7 +82,8 @@ class EncoderRecipe(Recipe):
     each pair is seen equally often. Against forgetting: `replay` names other examples, of which `replay_share` of a
     batch are; `anchor` pulls weights to the base's, all alike (`l2-sp`; Li et al. 2018) or by how much the examples of
     `replay` need them (`ewc`; Kirkpatrick et al. 2017), with the strength `anchor_strength`; and `interpolate` is the
-    base's share in the weights at the end (Wortsman et al. 2022).
+    base's share in the weights at the end (Wortsman et al. 2022). Training is watched by `measure` on the dev
+    collection, of whose documents so many are searched as `dev_documents` says, the judged ones among them.
     """
 
     loss: Literal["contrast", "kl", "margin-mse"] = "contrast"
@@ -102,10 +103,12 @@ class EncoderRecipe(Recipe):
     anchor: Literal["none", "l2-sp", "ewc"] = "none"
     anchor_strength: float = 0.01
     interpolate: float = 0.0
+    measure: str = "nDCG@20"
+    dev_documents: int = 2000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(0, negatives=self.negatives)
+        check_at_least(0, negatives=self.negatives, dev_documents=self.dev_documents)
         check_at_least(3, query_tokens=self.query_tokens, document_tokens=self.document_tokens)
         check_above(0, temperature=self.temperature, teacher_temperature=self.teacher_temperature)
         check_share(replay_share=self.replay_share, interpolate=self.interpolate)

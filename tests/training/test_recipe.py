@@ -41,4 +41,9 @@ def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, text: str
 def test_an_unknown_recipe_lists_the_ready_ones():
     with pytest.raises(InputError, match=r"no recipe 'e6'.*e5"):
         read_recipe(EncoderRecipe, "e6")
-    assert "e5" in list_recipes()
+
+
+@pytest.mark.parametrize("name", ["e5", "repllama", "drama", "translate-distill", "colbert-x-mtt"])
+def test_ready_recipes_can_be_read(name: str):
+    assert name in list_recipes()
+    assert read_recipe(EncoderRecipe, name) != EncoderRecipe()

@@ -1,0 +1,55 @@
+"""Examples that can be learned: a word of a query stands in its document, in two languages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crosslens.items import Item
+from crosslens.training.data.examples import Example, write_examples
+
+LETTERS = "abcdefghijklmnopqrst"
+
+
+def make_examples(count: int = 40, negatives: int = 1, scored: bool = False) -> list[Example]:
+    """Each of an own pair of letters; every second query and document is German."""
+    made = []
+    for number in range(count):
+        lang = ("eng", "deu")[number % 2]
+        word = LETTERS[number % 20] * 3 + " " + LETTERS[number // 20 + 3]
+        other = LETTERS[(number + 7) % 20] * 3 + " " + LETTERS[number // 20 + 5]
+        documents = tuple(Item(f"n{number}-{n}", f"{other} {'x ' * n}", lang=lang) for n in range(negatives))
+        positive = Item(f"d{number}", f"{word} {'z ' * (number % 9)}", lang=lang)
+        scores = (2.0, *(float(-n) for n in range(negatives))) if scored else ()
+        made.append(Example(Item(f"q{number}", word, lang=lang), (positive,), documents, scores))
+    return made
+
+
+@pytest.fixture
+def examples_file(tmp_path: Path) -> Callable[..., str]:
+    """A file of `make_examples`."""
+
+    def write(*how: int, **more: object) -> str:
+        path = tmp_path / "examples.jsonl"
+        write_examples(path, make_examples(*how, **more), {})
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def judged_folder(tmp_path: Path) -> Path:
+    """The documents and queries of `make_examples` as a collection, with judgements."""
+    folder = tmp_path / "judged"
+    folder.mkdir()
+    examples = make_examples()
+    files = {
+        "docs.jsonl": [{"id": each.id, "text": each.text, "lang": each.lang} for e in examples for each in e.documents],
+        "topics.jsonl": [{"id": e.query.id, "text": e.query.text, "lang": e.query.lang} for e in examples[:20]],
+    }
+    for name, lines in files.items():
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "qrels.txt").write_text("".join(f"{e.query.id} 0 {e.positives[0].id} 1\n" for e in examples[:20]))
+    return folder

@@ -1,0 +1,243 @@
+"""`train_encoder`: what is made loads as what it was made of; killed it goes on; what goes wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from crosslens.encoders.base import encode_matrix
+from crosslens.encoders.registry import load_encoder
+from crosslens.errors import InputError, list_kept
+from crosslens.items import Item
+from crosslens.training.encoder import dense
+from crosslens.training.encoder.train import train_encoder
+from crosslens.training.recipe import EncoderRecipe
+from stand_ins.children import Child
+
+Write = Callable[..., str]
+QUICK = EncoderRecipe(batch=8, steps=6, learning_rate=3e-3, check=2)
+# kind -> the fixture of its base, the SPEC, and what more a recipe says. A new kind is one line here.
+KINDS = {
+    "hf": ("tiny_encoder", "hf:{}?pooling=mean&query_prompt=a b: &document_prompt=c: &max_tokens=60", {}),
+    "hf, cut": ("tiny_encoder", "hf:{}?pooling=cls&dim=16", {"dims": (8,)}),
+    "hf, lora": ("tiny_encoder", "hf:{}?pooling=mean", {"lora": 4}),
+    "llm": ("tiny_llm", "llm:{}?instruct=find it&max_tokens=50", {}),
+    "llm, lora": ("tiny_llm", "llm:{}", {"lora": 4, "lora_layers": ("q_proj", "v_proj")}),
+    "llm, both ways": ("tiny_llm", "llm:{}?attention=bidirectional&pooling=mean", {"learning_rate": 1e-3}),
+    "llm, dense layers": ("tiny_bidirectional_llm", "llm:{}", {"symmetric": True, "margin": 0.2}),
+}
+TEXTS = [Item(str(n), text) for n, text in enumerate(["aaa d", "bbb d z z z", "ccc", "x " * 200])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_and_loads_as_what_it_was(
+    kind: str, request: pytest.FixtureRequest, examples_file: Write, tmp_path: Path
+):
+    fixture, spec, more = KINDS[kind]
+    base = spec.format(request.getfixturevalue(fixture))
+    made = train_encoder(examples_file(), base, tmp_path / "made", replace(QUICK, steps=10, **more), device="cpu")
+    losses = [point["loss"] for point in made.card["curve"]]
+    assert len(losses) == 10
+    assert np.mean(losses[5:]) < np.mean(losses[:5]) * 0.8  # the second epoch, and the first
+    before = load_encoder(base.replace("?", "?dtype=float32&") if "?" in base else f"{base}?dtype=float32")
+    after = load_encoder(made.spec, device="cpu")
+    assert replace(after.spec, revision=before.spec.revision, name=before.spec.name) == before.spec
+    assert not np.allclose(encode_matrix(after, TEXTS, "query"), encode_matrix(before, TEXTS, "query"), atol=0.01)
+    card = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert card["base"]["revision"] == before.spec.revision
+    assert not (tmp_path / ".made.partial").exists()
+
+
+@pytest.mark.parametrize("kind", ["hf", "llm"])
+def test_sentence_transformers_makes_the_same_vectors(
+    kind: str, request: pytest.FixtureRequest, examples_file: Write, tmp_path: Path
+):
+    oracle = pytest.importorskip("sentence_transformers").SentenceTransformer
+    fixture, spec, _ = KINDS[kind]
+    base = spec.format(request.getfixturevalue(fixture))
+    made = train_encoder(examples_file(), base, tmp_path / "made", replace(QUICK, steps=2), device="cpu")
+    theirs = oracle(str(tmp_path / "made"), device="cpu").encode([text.text for text in TEXTS], prompt_name="query")
+    ours = load_encoder(f"{made.spec}?dtype=float32", device="cpu")
+    assert np.allclose(encode_matrix(ours, TEXTS, "query"), theirs, atol=1e-5)
+
+
+def test_an_encoder_in_use_keeps_its_weights(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    used = load_encoder(f"hf:{tiny_encoder}?pooling=mean&dtype=float32", device="cpu")
+    before = encode_matrix(used, TEXTS, "query")
+    train_encoder(examples_file(), f"hf:{tiny_encoder}?pooling=mean", tmp_path / "made", QUICK, device="cpu")
+    assert np.array_equal(encode_matrix(used, TEXTS, "query"), before)
+
+
+def test_word_embeddings_stay_unless_asked_for(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    for embeddings in (False, True):
+        how = replace(QUICK, embeddings=embeddings, steps=2, freeze=("encoder.layer.0",))
+        output = tmp_path / f"made-{embeddings}"
+        train_encoder(examples_file(), f"hf:{tiny_encoder}?pooling=mean", output, how, device="cpu")
+        made, base = (load_encoder(f"hf:{path}?dtype=float32&pooling=mean").model for path in (output, tiny_encoder))
+        tables = [each.get_input_embeddings().weight for each in (made, base)]
+        assert torch.equal(*tables) is not embeddings
+        first, last = ([each.encoder.layer[n].output.dense.weight for each in (made, base)] for n in (0, 1))
+        assert torch.equal(*first)
+        assert not torch.equal(*last)
+
+
+DIE = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+from crosslens.training.encoder.train import train_encoder
+from crosslens.training.recipe import EncoderRecipe
+
+@contextmanager
+def show(what, total=None):
+    def count(done):
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield count
+
+data, base, output = sys.argv[1:]
+train_encoder(data, base, Path(output), EncoderRecipe(batch=8, steps=8, learning_rate=3e-3, check=2, dropout=0.1),
+              device="cpu", progress=show)
+"""
+
+
+def test_killed_it_goes_on_with_the_same_curve(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    data, base = examples_file(), f"hf:{tiny_encoder}?pooling=mean"
+    recipe = replace(QUICK, steps=8, dropout=0.1)
+    whole = train_encoder(data, base, tmp_path / "whole", recipe, device="cpu")
+    child = Child(DIE, data, base, tmp_path / "killed")
+    assert child.wait() == -9, child.stderr.read()
+    assert (tmp_path / ".killed.partial" / "checkpoint-4").is_dir()
+    with pytest.raises(InputError, match="holds a training with other recipe"):
+        train_encoder(data, base, tmp_path / "killed", replace(recipe, seed=1), device="cpu")
+    (tmp_path / ".killed.partial" / "checkpoint-6").mkdir()  # one that was not finished
+    seen: list[int] = []
+
+    class Shown:
+        def __init__(self, what: str, total: int | None = None) -> None: ...
+
+        def __enter__(self):
+            return seen.append
+
+        def __exit__(self, *error: object): ...
+
+    resumed = train_encoder(data, base, tmp_path / "killed", recipe, device="cpu", progress=Shown)
+    assert seen == [5, 6, 7, 8]
+    curves = [[point["loss"] for point in made.card["curve"]] for made in (whole, resumed)]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
+    again = train_encoder(data, base, tmp_path / "killed", recipe, device="cpu")
+    assert again.card == resumed.card
+    with pytest.raises(InputError, match="is there already, and not from this call"):
+        train_encoder(data, base, tmp_path / "killed", replace(recipe, seed=1), device="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_last_weights(
+    tiny_encoder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, base = examples_file(), f"hf:{tiny_encoder}?pooling=mean"
+    represent, calls = dense.TrainableDense.represent, []
+
+    def fail(self, inputs):
+        calls.append(1)
+        made = represent(self, inputs)
+        return made * torch.nan if len(calls) == 5 else made
+
+    monkeypatch.setattr(dense.TrainableDense, "represent", fail)
+    with pytest.raises(InputError, match="the loss is not finite at step 5: lower the learning_rate") as error:
+        train_encoder(data, base, tmp_path / "made", QUICK, device="cpu")
+    assert "the weights of step 4" in list_kept(error.value)[0]
+    assert not (tmp_path / "made").exists()
+    monkeypatch.undo()
+    made = train_encoder(data, base, tmp_path / "made", replace(QUICK, steps=4), device="cpu")
+    assert made.card["steps"] == 4
+
+
+def test_out_of_memory_halves_what_goes_through_at_once_and_changes_nothing(
+    tiny_encoder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    data, base = examples_file(), f"hf:{tiny_encoder}?pooling=mean"
+    monkeypatch.setattr("crosslens.training.encoder.loop.resolve_dtype", lambda *_: torch.float32)
+    whole = train_encoder(data, base, tmp_path / "whole", QUICK, device="cpu")
+    represent = dense.TrainableDense.represent
+
+    def fail(self, inputs):
+        if max(map(len, inputs)) * len(inputs) > 40:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return represent(self, inputs)
+
+    monkeypatch.setattr(dense.TrainableDense, "represent", fail)
+    with caplog.at_level(logging.WARNING, "crosslens"):
+        less = train_encoder(data, base, tmp_path / "less", QUICK, device="cpu")
+    assert "out of memory: going on with" in caplog.text
+    assert less.card["micro_tokens"] <= 40
+    curves = [[point["loss"] for point in made.card["curve"]] for made in (whole, less)]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    monkeypatch.setattr(dense.TrainableDense, "represent", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(InputError, match="a single text of .* tokens does not fit into memory"):
+        train_encoder(data, base, tmp_path / "none", QUICK, device="cpu")
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from crosslens.training.encoder.train import train_encoder
+from crosslens.training.recipe import EncoderRecipe
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+data, base, output = sys.argv[1:]
+try:
+    train_encoder(data, base, Path(output), EncoderRecipe(batch=8, steps=4, check=2), device="cpu")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_what_cannot_be_written_is_one_line(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    child = Child(FULL, examples_file(), f"hf:{tiny_encoder}?pooling=mean", tmp_path / "made")
+    child.wait()
+    said = child.stdout.read()
+    assert said.startswith("InputError cannot write to"), said + child.stderr.read()
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("offline:use-m3", r"offline:use-m3 cannot be trained \(it is a program in numpy"),
+        ("hf:{}?dtype=int8", "weights in int8 take no gradients"),
+        ("st:{}", "write hf: in place of st:"),
+        ("py:here:Encoder", r"it is none of ours\); take one of hf:, llm:"),
+    ],
+)
+def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    with pytest.raises(InputError, match=said):
+        train_encoder(examples_file(), base.format(tiny_encoder), tmp_path / "made", QUICK, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"loss": "kl"}, "has no scores of a teacher, which the loss kl learns from"),
+        ({"freeze": ("head",)}, r"no weights are named 'head' \(there are embeddings"),
+        ({"freeze": ("encoder", "embeddings")}, "nothing is left to train"),
+        ({"lora": 2, "lora_layers": ("q_proj",)}, "no linear layer's name ends with q_proj"),
+        ({"dims": (64,)}, "vectors of 32 components, not 64"),
+    ],
+)
+def test_recipes_that_do_not_fit(changed: dict, said: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    base = f"hf:{tiny_encoder}?pooling=mean"
+    with pytest.raises(InputError, match=said):
+        train_encoder(examples_file(), base, tmp_path / "made", replace(QUICK, **changed), device="cpu")
+
+
+def test_too_few_examples_says_how_many(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    with pytest.raises(InputError, match="has 1 examples, and 2 are needed"):
+        train_encoder(examples_file(1), f"hf:{tiny_encoder}", tmp_path / "made", QUICK, device="cpu")

@@ -1,0 +1,77 @@
+"""What a step minimises: functions of the scores of queries and documents, whatever vectors these come from."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+from ..recipe import EncoderRecipe
+from .batches import TrainingBatch
+
+
+def compute_loss(scores: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe) -> torch.Tensor:
+    """The loss of a batch, a scalar, of the scores float32 [queries, documents] of all with all (cosines)."""
+    rows = scores[batch.asked]
+    if recipe.loss == "contrast":
+        return contrast(rows, batch, recipe)
+    taught = distil_scores(rows, batch, recipe) if recipe.loss == "kl" else distil_margins(rows, batch, recipe)
+    return taught + recipe.contrast * contrast(rows, batch, recipe) if recipe.contrast else taught
+
+
+def contrast(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe) -> torch.Tensor:
+    """InfoNCE (van den Oord et al. 2018): a query's positive among all documents that may compete with it.
+
+    `rows` are scores float32 [n, documents]. Documents that score more than `margin` above the positive do not
+    compete: they may be positives that nobody marked (Zhang et al. 2025). With `symmetric` the mean with the loss of
+    the query among the queries that its positive is not known to answer.
+    """
+    own = torch.arange(len(rows), device=rows.device)
+    allowed = batch.allowed
+    if recipe.margin is not None:
+        allowed = allowed & (rows.detach() <= rows.detach()[own, batch.answered, None] + recipe.margin)
+    loss = cross_entropy((rows / recipe.temperature).masked_fill(~allowed, -torch.inf), batch.answered)
+    if not recipe.symmetric:
+        return loss
+    columns = rows[:, batch.answered].T / recipe.temperature
+    others = batch.allowed[:, batch.answered].T.clone()
+    others &= batch.asked[None] != batch.asked[:, None]  # a query that is there twice is not its own rival
+    others[own, own] = True
+    return (loss + cross_entropy(columns.masked_fill(~others, -torch.inf), own)) / 2
+
+
+def distil_scores(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe) -> torch.Tensor:
+    """KL divergence of the model's distribution over the scored documents of a query from the teacher's.
+
+    With documents in several languages this is M-KD (Yang et al. 2024). Examples without scores count nothing.
+    """
+    scored, places = _find_scored(batch)
+    if not len(scored):
+        return rows.sum() * 0
+    given = batch.scores[scored]
+    padding = given.isinf()
+    taught = softmax(given / recipe.teacher_temperature, -1)
+    learned = (rows[scored].gather(1, places) / recipe.temperature).masked_fill(padding, -torch.inf)
+    # 0 * -inf is no number.
+    learned = log_softmax(learned, -1).masked_fill(padding, 0)
+    return kl_div(learned, taught, reduction="batchmean")
+
+
+def distil_margins(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe) -> torch.Tensor:
+    """MarginMSE (Hofstätter et al. 2020): how far a positive is above each negative, as far as the teacher has it.
+
+    Margins are in units of the two temperatures. Examples without scores count nothing.
+    """
+    scored, places = _find_scored(batch)
+    given = batch.scores[scored] / recipe.teacher_temperature
+    kept = given[:, 1:].isfinite()
+    if not kept.any():
+        return rows.sum() * 0
+    learned = rows[scored].gather(1, places) / recipe.temperature
+    wrong = (learned[:, :1] - learned[:, 1:])[kept] - (given[:, :1] - given[:, 1:])[kept]
+    return wrong.square().mean()
+
+
+def _find_scored(batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which examples have scores, int64 [m], and the documents of these, int64 [m, most]."""
+    scored = batch.scores[:, 0].isfinite().nonzero()[:, 0]
+    return scored, batch.listed[scored]

@@ -1,0 +1,96 @@
+"""Checkpoints as sentence-transformers has them: a model, its tokenizer, and files that say how vectors are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ...checkpoints.sentence_files import POOLINGS, DenseLayer
+from ...encoders.llm import LLMEncoder
+from ...encoders.transformer import TransformerEncoder
+from ...errors import InputError
+from ...files import make_directory, write_json
+
+# The names by which sentence-transformers of every version knows its modules.
+MODULES = "sentence_transformers.models"
+SWITCHES = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
+
+
+def save_dense(encoder: TransformerEncoder, folder: Path) -> None:
+    """Write a bi-encoder with its prompts, pooling, length, dense layers and normalisation.
+
+    What an `llm:` encoder appends to texts becomes a matter of its tokenizer, and the direction of its attention one
+    of its configuration.
+    """
+    spec = encoder.spec
+    save_model(encoder.model, folder)
+    if isinstance(encoder, LLMEncoder):
+        end_texts(encoder.tokenizer, encoder.append)
+    encoder.tokenizer.save_pretrained(folder)
+    how = next(name for name, pooling in POOLINGS.items() if pooling == spec.pooling)
+    width = encoder.opened.config.hidden_size
+    pooling = {"word_embedding_dimension": width, **{key: name == how for name, key in SWITCHES.items()}}
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    layers: list[Any] = [] if encoder.dense is None else list(encoder.dense.children())
+    modules += [("Dense", f"{number}_Dense") for number in range(2, 2 + len(layers))]
+    modules += [("Normalize", f"{2 + len(layers)}_Normalize")] * spec.normalized
+    for kind, path in modules:
+        make_directory(folder / path)
+        if kind == "Pooling":
+            write_json(folder / path / "config.json", {**pooling, "include_prompt": True})
+    for number, layer in enumerate(layers, 2):
+        save_layer(layer, folder / f"{number}_Dense")
+    write_json(folder / "modules.json", [
+        {"idx": place, "name": str(place), "path": path, "type": f"{MODULES}.{kind}"}
+        for place, (kind, path) in enumerate(modules)
+    ])  # fmt: skip
+    lengths = {"max_seq_length": spec.max_tokens, "do_lower_case": encoder.lowercase}
+    write_json(folder / "sentence_bert_config.json", lengths)
+    write_prompts(folder, spec.query_prompt, spec.document_prompt)
+
+
+def write_prompts(folder: Path, query: str, document: str) -> None:
+    """The prompts of both roles, in the file that says so."""
+    said = {"prompts": {"query": query, "document": document}, "default_prompt_name": None}
+    write_json(folder / "config_sentence_transformers.json", said)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Weights and configuration, without a pooler: none of ours is used, and where a base has none it is random."""
+    weights = {key: tensor for key, tensor in model.state_dict().items() if "pooler" not in key.split(".")}
+    model.save_pretrained(folder, state_dict=weights)
+
+
+def save_layer(layer: DenseLayer, folder: Path) -> None:
+    """A dense layer as sentence-transformers and PyLate have it."""
+    linear, activation = layer.linear, layer.activation
+    config = {
+        "in_features": linear.in_features,
+        "out_features": linear.out_features,
+        "bias": linear.bias is not None,
+        "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+        **({"use_residual": True} if layer.residual else {}),
+    }
+    write_json(folder / "config.json", config)
+    names = {"bypass.weight": "residual.weight"}
+    tensors = {names.get(key, key): tensor.contiguous() for key, tensor in layer.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+
+
+def end_texts(tokenizer: Any, end: int | None) -> None:
+    """Let a tokenizer put the token `end` after texts itself; None leaves it as it is.
+
+    `InputError` for a slow tokenizer, which cannot be told to.
+    """
+    if end is None:
+        return
+    if not tokenizer.is_fast:
+        raise InputError("the base appends a token to texts, and its slow tokenizer cannot be told to: eos=false")
+    from tokenizers.processors import Sequence, TemplateProcessing
+
+    token = tokenizer.convert_ids_to_tokens(end)
+    inner = tokenizer.backend_tokenizer
+    last = TemplateProcessing(single=f"$A:0 {token}:0", pair=f"$A:0 $B:1 {token}:1", special_tokens=[(token, end)])
+    inner.post_processor = Sequence([inner.post_processor, last]) if inner.post_processor else last

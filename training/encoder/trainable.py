@@ -1,0 +1,177 @@
+"""What of an encoder is trained, and what training asks of every kind of encoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ...checkpoints.devices import resolve_device
+from ...encoders.registry import load_encoder
+from ...errors import InputError, list_few
+from ...items import Item, Role
+from ...specs import Spec
+from ..recipe import EncoderRecipe
+
+# family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
+KINDS = {"hf": "dense:TrainableDense", "llm": "dense:TrainableDense"}
+OFFLINE = {"e5-small": "hf"}  # models of packages that can be trained, and the family that loads what they become
+UNTRAINABLE = {
+    "offline:use-m3": "it is a program in numpy, which knows no gradients",
+    "offline:conse": "it has no weights of its own between its two towers: train its text encoder",
+    "st": "write hf: in place of st:",
+    "promptreps": "its weights are a language model's: train that, as llm:",
+    "ensemble": "train its members one by one",
+}
+FEW_BITS = ("int8", "4bit")
+
+
+class Trainable(Protocol):
+    """An encoder whose weights can be trained: it makes rows of texts, and scores of rows."""
+
+    encoder: Any
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The modules that hold the weights."""
+        ...
+
+    def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[Any]:
+        """What `represent` takes of each item, cut to `most` tokens; it has a length."""
+        ...
+
+    def represent(self, inputs: Sequence[Any]) -> torch.Tensor:
+        """A row for each of the inputs; gradients flow through it."""
+        ...
+
+    def score(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The scores float32 [queries, documents] of rows; one for each way in which they are to be good."""
+        ...
+
+    def penalise(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> torch.Tensor | float:
+        """What is added to the loss of a batch."""
+        ...
+
+    def save(self, folder: Path) -> dict[str, str]:
+        """Write a checkpoint that the family loads; the options that a SPEC must have to load the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Base:
+    """What training begins with: the SPEC, the family that will load the result, and the model."""
+
+    spec: str
+    family: str
+    revision: str
+    trainable: Trainable
+
+
+def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_remote_code: bool = False) -> Base:
+    """The encoder of a SPEC, in float32 unless the SPEC says otherwise, to be trained.
+
+    Its weights are its own: an encoder of the same checkpoint that is in use keeps what it has. `InputError` for a
+    base that cannot be trained, saying why.
+    """
+    require_libraries()
+    spec = Spec.parse(text)
+    where = resolve_device(device)
+    family = OFFLINE.get(spec.checkpoint, "") if spec.family == "offline" else spec.family
+    if family not in KINDS:
+        reason = UNTRAINABLE.get(text.partition("?")[0], UNTRAINABLE.get(spec.family, "it is none of ours"))
+        known = [f"{each}:" for each in KINDS] + [f"offline:{each}" for each in OFFLINE]
+        raise InputError(f"{text} cannot be trained ({reason}); take one of {list_few(known, 20)}")
+    if (given := spec.options.get("dtype")) in FEW_BITS:
+        raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out")
+    options = {**spec.options, **({} if given else {"dtype": "float32"})}
+    wide = Spec(spec.family, spec.checkpoint, options)
+    encoder = load_encoder(str(wide), device=str(where), trust_remote_code=trust_remote_code)
+    module, _, name = KINDS[family].partition(":")
+    kind = getattr(import_module(f".{module}", __package__), name)
+    return Base(text, family, encoder.spec.revision, kind.from_encoder(encoder, spec, recipe))
+
+
+def require_libraries() -> None:
+    """`InputError` unless what the extra `train` brings is there."""
+    if lacking := [name for name in ("accelerate", "peft") if find_spec(name) is None]:
+        raise InputError(f"training needs {' and '.join(lacking)}: pip install 'crosslens[train]'")
+
+
+def own_weights(encoder: Any) -> Any:
+    """An encoder of text with modules of its own: those of checkpoints in memory are shared."""
+    opened = replace(encoder.opened, model=copy.deepcopy(encoder.opened.model))
+    return replace(encoder, opened=opened, dense=copy.deepcopy(encoder.dense))
+
+
+def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor], recipe: EncoderRecipe) -> None:
+    """Let gradients reach the weights that the recipe trains, and no others; adapters are put in where it wants them.
+
+    `InputError` where a part that it names is not there, and where nothing is left to train.
+    """
+    network.requires_grad_(not recipe.lora)
+    if recipe.lora:
+        _add_adapters(network, recipe)
+    names = [name for name, _ in network.named_parameters()]
+    for part in recipe.freeze:
+        if not any(_is_in(name, part) for name in names):
+            raise InputError(f"freeze: no weights are named {part!r} (there are {list_few(_list_parts(names), 12)})")
+    for name, weights in network.named_parameters():
+        unused = _is_in(name, "pooler")  # which no encoder of ours has its vectors from
+        table = not recipe.embeddings and any(weights is each for each in embeddings)
+        if unused or table or any(_is_in(name, part) for part in recipe.freeze):
+            weights.requires_grad_(False)
+    if not any(weights.requires_grad for weights in network.parameters()):
+        raise InputError("nothing is left to train: freeze fewer parts")
+    set_dropout(network, recipe.dropout)
+
+
+def set_dropout(network: torch.nn.Module, share: float) -> None:
+    """Leave out this share of states; without any, the model is as it is when it encodes."""
+    network.train(share > 0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share  # type: ignore[assignment]
+
+
+def _add_adapters(network: torch.nn.Module, recipe: EncoderRecipe) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linear = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Linear) and (not recipe.lora_layers or name.endswith(recipe.lora_layers))
+    ]
+    if not linear:
+        raise InputError(f"lora_layers: no linear layer's name ends with {list_few(recipe.lora_layers, 8)}")
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(r=recipe.lora, lora_alpha=recipe.lora_alpha, lora_dropout=recipe.dropout, target_modules=linear)
+    inject_adapter_in_model(config, network)
+
+
+@torch.no_grad()
+def merge_adapters(network: torch.nn.Module) -> None:
+    """Put adapters into the weights that they adapt, for good; nothing where there are none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            network.set_submodule(name, module.get_base_layer())
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Whether weights of this name are in a part, named by steps of the way to it: `encoder.layer.0`."""
+    return f".{part}." in f".{name}."
+
+
+def _list_parts(names: Sequence[str]) -> list[str]:
+    """The modules that weights are in, without what all names begin with."""
+    return list(dict.fromkeys(name.partition(".")[2].rpartition(".")[0] for name in names))
