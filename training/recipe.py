@@ -77,7 +77,8 @@ class EncoderRecipe(Recipe):
     A query has one positive a step, drawn anew each epoch, and `negatives` hard negatives; what else is in the batch
     is a negative unless it is known to be a positive, or scores above the positive by more than `margin` (Zhang et
     al. 2025; None: no bound). `dims` are the lengths at which vectors shall be good too (Matryoshka; Kusupati et al.
-    2022). `query_tokens` and `document_tokens` cut texts while training (None: as the base does).
+    2022); `flops` and `query_flops` are how much terms cost that documents and queries have weights for (of splade:).
+    `query_tokens` and `document_tokens` cut texts while training (None: as the base does).
     `languages` says if a batch mixes pairs of languages or keeps them apart (Lawrie et al. 2023), `balance` whether
     each pair is seen equally often. Against forgetting: `replay` names other examples, of which `replay_share` of a
     batch are; `anchor` pulls weights to the base's, all alike (`l2-sp`; Li et al. 2018) or by how much the examples of
@@ -94,6 +95,8 @@ class EncoderRecipe(Recipe):
     negatives: int = 7
     margin: float | None = None
     dims: tuple[int, ...] = ()
+    flops: float = 0.0
+    query_flops: float = 0.0
     query_tokens: int | None = None
     document_tokens: int | None = None
     languages: Literal["mixed", "apart"] = "mixed"

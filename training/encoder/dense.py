@@ -43,15 +43,12 @@ class TrainableDense:
     def network(self) -> torch.nn.Module:
         return self._network
 
+    @property
+    def state_bytes(self) -> int:
+        return 0
+
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:
-        """The token ids of each item's text behind its prompt; what is cut is the end of the text."""
-        prepared = self.encoder.prepare(items, role)
-        if most is None or most >= self.encoder.spec.max_tokens:
-            return list(prepared)
-        bare = self.encoder.token_ids([""])[0]
-        last = self.encoder.token_ids(["a"])[0][-1:]
-        end = last if last == bare[-1:] else []  # what texts end with, [SEP] or </s>
-        return [[*ids[: most - len(end)], *end] if len(ids) > most else ids for ids in prepared]
+        return cut_texts(self.encoder, items, role, most)
 
     def represent(self, inputs: Sequence[Any]) -> torch.Tensor:
         """Vectors float32 [n, dim]."""
@@ -71,3 +68,13 @@ class TrainableDense:
     def save(self, folder: Path) -> dict[str, str]:
         save_dense(self.encoder, folder)
         return self.options
+
+
+def cut_texts(encoder: TransformerEncoder, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:
+    """The token ids of each item's text behind its prompt, at most so many; what is cut is the end of the text."""
+    prepared = encoder.prepare(items, role)
+    if most is None or most >= encoder.spec.max_tokens:
+        return list(prepared)
+    bare, last = encoder.token_ids([""])[0], encoder.token_ids(["a"])[0][-1:]
+    end = last if last == bare[-1:] else []  # what texts end with, [SEP] or </s>
+    return [[*ids[: most - len(end)], *end] if len(ids) > most else ids for ids in prepared]

@@ -158,7 +158,7 @@ class EncoderTrainer(transformers.Trainer):
         prepared = self.trainable.prepare(batch.queries, "query", self.recipe.query_tokens)
         count = len(prepared)
         prepared += self.trainable.prepare(batch.documents, "document", self.recipe.document_tokens)
-        costs = [len(each) for each in prepared]
+        costs = [self.trainable.encoder.count_tokens(each) for each in prepared]
         there = move_batch(batch, self.where)
 
         def compute(rows: list[torch.Tensor]) -> torch.Tensor:
@@ -239,13 +239,13 @@ class EncoderTrainer(transformers.Trainer):
         What stops it says in a note what is kept.
         """
         folder = Path(self.args.output_dir)
-        begun = find_checkpoint(folder)
+        begun = find_last_checkpoint(folder)
         with progress("training", len(self.batches)) as watcher:
             self.add_callback(Steps(watcher))
             try:
                 self.train(resume_from_checkpoint=str(begun) if begun else None)
             except BaseException as error:
-                if last := find_checkpoint(folder):
+                if last := find_last_checkpoint(folder):
                     note_kept(error, f"the weights of step {count_steps(last)}, in {folder}")
                 raise
 
@@ -260,7 +260,7 @@ class Steps(transformers.TrainerCallback):
         self.watcher(state.global_step)
 
 
-def find_checkpoint(folder: Path) -> Path | None:
+def find_last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that is whole; those that a kill left unfinished are removed."""
     for path in sorted(folder.glob("checkpoint-*"), key=count_steps, reverse=True):
         try:
@@ -289,7 +289,7 @@ def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.dev
     """How much goes through the model at once, and how many tokens' states are kept."""
     micro = recipe.micro_tokens or MICRO * choose_token_budget(device)
     config = trainable.encoder.opened.config
-    size = config.num_hidden_layers * config.hidden_size * STATES
+    size = config.num_hidden_layers * config.hidden_size * STATES + trainable.state_bytes
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:

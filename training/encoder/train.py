@@ -32,10 +32,11 @@ from .anchors import Anchor, interpolate
 from .batches import Batches, Material
 from .dev import Dev
 from .loop import EncoderTrainer
+from .page import write_training_page
 from .trainable import Base, merge_adapters, open_base
 
 FORMAT = 1
-CARD = "training.json"
+CARD, PAGE = "training.json", "training.html"
 LEAST = 2  # examples: with one there is no other document to tell its positive from
 FISHER = 16  # batches of replay that tell how important a weight is
 # What may differ when a training goes on: it ends earlier or later.
@@ -176,6 +177,7 @@ class Training:
         options = trainable.save(folder)
         card = describe_training(self, trainer, call, options, measured)
         write_json(folder / CARD, card)
+        write_training_page(card, folder / PAGE)
         if (events := self.folder / "events").is_dir():
             shutil.copytree(events, folder / "events")
         check_saved(trainable.encoder, self.base.family, folder, options)

@@ -20,7 +20,12 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 
 # family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
-KINDS = {"hf": "dense:TrainableDense", "llm": "dense:TrainableDense"}
+KINDS = {
+    "hf": "dense:TrainableDense",
+    "llm": "dense:TrainableDense",
+    "late": "late:TrainableLate",
+    "splade": "sparse:TrainableSparse",
+}
 OFFLINE = {"e5-small": "hf"}  # models of packages that can be trained, and the family that loads what they become
 UNTRAINABLE = {
     "offline:use-m3": "it is a program in numpy, which knows no gradients",
@@ -42,8 +47,13 @@ class Trainable(Protocol):
         """The modules that hold the weights."""
         ...
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept of a token for the way back, beside those of the layers."""
+        ...
+
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[Any]:
-        """What `represent` takes of each item, cut to `most` tokens; it has a length."""
+        """What `represent` takes of each item, cut to `most` tokens; `encoder.count_tokens` says how long one is."""
         ...
 
     def represent(self, inputs: Sequence[Any]) -> torch.Tensor:
@@ -128,10 +138,10 @@ def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor],
             weights.requires_grad_(False)
     if not any(weights.requires_grad for weights in network.parameters()):
         raise InputError("nothing is left to train: freeze fewer parts")
-    set_dropout(network, recipe.dropout)
+    drop_states(network, recipe.dropout)
 
 
-def set_dropout(network: torch.nn.Module, share: float) -> None:
+def drop_states(network: torch.nn.Module, share: float) -> None:
     """Leave out this share of states; without any, the model is as it is when it encodes."""
     network.train(share > 0)
     for module in network.modules():

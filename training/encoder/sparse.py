@@ -1,0 +1,78 @@
+"""Training of learned sparse retrieval: `splade:`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...checkpoints.source import Source
+from ...encoders.splade import SpladeEncoder
+from ...errors import InputError
+from ...items import Item, Role
+from ...specs import Spec
+from ..recipe import EncoderRecipe
+from .dense import cut_texts
+from .rewriting import rewrite_checkpoint
+from .trainable import choose_weights
+
+
+class TrainableSparse:
+    """A SPLADE model in training: InfoNCE or distillation of inner products, and FLOPS (Paria et al. 2020).
+
+    The latter, times `flops` for documents and `query_flops` for queries, is the sum over the vocabulary of squares
+    of the mean weight that a term has in the batch: it makes vectors sparse.
+    """
+
+    def __init__(self, encoder: SpladeEncoder, spec: Spec, recipe: EncoderRecipe) -> None:
+        if encoder.lookup is not None:
+            raise InputError(f"{spec} has its weights of queries from a table: train it with lookup=false")
+        if recipe.dims:
+            raise InputError(f"dims: {spec} has a component for each term, none of which can be left out")
+        self.encoder, self.recipe, self.spec = encoder, recipe, spec
+        self.options = {key: value for key, value in spec.options.items() if key != "dtype"}
+        self._network = torch.nn.ModuleDict({"model": encoder.model, "decoder": encoder.decoder})
+        table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
+        choose_weights(self._network, [table], recipe)
+
+    @classmethod
+    def from_encoder(cls, encoder: Any, spec: Spec, recipe: EncoderRecipe) -> TrainableSparse:
+        """An encoder as `load_encoder` gave it, which nobody shares."""
+        return cls(encoder, spec, recipe)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        return self._network
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept of a token beside those of its layers: its logits, and what is made of them."""
+        return 8 * self.encoder.spec.dim
+
+    def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:
+        return cut_texts(self.encoder, items, role, most)
+
+    def represent(self, inputs: Sequence[Any]) -> torch.Tensor:
+        """Weights float32 [n, vocabulary]."""
+        return torch.stack(list(self.encoder.weigh_terms(inputs)))
+
+    def score(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        yield torch.stack(list(queries)) @ torch.stack(list(documents)).T
+
+    def penalise(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> torch.Tensor:
+        weighed = ((self.recipe.query_flops, queries), (self.recipe.flops, documents))
+        return torch.stack([times * torch.stack(list(rows)).mean(0).square().sum() for times, rows in weighed]).sum()
+
+    def save(self, folder: Path) -> dict[str, str]:
+        """The base's files with the new weights; the options of the base's SPEC stay with the result's."""
+        model, decoder = self.encoder.model, self.encoder.decoder
+        # Where the head's last matrix was: `model` goes without it.
+        place = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.Identity))
+        weights = dict(model.named_parameters()) | {
+            f"{place}.{name}": each for name, each in decoder.named_parameters()
+        }
+        source = Source(self.spec.checkpoint, self.spec.options.get("revision"))
+        rewrite_checkpoint(source, folder, weights)
+        return self.options
