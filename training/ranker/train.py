@@ -99,7 +99,8 @@ class RankerTraining:
         self.examples.check_enough(self.recipe.batch)
         dev = self._read_dev()
         processes = join_processes(self.device)
-        device = self.device if processes.num_processes == 1 else str(processes.device)
+        own = processes.device
+        device = self.device if processes.num_processes == 1 else str(own) if own.type == "cuda" else own.type
         base = open_ranker(
             self.base, prompt=self.recipe.prompt, device=device, trust_remote_code=self.trust_remote_code,
             seed=self.recipe.seed,
