@@ -76,6 +76,7 @@ def train_ranker_command(
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = None,
+    force: Force = False,
     device: Where = "auto",
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -90,6 +91,12 @@ def train_ranker_command(
         RankerRecipe, recipe, minutes=minutes, steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
     training = RankerTraining(
-        load_examples(data), base, output, chosen, load_examples(dev) if dev else None, device, trust_remote_code
+        load_examples(data, force=force),
+        base,
+        output,
+        chosen,
+        load_examples(dev) if dev else None,
+        device,
+        trust_remote_code,
     )
     show(training.run(progress), json)

@@ -7,19 +7,17 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from ...checkpoints.devices import resolve_device
 from ...encoders.registry import load_encoder
-from ...errors import CrosslensError, InputError, first_line
+from ...errors import CrosslensError, InputError
 from ...files import lock_directory, make_directory, read_json, write_json
 from ...items import hash_json
 from ...multilingual.collections.base import Collection
@@ -27,6 +25,7 @@ from ...pipeline import Progress, show_nothing
 from ...specs import Spec
 from ..data.examples import Examples, load_examples
 from ..data.held_out import refuse_test_set
+from ..disk import explain_full_disk
 from ..recipe import EncoderRecipe
 from .anchors import Anchor, interpolate
 from .batches import Batches, Material
@@ -115,7 +114,7 @@ def train_encoder(
     if output.exists():
         return _find_finished(output, call)
     make_directory(partial)
-    with lock_directory(partial), _explain_full_disk(partial):
+    with lock_directory(partial), explain_full_disk(partial):
         _begin(partial, call)
         opened = open_base(base, recipe, device=device, trust_remote_code=trust_remote_code)
         work = Training(opened, examples, recipe, partial, dev, resolve_device(device))
@@ -257,24 +256,3 @@ def _find_finished(output: Path, call: Mapping[str, Any]) -> TrainedEncoder:
     if card.is_file() and (found := read_json(card)).get("call") == hash_json(dict(call)):
         return TrainedEncoder(output, found)
     raise InputError(f"{output} is there already, and not from this call: remove it, or name another directory")
-
-
-@contextmanager
-def _explain_full_disk(folder: Path) -> Iterator[None]:
-    """What libraries raise when nothing more can be written, as one line."""
-    try:
-        yield
-    except OSError as error:
-        raise _cannot_write(folder, error, error.strerror or str(error)) from None
-    except (SafetensorError, RuntimeError) as error:
-        # Both write with code of their own, and say in words what the system said.
-        if not any(words in str(error) for words in ("I/O error", "os error", "failed writing file", "unexpected pos")):
-            raise
-        raise _cannot_write(folder, error, first_line(error)) from None
-
-
-def _cannot_write(folder: Path, error: BaseException, reason: str) -> InputError:
-    made = InputError(f"cannot write to {folder}: {reason}")
-    for note in getattr(error, "__notes__", ()):
-        made.add_note(note)
-    return made

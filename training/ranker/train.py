@@ -24,6 +24,7 @@ from ...items import hash_json
 from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
 from ..data.examples import Example, Examples
+from ..disk import explain_full_disk
 from .lessons import Lesson, ScoreLesson, TextLesson
 from .loop import (
     COMPLETE,
@@ -109,7 +110,7 @@ class RankerTraining:
         work = self.output.with_name(f".{self.output.name}.partial")
         make_directory(work)
         leads = processes.is_main_process
-        with lock_directory(work) if leads else nullcontext():
+        with lock_directory(work) if leads else nullcontext(), explain_full_disk(work):
             try:
                 if leads:
                     self._check_same(work, base)

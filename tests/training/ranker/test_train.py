@@ -21,6 +21,7 @@ from crosslens.training.ranker.losses import LOSSES, make_loss
 from crosslens.training.ranker.opening import open_ranker
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.train import RankerTraining
+from safetensors import SafetensorError
 from tiny import decoders, tokenizers
 
 ANIMALS = ("cat", "dog", "owl", "bee", "fox", "hen")
@@ -215,6 +216,21 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(bases, exa
     with pytest.raises(InputError, match=r"the loss is not finite at step 5.*lower the rate") as stop:
         train(examples, tmp_path / "out", f"cross@hf:{bases['encoder']}")
     assert "checkpoint-4" in stop.value.__notes__[0]
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(bases, examples, tmp_path, monkeypatch):
+    saved = loop.save_file
+    calls = iter(range(9))
+
+    def save(held, path):
+        if next(calls) == 1:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        saved(held, path)
+
+    monkeypatch.setattr(loop, "save_file", save)
+    with pytest.raises(InputError, match=r"cannot write to .*No space left") as stop:
+        train(examples, tmp_path / "out", f"yesno@hf:{bases['gemma']}", steps=4)
+    assert "checkpoint-2" in stop.value.__notes__[0]
 
 
 def test_out_of_memory_halves_micro_batches_and_changes_no_loss(bases, examples, tmp_path, monkeypatch):
