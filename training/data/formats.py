@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -201,7 +202,7 @@ def load_format(text: str) -> ExampleFormat:
 
 def find_format_of(row: FileRow) -> tuple[str, ExampleFormat]:
     """The name of a line's format, and it; `InputError` for a line of none."""
-    for name in FORMATS:
+    for name in (*FORMATS, *(each.name for each in entry_points(group="crosslens.examples"))):
         if (found := load_format(name)).fits(row):
             return name, found
     if "positive_document_ids" in row:

@@ -27,7 +27,8 @@ def refuse_test_set(data: str | Path, collection: Collection | None = None) -> N
     name, split = (collection.name, getattr(collection, "split", None) or "") if collection is not None else ("", "")
     if is_test_set(data, name, split):
         raise InputError(
-            f"{data} is a test set by its name, and its topics are no training data; --force if they are meant to be"
+            f"{data} is a test set by its name, and its topics are no training data; where they are meant to be, "
+            "`crosslens mine` and `convert` take them with --force"
         )
 
 
