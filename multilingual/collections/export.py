@@ -110,7 +110,7 @@ class ItemWriter:
             for name, value in item.contents.items()
             if value is not None
         }
-        return to_json_line(item.id, _make_record(item, media, self.beir))
+        return to_json_line(item.id, _make_record(item, media, self.beir, what))
 
     def _copy(self, name: str, value: object, label: str) -> str:
         """The path of the copy, relative to the directory."""
@@ -123,10 +123,13 @@ class ItemWriter:
         return path
 
 
-def _make_record(item: Item, media: Mapping[str, str], beir: bool) -> dict[str, Any]:
+def _make_record(item: Item, media: Mapping[str, str], beir: bool, what: str) -> dict[str, Any]:
     meta = FileRow(item.meta).read_meta()
     title, text = meta.pop("title", None), item.text
-    if isinstance(title, str) and title.strip() and text and f"{text}\n".startswith(f"{title}\n"):
+    if what == "query":  # whose title is a wording of its own, which no reader joins with the text
+        meta |= {} if title is None else {"title": title}
+        title = None
+    elif isinstance(title, str) and title.strip() and text and f"{text}\n".startswith(f"{title}\n"):
         text = text[len(title) + 1 :]
     else:
         title = None
