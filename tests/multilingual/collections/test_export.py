@@ -64,7 +64,7 @@ def mixed(tmp_path: Path) -> Held:
         Item("opened", None, Image.new("RGB", (2, 2))),
     ]
     topics = [
-        Item("q1", "what\nis it", None, "eng", {"kind": "text"}),
+        Item("q1", "what\nis it", None, "eng", {"kind": "text", "title": "what\nis it"}),
         Item("q2", None, picture()),
         Item("q3", "никто", None, "rus"),
     ]
