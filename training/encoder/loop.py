@@ -113,6 +113,8 @@ class EncoderTrainer(transformers.Trainer):
             **watched,
         )
         super().__init__(model=trainable.network, args=args, train_dataset=batches, eval_dataset=[] if dev else None)
+        if self.accelerator.num_processes > 1:
+            raise InputError("an encoder is trained by one process on one device: start it without torchrun")
         self.remove_callback(PrinterCallback)
         self.add_callback(Clock(recipe.minutes))
         if dev:
@@ -124,9 +126,8 @@ class EncoderTrainer(transformers.Trainer):
             self.add_callback(TensorBoardCallback(SummaryWriter(str(folder / "events"))))
 
     def get_train_dataloader(self) -> DataLoader[TrainingBatch]:
-        """The batches in their order; of several processes each takes every so many."""
-        loader = DataLoader(self.batches, batch_size=1, shuffle=False, collate_fn=lambda made: {"batch": made[0]})
-        return self.accelerator.prepare(loader) if self.accelerator.num_processes > 1 else loader
+        """The batches in their order."""
+        return DataLoader(self.batches, batch_size=1, shuffle=False, collate_fn=lambda made: {"batch": made[0]})
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The rate rises and falls with the steps, or with the time where that is over earlier."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors.torch import save_file
 
 from ...checkpoints.sentence_files import POOLINGS, DenseLayer
@@ -60,7 +61,13 @@ def write_prompts(folder: Path, query: str, document: str) -> None:
 def save_model(model: Any, folder: Path) -> None:
     """Weights and configuration, without a pooler: none of ours is used, and where a base has none it is random."""
     weights = {key: tensor for key, tensor in model.state_dict().items() if "pooler" not in key.split(".")}
-    model.save_pretrained(folder, state_dict=weights)
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    finally:
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def save_layer(layer: DenseLayer, folder: Path) -> None:

@@ -113,11 +113,16 @@ def train_encoder(
     partial = output.with_name(f".{output.name}.partial")
     if output.exists():
         return _find_finished(output, call)
+    where = resolve_device(device)
+    if where.index:
+        raise InputError(
+            f"training takes the first GPU there is: set CUDA_VISIBLE_DEVICES={where.index}, and --device cuda"
+        )
     make_directory(partial)
     with lock_directory(partial), explain_full_disk(partial):
         _begin(partial, call)
         opened = open_base(base, recipe, device=device, trust_remote_code=trust_remote_code)
-        work = Training(opened, examples, recipe, partial, dev, resolve_device(device))
+        work = Training(opened, examples, recipe, partial, dev, where)
         trainer = work.run(progress)
         work.write(trainer, partial / "result", call)
         os.replace(partial / "result", output)

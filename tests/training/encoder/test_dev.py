@@ -82,6 +82,16 @@ def test_a_training_that_did_not_help_says_so(
     assert made.notes == [f"no step was better than the base on {judged_folder.name}"]
 
 
+def test_time_that_is_up_ends_it_with_a_check(
+    tiny_encoder: Path, judged_folder: Path, examples_file: Write, tmp_path: Path
+):
+    recipe = replace(QUICK, minutes=1e-6)
+    base, dev = f"hf:{tiny_encoder}?pooling=mean", load_collection(judged_folder)
+    made = train_encoder(examples_file(), base, tmp_path / "made", recipe, dev=dev, device="cpu")
+    assert made.card["steps"] == 1
+    assert [each["step"] for each in made.card["dev"]["checks"]] == [1]
+
+
 def test_a_collection_without_judgements_cannot_watch(judged_folder: Path):
     (judged_folder / "qrels.txt").write_text("q0 0 d0 0\n")
     with pytest.raises(InputError, match="no topic with a relevant document"):
