@@ -124,7 +124,8 @@ def tables(verb: str, report: dict[str, Any]) -> list[Table]:
         return [tabulate(report["quality"], [("nDCG@10", group) for group in groups], p=True)]
     if verb == "quality":
         head, *rows = report["rows"]
-        return [Table(head, rows), report["bias"], report["taus"]]
+        bias = [report["bias"]] if any(compared for _, compared, *_ in report["bias"].rows) else []
+        return [Table(head, rows), *bias, report["taus"]]
     from rerank_show import speed_rows
 
     head, *rows = speed_rows(report)
