@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .adapt import adapt_command
 from .cache import cache_command
 from .console import Terminated, catch_termination, report_interruption, run_guarded
 from .convert import convert_command
@@ -52,7 +53,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for verb in (
     demo_command, index_command, delete_command, search_command, run_command, rerank_command, judge_command,
     evaluate_command, experiment_command, export_command, translate_command, rewrite_command, synthesize_command,
-    mine_command, convert_command, verify_command, cache_command, models_command, doctor_command,
+    mine_command, convert_command, adapt_command, verify_command, cache_command, models_command, doctor_command,
 ):  # fmt: skip
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 

@@ -1,0 +1,165 @@
+"""`crosslens adapt`: one call from documents to a checkpoint, a comparison that does not flatter, and nothing leaked."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from crosslens.encoders.registry import load_encoder
+from crosslens.evaluation.evaluate import evaluate
+from crosslens.items import Item
+from crosslens.multilingual.collections.registry import load_collection
+from crosslens.runs import Hit, Run
+from crosslens.training.adapt import adaptation
+from crosslens.training.adapt.comparison import AFTER, BEFORE, Compared
+from crosslens.training.adapt.subset import Made, hold_out
+from crosslens.training.data.examples import load_examples
+from stand_ins.query_writer import make_documents, write_collection
+
+WRITER = "inpars@py:stand_ins.query_writer:QueryWriter?n=1"
+RECIPE = 'loss = "contrast"\nbatch = 16\nsteps = 4\nlearning_rate = 1e-3\ndocument_tokens = 32\n'
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_collection(tmp_path / "source", make_documents(180))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "quick.toml").write_text(RECIPE)
+    return tmp_path / "quick.toml"
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The examples that the encoder was trained on, by call."""
+    seen = []
+    genuine = adaptation.train_encoder
+
+    def train(examples, *arguments, **options):
+        seen.append((list(examples), options["dev"]))
+        return genuine(examples, *arguments, **options)
+
+    monkeypatch.setattr(adaptation, "train_encoder", train)
+    return seen
+
+
+def test_from_documents_to_a_checkpoint_that_is_compared_on_what_it_never_saw(
+    crosslens, source, recipe, tiny_encoder, tmp_path, trained_on
+):
+    out = tmp_path / "adapted"
+    arguments = ("adapt", source, "--base", f"hf:{tiny_encoder}", "-o", out, "--recipe", recipe, "--generator", WRITER)
+    status, said, err = crosslens(*arguments, "--json")
+    assert status == 0, err
+    made = json.loads(said)
+    assert set(made["questions"]) == {"titles", "ict", "translations?by=id", WRITER}
+    assert made["spec"].startswith(f"hf:{out}")
+    assert made["verdict"] == made["compared"]["held out"]["verdict"] in ("better", "no different", "worse")
+    base, after = load_encoder(f"hf:{tiny_encoder}").spec, load_encoder(made["spec"]).spec
+    assert after.difference(base).startswith("revision:")
+    assert after.difference(base).count(";") == 0
+
+    # No document whose questions are held out, nor a translation of it, was a positive, nor is it what stops training.
+    ((examples, dev),) = trained_on
+    assert len(examples) == made["examples"]["examples"] >= adaptation.LEAST
+    pages = lambda ids: {id.partition("/")[2] for id in ids}  # noqa: E731
+    positives = pages(each.id for example in examples for each in example.positives)
+    watched = pages(id for of in dev.qrels().values() for id in of)
+    held = made["compared"]["held out"]["table"]["queries"]["all"]
+    assert watched
+    assert not positives & watched
+    assert held >= len(set(range(60)) - {int(page.removeprefix("page")) for page in positives | watched})
+
+    # The same call finds what is there; another is refused, and so is what is no result.
+    assert json.loads(crosslens(*arguments, "--json")[1]) == made
+    status, said, err = crosslens(*arguments)
+    assert (status, ("better than" in said)) == (0, True)
+    assert crosslens(*arguments, "--seed", 5)[0] == 2
+
+
+def test_own_judgements_decide_and_are_never_trained_on(crosslens, source, recipe, tiny_encoder, tmp_path, trained_on):
+    rows = make_documents(180)
+    topics = [{"id": f"t{n}", "text": rows[n]["title"], "lang": rows[n]["lang"]} for n in range(0, 60, 2)]
+    (source / "topics.jsonl").write_text("".join(json.dumps(topic) + "\n" for topic in topics))
+    (source / "qrels.txt").write_text("".join(f"t{n} 0 {rows[n]['id']} 1\n" for n in range(0, 60, 2)))
+    status, said, err = crosslens(
+        "adapt", source, "--base", f"hf:{tiny_encoder}", "-o", tmp_path / "out", "--recipe", recipe, "--json"
+    )  # fmt: skip
+    assert status == 0, err
+    made = json.loads(said)
+    assert list(made["compared"]) == ["judged", "held out"]
+    assert made["compared"]["judged"]["table"]["queries"]["all"] == 30
+    assert made["verdict"] == made["compared"]["judged"]["verdict"]
+    ((examples, _),) = trained_on
+    assert not {topic["text"] for topic in topics} & {example.query.text for example in examples}
+
+
+def test_killed_in_the_middle_the_same_call_goes_on(crosslens, source, recipe, tiny_encoder, tmp_path, monkeypatch):
+    out = tmp_path / "adapted"
+    arguments = ("adapt", source, "--base", f"hf:{tiny_encoder}", "-o", out, "--recipe", recipe, "--json")
+    genuine = adaptation.compare
+
+    def stop(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adaptation, "compare", stop)
+    assert crosslens(*arguments)[0] == 1
+    assert not out.exists()
+    assert load_examples(str(tmp_path / ".adapted.partial" / "examples.jsonl.gz")).card["examples"] > 0
+    monkeypatch.setattr(adaptation, "compare", genuine)
+    monkeypatch.setattr(adaptation.Synthesis, "_make", stop)  # what is finished is not made again
+    monkeypatch.setattr(adaptation.Mining, "run", stop)
+    status, said, err = crosslens(*arguments)
+    assert status == 0, err
+    assert json.loads(said)["verdict"]
+    assert not (tmp_path / ".adapted.partial").exists()
+
+
+def test_what_is_wrong_is_one_line(refused, source, recipe, tiny_encoder, tmp_path):
+    call = ("adapt", source, "-o", tmp_path / "out", "--base")
+    few = write_collection(tmp_path / "few", make_documents(6))
+    refused(*call, f"hf:{tiny_encoder}?dtype=int8", parts=("int8",))
+    refused(*call, f"hf:{tiny_encoder}", "--minutes", "0", parts=("minutes must be above 0",))
+    refused(*call, f"hf:{tiny_encoder}", "--with", "nothing", parts=("nothing",))
+    refused("adapt", few, "-o", tmp_path / "less", *call[4:], f"hf:{tiny_encoder}", parts=("are needed at least",))
+    refused("adapt", source, "-o", tmp_path / "no" / "out", "--base", f"hf:{tiny_encoder}", parts=("no directory",))
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(20, "better"), (11, "no different"), (0, "worse")])
+def test_a_difference_that_chance_explains_is_none(right, verdict):
+    """`right` of 20 queries find their document first after training, and the rest do before."""
+    asked = [Item(f"q{n}", "?") for n in range(20)]
+    qrels = {query.id: {f"d{n}": 1} for n, query in enumerate(asked)}
+
+    def search(found):
+        return Run(asked, {query.id: (Hit(f"d{n}" if found(n) else "x", 1.0),) for n, query in enumerate(asked)})
+
+    runs = {BEFORE: search(lambda n: n >= right), AFTER: search(lambda n: n < right)}
+    compared = Compared("it", 20, evaluate(runs, qrels, ("nDCG@20",), baseline=BEFORE, test="randomisation"))
+    assert compared.verdict == verdict
+    assert verdict in str(compared)
+
+
+def test_a_document_that_is_held_out_stands_there_as_one_source_has_it(source):
+    collection = load_collection(source)
+    documents = {item.id: item for item in collection.docs()}
+    some = list(documents)[:8]
+    made = [
+        Made(
+            name,
+            [Item(f"{id}~1", f"{name} {id}") for id in some],
+            {f"{id}~1": {id: 1} for id in some},
+            {id: Item(id, f"as {name} has it", lang=documents[id].lang) for id in some},
+        )
+        for name in ("one", "two")
+    ]
+    part = hold_out(made, set(some[:6]), "held out", collection, set(documents))
+    assert len(part.asked) == 6
+    texts = {item.id: item.text for item in part.docs()}
+    assert len(texts) == len(documents)
+    for query in part.asked:
+        (id,) = part.judged[query.id]
+        assert texts[id] == f"as {query.text.partition(' ')[0]} has it"
+    assert {query.text.partition(" ")[0] for query in part.asked} == {"one", "two"}
+    assert part.check().queries == 6
