@@ -71,7 +71,7 @@ def test_what_was_killed_goes_on(crosslens, tiny_encoder, data, tmp_path):
     recipe.write_text('check = 5\nprecision = "float32"\nbatch = 2\nsteps = 40\n')
     arguments = ["train", "ranker", data, "--base", f"cross@hf:{tiny_encoder}", "-o", out, "--recipe", recipe, "--json"]
     child = Child(COMMAND, *arguments)
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 300  # a busy machine is no fault of a test
     while not list(work.glob("checkpoints/checkpoint-*/complete")):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < ends
