@@ -39,6 +39,7 @@ FORMAT = 1
 CARD = "adaptation.json"
 MINED = ("titles", "ict", "translations?by=id")  # what needs no model
 GENERATED = "inpars@{}?n=2&styles=question,keywords"
+FIRST = 11  # rank of hard negatives without a judge: fewer of them are false than of the first ten
 LEAST = 32  # questions that are worth to be trained on
 TRIALS = (2, 18)  # documents, or questions, on which it is measured what a model costs
 WATCHED, HELD_OUT = (0.05, 100), (0.1, 300)  # share of the documents, and how many at most
@@ -340,7 +341,8 @@ class Work:
             return path
         mining = Mining(
             str(self.folder / BEFORE), negatives=self.task.chosen_recipe.negatives, translations="id",
-            margin=None if self.task.judge else Mining.margin, score=self.task.judge, seed=self.task.seed, force=True,
+            first=1 if self.task.judge else FIRST, margin=None if self.task.judge else Mining.margin,
+            score=self.task.judge, seed=self.task.seed, force=True,
             **self.how,
         )  # fmt: skip
         mining.run(subset, path, progress=self.progress)
