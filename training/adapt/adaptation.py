@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from ...encoders.base import encode_matrix
+from ...encoders.registry import load_encoder
 from ...errors import InputError, check_at_least
 from ...files import lock_directory, make_directory, read_json, write_json
 from ...items import Item, hash_json, hash_text
@@ -41,6 +43,7 @@ MINED = ("titles", "ict", "translations?by=id")  # what needs no model
 GENERATED = "inpars@{}?n=2&styles=question,keywords"
 FIRST = 11  # rank of hard negatives without a judge: fewer of them are false than of the first ten
 LEAST = 32  # questions that are worth to be trained on
+TIMED = 64  # documents, on which it is measured what encoding takes
 TRIALS = (2, 18)  # documents, or questions, on which it is measured what a model costs
 WATCHED, HELD_OUT = (0.05, 100), (0.1, 300)  # share of the documents, and how many at most
 GENERATOR_SHARE, JUDGE_SHARE = 0.3, 0.5  # of the time that is left, which a model may take
@@ -202,8 +205,9 @@ class Work:
             for name, documents in trial.items()
         }
         examples = self._write_examples(made, rest, chosen)
-        comparisons = 2 if self.judged else 1
-        left = self.left - 2 * comparisons * encoding
+        left = (
+            self.left - 1.5 * encoding
+        )  # what was trained encodes all once, and what was held out as its source has it
         recipe = replace(task.chosen_recipe, minutes=max(left, 60.0) / 60)
         if left < 60:
             self.notes.append(f"{task.minutes:g} minutes were over before training began: it got one")
@@ -237,14 +241,24 @@ class Work:
         return {item.id for item in self.collection.docs() if item.id in choice.ids or item.id in wanted}
 
     def _index(self, chosen: set[str]) -> float:
-        """The base's index of them, in which negatives are found; the seconds that their encoding takes."""
+        """The base's index of them, in which negatives are found; the seconds that their encoding takes.
+
+        These are timed on some of them: the vector cache may have had all.
+        """
         subset = Subset(self.collection.name, self.collection, chosen, (), {})
-        started = time.monotonic()
         index_collection(
             subset, self.folder / BEFORE, [self.task.base], documents=len(chosen), lexical=False, sync=True,
             progress=self.progress, **self.how,
         )  # fmt: skip
-        return float(self._keep("encoding", lambda: round(time.monotonic() - started, 1)))
+
+        def measure() -> float:
+            encoder = load_encoder(self.task.base, **self.how)
+            some = list(islice(subset.docs(), TIMED))
+            started = time.monotonic()
+            encode_matrix(encoder, some, "document")
+            return round((time.monotonic() - started) / len(some) * len(chosen), 1)
+
+        return float(self._keep("encoding", measure))
 
     def _ask(self, chosen: set[str]) -> list[Made]:
         """The questions of each source; a source that has none is noted, and all of them must have some together."""
