@@ -207,7 +207,7 @@ def test_queries_that_cannot_be_answered(refused, ready, tmp_path):
     refused("search", index, "cat", "--where", "lang", parts=("KEY=VALUE",))
     refused("search", index, "--image", tmp_path / "none.png", parts=("none.png",))
     refused("search", index, "--image", tmp_path / "ok.png", parts=("image", "no encoder"))
-    refused("search", index, "cat", "--rerank", "better", parts=("names no model",))
+    refused("search", index, "cat", "--rerank", "better", parts=("did you mean best?",))
     refused("search", tmp_path / "nothing", "cat", parts=("nothing",))
 
 
