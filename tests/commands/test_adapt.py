@@ -119,7 +119,10 @@ def test_killed_in_the_middle_the_same_call_goes_on(crosslens, source, recipe, t
 def test_what_is_wrong_is_one_line(refused, source, recipe, tiny_encoder, tmp_path):
     call = ("adapt", source, "-o", tmp_path / "out", "--base")
     few = write_collection(tmp_path / "few", make_documents(6))
-    refused(*call, f"hf:{tiny_encoder}?dtype=int8", parts=("int8",))
+    refused(*call, f"hf:{tiny_encoder}?dtype=int8", parts=("int8 take no gradients",))
+    refused(*call, "offline:use-m3", parts=("cannot be trained", "no gradients"))
+    refused(*call, f"splade:{tiny_encoder}", parts=("makes no single vector of a text",))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # refused before any work
     refused(*call, f"hf:{tiny_encoder}", "--minutes", "0", parts=("minutes must be above 0",))
     refused(*call, f"hf:{tiny_encoder}", "--with", "nothing", parts=("nothing",))
     refused("adapt", few, "-o", tmp_path / "less", *call[4:], f"hf:{tiny_encoder}", parts=("are needed at least",))

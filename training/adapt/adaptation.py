@@ -33,12 +33,14 @@ from ..data.selection import Selection
 from ..data.synthesize import Synthesis, list_wordings
 from ..data.translations import name_group
 from ..encoder.train import train_encoder
+from ..encoder.trainable import find_family
 from ..recipe import EncoderRecipe, check_above, read_recipe
 from .comparison import AFTER, BEFORE, Compared, compare
 from .subset import Made, Subset, draw_share, hold_out
 
 FORMAT = 1
 CARD = "adaptation.json"
+DENSE = ("hf", "llm")  # families of bases; offline: models become one of them
 MINED = ("titles", "ict", "translations?by=id")  # what needs no model
 GENERATED = "inpars@{}?n=2&styles=question,keywords"
 FIRST = 11  # rank of hard negatives without a judge: fewer of them are false than of the first ten
@@ -109,6 +111,10 @@ class Adaptation:
     def __post_init__(self) -> None:
         check_at_least(1, documents=self.documents, pool=self.pool)
         check_above(0, minutes=self.minutes)
+        if (family := find_family(self.base)) not in DENSE:
+            raise InputError(
+                f"{self.base}: {family}: makes no single vector of a text; adapt a base of {', '.join(DENSE)}"
+            )
         for source in self.all_sources:
             load_source(source, **self._how)
         LanguageMix.parse(self.langs)

@@ -89,9 +89,24 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     Its weights are its own: an encoder of the same checkpoint that is in use keeps what it has. `InputError` for a
     base that cannot be trained, saying why.
     """
-    require_libraries()
+    family = find_family(text)
     spec = Spec.parse(text)
     where = resolve_device(device)
+    options = {"dtype": "float32", **spec.options}
+    wide = Spec(spec.family, spec.checkpoint, options)
+    encoder = load_encoder(str(wide), device=str(where), trust_remote_code=trust_remote_code)
+    module, _, name = KINDS[family].partition(":")
+    kind = getattr(import_module(f".{module}", __package__), name)
+    return Base(text, family, encoder.spec.revision, kind.from_encoder(encoder, spec, recipe))
+
+
+def find_family(text: str) -> str:
+    """The family that loads what the base of a SPEC becomes; `InputError` for one that cannot be trained, saying why.
+
+    Nothing is loaded, so that this can be asked before any work.
+    """
+    require_libraries()
+    spec = Spec.parse(text)
     family = OFFLINE.get(spec.checkpoint, "") if spec.family == "offline" else spec.family
     if family not in KINDS:
         reason = UNTRAINABLE.get(text.partition("?")[0], UNTRAINABLE.get(spec.family, "it is none of ours"))
@@ -99,12 +114,7 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
         raise InputError(f"{text} cannot be trained ({reason}); take one of {list_few(known, 20)}")
     if (given := spec.options.get("dtype")) in FEW_BITS:
         raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out")
-    options = {**spec.options, **({} if given else {"dtype": "float32"})}
-    wide = Spec(spec.family, spec.checkpoint, options)
-    encoder = load_encoder(str(wide), device=str(where), trust_remote_code=trust_remote_code)
-    module, _, name = KINDS[family].partition(":")
-    kind = getattr(import_module(f".{module}", __package__), name)
-    return Base(text, family, encoder.spec.revision, kind.from_encoder(encoder, spec, recipe))
+    return family
 
 
 def require_libraries() -> None:
