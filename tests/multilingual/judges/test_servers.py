@@ -165,10 +165,10 @@ def test_a_server_that_dies_during_the_work_is_one_line(serve):
 
 
 def test_a_slow_server_is_one_line(serve):
-    _, judge = serve(lambda *_: time.sleep(0.6) or chat_reply("A"), timeout=0.1, retries=1)
+    _, judge = serve(lambda *_: time.sleep(6) or chat_reply("A"), timeout=0.1, retries=1)
     began = time.monotonic()
     assert "gave no answer within 0.1 s (tried 2 times); raise timeout=" in failure(judge)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert judge.usage["retries"] == 1
 
 
