@@ -35,6 +35,7 @@ from ..data.translations import name_group
 from ..encoder.train import train_encoder
 from ..encoder.trainable import find_family
 from ..recipe import EncoderRecipe, check_above, read_recipe
+from ..session import begin_work
 from .comparison import AFTER, BEFORE, Compared, compare
 from .subset import Made, Subset, draw_share, hold_out
 
@@ -116,12 +117,12 @@ class Adaptation:
                 f"{self.base}: {family}: makes no single vector of a text; adapt a base of {', '.join(DENSE)}"
             )
         for source in self.all_sources:
-            load_source(source, **self._how)
+            load_source(source, **self.how)
         LanguageMix.parse(self.langs)
         _ = self.chosen_recipe
 
     @property
-    def _how(self) -> dict[str, Any]:
+    def how(self) -> dict[str, Any]:
         return {"device": self.device, "trust_remote_code": self.trust_remote_code}
 
     @property
@@ -160,7 +161,7 @@ class Adaptation:
         work = output.parent / f".{output.name}.partial"
         make_directory(work)
         with lock_directory(work):
-            _begin(work, about)
+            begin_work(work, about)
             Work(self, collection, work, progress).make(about)
             checkpoint = work / "checkpoint"
             card = read_json(checkpoint / CARD)
@@ -183,7 +184,7 @@ class Work:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.how: dict[str, Any] = {"device": self.task.device, "trust_remote_code": self.task.trust_remote_code}
+        self.how = self.task.how
         self.before = float(self._keep("spent", lambda: 0.0))
         self.asked, self.judged = _read_judgements(self.collection)
 
@@ -444,18 +445,6 @@ def _read_judgements(collection: Collection) -> tuple[list[Item], Qrels]:
 def _name_result(spec: str, output: Path) -> str:
     found = Spec.parse(spec)
     return str(replace(found, checkpoint=str(output.resolve())))
-
-
-def _begin(work: Path, about: Mapping[str, Any]) -> None:
-    """Note what is made in a folder; `InputError` where something else was begun in it."""
-    path = work / "call.json"
-    if path.exists():
-        if changed := [key for key, value in about.items() if read_json(path).get(key) != hash_json(value)]:
-            raise InputError(
-                f"{work} holds work with other {', '.join(changed)}: remove it, or adapt with what it was begun with"
-            )
-        return
-    write_json(path, {key: hash_json(value) for key, value in about.items()})
 
 
 def _find_finished(output: Path, about: Mapping[str, Any]) -> Adapted:

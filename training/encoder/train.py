@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from ..data.examples import Examples, load_examples
 from ..data.held_out import refuse_test_set
 from ..disk import explain_full_disk
 from ..recipe import EncoderRecipe
+from ..session import begin_work, measure_memory
 from .anchors import Anchor, interpolate
 from .batches import Batches, Material
 from .dev import Dev
@@ -120,7 +119,7 @@ def train_encoder(
         )
     make_directory(partial)
     with lock_directory(partial), explain_full_disk(partial):
-        _begin(partial, call)
+        begin_work(partial, call)
         opened = open_base(base, recipe, device=device, trust_remote_code=trust_remote_code)
         work = Training(opened, examples, recipe, partial, dev, where)
         trainer = work.run(progress)
@@ -213,9 +212,6 @@ def describe_training(
             "base": read_json(training.folder / "base.json")["measure"],
             "best": measured if measured is not None else best["value"], "best_step": best["step"], "checks": checks,
         }  # fmt: skip
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if training.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(training.device)
     examples = trainer.state.global_step * training.recipe.batch
     weights = [each for each in trainer.trainable.network.parameters() if each.requires_grad]
     return {
@@ -229,7 +225,7 @@ def describe_training(
         "trained_weights": sum(each.numel() for each in weights),
         "seconds": round(clock.spent, 3),
         "examples_per_second": round(examples / max(clock.spent, 1e-9), 3),
-        "peak_gib": round(peak / 2**30, 3),
+        "peak_gib": round(measure_memory(training.device) / 2**30, 3),
         "micro_tokens": trainer.memory.micro,
         "computed_in": str(trainer.precision).removeprefix("torch."),
         "device": str(training.device),
@@ -238,21 +234,6 @@ def describe_training(
         "dev": dev,
         "call": hash_json(dict(call)),
     }
-
-
-def _begin(partial: Path, call: Mapping[str, Any]) -> None:
-    """Note what is trained in a folder; `InputError` where another training was begun in it."""
-    journal = partial / "call.json"
-    if journal.exists():
-        begun = read_json(journal)
-        changed = sorted(key for key in call if begun.get(key) != hash_json(call[key]))
-        if changed:
-            raise InputError(
-                f"{partial} holds a training with other {', '.join(changed)}: remove it to begin anew, or train with "
-                f"what it was begun with"
-            )
-        return
-    write_json(journal, {key: hash_json(value) for key, value in call.items()})
 
 
 def _find_finished(output: Path, call: Mapping[str, Any]) -> TrainedEncoder:

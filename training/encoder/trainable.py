@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,8 @@ from ...errors import InputError, list_few
 from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
+from ..session import require_packages
+from ..weights import drop_states, freeze_parts, is_part
 
 # family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
 KINDS = {
@@ -105,7 +106,7 @@ def find_family(text: str) -> str:
 
     Nothing is loaded, so that this can be asked before any work.
     """
-    require_libraries()
+    require_packages("accelerate", "peft")
     spec = Spec.parse(text)
     family = OFFLINE.get(spec.checkpoint, "") if spec.family == "offline" else spec.family
     if family not in KINDS:
@@ -115,12 +116,6 @@ def find_family(text: str) -> str:
     if (given := spec.options.get("dtype")) in FEW_BITS:
         raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out")
     return family
-
-
-def require_libraries() -> None:
-    """`InputError` unless what the extra `train` brings is there."""
-    if lacking := [name for name in ("accelerate", "peft") if find_spec(name) is None]:
-        raise InputError(f"training needs {' and '.join(lacking)}: pip install 'crosslens[train]'")
 
 
 def own_weights(encoder: Any) -> Any:
@@ -137,28 +132,15 @@ def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor],
     network.requires_grad_(not recipe.lora)
     if recipe.lora:
         _add_adapters(network, recipe)
-    names = [name for name, _ in network.named_parameters()]
-    for part in recipe.freeze:
-        if not any(_is_in(name, part) for name in names):
-            raise InputError(f"freeze: no weights are named {part!r} (there are {list_few(_list_parts(names), 12)})")
+    freeze_parts(network, recipe.freeze)
     for name, weights in network.named_parameters():
-        unused = _is_in(name, "pooler")  # which no encoder of ours has its vectors from
-        table = not recipe.embeddings and any(weights is each for each in embeddings)
-        if unused or table or any(_is_in(name, part) for part in recipe.freeze):
+        unused = is_part(name, "pooler")  # which no encoder of ours has its vectors from
+        if unused or (not recipe.embeddings and any(weights is each for each in embeddings)):
             weights.requires_grad_(False)
     if not any(weights.requires_grad for weights in network.parameters()):
         raise InputError("nothing is left to train: freeze fewer parts")
     drop_states(network, recipe.dropout)
-
-
-def drop_states(network: torch.nn.Module, share: float) -> None:
-    """Leave out this share of states; without any, the model is as it is when it encodes."""
-    network.train(share > 0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = share
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share  # type: ignore[assignment]
+    network.train(recipe.dropout > 0)  # without any, the model is as it is when it encodes
 
 
 def _add_adapters(network: torch.nn.Module, recipe: EncoderRecipe) -> None:
@@ -185,13 +167,3 @@ def merge_adapters(network: torch.nn.Module) -> None:
         if isinstance(module, BaseTunerLayer):
             module.merge()
             network.set_submodule(name, module.get_base_layer())
-
-
-def _is_in(name: str, part: str) -> bool:
-    """Whether weights of this name are in a part, named by steps of the way to it: `encoder.layer.0`."""
-    return f".{part}." in f".{name}."
-
-
-def _list_parts(names: Sequence[str]) -> list[str]:
-    """The modules that weights are in, without what all names begin with."""
-    return list(dict.fromkeys(name.partition(".")[2].rpartition(".")[0] for name in names))

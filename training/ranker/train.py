@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import resource
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -19,12 +16,13 @@ import torch
 import transformers
 
 from ...errors import InputError, note_kept
-from ...files import lock_directory, make_directory, read_json, write_json
-from ...items import hash_json
+from ...files import lock_directory, make_directory, write_json
 from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
 from ..data.examples import Example, Examples
 from ..disk import explain_full_disk
+from ..session import begin_work, measure_memory, require_packages
+from ..weights import drop_states
 from .lessons import Lesson, ScoreLesson, TextLesson
 from .loop import (
     COMPLETE,
@@ -42,7 +40,7 @@ from .losses import LABELLED, SCORED, make_loss
 from .opening import CARD, RankerBase, open_ranker
 from .recipe import RankerRecipe
 from .thoughts import ThoughtLesson, write_thoughts
-from .weights import add_adapters, free_weights, plan_adapters, save_ranker, set_dropout
+from .weights import add_adapters, free_weights, plan_adapters, save_ranker
 
 PACKAGES = ("peft", "sentence_transformers", "accelerate", "datasets")
 DEV = 200  # queries of the dev data that are ranked at most
@@ -113,7 +111,7 @@ class RankerTraining:
         with lock_directory(work) if leads else nullcontext(), explain_full_disk(work):
             try:
                 if leads:
-                    self._check_same(work, base)
+                    begin_work(work, self._describe_call(base))
                 processes.wait_for_everyone()
                 trained = self._train(base, examples, dev, work, progress, processes)
             except BaseException as stop:
@@ -141,23 +139,11 @@ class RankerTraining:
             )
         return dev
 
-    def _check_same(self, work: Path, base: RankerBase) -> None:
-        """`InputError` where the work that is there was begun with other data, another base or other settings."""
-        own = {
+    def _describe_call(self, base: RankerBase) -> dict[str, Any]:
+        return {
             "base": base.written, "weights": base.weights, "prompt": base.prompt.name,
-            "data": self.examples.card.get("sha256", ""), "recipe": hash_json(asdict(self.recipe)),
+            "data": self.examples.card.get("sha256", ""), "recipe": asdict(self.recipe),
         }  # fmt: skip
-        path = work / "task.json"
-        if path.exists():
-            was = read_json(path)
-            differing = [key for key, value in own.items() if not isinstance(was, dict) or was.get(key) != value]
-            if differing:
-                raise InputError(
-                    f"{work} holds work that was begun with another {' and '.join(differing)}: remove it, or name "
-                    f"another output"
-                )
-        else:
-            write_json(path, own)
 
     def _train(
         self,
@@ -170,7 +156,7 @@ class RankerTraining:
     ) -> TrainedRanker:
         recipe, folder = self.recipe, work / "checkpoints"
         adapters, tuned = plan_adapters(base, recipe), None
-        set_dropout(base.judge.model, recipe.dropout)
+        drop_states(base.judge.model, recipe.dropout)
         if adapters is None:
             free_weights(base, recipe)
         elif recipe.method != "grpo":  # there trl adds them
@@ -207,7 +193,12 @@ class RankerTraining:
         place = work / "result"
         base.judge.model.eval()
         done = TrainedRanker(
-            str(self.output), base.write_system(self.output), steps, round(watch.seconds, 1), measure_memory(), curve
+            str(self.output),
+            base.write_system(self.output),
+            steps,
+            round(watch.seconds, 1),
+            measure_memory(base.judge.device),
+            curve,
         )
         if not processes.is_main_process:
             return done
@@ -318,25 +309,11 @@ def measure_ndcg(base: RankerBase, dev: Sequence[Example], k: int = 10) -> float
     return float(np.mean(found))
 
 
-def require_packages(*names: str) -> None:
-    """`InputError` naming what is to be installed, where one is missing."""
-    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
-        raise InputError(f"training needs {', '.join(missing)}: pip install 'crosslens[train]'")
-
-
 def join_processes(device: str) -> Any:
     """accelerate's state of the processes that train together, one a device (`accelerate launch`, `torchrun`)."""
     from accelerate import PartialState
 
     return PartialState(cpu=device.startswith("cpu"))
-
-
-def measure_memory() -> int:
-    """The most bytes that this process has held: on a GPU what was allocated there, else of the machine's."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else 1024 * held
 
 
 def _require_negatives(examples: Examples, loss: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ...errors import InputError
 from ...multilingual.judges.hf import find_task
+from ..weights import freeze_parts
 from .opening import RankerBase
 from .recipe import RankerRecipe
 
@@ -47,22 +48,10 @@ def add_adapters(base: RankerBase, adapters: Any, seed: int) -> Any:
         return peft.get_peft_model(base.judge.model, adapters)
 
 
-def set_dropout(model: torch.nn.Module, share: float) -> None:
-    """Let layers of dropout leave out this share of states."""
-    for each in model.modules():
-        if isinstance(each, torch.nn.Dropout):
-            each.p = share
-
-
 def free_weights(base: RankerBase, recipe: RankerRecipe) -> None:
     """Let the weights take gradients, but for the parts that keep the base's."""
     model = base.judge.model.requires_grad_(True)
-    unknown = [part for part in recipe.freeze if not any(part in name for name, _ in model.named_parameters())]
-    if unknown:
-        raise InputError(f"{base.written} has no weights whose names hold {unknown[0]!r}, to be frozen")
-    for name, each in model.named_parameters():
-        if any(part in name for part in recipe.freeze):
-            each.requires_grad_(False)
+    freeze_parts(model, recipe.freeze)
     if not recipe.embeddings:
         model.get_input_embeddings().requires_grad_(False)
     if not any(each.requires_grad for each in model.parameters()):

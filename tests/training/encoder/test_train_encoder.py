@@ -123,7 +123,7 @@ def test_killed_it_goes_on_with_the_same_curve(tiny_encoder: Path, examples_file
     child = Child(DIE, data, base, tmp_path / "killed")
     assert child.wait() == -9, child.stderr.read()
     assert (tmp_path / ".killed.partial" / "checkpoint-4").is_dir()
-    with pytest.raises(InputError, match="holds a training with other recipe"):
+    with pytest.raises(InputError, match="begun with another recipe"):
         train_encoder(data, base, tmp_path / "killed", replace(recipe, seed=1), device="cpu")
     (tmp_path / ".killed.partial" / "checkpoint-6").mkdir()  # one that was not finished
     seen: list[int] = []
