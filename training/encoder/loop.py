@@ -21,6 +21,7 @@ from ...checkpoints.devices import choose_token_budget, is_out_of_memory, resolv
 from ...errors import InputError, note_kept
 from ...files import read_json
 from ...pipeline import Progress, Watcher
+from ..attention import choose_attention
 from ..recipe import EncoderRecipe
 from .anchors import Anchor
 from .batches import Batches, TrainingBatch
@@ -289,8 +290,10 @@ def move_batch(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
 def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.device) -> TokenLimits:
     """How much goes through the model at once, and how many tokens' states are kept."""
     micro = recipe.micro_tokens or MICRO * choose_token_budget(device)
-    config = trainable.encoder.opened.config
-    size = config.num_hidden_layers * config.hidden_size * STATES + trainable.state_bytes
+    opened = trainable.encoder.opened
+    longest = recipe.document_tokens or trainable.encoder.spec.max_tokens
+    more = choose_attention(opened.model, device, max(longest, recipe.query_tokens or 0))
+    size = opened.config.num_hidden_layers * opened.config.hidden_size * STATES + trainable.state_bytes + more
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:

@@ -19,6 +19,7 @@ from ...errors import InputError, note_kept
 from ...files import lock_directory, make_directory, write_json
 from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
+from ..attention import choose_attention
 from ..data.examples import Example, Examples
 from ..disk import explain_full_disk
 from ..session import begin_work, measure_memory, require_packages
@@ -44,6 +45,7 @@ from .weights import add_adapters, free_weights, plan_adapters, save_ranker
 
 PACKAGES = ("peft", "sentence_transformers", "accelerate", "datasets")
 DEV = 200  # queries of the dev data that are ranked at most
+PROMPT_TOKENS = 100  # of a question beside its passage
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ class RankerTraining:
         self, base: RankerBase, dataset: TaskDataset, folder: Path, total: int, watch: Watch, measure: Any
     ) -> RankerTrainer:
         recipe, device = self.recipe, base.judge.device
+        if base.prompt.most == 1:
+            choose_attention(base.judge.model, device, base.judge.passage_tokens + PROMPT_TOKENS)
         callbacks: list[Any] = [watch]
         if measure is not None:
             callbacks.append(transformers.EarlyStoppingCallback(recipe.patience))
