@@ -1,191 +1,117 @@
-"""How many examples a second does `crosslens train encoder` learn from, against sentence-transformers' trainer as it comes?
+"""Training: its speed, and what encoders and rankers gain by it.
 
     crosslens synthesize /tmp/libreoffice-help --with titles -o /tmp/titles
-    python benchmarks/training.py /tmp/titles --steps 8 --save docs/measured/training-speed.json
+    python benchmarks/training.py speed /tmp/titles --save docs/measured/training-speed.json
+    python benchmarks/training.py attention --save docs/measured/training-attention.json
+    python benchmarks/training.py adapt /tmp/libreoffice-help/test --unseen demo --unseen /tmp/debian/test --out /tmp/adapted
+    crosslens synthesize /tmp/libreoffice-help --with "translations?by=id" -o /tmp/translations
+    crosslens mine /tmp/translations /tmp/help.index --system dense --first 3 --margin none --translations id -o /tmp/mined.jsonl.gz
+    python benchmarks/training.py ranker /tmp/mined.jsonl.gz --base "yesno@offline:gemma?passage_tokens=96" \
+        --collection /tmp/libreoffice-help/test --index /tmp/help.index --out /tmp/ranker
+    python benchmarks/training.py grpo /tmp/mined.jsonl.gz --base "setwise@offline:qwen-0.5b?passage_tokens=48" \
+        --recipe benchmarks/grpo.toml --out /tmp/grpo
 
-The same base, in its own length and with its prompts, the same pairs of a query and a document, each once, the same batch,
+`speed` counts the examples a second that `crosslens train encoder` learns from, against sentence-transformers' trainer: the
+same base, in its own length and with its prompts, the same pairs of a query and a document, each once, the same batch,
 learning rate and temperature; InfoNCE over the batch. *sentence-transformers* is its trainer with
 MultipleNegativesRankingLoss and defaults for all else: float32, all weights, dropout as in the checkpoint. *ours* is the
-command as it comes. Each runs in a process of its own, in turn, `--rounds` times, so that other work on the machine meets
-both. Reported are examples a second (the median of the rounds), CPU seconds an example, memory at its peak, and the mean
-loss of the first and the last quarter of the steps. Prints a table on stderr and one JSON object on stdout.
+command as it comes, which drops out nothing; *ours, dropout* leaves out as many states as the peer does, so that the losses
+can be compared. Each runs in a process of its own, in turn, `--rounds` times, so that other work on the machine meets all.
+Reported are examples a second (the median of the rounds), CPU seconds an example, memory at its peak, and the mean loss of
+the first and the last quarter of the steps.
+
+`attention` times a model there and back with PyTorch's fused attention and with whole matrices, for texts of each length.
+
+`adapt` runs `crosslens adapt` on a collection, once for each `--way NAME=OPTIONS`, and searches that collection and each
+`--unseen` one with the base and with what was made: nDCG@20 by language, with p. Of `demo` the texts are searched. What is
+finished is kept in `--out`, and the same call goes on from there.
+
+`ranker` trains a reranker on examples, and reranks the first `--depth` of dense search on a collection with its base and with
+what was made; `--against NAME=SPEC` adds others. `grpo` teaches one by rewards, and counts how often its base and it put the
+likeliest label on the best of a set, in examples that were held out with their pages; a recipe sized for a CPU is
+`benchmarks/grpo.toml`, and the same call runs on a GPU.
+
+Each prints its tables on stderr and one JSON object on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
+import training_adapt
+import training_rankers
+import training_speed
 from crosslens.commands.console import run_guarded
-from crosslens.errors import InputError
-from crosslens.training.data.examples import Example, load_examples, write_examples
-from crosslens.training.encoder.train import train_encoder
-from crosslens.training.recipe import EncoderRecipe
-from measurements import Table, add_save, save
+from measurements import add_save
 
-WAYS = ("sentence-transformers", "ours")
-RATE = 2e-5
+BASE = "offline:e5-small"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", help="a file of examples, or a collection with judgements")
-    parser.add_argument("--base", default="offline:e5-small", metavar="SPEC", help="(%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.05, help="(%(default)s)")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # in a process of its own
-    add_save(parser)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    speed = add_verb(verbs, "speed", training_speed.measure_speed)
+    speed.add_argument("data", metavar="DATA", help="a file of examples, or a collection with judgements")
+    speed.add_argument("--batch", type=int, default=32, help="(%(default)s)")
+    speed.add_argument("--steps", type=int, default=8, help="(%(default)s)")
+    speed.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    speed.add_argument("--temperature", type=float, default=0.05, help="(%(default)s)")
+    speed.add_argument("--way", choices=training_speed.WAYS, help=argparse.SUPPRESS)  # in a process of its own
+
+    attention = add_verb(verbs, "attention", training_speed.measure_attention)
+    attention.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 256, 512], help="tokens of a text")
+    attention.add_argument("--tokens", type=int, default=2048, help="in all, at once (%(default)s)")
+    attention.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+
+    adapt = add_verb(verbs, "adapt", training_adapt.measure_adapt)
+    adapt.add_argument("collection", metavar="COLLECTION")
+    adapt.add_argument("--out", type=Path, required=True, metavar="DIR", help="where checkpoints and rankings are kept")
+    adapt.add_argument("--way", action="append", metavar="NAME=OPTIONS", help="of `crosslens adapt`; repeatable")
+    adapt.add_argument("--unseen", action="append", default=[], metavar="COLLECTION", help="search it too; repeatable")
+    adapt.add_argument("--minutes", type=float, default=60.0, help="of each way (%(default)s)")
+
+    ranker = add_verb(verbs, "ranker", training_rankers.measure_ranker)
+    ranker.add_argument("data", metavar="DATA", help="examples with negatives")
+    ranker.add_argument("--collection", required=True, metavar="DIR", help="a collection directory with judgements")
+    ranker.add_argument("--index", required=True, metavar="DIR")
+    ranker.add_argument("--depth", type=int, default=20, help="candidates a query (%(default)s)")
+    ranker.add_argument("--queries", type=int, default=100, help="drawn by lot; 0: all (%(default)s)")
+    ranker.add_argument(
+        "--against", action="append", default=[], metavar="NAME=SPEC", help="rerank so, too; repeatable"
+    )
+    grpo = add_verb(verbs, "grpo", training_rankers.measure_grpo)
+    grpo.add_argument("data", metavar="DATA", help="examples with negatives")
+    grpo.add_argument("--held-out", type=int, default=100, help="examples that are asked only (%(default)s)")
+    grpo.add_argument("--plot", type=Path, metavar="FILE.png", help="the rewards")
+    for verb, recipe in ((ranker, "yesno-lora"), (grpo, "rank-r1")):
+        verb.add_argument("--recipe", default=recipe, metavar="NAME|FILE.toml", help="(%(default)s)")
+        verb.add_argument("--steps", type=int, help="instead of the recipe's")
+        verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it is kept; a rerun goes on")
     return parser.parse_args()
+
+
+def add_verb(verbs: Any, name: str, measure: Callable[[argparse.Namespace], dict[str, Any]]) -> Any:
+    verb = verbs.add_parser(name, help=measure.__doc__.splitlines()[0] if measure.__doc__ else None)
+    verb.add_argument("--base", default=BASE, metavar="SPEC", help="(%(default)s)")
+    verb.set_defaults(measure=measure)
+    add_save(verb)
+    return verb
 
 
 def main() -> int:
     options = parse_arguments()
-    if options.way:
-        print(json.dumps(WORK[options.way](options)))
+    if options.verb == "speed" and options.way:
+        print(json.dumps(training_speed.WORK[options.way](options)))
         return 0
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "pairs.jsonl")
-        write_pairs(options, data)
-        for turn in range(options.rounds):
-            for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
-                print(f"round {turn + 1}, {way}", file=sys.stderr, flush=True)
-                found[way].append(run_apart(way, data, options))
-    report = {way: sum_up(rounds) for way, rounds in found.items()}
-    plain = report[WAYS[0]]
-    rows = [
-        [
-            way, f"{each['examples_per_second']:.2f}",
-            f"{each['examples_per_second'] / plain['examples_per_second']:.2f}", f"{each['cpu_per_example']:.2f}",
-            f"{each['peak_gib']:.1f}", f"{each['loss_first']:.3f}", f"{each['loss_last']:.3f}",
-        ]
-        for way, each in report.items()
-    ]  # fmt: skip
-    columns = [
-        "trainer",
-        "examples a second",
-        "times",
-        "CPU s an example",
-        "GiB",
-        "loss, first quarter",
-        "last quarter",
-    ]
-    table = Table(columns, rows)
-    print(table.markdown(), file=sys.stderr)
-    note = f"{options.base}, {options.steps} steps of {options.batch} pairs, {options.rounds} rounds in turn."
-    figures = {"settings": vars(options) | {"save": None}, "ways": report, "rounds": found}
-    save(options.save, figures, [table], [note])
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(options.measure(options), indent=1))
     return 0
 
-
-def write_pairs(options: argparse.Namespace, path: Path) -> None:
-    """As many pairs as the steps take, each text in one of them alone: no pair is a false negative of another."""
-    wanted, seen = options.steps * options.batch, set[str]()
-    pairs = []
-    for example in load_examples(options.data):
-        texts = {example.query.text or "", example.positives[0].text or ""}
-        if not texts & seen:
-            seen |= texts
-            pairs.append(Example(example.query, example.positives[:1]))
-        if len(pairs) == wanted:
-            write_examples(path, pairs, {"of": str(options.data)})
-            return
-    raise InputError(f"{options.data} has {len(pairs)} pairs of different texts, and {wanted} are needed")
-
-
-def run_apart(way: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    settings = [f"--{key}={getattr(options, key)}" for key in ("base", "batch", "steps", "temperature")]
-    done = subprocess.run(
-        [sys.executable, __file__, str(data), f"--way={way}", *settings], stdout=subprocess.PIPE, check=True, text=True
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def sum_up(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """The medians of the rounds, and the means of the losses."""
-    losses = [each["losses"] for each in rounds]
-    quarter = max(1, len(losses[0]) // 4)
-    return {
-        **{key: median(each[key] for each in rounds) for key in ("examples_per_second", "cpu_per_example", "peak_gib")},
-        "loss_first": fmean(fmean(each[:quarter]) for each in losses),
-        "loss_last": fmean(fmean(each[-quarter:]) for each in losses),
-    }
-
-
-def run_ours(options: argparse.Namespace) -> dict[str, Any]:
-    recipe = EncoderRecipe(
-        batch=options.batch, steps=options.steps, learning_rate=RATE, temperature=options.temperature,
-        check=options.steps, weight_decay=0.0,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        spent = time.process_time()
-        made = train_encoder(options.data, options.base, Path(folder, "made"), recipe, device="cpu")
-        spent = time.process_time() - spent
-    losses = [each["loss"] for each in made.card["curve"]]
-    return describe(made.card["seconds"], spent, losses, options)
-
-
-def run_plain(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    from crosslens.checkpoints.offline.packages import make_checkpoint
-    from crosslens.encoders.registry import load_encoder
-    from crosslens.specs import Spec
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
-    spec = Spec.parse(options.base)
-    folder = str(make_checkpoint(spec.checkpoint)) if spec.family == "offline" else spec.checkpoint
-    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
-    prompts = load_encoder(options.base, device="cpu").spec
-    pairs = list(load_examples(options.data))
-    text = lambda item: item.text or ""  # noqa: E731
-    data = Dataset.from_dict(
-        {"anchor": [text(each.query) for each in pairs], "positive": [text(each.positives[0]) for each in pairs]}
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=folder, per_device_train_batch_size=options.batch, max_steps=options.steps, learning_rate=RATE,
-            warmup_steps=0.1, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-            prompts={"anchor": prompts.query_prompt, "positive": prompts.document_prompt},
-        )  # fmt: skip
-        loss = MultipleNegativesRankingLoss(model, scale=1 / options.temperature)
-        trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss)
-        spent = time.process_time()
-        done = trainer.train()
-        spent = time.process_time() - spent
-    losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    return describe(done.metrics["train_runtime"], spent, losses, options)
-
-
-def describe(seconds: float, spent: float, losses: list[float], options: argparse.Namespace) -> dict[str, Any]:
-    examples = options.steps * options.batch
-    return {
-        "examples_per_second": examples / seconds,
-        "cpu_per_example": spent / examples,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "losses": losses,
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-    }
-
-
-WORK = {"sentence-transformers": run_plain, "ours": run_ours}
 
 if __name__ == "__main__":
     sys.exit(run_guarded(main))

@@ -20,7 +20,7 @@ def adapt_command(
         typer.Option(
             "--with",
             metavar="SOURCE",
-            help="What makes questions, as in `synthesize`; repeatable. [default: titles, ict, translations?by=id]",
+            help="What makes questions, as in `synthesize`; repeatable. [default: translations, then titles and ict]",
             show_default=False,
         ),
     ] = None,

@@ -38,7 +38,7 @@ def trained_on(monkeypatch):
     genuine = adaptation.train_encoder
 
     def train(examples, *arguments, **options):
-        seen.append((list(examples), options["dev"]))
+        seen.append(list(examples))
         return genuine(examples, *arguments, **options)
 
     monkeypatch.setattr(adaptation, "train_encoder", train)
@@ -53,23 +53,26 @@ def test_from_documents_to_a_checkpoint_that_is_compared_on_what_it_never_saw(
     status, said, err = crosslens(*arguments, "--json")
     assert status == 0, err
     made = json.loads(said)
-    assert set(made["questions"]) == {"titles", "ict", "translations?by=id", WRITER}
+    # Pages of these few words have translations by their vectors too, or none are found.
+    assert {name for name in made["questions"] if "vectors" not in name} == {
+        "titles",
+        "ict",
+        "translations?by=id",
+        WRITER,
+    }
     assert made["spec"].startswith(f"hf:{out}")
     assert made["verdict"] == made["compared"]["held out"]["verdict"] in ("better", "no different", "worse")
     base, after = load_encoder(f"hf:{tiny_encoder}").spec, load_encoder(made["spec"]).spec
     assert after.difference(base).startswith("revision:")
     assert after.difference(base).count(";") == 0
 
-    # No document whose questions are held out, nor a translation of it, was a positive, nor is it what stops training.
-    ((examples, dev),) = trained_on
+    # No document whose questions are held out, nor a translation of it, was a positive.
+    (examples,) = trained_on
     assert len(examples) == made["examples"]["examples"] >= adaptation.LEAST
     pages = lambda ids: {id.partition("/")[2] for id in ids}  # noqa: E731
     positives = pages(each.id for example in examples for each in example.positives)
-    watched = pages(id for of in dev.qrels().values() for id in of)
     held = made["compared"]["held out"]["table"]["queries"]["all"]
-    assert watched
-    assert not positives & watched
-    assert held >= len(set(range(60)) - {int(page.removeprefix("page")) for page in positives | watched})
+    assert held >= len(set(range(60)) - {int(page.removeprefix("page")) for page in positives}) > 0
 
     # The same call finds what is there; another is refused, and so is what is no result.
     assert json.loads(crosslens(*arguments, "--json")[1]) == made
@@ -78,7 +81,10 @@ def test_from_documents_to_a_checkpoint_that_is_compared_on_what_it_never_saw(
     assert crosslens(*arguments, "--seed", 5)[0] == 2
 
 
-def test_own_judgements_decide_and_are_never_trained_on(crosslens, source, recipe, tiny_encoder, tmp_path, trained_on):
+def test_own_judgements_decide_and_are_never_trained_on(
+    crosslens, source, recipe, tiny_encoder, tmp_path, trained_on, monkeypatch
+):
+    monkeypatch.setattr(adaptation, "ENOUGH", 50)
     rows = make_documents(180)
     topics = [{"id": f"t{n}", "text": rows[n]["title"], "lang": rows[n]["lang"]} for n in range(0, 60, 2)]
     (source / "topics.jsonl").write_text("".join(json.dumps(topic) + "\n" for topic in topics))
@@ -89,9 +95,12 @@ def test_own_judgements_decide_and_are_never_trained_on(crosslens, source, recip
     assert status == 0, err
     made = json.loads(said)
     assert list(made["compared"]) == ["judged", "held out"]
+    assert list(made["questions"]) == [
+        "translations?by=id"
+    ]  # where they are enough, no document is asked by its own words
     assert made["compared"]["judged"]["table"]["queries"]["all"] == 30
     assert made["verdict"] == made["compared"]["judged"]["verdict"]
-    ((examples, _),) = trained_on
+    (examples,) = trained_on
     assert not {topic["text"] for topic in topics} & {example.query.text for example in examples}
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ...encoders.base import encode_matrix
 from ...encoders.registry import load_encoder
@@ -42,13 +43,15 @@ from .subset import Made, Subset, draw_share, hold_out
 FORMAT = 1
 CARD = "adaptation.json"
 DENSE = ("hf", "llm")  # families of bases; offline: models become one of them
-MINED = ("titles", "ict", "translations?by=id")  # what needs no model
+# What needs no model, best first: what pairs languages with each other, then what a document says of itself.
+MINED = ("translations?by=id", "translations?by=vectors&encoder={}", "titles", "ict")
+ENOUGH = 1000  # questions that were made without a model, from which on no further source is asked
 GENERATED = "inpars@{}?n=2&styles=question,keywords"
 FIRST = 11  # rank of hard negatives without a judge: fewer of them are false than of the first ten
 LEAST = 32  # questions that are worth to be trained on
 TIMED = 64  # documents, on which it is measured what encoding takes
 TRIALS = (2, 18)  # documents, or questions, on which it is measured what a model costs
-WATCHED, HELD_OUT = (0.05, 100), (0.1, 300)  # share of the documents, and how many at most
+HELD_OUT = (0.1, 300)  # share of the documents, and how many at most
 GENERATOR_SHARE, JUDGE_SHARE = 0.3, 0.5  # of the time that is left, which a model may take
 
 
@@ -87,10 +90,11 @@ class Adapted:
 class Adaptation:
     """How a base, the SPEC of an encoder, is adapted to a collection.
 
-    Questions come from the `sources` (SPECs as `synthesize` has them; none: titles, sentences taken out of their
-    documents, titles of translations) and, where there is one, from the model `generator`, in the languages `langs` as
-    `synthesize --langs` has them. `judge` is a reranker's SPEC whose prompt shows one passage: the encoder is taught
-    its scores of what the base finds. Without one it learns to tell a question's document from those of others.
+    Questions come from the `sources` (SPECs as `synthesize` has them; none: titles of translations, which ids tell or
+    the base's vectors, and where these are few, titles, and sentences taken out of their documents) and, where there is
+    one, from the model `generator`, in the languages `langs` as `synthesize --langs` has them. `judge` is a reranker's
+    SPEC whose prompt shows one passage: the encoder is taught its scores of what the base finds. Without one it learns
+    to tell a question's document from those of others.
 
     `documents` get questions at most, and `pool` are searched at most: more are drawn from by lot. The work is cut to
     `minutes` on this machine, the model's share first. The recipe is `adapt`, with a judge `adapt-distilled`.
@@ -131,7 +135,8 @@ class Adaptation:
         generator = self.generator
         if generator is not None and "@" not in generator:
             generator = GENERATED.format(generator)
-        return (*(self.sources or MINED), *([generator] if generator else []))
+        mined = (each.format(quote(self.base, safe="/:,@")) for each in MINED)
+        return (*(self.sources or mined), *([generator] if generator else []))
 
     @property
     def chosen_recipe(self) -> EncoderRecipe:
@@ -205,12 +210,8 @@ class Work:
         encoding = self._index(chosen)
         made = self._ask(chosen)
         groups = {id: name_group(item, "id") or id for each in made for id, item in each.documents.items()}
-        held, watched, rest = self._split(groups)
-        trial = {"held out": held, "dev": watched}
-        parts = {
-            name: hold_out(made, documents, f"{self.collection.name}, {name}", self.collection, chosen)
-            for name, documents in trial.items()
-        }
+        held, rest = self._split(groups)
+        trial = hold_out(made, held, f"{self.collection.name}, held out", self.collection, chosen)
         examples = self._write_examples(made, rest, chosen)
         left = (
             self.left - 1.5 * encoding
@@ -218,13 +219,11 @@ class Work:
         recipe = replace(task.chosen_recipe, minutes=max(left, 60.0) / 60)
         if left < 60:
             self.notes.append(f"{task.minutes:g} minutes were over before training began: it got one")
-        dev = parts["dev"] if parts["dev"].asked else None
         trained = train_encoder(
-            load_examples(examples), task.base, self.folder / "trained", recipe, dev=dev, progress=self.progress,
-            **self.how,
-        )  # fmt: skip
+            load_examples(examples), task.base, self.folder / "trained", recipe, progress=self.progress, **self.how
+        )
         self._note_time()
-        compared = self._compare(parts["held out"], trained.spec, chosen)
+        compared = self._compare(trial, trained.spec, chosen)
         verdict = next(iter(compared.values())).verdict
         card = {
             **about,
@@ -269,8 +268,10 @@ class Work:
 
     def _ask(self, chosen: set[str]) -> list[Made]:
         """The questions of each source; a source that has none is noted, and all of them must have some together."""
-        made = []
+        made: list[Made] = []
         for number, source in enumerate(self.task.all_sources):
+            if not self.task.sources and "@" not in source and sum(len(each.asked) for each in made) >= ENOUGH:
+                continue
             make = partial(self._synthesize, source, chosen)
             documents = self.task.documents
             if "@" in source:
@@ -312,16 +313,11 @@ class Work:
         )
         return synthesis.run(subset, folder, progress=self.progress).output
 
-    def _split(self, groups: Mapping[str, str]) -> tuple[set[str], set[str], set[str]]:
-        """The documents of what is held out, of what training is watched on, and the others; translations together."""
-        names = sorted(set(groups.values()))
-        held = set(draw_share(names, *HELD_OUT, self.task.seed, "held out"))
-        watched = set(draw_share(set(names) - held, *WATCHED, self.task.seed, "dev"))
-        return (
-            {id for id, group in groups.items() if group in held},
-            {id for id, group in groups.items() if group in watched},
-            {id for id, group in groups.items() if group not in held | watched},
-        )
+    def _split(self, groups: Mapping[str, str]) -> tuple[set[str], set[str]]:
+        """The documents of what is held out, and the others; translations together."""
+        held = set(draw_share(sorted(set(groups.values())), *HELD_OUT, self.task.seed, "held out"))
+        held_out = {id for id, group in groups.items() if group in held}
+        return held_out, groups.keys() - held_out
 
     def _write_examples(self, made: Sequence[Made], documents: set[str], chosen: set[str]) -> str:
         """The file of examples: questions about the documents, with negatives and scores where they are to be had."""
@@ -357,11 +353,12 @@ class Work:
         judged = {query.id: made.judged[query.id] for query in asked}
         subset = Subset(self.collection.name, self.collection, chosen, asked, judged, made.documents)
         whole = "@" in made.source or made.source.startswith("translations")
-        if self.task.judge is None and not whole:
+        negatives = self.task.chosen_recipe.negatives
+        if self.task.judge is None and not (whole and negatives):
             write_examples(path, _join(made, asked), {"source": made.source})
             return path
         mining = Mining(
-            str(self.folder / BEFORE), negatives=self.task.chosen_recipe.negatives, translations="id",
+            str(self.folder / BEFORE), negatives=negatives, translations="id",
             first=1 if self.task.judge else FIRST, margin=None if self.task.judge else Mining.margin,
             score=self.task.judge, seed=self.task.seed, force=True,
             **self.how,

@@ -1,0 +1,133 @@
+"""`crosslens adapt`: what it gains on the collection that it was shown, and what it loses on others."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crosslens.errors import InputError
+from crosslens.evaluation.evaluate import evaluate
+from crosslens.files import read_json, write_json
+from crosslens.items import hash_json
+from crosslens.multilingual.collections.base import Collection
+from crosslens.multilingual.collections.registry import load_collection
+from crosslens.runs import Run
+from crosslens.systems.indexing import index_collection
+from crosslens.training.adapt.subset import Subset
+from measurements import Table, save, tabulate
+from training_speed import show_settings
+
+MEASURE, DEPTH, BASE = "nDCG@20", 100, "base"
+
+
+def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
+    """Adapt in each way, in a process of its own, and search all collections with the base and what was made."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    ways = dict(_split_way(each) for each in options.way or ["adapted="])
+    cards = {name: adapt(name, more, options) for name, more in ways.items()}
+    specs = {BASE: options.base, **{name: card["spec"] for name, card in cards.items()}}
+    found = {}
+    for place in (options.collection, *options.unseen):
+        collection = read_texts(place)
+        found[place] = search_all(collection, specs, options)
+    tables = [tabulate_ways(cards)]
+    for place, table in found.items():
+        name = "the collection itself" if place == options.collection else "not trained on"
+        tables.append(tabulate(
+            table, [(MEASURE, group) for group in table["queries"]], p=True, title=f"{name_place(place)}, {name}"
+        ))  # fmt: skip
+    for each in tables:
+        print(f"\n{each.markdown()}", file=sys.stderr)
+    figures = {"settings": show_settings(options), "cards": cards, "tables": found}
+    note = (
+        "Dense search, means corrected by language; p: paired randomisation tests against the base, Holm-corrected over "
+        "the ways."
+    )
+    save(options.save, figures, tables, [note])
+    return figures
+
+
+def adapt(name: str, more: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The card of one adaptation; what is there already is not made again."""
+    output = options.out / name.replace(" ", "-")
+    if not (output / "adaptation.json").exists():
+        call = [
+            sys.executable, "-c", "from crosslens.commands.app import script; script()", "adapt", options.collection,
+            "--base", options.base, "-o", str(output), "--minutes", str(options.minutes), "--json", *shlex.split(more),
+        ]  # fmt: skip
+        print(f"{name}: crosslens {shlex.join(call[3:])}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+        write_json(output / "wall.json", round(time.monotonic() - began, 1))
+    card = dict(read_json(output / "adaptation.json"))
+    trained = read_json(output / "training.json")
+    return card | {
+        "options": more, "wall": read_json(output / "wall.json"), "steps": trained["steps"],
+        "training": trained["seconds"], "peak_gib": trained["peak_gib"],
+    }  # fmt: skip
+
+
+def read_texts(place: str) -> Collection:
+    """A collection without its pictures, and without the queries that these alone answer."""
+    whole = load_collection(place)
+    chosen = {item.id for item in whole.docs() if item.image is None and item.text}
+    judged = {
+        topic: {id: grade for id, grade in grades.items() if id in chosen} for topic, grades in whole.qrels().items()
+    }
+    asked = [
+        query for query in whole.queries()
+        if query.image is None and any(grade > 0 for grade in judged.get(query.id, {}).values())
+    ]  # fmt: skip
+    return Subset(whole.name, whole, chosen, asked, {query.id: judged[query.id] for query in asked})
+
+
+def search_all(collection: Any, specs: Mapping[str, str], options: argparse.Namespace) -> dict[str, Any]:
+    """The evaluation, JSON-able, of each encoder's ranking of a collection's documents; rankings are kept."""
+    folder = options.out / "searched"
+    folder.mkdir(exist_ok=True)
+    runs = {}
+    for name, spec in specs.items():
+        about = hash_json([collection.name, sorted(collection.judged), spec])
+        path = folder / f"{about}.run"
+        if not path.exists():
+            print(f"{collection.name}: {name}", file=sys.stderr, flush=True)
+            index = index_collection(collection, folder / f"{about}.index", [spec], lexical=False, sync=True).index
+            index.search(collection.asked, DEPTH, mode="dense", exact=True).to_trec(path)
+        runs[name] = Run.from_trec(path)
+    langs = {item.id: item.lang for item in collection.docs() if item.lang}
+    table = evaluate(
+        runs, collection.judged, (MEASURE,), per="doc_lang" if len(set(langs.values())) > 1 else None, baseline=BASE,
+        test="randomisation", doc_langs=langs,
+    )  # fmt: skip
+    return table.to_json()
+
+
+def tabulate_ways(cards: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What went into each way, and what it took."""
+    rows = [
+        [
+            name, card["options"] or "none", ", ".join(f"{number:,} {source}" for source, number in card["questions"].items()),
+            f"{card['steps']:,}", f"{card['wall'] / 60:.0f}", f"{card['training'] / 60:.0f}", f"{card['peak_gib']:.1f}",
+            card["verdict"],
+        ]
+        for name, card in cards.items()
+    ]  # fmt: skip
+    return Table(["way", "options", "questions", "steps", "minutes", "of training", "GiB", "its own verdict"], rows)
+
+
+def name_place(place: str) -> str:
+    path = Path(place)
+    return f"{path.parent.name}, {path.name} half" if path.name in ("dev", "test") else path.name
+
+
+def _split_way(text: str) -> tuple[str, str]:
+    name, equals, more = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--way {text}: write NAME=OPTIONS, the options of `crosslens adapt`, perhaps none")
+    return name, more
