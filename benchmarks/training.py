@@ -23,8 +23,10 @@ the first and the last quarter of the steps.
 `attention` times a model there and back with PyTorch's fused attention and with whole matrices, for texts of each length.
 
 `adapt` runs `crosslens adapt` on a collection, once for each `--way NAME=OPTIONS`, and searches that collection and each
-`--unseen` one with the base and with what was made: nDCG@20 by language, with p. Of `demo` the texts are searched. What is
-finished is kept in `--out`, and the same call goes on from there.
+`--unseen` one with the base and with what was made: nDCG@20 by language, with p. Of `demo` the texts are searched. With a
+`--teacher` its gain over the base, as a reranker, is set beside that of encoders that were taught its scores
+(`--way "distilled=--judge likelihood@offline:gemma"`). What is finished is kept in `--out`, and the same call goes on from
+there.
 
 `ranker` trains a reranker on examples, and reranks the first `--depth` of dense search on a collection with its base and with
 what was made; `--against NAME=SPEC` adds others. `grpo` teaches one by rewards, and counts how often its base and it put the
@@ -74,6 +76,9 @@ def parse_arguments() -> argparse.Namespace:
     adapt.add_argument("--out", type=Path, required=True, metavar="DIR", help="where checkpoints and rankings are kept")
     adapt.add_argument("--way", action="append", metavar="NAME=OPTIONS", help="of `crosslens adapt`; repeatable")
     adapt.add_argument("--unseen", action="append", default=[], metavar="COLLECTION", help="search it too; repeatable")
+    adapt.add_argument("--queries", type=int, default=0, help="of each collection, drawn by lot; 0: all (%(default)s)")
+    adapt.add_argument("--teacher", metavar="SPEC", help="also rerank what the base finds, and compare gains and costs")
+    adapt.add_argument("--depth", type=int, default=20, help="candidates that the teacher reranks (%(default)s)")
     adapt.add_argument("--minutes", type=float, default=60.0, help="of each way (%(default)s)")
 
     ranker = add_verb(verbs, "ranker", training_rankers.measure_ranker)

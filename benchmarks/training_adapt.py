@@ -15,15 +15,16 @@ from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.files import read_json, write_json
 from crosslens.items import hash_json
-from crosslens.multilingual.collections.base import Collection
 from crosslens.multilingual.collections.registry import load_collection
+from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Run
 from crosslens.systems.indexing import index_collection
 from crosslens.training.adapt.subset import Subset
 from measurements import Table, save, tabulate
 from training_speed import show_settings
 
-MEASURE, DEPTH, BASE = "nDCG@20", 100, "base"
+MEASURE, DEPTH = "nDCG@20", 100
+BASE, TEACHER = "base", "base, reranked by the teacher"
 
 
 def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
@@ -32,11 +33,14 @@ def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
     ways = dict(_split_way(each) for each in options.way or ["adapted="])
     cards = {name: adapt(name, more, options) for name, more in ways.items()}
     specs = {BASE: options.base, **{name: card["spec"] for name, card in cards.items()}}
-    found = {}
+    found, seconds = {}, {}
     for place in (options.collection, *options.unseen):
-        collection = read_texts(place)
-        found[place] = search_all(collection, specs, options)
+        collection = read_texts(place, options.queries)
+        teacher = options.teacher if place == options.collection else None
+        found[place], seconds[place] = search_all(collection, specs, options, teacher)
     tables = [tabulate_ways(cards)]
+    if options.teacher:
+        tables.append(tabulate_shares(found[options.collection], seconds[options.collection], options))
     for place, table in found.items():
         name = "the collection itself" if place == options.collection else "not trained on"
         tables.append(tabulate(
@@ -44,7 +48,7 @@ def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
         ))  # fmt: skip
     for each in tables:
         print(f"\n{each.markdown()}", file=sys.stderr)
-    figures = {"settings": show_settings(options), "cards": cards, "tables": found}
+    figures = {"settings": show_settings(options), "cards": cards, "tables": found, "seconds": seconds}
     note = (
         "Dense search, means corrected by language; p: paired randomisation tests against the base, Holm-corrected over "
         "the ways."
@@ -73,8 +77,8 @@ def adapt(name: str, more: str, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read_texts(place: str) -> Collection:
-    """A collection without its pictures, and without the queries that these alone answer."""
+def read_texts(place: str, most: int) -> Subset:
+    """A collection without its pictures, and without the queries that these alone answer; `most` of those, 0 for all."""
     whole = load_collection(place)
     chosen = {item.id for item in whole.docs() if item.image is None and item.text}
     judged = {
@@ -84,28 +88,60 @@ def read_texts(place: str) -> Collection:
         query for query in whole.queries()
         if query.image is None and any(grade > 0 for grade in judged.get(query.id, {}).values())
     ]  # fmt: skip
+    asked = sorted(asked, key=lambda query: hash_json(query.id))[: most or None]
     return Subset(whole.name, whole, chosen, asked, {query.id: judged[query.id] for query in asked})
 
 
-def search_all(collection: Any, specs: Mapping[str, str], options: argparse.Namespace) -> dict[str, Any]:
-    """The evaluation, JSON-able, of each encoder's ranking of a collection's documents; rankings are kept."""
+def search_all(
+    collection: Subset, specs: Mapping[str, str], options: argparse.Namespace, teacher: str | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The evaluation of each encoder's ranking of a collection's documents, JSON-able, and its seconds a query.
+
+    With a `teacher` also of the base's ranking, reranked by it. Rankings are kept.
+    """
     folder = options.out / "searched"
     folder.mkdir(exist_ok=True)
-    runs = {}
-    for name, spec in specs.items():
-        about = hash_json([collection.name, sorted(collection.judged), spec])
-        path = folder / f"{about}.run"
-        if not path.exists():
+    systems = {name: (spec, None) for name, spec in specs.items()}
+    if teacher:
+        systems[TEACHER] = (options.base, teacher)
+    runs, seconds = {}, {}
+    for name, (spec, reranker) in systems.items():
+        about = hash_json([collection.name, sorted(collection.judged), spec, reranker, reranker and options.depth])
+        path, took = folder / f"{about}.run", folder / f"{about}.json"
+        if not took.exists():
             print(f"{collection.name}: {name}", file=sys.stderr, flush=True)
-            index = index_collection(collection, folder / f"{about}.index", [spec], lexical=False, sync=True).index
-            index.search(collection.asked, DEPTH, mode="dense", exact=True).to_trec(path)
-        runs[name] = Run.from_trec(path)
+            place = folder / f"{hash_json([collection.name, spec])}.index"
+            index = index_collection(collection, place, [spec], lexical=False, sync=True).index
+            began = time.monotonic()
+            run = index.search(collection.asked, DEPTH, mode="dense", exact=True)
+            if reranker:
+                run = load_reranker(f"{reranker}{'&' if '?' in reranker else '?'}depth={options.depth}")(run)
+            write_json(took, (time.monotonic() - began) / len(collection.asked))
+            run.to_trec(path)
+        runs[name], seconds[name] = Run.from_trec(path), float(read_json(took))
     langs = {item.id: item.lang for item in collection.docs() if item.lang}
     table = evaluate(
         runs, collection.judged, (MEASURE,), per="doc_lang" if len(set(langs.values())) > 1 else None, baseline=BASE,
         test="randomisation", doc_langs=langs,
     )  # fmt: skip
-    return table.to_json()
+    return table.to_json(), seconds
+
+
+def tabulate_shares(table: Mapping[str, Any], seconds: Mapping[str, float], options: argparse.Namespace) -> Table:
+    """What of the teacher's gain over the base each way has, and what of its cost a query."""
+    means = {system["name"]: system["means"][MEASURE]["all"] for system in table["systems"]}
+    gain = means[TEACHER] - means[BASE]
+    rows = [
+        [
+            name, f"{mean:.3f}", f"{mean - means[BASE]:+.3f}", f"{100 * (mean - means[BASE]) / gain:.0f}",
+            f"{1000 * seconds[name]:.0f}", f"{100 * seconds[name] / seconds[TEACHER]:.1f}",
+        ]
+        for name, mean in means.items()
+    ]  # fmt: skip
+    return Table(
+        ["system", MEASURE, "gain", "share of the teacher's, %", "ms a query", "share of the teacher's, % of time"], rows,
+        title=f"the teacher is {options.teacher} over the base's first {options.depth}",
+    )  # fmt: skip
 
 
 def tabulate_ways(cards: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -28,7 +28,7 @@ def evaluate_command(
     langs: Annotated[
         str | None,
         typer.Option(
-            help="The documents' languages where column 2 of QRELS has none: a file of lines "
+            help="The languages of documents that QRELS has none of, as unjudged ones: a file of lines "
             "`document language`, or a collection."
         ),
     ] = None,

@@ -173,7 +173,10 @@ class Table:
             if measure.startswith("PEER"):
                 yield f"{measure} is 1 where languages are ranked alike, however badly"
         if self.shares is not None and UNKNOWN in self.shares.languages:
-            yield f"{UNKNOWN}: documents whose language is not known, and which stay in every language's ranking"
+            yield (
+                f"{UNKNOWN}: documents whose language is not known, and which stay in every language's ranking "
+                f"(evaluate --langs COLLECTION gives it)"
+            )
         for system in self.systems:
             if deep := self.deep.get(system):
                 yield (
