@@ -13,6 +13,7 @@ import transformers
 from ...checkpoints.devices import is_out_of_memory
 from ...errors import InputError
 from ...multilingual.judges.causal import CausalJudge
+from ..attention import choose_attention
 from ..data.examples import Example
 from .lessons import draw_question
 from .loop import KeepsTrained, Watch, plan_arguments, refuse_nan
@@ -48,6 +49,7 @@ def make_grpo_trainer(
         raise InputError("grpo keeps the base as reference, and its adapter would be lost: take lora, or divergence 0")
     room = recipe.thinking if base.prompt.think else min(recipe.thinking, 16 + 6 * min(recipe.group, base.prompt.most))
     asked, texts, ids = word_questions(base, examples, recipe, room)
+    choose_attention(base.judge.model, base.judge.device, max(map(len, ids)) + room)
     names = [name for name, weight in zip(REWARDS, (recipe.format_weight, recipe.rank_weight), strict=True) if weight]
     arguments = plan_arguments(recipe, folder, base.judge.device, total, False)
     vllm = base.judge.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
