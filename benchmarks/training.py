@@ -76,6 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     adapt.add_argument("--out", type=Path, required=True, metavar="DIR", help="where checkpoints and rankings are kept")
     adapt.add_argument("--way", action="append", metavar="NAME=OPTIONS", help="of `crosslens adapt`; repeatable")
     adapt.add_argument("--unseen", action="append", default=[], metavar="COLLECTION", help="search it too; repeatable")
+    adapt.add_argument("--report", metavar="COLLECTION", help="search this one: the other half of the same documents")
     adapt.add_argument("--queries", type=int, default=0, help="of each collection, drawn by lot; 0: all (%(default)s)")
     adapt.add_argument("--teacher", metavar="SPEC", help="also rerank what the base finds, and compare gains and costs")
     adapt.add_argument("--depth", type=int, default=20, help="candidates that the teacher reranks (%(default)s)")

@@ -34,15 +34,16 @@ def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
     cards = {name: adapt(name, more, options) for name, more in ways.items()}
     specs = {BASE: options.base, **{name: card["spec"] for name, card in cards.items()}}
     found, seconds = {}, {}
-    for place in (options.collection, *options.unseen):
+    own = options.report or options.collection
+    for place in (own, *options.unseen):
         collection = read_texts(place, options.queries)
-        teacher = options.teacher if place == options.collection else None
+        teacher = options.teacher if place == own else None
         found[place], seconds[place] = search_all(collection, specs, options, teacher)
     tables = [tabulate_ways(cards)]
     if options.teacher:
-        tables.append(tabulate_shares(found[options.collection], seconds[options.collection], options))
+        tables.append(tabulate_shares(found[own], seconds[own], options))
     for place, table in found.items():
-        name = "the collection itself" if place == options.collection else "not trained on"
+        name = "adapted to" if place == own else "not trained on"
         tables.append(tabulate(
             table, [(MEASURE, group) for group in table["queries"]], p=True, title=f"{name_place(place)}, {name}"
         ))  # fmt: skip
