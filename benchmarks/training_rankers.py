@@ -42,7 +42,7 @@ def measure_ranker(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.out / "topics"
     write_topics(options.collection, folder, chosen)
     first = f"dense % {options.depth}"
-    systems = {FIRST: first, "base": f"{first} >> {options.base}", "trained": f"{first} >> {card['system']}"}
+    systems = {FIRST: first, "base": f"{first} >> {options.base}", "trained": f"{first} >> {card['spec']}"}
     systems |= {name: f"{first} >> {spec}" for name, spec in map(split_system, options.against)}
     runs = {name: search(line, folder, options) for name, line in systems.items()}
     some: Qrels = {topic: judged[topic] for topic in chosen}
@@ -59,7 +59,7 @@ def measure_ranker(options: argparse.Namespace) -> dict[str, Any]:
     compared = gain.comparison("trained", MEASURES[1])
     assert compared is not None
     notes = [
-        f"{options.base} on {card['data']['examples']:,} examples, {card['steps']} steps, {card['seconds'] / 60:.0f} minutes; "
+        f"{options.base} on {card['examples']['examples']:,} examples, {card['steps']} steps, {card['seconds'] / 60:.0f} minutes; "
         f"trained against base: {MEASURES[1]} {compared.difference:+.3f}, p {show_p(compared.corrected)}. p in the "
         f"table: paired randomisation tests against the first stage, Holm-corrected over the others."
     ]
@@ -81,7 +81,7 @@ def measure_grpo(options: argparse.Namespace) -> dict[str, Any]:
     recipe = read_recipe(RankerRecipe, options.recipe)
     card = train(options, str(files["train"]))
     method, spec = split_method(options.base, "--base", "PROMPT@FAMILY:CHECKPOINT")
-    _, after = split_method(card["system"], "system", "PROMPT@FAMILY:CHECKPOINT")
+    _, after = split_method(card["spec"], "spec", "PROMPT@FAMILY:CHECKPOINT")
     found = {}
     for name, judge in (("base", str(spec)), ("trained", str(after))):
         path = options.out / f"right-{hash_json([name, method, judge, recipe.to_json(), options.held_out])}.json"

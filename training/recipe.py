@@ -22,10 +22,11 @@ class Recipe:
 
     `batch` is the number of examples a step. Training ends after `epochs`, or after `steps` where they are given, and
     at any rate after `minutes`; by then the `learning_rate` has risen for the share `warmup` of it and fallen to 0
-    (`schedule`). `weight_decay` is AdamW's, `clip` the longest gradient, `dropout` the share of states left out.
-    `lora` is the rank of adapters (Hu et al. 2022), 0 for all weights; their scale is `lora_alpha` / `lora`, and they
-    go into the linear layers whose names end with one of `lora_layers`, or into all of them. `freeze` names parts that
-    keep the base's weights, beside those of word embeddings unless `embeddings` is true.
+    (`schedule`). `weight_decay` is AdamW's, `clip` the longest gradient, `dropout` the share of states left out,
+    with adapters of what goes into them. `lora` is the rank of adapters (Hu et al. 2022), 0 for all weights; their
+    scale is `lora_alpha` / `lora`, and they go into the linear layers whose names end with one of `lora_layers`, or
+    into all of them. `freeze` names parts that keep the base's weights, beside those of word embeddings unless
+    `embeddings` is true.
     `micro_tokens` are the padded tokens a model sees at once (0: by the device), halved when memory runs out; neither
     changes what is learned. `check` is the number of steps after which a checkpoint is kept and the dev collection
     asked (0: a tenth of all), `patience` how often in a row its measure may fail to rise before training stops.

@@ -135,6 +135,7 @@ def test_what_is_wrong_is_one_line(refused, source, recipe, tiny_encoder, tmp_pa
     refused(*call, f"hf:{tiny_encoder}", "--minutes", "0", parts=("minutes must be above 0",))
     refused(*call, f"hf:{tiny_encoder}", "--with", "nothing", parts=("nothing",))
     refused("adapt", few, "-o", tmp_path / "less", *call[4:], f"hf:{tiny_encoder}", parts=("are needed at least",))
+    assert not (tmp_path / ".less.partial").exists()  # with more documents it is another call
     refused("adapt", source, "-o", tmp_path / "no" / "out", "--base", f"hf:{tiny_encoder}", parts=("no directory",))
 
 

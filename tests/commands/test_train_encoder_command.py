@@ -32,10 +32,12 @@ def test_one_object_and_a_checkpoint_to_index_with(crosslens, tiny_encoder, exam
     assert crosslens("index", docs, tmp_path / "index", "--encoder", made["spec"])[0] == 0
 
 
-def test_mistakes_are_one_line(refused, tiny_encoder, examples, tmp_path):
+def test_mistakes_are_one_line(crosslens, refused, tiny_encoder, examples, tmp_path):
     call = ("train", "encoder", examples, "--base", f"hf:{tiny_encoder}", "-o", tmp_path / "made")
     refused(*call, "--recipe", "e6", parts=("there is no recipe 'e6'", "repllama"))
     refused(*call, "--recipe", "monot5", parts=("recipe monot5: unknown key",))
     refused("train", "encoder", tmp_path / "none.jsonl", *call[3:], parts=("none.jsonl",))
     examples.rename(tmp_path / "test.jsonl")
     refused("train", "encoder", tmp_path / "test.jsonl", *call[3:], parts=("is a test set by its name",))
+    quick = ("--batch", 4, "--steps", 1, "--device", "cpu")
+    assert crosslens("train", "encoder", tmp_path / "test.jsonl", *call[3:], "--force", *quick)[0] == 0

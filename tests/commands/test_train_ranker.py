@@ -33,12 +33,14 @@ def test_a_ranker_is_trained_and_reranks(crosslens, tiny_encoder, data, tmp_path
     status, shown, err = crosslens(*arguments, "--json")
     assert (status, err) == (0, "")
     made = json.loads(shown)
-    assert made["system"] == f"cross@hf:{out}"
+    assert made["spec"] == f"cross@hf:{out}"
     assert made["steps"] == 2
     from crosslens import rank
 
-    assert len(rank("Who sleeps?", ["The cat sleeps.", "The dog."], made["system"])) == 2
-    status, _, err = crosslens(*arguments)
+    assert len(rank("Who sleeps?", ["The cat sleeps.", "The dog."], made["spec"])) == 2
+    status, shown, _ = crosslens(*arguments)  # the same call finds what is there; another does not
+    assert (status, f"rerank with {made['spec']}" in shown) == (0, True)
+    status, _, err = crosslens(*arguments, "--seed", 5)
     assert status == 2
     assert "is there already" in err
 
@@ -72,7 +74,7 @@ def test_what_was_killed_goes_on(crosslens, tiny_encoder, data, tmp_path):
     arguments = ["train", "ranker", data, "--base", f"cross@hf:{tiny_encoder}", "-o", out, "--recipe", recipe, "--json"]
     child = Child(COMMAND, *arguments)
     ends = time.monotonic() + 300  # a busy machine is no fault of a test
-    while not list(work.glob("checkpoints/checkpoint-*/complete")):
+    while not list(work.glob("checkpoint-*/complete.json")):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < ends
         time.sleep(0.005)

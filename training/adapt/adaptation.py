@@ -17,7 +17,7 @@ from urllib.parse import quote
 from ...encoders.base import encode_matrix
 from ...encoders.registry import load_encoder
 from ...errors import InputError, check_at_least
-from ...files import lock_directory, make_directory, read_json, write_json
+from ...files import read_json, write_json
 from ...items import Item, hash_json, hash_text
 from ...multilingual.collections.base import Collection, MissingPart
 from ...multilingual.collections.registry import load_collection
@@ -28,6 +28,7 @@ from ...specs import Spec
 from ...systems.indexing import index_collection
 from ..data.base import LanguageMix
 from ..data.examples import Example, load_examples, write_examples
+from ..data.judged import select_judged
 from ..data.mine import Mining
 from ..data.registry import load_source
 from ..data.selection import Selection
@@ -36,7 +37,7 @@ from ..data.translations import name_group
 from ..encoder.train import train_encoder
 from ..encoder.trainable import find_family
 from ..recipe import EncoderRecipe, check_above, read_recipe
-from ..session import begin_work
+from ..session import find_finished, open_work
 from .comparison import AFTER, BEFORE, Compared, compare
 from .subset import Made, Subset, draw_share, hold_out
 
@@ -52,6 +53,7 @@ LEAST = 32  # questions that are worth to be trained on
 TIMED = 64  # documents, on which it is measured what encoding takes
 TRIALS = (2, 18)  # documents, or questions, on which it is measured what a model costs
 HELD_OUT = (0.1, 300)  # share of the documents, and how many at most
+COSTLY = ("generator-*", "mined/trial-*", ".trained.partial/checkpoint-*", "trained", "checkpoint")
 GENERATOR_SHARE, JUDGE_SHARE = 0.3, 0.5  # of the time that is left, which a model may take
 
 
@@ -161,12 +163,10 @@ class Adaptation:
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to make {output.name} in")
         about = self.describe(collection)
-        if os.path.lexists(output):
-            return _find_finished(output, about)
+        if found := find_finished(output, CARD, about):
+            return Adapted(output, found)
         work = output.parent / f".{output.name}.partial"
-        make_directory(work)
-        with lock_directory(work):
-            begin_work(work, about)
+        with open_work(work, about, lambda: holds_work(work)):
             Work(self, collection, work, progress).make(about)
             checkpoint = work / "checkpoint"
             card = read_json(checkpoint / CARD)
@@ -433,9 +433,7 @@ def _join(made: Made, asked: Sequence[Item]) -> Iterator[Example]:
 def _read_judgements(collection: Collection) -> tuple[list[Item], Qrels]:
     """The judged topics and their judgements; none where the collection has none."""
     with suppress(MissingPart):
-        judged = {topic: of for topic, of in collection.qrels().items() if any(grade > 0 for grade in of.values())}
-        asked = [query for query in fill_languages(collection.queries()) if query.id in judged]
-        return asked, {query.id: judged[query.id] for query in asked}
+        return select_judged(collection)
     return [], {}
 
 
@@ -444,10 +442,6 @@ def _name_result(spec: str, output: Path) -> str:
     return str(replace(found, checkpoint=str(output.resolve())))
 
 
-def _find_finished(output: Path, about: Mapping[str, Any]) -> Adapted:
-    """The result that is there, if the same call made it; `InputError` for anything else."""
-    if (output / CARD).is_file():
-        card = read_json(output / CARD)
-        if all(hash_json(card.get(key)) == hash_json(value) for key, value in about.items()):
-            return Adapted(output, card)
-    raise InputError(f"{output} is there already, and not from this call: remove it, or name another directory")
+def holds_work(folder: Path) -> bool:
+    """Whether something is in it that took a model its time: questions, scores, or a checkpoint."""
+    return any(path for pattern in COSTLY for path in folder.glob(pattern))

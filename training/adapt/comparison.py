@@ -13,6 +13,7 @@ from ...evaluation.table import Table
 from ...multilingual.collections.base import Collection
 from ...pipeline import Progress
 from ...systems.indexing import index_collection
+from ..data.judged import select_judged
 
 BEFORE, AFTER = "before", "after"
 MEASURES = ("nDCG@20", "R@100")
@@ -71,10 +72,7 @@ def compare(
     As `search` does: by vectors, exactly, with the correction of languages where there are several. The indexes stay in
     `folder`.
     """
-    judged = {
-        topic: grades for topic, grades in collection.qrels().items() if any(each > 0 for each in grades.values())
-    }
-    queries = [query for query in collection.queries() if query.id in judged]
+    queries, judged = select_judged(collection)
     if not queries:
         raise InputError(f"{collection.name} has no judged query to compare on")
     runs = {}

@@ -33,6 +33,7 @@ from ...multilingual.languages import fill_languages
 from .example import Example
 from .formats import ExampleFormat, OwnFormat, Place, find_format_of
 from .held_out import refuse_test_set
+from .judged import select_judged
 
 CARD_FORMAT = 1
 LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # how a file of examples ends
@@ -232,18 +233,12 @@ def join_collection(collection: Collection, **wording: Any) -> Examples:
     `wording` (`fields`, `lang`, `source`) is that of the topics, as `Collection.queries` takes it.
     """
     try:
-        qrels = collection.qrels()
+        queries, qrels = select_judged(collection, **wording)
     except MissingPart as error:
         raise InputError(f"{error}: without judgements there is nothing to train on; `crosslens synthesize`?") from None
-    topics = collection.queries(**wording)
-    asked = [query for query in topics if any(grade > 0 for grade in qrels.get(query.id, {}).values())]
-    if not asked:
+    if not queries:
         raise InputError(f"no topic of {collection.name} has a document of a grade above 0: nothing to train on")
-    queries = list(fill_languages(asked))
-    source = {
-        "collection": collection.name,
-        "topics_without_positives": len(qrels.keys() - {each.id for each in asked}),
-    }
+    source = {"collection": collection.name, "topics_without_positives": len(collection.qrels().keys() - qrels.keys())}
     held: dict[str, Item] = {}
 
     def read() -> Iterator[Example]:

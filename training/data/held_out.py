@@ -33,9 +33,10 @@ def refuse_test_set(data: str | Path, collection: Collection | None = None) -> N
 
 
 def refuse_held_out(queries: Sequence[Item], names: Sequence[str]) -> None:
-    """`InputError` for queries with the text, as `checks.normalise` gives it, or the id of a topic of a collection.
+    """`InputError` for queries that are topics of one of the collections, which are named.
 
-    The collections are named; all wordings of their topics are looked at.
+    They are by their text, as `checks.normalise` gives it, whatever the wording of the topic; without text by their id.
+    An id alone says little of those that have one: many collections count from 1.
     """
     held: list[tuple[str, set[str], set[str]]] = []
     for name in names:
@@ -45,9 +46,8 @@ def refuse_held_out(queries: Sequence[Item], names: Sequence[str]) -> None:
             raise InputError(f"--held-out {name} has no topics to hold out")
         held.append((name, texts, {query.id for query in collection.queries()}))
     for name, texts, ids in held:
-        same = [query.id for query in queries if query.id in ids or (query.text and normalise(query.text) in texts)]
+        same = [each.id for each in queries if (normalise(each.text) in texts if each.text else each.id in ids)]
         if same:
             raise InputError(
-                f"{len(same)} queries are topics of the held-out {name}, by their text or id: {list_few(same)}; leave "
-                "them out, or --force"
+                f"{len(same)} queries are topics of the held-out {name}: {list_few(same)}; leave them out, or --force"
             )

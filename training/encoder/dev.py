@@ -13,8 +13,8 @@ from ...evaluation.measures import aggregate, measure_rankings, parse_measure
 from ...indexes.kinds.flat import FlatSearcher
 from ...items import Item
 from ...multilingual.collections.base import Collection
-from ...multilingual.languages import fill_languages
 from ...runs import Qrels
+from ..data.judged import select_judged
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Dev:
 
         `InputError` where nothing is judged, and for a measure that is unknown or needs documents' languages.
         """
-        qrels = {topic: grades for topic, grades in collection.qrels().items() if any(g > 0 for g in grades.values())}
-        queries = [query for query in collection.queries() if query.id in qrels]
+        queries, qrels = select_judged(collection)
         if not queries:
             raise InputError(f"{collection.name} has no topic with a relevant document: it cannot watch a training")
         judged = {document for query in queries for document in qrels[query.id]}
@@ -50,8 +49,14 @@ class Dev:
                 others.append(item)
             elif room and (place := rng.randrange(seen)) < room:
                 others[place] = item
-        qrels = {query.id: qrels[query.id] for query in queries}
-        return cls(collection.name, list(fill_languages(queries)), held + others, qrels, parse_measure(measure))
+        return cls(collection.name, queries, held + others, qrels, parse_measure(measure))
+
+    def describe(self) -> dict[str, Any]:
+        """What the card of a training says of it."""
+        return {
+            "collection": self.name, "measure": str(self.measure), "queries": len(self.queries),
+            "documents": len(self.documents),
+        }  # fmt: skip
 
     def measure_encoder(self, encoder: Encoder) -> float:
         """The measure, of exact search over the documents; those of equal scores by rising id."""

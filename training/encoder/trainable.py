@@ -130,6 +130,7 @@ def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor],
     `InputError` where a part that it names is not there, and where nothing is left to train.
     """
     network.requires_grad_(not recipe.lora)
+    drop_states(network, 0.0 if recipe.lora else recipe.dropout)
     if recipe.lora:
         _add_adapters(network, recipe)
     freeze_parts(network, recipe.freeze)
@@ -139,7 +140,6 @@ def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor],
             weights.requires_grad_(False)
     if not any(weights.requires_grad for weights in network.parameters()):
         raise InputError("nothing is left to train: freeze fewer parts")
-    drop_states(network, recipe.dropout)
     network.train(recipe.dropout > 0)  # without any, the model is as it is when it encodes
 
 

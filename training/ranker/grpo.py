@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from ...checkpoints.devices import is_out_of_memory
 from ...errors import InputError
 from ...multilingual.judges.causal import CausalJudge
 from ..attention import choose_attention
 from ..data.examples import Example
+from ..loop import fit_memory
 from .lessons import draw_question
-from .loop import KeepsTrained, Watch, plan_arguments, refuse_nan
+from .loop import RankerLoop, choose_budget, plan_ranker_arguments
 from .opening import RankerBase
 from .recipe import RankerRecipe
 from .rewards import REWARDS, Asked, Reward
@@ -29,14 +28,13 @@ def make_grpo_trainer(
     examples: Sequence[Example],
     folder: Path,
     total: int,
-    watch: Watch,
-    measure: Callable[[], float] | None = None,
-) -> Any:
+    watched: bool,
+) -> RankerLoop:
     """trl's trainer, set up: prompts as the judge writes and tokenises them, rewards as its answers are read.
 
     A step is `recipe.batch` prompts with `recipe.samples` answers each; `adapters` is LoRA's configuration, or None.
     Answers are written by vLLM where there is a GPU and vLLM is installed. `InputError` for a base that is no causal
-    language model, and for a prompt whose answers are not generated.
+    language model, for a prompt whose answers are not generated, and for too few questions.
     """
     import trl
     from datasets import Dataset
@@ -49,15 +47,18 @@ def make_grpo_trainer(
         raise InputError("grpo keeps the base as reference, and its adapter would be lost: take lora, or divergence 0")
     room = recipe.thinking if base.prompt.think else min(recipe.thinking, 16 + 6 * min(recipe.group, base.prompt.most))
     asked, texts, ids = word_questions(base, examples, recipe, room)
-    choose_attention(base.judge.model, base.judge.device, max(map(len, ids)) + room)
+    if len(texts) < recipe.batch:
+        raise InputError(f"there are {len(texts)} different questions, and a batch has {recipe.batch}: lower batch")
+    longest = max(map(len, ids)) + room
+    choose_attention(base.judge.model, base.judge.device, longest)
     names = [name for name, weight in zip(REWARDS, (recipe.format_weight, recipe.rank_weight), strict=True) if weight]
-    arguments = plan_arguments(recipe, folder, base.judge.device, total, False)
-    vllm = base.judge.device.type == "cuda" and importlib.util.find_spec("vllm") is not None
+    arguments = plan_ranker_arguments(recipe, folder, base.judge.device, total, watched)
+    answers = recipe.samples * arguments["per_device_train_batch_size"]
     config = trl.GRPOConfig(**{
         **arguments,
-        "max_steps": total,
-        "per_device_train_batch_size": recipe.samples,
-        "gradient_accumulation_steps": recipe.batch,
+        # All answers of a step at once: they are learnt from in parts here.
+        "per_device_train_batch_size": answers,
+        "per_device_eval_batch_size": answers,
         "num_generations": recipe.samples,
         "max_completion_length": room,
         "temperature": recipe.sampling,
@@ -65,23 +66,33 @@ def make_grpo_trainer(
         "loss_type": "grpo",
         "reward_weights": [getattr(recipe, f"{name}_weight") for name in names],
         "gradient_checkpointing": recipe.checkpointing,
-        "use_vllm": vllm,
-        **({"vllm_mode": "colocate"} if vllm else {}),
+        **plan_rollouts(base.judge.device, longest),
     })  # fmt: skip
-    callbacks: list[Any] = [watch]
-    trainer = define_trainer()(
+    dataset = Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))})
+    return define_trainer()(
         prompts=dict(zip(texts, ids, strict=True)),
+        budget=choose_budget(recipe.micro_tokens, base.judge.device),
         model=base.judge.model,
         reward_funcs=[make_reward(name, asked) for name in names],
         args=config,
-        train_dataset=Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))}),
+        train_dataset=dataset,
+        eval_dataset=dataset if watched else None,  # it asks for one; what measures has its own
         processing_class=base.judge.tokenizer,
-        callbacks=callbacks,
         peft_config=adapters,
     )
-    if measure is not None:
-        trainer.add_callback(_Measure(trainer, measure))
-    return trainer
+
+
+def plan_rollouts(device: torch.device, longest: int) -> dict[str, Any]:
+    """What trl is told of how answers are written, with prompts and answers of at most `longest` tokens together.
+
+    By vLLM in the same process where there is a GPU and it is installed: it has 30% of the memory then, and room for
+    no longer texts than these, for all that a model knows may not fit. By transformers elsewhere.
+    """
+    from trl import import_utils
+
+    if device.type != "cuda" or not import_utils.is_vllm_available():
+        return {"use_vllm": False}
+    return {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest}
 
 
 def word_questions(
@@ -117,45 +128,99 @@ def make_reward(name: str, asked: Sequence[Asked]) -> Callable[..., list[float]]
 
 
 def define_trainer() -> type:
-    """trl's trainer with our prompts and checkpoints; a function, for trl is imported where it is needed alone."""
+    """trl's trainer with our prompts, parts and checkpoints; a function, for trl is imported where it is needed alone.
+
+    Where memory runs out, fewer answers are written at once, or learnt from at once; neither changes what is learnt.
+    """
     from trl import GRPOTrainer
 
-    class RewardTrainer(KeepsTrained, GRPOTrainer):
-        def __init__(self, *, prompts: dict[str, list[int]], **options: Any) -> None:
+    class RewardTrainer(RankerLoop, GRPOTrainer):
+        def __init__(self, *, prompts: dict[str, list[int]], budget: int, **options: Any) -> None:
             super().__init__(**options)
-            self.prompts = prompts
+            self.prompts, self.budget = prompts, budget
+            self.written = int(self.args.per_device_train_batch_size)  # answers that are written at once
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            model.train()
+            answers = self._prepare_inputs(inputs)
+            shape = self._find_shape(answers["prompt_ids"], answers["completion_ids"])
+
+            def compute(part: dict[str, Any]) -> torch.Tensor:
+                with self.compute_loss_context_manager():
+                    loss: torch.Tensor = self.compute_loss(model, part)
+                return loss
+
+            def take() -> torch.Tensor:
+                parts = split_rows(answers, self._count_rows(shape))
+                return self.add_up(model, [(share, partial(compute, part)) for share, part in parts])
+
+            return fit_memory(take, partial(self._halve, shape))
+
+        def _get_per_token_logps_and_entropies(self, *given: Any, batch_size: int | None = None, **more: Any) -> Any:
+            work = super()._get_per_token_logps_and_entropies
+            if batch_size is None:  # of a part that is learnt from
+                return work(*given, **more)
+            shape = self._find_shape(given[1])
+            take = lambda: work(*given, batch_size=self._count_rows(shape), **more)  # noqa: E731
+            return fit_memory(take, partial(self._halve, shape))
+
+        def _generate_single_turn(self, prompt_ids: list[list[int]], *given: Any, **more: Any) -> Any:
+            work = super()._generate_single_turn
+            if self.use_vllm:  # it minds its memory itself
+                return work(prompt_ids, *given, **more)
+
+            def take() -> tuple[list[list[int]], None]:
+                firsts = range(0, len(prompt_ids), self.written)
+                said = [work(prompt_ids[first : first + self.written], *given, **more)[0] for first in firsts]
+                return [each for some in said for each in some], None
+
+            def halve() -> str:
+                if self.written == 1:
+                    raise InputError("out of memory while one answer is written: lower thinking or group")
+                self.written = (self.written + 1) // 2
+                return f"{self.written} answers"
+
+            return fit_memory(take, halve)
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [list(self.prompts[each]) for each in prompts], None, {}
 
-        def training_step(self, *given: Any) -> torch.Tensor:
-            try:
-                loss: torch.Tensor = super().training_step(*given)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
+        def _find_shape(self, *tokens: torch.Tensor) -> tuple[int, int]:
+            """How many answers there are, and how wide they are with their prompts; the same in all processes."""
+            width = torch.tensor([sum(each.shape[1] for each in tokens)], device=self.args.device)
+            return len(tokens[0]), int(self.accelerator.gather(width).max())
+
+        def _count_rows(self, shape: tuple[int, int]) -> int:
+            """How many answers go through the model at once."""
+            return max(1, min(shape[0], self.budget // shape[1]))
+
+        def _halve(self, shape: tuple[int, int]) -> str:
+            rows = self._count_rows(shape)
+            # Processes learn from as many parts each.
+            if rows == 1 or self.accelerator.num_processes > 1:
                 raise InputError(
-                    f"out of memory with {self.args.num_generations} answers to a prompt: lower samples, thinking or "
+                    f"out of memory with {rows} answers of {shape[1]} tokens at once: lower micro_tokens, thinking or "
                     f"group, or take lora or checkpointing"
-                ) from None
-            if not torch.isfinite(loss):
-                raise refuse_nan("the loss is", self.state.global_step + 1)
-            return loss
+                )
+            self.model.zero_grad(set_to_none=True)
+            self.budget = min(self.budget // 2, shape[1] * (rows // 2))
+            return f"{self.budget} tokens"
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """None: what is kept here is no result yet."""
 
+        def _send_telemetry(self) -> None:
+            """None: what is trained here is nobody else's business."""
+
     return RewardTrainer
 
 
-class _Measure(transformers.TrainerCallback):
-    """The dev collection's nDCG in the curve, with each checkpoint."""
-
-    def __init__(self, trainer: Any, measure: Callable[[], float]) -> None:
-        self.trainer, self.measure = trainer, measure
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.model.eval()
-        found = self.measure()
-        self.trainer.model.train()
-        self.trainer.log({"eval_ndcg": found})
+def split_rows(answers: Mapping[str, Any], rows: int) -> list[tuple[float, dict[str, Any]]]:
+    """Tensors [answers, ...] in parts of so many rows, with the share of all that each part is."""
+    count = len(answers["completion_ids"])
+    parts = []
+    for first in range(0, count, rows):
+        chosen = slice(first, first + rows)
+        part = {key: each[chosen] if torch.is_tensor(each) and each.dim() else each for key, each in answers.items()}
+        parts.append((len(part["completion_ids"]) / count, part))
+    return parts

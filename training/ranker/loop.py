@@ -1,31 +1,26 @@
-"""The loop: transformers' trainer (accelerate, optimizers, schedules, resumption) around a ranker's lessons."""
+"""The training loop of rankers: transformers' `Trainer` around their lessons, in micro-batches that fit into memory."""
 
 from __future__ import annotations
 
-import math
 import random
-import shutil
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
-from transformers.trainer_utils import get_last_checkpoint
 
-from ...checkpoints.devices import choose_token_budget, is_out_of_memory, name_dtype, resolve_dtype
+from ...checkpoints.devices import choose_token_budget, name_dtype, resolve_dtype
 from ...encoders.batching import plan_batches
 from ...errors import InputError
 from ..data.examples import Example
+from ..loop import TrainingLoop, fit_memory, plan_arguments, refuse_infinite
 from .lessons import Lesson, Task
 from .recipe import RankerRecipe
 
-WEIGHTS = "trained.safetensors"  # of a checkpoint: what is trained, and nothing else
-COMPLETE = "complete"  # a checkpoint has it once all of it is written
+Part = tuple[float, Callable[[], torch.Tensor]]  # of a step: its share, and what computes its loss
 
 
 class TaskDataset(torch.utils.data.Dataset[Task]):
@@ -55,229 +50,93 @@ class LessonModel(torch.nn.Module):
         return self.lesson.compute(tasks)
 
 
-class KeepsTrained:
-    """Checkpoints of a trainer that hold what is trained alone, are complete or are not there, and are finite.
+class RankerLoop(TrainingLoop):
+    """A loop whose steps are taken in parts of at most `budget` padded tokens; their number changes no gradient."""
 
-    `model` is the trainer's module; of it the parameters that take gradients are kept.
+    budget: int
+
+    def add_up(self, model: Any, parts: Sequence[Part]) -> torch.Tensor:
+        """The loss of a step, whose gradients are added to those of the weights; `InputError` if it is not finite."""
+        total = torch.zeros((), device=self.args.device)
+        for n, (share, compute) in enumerate(parts):
+            # Processes add up their gradients once, with the last part.
+            with self.accelerator.no_sync(model) if n + 1 < len(parts) else nullcontext():
+                loss = compute() * share
+                if not torch.isfinite(loss):
+                    raise refuse_infinite("the loss is", self.state.global_step + 1)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+
+class RankerTrainer(RankerLoop, transformers.Trainer):
+    """A step is a batch of queries, in parts of tasks of like length.
+
+    Where memory runs out, parts are halved and the step is taken again. `InputError` where one query does not fit.
     """
 
-    model: Any
-    state: Any
-    args: Any
-
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        held = {name: each.detach().cpu().contiguous() for name, each in list_trained(self.model).items()}
-        if broken := next((name for name, each in held.items() if not torch.isfinite(each).all()), None):
-            raise refuse_nan(f"the weights {broken} are", self.state.global_step)
-        save_file(held, folder / WEIGHTS)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.model, Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint:
-            load_trained(self.model, Path(self.state.best_model_checkpoint))
-
-
-class RankerTrainer(KeepsTrained, transformers.Trainer):
-    """A step is a batch of queries, in micro-batches of tasks of like length; their number changes no gradient.
-
-    Where memory runs out, micro-batches are halved and the step is taken again. `InputError` where the loss is not a
-    number, and where one query does not fit. `measure` gives the dev collection's nDCG.
-    """
-
-    def __init__(self, *, budget: int, measure: Callable[[], float] | None, **options: Any) -> None:
+    def __init__(self, *, budget: int, **options: Any) -> None:
         super().__init__(**options)
         self.budget = budget
-        self.measure = measure
 
     def training_step(self, model: Any, inputs: Sequence[Task], num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
-        while True:
-            try:
-                return self._step(model, inputs)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the except block, whose frames hold what filled the memory.
-            model.zero_grad(set_to_none=True)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            costs = [task.cost for task in inputs]
+        costs = [task.cost for task in inputs]
+
+        def compute(tasks: Sequence[Task]) -> torch.Tensor:
+            with self.compute_loss_context_manager():
+                loss: torch.Tensor = model(tasks)
+            return loss
+
+        def take() -> torch.Tensor:
+            parts = [[inputs[place] for place in places] for places in plan_batches(costs, self.budget)]
+            return self.add_up(model, [(len(part) / len(inputs), partial(compute, part)) for part in parts])
+
+        def halve() -> str:
             most = max(map(len, plan_batches(costs, self.budget)))
             if most == 1:
                 raise InputError(
                     f"out of memory with one query of {max(costs)} tokens: lower group or passage_tokens, or take "
                     f"checkpointing, or lora"
                 )
+            model.zero_grad(set_to_none=True)
             self.budget = min(self.budget // 2, max(costs) * (most // 2))
+            return f"{self.budget} tokens"
 
-    def _step(self, model: Any, tasks: Sequence[Task]) -> torch.Tensor:
-        parts = list(plan_batches([task.cost for task in tasks], self.budget))
-        total = torch.zeros((), device=self.args.device)
-        for n, part in enumerate(parts):
-            # Processes add up their gradients once, with the last micro-batch.
-            quiet = self.accelerator.no_sync(model) if n + 1 < len(parts) else nullcontext()
-            with quiet:
-                with self.compute_loss_context_manager():
-                    loss = model([tasks[place] for place in part]) * (len(part) / len(tasks))
-                if not torch.isfinite(loss):
-                    raise refuse_nan("the loss is", self.state.global_step + 1)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
-
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """nDCG of the dev collection, ranked by the code of inference."""
-        assert self.measure is not None
-        self.model.eval()
-        found = {f"{metric_key_prefix}_ndcg": self.measure()}
-        self.model.train()
-        self.log(found)
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        return fit_memory(take, halve)
 
 
-@contextmanager
-def keep_quiet() -> Iterator[None]:
-    """Without bars and warnings of transformers, which are not for who trains."""
-    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
+class EpochCallback(transformers.TrainerCallback):
+    """Tells a data set which epoch it is, so that documents are drawn anew."""
 
-
-class Watch(transformers.TrainerCallback):
-    """What happens between steps: progress, the time that is left, draws of an epoch, marks of whole checkpoints.
-
-    `spent` is how many seconds earlier sessions have trained.
-    """
-
-    def __init__(
-        self, minutes: float | None, spent: float, show: Callable[[int], None], dataset: TaskDataset | None = None
-    ) -> None:
-        self.show, self.dataset = show, dataset
-        self.began = time.monotonic() - spent
-        self.ends = None if minutes is None else self.began + 60 * minutes
-
-    @property
-    def seconds(self) -> float:
-        """How long all sessions have trained."""
-        return time.monotonic() - self.began
+    def __init__(self, dataset: TaskDataset) -> None:
+        self.dataset = dataset
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.dataset is not None:
-            self.dataset.epoch = int(state.epoch or 0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.show(state.global_step)
-        if self.ends is not None and time.monotonic() >= self.ends:
-            control.should_training_stop = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            Path(args.output_dir, f"checkpoint-{state.global_step}", COMPLETE).write_text(f"{self.seconds:.1f}\n")
+        self.dataset.epoch = int(state.epoch or 0)
 
 
-def list_trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that take gradients, each once."""
-    return {name: each for name, each in model.named_parameters() if each.requires_grad}
-
-
-def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Put what a checkpoint holds into a model; `InputError` where it is of another one."""
-    held, own = load_file(checkpoint / WEIGHTS), list_trained(model)
-    if held.keys() != own.keys():
-        raise InputError(f"{checkpoint} is of another model or other settings: remove it, to begin anew")
-    with torch.no_grad():
-        for name, each in own.items():
-            each.copy_(held[name])
-
-
-def find_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint; what a kill left half-written is removed."""
-    while found := get_last_checkpoint(str(folder)) if folder.is_dir() else None:
-        if Path(found, COMPLETE).exists():
-            return str(found)
-        shutil.rmtree(found)
-    return None
-
-
-def refuse_nan(what: str, step: int) -> InputError:
-    """The error of training that has lost its numbers."""
-    return InputError(
-        f"{what} not finite at step {step}: training stops, and the last checkpoint is kept; lower the rate, or take "
-        f"precision float32"
-    )
-
-
-def plan_arguments(
-    recipe: RankerRecipe, folder: Path, device: torch.device, total: int, evaluates: bool
+def plan_ranker_arguments(
+    recipe: RankerRecipe, folder: Path, device: torch.device, total: int, watched: bool, **more: Any
 ) -> dict[str, Any]:
-    """What transformers' trainers share of their settings, for so many steps in `total`."""
+    """As `plan_arguments`, with the batch of each process, and the precision in which is computed."""
     from accelerate import PartialState
 
     dtype = recipe.precision
     if dtype == "auto":
         dtype = name_dtype(resolve_dtype("auto", device))  # type: ignore[assignment]
-    check = recipe.check or max(1, total // 10)
-    more: dict[str, Any] = {}
-    if evaluates:
-        more = {
-            "eval_strategy": "steps", "eval_steps": check, "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_ndcg", "greater_is_better": True,
-        }  # fmt: skip
-    return {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": max(1, recipe.batch // PartialState().num_processes),
-        "num_train_epochs": recipe.epochs,
-        "max_steps": recipe.steps or -1,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(recipe.schedule, recipe.schedule),
-        "warmup_steps": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.clip,
-        "logging_steps": max(1, min(check, total // 100)),
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": check,
-        "save_total_limit": 2,
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "bf16": dtype == "bfloat16",
-        "fp16": dtype == "float16" and device.type == "cuda",
-        "use_cpu": device.type == "cpu",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": device.type == "cuda",
+    return plan_arguments(
+        recipe, folder, device, total, watched,
+        per_device_train_batch_size=max(1, recipe.batch // PartialState().num_processes),
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16" and device.type == "cuda",
+        dataloader_pin_memory=device.type == "cuda",
         **more,
-    }
+    )  # fmt: skip
 
 
 def choose_budget(tokens: int, device: torch.device) -> int:
-    """Padded tokens of a micro-batch: as many as are given, else what keeps a device busy and fits with gradients."""
+    """Padded tokens of a part: as many as are given, else what keeps a device busy and fits with gradients."""
     if tokens:
         return tokens
     return 4096 if device.type == "cpu" else choose_token_budget(device) // 4
-
-
-def summarize_curve(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Of a trainer's history the points of the curve: step, loss, and what else was measured there."""
-    kept = ("loss", "learning_rate", "grad_norm", "eval_ndcg", "reward", "reward_std", "kl")
-    points: dict[int, dict[str, float]] = {}
-    for each in history:
-        values = {key: float(value) for key, value in each.items() if key in kept or key.startswith("rewards/")}
-        if values:
-            points.setdefault(int(each["step"]), {"step": float(each["step"])}).update(values)
-    return [{key: value for key, value in point.items() if math.isfinite(value)} for _, point in sorted(points.items())]

@@ -21,8 +21,8 @@ from ...multilingual.judges.hf import find_task, open_hf
 from ...multilingual.judges.local import LocalJudge
 from ...multilingual.prompts import Prompt, bind_judge, list_prompts, load_prompt, split_method
 from ...specs import Spec
+from ..card import CARD
 
-CARD = "training.json"  # beside the weights of what was trained here
 HEADS = ("score.", "classifier.", "pooler.", "pre_classifier.", "head.", "bert.pooler.", "dense.")
 PASSAGE_TOKENS = 384  # as `open_hf` has it
 

@@ -23,6 +23,8 @@ from .lessons import Drawn, Task, TextLesson, draw_question, word_message, write
 from .recipe import RankerRecipe
 from .rewards import Asked, list_right, reward_rank
 
+JOURNAL = "thoughts.journal"  # of a teacher's answers
+
 
 class ThoughtLesson(TextLesson):
     """A thought and the verdict after it, as one text (Rank1; Weller et al. 2025: SFT on the traces of a larger model).
@@ -69,7 +71,7 @@ def write_thoughts(prompt: Prompt, judge: Judge, examples: Sequence[Example], re
     messages = [each.prompt.message(each.drawn.query, each.drawn.documents, judge.modalities) for each in asked]
     path = work / "thoughts.jsonl"
     room = recipe.thinking + 16 + 6 * prompt.most
-    with closing(Journal(work / "thoughts.journal")) as journal, write_atomically(path) as out:
+    with closing(Journal(work / JOURNAL)) as journal, write_atomically(path) as out:
         kept = KeptJudge(judge, journal, len(messages) * recipe.samples)
         answers = [
             kept.generate(messages, max_new_tokens=room, temperature=recipe.sampling, seed=recipe.seed + n)

@@ -6,8 +6,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,64 +14,35 @@ import numpy as np
 import torch
 import transformers
 
-from ...errors import InputError, note_kept
-from ...files import lock_directory, make_directory, write_json
+from ...errors import InputError
+from ...items import hash_json
 from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
 from ..attention import choose_attention
+from ..card import CARD, Trained, write_card
 from ..data.examples import Example, Examples
-from ..disk import explain_full_disk
-from ..session import begin_work, measure_memory, require_packages
+from ..loop import find_checkpoint, keep_quiet
+from ..session import OPEN, find_finished, open_work, require_packages
 from ..weights import drop_states
 from .lessons import Lesson, ScoreLesson, TextLesson
 from .loop import (
-    COMPLETE,
+    EpochCallback,
     LessonModel,
+    RankerLoop,
     RankerTrainer,
     TaskDataset,
-    Watch,
     choose_budget,
-    find_checkpoint,
-    keep_quiet,
-    plan_arguments,
-    summarize_curve,
+    plan_ranker_arguments,
 )
 from .losses import LABELLED, SCORED, make_loss
-from .opening import CARD, RankerBase, open_ranker
+from .opening import RankerBase, open_ranker
 from .recipe import RankerRecipe
-from .thoughts import ThoughtLesson, write_thoughts
+from .thoughts import JOURNAL, ThoughtLesson, write_thoughts
 from .weights import add_adapters, free_weights, plan_adapters, save_ranker
 
 PACKAGES = ("peft", "sentence_transformers", "accelerate", "datasets")
-DEV = 200  # queries of the dev data that are ranked at most
+DEV, CUTOFF = 200, 10  # queries of the dev data that are ranked at most, and the ranks that count
 PROMPT_TOKENS = 100  # of a question beside its passage
-
-
-@dataclass(frozen=True)
-class TrainedRanker:
-    """What training a ranker came to; `system` is the SPEC of the reranker that it is."""
-
-    checkpoint: str
-    system: str
-    steps: int
-    seconds: float
-    peak_memory: int
-    curve: Sequence[dict[str, float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        losses = [point["loss"] for point in self.curve if "loss" in point]
-        rewards = [point["reward"] for point in self.curve if "reward" in point]
-        what, values = ("reward", rewards) if rewards else ("loss", losses)
-        course = f", {what} {values[0]:.4g} to {values[-1]:.4g}" if values else ""
-        ranked = [point["eval_ndcg"] for point in self.curve if "eval_ndcg" in point]
-        dev = f", dev nDCG@10 at best {max(ranked):.3f}" if ranked else ""
-        return (
-            f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s{course}{dev}\n  rerank with {self.system}"
-        )
 
 
 @dataclass(frozen=True)
@@ -92,11 +62,12 @@ class RankerTraining:
     device: str = "auto"
     trust_remote_code: bool = False
 
-    def run(self, progress: Progress = show_nothing) -> TrainedRanker:
+    def run(self, progress: Progress = show_nothing) -> Trained:
         """Train; `InputError` for a base or data that cannot be trained on, and for a loss that is no number."""
         require_packages(*PACKAGES, *(("trl",) if self.recipe.method == "grpo" else ()))
-        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
-            raise InputError(f"{self.output} is there already: remove it, or name another output")
+        call = self.describe()
+        if found := find_finished(self.output, CARD, {"call": hash_json(call)}):
+            return Trained(self.output, found)
         self.examples.check_enough(self.recipe.batch)
         dev = self._read_dev()
         processes = join_processes(self.device)
@@ -106,28 +77,26 @@ class RankerTraining:
             self.base, prompt=self.recipe.prompt, device=device, trust_remote_code=self.trust_remote_code,
             seed=self.recipe.seed,
         )  # fmt: skip
-        examples = list(self.examples)
         work = self.output.with_name(f".{self.output.name}.partial")
-        make_directory(work)
-        leads = processes.is_main_process
-        with lock_directory(work) if leads else nullcontext(), explain_full_disk(work):
-            try:
-                if leads:
-                    begin_work(work, self._describe_call(base))
-                processes.wait_for_everyone()
-                trained = self._train(base, examples, dev, work, progress, processes)
-            except BaseException as stop:
-                if found := find_checkpoint(work / "checkpoints") if leads else None:
-                    note_kept(stop, f"{Path(found).name} in {work}")
-                elif leads and not (work / "thoughts.journal").exists():
-                    shutil.rmtree(work)  # nothing to go on with
-                raise
+        begun = {**call, "weights": base.weights}
+        with open_work(work, begun, lambda: holds_work(work)) if processes.is_main_process else nullcontext():
             processes.wait_for_everyone()
-            if leads:
+            trainer, tuned = self._train(base, dev, work, progress)
+            if processes.is_main_process:
+                self._write(base, trainer, tuned, dev, work / "result", call)
                 (work / "result").rename(self.output)
-        if leads:
+        if processes.is_main_process:
             shutil.rmtree(work)
-        return trained
+        processes.wait_for_everyone()
+        return Trained.read(self.output)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the result, but for when it ends, JSON-able."""
+        return {
+            "kind": "ranker", "base": self.base, "data": self.examples.card.get("sha256", ""),
+            "dev": self.dev.card.get("sha256", "") if self.dev else None,
+            "recipe": {key: value for key, value in self.recipe.to_json().items() if key not in OPEN},
+        }  # fmt: skip
 
     def _read_dev(self) -> list[Example]:
         if self.dev is None:
@@ -141,24 +110,13 @@ class RankerTraining:
             )
         return dev
 
-    def _describe_call(self, base: RankerBase) -> dict[str, Any]:
-        return {
-            "base": base.written, "weights": base.weights, "prompt": base.prompt.name,
-            "data": self.examples.card.get("sha256", ""), "recipe": asdict(self.recipe),
-        }  # fmt: skip
-
     def _train(
-        self,
-        base: RankerBase,
-        examples: Sequence[Example],
-        dev: Sequence[Example],
-        work: Path,
-        progress: Progress,
-        processes: Any,
-    ) -> TrainedRanker:
-        recipe, folder = self.recipe, work / "checkpoints"
+        self, base: RankerBase, dev: Sequence[Example], work: Path, progress: Progress
+    ) -> tuple[RankerLoop, Any]:
+        """The trainer once it is done, and the model with adapters, where there are some."""
+        recipe, examples = self.recipe, list(self.examples)
         adapters, tuned = plan_adapters(base, recipe), None
-        drop_states(base.judge.model, recipe.dropout)
+        drop_states(base.judge.model, 0.0 if recipe.lora else recipe.dropout)
         if adapters is None:
             free_weights(base, recipe)
         elif recipe.method != "grpo":  # there trl adds them
@@ -166,51 +124,26 @@ class RankerTraining:
         if recipe.checkpointing:
             base.judge.model.gradient_checkpointing_enable()
             base.judge.model.enable_input_require_grads()
-        resumed = find_checkpoint(folder)
-        spent = float(Path(resumed, COMPLETE).read_text() or 0) if resumed else 0.0
-        measure = (lambda: measure_ndcg(base, dev)) if dev else None
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        trainer: RankerLoop
         if recipe.method == "grpo":
             from .grpo import make_grpo_trainer
 
             total = recipe.steps or math.ceil(len(examples) * recipe.epochs / recipe.batch)
-            dataset = None
+            with keep_quiet():
+                trainer = make_grpo_trainer(base, adapters, recipe, examples, work, total, bool(dev))
+            tuned = adapters and trainer.model
         else:
             lesson = choose_lesson(base, recipe, self.examples, self._find_thoughts(base, examples, work))
             if isinstance(lesson, ThoughtLesson) and recipe.teacher:
                 examples = [example for example in examples if example.query.id in lesson.thoughts]
             dataset = TaskDataset(examples, lesson, recipe.seed)
             total = recipe.steps or math.ceil(math.ceil(len(examples) / recipe.batch) * recipe.epochs)
-        with keep_quiet(), progress("training", total) as show:
-            watch = Watch(recipe.minutes, spent, show, dataset)
-            if dataset is None:
-                trainer = make_grpo_trainer(base, adapters, recipe, examples, folder, total, watch, measure)
-                tuned = adapters and trainer.model
-            else:
-                trainer = self._make_trainer(base, dataset, folder, total, watch, measure)
-            trainer.remove_callback(transformers.PrinterCallback)  # which prints on stdout
-            trainer.train(resume_from_checkpoint=resumed)
-        steps, curve = int(trainer.state.global_step), summarize_curve(trainer.state.log_history)
-        place = work / "result"
-        base.judge.model.eval()
-        done = TrainedRanker(
-            str(self.output),
-            base.write_system(self.output),
-            steps,
-            round(watch.seconds, 1),
-            measure_memory(base.judge.device),
-            curve,
-        )
-        if not processes.is_main_process:
-            return done
-        shutil.rmtree(place, ignore_errors=True)  # of a session that was killed while it wrote
-        with keep_quiet():
-            save_ranker(base, tuned, recipe.merge, place)
-        if (thoughts := work / "thoughts.jsonl").exists():
-            shutil.copy(thoughts, place)
-        write_json(place / CARD, self._describe(base, done))
-        return done
+            trainer = self._make_trainer(base, dataset, work, total, bool(dev))
+        trainer.follow(recipe, (lambda: measure_ndcg(base, dev, CUTOFF)) if dev else None)
+        trainer.run(progress)
+        return trainer, tuned
 
     def _find_thoughts(self, base: RankerBase, examples: Sequence[Example], work: Path) -> Path | None:
         """The file of thoughts that the recipe names, or that its teacher writes now."""
@@ -222,38 +155,50 @@ class RankerTraining:
         return write_thoughts(base.prompt, judge, examples, self.recipe, work)
 
     def _make_trainer(
-        self, base: RankerBase, dataset: TaskDataset, folder: Path, total: int, watch: Watch, measure: Any
+        self, base: RankerBase, dataset: TaskDataset, folder: Path, total: int, watched: bool
     ) -> RankerTrainer:
         recipe, device = self.recipe, base.judge.device
         if base.prompt.most == 1:
             choose_attention(base.judge.model, device, base.judge.passage_tokens + PROMPT_TOKENS)
-        callbacks: list[Any] = [watch]
-        if measure is not None:
-            callbacks.append(transformers.EarlyStoppingCallback(recipe.patience))
+        arguments = plan_ranker_arguments(recipe, folder, device, total, watched)
         return RankerTrainer(
             budget=choose_budget(recipe.micro_tokens, device),
-            measure=measure,
             model=LessonModel(base.judge.model, dataset.lesson),
-            args=transformers.TrainingArguments(**plan_arguments(recipe, folder, device, total, measure is not None)),
+            args=transformers.TrainingArguments(**arguments),
             train_dataset=dataset,
-            eval_dataset=None if measure is None else dataset,  # it asks for one; `measure` has its own
+            eval_dataset=dataset if watched else None,  # it asks for one; what measures has its own
             data_collator=list,
-            callbacks=callbacks,
+            callbacks=[EpochCallback(dataset)],
         )
 
-    def _describe(self, base: RankerBase, done: TrainedRanker) -> dict[str, Any]:
-        packages = ("crosslens", "torch", "transformers", "peft", "sentence-transformers", "accelerate")
-        return {
-            "format": 1,
-            "kind": "ranker",
-            "prompt": base.prompt.name,
-            "base": base.written,
-            "weights": base.weights,
-            "recipe": asdict(self.recipe),
-            "data": {"name": self.examples.name, **{k: v for k, v in self.examples.card.items() if k != "source"}},
-            "versions": {name: _find_version(name) for name in packages},
-            **done.to_json(),
-        }
+    def _write(
+        self, base: RankerBase, trainer: RankerLoop, tuned: Any, dev: Sequence[Example], place: Path,
+        call: dict[str, Any],
+    ) -> None:  # fmt: skip
+        shutil.rmtree(place, ignore_errors=True)  # of a session that was killed while it wrote
+        base.judge.model.eval()
+        with keep_quiet():
+            save_ranker(base, tuned, self.recipe.merge, place)
+        if (thoughts := place.with_name("thoughts.jsonl")).exists():
+            shutil.copy(thoughts, place)
+        watched = {
+            "collection": self.dev.name, "measure": f"nDCG@{CUTOFF}", "queries": len(dev),
+            "documents": sum(len(each.documents) for each in dev),
+        } if self.dev else None  # fmt: skip
+        write_card(
+            place, trainer, call, base.judge.device, watched,
+            kind="ranker",
+            spec=base.write_system(self.output),
+            prompt=base.prompt.name,
+            base={"spec": base.written, "revision": base.weights},
+            examples={"name": self.examples.name, **{k: v for k, v in self.examples.card.items() if k != "source"}},
+            micro_tokens=trainer.budget,
+        )  # fmt: skip
+
+
+def holds_work(folder: Path) -> bool:
+    """Whether there is something to go on with: a checkpoint, or thoughts that a teacher wrote."""
+    return find_checkpoint(folder) is not None or (folder / JOURNAL).exists()
 
 
 def choose_lesson(base: RankerBase, recipe: RankerRecipe, examples: Examples, thoughts: Path | None = None) -> Lesson:
@@ -297,7 +242,7 @@ def choose_lesson(base: RankerBase, recipe: RankerRecipe, examples: Examples, th
     return ScoreLesson(prompt, base.judge, make_loss(loss, recipe.teacher_temperature), loss, recipe.group)
 
 
-def measure_ndcg(base: RankerBase, dev: Sequence[Example], k: int = 10) -> float:
+def measure_ndcg(base: RankerBase, dev: Sequence[Example], k: int = CUTOFF) -> float:
     """Mean nDCG@k 0..1 of positives among each query's documents, in the order in which the judge ranks them."""
     shown = [
         (each.query, each.documents[: base.prompt.most] if base.prompt.most > 1 else each.documents) for each in dev
@@ -325,10 +270,3 @@ def _require_negatives(examples: Examples, loss: str) -> None:
         raise InputError(
             f"{examples.name} has no negatives, and the loss {loss} sets positives apart from them: `crosslens mine`"
         )
-
-
-def _find_version(name: str) -> str:
-    try:
-        return version(name)
-    except ImportError:
-        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
+    return make_examples(tmp_path_factory.mktemp("examples"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return make_examples(tmp_path_factory.mktemp("other"))
+
+
+def make_examples(folder: Path):
     documents = [Item(f"d{n}", f"The {name} sleeps.", lang="eng") for n, name in enumerate(("cat", "dog", "owl"))]
     made = [
         Example(
@@ -44,7 +54,7 @@ def examples(tmp_path_factory):
         )
         for n in range(4)
     ]
-    path = tmp_path_factory.mktemp("examples") / "examples.jsonl"
+    path = folder / "examples.jsonl"
     write_examples(path, made, {"made": "here"})
     return load_examples(path)
 
@@ -86,7 +96,7 @@ def test_rewards_are_those_of_the_answers_and_prompts_those_of_inference(chat, e
     base = f"rank-r1@hf:{chat}"
     done = RankerTraining(examples, base, tmp_path / "out", recipe, device="cpu").run()
     # Of four answers three are in the format and one of these names the best document.
-    rewards = [point["reward"] for point in done.curve if "reward" in point]
+    rewards = [point["reward"] for point in done.card["curve"] if "reward" in point]
     assert rewards == pytest.approx([0.25 + 0.5 * 0.75] * 2)
     opened = open_ranker(base, device="cpu")
     asked, texts, ids = grpo.word_questions(opened, list(examples), recipe, 24)
@@ -99,11 +109,90 @@ def test_rewards_are_those_of_the_answers_and_prompts_those_of_inference(chat, e
     assert (tmp_path / "out/model.safetensors").exists()
 
 
-def test_answers_are_generated_and_all_weights_trained(tiny_judge, examples, tmp_path):
-    recipe = RankerRecipe(**{**QUICK, "divergence": 0.0, "format_weight": 1.0})
-    done = RankerTraining(examples, f"setwise@hf:{tiny_judge}", tmp_path / "out", recipe, device="cpu").run()
-    assert done.steps == 2
-    assert all(0 <= point["reward"] <= 2 for point in done.curve if "reward" in point)
+def test_answers_are_generated_and_all_weights_trained(tiny_judge, examples, other, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", None)  # nothing is told to anybody
+    recipe = RankerRecipe(**{**QUICK, "divergence": 0.01, "format_weight": 1.0})
+    done = RankerTraining(examples, f"setwise@hf:{tiny_judge}", tmp_path / "out", recipe, dev=other, device="cpu").run()
+    assert done.card["steps"] == 2
+    assert all(0 <= point["reward"] <= 2 for point in done.card["curve"])
+    assert [check["step"] for check in done.card["dev"]["checks"]] == [1, 2]
+    page = (done.output / "training.html").read_text()
+    for title in ("Reward", "Spread of rewards", "KL to the base"):
+        assert f"<figcaption>{title}</figcaption>" in page
+
+
+def test_out_of_memory_halves_what_goes_through_at_once_and_changes_no_weight(
+    tiny_judge, examples, tmp_path, monkeypatch
+):
+    """Of answers that are laid down: learnt from all at once, and in parts."""
+    from trl import GRPOTrainer
+
+    def write(self, prompt_ids, *_: object, **__: object):
+        if len(prompt_ids) > limits["written"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        said = ("1", "2", "3", "no")
+        return [
+            self.processing_class(said[sum(ids) % 4 - n % 2])["input_ids"] for n, ids in enumerate(prompt_ids)
+        ], None
+
+    def learn(self, model, answers, **_: object):
+        sizes.append(len(answers["completion_ids"]))
+        if sizes[-1] > limits["learnt"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return genuine(self, model, answers)
+
+    genuine, sizes, limits, weights = GRPOTrainer.compute_loss, [], {}, [read_weights(tiny_judge)]
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", write)
+    monkeypatch.setattr(GRPOTrainer, "compute_loss", learn)
+    recipe = RankerRecipe(**{**QUICK, "divergence": 0.0, "micro_tokens": 10_000, "learning_rate": 1e-2, "warmup": 0.0})
+    base = f"setwise@hf:{tiny_judge}"
+    for most in (8, 3):
+        limits.update(written=most, learnt=most)
+        done = RankerTraining(examples, base, tmp_path / f"most-{most}", recipe, device="cpu").run()
+        weights.append(read_weights(done.output))
+    assert sizes[:4] == [8, 8, 8, 4]
+    assert max(sizes[4:]) <= 2
+    before, whole, less = weights
+    moved = sum((before[name] - whole[name]).abs().sum() for name in before)
+    assert sum((less[name] - whole[name]).abs().sum() for name in before) < 0.01 * moved
+    limits["learnt"] = 0
+    with pytest.raises(InputError, match=r"out of memory with 1 answers of \d+ tokens at once: lower micro_tokens"):
+        RankerTraining(examples, base, tmp_path / "none", recipe, device="cpu").run()
+    assert not (tmp_path / ".none.partial").exists()
+
+
+def read_weights(folder) -> dict[str, torch.Tensor]:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").state_dict()
+
+
+def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_is_the_result_where_asked(
+    tiny_judge, examples, tmp_path, monkeypatch
+):
+    from trl import GRPOTrainer
+
+    genuine = GRPOTrainer.compute_loss
+
+    def lose(self, *given, **more):
+        return genuine(self, *given, **more) * (torch.nan if self.state.global_step == 1 else 1)
+
+    monkeypatch.setattr(GRPOTrainer, "compute_loss", lose)
+    recipe = RankerRecipe(**{**QUICK, "divergence": 0.0})
+    base, out = f"setwise@hf:{tiny_judge}", tmp_path / "out"
+    with pytest.raises(InputError, match="the loss is not finite at step 2: lower the learning_rate") as stop:
+        RankerTraining(examples, base, out, recipe, device="cpu").run()
+    assert "the weights of step 1" in stop.value.__notes__[0]
+    assert not out.exists()
+    assert RankerTraining(examples, base, out, replace(recipe, steps=1), device="cpu").run().card["steps"] == 1
+
+
+def test_answers_are_written_by_vllm_where_there_is_a_gpu(monkeypatch):
+    from trl import GRPOConfig
+
+    monkeypatch.setattr("trl.import_utils.is_vllm_available", lambda: True)
+    assert grpo.plan_rollouts(torch.device("cpu"), 99) == {"use_vllm": False}
+    chosen = grpo.plan_rollouts(torch.device("cuda"), 99)
+    assert chosen == {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": 99}
+    assert chosen.keys() <= {each.name for each in fields(GRPOConfig)}
 
 
 def test_grpo_refuses_what_it_cannot_teach(tiny_encoder, tiny_judge, examples, tmp_path):
@@ -163,7 +252,7 @@ def test_thoughts_are_learnt_with_their_verdicts(chat, examples, tmp_path: Path)
         thoughts=str(path), batch=4, steps=12, learning_rate=1e-2, embeddings=True, precision="float32"
     )
     done = RankerTraining(examples, f"rank-r1@hf:{chat}", tmp_path / "out", recipe, device="cpu").run()
-    losses = [point["loss"] for point in done.curve if "loss" in point]
+    losses = [point["loss"] for point in done.card["curve"] if "loss" in point]
     assert losses[-1] < 0.5 * losses[0]
     from crosslens.training.ranker.thoughts import ThoughtLesson
 

@@ -14,9 +14,10 @@ from crosslens.checkpoints.options import Loading
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges.hf import open_hf
+from crosslens.training import loop
 from crosslens.training.data.examples import Example, load_examples, write_examples
-from crosslens.training.ranker import loop
 from crosslens.training.ranker.lessons import ScoreLesson, TextLesson, draw_documents
+from crosslens.training.ranker.loop import RankerTrainer
 from crosslens.training.ranker.losses import LOSSES, make_loss
 from crosslens.training.ranker.opening import open_ranker
 from crosslens.training.ranker.recipe import RankerRecipe
@@ -99,13 +100,13 @@ def test_the_result_is_a_judge_that_scores_as_trained(prompt, base, more, bases,
     recipe = RankerRecipe(**{**QUICK, "steps": 2, **more})
     spec = f"{prompt}@hf:{bases[base]}"
     done = RankerTraining(examples, spec, tmp_path / "out", recipe, device="cpu").run()
-    assert done.steps == 2
+    assert done.card["steps"] == 2
     assert not list(tmp_path.glob(".*partial"))
     card = json.loads((tmp_path / "out/training.json").read_text())
     assert card["prompt"] == prompt
-    assert card["data"]["sha256"] == examples.card["sha256"]
+    assert card["examples"]["sha256"] == examples.card["sha256"]
 
-    opened = open_ranker(done.system, device="cpu")
+    opened = open_ranker(done.spec, device="cpu")
     trained = opened.judge
     # Of an example as a lesson: what it asks, and what it makes of the answers.
     example = next(iter(examples))
@@ -173,7 +174,7 @@ def train(examples, where, base, **settings):
 
 
 def read_losses(done):
-    return [point["loss"] for point in done.curve if "loss" in point]
+    return [point["loss"] for point in done.card["curve"] if "loss" in point]
 
 
 def test_what_was_killed_goes_on_as_if_it_had_not_been(bases, examples, tmp_path, monkeypatch):
@@ -183,7 +184,7 @@ def test_what_was_killed_goes_on_as_if_it_had_not_been(bases, examples, tmp_path
     class Killed(BaseException):
         pass
 
-    taken = loop.RankerTrainer.training_step
+    taken = RankerTrainer.training_step
 
     def step(self, *given):
         if self.state.global_step == 5:
@@ -192,17 +193,17 @@ def test_what_was_killed_goes_on_as_if_it_had_not_been(bases, examples, tmp_path
         return taken(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.RankerTrainer, "training_step", step)
+        patch.setattr(RankerTrainer, "training_step", step)
         with pytest.raises(Killed):
             train(examples, tmp_path / "out", base)
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"begun with another recipe"):
         train(examples, tmp_path / "out", base, learning_rate=1e-2)
     done = train(examples, tmp_path / "out", base)
-    assert done.steps == 6
+    assert done.card["steps"] == 6
     np.testing.assert_allclose(read_losses(done), read_losses(whole), rtol=1e-3)
     one, other = (
-        torch.nn.Module.state_dict(open_ranker(each.system, device="cpu").judge.model) for each in (whole, done)
+        torch.nn.Module.state_dict(open_ranker(each.spec, device="cpu").judge.model) for each in (whole, done)
     )
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
@@ -213,9 +214,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(bases, exa
     monkeypatch.setattr(
         ScoreLesson, "compute", lambda self, tasks: computed(self, tasks) * (torch.nan if next(calls) == 4 else 1)
     )
-    with pytest.raises(InputError, match=r"the loss is not finite at step 5.*lower the rate") as stop:
+    with pytest.raises(InputError, match=r"the loss is not finite at step 5: lower the learning_rate") as stop:
         train(examples, tmp_path / "out", f"cross@hf:{bases['encoder']}")
-    assert "checkpoint-4" in stop.value.__notes__[0]
+    assert "the weights of step 4" in stop.value.__notes__[0]
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(bases, examples, tmp_path, monkeypatch):
@@ -230,7 +231,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(bases, examples, 
     monkeypatch.setattr(loop, "save_file", save)
     with pytest.raises(InputError, match=r"cannot write to .*No space left") as stop:
         train(examples, tmp_path / "out", f"yesno@hf:{bases['gemma']}", steps=4)
-    assert "checkpoint-2" in stop.value.__notes__[0]
+    assert "the weights of step 2" in stop.value.__notes__[0]
 
 
 def test_out_of_memory_halves_micro_batches_and_changes_no_loss(bases, examples, tmp_path, monkeypatch):
@@ -270,11 +271,18 @@ def test_the_best_weights_on_dev_data_are_the_result(bases, examples, scored, tm
     done = RankerTraining(
         examples, f"yesno@hf:{bases['gemma']}", tmp_path / "out", recipe, dev=scored, device="cpu"
     ).run()
-    measured = [point["eval_ndcg"] for point in done.curve if "eval_ndcg" in point]
+    again = RankerTraining(
+        examples, f"yesno@hf:{bases['gemma']}", tmp_path / "out", recipe, dev=scored, device="cpu"
+    ).run()
+    assert again == done  # the same call finds what is there
+    page = (done.output / "training.html").read_text()
+    assert [page.count(f"<figcaption>{title}") for title in ("Loss<", "nDCG@10 on", "Learning rate<")] == [1, 1, 1]
+    assert list((done.output / "events").iterdir())
+    measured = [check["value"] for check in done.card["dev"]["checks"]]
     assert len(measured) == 3
     from crosslens.training.ranker.train import measure_ndcg
 
-    assert measure_ndcg(open_ranker(f"{done.system}?dtype=float32", device="cpu"), list(scored)) == pytest.approx(
+    assert measure_ndcg(open_ranker(f"{done.spec}?dtype=float32", device="cpu"), list(scored)) == pytest.approx(
         max(measured)
     )
 
@@ -284,12 +292,12 @@ def test_adapters_are_loaded_beside_their_base(bases, examples, tmp_path):
     assert not (tmp_path / "out/model.safetensors").exists()
     judge = open_hf(str(tmp_path / "out"), loading=Loading(device="cpu"), dtype="float32")
     assert judge.can >= {"choose"}
-    assert done.system == f"yesno@hf:{tmp_path / 'out'}"
+    assert done.spec == f"yesno@hf:{tmp_path / 'out'}"
     # It is trained on as its base is, but its adapter is merged then.
     with pytest.raises(InputError, match="has an adapter in it"):
-        train(examples, tmp_path / "more", done.system, lora=4, merge=False, steps=1)
+        train(examples, tmp_path / "more", done.spec, lora=4, merge=False, steps=1)
     with pytest.raises(InputError, match="was trained with the prompt yesno, not setwise"):
-        train(examples, tmp_path / "more", f"setwise@hf:{done.checkpoint}", steps=1)
+        train(examples, tmp_path / "more", f"setwise@hf:{done.output}", steps=1)
 
 
 BAD = [

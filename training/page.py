@@ -1,4 +1,4 @@
-"""The report of a training: one page with its curves and what went in, as the reports of experiments are."""
+"""The report of a training, whatever it trained: one page with its curves and what went in, as experiments have it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any
 
 import jinja2
 
-from ...evaluation.grids import clean_line
-from ...evaluation.report import svg
-from ...files import write_atomically
+from ..evaluation.grids import clean_line
+from ..evaluation.report import svg
+from ..files import write_atomically
 
 LACK = "No plots: matplotlib is not installed; pip install 'crosslens[report]'."
 HIDDEN = ("curve", "dev", "recipe", "examples", "call")
+# What is drawn of the curve, and how it is called; where a training has it.
+DRAWN = {
+    "loss": "Loss",
+    "reward": "Reward",
+    "spread": "Spread of rewards",
+    "kl": "KL to the base",
+    "rate": "Learning rate",
+}
 
 
 def write_training_page(card: Mapping[str, Any], path: Path) -> None:
@@ -39,14 +47,14 @@ def write_training_page(card: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_curves(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Titles and SVG of what changed with the steps: loss, learning rate, and the dev collection's measure."""
+    """Titles and SVG of what changed with the steps: loss, the dev data's measure, and what there is of `DRAWN`."""
     if not find_spec("matplotlib") or not card["curve"]:
         return []
-    steps = [point["step"] for point in card["curve"]]
-    drawn = [
-        ("Loss", draw_curve("loss", steps, [point["loss"] for point in card["curve"]])),
-        ("Learning rate", draw_curve("learning rate", steps, [point["rate"] for point in card["curve"]])),
-    ]
+    drawn = []
+    for key, title in DRAWN.items():
+        if points := [point for point in card["curve"] if key in point]:
+            steps = [point["step"] for point in points]
+            drawn.append((title, draw_curve(title, steps, [point[key] for point in points])))
     if dev := card["dev"]:
         at = [0, *(check["step"] for check in dev["checks"])]
         values = [dev["base"], *(check["value"] for check in dev["checks"])]
@@ -62,8 +70,8 @@ def draw_curve(what: str, steps: Sequence[int], values: Sequence[float], dots: b
         axes.grid()
         axes.plot(steps, values, color=svg.GAIN, lw=1.3)
         for step, value in zip(steps, values, strict=True) if dots else ():
-            svg.add_dot(axes, step, value, svg.GAIN, f"step {step}: {value:.4f}")
-        return svg.render_svg(canvas, f"{what} over {steps[-1]} steps")
+            svg.add_dot(axes, step, value, svg.GAIN, f"step {step:.0f}: {value:.4f}")
+        return svg.render_svg(canvas, f"{what} over {steps[-1]:.0f} steps")
 
 
 def _show(value: object) -> str:
