@@ -166,7 +166,7 @@ class Adaptation:
         if found := find_finished(output, CARD, about):
             return Adapted(output, found)
         work = output.parent / f".{output.name}.partial"
-        with open_work(work, about, lambda: holds_work(work)):
+        with open_work(work, about, lambda: holds_costly(work)):
             Work(self, collection, work, progress).make(about)
             checkpoint = work / "checkpoint"
             card = read_json(checkpoint / CARD)
@@ -442,6 +442,6 @@ def _name_result(spec: str, output: Path) -> str:
     return str(replace(found, checkpoint=str(output.resolve())))
 
 
-def holds_work(folder: Path) -> bool:
+def holds_costly(folder: Path) -> bool:
     """Whether something is in it that took a model its time: questions, scores, or a checkpoint."""
     return any(path for pattern in COSTLY for path in folder.glob(pattern))

@@ -151,7 +151,7 @@ def define_trainer() -> type:
                 return loss
 
             def take() -> torch.Tensor:
-                parts = split_rows(answers, self._count_rows(shape))
+                parts = share_out(answers, self._count_rows(shape))
                 return self.add_up(model, [(share, partial(compute, part)) for share, part in parts])
 
             return fit_memory(take, partial(self._halve, shape))
@@ -215,7 +215,7 @@ def define_trainer() -> type:
     return RewardTrainer
 
 
-def split_rows(answers: Mapping[str, Any], rows: int) -> list[tuple[float, dict[str, Any]]]:
+def share_out(answers: Mapping[str, Any], rows: int) -> list[tuple[float, dict[str, Any]]]:
     """Tensors [answers, ...] in parts of so many rows, with the share of all that each part is."""
     count = len(answers["completion_ids"])
     parts = []

@@ -79,7 +79,7 @@ class RankerTraining:
         )  # fmt: skip
         work = self.output.with_name(f".{self.output.name}.partial")
         begun = {**call, "weights": base.weights}
-        with open_work(work, begun, lambda: holds_work(work)) if processes.is_main_process else nullcontext():
+        with open_work(work, begun, lambda: holds_training(work)) if processes.is_main_process else nullcontext():
             processes.wait_for_everyone()
             trainer, tuned = self._train(base, dev, work, progress)
             if processes.is_main_process:
@@ -196,7 +196,7 @@ class RankerTraining:
         )  # fmt: skip
 
 
-def holds_work(folder: Path) -> bool:
+def holds_training(folder: Path) -> bool:
     """Whether there is something to go on with: a checkpoint, or thoughts that a teacher wrote."""
     return find_checkpoint(folder) is not None or (folder / JOURNAL).exists()
 
