@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from .console import progress, show
-from .options import Device, Json, Trust
+from .options import Json, Trust
 
 if TYPE_CHECKING:
     from ..training.data.examples import Examples
@@ -33,6 +33,7 @@ Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 Rate = Annotated[float | None, typer.Option(help="The highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all that is drawn at random.")]
 Force = Annotated[bool, typer.Option("--force", help="Train on test topics, too.")]
+Where = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _define(train: Callable[[Options], Any], summary: str) -> Callable[..., None
         learning_rate: Rate = None,
         seed: Seed = None,
         force: Force = False,
-        device: Device = "auto",
+        device: Where = "auto",
         trust_remote_code: Trust = False,
         json: Json = False,
     ) -> None:

@@ -65,12 +65,14 @@ class TrainingLoop:
     callback_handler: Any
     recipe: Recipe
     clock: Clock
+    weights: int  # that are trained
     measure: Callable[[], float] | None = None
 
     def follow(self: Any, recipe: Recipe, measure: Callable[[], float] | None) -> None:
         """Take what the recipe says, once the trainer is made; curves go to TensorBoard where it is installed."""
         self.recipe, self.measure = recipe, measure
         self.clock = Clock(recipe.minutes)
+        self.weights = sum(each.numel() for each in list_trained(self.model).values())
         self.remove_callback(PrinterCallback)  # which prints on stdout
         self.add_callback(self.clock)
         if measure is not None:
@@ -136,12 +138,11 @@ class TrainingLoop:
 
     def describe(self) -> dict[str, Any]:
         """How the training went, for its card."""
-        weights = sum(each.numel() for each in list_trained(self.model).values())
         steps, seconds = int(self.state.global_step), self.clock.seconds
         return {
             "steps": steps,
             "planned": self.args.max_steps,
-            "trained_weights": weights,
+            "trained_weights": self.weights,
             "seconds": round(seconds, 3),
             "examples_per_second": round(steps * self.recipe.batch / max(seconds, 1e-9), 3),
             "curve": read_curve(self.state.log_history),
@@ -198,7 +199,8 @@ class Clock(transformers.TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if args.fp16:
             return  # its scaler leaves such steps out
-        if any(each.grad is not None and not torch.isfinite(each.grad.sum()) for each in more["model"].parameters()):
+        sums = [each.grad.sum().float() for each in more["model"].parameters() if each.grad is not None]
+        if sums and not torch.isfinite(torch.stack(sums)).all():
             raise refuse_infinite("a gradient is", state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
