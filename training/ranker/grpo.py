@@ -88,9 +88,9 @@ def plan_rollouts(device: torch.device, longest: int) -> dict[str, Any]:
     By vLLM in the same process where there is a GPU and it is installed: it has 30% of the memory then, and room for
     no longer texts than these, for all that a model knows may not fit. By transformers elsewhere.
     """
-    from trl import import_utils
+    from trl.import_utils import is_vllm_available
 
-    if device.type != "cuda" or not import_utils.is_vllm_available():
+    if device.type != "cuda" or not is_vllm_available():
         return {"use_vllm": False}
     return {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,7 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_is_the_result
 def test_answers_are_written_by_vllm_where_there_is_a_gpu(monkeypatch):
     from trl import GRPOConfig
 
-    monkeypatch.setattr("trl.import_utils.is_vllm_available", lambda: True)
+    monkeypatch.setattr(import_module("trl.import_utils"), "is_vllm_available", lambda: True)
     assert grpo.plan_rollouts(torch.device("cpu"), 99) == {"use_vllm": False}
     chosen = grpo.plan_rollouts(torch.device("cuda"), 99)
     assert chosen == {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": 99}
