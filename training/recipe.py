@@ -71,10 +71,13 @@ class Recipe:
 class EncoderRecipe(Recipe):
     """How an encoder is trained.
 
-    `loss` is `contrast` (InfoNCE over the batch; van den Oord et al. 2018), or what a teacher's scores ask for: `kl`
-    (of the scores of a query's documents; M-KD where they are in several languages) or `margin-mse` (Hofstätter et
-    al. 2020). With those `contrast` is the weight of InfoNCE beside them. `temperature` divides the cosines, and
-    `teacher_temperature` the teacher's scores. `symmetric` adds the loss of finding the query of a document.
+    `loss` is `contrast` (InfoNCE over the batch; van den Oord et al. 2018), `sigmoid` (of each pair in it by itself;
+    SigLIP, Zhai et al. 2023), or what a teacher's scores ask for: `kl` (of the scores of a query's documents; M-KD
+    where they are in several languages) or `margin-mse` (Hofstätter et al. 2020). With those `contrast` is the weight
+    of InfoNCE beside them. `temperature` divides the cosines, `bias` is added for `sigmoid`, and `learn_scale` says
+    that both are learnt, from a checkpoint's own on (of clip:, whose checkpoints keep them). `teacher_temperature`
+    divides the teacher's scores. `symmetric` adds the loss of finding the query of a document. `lock_pictures` leaves
+    the vision tower as it is (LiT; Zhai et al. 2022), but for a head that is behind it.
     A query has one positive a step, drawn anew each epoch, and `negatives` hard negatives; what else is in the batch
     is a negative unless it is known to be a positive, or scores above the positive by more than `margin` (Zhang et
     al. 2025; None: no bound). `dims` are the lengths at which vectors shall be good too (Matryoshka; Kusupati et al.
@@ -88,11 +91,14 @@ class EncoderRecipe(Recipe):
     collection, of whose documents so many are searched as `dev_documents` says, the judged ones among them.
     """
 
-    loss: Literal["contrast", "kl", "margin-mse"] = "contrast"
+    loss: Literal["contrast", "sigmoid", "kl", "margin-mse"] = "contrast"
     contrast: float = 0.0
     temperature: float = 0.02
+    bias: float = -10.0
+    learn_scale: bool = False
     teacher_temperature: float = 1.0
     symmetric: bool = False
+    lock_pictures: bool = False
     negatives: int = 7
     margin: float | None = None
     dims: tuple[int, ...] = ()

@@ -16,7 +16,7 @@ from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .saving import save_dense
-from .trainable import choose_weights, own_weights
+from .trainable import choose_weights, count_state_bytes, own_weights
 
 # What a SPEC says and no file of a checkpoint does: the result is loaded with it again.
 KEPT = ("dim", "normalize", "padding", "truncate")
@@ -45,7 +45,12 @@ class TrainableDense:
 
     @property
     def state_bytes(self) -> int:
-        return 0
+        config = self.encoder.opened.config
+        return count_state_bytes(config.num_hidden_layers, config.hidden_size)
+
+    @property
+    def scale(self) -> None:
+        return None
 
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:
         return cut_texts(self.encoder, items, role, most)
@@ -55,12 +60,7 @@ class TrainableDense:
         return self.encoder.embed(inputs)
 
     def score(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The inner products of whole vectors, and of their first components for each of the recipe's `dims`."""
-        asked, answers = torch.stack(list(queries)), torch.stack(list(documents))
-        yield asked @ answers.T
-        for dim in self.recipe.dims:
-            if dim < asked.shape[1]:
-                yield normalize(asked[:, :dim], dim=-1) @ normalize(answers[:, :dim], dim=-1).T
+        yield from score_lengths(queries, documents, self.recipe.dims)
 
     def penalise(self, queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor]) -> float:
         return 0.0
@@ -68,6 +68,17 @@ class TrainableDense:
     def save(self, folder: Path) -> dict[str, str]:
         save_dense(self.encoder, folder)
         return self.options
+
+
+def score_lengths(
+    queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor], dims: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """The inner products of whole vectors, and the cosines of their first components for each of `dims`."""
+    asked, answers = torch.stack(list(queries)), torch.stack(list(documents))
+    yield asked @ answers.T
+    for dim in dims:
+        if dim < asked.shape[1]:
+            yield normalize(asked[:, :dim], dim=-1) @ normalize(answers[:, :dim], dim=-1).T
 
 
 def cut_texts(encoder: TransformerEncoder, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:

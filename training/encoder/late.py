@@ -17,7 +17,7 @@ from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .rewriting import rewrite_checkpoint
-from .trainable import choose_weights, own_weights
+from .trainable import choose_weights, count_state_bytes, own_weights
 
 Marked = tuple[list[int], int, Role]  # the tokens of a text, how many the others attend to, and whose it is
 
@@ -51,7 +51,12 @@ class TrainableLate:
 
     @property
     def state_bytes(self) -> int:
-        return 8 * self.encoder.spec.dim
+        config = self.encoder.opened.config
+        return count_state_bytes(config.num_hidden_layers, config.hidden_size) + 8 * self.encoder.spec.dim
+
+    @property
+    def scale(self) -> None:
+        return None
 
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[Marked]:
         """Documents are cut to `most` tokens, which leaves out the end of the text."""

@@ -24,7 +24,6 @@ from .losses import compute_loss
 from .trainable import Trainable
 
 MICRO = 4  # times the tokens that encoding takes at once
-STATES = 68  # bytes that a layer keeps of a token for each component of its state (Korthikanti et al. 2022, doubled)
 SHARE = {"cpu": 0.2, "cuda": 0.5, "mps": 0.3}  # of the memory that is free, for states that are kept
 
 
@@ -81,7 +80,8 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
 
         def compute(rows: list[torch.Tensor]) -> torch.Tensor:
             ways = list(self.trainable.score(rows[:count], rows[count:]))
-            total = torch.stack([compute_loss(way, there, self.recipe) for way in ways]).mean()
+            scale = self.trainable.scale
+            total = torch.stack([compute_loss(way, there, self.recipe, scale) for way in ways]).mean()
             return total + self.trainable.penalise(rows[:count], rows[count:])
 
         def halve() -> str:
@@ -119,14 +119,12 @@ def move_batch(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
 def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.device) -> TokenLimits:
     """How much goes through the model at once, and how many tokens' states are kept."""
     micro = recipe.micro_tokens or MICRO * choose_token_budget(device)
-    opened = trainable.encoder.opened
     longest = recipe.document_tokens or trainable.encoder.spec.max_tokens
-    more = choose_attention(opened.model, device, max(longest, recipe.query_tokens or 0))
-    size = opened.config.num_hidden_layers * opened.config.hidden_size * STATES + trainable.state_bytes + more
+    more = choose_attention(trainable.encoder.model, device, max(longest, recipe.query_tokens or 0))
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
         import psutil
 
         free = psutil.virtual_memory().available
-    return TokenLimits(micro, int(SHARE[device.type] * free / size))
+    return TokenLimits(micro, int(SHARE[device.type] * free / (trainable.state_bytes + more)))

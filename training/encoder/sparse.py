@@ -16,7 +16,7 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .dense import cut_texts
 from .rewriting import rewrite_checkpoint
-from .trainable import choose_weights
+from .trainable import choose_weights, count_state_bytes
 
 
 class TrainableSparse:
@@ -48,8 +48,13 @@ class TrainableSparse:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that are kept of a token beside those of its layers: its logits, and what is made of them."""
-        return 8 * self.encoder.spec.dim
+        """Beside those of its layers a token's logits are kept, and what is made of them."""
+        config = self.encoder.opened.config
+        return count_state_bytes(config.num_hidden_layers, config.hidden_size) + 8 * self.encoder.spec.dim
+
+    @property
+    def scale(self) -> None:
+        return None
 
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[list[int]]:
         return cut_texts(self.encoder, items, role, most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from ...checkpoints.devices import name_dtype, resolve_device
+from ...encoders.base import check_modalities
 from ...encoders.registry import load_encoder
 from ...errors import CrosslensError, InputError
 from ...files import make_directory
-from ...items import hash_json
+from ...items import Item, hash_json
 from ...multilingual.collections.base import Collection
 from ...pipeline import Progress, show_nothing
 from ...specs import Spec
@@ -56,7 +57,7 @@ def train_encoder(
     output, recipe = Path(output), recipe or EncoderRecipe()
     examples = load_examples(data, force=force) if isinstance(data, str) else data
     examples.check_enough(LEAST)
-    if recipe.loss != "contrast" and not examples.card["scored"]:
+    if recipe.loss in ("kl", "margin-mse") and not examples.card["scored"]:
         raise InputError(f"{examples.name} has no scores of a teacher, which the loss {recipe.loss} learns from")
     call = {
         "format": 1,
@@ -95,6 +96,7 @@ class Training:
         self.replayed = range(0)
         if recipe.replay:
             self.replayed = self.material.add(load_examples(recipe.replay), "replay")
+        check_media(self.material.texts, base)
         self.dev = Dev.read(dev, recipe.measure, recipe.dev_documents, recipe.seed) if dev else None
 
     def run(self, progress: Progress) -> EncoderTrainer:
@@ -139,6 +141,14 @@ class Training:
             computed_in=name_dtype(trainer.precision),
         )  # fmt: skip
         check_saved(base.trainable.encoder, base.family, folder, options)
+
+
+def check_media(items: Sequence[Item], base: Base) -> None:
+    """`InputError` for an item that the base reads nothing of, and where it is to learn pictures and there is none."""
+    spec = base.trainable.encoder.spec
+    check_modalities(items, replace(spec, name=base.spec))
+    if "image" in spec.modalities and not any(item.image is not None for item in items):
+        raise InputError(f"no example has a picture, which {base.spec} is to learn: give documents an image")
 
 
 def check_saved(encoder: Any, family: str, folder: Path, options: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 from ..session import require_packages
 from ..weights import drop_states, freeze_parts, is_part
+from .losses import Scale
 
 # family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
 KINDS = {
@@ -26,16 +27,20 @@ KINDS = {
     "llm": "dense:TrainableDense",
     "late": "late:TrainableLate",
     "splade": "sparse:TrainableSparse",
+    "clip": "pictures:TrainablePictures",
 }
-OFFLINE = {"e5-small": "hf"}  # models of packages that can be trained, and the family that loads what they become
+OFFLINE = {
+    "e5-small": "hf",
+    "conse": "clip",
+}  # models of packages that can be trained, and the family that loads what they become
 UNTRAINABLE = {
     "offline:use-m3": "it is a program in numpy, which knows no gradients",
-    "offline:conse": "it has no weights of its own between its two towers: train its text encoder",
     "st": "write hf: in place of st:",
     "promptreps": "its weights are a language model's: train that, as llm:",
     "ensemble": "train its members one by one",
 }
 FEW_BITS = ("int8", "4bit")
+STATES = 68  # bytes that a layer keeps of a token for each component of its state (Korthikanti et al. 2022, doubled)
 
 
 class Trainable(Protocol):
@@ -50,7 +55,12 @@ class Trainable(Protocol):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that are kept of a token for the way back, beside those of the layers."""
+        """Bytes that are kept of a token for the way back."""
+        ...
+
+    @property
+    def scale(self) -> Scale | None:
+        """Temperature and bias where they are learnt, and None where they are the recipe's."""
         ...
 
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[Any]:
@@ -91,6 +101,9 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     base that cannot be trained, saying why.
     """
     family = find_family(text)
+    for key in ("lock_pictures", "learn_scale"):
+        if getattr(recipe, key) and family != "clip":
+            raise InputError(f"{key}: {text} has no tower of pictures; leave it out, or take a base such as clip:")
     spec = Spec.parse(text)
     where = resolve_device(device)
     options = {"dtype": "float32", **spec.options}
@@ -116,6 +129,11 @@ def find_family(text: str) -> str:
     if (given := spec.options.get("dtype")) in FEW_BITS:
         raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out")
     return family
+
+
+def count_state_bytes(layers: int, width: int) -> int:
+    """Bytes that so many layers of a transformer keep of a token for the way back."""
+    return layers * width * STATES
 
 
 def own_weights(encoder: Any) -> Any:

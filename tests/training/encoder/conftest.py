@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from crosslens.items import Item
 from crosslens.training.data.examples import Example, write_examples
@@ -13,8 +14,11 @@ from crosslens.training.data.examples import Example, write_examples
 LETTERS = "abcdefghijklmnopqrst"
 
 
-def make_examples(count: int = 40, negatives: int = 1, scored: bool = False) -> list[Example]:
-    """Each of an own pair of letters; every second query and document is German."""
+def make_examples(count: int = 40, negatives: int = 1, scored: bool = False, pictured: bool = False) -> list[Example]:
+    """Each of an own pair of letters; every second query and document is German.
+
+    Documents that are `pictured` have colours for letters, and two queries in two languages have one picture.
+    """
     made = []
     for number in range(count):
         lang = ("eng", "deu")[number % 2]
@@ -22,6 +26,10 @@ def make_examples(count: int = 40, negatives: int = 1, scored: bool = False) -> 
         other = LETTERS[(number + 7) % 20] * 3 + " " + LETTERS[number // 20 + 5]
         documents = tuple(Item(f"n{number}-{n}", f"{other} {'x ' * n}", lang=lang) for n in range(negatives))
         positive = Item(f"d{number}", f"{word} {'z ' * (number % 9)}", lang=lang)
+        if pictured:
+            shade = number // 2 * 12
+            picture = PIL.Image.new("RGB", (20, 30), (shade, 250 - shade, shade * 7 % 250))
+            positive, documents = Item(f"d{number // 2}", image=picture), ()
         scores = (2.0, *(float(-n) for n in range(negatives))) if scored else ()
         made.append(Example(Item(f"q{number}", word, lang=lang), (positive,), documents, scores))
     return made

@@ -8,7 +8,7 @@ import pytest
 import torch
 from crosslens.training.encoder.batches import TrainingBatch
 from crosslens.training.encoder.gradients import TokenLimits, backpropagate
-from crosslens.training.encoder.losses import compute_loss
+from crosslens.training.encoder.losses import Scale, compute_loss
 from crosslens.training.recipe import EncoderRecipe
 
 SCORES = torch.tensor([[0.9, 0.2, 0.4], [0.1, 0.5, 0.6]])
@@ -49,6 +49,22 @@ RECIPE = EncoderRecipe(temperature=0.1)
 def test_contrast(more, allowed, expected):
     loss = compute_loss(SCORES, make_batch(allowed), replace(RECIPE, **more))
     assert float(loss) == pytest.approx(float(sum(expected)) / 2)
+
+
+def test_captions_of_one_picture_are_no_rivals_for_it():
+    batch = replace(make_batch([[True] * 3, [True] * 3]), answered=torch.tensor([0, 0]))
+    rows = -(log_share([0.9, 0.2, 0.4], 0) + log_share([0.1, 0.5, 0.6], 0)) / 2
+    assert float(compute_loss(SCORES, batch, replace(RECIPE, symmetric=True))) == pytest.approx(float(rows) / 2)
+
+
+def test_each_pair_by_itself():
+    batch = make_batch([[True, True, False], [True] * 3])  # the third document answers the first query as well
+    signs = torch.tensor([[1, -1, 1], [-1, 1, -1]])
+    expected = -torch.nn.functional.logsigmoid(signs * (SCORES / 0.1 - 3)).sum() / 2
+    recipe = replace(RECIPE, loss="sigmoid", bias=-3.0)
+    assert float(compute_loss(SCORES, batch, recipe)) == pytest.approx(float(expected))
+    learnt = Scale(torch.tensor(0.1), torch.tensor(-3.0))
+    assert float(compute_loss(SCORES, batch, replace(recipe, bias=0.0), learnt)) == pytest.approx(float(expected))
 
 
 def test_distilled_scores_and_margins():

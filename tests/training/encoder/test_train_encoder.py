@@ -22,6 +22,7 @@ from stand_ins.children import Child
 
 Write = Callable[..., str]
 QUICK = EncoderRecipe(batch=8, steps=6, learning_rate=3e-3, check=2)
+LEARNT = {"loss": "sigmoid", "bias": -2.0, "temperature": 0.1, "learn_scale": True}
 # kind -> the fixture of its base, the SPEC, and what more a recipe says. A new kind is one line here.
 KINDS = {
     "hf": ("tiny_encoder", "hf:{}?pooling=mean&query_prompt=a b: &document_prompt=c: &max_tokens=60", {}),
@@ -33,6 +34,8 @@ KINDS = {
     "late": ("tiny_colbert", "late:{}?query_tokens=20&pool=2", {"temperature": 1.0, "freeze": ("encoder.layer.0",)}),
     "late, lora": ("tiny_colbert", "late:{}", {"temperature": 1.0, "lora": 4, "document_tokens": 20}),
     "splade": ("tiny_splade", "splade:{}?query_prompt=a:", {"temperature": 1.0, "flops": 1e-4, "query_flops": 1e-4}),
+    "clip": ("tiny_clip", "clip:{}?template=photo&text_weight=0.4", {"symmetric": True, "temperature": 0.1}),
+    "clip, locked": ("tiny_multilingual_clip", "clip:{}", {**LEARNT, "lock_pictures": True, "query_tokens": 8}),
     "llm, dense layers": ("tiny_bidirectional_llm", "llm:{}", {"symmetric": True, "margin": 0.2}),
 }
 TEXTS = [Item(str(n), text) for n, text in enumerate(["aaa d", "bbb d z z z", "ccc", "x " * 200])]
@@ -50,7 +53,8 @@ def test_it_learns_and_loads_as_what_it_was(
 ):
     fixture, spec, more = KINDS[kind]
     base = spec.format(request.getfixturevalue(fixture))
-    made = train_encoder(examples_file(), base, tmp_path / "made", replace(QUICK, steps=10, **more), device="cpu")
+    data = examples_file(pictured=kind.startswith("clip"))
+    made = train_encoder(data, base, tmp_path / "made", replace(QUICK, steps=10, **more), device="cpu")
     losses = [point["loss"] for point in made.card["curve"]]
     assert len(losses) == 10
     assert np.mean(losses[5:]) < np.mean(losses[:5]) * 0.8  # the second epoch, and the first
@@ -223,6 +227,7 @@ def test_what_cannot_be_written_is_one_line(tiny_encoder: Path, examples_file: W
         ("offline:use-m3", r"offline:use-m3 cannot be trained \(it is a program in numpy"),
         ("hf:{}?dtype=int8", "weights in int8 take no gradients"),
         ("st:{}", "write hf: in place of st:"),
+        ("offline:conse?text=use-m3", "its text encoder knows no gradients; take text=e5-small"),
         ("py:here:Encoder", r"it is none of ours\); take one of hf:, llm:"),
     ],
 )
@@ -239,6 +244,7 @@ def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path,
         ({"freeze": ("encoder", "embeddings")}, "nothing is left to train"),
         ({"lora": 2, "lora_layers": ("q_proj",)}, "no linear layer's name ends with q_proj"),
         ({"dims": (64,)}, "vectors of 32 components, not 64"),
+        ({"lock_pictures": True}, "lock_pictures: hf:.* has no tower of pictures"),
     ],
 )
 def test_recipes_that_do_not_fit(changed: dict, said: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path):
