@@ -52,9 +52,9 @@ class TrainedClip(ClipEncoder):
         super().__post_init__()
         visual = self.model.visual
         # Behind timm's towers there is a head, which stays trainable where the tower is locked.
-        self.tower, self.head = (
-            (visual.trunk, visual.head) if hasattr(visual, "trunk") else (visual, torch.nn.Identity())
-        )
+        timm = hasattr(visual, "trunk")
+        self.tower: Any = visual.trunk if timm else visual
+        self.head: Any = visual.head if timm else torch.nn.Identity()
         self.known: dict[bytes, torch.Tensor] = {}
 
     @staticmethod
