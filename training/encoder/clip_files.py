@@ -50,14 +50,17 @@ def read_config(checkpoint: str) -> dict[str, Any]:
 
 
 def write_clip(model: Any, config: Mapping[str, Any], tokenizer: Any, folder: Path) -> None:
-    """Write a checkpoint directory that `clip:` and open_clip load, and nothing is fetched for."""
+    """Write a checkpoint directory that `clip:` and open_clip load, and nothing is fetched for.
+
+    `tokenizer` is a Hugging Face one, and None where the model has open_clip's own.
+    """
     config = copy.deepcopy(dict(config))
     text, vision = config["text_cfg"], config["vision_cfg"]
     if isinstance(tower := getattr(model, "text", None), HFTextEncoder):
         make_directory(folder / TEXT)
         tower.config.save_pretrained(folder / TEXT)
         text |= {"hf_model_name": TEXT, "hf_model_pretrained": False}
-    if hasattr(tokenizer, "tokenizer"):
+    if tokenizer is not None:
         tokenizer.save_pretrained(folder)
         text.setdefault("hf_tokenizer_name", TEXT)  # any name: that of a directory is in it
     if "timm_model_name" in vision:

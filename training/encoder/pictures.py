@@ -220,7 +220,7 @@ class TrainablePictures:
         return 0.0
 
     def save(self, folder: Path) -> dict[str, str]:
-        write_clip(self.model, self.config, self.encoder.tokenizer, folder)
+        write_clip(self.model, self.config, getattr(self.encoder.tokenizer, "tokenizer", None), folder)
         return self.options
 
     @torch.no_grad()
