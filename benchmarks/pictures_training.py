@@ -80,10 +80,7 @@ def main() -> int:
         sets = {"all": pictures, "unseen": [each for each in pictures if each.id not in seen]}
         specs = {"ConSE": BASE, "trained": made.spec}
         encoders = {name: load_encoder(spec, device="cpu") for name, spec in specs.items()}
-        found = {
-            name: {which: measure(encoder, queries, some, qrels) for which, some in sets.items()}
-            for name, encoder in encoders.items()
-        }
+        found = {name: measure_sets(encoder, queries, sets, qrels) for name, encoder in encoders.items()}
         photos = {name: find_photos(encoder) for name, encoder in encoders.items()}
     langs = {query.id: query.lang or "" for query in queries}
     tables = [tabulate(which, len(some), found, langs) for which, some in sets.items()] + [tabulate_photos(photos)]
@@ -129,32 +126,37 @@ def strip(text: str) -> str:
     return next((made.removeprefix(article) for article in ARTICLES if made.startswith(article)), made)
 
 
-def measure(encoder: Encoder, queries: Sequence[Item], documents: Sequence[Item], qrels: Qrels) -> Values:
-    """The measures of exact search by vectors, of queries that have an answer among the documents."""
-    there = {document.id for document in documents}
-    judged = {
-        query.id: kept
-        for query in queries
-        if (kept := {id: grade for id, grade in qrels[query.id].items() if id in there and grade > 0})
-    }
-    ordered = sorted(documents, key=lambda item: item.id)
-    searcher = FlatSearcher(encode_matrix(encoder, ordered, "document"), "cpu")
-    asked = [query for query in queries if query.id in judged]
-    rows, scores = searcher.nearest(encode_matrix(encoder, asked, "query"), min(DEPTH, len(ordered)))
-    hits = {
-        query.id: [(ordered[row].id, float(score)) for row, score in zip(of, with_, strict=True)]
-        for query, of, with_ in zip(asked, rows.tolist(), scores.tolist(), strict=True)
-    }
-    return measure_rankings(MEASURES, judged, hits)
+def measure_sets(
+    encoder: Encoder, queries: Sequence[Item], sets: Mapping[str, Sequence[Item]], qrels: Qrels
+) -> dict[str, Values]:
+    """The measures of exact search in each set of pictures, of the queries that have an answer in it."""
+    pictures = sorted({item.id: item for some in sets.values() for item in some}.values(), key=lambda item: item.id)
+    shown, asked = encode_matrix(encoder, pictures, "document"), encode_matrix(encoder, queries, "query")
+    found = {}
+    for which, some in sets.items():
+        there = {item.id for item in some}
+        rows = [row for row, item in enumerate(pictures) if item.id in there]
+        judged = {
+            query.id: kept
+            for query in queries
+            if (kept := {id: grade for id, grade in qrels.get(query.id, {}).items() if id in there and grade > 0})
+        }
+        places, scores = FlatSearcher(shown[rows], "cpu").nearest(asked, min(DEPTH, len(rows)))
+        hits = {
+            query.id: [(pictures[rows[place]].id, float(score)) for place, score in zip(at, of, strict=True)]
+            for query, at, of in zip(queries, places.tolist(), scores.tolist(), strict=True)
+            if query.id in judged
+        }
+        found[which] = measure_rankings(MEASURES, judged, hits)
+    return found
 
 
 def find_photos(encoder: Encoder) -> Values:
     """The demo's queries in words, among its photos."""
     demo = load_collection("demo")
     photos = [item for item in demo.docs() if item.image is not None]
-    return measure(
-        encoder, [query for query in demo.queries() if query.text and query.image is None], photos, demo.qrels()
-    )
+    asked = [query for query in demo.queries() if query.text and query.image is None]
+    return measure_sets(encoder, asked, {"photos": photos}, demo.qrels())["photos"]
 
 
 def sum_up(values: Values, langs: Mapping[str, str]) -> dict[str, dict[str, float]]:

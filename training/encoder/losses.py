@@ -12,7 +12,7 @@ from .batches import TrainingBatch
 
 
 @dataclass(frozen=True)
-class Scale:
+class LogitScale:
     """What makes logits of scores: these divided by the temperature, and for the sigmoid loss the bias added."""
 
     temperature: float | torch.Tensor
@@ -20,13 +20,13 @@ class Scale:
 
 
 def compute_loss(
-    scores: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: Scale | None = None
+    scores: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: LogitScale | None = None
 ) -> torch.Tensor:
     """The loss of a batch, a scalar, of the scores float32 [queries, documents] of all with all (cosines).
 
     `scale` is a learnt one; None is the recipe's.
     """
-    rows, scale = scores[batch.asked], scale or Scale(recipe.temperature, recipe.bias)
+    rows, scale = scores[batch.asked], scale or LogitScale(recipe.temperature, recipe.bias)
     if recipe.loss == "contrast":
         return contrast(rows, batch, recipe, scale)
     if recipe.loss == "sigmoid":
@@ -36,7 +36,7 @@ def compute_loss(
     return taught + recipe.contrast * contrast(rows, batch, recipe, scale) if recipe.contrast else taught
 
 
-def contrast(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: Scale) -> torch.Tensor:
+def contrast(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: LogitScale) -> torch.Tensor:
     """InfoNCE (van den Oord et al. 2018): a query's positive among all documents that may compete with it.
 
     `rows` are scores float32 [n, documents]. Documents that score more than `margin` above the positive do not
@@ -58,7 +58,7 @@ def contrast(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, sc
     return (loss + cross_entropy(columns.masked_fill(~others, -torch.inf), own)) / 2
 
 
-def judge_pairs(rows: torch.Tensor, batch: TrainingBatch, scale: Scale) -> torch.Tensor:
+def judge_pairs(rows: torch.Tensor, batch: TrainingBatch, scale: LogitScale) -> torch.Tensor:
     """SigLIP's loss (Zhai et al. 2023): each pair of a query and a document by itself is one that matches, or not.
 
     Pairs that are known to match are positive, whichever example they are of. Of all pairs the sum, divided by the
@@ -70,7 +70,7 @@ def judge_pairs(rows: torch.Tensor, batch: TrainingBatch, scale: Scale) -> torch
     return -logsigmoid(torch.where(matching, logits, -logits)).sum() / len(rows)
 
 
-def distil_scores(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: Scale) -> torch.Tensor:
+def distil_scores(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: LogitScale) -> torch.Tensor:
     """KL divergence of the model's distribution over the scored documents of a query from the teacher's.
 
     With documents in several languages this is M-KD (Yang et al. 2024). Examples without scores count nothing.
@@ -87,7 +87,7 @@ def distil_scores(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecip
     return kl_div(learned, taught, reduction="batchmean")
 
 
-def distil_margins(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: Scale) -> torch.Tensor:
+def distil_margins(rows: torch.Tensor, batch: TrainingBatch, recipe: EncoderRecipe, scale: LogitScale) -> torch.Tensor:
     """MarginMSE (Hofstätter et al. 2020): how far a positive is above each negative, as far as the teacher has it.
 
     Margins are in units of the two temperatures. Examples without scores count nothing.

@@ -23,7 +23,7 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .clip_files import join_towers, read_config, write_clip
 from .dense import score_lengths
-from .losses import Scale
+from .losses import LogitScale
 from .trainable import choose_weights, count_state_bytes
 
 # What a SPEC says and no file of a checkpoint does: the result is loaded with it again.
@@ -133,11 +133,13 @@ class TrainablePictures:
         return count_state_bytes(max(len(layers) // 2, 1), width)
 
     @property
-    def scale(self) -> Scale | None:
+    def scale(self) -> LogitScale | None:
         if not self.recipe.learn_scale:
             return None
         bias = self.model.logit_bias
-        return Scale((-self.model.logit_scale.clamp(max=COLDEST)).exp(), self.recipe.bias if bias is None else bias)
+        return LogitScale(
+            (-self.model.logit_scale.clamp(max=COLDEST)).exp(), self.recipe.bias if bias is None else bias
+        )
 
     def prepare(self, items: Sequence[Item], role: Role, most: int | None) -> list[Seen]:
         """Texts are cut to `most` tokens, which leaves out their end; `InputError` for a picture that is unreadable."""

@@ -19,7 +19,7 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 from ..session import require_packages
 from ..weights import drop_states, freeze_parts, is_part
-from .losses import Scale
+from .losses import LogitScale
 
 # family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
 KINDS = {
@@ -59,7 +59,7 @@ class Trainable(Protocol):
         ...
 
     @property
-    def scale(self) -> Scale | None:
+    def scale(self) -> LogitScale | None:
         """Temperature and bias where they are learnt, and None where they are the recipe's."""
         ...
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from crosslens.training.encoder.batches import TrainingBatch
 from crosslens.training.encoder.gradients import TokenLimits, backpropagate
-from crosslens.training.encoder.losses import Scale, compute_loss
+from crosslens.training.encoder.losses import LogitScale, compute_loss
 from crosslens.training.recipe import EncoderRecipe
 
 SCORES = torch.tensor([[0.9, 0.2, 0.4], [0.1, 0.5, 0.6]])
@@ -63,7 +63,7 @@ def test_each_pair_by_itself():
     expected = -torch.nn.functional.logsigmoid(signs * (SCORES / 0.1 - 3)).sum() / 2
     recipe = replace(RECIPE, loss="sigmoid", bias=-3.0)
     assert float(compute_loss(SCORES, batch, recipe)) == pytest.approx(float(expected))
-    learnt = Scale(torch.tensor(0.1), torch.tensor(-3.0))
+    learnt = LogitScale(torch.tensor(0.1), torch.tensor(-3.0))
     assert float(compute_loss(SCORES, batch, replace(recipe, bias=0.0), learnt)) == pytest.approx(float(expected))
 
 
