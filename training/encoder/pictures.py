@@ -120,7 +120,10 @@ class TrainablePictures:
         joined = isinstance(encoder, ConSE)
         clip, config = join_towers(encoder, spec, recipe) if joined else (encoder, read_config(spec.checkpoint))
         parts = {name: getattr(clip, name) for name in ("model", "tokenizer", "pixels", "spec", "device")}
-        return cls(TrainedClip(**parts), config, spec, recipe)
+        made = cls(TrainedClip(**parts), config, spec, recipe)
+        if joined:
+            made.options["dtype"] = "float32"  # in bfloat16 the tower's vectors are others (`open_image_tower`)
+        return made
 
     @property
     def network(self) -> torch.nn.Module:
