@@ -112,7 +112,9 @@ def search_all(
         if not took.exists():
             print(f"{collection.name}: {name}", file=sys.stderr, flush=True)
             place = folder / f"{hash_json([collection.name, spec])}.index"
-            index = index_collection(collection, place, [spec], lexical=False, sync=True).index
+            index = index_collection(
+                collection, place, [spec], documents=len(collection.chosen), lexical=False, sync=True
+            ).index
             began = time.monotonic()
             run = index.search(collection.asked, DEPTH, mode="dense", exact=True)
             if reranker:
