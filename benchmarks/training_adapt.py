@@ -90,7 +90,7 @@ def read_texts(place: str, most: int) -> Subset:
         if query.image is None and any(grade > 0 for grade in judged.get(query.id, {}).values())
     ]  # fmt: skip
     asked = sorted(asked, key=lambda query: hash_json(query.id))[: most or None]
-    return Subset(whole.name, whole, chosen, asked, {query.id: judged[query.id] for query in asked})
+    return Subset(place, whole, chosen, asked, {query.id: judged[query.id] for query in asked})
 
 
 def search_all(
