@@ -47,6 +47,13 @@ def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
         tables.append(tabulate(
             table, [(MEASURE, group) for group in table["queries"]], p=True, title=f"{name_place(place)}, {name}"
         ))  # fmt: skip
+    for name, card in cards.items():
+        if held := card["compared"].get("held out"):
+            table = held["table"]
+            columns = [(MEASURE, group) for group in table["queries"]]
+            tables.append(
+                tabulate(table, columns, p=True, title=f"{name}, questions about documents that were held out")
+            )
     for each in tables:
         print(f"\n{each.markdown()}", file=sys.stderr)
     figures = {"settings": show_settings(options), "cards": cards, "tables": found, "seconds": seconds}
