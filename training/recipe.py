@@ -25,8 +25,8 @@ class Recipe:
     (`schedule`). `weight_decay` is AdamW's, `clip` the longest gradient, `dropout` the share of states left out,
     with adapters of what goes into them. `lora` is the rank of adapters (Hu et al. 2022), 0 for all weights; their
     scale is `lora_alpha` / `lora`, and they go into the linear layers whose names end with one of `lora_layers`, or
-    into all of them. `freeze` names parts that keep the base's weights, beside those of word embeddings unless
-    `embeddings` is true.
+    into all of them; `merge` puts them into the weights at the end, and without it they are the result. `freeze` names
+    parts that keep the base's weights, beside those of word embeddings unless `embeddings` is true.
     `micro_tokens` are the padded tokens a model sees at once (0: by the device), halved when memory runs out; neither
     changes what is learned. `check` is the number of steps after which a checkpoint is kept and the dev collection
     asked (0: a tenth of all), `patience` how often in a row its measure may fail to rise before training stops.
@@ -45,6 +45,7 @@ class Recipe:
     lora: int = 0
     lora_alpha: float = 32.0
     lora_layers: tuple[str, ...] = ()
+    merge: bool = True
     freeze: tuple[str, ...] = ()
     embeddings: bool = False
     micro_tokens: int = 0
@@ -61,6 +62,8 @@ class Recipe:
         check_at_least(0, lora=self.lora, micro_tokens=self.micro_tokens, check=self.check, seed=self.seed)
         check_above(0, epochs=self.epochs, minutes=self.minutes, learning_rate=self.learning_rate, clip=self.clip)
         check_share(warmup=self.warmup, dropout=self.dropout)
+        if not self.merge and not self.lora:
+            raise InputError("merge=false keeps adapters apart, and there are none: give their rank as lora")
 
     def to_json(self) -> dict[str, Any]:
         """A dict for JSON, every key in it."""

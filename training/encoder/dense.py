@@ -29,9 +29,16 @@ class TrainableDense:
         self.encoder, self.recipe = encoder, recipe
         self.options = {key: value for key, value in spec.options.items() if key in KEPT}
         parts = {"model": encoder.model, "dense": encoder.dense}
-        self._network = torch.nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        self._network: torch.nn.Module = torch.nn.ModuleDict(
+            {name: part for name, part in parts.items() if part is not None}
+        )
         if wrong := [dim for dim in recipe.dims if dim > encoder.spec.dim]:
             raise InputError(f"dims: {spec} has vectors of {encoder.spec.dim} components, not {wrong[0]}")
+        self.base = spec.checkpoint
+        if not recipe.merge:
+            if encoder.spec.extra.get("adapter"):
+                raise InputError(f"merge=false: {spec} has an adapter in it already, and a second one must be merged")
+            self._network = encoder.model  # what is beside it has no place in an adapter's file
         choose_weights(self._network, [encoder.model.get_input_embeddings().weight], recipe)  # type: ignore[operator]
 
     @classmethod
@@ -66,7 +73,7 @@ class TrainableDense:
         return 0.0
 
     def save(self, folder: Path) -> dict[str, str]:
-        save_dense(self.encoder, folder)
+        save_dense(self.encoder, folder, None if self.recipe.merge else self.base)
         return self.options
 
 

@@ -19,14 +19,17 @@ MODULES = "sentence_transformers.models"
 SWITCHES = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
 
 
-def save_dense(encoder: TransformerEncoder, folder: Path) -> None:
+def save_dense(encoder: TransformerEncoder, folder: Path, base: str | None = None) -> None:
     """Write a bi-encoder with its prompts, pooling, length, dense layers and normalisation.
 
-    What an `llm:` encoder appends to texts becomes a matter of its tokenizer, and the direction of its attention one
-    of its configuration.
+    Of its weights all, or where a `base` is named the adapters that go into that checkpoint. What an `llm:` encoder
+    appends to texts becomes a matter of its tokenizer, and the direction of its attention one of its configuration.
     """
     spec = encoder.spec
-    save_model(encoder.model, folder)
+    if base is None:
+        save_model(encoder.model, folder)
+    else:
+        save_adapters(encoder.model, folder, base)
     if isinstance(encoder, LLMEncoder):
         end_texts(encoder.tokenizer, encoder.append)
     encoder.tokenizer.save_pretrained(folder)
@@ -68,6 +71,21 @@ def save_model(model: Any, folder: Path) -> None:
     finally:
         if bars:
             transformers.logging.enable_progress_bar()
+
+
+def save_adapters(model: Any, folder: Path, base: str) -> None:
+    """The adapters in a model, as peft has them beside the checkpoint `base`: a name of the hub, or a directory."""
+    from peft import get_peft_model_state_dict
+
+    (config,) = model.peft_config.values()
+    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
+    config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(folder)
+    held = get_peft_model_state_dict(model)
+    prefix = "base_model.model."
+    tensors = {prefix + name.removeprefix(prefix): each.detach().cpu().contiguous() for name, each in held.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
 
 
 def save_layer(layer: DenseLayer, folder: Path) -> None:

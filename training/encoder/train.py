@@ -26,6 +26,7 @@ from ..data.examples import Examples, load_examples
 from ..loop import find_checkpoint
 from ..recipe import EncoderRecipe
 from ..session import OPEN, find_finished, open_work
+from ..weights import is_part
 from .anchors import Anchor, interpolate
 from .batches import Batches, Material
 from .dev import Dev
@@ -109,7 +110,7 @@ class Training:
         batches = Batches(self.material, self.own, self.replayed, recipe, steps)
         anchored = recipe.anchor_strength if recipe.anchor != "none" else 0.0
         anchor = Anchor(trainable.network, anchored)
-        kept = [each.detach().clone() for each in trainable.network.parameters() if each.requires_grad]
+        kept = [each.detach().clone() for each in list_moved(trainable.network)]
         trainer = EncoderTrainer(
             trainable, batches, recipe, self.folder, device=self.device, dev=self.dev, anchor=anchor
         )
@@ -118,8 +119,7 @@ class Training:
             anchor.weigh(lambda: trainer.learn(next(stream)), FISHER)
         trainer.run(progress)
         if recipe.interpolate:
-            trained = [each for each in trainable.network.parameters() if each.requires_grad]
-            interpolate(trained, kept, recipe.interpolate)
+            interpolate(list_moved(trainable.network), kept, recipe.interpolate)
         return trainer
 
     def write(self, trainer: EncoderTrainer, folder: Path, output: Path, call: Mapping[str, Any]) -> None:
@@ -129,7 +129,8 @@ class Training:
         dev, base = self.dev.describe() if self.dev else None, self.base
         if dev and self.recipe.interpolate:
             dev["best"] = trainer.measure_now()
-        merge_adapters(base.trainable.network)
+        if self.recipe.merge:
+            merge_adapters(base.trainable.network)
         options = base.trainable.save(folder)
         write_card(
             folder, trainer, call, self.device, dev,
@@ -140,7 +141,14 @@ class Training:
             micro_tokens=trainer.memory.micro,
             computed_in=name_dtype(trainer.precision),
         )  # fmt: skip
+        # A base that adapters stand beside may be too large for float32.
+        options = {**options, "dtype": "float32" if self.recipe.merge else "bfloat16"}
         check_saved(base.trainable.encoder, base.family, folder, options)
+
+
+def list_moved(network: torch.nn.Module) -> list[torch.Tensor]:
+    """The weights by which a model is another than its base; of an adapter's two factors the one that began as 0."""
+    return [each for name, each in network.named_parameters() if each.requires_grad and not is_part(name, "lora_A")]
 
 
 def check_media(items: Sequence[Item], base: Base) -> None:
@@ -153,6 +161,7 @@ def check_media(items: Sequence[Item], base: Base) -> None:
 
 def check_saved(encoder: Any, family: str, folder: Path, options: Mapping[str, str]) -> None:
     """`CrosslensError` unless the folder loads as the encoder it was written from, in all but its weights."""
-    found = load_encoder(str(Spec(family, str(folder), {**options, "dtype": "float32"})), device="cpu").spec
-    if difference := replace(found, revision=encoder.spec.revision).difference(encoder.spec):
+    found = load_encoder(str(Spec(family, str(folder), options)), device="cpu").spec
+    # An adapter beside its base is named there.
+    if difference := replace(found, revision=encoder.spec.revision, extra=encoder.spec.extra).difference(encoder.spec):
         raise CrosslensError(f"{folder} does not load as what was trained ({difference}): please report this")

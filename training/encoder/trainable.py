@@ -40,6 +40,7 @@ UNTRAINABLE = {
     "ensemble": "train its members one by one",
 }
 FEW_BITS = ("int8", "4bit")
+APART = ("llm",)  # families that load adapters beside their base
 STATES = 68  # bytes that a layer keeps of a token for each component of its state (Korthikanti et al. 2022, doubled)
 
 
@@ -100,7 +101,9 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     Its weights are its own: an encoder of the same checkpoint that is in use keeps what it has. `InputError` for a
     base that cannot be trained, saying why.
     """
-    family = find_family(text)
+    family = find_family(text, apart=not recipe.merge)
+    if not recipe.merge and family not in APART:
+        raise InputError(f"merge=false: {family}: loads no adapter beside its base ({', '.join(APART)}: does)")
     for key in ("lock_pictures", "learn_scale"):
         if getattr(recipe, key) and family != "clip":
             raise InputError(f"{key}: {text} has no tower of pictures; leave it out, or take a base such as clip:")
@@ -114,10 +117,11 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     return Base(text, family, encoder.spec.revision, kind.from_encoder(encoder, spec, recipe))
 
 
-def find_family(text: str) -> str:
+def find_family(text: str, *, apart: bool = False) -> str:
     """The family that loads what the base of a SPEC becomes; `InputError` for one that cannot be trained, saying why.
 
-    Nothing is loaded, so that this can be asked before any work.
+    Nothing is loaded, so that this can be asked before any work. Weights in 4 bits are a base where adapters are kept
+    `apart` (QLoRA; Dettmers et al. 2023).
     """
     require_packages("accelerate", "peft")
     spec = Spec.parse(text)
@@ -126,8 +130,9 @@ def find_family(text: str) -> str:
         reason = UNTRAINABLE.get(text.partition("?")[0], UNTRAINABLE.get(spec.family, "it is none of ours"))
         known = [f"{each}:" for each in KINDS] + [f"offline:{each}" for each in OFFLINE]
         raise InputError(f"{text} cannot be trained ({reason}); take one of {list_few(known, 20)}")
-    if (given := spec.options.get("dtype")) in FEW_BITS:
-        raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out")
+    if (given := spec.options.get("dtype")) in FEW_BITS and not (apart and given == "4bit"):
+        more = ", or train adapters beside them: lora, and merge=false" if given == "4bit" else ""
+        raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out{more}")
     return family
 
 

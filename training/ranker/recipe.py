@@ -20,7 +20,7 @@ class RankerRecipe(Recipe):
     teacher's scores and else `softmax`, or `text`. `group` is how many documents of a query are shown, a positive
     among them; `teacher_temperature` divides the teacher's scores in `kl`. `thoughts` is a file of thoughts to
     learn, or `teacher` the SPEC of a judge that writes them, of whose `samples` a question the right ones are kept.
-    `merge` says whether adapters are merged into a whole checkpoint, or are the result. `precision` is what is
+    `precision` is what is
     computed in where weights are float32; `checkpointing` computes states twice to save memory.
 
     With `grpo`, `samples` answers to a prompt are compared, each of at most `thinking` tokens, drawn at the
@@ -37,7 +37,6 @@ class RankerRecipe(Recipe):
     teacher_temperature: float = 1.0
     thoughts: str = ""
     teacher: str = ""
-    merge: bool = True
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     checkpointing: bool = False
     samples: int = 8
@@ -60,5 +59,3 @@ class RankerRecipe(Recipe):
             raise InputError("format_weight and rank_weight are both 0: there would be no reward")
         if self.thoughts and self.teacher:
             raise InputError("thoughts are in a file, or a teacher writes them: give thoughts or teacher")
-        if not self.merge and not self.lora:
-            raise InputError("merge=false keeps adapters apart, and there are none: give their rank as lora")

@@ -30,6 +30,7 @@ KINDS = {
     "hf, lora": ("tiny_encoder", "hf:{}?pooling=mean", {"lora": 4}),
     "llm": ("tiny_llm", "llm:{}?instruct=find it&max_tokens=50", {}),
     "llm, lora": ("tiny_llm", "llm:{}", {"lora": 4, "lora_layers": ("q_proj", "v_proj")}),
+    "llm, adapters apart": ("tiny_llm", "llm:{}?max_tokens=50", {"lora": 4, "merge": False}),
     "llm, both ways": ("tiny_llm", "llm:{}?attention=bidirectional&pooling=mean", {"learning_rate": 1e-3}),
     "late": ("tiny_colbert", "late:{}?query_tokens=20&pool=2", {"temperature": 1.0, "freeze": ("encoder.layer.0",)}),
     "late, lora": ("tiny_colbert", "late:{}", {"temperature": 1.0, "lora": 4, "document_tokens": 20}),
@@ -60,11 +61,23 @@ def test_it_learns_and_loads_as_what_it_was(
     assert np.mean(losses[5:]) < np.mean(losses[:5]) * 0.8  # the second epoch, and the first
     before = load_encoder(base.replace("?", "?dtype=float32&") if "?" in base else f"{base}?dtype=float32")
     after = load_encoder(made.spec, device="cpu")
-    assert replace(after.spec, revision=before.spec.revision, name=before.spec.name) == before.spec
+    extra = {key: value for key, value in after.spec.extra.items() if key != "adapter"}
+    assert replace(after.spec, revision=before.spec.revision, name=before.spec.name, extra=extra) == before.spec
     assert not np.allclose(*(vectors_of(encoder, TEXTS[0]) for encoder in (after, before)), atol=0.01)
     card = json.loads((tmp_path / "made" / "training.json").read_text())
     assert card["base"]["revision"] == before.spec.revision
     assert not (tmp_path / ".made.partial").exists()
+
+
+def test_adapters_apart_are_those_that_would_be_merged(tiny_llm: Path, examples_file: Write, tmp_path: Path):
+    vectors = []
+    for merge in (True, False):
+        recipe = replace(QUICK, lora=4, merge=merge)
+        made = train_encoder(examples_file(), f"llm:{tiny_llm}", tmp_path / f"made-{merge}", recipe, device="cpu")
+        assert (tmp_path / f"made-{merge}" / "adapter_model.safetensors").exists() != merge
+        assert (tmp_path / f"made-{merge}" / "model.safetensors").exists() == merge
+        vectors.append(vectors_of(load_encoder(f"{made.spec}?dtype=float32", device="cpu"), TEXTS[1]))
+    assert np.allclose(*vectors, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["hf", "llm"])
@@ -226,6 +239,7 @@ def test_what_cannot_be_written_is_one_line(tiny_encoder: Path, examples_file: W
     [
         ("offline:use-m3", r"offline:use-m3 cannot be trained \(it is a program in numpy"),
         ("hf:{}?dtype=int8", "weights in int8 take no gradients"),
+        ("llm:{}?dtype=4bit", "leave dtype out, or train adapters beside them: lora, and merge=false"),
         ("st:{}", "write hf: in place of st:"),
         ("offline:conse?text=use-m3", "its text encoder knows no gradients; take text=e5-small"),
         ("py:here:Encoder", r"it is none of ours\); take one of hf:, llm:"),
@@ -244,6 +258,7 @@ def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path,
         ({"freeze": ("encoder", "embeddings")}, "nothing is left to train"),
         ({"lora": 2, "lora_layers": ("q_proj",)}, "no linear layer's name ends with q_proj"),
         ({"dims": (64,)}, "vectors of 32 components, not 64"),
+        ({"lora": 2, "merge": False}, "merge=false: hf: loads no adapter beside its base"),
         ({"lock_pictures": True}, "lock_pictures: hf:.* has no tower of pictures"),
     ],
 )
