@@ -14,10 +14,12 @@ from typing import Any
 from crosslens.errors import InputError
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.files import read_json, write_json
-from crosslens.items import hash_json
+from crosslens.indexes.registry import open_index
+from crosslens.items import Item, hash_json
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.prompts import load_prompt, split_method
+from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Qrels, Run
 from crosslens.training.data.examples import Example, load_examples, write_examples
 from crosslens.training.ranker.lessons import draw_question
@@ -39,12 +41,9 @@ def measure_ranker(options: argparse.Namespace) -> dict[str, Any]:
     judged = collection.qrels()
     topics = sorted(topic for topic, grades in judged.items() if any(grade > 0 for grade in grades.values()))
     chosen = draw(topics, options.queries)
-    folder = options.out / "topics"
-    write_topics(options.collection, folder, chosen)
-    first = f"dense % {options.depth}"
-    systems = {FIRST: first, "base": f"{first} >> {options.base}", "trained": f"{first} >> {card['spec']}"}
-    systems |= {name: f"{first} >> {spec}" for name, spec in map(split_system, options.against)}
-    runs = {name: search(line, folder, options) for name, line in systems.items()}
+    queries = [query for query in collection.queries() if query.id in set(chosen)]
+    rerankers = {FIRST: "", "base": options.base, "trained": card["spec"], **dict(map(split_system, options.against))}
+    runs = {name: search(queries, spec, options) for name, spec in rerankers.items()}
     some: Qrels = {topic: judged[topic] for topic in chosen}
     langs = {item.id: item.lang for item in collection.docs() if item.lang}
     table = evaluate(
@@ -138,25 +137,25 @@ def train(options: argparse.Namespace, data: str) -> dict[str, Any]:
     return made
 
 
-def search(line: str, topics: Path, options: argparse.Namespace) -> tuple[Run, float]:
-    """A system's run of the topics, and its seconds; kept."""
-    path = options.out / f"{hash_json([line, options.queries])}.run"
-    took = path.with_suffix(".seconds")
+def search(queries: Sequence[Item], reranker: str, options: argparse.Namespace) -> tuple[Run, float]:
+    """The first of dense search, perhaps reranked, and the seconds; kept."""
+    path = options.out / f"{hash_json([reranker, options.depth, sorted(query.id for query in queries)])}.run"
+    took = path.with_suffix(".json")
     if not took.exists():
-        print(line, file=sys.stderr, flush=True)
+        print(reranker or FIRST, file=sys.stderr, flush=True)
+        index = open_index(options.index)
         began = time.monotonic()
-        call = ["run", options.index, str(topics), "-o", str(path), "-k", "100", "--system", line]
-        subprocess.run([*PROGRAM, *call], check=True, stdout=subprocess.DEVNULL)
+        run = index.search(Run.of(queries), options.depth, mode="dense")
+        if reranker:
+            spec = reranker if reranker in ("default", "best") else with_option(reranker, "depth", str(options.depth))
+            run = load_reranker(spec)(run)
+        run.to_trec(path)
         write_json(took, time.monotonic() - began)
     return Run.from_trec(path), float(read_json(took))
 
 
-def write_topics(collection: str, folder: Path, chosen: Sequence[str]) -> None:
-    """A folder with the chosen topics of a collection directory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = Path(collection, "topics.jsonl").read_text("utf-8").splitlines(keepends=True)
-    wanted = tuple(f'{{"id": "{topic}"' for topic in chosen)
-    (folder / "topics.jsonl").write_text("".join(line for line in lines if line.startswith(wanted)), "utf-8")
+def with_option(spec: str, key: str, value: str) -> str:
+    return f"{spec}{'&' if '?' in spec else '?'}{key}={value}"
 
 
 def draw(names: Sequence[str], count: int) -> list[str]:
