@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-LONGEST = 512  # tokens up to which whole matrices of attention are quicker on a CPU, and small enough to be kept
+LONGEST = 256  # tokens up to which whole matrices of attention are quicker on a CPU, and small enough to be kept
 SCORE_BYTES = 8  # that are kept of each score of attention: bfloat16, float32 of the softmax, bfloat16
 
 
