@@ -31,7 +31,7 @@ BASE, TEACHER = "base", "base, reranked by the teacher"
 def measure_adapt(options: argparse.Namespace) -> dict[str, Any]:
     """Adapt in each way, in a process of its own, and search all collections with the base and what was made."""
     options.out.mkdir(parents=True, exist_ok=True)
-    ways = dict(_split_way(each) for each in options.way or ["adapted="])
+    ways = dict(split_named(each) for each in options.way or ["adapted="])
     cards = {name: adapt(name, more, options) for name, more in ways.items()}
     specs = {BASE: options.base, **{name: card["spec"] for name, card in cards.items()}}
     found, seconds = {}, {}
@@ -128,7 +128,7 @@ def search_all(
             began = time.monotonic()
             run = index.search(collection.asked, DEPTH, mode="dense", exact=True)
             if reranker:
-                run = load_reranker(f"{reranker}{'&' if '?' in reranker else '?'}depth={options.depth}")(run)
+                run = load_reranker(set_depth(reranker, options.depth))(run)
             write_json(took, (time.monotonic() - began) / len(collection.asked))
             run.to_trec(path)
         runs[name], seconds[name] = Run.from_trec(path), float(read_json(took))
@@ -175,8 +175,14 @@ def name_place(place: str) -> str:
     return f"{path.parent.name}, {path.name} half" if path.name in ("dev", "test") else path.name
 
 
-def _split_way(text: str) -> tuple[str, str]:
-    name, equals, more = text.partition("=")
+def set_depth(reranker: str, depth: int) -> str:
+    """The SPEC of a reranker with the number of candidates that it is shown."""
+    return f"{reranker}{'&' if '?' in reranker else '?'}depth={depth}"
+
+
+def split_named(text: str) -> tuple[str, str]:
+    """An option's NAME=VALUE."""
+    name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"--way {text}: write NAME=OPTIONS, the options of `crosslens adapt`, perhaps none")
-    return name, more
+        raise InputError(f"{text}: write NAME=VALUE; the value may be empty")
+    return name, value

@@ -22,11 +22,13 @@ from crosslens.multilingual.prompts import load_prompt, split_method
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Qrels, Run
 from crosslens.training.data.examples import Example, load_examples, write_examples
+from crosslens.training.data.translations import name_group
 from crosslens.training.ranker.lessons import draw_question
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.rewards import list_right
 from crosslens.training.recipe import read_recipe
 from measurements import Table, save, show_p, tabulate
+from training_adapt import set_depth, split_named
 from training_speed import show_settings
 
 MEASURES = ("nDCG@10", "nDCG@20")
@@ -42,7 +44,7 @@ def measure_ranker(options: argparse.Namespace) -> dict[str, Any]:
     topics = sorted(topic for topic, grades in judged.items() if any(grade > 0 for grade in grades.values()))
     chosen = draw(topics, options.queries)
     queries = [query for query in collection.queries() if query.id in set(chosen)]
-    rerankers = {FIRST: "", "base": options.base, "trained": card["spec"], **dict(map(split_system, options.against))}
+    rerankers = {FIRST: "", "base": options.base, "trained": card["spec"], **dict(map(split_named, options.against))}
     runs = {name: search(queries, spec, options) for name, spec in rerankers.items()}
     some: Qrels = {topic: judged[topic] for topic in chosen}
     langs = {item.id: item.lang for item in collection.docs() if item.lang}
@@ -121,8 +123,8 @@ def measure_grpo(options: argparse.Namespace) -> dict[str, Any]:
 def train(options: argparse.Namespace, data: str) -> dict[str, Any]:
     """What `crosslens train ranker` says of its result; a finished one is not made again."""
     output = options.out / "ranker"
-    path = options.out / "ranker.json"
-    if not path.exists():
+    card = output / "training.json"
+    if not card.exists():
         more = ["--steps", str(options.steps)] if options.steps else []
         call = [
             "train", "ranker", data, "--base", options.base, "-o", str(output), "--recipe", options.recipe, *more,
@@ -131,10 +133,7 @@ def train(options: argparse.Namespace, data: str) -> dict[str, Any]:
         print(f"crosslens {shlex.join(call)}", file=sys.stderr, flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         subprocess.run([*PROGRAM, *call], check=True, stdout=subprocess.DEVNULL)
-        made = read_json(output / "training.json")
-        write_json(path, made)
-    made = dict(read_json(path))
-    return made
+    return dict(read_json(card))
 
 
 def search(queries: Sequence[Item], reranker: str, options: argparse.Namespace) -> tuple[Run, float]:
@@ -147,15 +146,11 @@ def search(queries: Sequence[Item], reranker: str, options: argparse.Namespace) 
         began = time.monotonic()
         run = index.search(Run.of(queries), options.depth, mode="dense")
         if reranker:
-            spec = reranker if reranker in ("default", "best") else with_option(reranker, "depth", str(options.depth))
+            spec = reranker if reranker in ("default", "best") else set_depth(reranker, options.depth)
             run = load_reranker(spec)(run)
         run.to_trec(path)
         write_json(took, time.monotonic() - began)
     return Run.from_trec(path), float(read_json(took))
-
-
-def with_option(spec: str, key: str, value: str) -> str:
-    return f"{spec}{'&' if '?' in spec else '?'}{key}={value}"
 
 
 def draw(names: Sequence[str], count: int) -> list[str]:
@@ -168,16 +163,11 @@ def draw_examples(examples: Sequence[Example] | Any, held: int) -> dict[str, lis
     usable = [each for each in examples if each.negatives]
     order = sorted(usable, key=lambda each: hash_json(each.query.id))
     kept, rest = order[:held], order[held:]
-    names = {name_page(item.id) for each in kept for item in each.positives}
-    train = [each for each in rest if not names & {name_page(item.id) for item in each.positives}]
+    names = {(name_group(item, "id") or item.id) for each in kept for item in each.positives}
+    train = [each for each in rest if not names & {(name_group(item, "id") or item.id) for item in each.positives}]
     if len(kept) < held or not train:
         raise InputError(f"{len(usable)} examples have negatives, too few to hold {held} out")
     return {"held out": kept, "train": train}
-
-
-def name_page(id: str) -> str:
-    """A document's id without its language, which translations have in common."""
-    return id.partition("/")[2] or id
 
 
 def count_right(method: str, spec: str, examples: Sequence[Example], recipe: RankerRecipe) -> list[int]:
@@ -190,14 +180,6 @@ def count_right(method: str, spec: str, examples: Sequence[Example], recipe: Ran
         scores = judge.choose([message], worded.labels[: len(drawn.documents)])
         right.append(int(int(scores[0].argmax()) in list_right(worded, drawn)))
     return right
-
-
-def split_system(text: str) -> tuple[str, str]:
-    """NAME=SPEC."""
-    name, equals, spec = text.partition("=")
-    if not equals:
-        raise InputError(f"--against {text}: write NAME=SPEC")
-    return name, spec
 
 
 def plot_rewards(curve: Sequence[dict[str, float]], path: Path) -> None:

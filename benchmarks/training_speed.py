@@ -65,7 +65,6 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 def measure_attention(options: argparse.Namespace) -> dict[str, Any]:
     """Tokens a second, there and back, by PyTorch's fused attention and by whole matrices, for texts of each length."""
     import torch
-    from crosslens.training.attention import choose_attention
     from crosslens.training.encoder.trainable import open_base
 
     report: dict[str, dict[str, float]] = {}
@@ -73,8 +72,7 @@ def measure_attention(options: argparse.Namespace) -> dict[str, Any]:
         ids = [[5] * length] * max(1, options.tokens // length)
         for way in ("fused", "matrices"):
             trainable = open_base(options.base, EncoderRecipe(), device="cpu").trainable
-            if way == "matrices":
-                choose_attention(trainable.encoder.opened.model, torch.device("cpu"), length)
+            trainable.encoder.model.set_attn_implementation("eager" if way == "matrices" else "sdpa")
             seconds = []
             for _ in range(options.rounds + 1):  # the first is to warm up
                 began = time.monotonic()

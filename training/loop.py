@@ -262,7 +262,7 @@ def scale_rate(share: float, recipe: Recipe) -> float:
 
 
 def fit_memory(work: Callable[[], T], halve: Callable[[], str]) -> T:
-    """What `work` gives; where memory runs out it is begun anew, after `halve` has seen to it that it takes less.
+    """What `work` gives; where memory runs out it is begun again, after `halve` has seen to it that it takes less.
 
     `halve` says how much goes through the model at once from then on, and raises where it cannot be less.
     """
@@ -288,7 +288,7 @@ def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
     """Put what a checkpoint holds into a model; `InputError` where it is of another one."""
     held, own = load_file(checkpoint / WEIGHTS), list_trained(model)
     if held.keys() != own.keys():
-        raise InputError(f"{checkpoint} is of another model or other settings: remove it, to begin anew")
+        raise InputError(f"{checkpoint} is of another model or other settings: remove it, to begin again")
     with torch.no_grad():
         for name, each in own.items():
             each.copy_(held[name])

@@ -81,7 +81,7 @@ class EncoderRecipe(Recipe):
     that both are learnt, from a checkpoint's own on (of clip:, whose checkpoints keep them). `teacher_temperature`
     divides the teacher's scores. `symmetric` adds the loss of finding the query of a document. `lock_pictures` leaves
     the vision tower as it is (LiT; Zhai et al. 2022), but for a head that is behind it.
-    A query has one positive a step, drawn anew each epoch, and `negatives` hard negatives; what else is in the batch
+    A query has one positive a step, drawn again each epoch, and `negatives` hard negatives; what else is in the batch
     is a negative unless it is known to be a positive, or scores above the positive by more than `margin` (Zhang et
     al. 2025; None: no bound). `dims` are the lengths at which vectors shall be good too (Matryoshka; Kusupati et al.
     2022); `flops` and `query_flops` are how much terms cost that documents and queries have weights for (of splade:).

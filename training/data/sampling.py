@@ -92,7 +92,7 @@ class ExampleOrder:
             epoch, place = epoch + 1, 0
 
     def _draw(self, name: str, start: int, number: int) -> np.ndarray:
-        """Some of the numbers of a group, which is shuffled anew each time that it has been gone through."""
+        """Some of the numbers of a group, which is shuffled again each time that it has been gone through."""
         held = np.array(self._held[name])
         rounds = range(start // len(held), (start + number - 1) // len(held) + 1)
         shuffled = np.concatenate([self._seeded(name, each).permutation(held) for each in rounds])

@@ -24,7 +24,7 @@ Part = tuple[float, Callable[[], torch.Tensor]]  # of a step: its share, and wha
 
 
 class TaskDataset(torch.utils.data.Dataset[Task]):
-    """Examples as tasks, made when they are asked for; documents are drawn anew in each epoch, by seed and place."""
+    """Examples as tasks, made when they are asked for; documents are drawn again in each epoch, by seed and place."""
 
     def __init__(self, examples: Sequence[Example], lesson: Lesson, seed: int) -> None:
         self.examples, self.lesson, self.seed = examples, lesson, seed
@@ -107,7 +107,7 @@ class RankerTrainer(RankerLoop, transformers.Trainer):
 
 
 class EpochCallback(transformers.TrainerCallback):
-    """Tells a data set which epoch it is, so that documents are drawn anew."""
+    """Tells a data set which epoch it is, so that documents are drawn again."""
 
     def __init__(self, dataset: TaskDataset) -> None:
         self.dataset = dataset
