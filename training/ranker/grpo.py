@@ -132,7 +132,12 @@ def define_trainer() -> type:
 
     Where memory runs out, fewer answers are written at once, or learnt from at once; neither changes what is learnt.
     """
+    import trl.trainer.utils
     from trl import GRPOTrainer
+
+    # Without Triton, trl computes probabilities over the vocabulary at each token of the prompts too: 60% of a step
+    # on a CPU. That suits devices that compile for each shape, of which there are none here.
+    trl.trainer.utils._use_triton = lambda device: True
 
     class RewardTrainer(RankerLoop, GRPOTrainer):
         def __init__(self, *, prompts: dict[str, list[int]], budget: int, **options: Any) -> None:
