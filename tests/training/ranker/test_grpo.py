@@ -111,10 +111,20 @@ def test_rewards_are_those_of_the_answers_and_prompts_those_of_inference(chat, e
 
 
 def test_answers_are_generated_and_all_weights_trained(tiny_judge, examples, other, tmp_path, monkeypatch):
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+    def compute(ctx, states, *more):
+        scored.append(len(states))
+        return genuine(ctx, states, *more)
+
+    genuine, scored = ChunkedLogProbFunction.forward, []
+    monkeypatch.setattr(ChunkedLogProbFunction, "forward", staticmethod(compute))
     monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", None)  # nothing is told to anybody
-    recipe = RankerRecipe(**{**QUICK, "divergence": 0.01, "format_weight": 1.0})
+    recipe = RankerRecipe(**{**QUICK, "divergence": 0.01, "format_weight": 1.0, "micro_tokens": 10_000})
     done = RankerTraining(examples, f"setwise@hf:{tiny_judge}", tmp_path / "out", recipe, dev=other, device="cpu").run()
     assert done.card["steps"] == 2
+    answers = recipe.batch * recipe.samples
+    assert 0 < max(scored) <= answers * recipe.thinking  # the tokens of prompts are not among them
     assert all(0 <= point["reward"] <= 2 for point in done.card["curve"])
     assert [check["step"] for check in done.card["dev"]["checks"]] == [1, 2]
     page = (done.output / "training.html").read_text()
