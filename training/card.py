@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from ..errors import InputError
 from ..files import read_json, write_json
 from ..items import hash_json
 from .loop import EVENTS, TrainingLoop
 from .page import write_training_page
-from .session import measure_memory
+from .recipe import Recipe
+from .session import OPEN, find_finished, measure_memory
 
 FORMAT = 2
 CARD, PAGE = "training.json", "training.html"
@@ -66,6 +68,17 @@ class Trained:
         if dev and dev["best"] <= dev["base"]:
             return [f"no step was better than the base on {dev['collection']}"]
         return []
+
+
+def find_trained(output: Path, call: Mapping[str, Any], recipe: Recipe) -> Trained | None:
+    """What the call has made already; `InputError` where something else is there, or what ended at another step."""
+    found = find_finished(output, CARD, {"call": hash_json(dict(call))})
+    if found is None:
+        return None
+    own, was = recipe.to_json(), found["recipe"]
+    if other := [f"{key} {was[key]}, not {own[key]}" for key in OPEN if was[key] != own[key]]:
+        raise InputError(f"{output} is there already, trained with {' and '.join(other)}: name another output")
+    return Trained(output, found)
 
 
 def write_card(

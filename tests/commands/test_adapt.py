@@ -71,6 +71,9 @@ def test_from_documents_to_a_checkpoint_that_is_compared_on_what_it_never_saw(
     assert len(examples) == made["examples"]["examples"] >= adaptation.LEAST
     pages = lambda ids: {id.partition("/")[2] for id in ids}  # noqa: E731
     positives = pages(each.id for example in examples for each in example.positives)
+    # Nor was its title a question about another document, which vectors took for its translation.
+    titles = {row["title"] for row in make_documents(180) if row["id"].partition("/")[2] not in positives}
+    assert not titles & {example.query.text for example in examples}
     held = made["compared"]["held out"]["table"]["queries"]["all"]
     assert held >= len(set(range(60)) - {int(page.removeprefix("page")) for page in positives}) > 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,7 +39,7 @@ from ..encoder.trainable import find_family
 from ..recipe import EncoderRecipe, check_above, read_recipe
 from ..session import find_finished, open_work
 from .comparison import AFTER, BEFORE, Compared, compare
-from .subset import Made, Subset, draw_share, hold_out
+from .subset import Made, Subset, draw_share, hold_out, list_heads
 
 FORMAT = 1
 CARD = "adaptation.json"
@@ -212,10 +212,10 @@ class Work:
         groups = {id: name_group(item, "id") or id for each in made for id, item in each.documents.items()}
         held, rest = self._split(groups)
         trial = hold_out(made, held, f"{self.collection.name}, held out", self.collection, chosen)
-        examples = self._write_examples(made, rest, chosen)
-        left = (
-            self.left - 1.5 * encoding
-        )  # what was trained encodes all once, and what was held out as its source has it
+        heads = list_heads(self.collection, held)
+        examples = self._write_examples(made, rest, heads, chosen)
+        # What was trained encodes all once, and what was held out as its source has it.
+        left = float(self._keep("training-seconds", lambda: self.left - 1.5 * encoding))
         recipe = replace(task.chosen_recipe, minutes=max(left, 60.0) / 60)
         if left < 60:
             self.notes.append(f"{task.minutes:g} minutes were over before training began: it got one")
@@ -319,12 +319,18 @@ class Work:
         held_out = {id for id, group in groups.items() if group in held}
         return held_out, groups.keys() - held_out
 
-    def _write_examples(self, made: Sequence[Made], documents: set[str], chosen: set[str]) -> str:
-        """The file of examples: questions about the documents, with negatives and scores where they are to be had."""
+    def _write_examples(
+        self, made: Sequence[Made], documents: set[str], heads: Container[str], chosen: set[str]
+    ) -> str:
+        """The file of examples: questions about the documents, with negatives and scores where they are to be had.
+
+        None is one of the `heads`, of which questions about other documents were made where vectors took these for
+        translations.
+        """
         path = self.folder / "examples.jsonl.gz"
         if path.exists():
             return str(path)
-        questions = [each.ask_about(documents) for each in made]
+        questions = [[query for query in each.ask_about(documents) if query.text not in heads] for each in made]
         room = self._keep("judge-seconds", lambda: JUDGE_SHARE * self.left) / max(1, sum(map(len, questions)))
         files = []
         for number, (each, asked) in enumerate(zip(made, questions, strict=True)):
@@ -352,7 +358,7 @@ class Work:
             return path
         judged = {query.id: made.judged[query.id] for query in asked}
         subset = Subset(self.collection.name, self.collection, chosen, asked, judged, made.documents)
-        whole = "@" in made.source or made.source.startswith("translations")
+        whole = load_source(made.source, **self.how).whole
         negatives = self.task.chosen_recipe.negatives
         if self.task.judge is None and not (whole and negatives):
             write_examples(path, _join(made, asked), {"source": made.source})

@@ -10,6 +10,7 @@ from ...items import Item, hash_text
 from ...multilingual.collections.base import Collection, CollectionCounts, check_collection
 from ...multilingual.languages import fill_languages
 from ...runs import Qrels
+from ..data.titles import take_head
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def hold_out(
                 judged[new.id] = each.judged[query.id]
     replaced = {id: made[number].documents[id] for id, number in sources.items()}
     return Subset(name, whole, chosen, asked, judged, replaced)
+
+
+def list_heads(collection: Collection, ids: Container[str]) -> set[str]:
+    """The title of each of these documents, or its first sentence."""
+    return {take_head(item)[0] for item in collection.docs() if item.id in ids} - {""}
 
 
 def _draw(id: str, number: int) -> int:

@@ -41,6 +41,7 @@ class Anchors(MinedSource):
 
     n: int = 3
     name: str = field(default="anchors", init=False)
+    whole: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_at_least(1, n=self.n)

@@ -103,8 +103,9 @@ class Making:
 class PairSource(Protocol):
     """Where pairs come from.
 
-    `copies` says whether its queries are the documents' own words, which are not held against them then. `models` are
-    those that take part, by name with their revisions; `usage` counts what they cost and only grows.
+    `copies` says whether its queries are the documents' own words, which are not held against them then; `whole`
+    whether a document is trained on as it is, and has not lost what became its query. `models` are those that take
+    part, by name with their revisions; `usage` counts what they cost and only grows.
     """
 
     @property
@@ -112,6 +113,9 @@ class PairSource(Protocol):
 
     @property
     def copies(self) -> bool: ...
+
+    @property
+    def whole(self) -> bool: ...
 
     @property
     def models(self) -> Mapping[str, str]: ...
@@ -146,6 +150,7 @@ class MinedSource:
     """
 
     copies: bool = field(default=True, init=False)
+    whole: bool = field(default=False, init=False)
     usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
     models: ClassVar[Mapping[str, str]] = MappingProxyType({})
 

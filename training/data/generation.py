@@ -107,6 +107,7 @@ class Generator:
     max_new_tokens: int = 64
     shots: tuple[Shot, ...] = ()
     copies: bool = field(default=False, init=False)
+    whole: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_at_least(1, n=self.n, max_new_tokens=self.max_new_tokens)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import InputError, list_few
@@ -14,6 +15,7 @@ from .checks import normalise
 from .synthesize import list_wordings
 
 TEST = "test"
+log = logging.getLogger("crosslens")
 
 
 def is_test_set(data: str | Path, name: str = "", split: str = "") -> bool:
@@ -30,6 +32,26 @@ def refuse_test_set(data: str | Path, collection: Collection | None = None) -> N
             f"{data} is a test set by its name, and its topics are no training data; where they are meant to be, "
             "`crosslens mine` and `convert` take them with --force"
         )
+
+
+def warn_of_common(dev: Iterable[Item], name: str, trained_on: Iterable[Item]) -> None:
+    """Warn where queries of dev data, which is named, are among those that are trained on.
+
+    They are the same by their text, as `checks.normalise` gives it, and without text by their id.
+    """
+    asked = list(map(_find_key, dev))
+    known = set(map(_find_key, trained_on))
+    if common := sum(each in known for each in asked):
+        log.warning(
+            "%d of the %d queries of %s are trained on, too: what it says of a step holds for these",
+            common,
+            len(asked),
+            name,
+        )
+
+
+def _find_key(query: Item) -> str:
+    return normalise(query.text) if query.text else query.id
 
 
 def refuse_held_out(queries: Sequence[Item], names: Sequence[str]) -> None:

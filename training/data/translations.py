@@ -45,6 +45,7 @@ class Translations:
     device: str = field(default="auto", repr=False)
     name: str = field(default="translations", init=False)
     copies: bool = field(default=True, init=False)
+    whole: bool = field(default=True, init=False)
     usage: Counter[str] = field(default_factory=Counter, init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -17,15 +17,16 @@ from ...encoders.base import check_modalities
 from ...encoders.registry import load_encoder
 from ...errors import CrosslensError, InputError
 from ...files import make_directory
-from ...items import Item, hash_json
+from ...items import Item
 from ...multilingual.collections.base import Collection
 from ...pipeline import Progress, show_nothing
 from ...specs import Spec
-from ..card import CARD, Trained, write_card
+from ..card import Trained, find_trained, write_card
 from ..data.examples import Examples, load_examples
+from ..data.held_out import warn_of_common
 from ..loop import find_checkpoint
 from ..recipe import EncoderRecipe
-from ..session import OPEN, find_finished, open_work
+from ..session import OPEN, open_work
 from ..weights import is_part
 from .anchors import Anchor, interpolate
 from .batches import Batches, Material
@@ -67,8 +68,8 @@ def train_encoder(
         "dev": dev.name if dev else None,
         "recipe": {key: value for key, value in recipe.to_json().items() if key not in OPEN},
     }
-    if found := find_finished(output, CARD, {"call": hash_json(call)}):
-        return Trained(output, found)
+    if found := find_trained(output, call, recipe):
+        return found
     where = resolve_device(device)
     if where.index:
         raise InputError(
@@ -99,6 +100,8 @@ class Training:
             self.replayed = self.material.add(load_examples(recipe.replay), "replay")
         check_media(self.material.texts, base)
         self.dev = Dev.read(dev, recipe.measure, recipe.dev_documents, recipe.seed) if dev else None
+        if self.dev:
+            warn_of_common(self.dev.queries, self.dev.name, (each.query for each in examples))
 
     def run(self, progress: Progress) -> EncoderTrainer:
         """Train; the weights are then the best ones that were seen, or the last where there is no dev collection."""

@@ -137,7 +137,7 @@ def define_trainer() -> type:
 
     # Without Triton, trl computes probabilities over the vocabulary at each token of the prompts too: 60% of a step
     # on a CPU. That suits devices that compile for each shape, of which there are none here.
-    trl.trainer.utils._use_triton = lambda device: True
+    trl.trainer.utils._use_triton = lambda device: True  # noqa: SLF001
 
     class RewardTrainer(RankerLoop, GRPOTrainer):
         def __init__(self, *, prompts: dict[str, list[int]], budget: int, **options: Any) -> None:

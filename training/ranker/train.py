@@ -15,14 +15,14 @@ import torch
 import transformers
 
 from ...errors import InputError
-from ...items import hash_json
 from ...multilingual.judges import load_judge
 from ...pipeline import Progress, show_nothing
 from ..attention import choose_attention
-from ..card import CARD, Trained, write_card
+from ..card import Trained, find_trained, write_card
 from ..data.examples import Example, Examples
+from ..data.held_out import warn_of_common
 from ..loop import find_checkpoint, keep_quiet
-from ..session import OPEN, find_finished, open_work, require_packages
+from ..session import OPEN, open_work, require_packages
 from ..weights import drop_states
 from .lessons import Lesson, ScoreLesson, TextLesson
 from .loop import (
@@ -66,8 +66,8 @@ class RankerTraining:
         """Train; `InputError` for a base or data that cannot be trained on, and for a loss that is no number."""
         require_packages(*PACKAGES, *(("trl",) if self.recipe.method == "grpo" else ()))
         call = self.describe()
-        if found := find_finished(self.output, CARD, {"call": hash_json(call)}):
-            return Trained(self.output, found)
+        if found := find_trained(self.output, call, self.recipe):
+            return found
         self.examples.check_enough(self.recipe.batch)
         dev = self._read_dev()
         processes = join_processes(self.device)
@@ -108,6 +108,7 @@ class RankerTraining:
             raise InputError(
                 f"{self.dev.name} has no negatives to rank its positives among: `crosslens mine` finds some"
             )
+        warn_of_common((each.query for each in dev), self.dev.name, (each.query for each in self.examples))
         return dev
 
     def _train(
