@@ -8,7 +8,7 @@
     crosslens mine /tmp/translations /tmp/help.index --system dense --first 3 --margin none --translations id -o /tmp/mined.jsonl.gz
     python benchmarks/training.py ranker /tmp/mined.jsonl.gz --base "yesno@offline:gemma?passage_tokens=96" \
         --collection /tmp/libreoffice-help/test --index /tmp/help.index --out /tmp/ranker
-    python benchmarks/training.py grpo /tmp/mined.jsonl.gz --base "setwise@offline:qwen-0.5b?passage_tokens=48" \
+    python benchmarks/training.py grpo /tmp/mined.jsonl.gz --base "setwise@offline:qwen-0.5b?dtype=bfloat16&passage_tokens=32" \
         --recipe benchmarks/grpo.toml --out /tmp/grpo
 
 `speed` counts the examples a second that `crosslens train encoder` learns from, against sentence-transformers' trainer: the
