@@ -121,19 +121,17 @@ def measure_grpo(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(options: argparse.Namespace, data: str) -> dict[str, Any]:
-    """What `crosslens train ranker` says of its result; a finished one is not made again."""
+    """The card of the result; the command finds one that it has made, and refuses it with other `--steps`."""
     output = options.out / "ranker"
-    card = output / "training.json"
-    if not card.exists():
-        more = ["--steps", str(options.steps)] if options.steps else []
-        call = [
-            "train", "ranker", data, "--base", options.base, "-o", str(output), "--recipe", options.recipe, *more,
-            "--force", "--json",
-        ]  # fmt: skip
-        print(f"crosslens {shlex.join(call)}", file=sys.stderr, flush=True)
-        options.out.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*PROGRAM, *call], check=True, stdout=subprocess.DEVNULL)
-    return dict(read_json(card))
+    more = ["--steps", str(options.steps)] if options.steps else []
+    call = [
+        "train", "ranker", data, "--base", options.base, "-o", str(output), "--recipe", options.recipe, *more,
+        "--force", "--json",
+    ]  # fmt: skip
+    print(f"crosslens {shlex.join(call)}", file=sys.stderr, flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*PROGRAM, *call], check=True, stdout=subprocess.DEVNULL)
+    return dict(read_json(output / "training.json"))
 
 
 def search(queries: Sequence[Item], reranker: str, options: argparse.Namespace) -> tuple[Run, float]:
