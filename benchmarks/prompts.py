@@ -7,8 +7,8 @@ A question has five passages: the answer and its four hardest rivals, the answer
 `prompt[:sorter][?options]`, reranks the five and is right where the answer comes first; chance is one in five. The prompt is
 in the query's language where it has that. Reported are right answers by language, the probability that as many come by
 chance (binomial), the label mass (probability on all labels before it is normalised; the least of the languages), how often
-the passage at each place came first (8 of 40 each without a preference), questions and seconds. A second table has
-what `calibrate=true` takes away: the probabilities of the labels on neutral passages.
+the passage at each place came first (8 of 40 each without a preference; a table of its own has it by language), questions
+and seconds. A last table has what `calibrate=true` takes away: the probabilities of the labels on neutral passages.
 
 Finished methods are kept in `--out`, by language, and skipped by the next run.
 """
@@ -20,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -150,9 +150,9 @@ def measure_priors(stages: Mapping[str, Rerank], langs: Sequence[str], places: i
     return list(found.values())
 
 
-def count_places(parts: Mapping[str, Mapping[str, Any]], places: int) -> list[int]:
-    first = [place for part in parts.values() for place in part["first"]]
-    return [first.count(place) for place in range(places)]
+def count_places(parts: Iterable[Mapping[str, Any]], places: int) -> str:
+    first = [place for part in parts for place in part["first"]]
+    return " ".join(str(first.count(place)) for place in range(places))
 
 
 def make_tables(report: Mapping[str, Any]) -> Iterator[Table]:
@@ -165,12 +165,18 @@ def make_tables(report: Mapping[str, Any]) -> Iterator[Table]:
         masses = [mass for part in parts.values() for mass in part["label_mass"].values()]
         rows.append([
             method, *(str(right.get(lang, "")) for lang in langs), f"{sum(right.values())} of {number}", show_p(p),
-            f"{min(masses):.2f}" if masses else "", " ".join(map(str, count_places(parts, places))),
+            f"{min(masses):.2f}" if masses else "", count_places(parts.values(), places),
             str(round(sum(part["counts"].get("calls", 0) for part in parts.values()) / number, 1)),
             f"{sum(part['seconds'] for part in parts.values()) / number:.1f}",
         ])  # fmt: skip
     head = ("method", *langs, "right", "p", "label mass", "first, by place", "calls", "seconds")
     yield Table(head, rows)
+    if len(langs) > 1:
+        cells = [
+            [method, *(count_places([parts[lang]], places) if lang in parts else "" for lang in langs)]
+            for method, parts in report["methods"].items()
+        ]
+        yield Table(("method", *langs), cells, "Which place came first, by language")
     if report["priors"]:
         most = max(len(each["prior"]) for each in report["priors"])
         cells = [

@@ -124,7 +124,7 @@ def tables(verb: str, report: dict[str, Any]) -> list[Table]:
         return [tabulate(report["quality"], [("nDCG@10", group) for group in groups], p=True)]
     if verb == "quality":
         head, *rows = report["rows"]
-        bias = [report["bias"]] if any(compared for _, compared, *_ in report["bias"].rows) else []
+        bias = [report["bias"]] if any(found["bias"]["compared"] for found in report["methods"].values()) else []
         return [Table(head, rows), *bias, report["taus"]]
     from rerank_show import speed_rows
 

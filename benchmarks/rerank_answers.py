@@ -22,6 +22,7 @@ from crosslens.pipeline import watch
 from crosslens.runs import Hit
 from rerank_task import Task
 
+FORMAT = 2  # of a result: of earlier ones only the answers in the journal are taken up
 Judged = Mapping[str, Sequence[Hit]]  # by query, the candidates in the judge's order, with its scores
 
 
@@ -63,7 +64,7 @@ def ask(name: str, stage: Rerank, work: Task, journal: Path) -> tuple[Judged, Co
 
 def identity(stages: Sequence[Rerank], work: Task) -> str:
     """What a result depends on: prompt, sorter, judge and its revision, sizes, queries, and the first stage's hits."""
-    parts = [*(stage.fingerprint for stage in stages), json.dumps(work.setting, sort_keys=True)]
+    parts = [str(FORMAT), *(stage.fingerprint for stage in stages), json.dumps(work.setting, sort_keys=True)]
     for query, hits in work.first:
         parts.append(f"{query.id} {query.content_hash()} {' '.join(hit.id for hit in hits)}")
     parts += [record.fingerprint for record in work.first.manifest.records]

@@ -17,34 +17,37 @@ PLACES = 4  # of a set that have a column of their own
 
 
 def find_bias(counts: Mapping[str, int], judged: Judged) -> dict[str, Any]:
-    """How often each place of a set was chosen, in every order it was asked in, and the share of choices that were none.
+    """How often each place of a set was chosen, by language of the prompt and in every order it was asked in, and ties.
 
     `ties` is of comparisons the share in which two passages had the highest score; without comparisons, of a query's
     pairs of candidates the share with equal scores.
     """
     compared = counts.get("compared", 0)
     if compared:
-        won = [sum(each) for each in zip_longest(*read_places(counts).values(), fillvalue=0)]
+        won: dict[str, list[int]] = {}
+        for (language, _), chosen in read_places(counts).items():
+            won[language] = [a + b for a, b in zip_longest(won.get(language, []), chosen, fillvalue=0)]
         return {"compared": compared, "won_at": won, "ties": counts.get("tied", 0) / compared}
     equal = pairs = 0
     for hits in judged.values():
         alike = Counter(hit.score for hit in hits).values()
         equal += sum(n * (n - 1) // 2 for n in alike)
         pairs += len(hits) * (len(hits) - 1) // 2
-    return {"compared": 0, "won_at": [], "ties": equal / max(pairs, 1)}
+    return {"compared": 0, "won_at": {}, "ties": equal / max(pairs, 1)}
 
 
 def bias_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Shares of the comparisons by the place of their winner, and ties; a method a row."""
-    columns = ["method", "comparisons", *(f"place {n + 1} won" for n in range(PLACES)), "later ones", "ties"]
+    """Shares of the choices by place, a method and a language of its prompt a row; and ties, of all languages."""
+    columns = ["method", "prompt in", "choices", *(f"place {n + 1} won" for n in range(PLACES)), "later ones", "ties"]
     rows = []
     for name, found in methods.items():
-        compared, won = found["bias"]["compared"], found["bias"]["won_at"]
-        chosen = max(sum(won), 1)
-        shares = [f"{n / chosen:.0%}" for n in won[:PLACES]]
-        shares += [""] * (PLACES - len(shares))
-        later = f"{sum(won[PLACES:]) / chosen:.0%}" if len(won) > PLACES else ""
-        rows.append([name, str(compared or ""), *shares, later, f"{found['bias']['ties']:.1%}"])
+        ties = f"{found['bias']['ties']:.1%}"
+        for language, won in (found["bias"]["won_at"] or {"": []}).items():
+            shares = [f"{n / sum(won):.0%}" for n in won[:PLACES]]
+            shares += [""] * (PLACES - len(shares))
+            later = f"{sum(won[PLACES:]) / sum(won):.0%}" if len(won) > PLACES else ""
+            rows.append([name, language, str(sum(won) or ""), *shares, later, ties])
+            name = ties = ""  # said once
     return Table(columns, rows, "Position bias and ties")
 
 

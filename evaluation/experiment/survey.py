@@ -126,9 +126,9 @@ def count_questions(method: RerankPlan) -> tuple[float, float]:
     shown: list[int] = []
 
     def answer(asked: Sequence[QueryGroup]) -> list[np.ndarray]:
-        shown.extend(len(group) for _, group in asked)
+        for _, group in asked:
+            shown.extend(map(len, method.prompt.list_orders(len(group))))
         return [np.array([chances[trial].random() for _ in group]) for trial, group in asked]
 
     deque(drive(((trial, method.sort(hits, method.k)) for trial in chances), answer, 1), maxlen=0)
-    views = 2 if method.prompt.orders == "both" else 1
-    return len(shown) * views / TRIALS, sum(shown) * views / TRIALS
+    return len(shown) / TRIALS, sum(shown) / TRIALS

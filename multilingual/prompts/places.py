@@ -2,7 +2,8 @@
 
 Whether the first passages of sets are the better ones depends on the sorter: `bubblesort` shows the winner of the last
 window last, a heap the parent first. Where hits take turns on the places (`plackett`), each is right as often, and an
-uneven count is the judge's own preference. Counted are answers as they are given, with `orders=both` each by itself.
+uneven count is the judge's own preference. Counted are answers as they are given, with `orders` each
+by itself.
 """
 
 from __future__ import annotations
@@ -55,6 +56,6 @@ def describe_places(counts: Mapping[str, float], judge: str, prompt: str) -> Ite
         if max(chosen) > NEARLY_ALL * asked:
             line += (
                 "; if the order was not right before, it does not compare: if they are not in use yet, try "
-                "orders=both, calibrate=true or the sorter plackett; else another prompt or model"
+                "orders=both or rotations, calibrate=true or the sorter plackett; else another prompt or model"
             )
         yield line

@@ -110,6 +110,13 @@ class Prompt(Wording):
         """Whether the answer about so many passages is the same in whatever order they are given."""
         return self.orders == "rotations" or (self.orders == "both" and size == 2)
 
+    def list_orders(self, size: int) -> list[list[int]]:
+        """In which orders a set of so many passages is shown, by their places; each is a question of its own."""
+        places = list(range(size))
+        if self.orders == "rotations":
+            return [places[first:] + places[:first] for first in places]
+        return [places, places[::-1]] if self.orders == "both" else [places]
+
     @property
     def highest(self) -> float | None:
         """The highest score that a document can get, rounding included; None where there is no such bound."""
@@ -220,7 +227,7 @@ class Prompt(Wording):
         return odds
 
     def _score_groups(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
-        views = [(n, order) for n, (_, group) in enumerate(comparisons) for order in self._list_orders(len(group))]
+        views = [(n, order) for n, (_, group) in enumerate(comparisons) for order in self.list_orders(len(group))]
         messages = [
             self.message(comparisons[n][0], [comparisons[n][1][place] for place in order], judge.modalities)
             for n, order in views
@@ -233,13 +240,6 @@ class Prompt(Wording):
             count_place(count, self.language, found)
         asked = Counter(n for n, _ in views)
         return [each / asked[n] for n, each in enumerate(scores)]
-
-    def _list_orders(self, size: int) -> list[list[int]]:
-        """In which orders so many passages are shown."""
-        places = list(range(size))
-        if self.orders == "rotations":
-            return [places[first:] + places[:first] for first in places]
-        return [places, places[::-1]] if self.orders == "both" else [places]
 
     def _compare(
         self, judge: Judge, messages: Sequence[Message], sizes: Sequence[int], count: Counter[str]

@@ -179,8 +179,8 @@ def test_quality_chooses_weights_on_one_half_and_reports_them_on_the_other(run, 
     assert set(report["agreement"][pointwise]) == {heapsort, plackett}
     assert all(-1 <= tau <= 1 for row in report["agreement"].values() for tau in row.values())
     bias = report["methods"][heapsort]["bias"]
-    assert sum(bias["won_at"]) == bias["compared"] == report["methods"][heapsort]["calls"]
-    assert report["methods"][pointwise]["bias"]["won_at"] == []
+    assert sum(sum(won) for won in bias["won_at"].values()) == bias["compared"] == report["methods"][heapsort]["calls"]
+    assert report["methods"][pointwise]["bias"]["won_at"] == {}
     ceiling = report["ceilings"]["6"]
     assert all(means[name]["nDCG@10"]["all"] <= ceiling["nDCG@10"] + 1e-9 for name in means)
     assert ceiling["nDCG@10"] > means["first stage"]["nDCG@10"]["all"]
@@ -227,7 +227,7 @@ def test_a_cascade_is_a_method_and_its_last_weight_is_chosen(run, tmp_path):
 
 def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     from crosslens.runs import Hit
-    from rerank_compare import compare_orders, find_bias, name_methods
+    from rerank_compare import bias_table, compare_orders, find_bias, name_methods
 
     common = "hf:x?dtype=float32"
     given = [f"yesno@{common}&depth=5", f"yesno@{common}&depth=6", "best", f"yesno@{common} >> first:full@{common}"]
@@ -243,7 +243,14 @@ def test_methods_agree_and_prefer_places_as_counted_by_hand(benchmark):
     orders = {"deep": {"q": ["w", "x", "y", "z"]}, "shallow": {"q": ["y", "w"]}}
     assert compare_orders(orders)["deep"]["shallow"] == -1.0
     counts = {"compared": 10, "chosen_eng_1_of_4": 2, "chosen_eng_3_of_6": 5, "chosen_rus_3_of_4": 2, "tied": 1}
-    assert find_bias(counts, {}) == {"compared": 10, "won_at": [2, 0, 7, 0, 0, 0], "ties": 0.1}
+    bias = find_bias(counts, {})
+    assert bias == {"compared": 10, "won_at": {"eng": [2, 0, 5, 0, 0, 0], "rus": [0, 0, 2, 0]}, "ties": 0.1}
+    table = bias_table({"sets": {"bias": bias}, "alone": {"bias": find_bias({}, {})}})
+    assert table.rows == [
+        ["sets", "eng", "7", "29%", "0%", "71%", "0%", "0%", "10.0%"],
+        ["", "rus", "2", "0%", "0%", "100%", "0%", "", ""],
+        ["alone", "", "", "", "", "", "", "", "0.0%"],
+    ]
     scores = {"q": [Hit("a", 1.0), Hit("b", 0.5), Hit("c", 0.5), Hit("d", 0.5)]}
     assert find_bias({}, scores)["ties"] == 0.5
 

@@ -30,13 +30,14 @@ class Stubborn:
         return [Completion(self.text, 3) for _ in prompts]
 
 
-@pytest.mark.parametrize(("orders", "asked"), [("given", 30), ("both", 60)])
+@pytest.mark.parametrize(("orders", "asked"), [("given", 30), ("both", 60), ("rotations", 120)])
 def test_places_are_counted_as_answers_are_given_by_language_and_size(orders, asked):
     prompt = replace(load_prompt("setwise"), orders=orders, language="document")
     russian, unknown = Item("q", "кошка", lang="rus"), tuple(replace(each, lang=None) for each in DOCS[:3])
     count: Counter[str] = Counter(calls=1)
     prompt.score(Stubborn(2), [(russian, DOCS)] * 30 + [(russian, unknown)] * 2, count)
-    assert read_places(count) == {("eng", 3): [0, 0, asked // 15], ("rus", 4): [0, 0, asked, 0]}
+    small = 2 * len(prompt.list_orders(3))
+    assert read_places(count) == {("eng", 3): [0, 0, small], ("rus", 4): [0, 0, asked, 0]}
     assert leave_out_places(count) == {"calls": 1, "prompt_not_in_und": 2}
     (line,) = describe_places(count, "stubborn", "setwise")
     assert line.startswith(

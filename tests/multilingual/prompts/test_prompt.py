@@ -11,8 +11,8 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Attachment, Passage
-from crosslens.multilingual.prompts import Prompt, configure_prompt, load_prompt
-from crosslens.multilingual.prompts.places import leave_out_places
+from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt
+from crosslens.multilingual.prompts.places import leave_out_places, read_places
 from stand_ins.prompted import BOTH, DOCS, QUERY, Judge, Sure
 
 
@@ -206,19 +206,37 @@ def test_judges_that_a_prompt_does_not_fit(name, judge, message):
         load_prompt(name).check_judge(judge)
 
 
-@pytest.mark.parametrize("name", ["pairwise", "setwise", "first"])
+class Writing(Judge):
+    """Also writes the order that it prefers, after a thought where it is asked for one."""
+
+    def generate(self, messages, stop=(), **sampling):
+        if stop:
+            return [Completion("hm</think>", 2) for _ in messages]
+        orders = np.argsort(-self.rows(messages, 4), axis=1, kind="stable")
+        return [Completion(" > ".join(f"[{n + 1}]" for n in order), 9) for order in orders]
+
+
+@pytest.mark.parametrize("name", [name for name in list_prompts() if load_prompt(name).most > 1])
 def test_rotations_show_each_passage_at_each_place_and_cancel_a_preference_for_any(name):
-    prompt = replace(load_prompt(name), orders="rotations")
-    shown = DOCS[: min(prompt.most, 4)]
-    judge = Judge()
-    (even,) = prompt.score(judge, [(QUERY, shown)])
-    np.testing.assert_allclose(even, even[0])
+    prompt = configure_prompt(load_prompt(name), orders="rotations")
+    shown = DOCS[3::-1][: prompt.most]
+    judge, count = Writing(), Counter()
+    (even,) = prompt.score(judge, [(QUERY, shown)], count)
+    np.testing.assert_allclose(even, even[0], rtol=1e-12)
+    assert read_places(count) == {("eng", len(shown)): [len(shown)] + [0] * (len(shown) - 1)}
     orders = [[p.text for p in message.parts if isinstance(p, Passage)] for message in judge.asked]
     assert [sorted(column) for column in zip(*orders, strict=True)] == [sorted(doc.text for doc in shown)] * len(shown)
+    prefers = lambda text: float(text.split()[2])  # noqa: E731
     mixed = [(QUERY, shown), (QUERY, DOCS[5:7]), (QUERY, DOCS[8:9])]
-    fair = prompt.score(Judge(prefers=lambda text: float(text.split()[2])), mixed)
-    assert [each.argsort().tolist() for each in fair] == [list(range(len(group))) for _, group in mixed]
+    fair = prompt.score(Writing(prefers), mixed)
+    given = replace(prompt, orders="given").score(Writing(prefers), mixed)
+    for one, other in zip(fair, given, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert fair[0].argmax() == 0
     assert fair[2].tolist() == [0.0]
+
+
+def test_one_passage_has_no_orders():
     with pytest.raises(InputError, match=r"has no orders: orders=rotations needs \{passages\}"):
         configure_prompt(load_prompt("yesno"), orders="rotations")
 

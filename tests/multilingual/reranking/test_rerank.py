@@ -20,7 +20,7 @@ from crosslens.multilingual.prompts import Prompt
 from crosslens.multilingual.reranking.plackett import Plackett
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.multilingual.reranking.rerank import Rerank, describe_judging
-from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Pointwise, Window
+from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heapsort, Pointwise, Tournament, Window
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,6 +176,7 @@ METHODS = [
     (SETS, Heapsort()),
     (SETS, Bubblesort()),
     (replace(SETS, orders="both"), Heapsort(arity=5)),
+    (replace(SETS, orders="rotations"), Tournament(arity=3)),
     (SETS, Window()),
     (SETS, Plackett()),
     (LISTS, Window()),
@@ -215,6 +216,12 @@ def test_what_has_been_asked_in_all_its_orders_is_not_asked_again(size, orders, 
     Rerank(Errs(Many.truth), prompt, Plackett(arity=size, calls=40), depth=7, k=7)(many(1))
     once = set(asked.values()) == {shown}
     assert once == (orders == "rotations" or size == 2)
+
+
+@pytest.mark.parametrize(("orders", "calls"), [("given", 1), ("both", 2), ("rotations", 7)])
+def test_a_set_costs_a_call_for_each_order_it_is_shown_in(orders, calls):
+    done = Rerank(Oracle(Many.truth), replace(SETS, orders=orders), Full(), depth=7, k=7)(many(1))
+    assert done.manifest.total("calls") == calls
 
 
 def test_a_cascade_sorts_what_the_stage_before_kept():
