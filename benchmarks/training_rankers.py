@@ -22,7 +22,7 @@ from crosslens.multilingual.prompts import load_prompt, split_method
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Qrels, Run
 from crosslens.training.data.examples import Example, load_examples, write_examples
-from crosslens.training.data.translations import name_group
+from crosslens.training.data.translations import name_page
 from crosslens.training.ranker.lessons import draw_question
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.rewards import list_right
@@ -161,8 +161,8 @@ def draw_examples(examples: Sequence[Example] | Any, held: int) -> dict[str, lis
     usable = [each for each in examples if each.negatives]
     order = sorted(usable, key=lambda each: hash_json(each.query.id))
     kept, rest = order[:held], order[held:]
-    names = {(name_group(item, "id") or item.id) for each in kept for item in each.positives}
-    train = [each for each in rest if not names & {(name_group(item, "id") or item.id) for item in each.positives}]
+    pages = {name_page(item) for each in kept for item in each.positives}
+    train = [each for each in rest if not pages & {name_page(item) for item in each.positives}]
     if len(kept) < held or not train:
         raise InputError(f"{len(usable)} examples have negatives, too few to hold {held} out")
     return {"held out": kept, "train": train}

@@ -134,11 +134,15 @@ class EncoderRecipe(Recipe):
 def read_recipe(kind: type[R], name: str | None = None, **given: Any) -> R:
     """The recipe of a TOML file, or a ready one by its name, or the defaults; what is `given` and not None wins.
 
-    `InputError` naming the file and the key that is unknown or wrong.
+    A file may have another recipe's keys beside its own, which win: `extends` names a ready one, or a file relative to
+    it. `InputError` naming the file and the key that is unknown or wrong.
     """
     options = {key: value for key, value in given.items() if value is not None}
-    if name is None:
-        return replace(kind(), **options)
+    return replace(kind() if name is None else kind(**_read(kind, name)), **options)
+
+
+def _read(kind: type[Recipe], name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields that a recipe and those that it extends have; `below` are the files that led to it."""
     ready = list_recipes()
     if name in ready:
         where, text = f"recipe {name}", RECIPES.joinpath(f"{name}.toml").read_text("utf-8")
@@ -146,10 +150,20 @@ def read_recipe(kind: type[R], name: str | None = None, **given: Any) -> R:
         where, text = name, read_text(Path(name))
     else:
         raise InputError(f"there is no recipe {name!r}: write a TOML file, or one of {list_few(ready, 30)}")
+    if where in below:
+        raise InputError(f"{where} extends itself")
     try:
-        return replace(kind(**_fit(kind, parse_toml(text))), **options)
+        values = parse_toml(text)
+        parent = values.pop("extends", None)
+        if not isinstance(parent, str | None):
+            raise InputError("extends must be the name of a recipe, or of a file")
+        if parent is not None and parent not in ready:
+            parent = str(Path(name).parent / parent)
+        made = {**(_read(kind, parent, (*below, where)) if parent else {}), **_fit(kind, values)}
+        kind(**made)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    return made
 
 
 def list_recipes() -> list[str]:

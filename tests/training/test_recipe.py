@@ -1,5 +1,6 @@
 """Recipes: files of the fields of a dataclass, in which nothing is ignored."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,32 @@ def test_a_file_is_read_and_what_is_given_wins(tmp_path: Path):
     made = read_recipe(EncoderRecipe, str(file), batch=4, steps=None)
     assert (made.batch, made.dims, made.learning_rate, made.languages) == (4, (64, 32), 1, "apart")
     assert read_recipe(EncoderRecipe, None, seed=3) == EncoderRecipe(seed=3)
+
+
+def test_a_file_extends_a_ready_recipe_or_a_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "low.toml").write_text('extends = "repllama"\nmerge = false\nbatch = 8\n')
+    (tmp_path / "mine.toml").write_text('extends = "sub/low.toml"\nbatch = 4\n')
+    monkeypatch.chdir(tmp_path / "sub")  # files are relative to the one that names them
+    expected = replace(read_recipe(EncoderRecipe, "repllama"), merge=False, batch=4)
+    assert read_recipe(EncoderRecipe, str(tmp_path / "mine.toml")) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [
+        ('extends = "mine.toml"', "mine.toml extends itself"),
+        ("bach = 8", "low.toml: unknown key 'bach'"),
+        ('extends = "e6"', "low.toml: there is no recipe"),
+        ("extends = 3", "low.toml: extends must be the name"),
+    ],
+)
+def test_what_is_wrong_in_an_extended_recipe_names_its_file(tmp_path: Path, low: str, said: str):
+    (tmp_path / "low.toml").write_text(low)
+    (tmp_path / "mine.toml").write_text('extends = "low.toml"\n')
+    with pytest.raises(InputError) as error:
+        read_recipe(EncoderRecipe, str(tmp_path / "mine.toml"))
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(

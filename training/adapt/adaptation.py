@@ -33,7 +33,7 @@ from ..data.mine import Mining
 from ..data.registry import load_source
 from ..data.selection import Selection
 from ..data.synthesize import Synthesis, list_wordings
-from ..data.translations import name_group
+from ..data.translations import name_page
 from ..encoder.train import train_encoder
 from ..encoder.trainable import find_family
 from ..recipe import EncoderRecipe, check_above, read_recipe
@@ -209,7 +209,7 @@ class Work:
         chosen = self._choose()
         encoding = self._index(chosen)
         made = self._ask(chosen)
-        groups = {id: name_group(item, "id") or id for each in made for id, item in each.documents.items()}
+        groups = {id: name_page(item) for each in made for id, item in each.documents.items()}
         held, rest = self._split(groups)
         trial = hold_out(made, held, f"{self.collection.name}, held out", self.collection, chosen)
         heads = list_heads(self.collection, held)
@@ -305,7 +305,7 @@ class Work:
         generated = "@" in source
         synthesis = Synthesis(
             load_source(source, **self.how),
-            Selection(documents, balance=True, seed=task.seed),
+            Selection(documents, balance=task.chosen_recipe.balance, seed=task.seed),
             LanguageMix.parse(task.langs) if generated else LanguageMix(),
             index=str(self.folder / BEFORE) if generated else None,
             held_out=list_wordings(self.collection),

@@ -138,6 +138,11 @@ def name_group(document: Item, by: str) -> str:
     return f"{document.id[: found.start()]}*{document.id[found.end() :]}" if found else ""
 
 
+def name_page(document: Item) -> str:
+    """The page of which a document is one translation, as ids tell it: the document itself where they tell nothing."""
+    return name_group(document, "id") or document.id
+
+
 def center_vectors(vectors: np.ndarray) -> np.ndarray:
     """Vectors of one language less their mean, of length 1.
 
