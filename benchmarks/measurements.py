@@ -95,6 +95,12 @@ def tabulate(
     return Table(heads, rows, title)
 
 
+def show_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a call, JSON-able."""
+    kept = {key: value for key, value in vars(options).items() if key not in ("save", "measure")}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in kept.items()}
+
+
 def show_p(p: float | None) -> str:
     """A p-value as people print it; empty where there is none."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -19,30 +19,29 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from crosslens.commands.console import run_guarded
 from crosslens.encoders.base import Encoder, encode_matrix
 from crosslens.encoders.registry import load_encoder
-from crosslens.evaluation.measures import measure_rankings, parse_measure
-from crosslens.evaluation.significance import compute_p
+from crosslens.evaluation.evaluate import evaluate
 from crosslens.indexes.kinds.flat import FlatSearcher
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
-from crosslens.runs import Qrels
+from crosslens.runs import Qrels, Run
 from crosslens.training.data.checks import normalise
 from crosslens.training.data.examples import Example, load_examples, write_examples
 from crosslens.training.encoder.train import train_encoder
 from crosslens.training.recipe import EncoderRecipe, read_recipe
-from measurements import Table, add_save, save, show_p
+from measurements import Table, add_save, save, show_settings, tabulate
 
 BASE = "offline:conse"
-MEASURES = [parse_measure(name) for name in ("nDCG@20", "R@10")]
+MEASURES = ("nDCG@20", "R@10")
 ARTICLES = ("a ", "an ", "the ")
-DEPTH = 100
-Values = dict[str, dict[str, float]]  # measure -> query -> value
+MOST_GROUPS = 4  # of languages that a table has columns for
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -75,30 +74,31 @@ def main() -> int:
         data = Path(folder, "captions.jsonl")
         write_examples(data, [*learnt, *names], {"stamps": len(learnt), "emoji": len(names)})
         made = train_encoder(str(data), BASE, options.output or Path(folder, "made"), recipe, device="cpu")
-        pictures = list(half.docs())
-        seen = {document.id for example in learnt for document in example.positives}
-        sets = {"all": pictures, "unseen": [each for each in pictures if each.id not in seen]}
         specs = {"ConSE": BASE, "trained": made.spec}
         encoders = {name: load_encoder(spec, device="cpu") for name, spec in specs.items()}
-        found = {name: measure_sets(encoder, queries, sets, qrels) for name, encoder in encoders.items()}
-        photos = {name: find_photos(encoder) for name, encoder in encoders.items()}
-    langs = {query.id: query.lang or "" for query in queries}
-    tables = [tabulate(which, len(some), found, langs) for which, some in sets.items()] + [tabulate_photos(photos)]
+        pictures = list(half.docs())
+        runs = {name: search(encoder, queries, pictures) for name, encoder in encoders.items()}
+        photos, asked_photos, judged_photos = read_photos()
+        found = {name: search(encoder, asked_photos, photos) for name, encoder in encoders.items()}
+    seen = {document.id for example in learnt for document in example.positives}
+    unseen = {each.id for each in pictures} - seen
+    evaluations = {
+        f"all {len(pictures)} stamps": compare(runs, {each.id for each in pictures}, qrels),
+        f"the {len(unseen)} stamps that were not learnt from": compare(runs, unseen, qrels),
+        f"the demo's {len(photos)} photos": compare(found, {each.id for each in photos}, judged_photos),
+    }
+    tables = [tabulate_pictures(title, table) for title, table in evaluations.items()]
     for table in tables:
         print(table.markdown() + "\n", file=sys.stderr)
     note = (
         f"{BASE} by the recipe `{options.recipe}`, {made.card['steps']} steps of {recipe.batch}: {len(learnt)} captions of "
         f"{len(seen)} stamps and {len(names)} names of emoji ({len(known)} emoji left out, of a name that is asked for), "
-        f"{made.card['seconds']:.0f} s."
+        f"{made.card['seconds']:.0f} s. p: paired randomisation tests against ConSE."
     )
-    figures = {
-        "settings": vars(options) | {"save": None},
-        "card": {key: made.card[key] for key in ("recipe", "steps", "seconds", "examples_per_second", "peak_gib")},
-        "means": {name: {which: sum_up(each, langs) for which, each in of.items()} for name, of in found.items()},
-        "photos": {name: sum_up(each, {}) for name, each in photos.items()},
-    }
-    save(options.save, json.loads(json.dumps(figures, default=str)), tables, [note])
-    print(json.dumps(figures, indent=1, default=str))
+    card = {key: made.card[key] for key in ("recipe", "steps", "seconds", "examples_per_second", "peak_gib")}
+    figures = {"settings": show_settings(options), "card": card, "evaluations": evaluations}
+    save(options.save, figures, tables, [note])
+    print(json.dumps(figures, indent=1))
     return 0
 
 
@@ -126,77 +126,46 @@ def strip(text: str) -> str:
     return next((made.removeprefix(article) for article in ARTICLES if made.startswith(article)), made)
 
 
-def measure_sets(
-    encoder: Encoder, queries: Sequence[Item], sets: Mapping[str, Sequence[Item]], qrels: Qrels
-) -> dict[str, Values]:
-    """The measures of exact search in each set of pictures, of the queries that have an answer in it."""
-    pictures = sorted({item.id: item for some in sets.values() for item in some}.values(), key=lambda item: item.id)
-    shown, asked = encode_matrix(encoder, pictures, "document"), encode_matrix(encoder, queries, "query")
-    found = {}
-    for which, some in sets.items():
-        there = {item.id for item in some}
-        rows = [row for row, item in enumerate(pictures) if item.id in there]
-        judged = {
-            query.id: kept
-            for query in queries
-            if (kept := {id: grade for id, grade in qrels.get(query.id, {}).items() if id in there and grade > 0})
-        }
-        places, scores = FlatSearcher(shown[rows], "cpu").nearest(asked, min(DEPTH, len(rows)))
-        hits = {
-            query.id: [(pictures[rows[place]].id, float(score)) for place, score in zip(at, of, strict=True)]
-            for query, at, of in zip(queries, places.tolist(), scores.tolist(), strict=True)
-            if query.id in judged
-        }
-        found[which] = measure_rankings(MEASURES, judged, hits)
-    return found
-
-
-def find_photos(encoder: Encoder) -> Values:
-    """The demo's queries in words, among its photos."""
+def read_photos() -> tuple[list[Item], list[Item], Qrels]:
+    """The demo's photos, its queries in words, and their judgements."""
     demo = load_collection("demo")
     photos = [item for item in demo.docs() if item.image is not None]
-    asked = [query for query in demo.queries() if query.text and query.image is None]
-    return measure_sets(encoder, asked, {"photos": photos}, demo.qrels())["photos"]
+    return photos, [query for query in demo.queries() if query.text and query.image is None], demo.qrels()
 
 
-def sum_up(values: Values, langs: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """measure -> language, or all -> mean."""
-    return {
-        name: {lang: float(np.mean(those)) for lang, those in by_language(of, langs)} for name, of in values.items()
+def search(encoder: Encoder, queries: Sequence[Item], pictures: Sequence[Item]) -> Run:
+    """The ranking of all pictures for each query, by exact search."""
+    shown, asked = encode_matrix(encoder, pictures, "document"), encode_matrix(encoder, queries, "query")
+    places, scores = FlatSearcher(shown, "cpu").nearest(asked, len(pictures))
+    return Run.of(queries).ranking({
+        query.id: [(pictures[place].id, float(score)) for place, score in zip(at, of, strict=True)]
+        for query, at, of in zip(queries, places.tolist(), scores.tolist(), strict=True)
+    })  # fmt: skip
+
+
+def compare(runs: Mapping[str, Run], among: Container[str], qrels: Qrels) -> dict[str, Any]:
+    """The evaluation, JSON-able, of the rankings of the pictures `among` those meant, for queries with an answer there."""
+    left = {
+        name: run.ranking({query.id: [hit for hit in hits if hit.id in among] for query, hits in run})
+        for name, run in runs.items()
     }
+    asked = {query.id for run in runs.values() for query in run.queries}
+    judged = {
+        query: kept
+        for query, grades in qrels.items()
+        if query in asked and (kept := {id: grade for id, grade in grades.items() if id in among and grade > 0})
+    }
+    table = evaluate(left, judged, MEASURES, per="lang", baseline="ConSE", test="randomisation")
+    return dict(table.to_json())
 
 
-def by_language(values: Mapping[str, float], langs: Mapping[str, str]) -> Iterator[tuple[str, list[float]]]:
-    yield "all", list(values.values())
-    for lang in sorted({langs[query] for query in values if query in langs}):
-        yield lang, [value for query, value in values.items() if langs[query] == lang]
-
-
-def tabulate(which: str, count: int, found: Mapping[str, Mapping[str, Values]], langs: Mapping[str, str]) -> Table:
-    """A row a system, and the p-value of the difference in the measure over all queries (randomisation)."""
-    means = {name: sum_up(of[which], langs) for name, of in found.items()}
-    names = [(str(measure), lang) for measure in MEASURES for lang in means["ConSE"][str(measure)]]
-    asked = len(found["ConSE"][which][str(MEASURES[0])])
-    rows = []
-    for name, of in found.items():
-        p = None
-        if name != "ConSE":
-            pairs = [
-                (of[which][str(MEASURES[0])][q], value) for q, value in found["ConSE"][which][str(MEASURES[0])].items()
-            ]
-            p = compute_p(np.array([after - before for after, before in pairs]), "randomisation")
-        rows.append([name, *(f"{means[name][measure][lang]:.3f}" for measure, lang in names), show_p(p)])
-    title = f"{asked} captions to {'all' if which == 'all' else 'the'} {count} pictures" + (
-        "" if which == "all" else " that were not learnt from"
-    )
-    return Table(["", *(f"{measure}, {lang}" for measure, lang in names), "p"], rows, title)
-
-
-def tabulate_photos(photos: Mapping[str, Values]) -> Table:
-    means = {name: sum_up(of, {}) for name, of in photos.items()}
-    asked = len(next(iter(photos.values()))[str(MEASURES[0])])
-    rows = [[name, *(f"{of[str(measure)]['all']:.3f}" for measure in MEASURES)] for name, of in means.items()]
-    return Table(["", *map(str, MEASURES)], rows, f"{asked} queries of the demo, in 14 languages, to its 23 photos")
+def tabulate_pictures(title: str, table: Mapping[str, Any]) -> Table:
+    """By both measures over all queries, and by the first in each language, where these are few."""
+    groups = [group for group in table["queries"] if group != "all"]
+    columns = [(measure, "all") for measure in MEASURES]
+    if len(groups) <= MOST_GROUPS:
+        columns += [(MEASURES[0], group) for group in groups]
+    return tabulate(table, columns, p=True, title=title)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Run
 from crosslens.systems.indexing import index_collection
 from crosslens.training.adapt.subset import Subset
-from measurements import Table, save, tabulate
-from training_speed import show_settings
+from measurements import Table, save, show_settings, tabulate
 
 MEASURE, DEPTH = "nDCG@20", 100
 MOST_GROUPS = 6  # of languages that a table has columns for

@@ -27,9 +27,8 @@ from crosslens.training.ranker.lessons import draw_question
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.rewards import list_right
 from crosslens.training.recipe import read_recipe
-from measurements import Table, save, show_p, tabulate
+from measurements import Table, save, show_p, show_settings, tabulate
 from training_adapt import set_depth, split_named
-from training_speed import show_settings
 
 MEASURES = ("nDCG@10", "nDCG@20")
 PROGRAM = (sys.executable, "-c", "from crosslens.commands.app import script; script()")

@@ -18,7 +18,7 @@ from crosslens.errors import InputError
 from crosslens.training.data.examples import Example, load_examples, write_examples
 from crosslens.training.encoder.train import train_encoder
 from crosslens.training.recipe import EncoderRecipe
-from measurements import Table, save
+from measurements import Table, save, show_settings
 
 WAYS = ("sentence-transformers", "ours", "ours, dropout")
 RATE = 2e-5
@@ -92,12 +92,6 @@ def measure_attention(options: argparse.Namespace) -> dict[str, Any]:
         options.save, figures, [table], [f"{options.base}, forward and backward in bfloat16, best of {options.rounds}."]
     )
     return figures
-
-
-def show_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of a call, JSON-able."""
-    kept = {key: value for key, value in vars(options).items() if key not in ("save", "measure")}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in kept.items()}
 
 
 def write_pairs(options: argparse.Namespace, path: Path) -> None:
