@@ -65,6 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     speed.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     speed.add_argument("--temperature", type=float, default=0.05, help="(%(default)s)")
     speed.add_argument("--way", choices=training_speed.WAYS, help=argparse.SUPPRESS)  # in a process of its own
+    speed.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    speed.add_argument("--plot", type=Path, metavar="FILE.png", help="the losses")
 
     attention = add_verb(verbs, "attention", training_speed.measure_attention)
     attention.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 256, 512], help="tokens of a text")
@@ -113,7 +115,7 @@ def add_verb(verbs: Any, name: str, measure: Callable[[argparse.Namespace], dict
 def main() -> int:
     options = parse_arguments()
     if options.verb == "speed" and options.way:
-        print(json.dumps(training_speed.WORK[options.way](options)))
+        print(json.dumps(training_speed.WAYS[options.way](options)))
         return 0
     print(json.dumps(options.measure(options), indent=1))
     return 0

@@ -10,55 +10,54 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 from crosslens.errors import InputError
 from crosslens.training.data.examples import Example, load_examples, write_examples
 from crosslens.training.encoder.train import train_encoder
 from crosslens.training.recipe import EncoderRecipe
 from measurements import Table, save, show_settings
 
-WAYS = ("sentence-transformers", "ours", "ours, dropout")
+PEER = "sentence-transformers"
 RATE = 2e-5
 DROPOUT = 0.1  # as in the checkpoint, which sentence-transformers leaves on
 
 
 def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
-    """The ways in turn, each in a process of its own; what `--json` prints."""
+    """The ways in turn, each in a process of its own and with a seed for each round; what `--json` prints."""
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "pairs.jsonl")
         write_pairs(options, data)
         for turn in range(options.rounds):
-            for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
+            for way in list(WAYS)[:: 1 if turn % 2 == 0 else -1]:
                 print(f"round {turn + 1}, {way}", file=sys.stderr, flush=True)
-                found[way].append(run_apart(way, data, options))
+                found[way].append(run_apart(way, data, turn, options))
     report = {way: sum_up(rounds) for way, rounds in found.items()}
-    plain = report[WAYS[0]]
+    plain = report[PEER]["examples_per_second"]
     rows = [
         [
-            way, f"{each['examples_per_second']:.2f}",
-            f"{each['examples_per_second'] / plain['examples_per_second']:.2f}", f"{each['cpu_per_example']:.2f}",
-            f"{each['peak_gib']:.1f}", f"{each['loss_first']:.3f}", f"{each['loss_last']:.3f}",
+            way, f"{each['examples_per_second']:.2f}", f"{each['examples_per_second'] / plain:.2f}",
+            f"{each['cpu_per_example']:.2f}", f"{each['peak_gib']:.1f}", *each["losses"],
         ]
         for way, each in report.items()
     ]  # fmt: skip
-    columns = [
-        "trainer",
-        "examples a second",
-        "times",
-        "CPU s an example",
-        "GiB",
-        "loss, first quarter",
-        "last quarter",
-    ]
-    table = Table(columns, rows)
+    speed = ["trainer", "examples a second", "times", "CPU s an example", "GiB"]
+    table = Table([*speed, "loss, first quarter of the steps", "second", "third", "last"], rows)
     print(table.markdown(), file=sys.stderr)
-    note = f"{options.base}, {options.steps} steps of {options.batch} pairs, {options.rounds} rounds in turn."
+    note = (
+        f"{options.base}, {options.steps} steps of {options.batch} pairs, {options.rounds} rounds in turn; losses are means "
+        "over the rounds, with the least and the most of a round."
+    )
     figures = {"settings": show_settings(options), "ways": report, "rounds": found}
     save(options.save, figures, [table], [note])
+    if options.plot:
+        plot_losses(found, options.plot)
     return figures
 
 
@@ -109,31 +108,43 @@ def write_pairs(options: argparse.Namespace, path: Path) -> None:
     raise InputError(f"{options.data} has {len(pairs)} pairs of different texts, and {wanted} are needed")
 
 
-def run_apart(way: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
+def run_apart(way: str, data: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     settings = [f"--{key}={getattr(options, key)}" for key in ("base", "batch", "steps", "temperature")]
     program = str(Path(__file__).with_name("training.py"))
     done = subprocess.run(
-        [sys.executable, program, "speed", str(data), f"--way={way}", *settings], stdout=subprocess.PIPE, check=True,
+        [sys.executable, program, "speed", str(data), f"--way={way}", f"--seed={seed}", *settings], stdout=subprocess.PIPE, check=True,
         text=True,
     )  # fmt: skip
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def sum_up(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """The medians of the rounds, and the means of the losses."""
-    losses = [each["losses"] for each in rounds]
-    quarter = max(1, len(losses[0]) // 4)
+def sum_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of the rounds, and the losses of each quarter of the steps as the table shows them."""
+    quarters = [[fmean(part) for part in np.array_split(each["losses"], 4)] for each in rounds]
     return {
         **{key: median(each[key] for each in rounds) for key in ("examples_per_second", "cpu_per_example", "peak_gib")},
-        "loss_first": fmean(fmean(each[:quarter]) for each in losses),
-        "loss_last": fmean(fmean(each[-quarter:]) for each in losses),
+        "losses": [f"{fmean(of):.3f} ({min(of):.3f} to {max(of):.3f})" for of in zip(*quarters, strict=True)],
     }
 
 
-def run_ours(options: argparse.Namespace) -> dict[str, Any]:
+def plot_losses(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """The loss of each step, the mean over the rounds and over the last four steps."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for way, rounds in found.items():
+        losses = np.mean([each["losses"] for each in rounds], axis=0)
+        smooth = np.convolve(losses, np.ones(4) / 4, "valid")
+        axes.plot(np.arange(4, len(losses) + 1), smooth, label=way, linestyle="--" if PEER in way else "-")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def run_ours(options: argparse.Namespace, dropout: float = 0.0) -> dict[str, Any]:
     recipe = EncoderRecipe(
         batch=options.batch, steps=options.steps, learning_rate=RATE, temperature=options.temperature,
-        check=options.steps, weight_decay=0.0, dropout=DROPOUT if options.way == WAYS[2] else 0.0,
+        check=options.steps, weight_decay=0.0, dropout=dropout, seed=options.seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         spent = time.process_time()
@@ -143,7 +154,7 @@ def run_ours(options: argparse.Namespace) -> dict[str, Any]:
     return describe(made.card["seconds"], spent, losses, options)
 
 
-def run_plain(options: argparse.Namespace) -> dict[str, Any]:
+def run_plain(options: argparse.Namespace, dropout: float | None = None) -> dict[str, Any]:
     import torch
     from crosslens.checkpoints.offline.packages import make_checkpoint
     from crosslens.encoders.registry import load_encoder
@@ -159,6 +170,9 @@ def run_plain(options: argparse.Namespace) -> dict[str, Any]:
     spec = Spec.parse(options.base)
     folder = str(make_checkpoint(spec.checkpoint)) if spec.family == "offline" else spec.checkpoint
     model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
+    for module in model.modules():
+        if dropout is not None and isinstance(module, torch.nn.Dropout):
+            module.p = dropout
     prompts = load_encoder(options.base, device="cpu").spec
     pairs = list(load_examples(options.data))
     text = lambda item: item.text or ""  # noqa: E731
@@ -169,7 +183,7 @@ def run_plain(options: argparse.Namespace) -> dict[str, Any]:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder, per_device_train_batch_size=options.batch, max_steps=options.steps, learning_rate=RATE,
             warmup_steps=0.1, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-            prompts={"anchor": prompts.query_prompt, "positive": prompts.document_prompt},
+            seed=options.seed, prompts={"anchor": prompts.query_prompt, "positive": prompts.document_prompt},
         )  # fmt: skip
         loss = MultipleNegativesRankingLoss(model, scale=1 / options.temperature)
         trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss)
@@ -191,4 +205,9 @@ def describe(seconds: float, spent: float, losses: list[float], options: argpars
     }
 
 
-WORK = {WAYS[0]: run_plain, WAYS[1]: run_ours, WAYS[2]: run_ours}
+WAYS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    PEER: run_plain,
+    "ours": run_ours,
+    f"{PEER}, no dropout": partial(run_plain, dropout=0.0),
+    "ours, dropout": partial(run_ours, dropout=DROPOUT),
+}
