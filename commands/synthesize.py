@@ -92,4 +92,4 @@ def synthesize_command(
         load_source(spec, device=device, trust_remote_code=trust_remote_code), selection, mix, round_trip, index, judge,
         threshold, most_copied, texts, write, device, trust_remote_code,  # type: ignore[arg-type]
     )  # fmt: skip
-    show(task.run(made, output, progress=progress), json)
+    show(task.run(made, output, name=collection, progress=progress), json)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl
 
 from ...errors import InputError, first_line, list_few
-from ...files import find_fault, make_directory, parse_json, read_text, write_json
+from ...files import make_directory, parse_json, read_text, write_json
 from ...items import Item, open_seal, seal, windows
 from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
+from ...multilingual.collections.digest import digest_files
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.fairness import read_langs
 from ...multilingual.languages import fill_languages
@@ -195,7 +194,7 @@ class ExperimentSite:
 
     def _read(self, collection: Collection, name: str) -> Content:
         memo = self.out / "collections" / f"{make_slug(name)}.json"
-        files = _digest_files(collection, name, self.out.resolve())
+        files = digest_files(collection, name, [self.out])
         found = read_memo(memo, Memory.from_json)
         if files is None or found is None or found.files != files:
             counts = collection.check()
@@ -236,27 +235,6 @@ def make_slug(name: str) -> str:
     short = "-".join(path.parts[-2:]) if path.is_dir() else name
     plain = re.sub(r"[^\w.+-]+", "-", short).strip("-.")[:80] or "-"
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def _digest_files(collection: Collection, name: str, without: Path) -> str | None:
-    """A digest of the names, sizes and times of a collection's files; None where it does not lie in a directory.
-
-    Files and directories that the options of its name give may lie elsewhere.
-    """
-    root = getattr(collection, "root", None) or getattr(getattr(collection, "files", None), "root", None)
-    if root is None:
-        return None
-    paths = [Path(value) for _, value in parse_qsl(name.partition("?")[2])]
-    for place in (Path(root), *filter(os.path.isdir, tuple(paths))):
-        for folder, folders, names in os.walk(place):
-            folders[:] = sorted(each for each in folders if os.path.realpath(Path(folder, each)) != str(without))
-            paths += [Path(folder, each) for each in sorted(names)]
-    digest = hashlib.sha256()
-    for path in paths:
-        if not find_fault(path):
-            stat = path.stat()
-            digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _digest_documents(collection: Collection, watcher: Watcher) -> tuple[str, str]:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from crosslens.multilingual.collections.digest import digest_files
+from crosslens.multilingual.collections.registry import load_collection
 from stand_ins.children import COMMAND, Child
 from stand_ins.query_writer import make_documents, write_collection
 
@@ -27,6 +29,8 @@ def test_one_object_and_notes(crosslens, source, tmp_path):
     assert made["queries"]["kept"] == made["grades"]["1"] > 20
     assert made["cost"]["usage"] == {"calls": 96, "generated_tokens": 288}
     assert json.loads((tmp_path / "made" / "card.json").read_text())["queries"] == made["queries"]
+    files = digest_files(load_collection(source), str(source))  # by which a rerun knows that it need not read them
+    assert json.loads((tmp_path / "made" / "read.json").read_text()) == {"files": files}
     status, out, err = crosslens(
         "synthesize",
         source,

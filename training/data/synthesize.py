@@ -18,6 +18,7 @@ from ...files import hash_file, lock_directory, make_directory, read_json, write
 from ...indexes.registry import open_index
 from ...items import Item, hash_json, windows
 from ...multilingual.collections.base import Collection, MissingPart
+from ...multilingual.collections.digest import digest_files
 from ...multilingual.collections.topics import FIELDS
 from ...multilingual.judges.journal import Journal
 from ...multilingual.languages import fill_languages
@@ -32,7 +33,7 @@ from .writing import FILES, Writing
 
 FORMAT = 1  # of the card
 WINDOW = 64  # documents whose queries are searched and judged together
-CARD, COST = "card.json", "cost.json"
+CARD, COST, READ = "card.json", "cost.json", "read.json"
 Written = Literal["judged", "all"]
 
 # What is counted beside the drafts that are left out, as people read it.
@@ -127,9 +128,9 @@ class Synthesis:
         return parse_verdict(self.judge, self.threshold, **how)  # type: ignore[arg-type]
 
     def run(
-        self, collection: Collection, output: str | Path, *, progress: Progress = show_nothing
+        self, collection: Collection, output: str | Path, *, name: str = "", progress: Progress = show_nothing
     ) -> SyntheticCollection:
-        """Write the new directory `output`: docs.jsonl, topics.jsonl, qrels.txt, card.json and cost.json.
+        """Write the new directory `output`: docs.jsonl, topics.jsonl, qrels.txt, card.json, cost.json and read.json.
 
         A topic is a query, with its language and style, and the id of the `document` that it was made for; also its
         `rank` in the round trip, and the judge's `score`. Its grade is 1, and 1 more each where the round trip finds
@@ -137,21 +138,20 @@ class Synthesis:
         is one topic that all of them are judged for.
 
         Answers, ranks and scores are kept in `.OUTPUT.partial/` until all is done. Killed, the same call goes on from
-        there, and writes what it would have written undisturbed; after that, it returns what is there. `InputError` for
-        an output that is something else, and for what is wrong with the collection.
+        there, and writes what it would have written undisturbed. After that, it returns what is there: at once, where
+        `name`, by which the collection was loaded, is given and its files are as they were; else when its documents
+        have been read and are the same. `InputError` for an output that is something else, and for what is wrong with
+        the collection.
         """
         output = Path(output)
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to make {output.name} in")
         work = output.parent / f".{output.name}.partial"
         about = self.describe(collection)
+        files = digest_files(collection, name, [output, work]) if name else None
         if done := _find_finished(output, about):
-            documents = self.selection.choose(fill_languages(collection.docs()), collection.name).describe()
-            if any(done.card["documents"].get(key) != value for key, value in documents.items()):
-                raise InputError(
-                    f"{output} was made of other documents than {collection.name} has now: name another directory, or "
-                    f"remove it"
-                )
+            if not _is_as_read(files, output):
+                self._check_documents(collection, done)
             shutil.rmtree(work, ignore_errors=True)
             return done
         make_directory(work)
@@ -174,6 +174,7 @@ class Synthesis:
             card["files"] = {name: hash_file(writing.root / name) for name in FILES}
             write_json(writing.root / CARD, card)
             write_json(writing.root / COST, cost)
+            write_json(writing.root / READ, {"files": files})
             try:
                 os.replace(writing.root, output)
             except OSError as error:
@@ -197,6 +198,15 @@ class Synthesis:
                 "most_copied": self.most_copied, "write": self.write, **held_out,
             },
         }  # fmt: skip
+
+    def _check_documents(self, collection: Collection, done: SyntheticCollection) -> None:
+        """`InputError` where a collection has other documents than those that something was made of."""
+        documents = self.selection.choose(fill_languages(collection.docs()), collection.name).describe()
+        if any(done.card["documents"].get(key) != value for key, value in documents.items()):
+            raise InputError(
+                f"{done.output} was made of other documents than {collection.name} has now: name another directory, or "
+                f"remove it"
+            )
 
     def _make(
         self, collection: Collection, work: Path, making: Making, writing: Writing, progress: Progress
@@ -280,11 +290,29 @@ def _find_finished(output: Path, about: Mapping[str, Any]) -> SyntheticCollectio
     """What an earlier call has finished; `InputError` for anything else that is not an empty directory."""
     if not os.path.lexists(output) or (output.is_dir() and not any(output.iterdir())):
         return None
+    other = ""
     try:
         card, cost = read_json(output / CARD), read_json(output / COST)
-        same = all(card[key] == value for key, value in about.items())
-    except (InputError, KeyError, TypeError):
-        same = False
-    if not same:
-        raise InputError(f"{output} is there already, and was made otherwise: name another directory, or remove it")
-    return SyntheticCollection(output, card, cost)
+        if card.items() >= about.items():
+            return SyntheticCollection(output, card, cost)
+        other = f" ({', '.join(_list_changed(about, card))})"
+    except (InputError, AttributeError):
+        pass
+    raise InputError(f"{output} is there already, and was made otherwise{other}: name another directory, or remove it")
+
+
+def _list_changed(about: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[str]:
+    """The names of options that a card has otherwise."""
+    for key, value in about.items():
+        was = card.get(key)
+        if key in ("selection", "asked") and isinstance(was, dict):
+            yield from (part for part in dict.fromkeys([*value, *was]) if value.get(part) != was.get(part))
+        elif was != value:
+            yield key
+
+
+def _is_as_read(files: str | None, output: Path) -> bool:
+    """Whether the files of a collection are those that a finished result was made of, by their digest."""
+    with suppress(InputError, KeyError, TypeError):
+        return files is not None and bool(read_json(output / READ)["files"] == files)
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from crosslens.errors import InputError, list_kept
 from crosslens.files import hash_file
 from crosslens.indexes.registry import create_index
+from crosslens.multilingual.collections.directory import Directory
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.training.data.base import LanguageMix
 from crosslens.training.data.registry import load_source
@@ -23,8 +25,10 @@ JUDGE = "yesno@py:stand_ins.query_writer:QueryWriter"
 
 
 def read_files(where: Path) -> dict[str, str]:
-    """All but what it cost."""
-    return {path.name: path.read_text("utf-8") for path in where.iterdir() if path.name != "cost.json"}
+    """All but what it cost, and when."""
+    return {
+        path.name: path.read_text("utf-8") for path in where.iterdir() if path.name not in ("cost.json", "read.json")
+    }
 
 
 def read_topics(where: Path) -> list[dict]:
@@ -87,18 +91,27 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(most, source, index, tmp_pa
 def test_what_is_finished_is_not_made_again_nor_written_over(source, tmp_path):
     collection = load_collection(str(source))
     task = Synthesis(load_source(WRITER))
-    made = task.run(collection, tmp_path / "made")
+    made = task.run(collection, tmp_path / "made", name=str(source))
     idle = replace(task.source, judge=QueryWriter(most=0))
     assert replace(task, source=idle).run(collection, tmp_path / "made").to_json() == made.to_json()
-    others = replace(task, most_copied=0.5), replace(task, mix=LanguageMix.parse("eng")), replace(task, held_out=["x"])
-    for other in others:
-        with pytest.raises(InputError, match="made is there already, and was made otherwise"):
+    others = {
+        "source": replace(task, source=load_source("titles")),
+        "documents": replace(task, selection=Selection(documents=3)),
+        "most_copied": replace(task, most_copied=0.5),
+        "langs": replace(task, mix=LanguageMix.parse("eng")),
+        "held_out_sha256": replace(task, held_out=["x"]),
+    }
+    for option, other in others.items():
+        with pytest.raises(InputError, match=rf"made is there already, and was made otherwise \({option}\): name"):
             other.run(collection, tmp_path / "made")
     docs = source / "docs.jsonl"
     whole = docs.read_text()
     docs.write_text(whole.replace("winter", "summer", 1))
-    with pytest.raises(InputError, match="made was made of other documents than .* has now: name another directory"):
-        replace(task, source=idle).run(load_collection(str(source)), tmp_path / "made")
+    for name in ("", str(source)):
+        with pytest.raises(
+            InputError, match="made was made of other documents than .* has now: name another directory"
+        ):
+            replace(task, source=idle).run(load_collection(str(source)), tmp_path / "made", name=name)
     docs.write_text(whole)
     (tmp_path / "empty").mkdir()
     assert task.run(collection, tmp_path / "empty").card == made.card
@@ -106,6 +119,30 @@ def test_what_is_finished_is_not_made_again_nor_written_over(source, tmp_path):
     (tmp_path / "full" / "mine").touch()
     with pytest.raises(InputError, match="full is there already"):
         task.run(collection, tmp_path / "full")
+
+
+def test_a_finished_result_is_returned_unread_while_the_files_are_as_they_were(source, tmp_path, monkeypatch):
+    read = Counter()
+    whole = Directory.docs
+    monkeypatch.setattr(Directory, "docs", lambda self: read.update([self.name]) or whole(self))
+    given = {"output": source / "made", "name": str(source)}  # what lies in the output is no file of the collection
+    task = Synthesis(load_source("titles"))
+
+    def run(task=task, **other):
+        read.clear()
+        return task.run(load_collection(str(source)), **given | other), read.total()
+
+    made, passes = run()
+    assert passes
+    assert run() == (made, 0)
+    assert run(name="") == (made, 1)
+    with pytest.raises(InputError, match="made is there already, and was made otherwise"):
+        run(replace(task, most_copied=0.5))
+    assert not read.total()
+    (source / "docs.jsonl").touch()
+    assert run() == (made, 1)
+    (source / "made" / "read.json").unlink()  # as of earlier versions
+    assert run() == (made, 1)
 
 
 def test_the_checks_are_counted_and_the_grades_say_what_confirmed(source, index, tmp_path):
