@@ -20,7 +20,7 @@ from ..checkpoints.open import OpenModel, open_text_model
 from ..checkpoints.options import Limits, Loading, choose_given, limit_to
 from ..checkpoints.sentence_files import load_dense, make_linear, read_modules, read_prompts
 from ..checkpoints.source import TO_SAFETENSORS, Source
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..items import Item, Role
 from .base import EncoderSpec
 from .pooling import collate, finish, name_pooling, pool_tokens, tokenize
@@ -78,8 +78,25 @@ class LateEncoder(TransformerEncoder):
     ) -> LateEncoder:
         """As `multimodal.pages.open_late`; `InputError` too if there is no projection or only pickled weights."""
         source = loading.find_source(checkpoint)
-        settings = read_late_settings(source)
+        if (settings := read_late_settings(source)) is None:
+            dense = any(kind == "Pooling" for kind, _ in read_modules(source))
+            hint = "load it with hf:, which makes one vector a text, or " if dense else ""
+            raise InputError(
+                f"{checkpoint} is not a late-interaction checkpoint: it has neither ColBERT's artifact.metadata nor a "
+                f"projection in modules.json; {hint}train it first: crosslens train encoder EXAMPLES --base "
+                f"late:{checkpoint}"
+            )
         opened = open_text_model(source, options.dtype, loading.where)
+        return cls.from_settings(checkpoint, opened, settings, limits=limits, options=options)
+
+    @classmethod
+    def from_settings(
+        cls, checkpoint: str, opened: OpenModel, settings: LateSettings, *, limits: Limits, options: LateOptions
+    ) -> LateEncoder:
+        """The encoder of a model and what its checkpoint says; `InputError` for an option beyond what it has."""
+        check_at_least(1, checkpoint, pool=options.pool)
+        if options.max_pixels is not None:
+            raise InputError(f"{checkpoint} reads text: max_pixels is for models that read pages")
         tokenizer = opened.tokenizer
         projection = torch.nn.Sequential(*settings.layers)
         with torch.inference_mode():
@@ -251,9 +268,11 @@ class LateSettings:
     first_piece: bool = False
 
 
-def read_late_settings(source: Source) -> LateSettings:
-    """`InputError` if the checkpoint is of none of the formats, has only pickled weights, or lacks its projection."""
-    architectures = getattr(source.load_config(), "architectures", None) or ()
+def read_late_settings(source: Source) -> LateSettings | None:
+    """None where the checkpoint is of none of the formats; `InputError` if it has only pickled weights, or lacks its
+    projection.
+    """
+    architectures = (source.read_json("config.json") or {}).get("architectures") or ()
     if not source.find(WEIGHTS, f"{WEIGHTS}.index.json"):
         if source.find(PICKLED):
             raise source.refuse_pickled(PICKLED, TO_SAFETENSORS.format(old=PICKLED, new=WEIGHTS))
@@ -265,11 +284,7 @@ def read_late_settings(source: Source) -> LateSettings:
     metadata = source.read_json("artifact.metadata")
     if metadata is not None or "HF_ColBERT" in architectures:
         return _read_colbert(source, metadata or {})
-    hint = "; it makes one vector a text: load it with hf:" if "Pooling" in kinds else ""
-    raise InputError(
-        f"{source} is not a late-interaction checkpoint: it has neither ColBERT's artifact.metadata nor "
-        f"a projection in modules.json{hint}"
-    )
+    return None
 
 
 def _read_colbert(source: Source, metadata: Mapping[str, Any]) -> LateSettings:

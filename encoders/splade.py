@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -24,11 +25,13 @@ from .base import EncoderSpec
 from .batching import Terms, select_terms
 from .transformer import TransformerEncoder
 
+log = logging.getLogger("crosslens")
 SpladePooling = Literal["max", "sum"]
 Activation = Literal["relu", "log1p_relu"]
 
 MODEL = ("Transformer", "MLMTransformer")
 LOOKUP = ("SparseStaticEmbedding", "IDF")
+TRAINED = ("splade", "blade", "sparse")  # in the names of checkpoints whose files say nothing of what they are for
 # What opensearch and naver publish is read from their files; BLADE's own script lower-cases, and says so nowhere.
 LOWERCASED = ("blade-en-",)
 LOGITS = {"cpu": 32 << 20, "cuda": 512 << 20, "mps": 256 << 20}  # bytes of logits at a time
@@ -78,6 +81,10 @@ class SpladeEncoder(TransformerEncoder):
         """
         source = loading.find_source(checkpoint)
         settings = read_splade_settings(source)
+        if is_plain(source) and not any(name in checkpoint.lower() for name in TRAINED):
+            log.warning("%s does not say that it was trained for sparse retrieval: before a plain masked language "
+                        "model is, it finds little (crosslens train encoder EXAMPLES --base splade:%s)",
+                        checkpoint, checkpoint)  # fmt: skip
         check_at_least(0, checkpoint, terms=terms)
         if lookup and settings.lookup is None:
             raise InputError(f"{checkpoint} has no weights for queries (idf.json): leave lookup out")
@@ -199,6 +206,11 @@ class SpladeSettings:
     query_prompt: str = ""
     document_prompt: str = ""
     lookup: str | None = None
+
+
+def is_plain(source: Source) -> bool:
+    """Whether a checkpoint says nothing of sparse retrieval, as a masked language model does, and SPLADE's own do."""
+    return not any(read_modules(source)) and source.find("idf.json") is None
 
 
 def read_splade_settings(source: Source) -> SpladeSettings:

@@ -37,13 +37,10 @@ def open_late(checkpoint: str, *, loading: Loading, limits: Limits, options: Lat
     `InputError` for an option that the kind of model does not have, or a value beyond what the checkpoint has.
     """
     config = loading.find_source(checkpoint).load_config()
-    check_at_least(1, checkpoint, pool=options.pool)
     if config.model_type in MODELS:
         if options.query_tokens is not None:
             raise InputError(f"{checkpoint} does not fill queries up: query_tokens is for ColBERT's kind")
         return PageEncoder.from_checkpoint(checkpoint, loading=loading, limits=limits, options=options)
-    if options.max_pixels is not None:
-        raise InputError(f"{checkpoint} reads text: max_pixels is for models that read pages")
     return LateEncoder.from_checkpoint(checkpoint, loading=loading, limits=limits, options=options)
 
 
@@ -77,7 +74,7 @@ class PageEncoder:
         `max_tokens` bounds texts, the frame of a query included. `InputError` if the checkpoint lacks weights or a
         processor of pages.
         """
-        check_at_least(1, max_pixels=options.max_pixels)
+        check_at_least(1, checkpoint, pool=options.pool, max_pixels=options.max_pixels)
         where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(options.dtype, where)
         source.require(PROCESSOR_FILES, "processor", " that takes images of pages")

@@ -55,6 +55,18 @@ def tiny_colbert(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -
 
 
 @pytest.fixture(scope="session")
+def tiny_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An XLM-R as it is published, with the head of a masked language model."""
+    return text.save_xlmr(tmp_path_factory.mktemp("tiny-xlmr"))
+
+
+@pytest.fixture(scope="session")
+def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ModernBERT with the head of a masked language model, and spare tokens."""
+    return text.save_modernbert(tmp_path_factory.mktemp("tiny-modernbert"))
+
+
+@pytest.fixture(scope="session")
 def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Gemma 3 without a chat template."""
     return decoders.save_gemma(tmp_path_factory.mktemp("tiny-gemma"))

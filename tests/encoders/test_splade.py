@@ -169,6 +169,15 @@ def test_queries_by_lookup_as_opensearch_publishes_them(copy: Callable[..., Path
     assert not np.allclose(matrix(through, role="query"), matrix(encoder, role="query"))
 
 
+def test_a_masked_language_model_that_may_be_plain_is_warned_of(
+    tiny_xlmr: Path, tiny_splade: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_encoder(f"splade:{tiny_splade}")
+    assert not caplog.text
+    load_encoder(f"splade:{tiny_xlmr}")
+    assert f"it finds little (crosslens train encoder EXAMPLES --base splade:{tiny_xlmr})" in caplog.text
+
+
 def test_blade_reads_lower_case(tiny_splade: Path, tmp_path: Path) -> None:
     where = tmp_path / "blade-en-zh"
     shutil.copytree(tiny_splade, where)

@@ -45,6 +45,50 @@ def save_splade(where: Path, encoder: Path) -> Path:
     return where
 
 
+def save_xlmr(where: Path) -> Path:
+    """An XLM-R as it is published: its head ends in the table of words, and no token is spare."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+    special = {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    tokenizer = make_tokenizer("<s> $A </s>", **special)
+    tokenizer.save_pretrained(where)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, initializer_range=0.3, **sizes
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = XLMRobertaForMaskedLM(config)
+        model.lm_head.bias.data.normal_()
+        model.save_pretrained(where)
+    return where
+
+
+def save_modernbert(where: Path) -> Path:
+    """A ModernBERT, some of whose modules do nothing, with its head and a vocabulary that has tokens to spare."""
+    import torch
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    special = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "mask_token": "<mask>"}
+    tokenizer = make_tokenizer("<s> $A </s>", **special, one="<unused7>", two="<unused8>", three="<unused9>")
+    tokenizer.save_pretrained(where)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=1, initializer_range=0.3, **sizes
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ModernBertForMaskedLM(config).save_pretrained(where)
+    return where
+
+
 def save_colbert(where: Path, encoder: Path) -> Path:
     """`encoder` with a projection to 16 dimensions, as ColBERT's own code saves it."""
     import torch

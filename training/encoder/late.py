@@ -11,12 +11,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...checkpoints.sentence_files import read_modules
 from ...checkpoints.source import Source
-from ...encoders.late import LateEncoder
+from ...encoders.late import LateEncoder, read_late_settings
 from ...errors import InputError
 from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .rewriting import rewrite_checkpoint
+from .saving import save_late
 from .trainable import choose_weights, count_state_bytes, own_weights
 
 Marked = tuple[list[int], int, Role]  # the tokens of a text, how many the others attend to, and whose it is
@@ -33,10 +34,14 @@ class TrainableLate:
         if recipe.dims:
             raise InputError(f"dims: {spec} is not trained for shorter vectors")
         self.encoder, self.recipe, self.spec = encoder, recipe, spec
-        self.options = {key: value for key, value in spec.options.items() if key != "dtype"}
+        self.source = Source(spec.checkpoint, spec.options.get("revision"))
+        self.plain = read_late_settings(self.source) is None
+        kept = ("pool",) if self.plain else [key for key in spec.options if key != "dtype"]
+        self.options = {key: value for key, value in spec.options.items() if key in kept}
         assert encoder.dense is not None
         self._network = torch.nn.ModuleDict({"model": encoder.model, "dense": encoder.dense})
-        choose_weights(self._network, [encoder.model.get_input_embeddings().weight], recipe)  # type: ignore[operator]
+        table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
+        choose_weights(self._network, [table], recipe, new=list(encoder.dense.parameters()) if self.plain else ())
 
     @classmethod
     def from_encoder(cls, encoder: Any, spec: Spec, recipe: EncoderRecipe) -> TrainableLate:
@@ -87,15 +92,20 @@ class TrainableLate:
         return 0.0
 
     def save(self, folder: Path) -> dict[str, str]:
-        """The base's files with the new weights; the options of the base's SPEC stay with the result's."""
-        source = Source(self.spec.checkpoint, self.spec.options.get("revision"))
+        """The base's files with the new weights; the options of the base's SPEC stay with the result's.
+
+        A plain encoder becomes a checkpoint whose own files say how it is used.
+        """
+        if self.plain:
+            save_late(self.encoder, folder)
+            return self.options
         weights = {
             name: each for name, each in self.encoder.model.named_parameters() if "pooler" not in name.split(".")
         }
-        dense = [path for kind, path in read_modules(source) if kind == "Dense"]
+        dense = [path for kind, path in read_modules(self.source) if kind == "Dense"]
         for number, layer in enumerate(self.encoder.dense.children()):  # type: ignore[union-attr]
             for name, each in layer.named_parameters():
                 own = name.replace("bypass.", "residual.")
                 weights[f"{dense[number]}/{own}" if dense else f"linear.{own}"] = each
-        rewrite_checkpoint(source, folder, weights)
+        rewrite_checkpoint(self.source, folder, weights)
         return self.options

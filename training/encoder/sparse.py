@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ...checkpoints.source import Source
-from ...encoders.splade import SpladeEncoder
+from ...encoders.splade import SpladeEncoder, is_plain
 from ...errors import InputError
 from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .dense import cut_texts
 from .rewriting import rewrite_checkpoint
+from .saving import name_head, save_sparse
 from .trainable import choose_weights, count_state_bytes
 
 
@@ -32,10 +33,14 @@ class TrainableSparse:
         if recipe.dims:
             raise InputError(f"dims: {spec} has a component for each term, none of which can be left out")
         self.encoder, self.recipe, self.spec = encoder, recipe, spec
-        self.options = {key: value for key, value in spec.options.items() if key != "dtype"}
+        self.source = Source(spec.checkpoint, spec.options.get("revision"))
+        self.plain = is_plain(self.source)
+        kept = ("terms",) if self.plain else [key for key in spec.options if key != "dtype"]
+        self.options = {key: value for key, value in spec.options.items() if key in kept}
         self._network = torch.nn.ModuleDict({"model": encoder.model, "decoder": encoder.decoder})
-        table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
-        choose_weights(self._network, [table], recipe)
+        model: Any = encoder.model
+        tables: list[Any] = [model.get_input_embeddings().weight, encoder.decoder.weight]  # mostly one and the same
+        choose_weights(self._network, tables, recipe)
 
     @classmethod
     def from_encoder(cls, encoder: Any, spec: Spec, recipe: EncoderRecipe) -> TrainableSparse:
@@ -71,13 +76,13 @@ class TrainableSparse:
         return torch.stack([times * torch.stack(list(rows)).mean(0).square().sum() for times, rows in weighed]).sum()
 
     def save(self, folder: Path) -> dict[str, str]:
-        """The base's files with the new weights; the options of the base's SPEC stay with the result's."""
-        model, decoder = self.encoder.model, self.encoder.decoder
-        # Where the head's last matrix was: `model` goes without it.
-        place = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.Identity))
-        weights = dict(model.named_parameters()) | {
-            f"{place}.{name}": each for name, each in decoder.named_parameters()
-        }
-        source = Source(self.spec.checkpoint, self.spec.options.get("revision"))
-        rewrite_checkpoint(source, folder, weights)
+        """The base's files with the new weights; the options of the base's SPEC stay with the result's.
+
+        A plain masked language model becomes a checkpoint whose own files say how it is used.
+        """
+        if self.plain:
+            save_sparse(self.encoder, folder)
+        else:
+            weights = dict(self.encoder.model.named_parameters()) | name_head(self.encoder)
+            rewrite_checkpoint(self.source, folder, weights)
         return self.options

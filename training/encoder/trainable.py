@@ -20,6 +20,7 @@ from ..recipe import EncoderRecipe
 from ..session import require_packages
 from ..weights import drop_states, freeze_parts, is_part
 from .losses import LogitScale
+from .plain import start_late
 
 # family -> what trains its encoders. A new kind is one file, one line here, and one in a parametrised test.
 KINDS = {
@@ -98,8 +99,8 @@ class Base:
 def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_remote_code: bool = False) -> Base:
     """The encoder of a SPEC, in float32 unless the SPEC says otherwise, to be trained.
 
-    Its weights are its own: an encoder of the same checkpoint that is in use keeps what it has. `InputError` for a
-    base that cannot be trained, saying why.
+    Its weights are its own: an encoder of the same checkpoint that is in use keeps what it has. A plain encoder becomes
+    one of late interaction (`plain.start_late`). `InputError` for a base that cannot be trained, saying why.
     """
     family = find_family(text, apart=not recipe.merge)
     if not recipe.merge and family not in APART:
@@ -111,7 +112,9 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     where = resolve_device(device)
     options = {"dtype": "float32", **spec.options}
     wide = Spec(spec.family, spec.checkpoint, options)
-    encoder = load_encoder(str(wide), device=str(where), trust_remote_code=trust_remote_code)
+    how: dict[str, Any] = {"device": str(where), "trust_remote_code": trust_remote_code}
+    begun = start_late(wide, recipe.seed, **how) if family == "late" else None
+    encoder = begun or load_encoder(str(wide), **how)
     module, _, name = KINDS[family].partition(":")
     kind = getattr(import_module(f".{module}", __package__), name)
     return Base(text, family, encoder.spec.revision, kind.from_encoder(encoder, spec, recipe))
@@ -147,15 +150,23 @@ def own_weights(encoder: Any) -> Any:
     return replace(encoder, opened=opened, dense=copy.deepcopy(encoder.dense))
 
 
-def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor], recipe: EncoderRecipe) -> None:
+def choose_weights(
+    network: torch.nn.Module,
+    embeddings: Sequence[torch.Tensor],
+    recipe: EncoderRecipe,
+    new: Sequence[torch.Tensor] = (),
+) -> None:
     """Let gradients reach the weights that the recipe trains, and no others; adapters are put in where it wants them.
 
-    `InputError` where a part that it names is not there, and where nothing is left to train.
+    What is `new`, and so random, is trained whole: an adapter would leave most of it as it is.
+    `InputError` where a part that the recipe names is not there, and where nothing is left to train.
     """
     network.requires_grad_(not recipe.lora)
     drop_states(network, 0.0 if recipe.lora else recipe.dropout)
     if recipe.lora:
-        _add_adapters(network, recipe)
+        _add_adapters(network, recipe, [*embeddings, *new])
+        for weights in new:
+            weights.requires_grad_(True)
     freeze_parts(network, recipe.freeze)
     for name, weights in network.named_parameters():
         unused = is_part(name, "pooler")  # which no encoder of ours has its vectors from
@@ -166,13 +177,16 @@ def choose_weights(network: torch.nn.Module, embeddings: Sequence[torch.Tensor],
     network.train(recipe.dropout > 0)  # without any, the model is as it is when it encodes
 
 
-def _add_adapters(network: torch.nn.Module, recipe: EncoderRecipe) -> None:
+def _add_adapters(network: torch.nn.Module, recipe: EncoderRecipe, none: Sequence[torch.Tensor]) -> None:
+    """Put adapters into linear layers, but for those whose weights are to have `none`."""
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [
         name
         for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear) and (not recipe.lora_layers or name.endswith(recipe.lora_layers))
+        if isinstance(module, torch.nn.Linear)
+        and (not recipe.lora_layers or name.endswith(recipe.lora_layers))
+        and not any(module.weight is each for each in none)
     ]
     if not linear:
         raise InputError(f"lora_layers: no linear layer's name ends with {list_few(recipe.lora_layers, 8)}")

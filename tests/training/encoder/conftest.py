@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 from crosslens.items import Item
 from crosslens.training.data.examples import Example, write_examples
+from safetensors.torch import load_file, save_file
 
 LETTERS = "abcdefghijklmnopqrst"
 
@@ -33,6 +35,26 @@ def make_examples(count: int = 40, negatives: int = 1, scored: bool = False, pic
         scores = (2.0, *(float(-n) for n in range(negatives))) if scored else ()
         made.append(Example(Item(f"q{number}", word, lang=lang), (positive,), documents, scores))
     return made
+
+
+@pytest.fixture
+def tabled_splade(tiny_splade: Path, tmp_path: Path) -> Path:
+    """`tiny_splade` with weights for queries, as opensearch's."""
+    where = Path(shutil.copytree(tiny_splade, tmp_path / "tabled"))
+    (where / "idf.json").write_text('{"a": 1.0}')
+    return where
+
+
+@pytest.fixture
+def old_mlm(tiny_splade: Path, tmp_path: Path) -> Path:
+    """A masked language model whose weights have the names of TensorFlow, as multilingual BERT's own do."""
+    where = Path(shutil.copytree(tiny_splade, tmp_path / "old"))
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    weights = load_file(where / "model.safetensors")
+    for new, old in names.items():
+        weights = {key.replace(new, old): tensor for key, tensor in weights.items()}
+    save_file(weights, where / "model.safetensors", {"format": "pt"})
+    return where
 
 
 @pytest.fixture

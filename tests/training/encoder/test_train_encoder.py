@@ -14,15 +14,18 @@ import torch
 from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError, list_kept
-from crosslens.items import Item
+from crosslens.items import Item, Role
 from crosslens.training.encoder import dense
 from crosslens.training.encoder.train import train_encoder
-from crosslens.training.recipe import EncoderRecipe
+from crosslens.training.encoder.trainable import open_base
+from crosslens.training.recipe import EncoderRecipe, read_recipe
 from stand_ins.children import Child
 
 Write = Callable[..., str]
 QUICK = EncoderRecipe(batch=8, steps=6, learning_rate=3e-3, check=2)
 LEARNT = {"loss": "sigmoid", "bias": -2.0, "temperature": 0.1, "learn_scale": True}
+COLBERT_X = {**vars(read_recipe(EncoderRecipe, "colbert-x-mtt")), "batch": 8, "steps": 10, "learning_rate": 3e-3}
+SPARSE = {"temperature": 1.0, "flops": 1e-4, "query_flops": 1e-4}
 # kind -> the fixture of its base, the SPEC, and what more a recipe says. A new kind is one line here.
 KINDS = {
     "hf": ("tiny_encoder", "hf:{}?pooling=mean&query_prompt=a b: &document_prompt=c: &max_tokens=60", {}),
@@ -35,6 +38,15 @@ KINDS = {
     "late": ("tiny_colbert", "late:{}?query_tokens=20&pool=2", {"temperature": 1.0, "freeze": ("encoder.layer.0",)}),
     "late, lora": ("tiny_colbert", "late:{}", {"temperature": 1.0, "lora": 4, "document_tokens": 20}),
     "splade": ("tiny_splade", "splade:{}?query_prompt=a:", {"temperature": 1.0, "flops": 1e-4, "query_flops": 1e-4}),
+    "splade, beside a table": ("tabled_splade", "splade:{}?lookup=false", {"temperature": 1.0, "flops": 1e-4}),
+    "splade, lora": ("tiny_splade", "splade:{}", {"temperature": 1.0, "lora": 4, "learning_rate": 1e-2}),
+    # Checkpoints that were trained for something else: what they become says how it is used by itself.
+    "late, plain": ("tiny_xlmr", "late:{}", COLBERT_X),
+    "late, plain, all said": ("tiny_modernbert", "late:{}?dim=24&query_tokens=20&max_tokens=50", {"temperature": 1.0}),
+    "late, plain, lora": ("tiny_encoder", "late:{}", {"temperature": 1.0, "lora": 4, "lora_layers": ("query",)}),
+    "splade, plain": ("tiny_xlmr", "splade:{}?query_prompt=a:&max_tokens=50&pooling=sum", SPARSE),
+    "splade, plain, idle modules": ("tiny_modernbert", "splade:{}?activation=log1p_relu", SPARSE),
+    "splade, plain, old names": ("old_mlm", "splade:{}", SPARSE),
     "clip": ("tiny_clip", "clip:{}?template=photo&text_weight=0.4", {"symmetric": True, "temperature": 0.1}),
     "clip, locked": ("tiny_multilingual_clip", "clip:{}", {**LEARNT, "lock_pictures": True, "query_tokens": 8}),
     "llm, dense layers": ("tiny_bidirectional_llm", "llm:{}", {"symmetric": True, "margin": 0.2}),
@@ -42,9 +54,9 @@ KINDS = {
 TEXTS = [Item(str(n), text) for n, text in enumerate(["aaa d", "bbb d z z z", "ccc", "x " * 200])]
 
 
-def vectors_of(encoder, item: Item) -> np.ndarray:
-    """The vector, or vectors, of a query, of any kind."""
-    held = next(iter(encoder.encode([item], "query"))).vectors
+def vectors_of(encoder, item: Item, role: Role = "query") -> np.ndarray:
+    """The vector, or vectors, of an item, of any kind."""
+    held = next(iter(encoder.encode([item], role))).vectors
     return held.toarray() if hasattr(held, "toarray") else np.asarray(held[0])
 
 
@@ -54,16 +66,19 @@ def test_it_learns_and_loads_as_what_it_was(
 ):
     fixture, spec, more = KINDS[kind]
     base = spec.format(request.getfixturevalue(fixture))
-    data = examples_file(pictured=kind.startswith("clip"))
-    made = train_encoder(data, base, tmp_path / "made", replace(QUICK, steps=10, **more), device="cpu")
+    data, recipe = examples_file(pictured=kind.startswith("clip")), replace(QUICK, **{"steps": 10, **more})
+    before = open_base(base, recipe, device="cpu").trainable.encoder
+    start = vectors_of(before, TEXTS[0])
+    made = train_encoder(data, base, tmp_path / "made", recipe, device="cpu")
     losses = [point["loss"] for point in made.card["curve"]]
     assert len(losses) == 10
     assert np.mean(losses[5:]) < np.mean(losses[:5]) * 0.8  # the second epoch, and the first
-    before = load_encoder(base.replace("?", "?dtype=float32&") if "?" in base else f"{base}?dtype=float32")
     after = load_encoder(made.spec, device="cpu")
     extra = {key: value for key, value in after.spec.extra.items() if key != "adapter"}
     assert replace(after.spec, revision=before.spec.revision, name=before.spec.name, extra=extra) == before.spec
-    assert not np.allclose(*(vectors_of(encoder, TEXTS[0]) for encoder in (after, before)), atol=0.01)
+    assert not np.allclose(vectors_of(after, TEXTS[0]), start, atol=0.01)
+    if "plain" in kind:
+        assert made.spec == f"{kind.partition(',')[0]}:{tmp_path / 'made'}"
     card = json.loads((tmp_path / "made" / "training.json").read_text())
     assert card["base"]["revision"] == before.spec.revision
     assert not (tmp_path / ".made.partial").exists()
@@ -91,6 +106,34 @@ def test_sentence_transformers_makes_the_same_vectors(
     theirs = oracle(str(tmp_path / "made"), device="cpu").encode([text.text for text in TEXTS], prompt_name="query")
     ours = load_encoder(f"{made.spec}?dtype=float32", device="cpu")
     assert np.allclose(encode_matrix(ours, TEXTS, "query"), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("late, plain", "MultiVectorEncoder"),
+        ("late, plain, all said", "MultiVectorEncoder"),
+        ("splade, plain, idle modules", "SparseEncoder"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_it_knows_what_a_plain_checkpoint_became(
+    kind: str, theirs: str, request: pytest.FixtureRequest, examples_file: Write, tmp_path: Path
+):
+    fixture, spec, more = KINDS[kind]
+    base, recipe = spec.format(request.getfixturevalue(fixture)), replace(QUICK, **{**more, "steps": 2})
+    made = train_encoder(examples_file(), base, tmp_path / "made", recipe, device="cpu")
+    oracle = getattr(pytest.importorskip("sentence_transformers"), theirs)(str(tmp_path / "made"), device="cpu")
+    ours = load_encoder(f"{made.spec}?dtype=float32", device="cpu")
+    for role, encode in (("query", oracle.encode_query), ("document", oracle.encode_document)):
+        for item in TEXTS:
+            wanted = encode(item.text).to_dense().float().cpu().numpy()
+            found = vectors_of(ours, item, role)
+            if theirs == "SparseEncoder":
+                wanted[ours.tokenizer.all_special_ids] = 0  # which trained models leave at 0 themselves
+                found = found[0]
+            assert found.shape == wanted.shape
+            assert np.allclose(found, wanted, atol=1e-4)
 
 
 def test_an_encoder_in_use_keeps_its_weights(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
@@ -133,8 +176,9 @@ train_encoder(data, base, Path(output), EncoderRecipe(batch=8, steps=8, learning
 """
 
 
-def test_killed_it_goes_on_with_the_same_curve(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
-    data, base = examples_file(), f"hf:{tiny_encoder}?pooling=mean"
+@pytest.mark.parametrize("spec", ["hf:{}?pooling=mean", "late:{}"])
+def test_killed_it_goes_on_with_the_same_curve(spec: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    data, base = examples_file(), spec.format(tiny_encoder)
     recipe = replace(QUICK, steps=8, dropout=0.1)
     whole = train_encoder(data, base, tmp_path / "whole", recipe, device="cpu")
     child = Child(DIE, data, base, tmp_path / "killed")
