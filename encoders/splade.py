@@ -81,7 +81,7 @@ class SpladeEncoder(TransformerEncoder):
         """
         source = loading.find_source(checkpoint)
         settings = read_splade_settings(source)
-        if is_plain(source) and not any(name in checkpoint.lower() for name in TRAINED):
+        if may_be_plain(source) and not any(name in checkpoint.lower() for name in TRAINED):
             log.warning("%s does not say that it was trained for sparse retrieval: before a plain masked language "
                         "model is, it finds little (crosslens train encoder EXAMPLES --base splade:%s)",
                         checkpoint, checkpoint)  # fmt: skip
@@ -208,8 +208,8 @@ class SpladeSettings:
     lookup: str | None = None
 
 
-def is_plain(source: Source) -> bool:
-    """Whether a checkpoint says nothing of sparse retrieval, as a masked language model does, and SPLADE's own do."""
+def may_be_plain(source: Source) -> bool:
+    """Whether a checkpoint says nothing of sparse retrieval: a masked language model, or one of the first SPLADEs."""
     return not any(read_modules(source)) and source.find("idf.json") is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...checkpoints.source import Source
-from ...encoders.splade import SpladeEncoder, is_plain
+from ...encoders.splade import SpladeEncoder, may_be_plain
 from ...errors import InputError
 from ...items import Item, Role
 from ...specs import Spec
@@ -34,7 +34,7 @@ class TrainableSparse:
             raise InputError(f"dims: {spec} has a component for each term, none of which can be left out")
         self.encoder, self.recipe, self.spec = encoder, recipe, spec
         self.source = Source(spec.checkpoint, spec.options.get("revision"))
-        self.plain = is_plain(self.source)
+        self.plain = may_be_plain(self.source)
         kept = ("terms",) if self.plain else [key for key in spec.options if key != "dtype"]
         self.options = {key: value for key, value in spec.options.items() if key in kept}
         self._network = torch.nn.ModuleDict({"model": encoder.model, "decoder": encoder.decoder})
