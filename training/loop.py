@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, TypeVar
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.trainer_callback import PrinterCallback
 
 from ..checkpoints.devices import is_out_of_memory
-from ..errors import InputError, note_kept
+from ..errors import InputError, first_line, note_kept
 from ..files import read_json, write_json
 from ..pipeline import Progress, Watcher
 from .recipe import Recipe
@@ -97,10 +99,14 @@ class TrainingLoop:
                     if self.is_world_process_zero():
                         write_json(folder / BEFORE, before)
                 self.clock.start(begun.seconds if begun else 0.0, watcher)
-                if begun is None or begun.step < last:
-                    self.train(resume_from_checkpoint=str(begun.path) if begun else None)
+                if begun is None:
+                    self.train()
                     return
-                self.state = transformers.TrainerState.load_from_json(str(begun.path / STATE))
+                self.state = read_state(begun.path)
+                if begun.step < last and self.clock.share < 1 and not has_lost_patience(self.state, self.recipe):
+                    self.train(resume_from_checkpoint=str(begun.path))
+                    return
+                self.clock.stop()
                 load_trained(self.model, begun.path)
                 if self.measure is not None:
                     self._load_best_model()
@@ -166,6 +172,14 @@ class TrainingLoop:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained(self.model, Path(resume_from_checkpoint))
 
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        with refuse_damaged(Path(checkpoint or "")):
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
+    def _load_rng_state(self: Any, checkpoint: str | None) -> None:
+        with refuse_damaged(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)  # type: ignore[misc]
+
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
             load_trained(self.model, Path(self.state.best_model_checkpoint))
@@ -185,6 +199,10 @@ class Clock(transformers.TrainerCallback):
         """Go on from so many seconds, and tell the watcher from now on how many steps are done."""
         self.began, self.watcher = time.monotonic() - spent, watcher
         self.stopped: float | None = None
+
+    def stop(self) -> None:
+        """Count no more seconds."""
+        self.stopped = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -215,7 +233,7 @@ class Clock(transformers.TrainerCallback):
             write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", COMPLETE), {"seconds": self.seconds})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.stopped = time.monotonic()
+        self.stop()
 
 
 def plan_arguments(
@@ -286,7 +304,9 @@ def list_trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
     """Put what a checkpoint holds into a model; `InputError` where it is of another one."""
-    held, own = load_file(checkpoint / WEIGHTS), list_trained(model)
+    with refuse_damaged(checkpoint):
+        held = load_file(checkpoint / WEIGHTS)
+    own = list_trained(model)
     if held.keys() != own.keys():
         raise InputError(f"{checkpoint} is of another model or other settings: remove it, to begin again")
     with torch.no_grad():
@@ -296,13 +316,49 @@ def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
     """The last checkpoint that is whole; those that a kill left unfinished are removed."""
-    paths = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    found = [(path.name.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*")]
+    paths = {int(step): path for step, path in found if step.isdecimal()}
     for step, path in sorted(paths.items(), reverse=True):
         try:
             return Checkpoint(path, step, float(read_json(path / COMPLETE)["seconds"]))
         except (InputError, KeyError, TypeError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
     return None
+
+
+@contextmanager
+def refuse_damaged(checkpoint: Path) -> Iterator[None]:
+    """`InputError` for what libraries raise where a file of a checkpoint is not what was written."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (SafetensorError, OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, PickleError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{checkpoint} is damaged ({first_line(error, 100)}): remove it, and the same call goes on from the one "
+            f"before"
+        ) from None
+
+
+def read_state(checkpoint: Path) -> transformers.TrainerState:
+    """What a trainer noted in a checkpoint; the best one is beside it, wherever that was when it was written."""
+    with refuse_damaged(checkpoint):
+        state = transformers.TrainerState.load_from_json(str(checkpoint / STATE))
+        if state.best_model_checkpoint:
+            best = str(checkpoint.with_name(Path(state.best_model_checkpoint).name))
+            if best != state.best_model_checkpoint:
+                state.best_model_checkpoint = best
+                write_json(checkpoint / STATE, {**read_json(checkpoint / STATE), "best_model_checkpoint": best})
+    return state
+
+
+def has_lost_patience(state: transformers.TrainerState, recipe: Recipe) -> bool:
+    """Whether training had been stopped because the measure rose no more."""
+    kept = state.stateful_callbacks.get(transformers.EarlyStoppingCallback.__name__)
+    held = kept[0] if isinstance(kept, list) else kept
+    return held is not None and held["attributes"]["early_stopping_patience_counter"] >= recipe.patience
 
 
 def refuse_infinite(what: str, step: int) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.resources import files
@@ -13,6 +14,8 @@ from ..files import parse_toml, read_text
 from ..specs import check_types
 
 R = TypeVar("R", bound="Recipe")
+LARGEST = 1_000_000  # from so many on, a batch is a mistake
+SEEDS = 2**32  # how many seeds numpy knows
 RECIPES = files(__package__).joinpath("recipes")
 
 
@@ -60,7 +63,11 @@ class Recipe:
             raise InputError(str(error)) from None
         check_at_least(1, batch=self.batch, steps=self.steps, patience=self.patience)
         check_at_least(0, lora=self.lora, micro_tokens=self.micro_tokens, check=self.check, seed=self.seed)
+        check_below(LARGEST, batch=self.batch)
+        check_below(SEEDS, seed=self.seed)
         check_above(0, epochs=self.epochs, minutes=self.minutes, learning_rate=self.learning_rate, clip=self.clip)
+        check_above(0, lora_alpha=self.lora_alpha)
+        check_weight(weight_decay=self.weight_decay)
         check_share(warmup=self.warmup, dropout=self.dropout)
         if not self.merge and not self.lora:
             raise InputError("merge=false keeps adapters apart, and there are none: give their rank as lora")
@@ -124,6 +131,10 @@ class EncoderRecipe(Recipe):
         check_at_least(0, negatives=self.negatives, dev_documents=self.dev_documents)
         check_at_least(3, query_tokens=self.query_tokens, document_tokens=self.document_tokens)
         check_above(0, temperature=self.temperature, teacher_temperature=self.teacher_temperature)
+        check_weight(contrast=self.contrast, margin=self.margin, flops=self.flops, query_flops=self.query_flops)
+        check_weight(anchor_strength=self.anchor_strength)
+        if not math.isfinite(self.bias):
+            raise InputError(f"bias must be a finite number, not {self.bias}")
         check_share(replay_share=self.replay_share, interpolate=self.interpolate)
         for dim in self.dims:
             check_at_least(1, dims=dim)
@@ -176,6 +187,20 @@ def check_above(least: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not least < value < float("inf"):
             raise InputError(f"{name} must be above {least}, not {value}")
+
+
+def check_below(most: int, **values: int) -> None:
+    """`InputError` naming the first value that is not below `most`."""
+    for name, value in values.items():
+        if value >= most:
+            raise InputError(f"{name} must be below {most:,}, not {value}")
+
+
+def check_weight(**values: float | None) -> None:
+    """`InputError` naming the first value that is not a finite number from 0; None is none."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"{name} must be a number from 0, not {value}")
 
 
 def check_share(**values: float) -> None:

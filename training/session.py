@@ -26,9 +26,13 @@ OPEN = ("epochs", "steps", "minutes")
 def find_finished(output: Path, card: str, call: Mapping[str, Any]) -> dict[str, Any] | None:
     """The card, by its file's name, of the result that is there, if it has what `call` has; None where nothing is.
 
-    `InputError` where something else is there.
+    `InputError` where something else is there, and for a name that no result can have.
     """
-    if not os.path.lexists(output) or (output.is_dir() and not any(output.iterdir())):
+    if "?" in (name := str(output)) or name != name.strip():
+        raise InputError(f"{name!r} cannot be named by a SPEC: take an output without '?', and no space at its ends")
+    if os.path.ismount(output):
+        raise InputError(f"{output} is a mount point, which nothing can take the place of: name a directory in it")
+    if not os.path.lexists(output) or (output.is_dir() and not output.is_symlink() and not any(output.iterdir())):
         return None
     found = read_json(output / card) if (output / card).is_file() else None
     if isinstance(found, dict) and all(hash_json(found.get(key)) == hash_json(value) for key, value in call.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import PIL.Image
 import pytest
 from crosslens.encoders.registry import load_encoder
 from crosslens.evaluation.evaluate import evaluate
@@ -90,8 +91,10 @@ def test_own_judgements_decide_and_are_never_trained_on(
     monkeypatch.setattr(adaptation, "ENOUGH", 50)
     rows = make_documents(180)
     topics = [{"id": f"t{n}", "text": rows[n]["title"], "lang": rows[n]["lang"]} for n in range(0, 60, 2)]
-    (source / "topics.jsonl").write_text("".join(json.dumps(topic) + "\n" for topic in topics))
-    (source / "qrels.txt").write_text("".join(f"t{n} 0 {rows[n]['id']} 1\n" for n in range(0, 60, 2)))
+    PIL.Image.new("RGB", (8, 8)).save(source / "picture.png")
+    pictured = [{"id": "t60", "image": "picture.png"}]  # which no encoder of text reads
+    (source / "topics.jsonl").write_text("".join(json.dumps(topic) + "\n" for topic in topics + pictured))
+    (source / "qrels.txt").write_text("".join(f"t{n} 0 {rows[n]['id']} 1\n" for n in range(0, 62, 2)))
     status, said, err = crosslens(
         "adapt", source, "--base", f"hf:{tiny_encoder}", "-o", tmp_path / "out", "--recipe", recipe, "--json"
     )  # fmt: skip
@@ -102,6 +105,7 @@ def test_own_judgements_decide_and_are_never_trained_on(
         "translations?by=id"
     ]  # where they are enough, no document is asked by its own words
     assert made["compared"]["judged"]["table"]["queries"]["all"] == 30
+    assert "1 judged topics hold more than text, and are left out of the comparison" in made["notes"]
     assert made["verdict"] == made["compared"]["judged"]["verdict"]
     (examples,) = trained_on
     assert not {topic["text"] for topic in topics} & {example.query.text for example in examples}
@@ -134,10 +138,16 @@ def test_what_is_wrong_is_one_line(refused, source, recipe, tiny_encoder, tmp_pa
     refused(*call, f"hf:{tiny_encoder}?dtype=int8", parts=("int8 take no gradients",))
     refused(*call, "offline:use-m3", parts=("cannot be trained", "no gradients"))
     refused(*call, f"splade:{tiny_encoder}", parts=("makes no single vector of a text",))
+    refused(*call, f"hf:{tiny_encoder}", "--judge", "setwise@hf:x", parts=("--judge setwise@hf:x", "compares passages"))
+    (tmp_path / "kl.toml").write_text('loss = "kl"')
+    refused(*call, f"hf:{tiny_encoder}", "--recipe", tmp_path / "kl.toml", parts=("loss kl", "give a --judge"))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # refused before any work
     refused(*call, f"hf:{tiny_encoder}", "--minutes", "0", parts=("minutes must be above 0",))
     refused(*call, f"hf:{tiny_encoder}", "--with", "nothing", parts=("nothing",))
     refused("adapt", few, "-o", tmp_path / "less", *call[4:], f"hf:{tiny_encoder}", parts=("are needed at least",))
+    few = write_collection(tmp_path / "bare", [{"id": f"d{n}", "lang": "eng", "text": f"word {n}"} for n in range(40)])
+    refused("adapt", few, "-o", tmp_path / "less", *call[4:], f"hf:{tiny_encoder}", "--with", "ict",
+            parts=("gave 0 questions",))  # fmt: skip
     assert not (tmp_path / ".less.partial").exists()  # with more documents it is another call
     refused("adapt", source, "-o", tmp_path / "no" / "out", "--base", f"hf:{tiny_encoder}", parts=("no directory",))
 

@@ -55,6 +55,14 @@ def test_what_is_wrong_in_an_extended_recipe_names_its_file(tmp_path: Path, low:
         ("interpolate = 1", "interpolate must be from 0 to below 1"),
         ('anchor = "ewc"', "anchor ewc needs replay"),
         ("batch = ", "not TOML"),
+        ("batch = 1000000000000", "batch must be below 1,000,000"),
+        ("seed = 4294967296", "seed must be below 4,294,967,296"),
+        ("lora = 2\nlora_alpha = -1", "lora_alpha must be above 0"),
+        ("weight_decay = -1", "weight_decay must be a number from 0"),
+        ("margin = -0.5", "margin must be a number from 0"),
+        ("flops = nan", "flops must be a number from 0"),
+        ("anchor_strength = inf", "anchor_strength must be a number from 0"),
+        ("bias = nan", "bias must be a finite number"),
     ],
 )
 def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, text: str, said: str):

@@ -32,7 +32,9 @@ from ..data.judged import select_judged
 from ..data.mine import Mining
 from ..data.registry import load_source
 from ..data.selection import Selection
+from ..data.synthesize import CARD as SOURCE_CARD
 from ..data.synthesize import Synthesis, list_wordings
+from ..data.teacher import plan_teacher
 from ..data.translations import name_page
 from ..encoder.train import train_encoder
 from ..encoder.trainable import find_family
@@ -125,7 +127,10 @@ class Adaptation:
         for source in self.all_sources:
             load_source(source, **self.how)
         LanguageMix.parse(self.langs)
-        _ = self.chosen_recipe
+        if self.judge is not None:
+            plan_teacher(self.judge, "--judge", **self.how)
+        elif (loss := self.chosen_recipe.loss) in ("kl", "margin-mse"):
+            raise InputError(f"the recipe's loss {loss} learns from a teacher's scores: give a --judge")
 
     @property
     def how(self) -> dict[str, Any]:
@@ -192,6 +197,10 @@ class Work:
         self.how = self.task.how
         self.before = float(self._keep("spent", lambda: 0.0))
         self.asked, self.judged = _read_judgements(self.collection)
+        if pictured := [query for query in self.asked if query.modalities != {"text"}]:
+            self.asked = [query for query in self.asked if query.modalities == {"text"}]
+            self.judged = {query.id: self.judged[query.id] for query in self.asked}
+            self.notes.append(f"{len(pictured)} judged topics hold more than text, and are left out of the comparison")
 
     @property
     def spent(self) -> float:
@@ -278,14 +287,14 @@ class Work:
                 room = self._keep(f"generator-{number}-seconds", lambda: GENERATOR_SHARE * self.left)
                 documents = self._afford(f"generator-{number}", min(documents, len(chosen)), make, room)
             try:
-                found = Made.read(source, load_collection(make(documents)))
+                folder = make(documents)
             except InputError as error:
                 if self.task.sources or "@" in source:
                     raise
                 self.notes.append(str(error))
                 continue
-            if found.asked:
-                made.append(found)
+            if read_json(folder / SOURCE_CARD)["queries"]["kept"]:
+                made.append(Made.read(source, load_collection(folder)))
             else:
                 self.notes.append(f"{source} made no question")
             self._note_time()

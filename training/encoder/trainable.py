@@ -184,12 +184,12 @@ def _add_adapters(network: torch.nn.Module, recipe: EncoderRecipe, none: Sequenc
     linear = [
         name
         for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and (not recipe.lora_layers or name.endswith(recipe.lora_layers))
-        and not any(module.weight is each for each in none)
+        if isinstance(module, torch.nn.Linear) and not any(module.weight is each for each in none)
     ]
-    if not linear:
-        raise InputError(f"lora_layers: no linear layer's name ends with {list_few(recipe.lora_layers, 8)}")
+    if lacking := [each for each in recipe.lora_layers if not any(name.endswith(each) for name in linear)]:
+        raise InputError(f"lora_layers: no linear layer's name ends with {list_few(lacking, 8)}")
+    if recipe.lora_layers:
+        linear = [name for name in linear if name.endswith(recipe.lora_layers)]
     torch.manual_seed(recipe.seed)
     config = LoraConfig(r=recipe.lora, lora_alpha=recipe.lora_alpha, lora_dropout=recipe.dropout, target_modules=linear)
     inject_adapter_in_model(config, network)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import InputError, check_at_least, check_known
-from ..recipe import Recipe, check_above
+from ..recipe import Recipe, check_above, check_weight
 from .losses import LOSSES
 
 
@@ -52,9 +52,7 @@ class RankerRecipe(Recipe):
         check_at_least(2, group=self.group, samples=self.samples)
         check_at_least(1, thinking=self.thinking)
         check_above(0, teacher_temperature=self.teacher_temperature, sampling=self.sampling)
-        for name in ("divergence", "format_weight", "rank_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name} must be a number from 0, not {getattr(self, name)}")
+        check_weight(divergence=self.divergence, format_weight=self.format_weight, rank_weight=self.rank_weight)
         if not (self.format_weight or self.rank_weight):
             raise InputError("format_weight and rank_weight are both 0: there would be no reward")
         if self.thoughts and self.teacher:

@@ -70,6 +70,31 @@ def test_the_best_weights_are_kept_and_it_stops_in_time(
     assert "step 6: 0.4000" in page
 
 
+def test_killed_after_it_had_stopped_it_does_not_go_on_and_keeps_the_best_weights(
+    tiny_encoder: Path, judged_folder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    data, base, dev = examples_file(), f"hf:{tiny_encoder}?pooling=mean", load_collection(judged_folder)
+    made = []
+    for killed in (False, True):
+        values = iter([0.1, 0.3, 0.5, 0.4, 0.4])
+        monkeypatch.setattr(Dev, "measure_encoder", lambda *_, values=values: next(values))
+        output = tmp_path / f"{killed}" / "made"
+        if killed:
+            (tmp_path / "first").mkdir()
+            with monkeypatch.context() as patch:
+                patch.setattr("crosslens.training.encoder.train.Training.write", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    train_encoder(data, base, tmp_path / "first" / "made", QUICK, dev=dev, device="cpu")
+            (tmp_path / "first").rename(output.parent)
+        made.append(train_encoder(data, base, output, QUICK, dev=dev, device="cpu"))
+    whole, resumed = (each.card for each in made)
+    assert (resumed["steps"], resumed["curve"], resumed["dev"]) == (8, whole["curve"], whole["dev"])
+    assert distance(*(each.output for each in made)) == 0
+
+
 def test_a_training_that_did_not_help_says_so(
     tiny_encoder: Path, judged_folder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,10 @@ def test_word_embeddings_stay_unless_asked_for(tiny_encoder: Path, examples_file
         assert not torch.equal(*last)
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 DIE = """
 import os, signal, sys
 from contextlib import contextmanager
@@ -207,6 +212,24 @@ def test_killed_it_goes_on_with_the_same_curve(spec: str, tiny_encoder: Path, ex
         train_encoder(data, base, tmp_path / "killed", replace(recipe, steps=9), device="cpu")
     with pytest.raises(InputError, match="is there already, and not from this call"):
         train_encoder(data, base, tmp_path / "killed", replace(recipe, seed=1), device="cpu")
+
+
+@pytest.mark.parametrize("file", ["trained.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_gone_on_from(
+    file: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, base, output = examples_file(), f"hf:{tiny_encoder}?pooling=mean", tmp_path / "made"
+    with monkeypatch.context() as patch:
+        patch.setattr("crosslens.training.loop.TrainingLoop.describe", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder(data, base, output, QUICK, device="cpu")
+    last = tmp_path / ".made.partial" / "checkpoint-6"
+    (last / file).write_bytes((last / file).read_bytes()[:100])
+    (last.parent / "checkpoint-old").mkdir()  # a copy of somebody's
+    with pytest.raises(InputError, match="checkpoint-6 is damaged"):
+        train_encoder(data, base, output, replace(QUICK, steps=7), device="cpu")
+    shutil.rmtree(last)
+    assert train_encoder(data, base, output, QUICK, device="cpu").card["steps"] == 6
 
 
 def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_last_weights(
@@ -302,7 +325,7 @@ def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path,
         ({"loss": "kl"}, "has no scores of a teacher, which the loss kl learns from"),
         ({"freeze": ("head",)}, r"no weights are named 'head' \(there are embeddings"),
         ({"freeze": ("encoder", "embeddings")}, "nothing is left to train"),
-        ({"lora": 2, "lora_layers": ("q_proj",)}, "no linear layer's name ends with q_proj"),
+        ({"lora": 2, "lora_layers": ("query", "q_proj")}, "no linear layer's name ends with q_proj"),
         ({"dims": (64,)}, "vectors of 32 components, not 64"),
         ({"lora": 2, "merge": False}, "merge=false: hf: loads no adapter beside its base"),
         ({"lock_pictures": True}, "lock_pictures: hf:.* has no tower of pictures"),
@@ -312,6 +335,17 @@ def test_recipes_that_do_not_fit(changed: dict, said: str, tiny_encoder: Path, e
     base = f"hf:{tiny_encoder}?pooling=mean"
     with pytest.raises(InputError, match=said):
         train_encoder(examples_file(), base, tmp_path / "made", replace(QUICK, **changed), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["made?a=b", "link"])
+def test_an_output_that_no_result_could_be_is_refused_before_the_work(
+    name: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.setattr("crosslens.training.encoder.train.open_base", interrupt)
+    with pytest.raises(InputError, match=r"cannot be named by a SPEC|is there already"):
+        train_encoder(examples_file(), f"hf:{tiny_encoder}", tmp_path / name, QUICK, device="cpu")
 
 
 def test_too_few_examples_says_how_many(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
