@@ -20,7 +20,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from crosslens.commands.console import run_guarded
@@ -34,6 +33,7 @@ from crosslens.multilingual.judges.causal import CausalJudge
 from crosslens.multilingual.judges.messages import Message
 from crosslens.multilingual.judges.sampling import make_keys
 from crosslens.multilingual.judges.tokenized import count_common
+from kept_lines import add_out, append_line, read_lines
 from measurements import Table, add_save, save
 
 FORMER = 2048  # tokens of a batch
@@ -53,13 +53,10 @@ def main() -> int:
     parser.add_argument("--alone", type=int, default=16, help="prompts that are asked alone (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing after so many")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON lines of what was measured; the next run goes on"
-    )
+    add_out(parser)
     add_save(parser)
     options = parser.parse_args()
-    held = [] if options.out is None or not options.out.exists() else options.out.read_text("utf-8").splitlines()
-    lines: list[dict[str, Any]] = [json.loads(line) for line in held]
+    lines = read_lines(options.out)
     measure(lines, options)
     report = summed(lines, options)
     table = tabled(report)
@@ -114,9 +111,7 @@ def measure(lines: list[dict[str, Any]], options: argparse.Namespace) -> None:
             "texts": {str(place): each.text for place, each in zip(places, answers, strict=True)},
         }
         lines.append(line)
-        if options.out is not None:
-            with options.out.open("a", encoding="utf-8") as out:
-                print(json.dumps(line, ensure_ascii=False), file=out)
+        append_line(options.out, line)
         print(f"{options.judge} {task} {way}: {line['tokens'] / seconds:.1f} tokens a second", file=sys.stderr)
 
 

@@ -28,6 +28,7 @@ from crosslens.commands.console import run_guarded
 from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.multilingual.reranking.plan import load_reranker
 from crosslens.runs import Run
+from kept_lines import add_out, append_line, read_lines
 from llama_process import LlamaServer
 from measurements import Table, add_save, save
 from rerank_task import texts
@@ -53,9 +54,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of the server (%(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no query after so many")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON lines of what was measured; the next run goes on"
-    )
+    add_out(parser)
     add_save(parser)
     options = parser.parse_args()
     if (options.server is None) != (options.gguf is None):
@@ -65,8 +64,7 @@ def main() -> int:
     found = first(asked).cut(options.depth)
     documents = InMemoryDocuments({item.id: item for query in found.queries for item in found.items(query.id)})
     found = replace(found, docs=documents)
-    held = [] if options.out is None or not options.out.exists() else options.out.read_text("utf-8").splitlines()
-    lines: list[dict[str, Any]] = [json.loads(line) for line in held]
+    lines = read_lines(options.out)
     with ExitStack() as stack:
         judges = {name: name for name in (options.judge, *options.peers)}
         if options.server is not None:
@@ -113,9 +111,7 @@ def measure(
             order = [hit.id for hit in ranked[query.id]]
             line = {"judge": name, "method": method, "query": query.id, "seconds": seconds, **counts, "order": order}
             lines.append(line)
-            if options.out is not None:
-                with options.out.open("a", encoding="utf-8") as out:
-                    print(json.dumps(line, ensure_ascii=False), file=out)
+            append_line(options.out, line)
             print(f"{name} {method} {query.id}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
 

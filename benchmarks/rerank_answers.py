@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from crosslens.multilingual.judges.kept import KeptJudge
 from crosslens.multilingual.reranking.rerank import Rerank
 from crosslens.pipeline import watch
 from crosslens.runs import Hit
+from kept_lines import read_lines
 from rerank_task import Task
 
 FORMAT = 2  # of a result: of earlier ones only the answers in the journal are taken up
@@ -72,21 +72,5 @@ def identity(stages: Sequence[Rerank], work: Task) -> str:
 
 
 def results(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The results in a JSON-lines file by their keys; what a kill cut short is left out."""
-    found = {}
-    if path is not None and path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                found[entry["key"]] = entry
-            except (ValueError, KeyError, TypeError):
-                print(f"{path}: left out a line that is not a result", file=sys.stderr)
-    return found
-
-
-def append(path: Path | None, entry: Mapping[str, Any]) -> None:
-    """A result more, on a line of its own."""
-    if path is not None:
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as out:
-            out.write("\n" * torn + json.dumps(entry, ensure_ascii=False) + "\n")
+    """The results in a JSON-lines file by their keys."""
+    return {entry["key"]: entry for entry in read_lines(path) if "key" in entry}

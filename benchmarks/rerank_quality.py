@@ -16,7 +16,8 @@ from crosslens.evaluation.evaluate import evaluate
 from crosslens.multilingual.reranking.plan import NAMED, load_reranker
 from crosslens.multilingual.reranking.rerank import FAULTS, Rerank, describe_judging
 from crosslens.runs import Hit, Manifest, Record, Run
-from rerank_answers import append, ask, identity, kept_at, results
+from kept_lines import append_line
+from rerank_answers import ask, identity, kept_at, results
 from rerank_compare import agreement_table, bias_table, compare_orders, find_bias, name_methods
 from rerank_show import FIRST, MEASURE, MEASURES, quality_rows, quality_table, tune_table
 from rerank_task import Task, task
@@ -72,7 +73,7 @@ def quality(options: Namespace) -> dict[str, Any]:
                 except InputError as error:
                     failed[name] = str(error)
                     continue
-                append(options.out, done[key])
+                append_line(options.out, done[key])
             if key in done:
                 found[part][name] = done[key]
     work, records = works[sets[-1]], found[sets[-1]]

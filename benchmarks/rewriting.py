@@ -34,6 +34,7 @@ from crosslens.multilingual.rewriting.base import Rewriter
 from crosslens.multilingual.rewriting.plan import load_rewriter
 from crosslens.multilingual.rewriting.reading import FAULTS
 from crosslens.runs import Qrels, Run
+from kept_lines import add_out, append_line, read_lines
 from measurements import Table, add_save, save, tabulate
 from rerank_show import aligned
 from rerank_task import drawn
@@ -63,7 +64,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="at random; 0: all (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of that choice (%(default)s)")
     parser.add_argument("--minutes", type=float, default=0, help="of writing in this run; 0: until it is done")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON lines: what writing took")
+    add_out(parser)
     parser.add_argument("--device", default="auto")
     add_save(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, the tables on stderr")
@@ -107,17 +108,14 @@ def write(run: Run, method: str, stage: Rewriter, clock: Clock, options: argpars
 def keep(options: argparse.Namespace, method: str, made: Run) -> None:
     """Note what writing took; of texts of which some were there already nobody knows."""
     (record,) = made.manifest.records
-    if options.out is not None and not record.counts.get("kept"):
+    if not record.counts.get("kept"):
         line = {"judge": options.judge, "method": method, "queries": len(made), "seconds": record.seconds}
-        with options.out.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({**line, "counts": dict(record.counts)}) + "\n")
+        append_line(options.out, {**line, "counts": dict(record.counts)})
 
 
 def costs(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """By method: texts, tokens and seconds a query, and how many were lost, over all queries that were noted."""
-    if options.out is None or not options.out.exists():
-        return {}
-    lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
+    lines = read_lines(options.out)
     found: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(line["method"] for line in lines):
         mine = [line for line in lines if line["method"] == method and line["judge"] == options.judge]

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,9 @@ from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.files import write_atomically
 from crosslens.items import Item, Role
-from debian_packages import download, unpack
 from directory import half_of, place_of
 from help_pages import Page
-from libreoffice_help import Count, documents, pages, topics
+from libreoffice_help import Count, documents, pages, topics, unpacked
 
 PACKAGES = {"eng": "en-us", "zho": "zh-cn", "rus": "ru", "spa": "es"}
 PAGES = 10
@@ -43,20 +41,14 @@ LETTERS = 200  # of an English page at least: less is hardly a passage
 def read_pages() -> dict[str, dict[str, dict[str, Any]]]:
     """By language and topic the pages that are usable in each language, as records with title and text."""
     named = {lang: f"libreoffice-help-{suffix}" for lang, suffix in PACKAGES.items()}
-    with tempfile.TemporaryDirectory(prefix="libreoffice-help-") as name:
-        work = Path(name)
-        (work / "packages").mkdir()
-        print(f"downloading {', '.join(named.values())}", file=sys.stderr)
-        packages = download(list(named.values()), work / "packages")
-        for lang, package in named.items():
-            unpack(packages[package], work / lang)
-        english = dict(pages(work / "eng", packages[named["eng"]]))
+    with unpacked(named) as packages:
+        english = dict(pages(*packages["eng"]))
         held: dict[str, set[str]] = {}
         count = Count()
         found = {
             lang: {
                 record["id"].removeprefix(f"{lang}/"): record
-                for record in documents(lang, pages(work / lang, packages[named[lang]]), english, held, count)
+                for record in documents(lang, pages(*packages[lang]), english, held, count)
             }
             for lang in PACKAGES
             if lang != "eng"

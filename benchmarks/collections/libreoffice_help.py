@@ -25,10 +25,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cards import readme, write_card
 from crosslens.commands.console import run_guarded
 from crosslens.errors import InputError, list_few
 from crosslens.multilingual.languages import identify, name_language, parse_language
@@ -82,6 +84,19 @@ def chosen(langs: str) -> dict[str, str]:
     if not found:
         raise InputError("no languages: --langs rus,zho")
     return dict(sorted(found.items()))
+
+
+@contextmanager
+def unpacked(named: Mapping[str, str]) -> Iterator[dict[str, tuple[Path, Package]]]:
+    """By language the folder that its package, by name, is unpacked in, and the package; gone with the block."""
+    with tempfile.TemporaryDirectory(prefix="libreoffice-help-") as name:
+        work = Path(name)
+        (work / "packages").mkdir()
+        print(f"downloading {', '.join(named.values())}", file=sys.stderr)
+        packages = download(list(named.values()), work / "packages")
+        for lang, package in named.items():
+            unpack(packages[package], work / lang)
+        yield {lang: (work / lang, packages[package]) for lang, package in named.items()}
 
 
 def pages(root: Path, package: Package) -> Iterator[tuple[str, Page]]:
@@ -212,39 +227,30 @@ def doc_id(lang: str, path: str) -> str:
 
 def build(target: Path, langs: Mapping[str, str], query: str, most: int | None) -> dict[str, Any]:
     """Write the collection into `target` and return its card."""
-    with new_directory(target) as root, tempfile.TemporaryDirectory(prefix="libreoffice-help-") as name:
-        work = Path(name)
-        named = {"eng": "libreoffice-help-en-us", **{c: f"libreoffice-help-{s}" for c, s in langs.items()}}
-        (work / "packages").mkdir()
-        print(f"downloading {', '.join(named.values())}", file=sys.stderr)
-        packages = download(list(named.values()), work / "packages")
-        for lang, package in named.items():
-            unpack(packages[package], work / lang)
-        english = dict(pages(work / "eng", packages[named["eng"]]))
+    named = {"eng": "libreoffice-help-en-us", **{c: f"libreoffice-help-{s}" for c, s in langs.items()}}
+    with new_directory(target) as root, unpacked(named) as packages:
+        english = dict(pages(*packages["eng"]))
         held: dict[str, set[str]] = {}
         count = Count()
 
         def docs() -> Iterator[dict[str, Any]]:
             for lang in langs:
                 print(f"reading {named[lang]}", file=sys.stderr)
-                found = pages(work / lang, packages[named[lang]])
-                yield from documents(lang, found, english, held, count)
+                yield from documents(lang, pages(*packages[lang]), english, held, count)
 
         write_docs(root, docs())
         if empty := [lang for lang in langs if not held.get(lang)]:
             raise InputError(f"no translated page in {list_few(empty)}: nothing to search in")
         asked = sampled(list(topics(english, held, query, count)), most)
         write_topics(root, asked)
-        card = described(named, packages, query, held, asked, count)
-        (root / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        (root / "README.txt").write_text(readme(card), "utf-8")
+        card = make_card([package for _, package in packages.values()], query, held, asked, count)
+        write_card(root, card, described(card))
     return card
 
 
-def described(
-    named: Mapping[str, str], packages: Mapping[str, Package], query: str, held: Mapping[str, set[str]],
-    asked: Sequence[Topic], count: Count,
-) -> dict[str, Any]:  # fmt: skip
+def make_card(
+    packages: Iterable[Package], query: str, held: Mapping[str, set[str]], asked: Sequence[Topic], count: Count
+) -> dict[str, Any]:
     """What `card.json` says: sources, counts, and what was left out."""
 
     def counted(half: str | None) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def described(
             "language, grade 1 a page that the English page links to; all others are unjudged, not irrelevant"
         ),
         "licence": "MPL-2.0, as LibreOffice's help",
-        "sources": [packages[package].to_json() for package in named.values()],
+        "sources": [package.to_json() for package in packages],
         "query": query,
         "documents": {lang: len(held[lang]) for lang in sorted(held)},
         "all": counted(None),
@@ -274,19 +280,9 @@ def described(
     }
 
 
-def readme(card: Mapping[str, Any]) -> str:
-    sources = "\n".join(f"  {s['package']} {s['version']}\n    sha256 {s['sha256']}" for s in card["sources"])
-    sizes = "\n".join(
-        f"  {lang}: {documents} documents; "
-        + ", ".join(f"{card[half]['by language'][lang]['topics']} topics in {half}" for half in HALVES)
-        for lang, documents in card["documents"].items()
-    )
-    return (
-        f"libreoffice-help: English queries ({card['query']}), help pages in other languages as documents.\n\n"
-        f"{sizes}\n\nJudgements: {card['judgements']}.\n"
-        "Choose weights and prompts on dev, report on test.\n\n"
-        f"Made by crosslens' benchmarks/collections/libreoffice_help.py from Debian's packages\n{sources}\n"
-        f"Licence of the texts: {card['licence']}. More in card.json.\n"
+def described(card: Mapping[str, Any]) -> str:
+    return readme(
+        f"English queries ({card['query']}), help pages in other languages as documents.", "libreoffice_help.py", card
     )
 
 
@@ -300,7 +296,7 @@ def main() -> int:
     if arguments.topics is not None and arguments.topics < 1:
         parser.error("--topics must be at least 1")
     card = build(arguments.directory, chosen(arguments.langs), arguments.query, arguments.topics)
-    print(readme(card), file=sys.stderr)
+    print(described(card), file=sys.stderr)
     print(json.dumps(card, ensure_ascii=False))
     return 0
 

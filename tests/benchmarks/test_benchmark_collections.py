@@ -266,7 +266,10 @@ def test_the_whole_collection(tmp_path: Path, packages: None):
     assert card["pages left out"]["zho"]["title not translated"] == 5  # `sort`, and four that Chinese lacks
     assert card["topics left out"] == {"several pages have the title": 2, "title of one word or a name": 1}
     assert card["English paragraphs removed"] == {"rus": 1, "zho": 0}
-    assert "by no person" in (tmp_path / "help" / "README.txt").read_text("utf-8")
+    read_me = (tmp_path / "help" / "README.txt").read_text("utf-8")
+    assert "by no person" in read_me
+    assert f"  zho: {card['dev']['by language']['zho']['topics']} topics in dev, " in read_me
+    assert f"  libreoffice-help-ru 7.4\n    sha256 {'0' * 64}\n" in read_me
 
 
 def test_halves_are_collections_of_the_same_documents(tmp_path: Path, packages: None):

@@ -14,7 +14,7 @@ import pytest
 def generate_speed(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     yield importlib.import_module("generate_speed")
-    for name in ("generate_speed", "measurements"):
+    for name in ("generate_speed", "kept_lines", "measurements"):
         sys.modules.pop(name, None)
 
 
@@ -43,6 +43,10 @@ def test_all_ways_write_the_same_and_what_is_kept_is_not_written_again(
     assert generate_speed.main() == 0
     assert json.loads(capsys.readouterr().out) == report
     assert len(out.read_text().splitlines()) == len(lines)
+    with out.open("a") as file:
+        file.write('{"judge": "hf')  # a kill
+    generate_speed.append_line(out, lines[0])
+    assert generate_speed.read_lines(out) == [*lines, lines[0]]
 
 
 def test_how_much_of_two_texts_is_the_same(generate_speed):

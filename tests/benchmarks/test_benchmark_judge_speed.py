@@ -19,7 +19,7 @@ def line(judge, query, seconds, order):
 def judge_speed(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     yield importlib.import_module("judge_speed")
-    for name in ("judge_speed", "llama_process", "measurements", "rerank_task"):
+    for name in ("judge_speed", "kept_lines", "llama_process", "measurements", "rerank_task"):
         sys.modules.pop(name, None)
 
 
