@@ -4,13 +4,14 @@
     python benchmarks/collections/emoji.py /tmp/emoji --langs eng,rus,zho
     python benchmarks/pictures_training.py /tmp/stamps /tmp/emoji --save docs/measured/lit.json
 
-`offline:conse` is trained by LiT (the vision tower locked) on the captions of the stamps' dev half and the names of the
-emoji's, and then finds the pictures for the captions of the test half, as the base does. An emoji is left out where one
-of its names is a caption of the test half but for case, punctuation and an article. Two sets of pictures are searched:
-all, among which are those that were learnt from and for which a trained model knows the captions, and those alone that
-it never saw. The photos of the collection `demo` tell if it still knows photos. Everything was chosen on the dev half
-(`--split`: it trains on two thirds of its pictures and reports on the others). Prints tables on stderr and one JSON
-object on stdout.
+`offline:conse` is trained by LiT (the vision tower locked): first the projections of both towers, on the captions of the
+stamps' dev half (`lit-heads`), and then the text tower as well (`lit`), on these and on translations: captions of a
+stamp and names of an emoji in other languages are to find the English ones. It then finds the pictures for the captions
+of the test half, as the base does. An emoji is left out where one of its names is a caption of the test half but for
+case, punctuation and an article. Two sets of pictures are searched: all, among which are those that were learnt from and
+for which a trained model knows the captions, and those alone that it never saw. The photos of the collection `demo` show
+whether it still knows photos. Everything was chosen on the dev half (`--split`: it trains on two thirds of its pictures
+and reports on the others). Prints tables on stderr and one JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from crosslens.training.recipe import EncoderRecipe, read_recipe
 from measurements import Table, add_save, save, show_settings, tabulate
 
 BASE = "offline:conse"
+RECIPES = ("lit-heads", "lit")
 MEASURES = ("nDCG@20", "R@10")
 ARTICLES = ("a ", "an ", "the ")
 MOST_GROUPS = 4  # of languages that a table has columns for
@@ -50,17 +52,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "emoji", type=Path, metavar="EMOJI", nargs="?", help="made by emoji.py; without it stamps alone"
     )
-    parser.add_argument("--recipe", default="lit", help="(%(default)s)")
-    parser.add_argument("--steps", type=int, help="(as the recipe has it)")
+    parser.add_argument("--steps", type=int, help="of each recipe (as it has them)")
     parser.add_argument("--split", action="store_true", help="to choose on: report on a third of the dev half")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the checkpoint")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the checkpoints")
     add_save(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     options = parse_arguments()
-    recipe = read_recipe(EncoderRecipe, options.recipe, steps=options.steps)
     half = load_collection(options.stamps / "caption-to-picture" / ("dev" if options.split else "test"))
     learnt = list(load_examples(options.stamps / "caption-to-picture" / "dev"))
     queries, qrels = list(half.queries()), half.qrels()
@@ -70,11 +70,20 @@ def main() -> int:
     names = list(load_examples(options.emoji / "dev")) if options.emoji else []
     known = {each.positives[0].id for each in names if strip(each.query.text or "") in asked}
     names = [each for each in names if each.positives[0].id not in known]
+    pairs = [*pair_translations(learnt, "stamps"), *pair_translations(names, "emoji")]
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "captions.jsonl")
-        write_examples(data, [*learnt, *names], {"stamps": len(learnt), "emoji": len(names)})
-        made = train_encoder(str(data), BASE, options.output or Path(folder, "made"), recipe, device="cpu")
-        specs = {"ConSE": BASE, "trained": made.spec}
+        made_in = options.output or Path(folder)
+        made_in.mkdir(exist_ok=True)
+        specs, cards = {"ConSE": BASE}, {}
+        for name, examples in zip(RECIPES, (learnt, [*learnt, *pairs]), strict=True):
+            data = Path(folder, f"{name}.jsonl")
+            write_examples(data, examples, {"stamps": len(learnt), "translations": len(examples) - len(learnt)})
+            recipe = read_recipe(EncoderRecipe, name, steps=options.steps)
+            made = train_encoder(str(data), list(specs.values())[-1], made_in / name, recipe, device="cpu")
+            specs[name] = made.spec
+            cards[name] = {
+                key: made.card[key] for key in ("recipe", "steps", "seconds", "examples_per_second", "peak_gib")
+            }
         encoders = {name: load_encoder(spec, device="cpu") for name, spec in specs.items()}
         pictures = list(half.docs())
         runs = {name: search(encoder, queries, pictures) for name, encoder in encoders.items()}
@@ -90,13 +99,13 @@ def main() -> int:
     tables = [tabulate_pictures(title, table) for title, table in evaluations.items()]
     for table in tables:
         print(table.markdown() + "\n", file=sys.stderr)
+    taken = ", ".join(f"`{name}` {card['steps']} steps in {card['seconds']:.0f} s" for name, card in cards.items())
     note = (
-        f"{BASE} by the recipe `{options.recipe}`, {made.card['steps']} steps of {recipe.batch}: {len(learnt)} captions of "
-        f"{len(seen)} stamps and {len(names)} names of emoji ({len(known)} emoji left out, of a name that is asked for), "
-        f"{made.card['seconds']:.0f} s. p: paired randomisation tests against ConSE."
+        f"{BASE}, trained by {taken}: {len(learnt)} captions of {len(seen)} stamps, and {len(pairs)} translations of captions "
+        f"and of names of emoji ({len(known)} emoji left out, of a name that is asked for). p: paired randomisation tests "
+        "against ConSE, Holm-corrected."
     )
-    card = {key: made.card[key] for key in ("recipe", "steps", "seconds", "examples_per_second", "peak_gib")}
-    figures = {"settings": show_settings(options), "card": card, "evaluations": evaluations}
+    figures = {"settings": show_settings(options), "cards": cards, "evaluations": evaluations}
     save(options.save, figures, tables, [note])
     print(json.dumps(figures, indent=1))
     return 0
@@ -118,6 +127,23 @@ def split(examples: Sequence[Example], queries: Sequence[Item]) -> tuple[list[Ex
     held = set(np.random.default_rng(0).permutation(groups)[: len(groups) // 3].tolist())
     asked = {example.query.id for example in examples if find(example.positives[0].id) in held}
     return [each for each in examples if each.query.id not in asked], [each for each in queries if each.id in asked]
+
+
+def pair_translations(examples: Sequence[Example], source: str) -> list[Example]:
+    """What a picture is called in other languages, as queries whose document is what it is called in English."""
+    called: dict[str, dict[str, Item]] = {}
+    for example in examples:
+        called.setdefault(example.positives[0].id, {})[example.query.lang or ""] = example.query
+    return [
+        Example(
+            Item(f"{source}-{query.id}", query.text, lang=lang),
+            (Item(f"{source}-{langs['eng'].id}", langs["eng"].text, lang="eng"),),
+        )
+        for langs in called.values()
+        if "eng" in langs
+        for lang, query in langs.items()
+        if lang != "eng"
+    ]
 
 
 def strip(text: str) -> str:
