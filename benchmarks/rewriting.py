@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from crosslens.multilingual.languages import fill_languages
 from crosslens.multilingual.rewriting.base import Rewriter
 from crosslens.multilingual.rewriting.plan import load_rewriter
 from crosslens.multilingual.rewriting.reading import FAULTS
-from crosslens.runs import Qrels, Run
+from crosslens.runs import Manifest, Qrels, Run
 from kept_lines import add_out, append_line, read_lines
 from measurements import Table, add_save, save, tabulate
 from rerank_show import aligned
@@ -50,7 +50,9 @@ METHODS = (
     "question?lang=document",
     "decompose",
     "cot",
+    "feedback?lang=document",
 )
+FIRST = 10  # results of dense search that feedback is given
 COSTS = ("calls", "generated_tokens")
 
 
@@ -98,7 +100,7 @@ def write(run: Run, method: str, stage: Rewriter, clock: Clock, options: argpars
             if clock.over:
                 print(f"{method}: {number * TOGETHER} of {len(run)} queries are written: run again", file=sys.stderr)
                 return None
-            made = stage(Run(tuple(part)))
+            made = stage(replace(run, queries=tuple(part), manifest=Manifest()))
             probes |= made.probes
             keep(options, method, made)
             bar(min(len(run), (number + 1) * TOGETHER))
@@ -155,8 +157,9 @@ def measure(name: str, place: str, clock: Clock, options: argparse.Namespace) ->
         each: load_rewriter(name_spec(each, options.judge), index.langs, device=options.device)
         for each in options.methods
     }
+    first = index.retriever("dense", FIRST)(plain)  # which feedback reads
     for method, stage in stages.items():  # the model is loaded once, as long as one of them holds it
-        if (made := write(plain, method, stage, clock, options)) is not None:
+        if (made := write(first, method, stage, clock, options)) is not None:
             written[method] = made
     title = "demo" if name == "demo" else "/".join(Path(name).resolve().parts[-2:])
     found: dict[str, Any] = {"collection": title, "queries": len(plain), "judge": options.judge, "modes": {}}
