@@ -78,7 +78,7 @@ def test_an_unknown_recipe_lists_the_ready_ones():
         read_recipe(EncoderRecipe, "e6")
 
 
-@pytest.mark.parametrize("name", ["e5", "repllama", "drama", "translate-distill", "colbert-x-mtt"])
+@pytest.mark.parametrize("name", ["e5", "repllama", "drama", "translate-distill", "colbert-x-mtt", "lit", "lit-heads"])
 def test_ready_recipes_can_be_read(name: str):
     assert name in list_recipes()
     assert read_recipe(EncoderRecipe, name) != EncoderRecipe()
