@@ -3,6 +3,7 @@
     crosslens synthesize /tmp/libreoffice-help --with titles -o /tmp/titles
     python benchmarks/training.py speed /tmp/titles --save docs/measured/training-speed.json
     python benchmarks/training.py attention --save docs/measured/training-attention.json
+    python benchmarks/training.py memory --save docs/measured/training-memory.json
     python benchmarks/training.py adapt /tmp/libreoffice-help/test --unseen demo --unseen /tmp/debian/test --out /tmp/adapted
     crosslens synthesize /tmp/libreoffice-help --with "translations?by=id" -o /tmp/translations
     crosslens mine /tmp/translations /tmp/help.index --system dense --first 3 --margin none --translations id -o /tmp/mined.jsonl.gz
@@ -21,6 +22,8 @@ Reported are examples a second (the median of the rounds), CPU seconds an exampl
 the first and the last quarter of the steps.
 
 `attention` times a model there and back with PyTorch's fused attention and with whole matrices, for texts of each length.
+
+`memory` writes examples that are made up, opens them as trainings do, and counts seconds, memory, and the time of a batch.
 
 `adapt` runs `crosslens adapt` on a collection, once for each `--way NAME=OPTIONS`, and searches that collection and each
 `--unseen` one with the base and with what was made: nDCG@20 by language, with p. Of `demo` the texts are searched. With a
@@ -46,6 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import training_adapt
+import training_memory
 import training_rankers
 import training_speed
 from crosslens.commands.console import run_guarded
@@ -72,6 +76,15 @@ def parse_arguments() -> argparse.Namespace:
     attention.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 256, 512], help="tokens of a text")
     attention.add_argument("--tokens", type=int, default=2048, help="in all, at once (%(default)s)")
     attention.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+
+    memory = verbs.add_parser("memory", help="seconds and memory to open examples")
+    memory.add_argument("--examples", type=int, default=1_000_000, help="(%(default)s)")
+    memory.add_argument("--documents", type=int, default=500_000, help="among which theirs are drawn (%(default)s)")
+    memory.add_argument("--batch", type=int, default=32, help="(%(default)s)")
+    memory.add_argument("--open", choices=training_memory.KINDS, help=argparse.SUPPRESS)  # in a process of its own
+    memory.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    memory.set_defaults(measure=training_memory.measure_opening)
+    add_save(memory)
 
     adapt = add_verb(verbs, "adapt", training_adapt.measure_adapt)
     adapt.add_argument("collection", metavar="COLLECTION")
@@ -116,6 +129,9 @@ def main() -> int:
     options = parse_arguments()
     if options.verb == "speed" and options.way:
         print(json.dumps(training_speed.WAYS[options.way](options)))
+        return 0
+    if options.verb == "memory" and options.open:
+        print(json.dumps(training_memory.open_examples(options)))
         return 0
     print(json.dumps(options.measure(options), indent=1))
     return 0

@@ -40,7 +40,7 @@ def warn_of_common(dev: Iterable[Item], name: str, trained_on: Iterable[Item]) -
     They are the same by their text, as `checks.normalise` gives it, and without text by their id.
     """
     asked = list(map(_find_key, dev))
-    known = set(map(_find_key, trained_on))
+    known = set(asked).intersection(map(_find_key, trained_on))
     if common := sum(each in known for each in asked):
         log.warning(
             "%d of the %d queries of %s are trained on, too: what it says of a step holds for these",

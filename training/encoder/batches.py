@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from ...errors import InputError
-from ...items import Item
+from ...items import Item, Modality, hash_text
 from ..data.examples import Example
+from ..data.stored import DigestTable, ItemStore, RaggedArray
 from ..recipe import EncoderRecipe
 
 Pair = tuple[str, str]  # of languages, of a query and its documents
@@ -37,20 +40,24 @@ class TrainingBatch:
     scores: torch.Tensor
 
 
-@dataclass
 class Material:
-    """Examples in memory, each text once; numbers stand for texts, and for documents that are the same."""
+    """Examples whose texts lie in a file in `folder`, each once; numbers stand for texts, and for what is the same.
 
-    texts: list[Item] = field(default_factory=list)
-    same: list[int] = field(default_factory=list)  # of each text, by which documents are known to be one
-    queries: list[int] = field(default_factory=list)
-    positives: list[tuple[int, ...]] = field(default_factory=list)
-    negatives: list[tuple[int, ...]] = field(default_factory=list)
-    scores: list[tuple[float, ...]] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    known: dict[int, set[int]] = field(default_factory=dict)  # query -> `same` of all its positives
-    _numbers: dict[object, int] = field(default_factory=dict)
-    _ids: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    In memory are about 50 bytes an example and 12 a text, and until `finish` is called 18 to 54 more of each text.
+    `OSError` where the disk is full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.items = ItemStore(folder)
+        self.same = array("I")  # of each item, by which documents are known to be one
+        self.queries = array("I")
+        self.positives, self.negatives = RaggedArray[int]("I"), RaggedArray[int]("I")
+        self.scores = RaggedArray[float]("d")
+        self.modalities: set[Modality] = set()  # of all items
+        self._answers = RaggedArray[int]("I")  # `same` of the positives, as it was known when they were added
+        self._pairs = array("I")
+        self._pair_numbers: dict[Pair, int] = {}
+        self.finish()
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -60,23 +67,60 @@ class Material:
         first = len(self)
         for example in examples:
             query = self._number("query", example.query, source)
-            positives = tuple(self._number("document", each, source) for each in example.positives)
+            positives = [self._number("document", each, source) for each in example.positives]
             self.queries.append(query)
             self.positives.append(positives)
-            self.negatives.append(tuple(self._number("document", each, source) for each in example.negatives))
+            self.negatives.append([self._number("document", each, source) for each in example.negatives])
             self.scores.append(example.scores)
-            self.pairs.append((example.query.lang or "", example.positives[0].lang or ""))
-            self.known.setdefault(query, set()).update(self.same[each] for each in positives)
+            self._answers.append([self.same[each] for each in positives])
+            pair = example.query.lang or "", example.positives[0].lang or ""
+            self._pairs.append(self._pair_numbers.setdefault(pair, len(self._pair_numbers)))
+        self.__dict__.pop("_by_query", None)
         return range(first, len(self))
 
+    def finish(self) -> None:
+        """Forget which texts and ids there are, once all examples are added."""
+        self._numbers, self._ids = DigestTable(), DigestTable()
+
+    def close(self) -> None:
+        """Give the disk's room back."""
+        self.items.close()
+
+    def list_queries(self, numbers: range) -> Iterator[Item]:
+        """The queries of examples, each once, in the order of their numbers."""
+        return map(self.items.__getitem__, np.unique(self.queries[numbers.start : numbers.stop]).tolist())
+
+    def group(self, numbers: range) -> list[np.ndarray]:
+        """Examples by their pair of languages, int64 each, pairs in order."""
+        pairs = np.frombuffer(self._pairs, np.uint32)[numbers.start : numbers.stop]
+        groups = [np.flatnonzero(pairs == each) + numbers.start for _, each in sorted(self._pair_numbers.items())]
+        return [group for group in groups if len(group)]
+
+    def find_answers(self, query: int) -> np.ndarray:
+        """`same` of all positives of a query, whichever examples have it."""
+        order, queries = self._by_query
+        first, end = queries.searchsorted([query, query + 1])
+        return np.concatenate([self._answers[each] for each in order[first:end].tolist()])
+
+    @cached_property
+    def _by_query(self) -> tuple[np.ndarray, np.ndarray]:
+        queries = np.frombuffer(self.queries, np.uint32)
+        order = np.argsort(queries, kind="stable").astype(np.uint32)
+        return order, queries[order]
+
     def _number(self, role: str, item: Item, source: str) -> int:
-        content = item.text if item.image is None else (item.text, str(item.image), item.id, source)
-        number = self._numbers.setdefault((role, content), len(self.texts))
-        if number == len(self.texts):
-            self.texts.append(item)
+        count = len(self.items)
+        if item.image is None and item.text is not None:
+            key = f"{role}:{item.text}"
+        else:
+            key = f"{role}={(item.text, str(item.image), item.id, source) if item.image is not None else None}"
+        number = self._numbers.setdefault(hash_text(key), count)
+        if number == count:
+            self.items.append(item)
             self.same.append(number)
+            self.modalities |= item.modalities
         # A document in several wordings has one id; two ids of one wording are one document.
-        self.same[number] = self._ids.setdefault((role, source, item.id), self.same[number])
+        self.same[number] = self._ids.setdefault(hash_text(f"{role}={source!r}:{item.id}"), self.same[number])
         return number
 
 
@@ -129,13 +173,13 @@ class Batches(Dataset[TrainingBatch]):
             given = of.scores[number]
             scores.append([given[first], *(given[len(positives) + n] for n in rest)] if given else [])
         same = np.array([of.same[each] for each in documents])
-        rows = [np.isin(same, list(of.known[of.queries[number]]), invert=True) for number in chosen]
+        rows = [np.isin(same, of.find_answers(of.queries[number]), invert=True) for number in chosen]
         allowed = torch.from_numpy(np.stack(rows))
         allowed[torch.arange(len(chosen)), torch.tensor(answered)] = True
         width = max(map(len, listed))
         return TrainingBatch(
-            [of.texts[each] for each in queries],
-            [of.texts[each] for each in documents],
+            [of.items[each] for each in queries],
+            [of.items[each] for each in documents],
             torch.tensor(asked),
             torch.tensor(answered),
             allowed,
@@ -151,12 +195,9 @@ class Stream:
         if not len(numbers):
             raise InputError("no examples to train on")
         self.recipe, self.size, self.count = recipe, size, len(numbers)
-        groups: dict[Pair, list[int]] = {}
-        for number in numbers:
-            groups.setdefault(material.pairs[number], []).append(number)
-        self.groups = [np.array(group) for _, group in sorted(groups.items())]
+        self.groups = material.group(numbers)
         self.first = numbers.start
-        self._epoch: tuple[int, list[list[int]]] | None = None
+        self._epoch: tuple[int, np.ndarray] | None = None
 
     @cached_property
     def steps(self) -> int:
@@ -168,25 +209,25 @@ class Stream:
         epoch, place = divmod(step, self.steps)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self.plan(epoch)
-        return self._epoch[1][place]
+        return list(self._epoch[1][place].tolist())
 
-    def plan(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch: every example once, or where languages are balanced as many of each pair."""
+    def plan(self, epoch: int) -> np.ndarray:
+        """The batches of an epoch, int64 [steps, size]: every example once, or as many of each pair of languages."""
         rng = np.random.default_rng([self.recipe.seed, 0, self.first, epoch])
         groups = [rng.permutation(group) for group in self.groups]
         if self.recipe.balance:
             each = -(-self.count // len(groups))
             groups = [_repeat(group, each, rng) for group in groups]
         if self.recipe.languages == "apart":
-            batches = [batch for group in groups for batch in self._cut(group)]
+            batches = np.concatenate([self._cut(group) for group in groups])
         else:
             batches = self._cut(rng.permutation(np.concatenate(groups)))
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return batches[rng.permutation(len(batches))]
 
-    def _cut(self, order: np.ndarray) -> list[list[int]]:
+    def _cut(self, order: np.ndarray) -> np.ndarray:
         """Batches of one size; what is left over is made up from the beginning, so that no example is left out."""
         count = -(-len(order) // self.size)
-        return np.resize(order, (count, self.size)).tolist()
+        return np.resize(order, (count, self.size))
 
 
 def _repeat(group: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from ...encoders.base import check_modalities
 from ...encoders.registry import load_encoder
 from ...errors import CrosslensError, InputError
 from ...files import make_directory
-from ...items import Item
 from ...multilingual.collections.base import Collection
 from ...pipeline import Progress, show_nothing
 from ...specs import Spec
 from ..card import Trained, find_trained, write_card
-from ..data.examples import Examples, load_examples
+from ..data.examples import Example, Examples, load_examples
 from ..data.held_out import warn_of_common
 from ..loop import find_checkpoint
 from ..recipe import EncoderRecipe
@@ -78,8 +78,8 @@ def train_encoder(
     partial = output.with_name(f".{output.name}.partial")
     with open_work(partial, call, lambda: find_checkpoint(partial) is not None):
         opened = open_base(base, recipe, device=device, trust_remote_code=trust_remote_code)
-        work = Training(opened, examples, recipe, partial, dev, where)
-        work.write(work.run(progress), partial / "result", output, call)
+        with closing(Training(opened, examples, recipe, partial, dev, where)) as work:
+            work.write(work.run(progress), partial / "result", output, call)
         os.replace(partial / "result", output)
     shutil.rmtree(partial, ignore_errors=True)
     return Trained.read(output)
@@ -93,15 +93,21 @@ class Training:
         device: torch.device,
     ) -> None:  # fmt: skip
         self.base, self.examples, self.recipe, self.folder, self.device = base, examples, recipe, folder, device
-        self.material = Material()
-        self.own = self.material.add(examples)
+        self.material = Material(folder)
+        self.own = self.material.add(check_items(examples, base))
         self.replayed = range(0)
         if recipe.replay:
-            self.replayed = self.material.add(load_examples(recipe.replay), "replay")
-        check_media(self.material.texts, base)
+            self.replayed = self.material.add(check_items(load_examples(recipe.replay), base), "replay")
+        self.material.finish()
+        if "image" in base.trainable.encoder.spec.modalities and "image" not in self.material.modalities:
+            raise InputError(f"no example has a picture, which {base.spec} is to learn: give documents an image")
         self.dev = Dev.read(dev, recipe.measure, recipe.dev_documents, recipe.seed) if dev else None
         if self.dev:
-            warn_of_common(self.dev.queries, self.dev.name, (each.query for each in examples))
+            warn_of_common(self.dev.queries, self.dev.name, self.material.list_queries(self.own))
+
+    def close(self) -> None:
+        """Give back the room on the disk that the examples took."""
+        self.material.close()
 
     def run(self, progress: Progress) -> EncoderTrainer:
         """Train; the weights are then the best ones that were seen, or the last where there is no dev collection."""
@@ -154,12 +160,12 @@ def list_moved(network: torch.nn.Module) -> list[torch.Tensor]:
     return [each for name, each in network.named_parameters() if each.requires_grad and not is_part(name, "lora_A")]
 
 
-def check_media(items: Sequence[Item], base: Base) -> None:
-    """`InputError` for an item that the base reads nothing of, and where it is to learn pictures and there is none."""
-    spec = base.trainable.encoder.spec
-    check_modalities(items, replace(spec, name=base.spec))
-    if "image" in spec.modalities and not any(item.image is not None for item in items):
-        raise InputError(f"no example has a picture, which {base.spec} is to learn: give documents an image")
+def check_items(examples: Iterable[Example], base: Base) -> Iterator[Example]:
+    """The examples as they come; `InputError` at an item of which the base reads nothing."""
+    spec = replace(base.trainable.encoder.spec, name=base.spec)
+    for example in examples:
+        check_modalities((example.query, *example.documents), spec)
+        yield example
 
 
 def check_saved(encoder: Any, family: str, folder: Path, options: Mapping[str, str]) -> None:

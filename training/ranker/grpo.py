@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import InputError
+from ...items import hash_text
 from ...multilingual.judges.causal import CausalJudge
 from ..attention import choose_attention
 from ..data.examples import Example
+from ..data.stored import DigestTable
 from ..loop import fit_memory
 from .lessons import draw_question
 from .loop import RankerLoop, choose_budget, plan_ranker_arguments
@@ -46,10 +49,10 @@ def make_grpo_trainer(
     if adapters is None and recipe.divergence and "+" in base.weights:
         raise InputError("grpo keeps the base as reference, and its adapter would be lost: take lora, or divergence 0")
     room = recipe.thinking if base.prompt.think else min(recipe.thinking, 16 + 6 * min(recipe.group, base.prompt.most))
-    asked, texts, ids = word_questions(base, examples, recipe, room)
-    if len(texts) < recipe.batch:
-        raise InputError(f"there are {len(texts)} different questions, and a batch has {recipe.batch}: lower batch")
-    longest = max(map(len, ids)) + room
+    questions = Questions(base, examples, recipe, room)
+    if len(questions) < recipe.batch:
+        raise InputError(f"there are {len(questions)} different questions, and a batch has {recipe.batch}: lower batch")
+    longest = questions.longest + room
     choose_attention(base.judge.model, base.judge.device, longest)
     names = [name for name, weight in zip(REWARDS, (recipe.format_weight, recipe.rank_weight), strict=True) if weight]
     arguments = plan_ranker_arguments(recipe, folder, base.judge.device, total, watched)
@@ -68,12 +71,13 @@ def make_grpo_trainer(
         "gradient_checkpointing": recipe.checkpointing,
         **plan_rollouts(base.judge.device, longest),
     })  # fmt: skip
-    dataset = Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))})
+    places = list(range(len(questions)))
+    dataset = Dataset.from_dict({"prompt": list(map(str, places)), "place": places})  # numbers stand for prompts
     return define_trainer()(
-        prompts=dict(zip(texts, ids, strict=True)),
+        questions=questions,
         budget=choose_budget(recipe.micro_tokens, base.judge.device),
         model=base.judge.model,
-        reward_funcs=[make_reward(name, asked) for name in names],
+        reward_funcs=[make_reward(name, questions) for name in names],
         args=config,
         train_dataset=dataset,
         eval_dataset=dataset if watched else None,  # it asks for one; what measures has its own
@@ -95,28 +99,42 @@ def plan_rollouts(device: torch.device, longest: int) -> dict[str, Any]:
     return {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest}
 
 
-def word_questions(
-    base: RankerBase, examples: Sequence[Example], recipe: RankerRecipe, room: int
-) -> tuple[list[Asked], list[str], list[list[int]]]:
-    """A question of each example, as text and token ids that the judge is shown at inference; texts differ."""
-    asked: list[Asked] = []
-    texts: list[str] = []
-    rows: list[list[int]] = []
-    seen: set[str] = set()
-    for place, example in enumerate(examples):
-        worded, drawn = draw_question(base.prompt, example, recipe, place)
-        message = worded.message(drawn.query, drawn.documents, base.judge.modalities)
-        starts, written = base.judge.prepare_prompts([message], room)
-        if written[0] in seen:
-            continue
-        seen.add(written[0])
-        asked.append(Asked(worded, drawn))
-        texts.append(written[0])
-        rows.append(list(starts[0]))
-    return asked, texts, rows
+class Questions:
+    """A question of each example, those whose text is another's left out; written when they are asked for."""
+
+    def __init__(self, base: RankerBase, examples: Sequence[Example], recipe: RankerRecipe, room: int) -> None:
+        self.base, self.examples, self.recipe, self.room = base, examples, recipe, room
+        self.longest = 0  # in tokens
+        self.places = array("I")
+        seen = DigestTable()
+        for place in range(len(examples)):
+            tokens, text = self._write(self._draw(place))
+            if seen.setdefault(hash_text(text), place) == place:
+                self.places.append(place)
+                self.longest = max(self.longest, len(tokens))
+        # A question is written, and judged, once for each of its answers.
+        self._recent = lru_cache(maxsize=256)(self._draw)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> Asked:
+        return self._recent(self.places[number])
+
+    def tokenize(self, number: int) -> list[int]:
+        """The token ids of a question that the judge is shown at inference."""
+        return self._write(self[number])[0]
+
+    def _draw(self, place: int) -> Asked:
+        return Asked(*draw_question(self.base.prompt, self.examples[place], self.recipe, place))
+
+    def _write(self, asked: Asked) -> tuple[list[int], str]:
+        message = asked.prompt.message(asked.drawn.query, asked.drawn.documents, self.base.judge.modalities)
+        starts, written = self.base.judge.prepare_prompts([message], self.room)
+        return list(starts[0]), written[0]
 
 
-def make_reward(name: str, asked: Sequence[Asked]) -> Callable[..., list[float]]:
+def make_reward(name: str, asked: Questions) -> Callable[..., list[float]]:
     """A reward as trl calls it, with the columns of the data set; `place` says which question was answered."""
     reward: Reward = REWARDS[name]
 
@@ -140,9 +158,9 @@ def define_trainer() -> type:
     trl.trainer.utils._use_triton = lambda device: True  # noqa: SLF001
 
     class RewardTrainer(RankerLoop, GRPOTrainer):
-        def __init__(self, *, prompts: dict[str, list[int]], budget: int, **options: Any) -> None:
+        def __init__(self, *, questions: Questions, budget: int, **options: Any) -> None:
             super().__init__(**options)
-            self.prompts, self.budget = prompts, budget
+            self.questions, self.budget = questions, budget
             self.written = int(self.args.per_device_train_batch_size)  # answers that are written at once
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -188,7 +206,7 @@ def define_trainer() -> type:
             return fit_memory(take, halve)
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return [list(self.prompts[each]) for each in prompts], None, {}
+            return [self.questions.tokenize(int(each)) for each in prompts], None, {}
 
         def _find_shape(self, *tokens: torch.Tensor) -> tuple[int, int]:
             """How many answers there are, and how wide they are with their prompts; the same in all processes."""

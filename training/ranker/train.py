@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..attention import choose_attention
 from ..card import Trained, find_trained, write_card
 from ..data.examples import Example, Examples
 from ..data.held_out import warn_of_common
+from ..data.stored import StoredExamples
 from ..loop import find_checkpoint, keep_quiet
 from ..session import OPEN, open_work, require_packages
 from ..weights import drop_states
@@ -81,7 +83,8 @@ class RankerTraining:
         begun = {**call, "weights": base.weights}
         with open_work(work, begun, lambda: holds_training(work)) if processes.is_main_process else nullcontext():
             processes.wait_for_everyone()
-            trainer, tuned = self._train(base, dev, work, progress)
+            with closing(StoredExamples(self.examples, work)) as examples:
+                trainer, tuned = self._train(base, examples, dev, work, progress)
             if processes.is_main_process:
                 self._write(base, trainer, tuned, dev, work / "result", call)
                 (work / "result").rename(self.output)
@@ -103,7 +106,7 @@ class RankerTraining:
             return []
         if self.dev.name == self.examples.name:
             raise InputError(f"{self.dev.name} is what is trained on: dev data must be other data")
-        dev = [example for example in self.dev if example.negatives][:DEV]
+        dev = list(islice((example for example in self.dev if example.negatives), DEV))
         if not dev:
             raise InputError(
                 f"{self.dev.name} has no negatives to rank its positives among: `crosslens mine` finds some"
@@ -112,11 +115,11 @@ class RankerTraining:
         return dev
 
     def _train(
-        self, base: RankerBase, dev: Sequence[Example], work: Path, progress: Progress
+        self, base: RankerBase, examples: StoredExamples, dev: Sequence[Example], work: Path, progress: Progress
     ) -> tuple[RankerLoop, Any]:
         """The trainer once it is done, and the model with adapters, where there are some."""
-        recipe, examples = self.recipe, list(self.examples)
-        adapters, tuned = plan_adapters(base, recipe), None
+        recipe, tuned = self.recipe, None
+        adapters = plan_adapters(base, recipe)
         drop_states(base.judge.model, 0.0 if recipe.lora else recipe.dropout)
         if adapters is None:
             free_weights(base, recipe)
@@ -138,7 +141,7 @@ class RankerTraining:
         else:
             lesson = choose_lesson(base, recipe, self.examples, self._find_thoughts(base, examples, work))
             if isinstance(lesson, ThoughtLesson) and recipe.teacher:
-                examples = [example for example in examples if example.query.id in lesson.thoughts]
+                examples.keep(lambda example: example.query.id in lesson.thoughts)
             dataset = TaskDataset(examples, lesson, recipe.seed)
             total = recipe.steps or math.ceil(math.ceil(len(examples) / recipe.batch) * recipe.epochs)
             trainer = self._make_trainer(base, dataset, work, total, bool(dev))

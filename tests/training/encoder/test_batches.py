@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from crosslens.errors import InputError
@@ -13,13 +16,14 @@ from crosslens.training.data.examples import Example
 from crosslens.training.encoder.batches import Batches, Material
 from crosslens.training.recipe import EncoderRecipe
 
+from ..drawn import draw_examples
 from .conftest import make_examples
 
 RECIPE = EncoderRecipe(batch=8, negatives=2)
 
 
 def plan(examples: list[Example], recipe: EncoderRecipe, steps: int = 10, replayed: list[Example] | None = None):
-    material = Material()
+    material = Material(Path(tempfile.gettempdir()))
     own = material.add(examples)
     return Batches(material, own, material.add(replayed or [], "replay"), recipe, steps)
 
@@ -102,3 +106,63 @@ def test_scores_follow_their_documents():
         assert scores == [2.0 if id[0] == "d" else -float(id.rpartition("-")[2]) for id in ids]
     bare = plan(make_examples(16), RECIPE, 1)[0]
     assert bare.scores.numel() == 0 or torch.isinf(bare.scores).all()
+
+
+class InMemory:
+    """What `Material` was before its texts lay on disk, in the plainest way: `Batches` draw the same from both."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.same, self.queries, self.positives, self.negatives, self.scores, self.pairs = ([] for _ in range(6))
+        self.known: dict[int, set[int]] = {}
+        self.numbers: dict[object, int] = {}
+        self.ids: dict[object, int] = {}
+
+    def add(self, examples: list[Example], source: str = "") -> range:
+        first = len(self.queries)
+        for example in examples:
+            query = self.number("query", example.query, source)
+            positives = [self.number("document", each, source) for each in example.positives]
+            self.queries.append(query)
+            self.positives.append(positives)
+            self.negatives.append([self.number("document", each, source) for each in example.negatives])
+            self.scores.append(example.scores)
+            self.pairs.append((example.query.lang or "", example.positives[0].lang or ""))
+            self.known.setdefault(query, set()).update(self.same[each] for each in positives)
+        return range(first, len(self.queries))
+
+    def number(self, role: str, item: Item, source: str) -> int:
+        content = item.text if item.image is None else (item.text, str(item.image), item.id, source)
+        number = self.numbers.setdefault((role, content), len(self.items))
+        if number == len(self.items):
+            self.items.append(item)
+            self.same.append(number)
+        self.same[number] = self.ids.setdefault((role, source, item.id), self.same[number])
+        return number
+
+    def find_answers(self, query: int) -> list[int]:
+        return list(self.known[query])
+
+    def group(self, numbers: range) -> list[np.ndarray]:
+        groups: dict[tuple[str, str], list[int]] = {}
+        for number in numbers:
+            groups.setdefault(self.pairs[number], []).append(number)
+        return [np.array(group) for _, group in sorted(groups.items())]
+
+
+@pytest.mark.parametrize("how", [{}, {"languages": "apart"}, {"balance": True, "seed": 3}, {"replay_share": 0.25}])
+def test_batches_are_those_of_examples_in_memory(how: dict[str, object], tmp_path: Path):
+    recipe = replace(RECIPE, **how)
+    made = []
+    for material in (Material(tmp_path), InMemory()):
+        own = material.add(draw_examples(1500, 1))
+        replayed = material.add(draw_examples(200, 2), "replay")
+        if isinstance(material, Material):
+            material.finish()
+        made.append(Batches(material, own, replayed if how.get("replay_share") else range(0), recipe, 500))
+    assert made[0].epoch == made[1].epoch < 400  # so that there is a second one
+    for ours, plain in zip(*made, strict=True):
+        for field in fields(ours):
+            one, other = getattr(ours, field.name), getattr(plain, field.name)
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert not list(tmp_path.iterdir())  # the file has no name that a kill could leave

@@ -47,8 +47,8 @@ def test_a_learnt_temperature_and_bias_are_in_the_checkpoint(tiny_clip: Path, ex
     assert float(model.logit_bias) != -3
 
 
-def test_captions_of_one_picture_are_no_negatives(examples_file: Write):
-    material = Material()
+def test_captions_of_one_picture_are_no_negatives(examples_file: Write, tmp_path: Path):
+    material = Material(tmp_path)
     own = material.add(load_examples(examples_file(4, pictured=True)))
     batch = Batches(material, own, range(0), replace(QUICK, batch=4), 1)[0]
     assert len(batch.queries) == 4

@@ -295,12 +295,15 @@ except Exception as error:
 """
 
 
-def test_what_cannot_be_written_is_one_line(tiny_encoder: Path, examples_file: Write, tmp_path: Path):
-    child = Child(FULL, examples_file(), f"hf:{tiny_encoder}?pooling=mean", tmp_path / "made")
+@pytest.mark.parametrize("negatives", [1, 30])  # a checkpoint does not fit, or the texts of the examples
+def test_what_cannot_be_written_is_one_line(negatives: int, tiny_encoder: Path, examples_file: Write, tmp_path: Path):
+    child = Child(FULL, examples_file(40, negatives), f"hf:{tiny_encoder}?pooling=mean", tmp_path / "made")
     child.wait()
     said = child.stdout.read()
     assert said.startswith("InputError cannot write to"), said + child.stderr.read()
+    assert len(said.splitlines()) == 1
     assert not (tmp_path / "made").exists()
+    assert not (tmp_path / ".made.partial").exists()
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,9 @@ def test_rewards_are_those_of_the_answers_and_prompts_those_of_inference(chat, e
     rewards = [point["reward"] for point in done.card["curve"] if "reward" in point]
     assert rewards == pytest.approx([0.25 + 0.5 * 0.75] * 2)
     opened = open_ranker(base, device="cpu")
-    asked, texts, ids = grpo.word_questions(opened, list(examples), recipe, 24)
-    starts, _ = opened.judge.prepare_prompts(
+    asked = grpo.Questions(opened, list(examples), recipe, 24)
+    ids = [asked.tokenize(number) for number in range(len(asked))]
+    starts, texts = opened.judge.prepare_prompts(
         [each.prompt.message(each.drawn.query, each.drawn.documents) for each in asked], 24
     )
     assert {*map(tuple, shown)} <= {*map(tuple, ids)} == {*starts}

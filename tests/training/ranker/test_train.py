@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ from crosslens.items import Item
 from crosslens.multilingual.judges.hf import open_hf
 from crosslens.training import loop
 from crosslens.training.data.examples import Example, load_examples, write_examples
+from crosslens.training.data.stored import ItemStore
 from crosslens.training.ranker.lessons import ScoreLesson, TextLesson, draw_documents
 from crosslens.training.ranker.loop import RankerTrainer
 from crosslens.training.ranker.losses import LOSSES, make_loss
@@ -232,6 +234,14 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(bases, examples, 
     with pytest.raises(InputError, match=r"cannot write to .*No space left") as stop:
         train(examples, tmp_path / "out", f"yesno@hf:{bases['gemma']}", steps=4)
     assert "the weights of step 2" in stop.value.__notes__[0]
+
+    def append(self, item):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ItemStore, "append", append)
+    with pytest.raises(InputError, match=r"cannot write to .*No space left"):
+        train(examples, tmp_path / "none", f"yesno@hf:{bases['gemma']}", steps=4)
+    assert not (tmp_path / ".none.partial").exists()
 
 
 def test_out_of_memory_halves_micro_batches_and_changes_no_loss(bases, examples, tmp_path, monkeypatch):
