@@ -69,7 +69,8 @@ def write_record(item: Item) -> str | None:
     if any(not isinstance(each, Path | None) for each in item.contents.values()):
         return None
     image = None if item.image is None else str(item.image)
-    return _encode([item.id, item.text, item.lang, image, {name: str(each) for name, each in item.media.items()}])
+    media = {name: str(each) for name, each in item.media.items() if each is not None}
+    return _encode([item.id, item.text, item.lang, image, media])
 
 
 class RaggedArray(Generic[N]):
