@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ...errors import InputError
-from ...items import Item, Modality, hash_text
+from ...items import Item, Modality
 from ..data.examples import Example
 from ..data.stored import DigestTable, ItemStore, RaggedArray
 from ..recipe import EncoderRecipe
@@ -99,7 +99,8 @@ class Material:
     def find_answers(self, query: int) -> np.ndarray:
         """`same` of all positives of a query, whichever examples have it."""
         order, queries = self._by_query
-        first, end = queries.searchsorted([query, query + 1])
+        # Of another type, numbers would have all of `queries` copied.
+        first, end = queries.searchsorted(np.array([query, query + 1], queries.dtype))
         return np.concatenate([self._answers[each] for each in order[first:end].tolist()])
 
     @cached_property
@@ -110,17 +111,14 @@ class Material:
 
     def _number(self, role: str, item: Item, source: str) -> int:
         count = len(self.items)
-        if item.image is None and item.text is not None:
-            key = f"{role}:{item.text}"
-        else:
-            key = f"{role}={(item.text, str(item.image), item.id, source) if item.image is not None else None}"
-        number = self._numbers.setdefault(hash_text(key), count)
+        content = item.text if item.image is None else (item.text, str(item.image), item.id, source)
+        number = self._numbers.setdefault((role, content), count)
         if number == count:
             self.items.append(item)
             self.same.append(number)
             self.modalities |= item.modalities
         # A document in several wordings has one id; two ids of one wording are one document.
-        self.same[number] = self._ids.setdefault(hash_text(f"{role}={source!r}:{item.id}"), self.same[number])
+        self.same[number] = self._ids.setdefault((role, source, item.id), self.same[number])
         return number
 
 

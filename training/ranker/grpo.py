@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ...errors import InputError
-from ...items import hash_text
 from ...multilingual.judges.causal import CausalJudge
 from ..attention import choose_attention
 from ..data.examples import Example
@@ -109,7 +108,7 @@ class Questions:
         seen = DigestTable()
         for place in range(len(examples)):
             tokens, text = self._write(self._draw(place))
-            if seen.setdefault(hash_text(text), place) == place:
+            if seen.setdefault(text, place) == place:
                 self.places.append(place)
                 self.longest = max(self.longest, len(tokens))
         # A question is written, and judged, once for each of its answers.
