@@ -102,6 +102,8 @@ def write_card(
         "call": hash_json(dict(call)),
     }
     write_json(folder / CARD, card)
+    for weights in folder.rglob("*.safetensors"):
+        shutil.copymode(folder / CARD, weights)  # safetensors writes for the owner alone
     write_training_page(card, folder / PAGE)
     if (events := Path(loop.args.output_dir, EVENTS)).is_dir():
         shutil.copytree(events, folder / EVENTS)

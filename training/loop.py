@@ -31,6 +31,7 @@ T = TypeVar("T")
 log = logging.getLogger("crosslens")
 WEIGHTS = "trained.safetensors"  # of a checkpoint: what is trained, and nothing else
 STATE = "trainer_state.json"
+STEPPED = ("optimizer.pt", "scheduler.pt")
 COMPLETE = "complete.json"  # a checkpoint has it once all else of it is written
 BEFORE = "before.json"  # what the dev data said of the base
 EVENTS = "events"
@@ -115,12 +116,16 @@ class TrainingLoop:
                     note_kept(error, f"the weights of step {kept.step}, in {folder}")
                 raise
 
+    def done(self, step: int) -> float:
+        """The share of the training that is over at a step, by steps or by time, above 0."""
+        return max((step + 1) / (self.args.max_steps + 1), self.clock.share)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The rate by the recipe."""
         if self.lr_scheduler is None:
 
             def scale(step: int) -> float:
-                return scale_rate(max((step + 1) / (num_training_steps + 1), self.clock.share), self.recipe)
+                return scale_rate(self.done(step), self.recipe)
 
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, scale)
             self._created_lr_scheduler = True
@@ -174,6 +179,8 @@ class TrainingLoop:
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         with refuse_damaged(Path(checkpoint or "")):
+            if checkpoint:  # transformers begins these again where they are not there
+                _ = [Path(checkpoint, name).stat() for name in STEPPED]
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
 
     def _load_rng_state(self: Any, checkpoint: str | None) -> None:

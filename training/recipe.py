@@ -91,7 +91,8 @@ class EncoderRecipe(Recipe):
     A query has one positive a step, drawn again each epoch, and `negatives` hard negatives; what else is in the batch
     is a negative unless it is known to be a positive, or scores above the positive by more than `margin` (Zhang et
     al. 2025; None: no bound). `dims` are the lengths at which vectors shall be good too (Matryoshka; Kusupati et al.
-    2022); `flops` and `query_flops` are how much terms cost that documents and queries have weights for (of splade:).
+    2022); `flops` and `query_flops` are how much terms cost that documents and queries have weights for (of splade:),
+    which rises in the first third of the training.
     `query_tokens` and `document_tokens` cut texts while training (None: as the base does).
     `languages` says if a batch mixes pairs of languages or keeps them apart (Lawrie et al. 2023), `balance` whether
     each pair is seen equally often. Against forgetting: `replay` names other examples, of which `replay_share` of a

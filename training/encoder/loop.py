@@ -24,6 +24,7 @@ from .losses import compute_loss
 from .trainable import Trainable
 
 MICRO = 4  # times the tokens that encoding takes at once
+RISE = 1 / 3  # of the training, in which what weights of terms cost rises by the square (Formal et al. 2021)
 SHARE = {"cpu": 0.2, "cuda": 0.5, "mps": 0.3}  # of the memory that is free, for states that are kept
 
 
@@ -77,12 +78,13 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
         prepared += self.trainable.prepare(batch.documents, "document", self.recipe.document_tokens)
         costs = [self.trainable.encoder.count_tokens(each) for each in prepared]
         there = move_batch(batch, self.where)
+        risen = min(1.0, self.done(self.state.global_step) / RISE) ** 2
 
         def compute(rows: list[torch.Tensor]) -> torch.Tensor:
             ways = list(self.trainable.score(rows[:count], rows[count:]))
             scale = self.trainable.scale
             total = torch.stack([compute_loss(way, there, self.recipe, scale) for way in ways]).mean()
-            return total + self.trainable.penalise(rows[:count], rows[count:])
+            return total + risen * self.trainable.penalise(rows[:count], rows[count:])
 
         def halve() -> str:
             if self.memory.micro < max(costs):

@@ -88,8 +88,6 @@ class TrainablePictures:
     """
 
     def __init__(self, encoder: TrainedClip, config: dict[str, Any], spec: Spec, recipe: EncoderRecipe) -> None:
-        if recipe.flops or recipe.query_flops:
-            raise InputError(f"flops: {spec} has no terms, whose weights that would lower")
         if wrong := [dim for dim in recipe.dims if dim > encoder.spec.dim]:
             raise InputError(f"dims: {spec} has vectors of {encoder.spec.dim} components, not {wrong[0]}")
         if encoder.padding is None and (recipe.query_tokens or recipe.document_tokens):

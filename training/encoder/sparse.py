@@ -24,7 +24,8 @@ class TrainableSparse:
     """A SPLADE model in training: InfoNCE or distillation of inner products, and FLOPS (Paria et al. 2020).
 
     The latter, times `flops` for documents and `query_flops` for queries, is the sum over the vocabulary of squares
-    of the mean weight that a term has in the batch: it makes vectors sparse.
+    of the mean weight that a term has in the batch: it makes vectors sparse. It rises by the square in the first third
+    of the training (SPLADE; Formal et al. 2021), so that terms are learnt before they are made few.
     """
 
     def __init__(self, encoder: SpladeEncoder, spec: Spec, recipe: EncoderRecipe) -> None:

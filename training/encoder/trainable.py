@@ -108,6 +108,8 @@ def open_base(text: str, recipe: EncoderRecipe, *, device: str = "auto", trust_r
     for key in ("lock_pictures", "learn_scale"):
         if getattr(recipe, key) and family != "clip":
             raise InputError(f"{key}: {text} has no tower of pictures; leave it out, or take a base such as clip:")
+    if (recipe.flops or recipe.query_flops) and family != "splade":
+        raise InputError(f"flops: {text} has no terms, whose weights that would lower")
     spec = Spec.parse(text)
     where = resolve_device(device)
     options = {"dtype": "float32", **spec.options}

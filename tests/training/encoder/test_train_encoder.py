@@ -16,7 +16,7 @@ from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError, list_kept
 from crosslens.items import Item, Role
-from crosslens.training.encoder import dense
+from crosslens.training.encoder import dense, sparse
 from crosslens.training.encoder.train import train_encoder
 from crosslens.training.encoder.trainable import open_base
 from crosslens.training.recipe import EncoderRecipe, read_recipe
@@ -83,6 +83,8 @@ def test_it_learns_and_loads_as_what_it_was(
     card = json.loads((tmp_path / "made" / "training.json").read_text())
     assert card["base"]["revision"] == before.spec.revision
     assert not (tmp_path / ".made.partial").exists()
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "made").rglob("*") if path.is_file()}
+    assert len(set(modes.values())) == 1, modes  # who may read one file may read all
 
 
 def test_adapters_apart_are_those_that_would_be_merged(tiny_llm: Path, examples_file: Write, tmp_path: Path):
@@ -214,7 +216,12 @@ def test_killed_it_goes_on_with_the_same_curve(spec: str, tiny_encoder: Path, ex
         train_encoder(data, base, tmp_path / "killed", replace(recipe, seed=1), device="cpu")
 
 
-@pytest.mark.parametrize("file", ["trained.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+LACKING = ["scheduler.pt"]  # which transformers would begin again
+
+
+@pytest.mark.parametrize(
+    "file", ["trained.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json", *LACKING]
+)
 def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_gone_on_from(
     file: str, tiny_encoder: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -224,12 +231,28 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_gone_on_from(
         with pytest.raises(KeyboardInterrupt):
             train_encoder(data, base, output, QUICK, device="cpu")
     last = tmp_path / ".made.partial" / "checkpoint-6"
-    (last / file).write_bytes((last / file).read_bytes()[:100])
+    if file in LACKING:
+        (last / file).unlink()
+    else:
+        (last / file).write_bytes((last / file).read_bytes()[:100])
     (last.parent / "checkpoint-old").mkdir()  # a copy of somebody's
     with pytest.raises(InputError, match="checkpoint-6 is damaged"):
         train_encoder(data, base, output, replace(QUICK, steps=7), device="cpu")
     shutil.rmtree(last)
     assert train_encoder(data, base, output, QUICK, device="cpu").card["steps"] == 6
+
+
+def test_what_terms_cost_rises_by_the_square_in_a_third_of_the_training(
+    tiny_splade: Path, examples_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def learn(cost: float) -> np.ndarray:
+        monkeypatch.setattr(sparse.TrainableSparse, "penalise", lambda *_: torch.tensor(cost))
+        recipe = replace(QUICK, temperature=1.0)
+        made = train_encoder(examples_file(), f"splade:{tiny_splade}", tmp_path / str(cost), recipe, device="cpu")
+        return np.array([point["loss"] for point in made.card["curve"]])
+
+    rise = learn(49.0) - learn(0.0)  # six steps: the first is a seventh of it, the third more than a third
+    assert rise == pytest.approx([9, 36, 49, 49, 49, 49], rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_last_weights(
@@ -325,6 +348,7 @@ def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path,
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"query_flops": 0.1}, "has no terms"),
         ({"loss": "kl"}, "has no scores of a teacher, which the loss kl learns from"),
         ({"freeze": ("head",)}, r"no weights are named 'head' \(there are embeddings"),
         ({"freeze": ("encoder", "embeddings")}, "nothing is left to train"),
