@@ -64,10 +64,13 @@ class Trained:
     @property
     def notes(self) -> list[str]:
         """What people should know, a line each."""
-        dev = self.card["dev"]
+        dev, losses = self.card["dev"], [point["loss"] for point in self.card["curve"] if "loss" in point]
+        notes = []
+        if losses and not any(losses):
+            notes.append("the loss was 0 at each step: no query had another document than its own to tell it from")
         if dev and dev["best"] <= dev["base"]:
-            return [f"no step was better than the base on {dev['collection']}"]
-        return []
+            notes.append(f"no step was better than the base on {dev['collection']}")
+        return notes
 
 
 def find_trained(output: Path, call: Mapping[str, Any], recipe: Recipe) -> Trained | None:

@@ -16,6 +16,7 @@ from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError, list_kept
 from crosslens.items import Item, Role
+from crosslens.training.data.examples import Example, write_examples
 from crosslens.training.encoder import dense, sparse
 from crosslens.training.encoder.train import train_encoder
 from crosslens.training.encoder.trainable import open_base
@@ -240,6 +241,15 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_gone_on_from(
         train_encoder(data, base, output, replace(QUICK, steps=7), device="cpu")
     shutil.rmtree(last)
     assert train_encoder(data, base, output, QUICK, device="cpu").card["steps"] == 6
+
+
+def test_a_note_says_that_there_was_nothing_to_learn(tiny_encoder: Path, tmp_path: Path):
+    examples = [Example(Item(str(number), "abc"[number % 3]), (Item("d", "all alike"),)) for number in range(8)]
+    write_examples(tmp_path / "alike.jsonl", examples, {})
+    base = f"hf:{tiny_encoder}?pooling=mean"
+    made = train_encoder(str(tmp_path / "alike.jsonl"), base, tmp_path / "made", replace(QUICK, steps=2), device="cpu")
+    (note,) = made.notes
+    assert "the loss was 0 at each step" in note
 
 
 def test_what_terms_cost_rises_by_the_square_in_a_third_of_the_training(
