@@ -80,7 +80,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: Pooling) -> torch.Tensor
 
 def finish(pooled: torch.Tensor, dim: int, normalized: bool, dense: torch.nn.Module | None = None) -> torch.Tensor:
     """Pooled states [..., hidden] as vectors float32 [..., dim]: through dense layers, cut to `dim`, of length 1."""
-    vectors = pooled if dense is None else dense(pooled)
+    vectors = pooled if dense is None else dense(pooled).float()  # under autocast a layer's products are in bfloat16
     vectors = vectors[..., :dim]
     return torch.nn.functional.normalize(vectors, dim=-1) if normalized else vectors
 

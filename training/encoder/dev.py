@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
 
 from ...encoders.base import Encoder, encode_matrix
 from ...errors import InputError
 from ...evaluation.measures import aggregate, measure_rankings, parse_measure
+from ...indexes.encoding import encode_batches
 from ...indexes.kinds.flat import FlatSearcher
-from ...items import Item
+from ...indexes.kinds.postings import Postings
+from ...indexes.maxsim import TokenVectors, encode_tokens, score_maxsim
+from ...items import Item, Sparse
 from ...multilingual.collections.base import Collection
-from ...runs import Qrels
+from ...runs import Qrels, Rankings
 from ..data.judged import select_judged
 
 
@@ -61,12 +68,37 @@ class Dev:
     def measure_encoder(self, encoder: Encoder) -> float:
         """The measure, of exact search over the documents; those of equal scores by rising id."""
         documents = sorted(self.documents, key=lambda item: item.id)
-        searcher = FlatSearcher(encode_matrix(encoder, documents, "document"), "cpu")
         depth = min(len(documents), max(self.measure.params.get("cutoff") or 0, 100))
-        rows, scores = searcher.nearest(encode_matrix(encoder, self.queries, "query"), depth)
-        hits: Mapping[str, Any] = {
-            query.id: [(documents[row].id, float(score)) for row, score in zip(found, of, strict=True) if row >= 0]
-            for query, found, of in zip(self.queries, rows.tolist(), scores.tolist(), strict=True)
-        }
+        ranked = search_exactly(encoder, self.queries, documents, depth)
+        hits = {query.id: found for query, found in zip(self.queries, ranked, strict=True)}
         values = measure_rankings([self.measure], self.qrels, hits)[str(self.measure)]
         return aggregate(self.measure, values, self.qrels)
+
+
+def search_exactly(encoder: Encoder, queries: Sequence[Item], documents: Sequence[Item], k: int) -> Rankings:
+    """For each query the k documents of highest score, by an encoder of any kind; equal scores in the given order.
+
+    An autocast around the call holds for the encoder alone: scores are taken in float32.
+    """
+    ids = [item.id for item in documents]
+    if encoder.spec.kind == "sparse":
+        weights = [batch.vectors for batch in encode_batches(encoder, documents, "document", Sparse)]
+        asked = [batch.vectors for batch in encode_batches(encoder, queries, "query", Sparse)]
+        postings = Postings.of([(ids, scipy.sparse.vstack(weights, "csr"))], encoder.spec.dim)
+        return postings.nearest(scipy.sparse.vstack(asked, "csr"), k)
+    if encoder.spec.kind == "multi":
+        tokens = TokenVectors.of([vectors for _, vectors in encode_tokens(encoder, documents, "document")])
+        vectors = [each for _, each in encode_tokens(encoder, queries, "query")]
+        with torch.autocast("cpu", enabled=False):
+            scores = score_maxsim(vectors, tokens, "cpu")
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores = np.take_along_axis(scores, rows, 1)
+    else:
+        searcher = FlatSearcher(encode_matrix(encoder, documents, "document"), "cpu")
+        matrix = encode_matrix(encoder, queries, "query")
+        with torch.autocast("cpu", enabled=False):
+            rows, scores = searcher.nearest(matrix, k)
+    return [
+        [(ids[row], score) for row, score in zip(found, of, strict=True) if row >= 0]
+        for found, of in zip(rows.tolist(), scores.tolist(), strict=True)
+    ]

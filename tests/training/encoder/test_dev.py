@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
@@ -25,16 +26,28 @@ Write = Callable[..., str]
 QUICK = EncoderRecipe(batch=8, steps=10, learning_rate=3e-3, check=2, patience=2)
 
 
-def test_the_measure_is_that_of_an_exact_search(tiny_encoder: Path, judged_folder: Path):
+@pytest.mark.parametrize(
+    ("base", "spec", "kind"),
+    [
+        ("tiny_encoder", "hf:{}?pooling=mean&dtype=float32", "flat"),
+        ("tiny_colbert", "late:{}?dtype=float32", "late"),
+        ("tiny_splade", "splade:{}?dtype=float32", "sparse"),
+    ],
+)
+def test_the_measure_is_that_of_an_exact_search(
+    base: str, spec: str, kind: str, judged_folder: Path, request: pytest.FixtureRequest
+):
     collection = load_collection(judged_folder)
-    encoder = load_encoder(f"hf:{tiny_encoder}?pooling=mean&dtype=float32", device="cpu")
-    index = create_index("memory://", kind="flat", lexical=False)
+    encoder = load_encoder(spec.format(request.getfixturevalue(base)), device="cpu")
+    index = create_index("memory://", kind=kind, lexical=False)
     index.add(collection.docs(), encoder)
     run = index.search(collection.queries(), 100, correct=False)
     expected = evaluate({"run": run}, collection.qrels(), ["nDCG@5"]).means["run", "nDCG@5", "all"]
     assert 0 < expected < 1
     dev = Dev.read(collection, "nDCG@5", 10**6, 0)
     assert dev.measure_encoder(encoder) == pytest.approx(expected, abs=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):  # as in a training
+        assert dev.measure_encoder(encoder) == pytest.approx(expected, abs=0.1)
     few = Dev.read(collection, "nDCG@5", 30, 0)
     assert len(few.documents) == 30
     assert {item.id for item in few.documents} >= {f"d{n}" for n in range(20)}
