@@ -15,7 +15,7 @@ from ...multilingual.collections.registry import load_collection
 from ...pipeline import Progress, advance, show_nothing, watch
 from .base import Making
 from .example import Example
-from .examples import Examples, write_as, write_examples
+from .examples import Examples, name_pairs, write_as, write_examples
 from .formats import OwnFormat, load_format
 from .kept_work import keep_work
 from .parallel import LanguageRecipe, ParallelDocuments
@@ -43,9 +43,9 @@ class Converted:
 
     def __str__(self) -> str:
         lines = f" in {self.card['lines']} lines" if "lines" in self.card else ""
-        pairs = ", ".join(f"{pair} {number}" for pair, number in self.card.get("pairs", {}).items())
         said = f"{self.output}: {self.card['examples']} examples{lines}, in {self.cost['seconds']:.1f} s"
-        return said + (f"\nqueries and positives: {pairs}" if pairs else "")
+        pairs = self.card.get("pairs")
+        return f"{said}\n{name_pairs(pairs)}" if pairs else said
 
     @property
     def notes(self) -> list[str]:

@@ -38,6 +38,7 @@ from .judged import select_judged
 CARD_FORMAT = 1
 LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # how a file of examples ends
 UNKNOWN = "?"  # stands for no known language in a card
+SHOWN = 12  # pairs of languages in a line for people
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,13 @@ class Tally:
             "pairs": dict(sorted(self.pairs.items())),
             "langs": {part: dict(sorted(counts.items())) for part, counts in self.langs.items()},
         }
+
+
+def name_pairs(pairs: Mapping[str, int]) -> str:
+    """The languages of queries and positives in one line: the commonest `SHOWN`, and how many more there are."""
+    common = sorted(pairs.items(), key=lambda pair: -pair[1])[:SHOWN]
+    more = [f"{len(pairs) - SHOWN} more pairs in the card"] * (len(pairs) > SHOWN)
+    return "queries and positives: " + ", ".join([f"{pair} {number}" for pair, number in common] + more)
 
 
 def load_examples(data: str | Path, *, force: bool = False) -> Examples:

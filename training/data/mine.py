@@ -23,7 +23,7 @@ from ...pipeline import Progress, Stage, advance, show_nothing, watch
 from ...runs import Run
 from ...systems.system import OpenSite, System
 from .base import LanguageMix, Making
-from .examples import Example, join_collection, write_examples
+from .examples import Example, join_collection, name_pairs, write_examples
 from .held_out import refuse_held_out, refuse_test_set
 from .kept_work import keep_work
 from .negatives import (
@@ -63,12 +63,11 @@ class Mined:
         return {"output": str(self.output), **self.card, "cost": dict(self.cost)}
 
     def __str__(self) -> str:
-        pairs = ", ".join(f"{pair} {number}" for pair, number in self.card["pairs"].items())
         counts = self.card["source"]["left_out"]
         lines = [
             f"{self.output}: {self.card['examples']} examples, {self.card['positives']} positives, "
             f"{self.card['negatives']} hard negatives, {self.card['scored']} scored, in {self.cost['seconds']:.1f} s",
-            f"queries and positives: {pairs}",
+            name_pairs(self.card["pairs"]),
         ]
         return "\n".join(lines + [f"left out: {', '.join(f'{why} {n}' for why, n in counts.items())}"] * bool(counts))
 

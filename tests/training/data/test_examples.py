@@ -8,7 +8,7 @@ import json
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.training.data.examples import Example, load_examples, read_examples, write_examples
+from crosslens.training.data.examples import Example, load_examples, name_pairs, read_examples, write_examples
 from stand_ins.small_collections import directory, picture, put
 
 QUERY = Item("q1", "bridge repair", lang="eng")
@@ -134,3 +134,9 @@ def test_what_is_no_file_of_examples_is_named(tmp_path):
         load_examples(str(tmp_path / "empty.jsonl.gz"))
     with pytest.raises(InputError, match="cannot read .*none.jsonl"):
         load_examples(str(tmp_path / "none.jsonl"))
+
+
+def test_a_line_for_people_names_the_commonest_pairs_of_languages_and_counts_the_others():
+    assert name_pairs({"eng-eng": 2, "eng-rus": 30}) == "queries and positives: eng-rus 30, eng-eng 2"
+    line = name_pairs({f"eng-{number}": number for number in range(14)})
+    assert line.endswith("eng-3 3, eng-2 2, 2 more pairs in the card")
