@@ -119,7 +119,7 @@ class TrainablePictures:
         clip, config = join_towers(encoder, spec, recipe) if joined else (encoder, read_config(spec.checkpoint))
         parts = {name: getattr(clip, name) for name in ("model", "tokenizer", "pixels", "spec", "device")}
         made = cls(TrainedClip(**parts), config, spec, recipe)
-        if joined:
+        if joined or spec.options.get("dtype") == "float32":
             made.options["dtype"] = "float32"  # in bfloat16 the tower's vectors are others (`open_image_tower`)
         return made
 

@@ -96,3 +96,5 @@ def test_what_is_joined_loads_as_it_was_saved(conse: ConSE, tmp_path: Path):
         wanted = encode_matrix(made.encoder, items, role)
         assert np.allclose(encode_matrix(loaded, items, role), wanted, atol=1e-6)
         assert (wanted @ wanted.T).min() < 0.5  # they differ, so that equal rows are a finding
+    again = TrainablePictures.from_encoder(loaded, Spec("clip", str(folder), options), EncoderRecipe())
+    assert again.options == options == {"dtype": "float32"}  # trained on, its SPEC still says so
