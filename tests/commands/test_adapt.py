@@ -86,25 +86,33 @@ def test_from_documents_to_a_checkpoint_that_is_compared_on_what_it_never_saw(
 
 
 def test_own_judgements_decide_and_are_never_trained_on(
-    crosslens, source, recipe, tiny_encoder, tmp_path, trained_on, monkeypatch
+    crosslens, source, recipe, tiny_encoder, tmp_path, trained_on, monkeypatch, caplog
 ):
     monkeypatch.setattr(adaptation, "ENOUGH", 50)
+    monkeypatch.setattr(adaptation, "COMPARED", 1e6)  # as if documents were slow to encode
     rows = make_documents(180)
     topics = [{"id": f"t{n}", "text": rows[n]["title"], "lang": rows[n]["lang"]} for n in range(0, 60, 2)]
     PIL.Image.new("RGB", (8, 8)).save(source / "picture.png")
     pictured = [{"id": "t60", "image": "picture.png"}]  # which no encoder of text reads
     (source / "topics.jsonl").write_text("".join(json.dumps(topic) + "\n" for topic in topics + pictured))
-    (source / "qrels.txt").write_text("".join(f"t{n} 0 {rows[n]['id']} 1\n" for n in range(0, 62, 2)))
+    with (source / "docs.jsonl").open("a") as documents:  # one that the base does not read, which answers two topics
+        documents.write(json.dumps({"id": "photo", "image": "picture.png"}) + "\n")
+    (source / "qrels.txt").write_text(
+        "".join(f"t{n} 0 {rows[n]['id']} {int(n != 2)}\n" for n in range(0, 62, 2)) + "t0 0 photo 1\nt2 0 photo 1\n"
+    )
     status, said, err = crosslens(
         "adapt", source, "--base", f"hf:{tiny_encoder}", "-o", tmp_path / "out", "--recipe", recipe, "--json"
     )  # fmt: skip
     assert status == 0, err
     made = json.loads(said)
+    assert "more than are left: --minutes will not hold" in caplog.text
+    assert "60 minutes were over before training began: it got one" in made["notes"]
     assert list(made["compared"]) == ["judged", "held out"]
     assert list(made["questions"]) == [
         "translations?by=id"
     ]  # where they are enough, no document is asked by its own words
-    assert made["compared"]["judged"]["table"]["queries"]["all"] == 30
+    assert made["compared"]["judged"]["table"]["queries"]["all"] == 29
+    assert f"1 documents hold nothing that hf:{tiny_encoder} reads, and are left out" in made["notes"]
     assert "1 judged topics hold more than text, and are left out of the comparison" in made["notes"]
     assert made["verdict"] == made["compared"]["judged"]["verdict"]
     (examples,) = trained_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -43,6 +44,8 @@ from ..session import find_finished, open_work
 from .comparison import AFTER, BEFORE, Compared, compare
 from .subset import Made, Subset, draw_share, hold_out, list_heads
 
+log = logging.getLogger("crosslens")
+
 FORMAT = 1
 CARD = "adaptation.json"
 DENSE = ("hf", "llm")  # families of bases; offline: models become one of them
@@ -54,6 +57,7 @@ FIRST = 11  # rank of hard negatives without a judge: fewer of them are false th
 LEAST = 32  # questions that are worth to be trained on
 TIMED = 64  # documents, on which it is measured what encoding takes
 TRIALS = (2, 18)  # documents, or questions, on which it is measured what a model costs
+COMPARED = 1.5  # times the encoding of all documents, that the comparison at the end takes
 HELD_OUT = (0.1, 300)  # share of the documents, and how many at most
 COSTLY = ("generator-*", "mined/trial-*", ".trained.partial/checkpoint-*", "trained", "checkpoint")
 GENERATOR_SHARE, JUDGE_SHARE = 0.3, 0.5  # of the time that is left, which a model may take
@@ -217,14 +221,21 @@ class Work:
         task = self.task
         chosen = self._choose()
         encoding = self._index(chosen)
+        if (needed := COMPARED * encoding) > self.left:
+            log.warning(
+                "comparing %d documents takes %.0f minutes here, more than are left: --minutes will not hold; fewer "
+                "documents (--pool), or fewer that are judged, would be quicker",
+                len(chosen),
+                needed / 60,
+            )
         made = self._ask(chosen)
         groups = {id: name_page(item) for each in made for id, item in each.documents.items()}
         held, rest = self._split(groups)
         trial = hold_out(made, held, f"{self.collection.name}, held out", self.collection, chosen)
         heads = list_heads(self.collection, held)
         examples = self._write_examples(made, rest, heads, chosen)
-        # What was trained encodes all once, and what was held out as its source has it.
-        left = float(self._keep("training-seconds", lambda: self.left - 1.5 * encoding))
+        # What was trained encodes all once, and what was held out as its source has it: so much is left for it.
+        left = float(self._keep("training-seconds", lambda: self.left - COMPARED * encoding))
         recipe = replace(task.chosen_recipe, minutes=max(left, 60.0) / 60)
         if left < 60:
             self.notes.append(f"{task.minutes:g} minutes were over before training began: it got one")
@@ -248,12 +259,25 @@ class Work:
         os.replace(self.folder / "trained", self.folder / "checkpoint")
 
     def _choose(self) -> set[str]:
-        """The documents that are searched: those that are judged, and others by lot."""
+        """The documents that are searched: those that are judged, and others by lot; all such as the base reads."""
+        reads = load_encoder(self.task.base, **self.how).spec.modalities
+        unread = {item.id for item in self.collection.docs() if item.modalities.isdisjoint(reads)}
+        if unread:
+            self.notes.append(f"{len(unread)} documents hold nothing that {self.task.base} reads, and are left out")
+            self._leave_out(unread)
         wanted = {id for grades in self.judged.values() for id in grades}
-        choice = Selection(self.task.pool, seed=self.task.seed).choose(
-            fill_languages(self.collection.docs()), self.collection.name
-        )
+        read = (item for item in self.collection.docs() if item.id not in unread)
+        choice = Selection(self.task.pool, seed=self.task.seed).choose(fill_languages(read), self.collection.name)
         return {item.id for item in self.collection.docs() if item.id in choice.ids or item.id in wanted}
+
+    def _leave_out(self, documents: Container[str]) -> None:
+        """Judge without them: topics that nothing else answers are not asked."""
+        left = {
+            topic: {id: grade for id, grade in grades.items() if id not in documents}
+            for topic, grades in self.judged.items()
+        }
+        self.judged = {topic: grades for topic, grades in left.items() if max(grades.values(), default=0) > 0}
+        self.asked = [query for query in self.asked if query.id in self.judged]
 
     def _index(self, chosen: set[str]) -> float:
         """The base's index of them, in which negatives are found; the seconds that their encoding takes.
