@@ -22,6 +22,7 @@ from .session import OPEN, find_finished, measure_memory
 FORMAT = 2
 CARD, PAGE = "training.json", "training.html"
 PACKAGES = ("crosslens", "torch", "transformers", "peft", "sentence-transformers", "accelerate", "trl")
+THERE = "the same call has made it before, and nothing was done"
 USES = {"encoder": "load it as", "ranker": "rerank with"}
 
 
@@ -29,11 +30,13 @@ USES = {"encoder": "load it as", "ranker": "rerank with"}
 class Trained:
     """What came of a training: where it is, and its card (`training.json`).
 
-    `spec` is the SPEC that loads an encoder, or of the reranker that a ranker is.
+    `spec` is the SPEC that loads an encoder, or of the reranker that a ranker is. `before` is true where the same call
+    had made it already.
     """
 
     output: Path
     card: Mapping[str, Any]
+    before: bool = False
 
     @classmethod
     def read(cls, output: Path) -> Trained:
@@ -53,7 +56,7 @@ class Trained:
         course = [point[what] for point in card["curve"] if what in point]
         lines = [
             f"{self.output}: {card['steps']} steps of {card['recipe']['batch']} examples from {card['base']['spec']}, "
-            f"{card['seconds']:.0f} s, {card['examples_per_second']:.1f} examples a second, {card['peak_gib']:.1f} GiB"
+            f"{card['seconds']:.0f} s, {card['examples_per_second']:.3g} examples a second, {card['peak_gib']:.1f} GiB"
             + (f", {what} {course[0]:.4g} to {course[-1]:.4g}" if course else "")
         ]
         if dev := card["dev"]:
@@ -65,7 +68,7 @@ class Trained:
     def notes(self) -> list[str]:
         """What people should know, a line each."""
         dev, losses = self.card["dev"], [point["loss"] for point in self.card["curve"] if "loss" in point]
-        notes = []
+        notes = [THERE] if self.before else []
         if losses and not any(losses):
             notes.append("the loss was 0 at each step: no query had another document than its own to tell it from")
         if dev and dev["best"] <= dev["base"]:
@@ -81,7 +84,7 @@ def find_trained(output: Path, call: Mapping[str, Any], recipe: Recipe) -> Train
     own, was = recipe.to_json(), found["recipe"]
     if other := [f"{key} {was[key]}, not {own[key]}" for key in OPEN if was[key] != own[key]]:
         raise InputError(f"{output} is there already, trained with {' and '.join(other)}: name another output")
-    return Trained(output, found)
+    return Trained(output, found, before=True)
 
 
 def write_card(

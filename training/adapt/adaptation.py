@@ -27,6 +27,7 @@ from ...pipeline import Progress, show_nothing
 from ...runs import Qrels
 from ...specs import Spec
 from ...systems.indexing import index_collection
+from ..card import THERE
 from ..data.base import LanguageMix
 from ..data.examples import Example, load_examples, write_examples
 from ..data.judged import select_judged
@@ -69,6 +70,7 @@ class Adapted:
 
     output: Path
     card: Mapping[str, Any]
+    before: bool = False  # the same call had made it already
 
     @property
     def better(self) -> bool:
@@ -91,7 +93,7 @@ class Adapted:
     @property
     def notes(self) -> list[str]:
         """What people should know, a line each."""
-        return list(self.card["notes"])
+        return [THERE] * self.before + list(self.card["notes"])
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Adaptation:
             raise InputError(f"there is no directory {output.parent} to make {output.name} in")
         about = self.describe(collection)
         if found := find_finished(output, CARD, about):
-            return Adapted(output, found)
+            return Adapted(output, found, before=True)
         work = output.parent / f".{output.name}.partial"
         with open_work(work, about, lambda: holds_costly(work)):
             Work(self, collection, work, progress).make(about)

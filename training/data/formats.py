@@ -214,7 +214,11 @@ def _read_item(given: object, root: Path, what: str) -> Item:
     if not isinstance(given, dict):
         raise InputError(f"a {what} must be an object with id and text, not {type(given).__name__}")
     row = FileRow(given)
-    return make_item(what, row.read_id(), row.read_text("text"), row.read_media(root), row.read_lang(), {})
+    try:
+        id = row.read_id()
+    except InputError as error:
+        raise InputError(f"a {what}: {error}") from None
+    return make_item(what, id, row.read_text("text"), row.read_media(root), row.read_lang(), {})
 
 
 def _read_list(row: Mapping[str, Any], key: str) -> list[Any]:

@@ -85,6 +85,7 @@ def test_pictures_are_copied_once_and_those_in_the_folder_are_left_there(tmp_pat
         (make_line(positives=[]), "'q1' has no positive"),
         (make_line(positives={"id": "a"}), "positives must be a list, not dict"),
         (make_line(positives=["a"]), "a document must be an object with id and text, not str"),
+        (make_line(positives=[{"text": "x"}]), "a document: no id"),
         (make_line(positives=[{"id": "a"}]), "document 'a' has neither text nor image"),
         (make_line(negatives=[{"id": "a", "text": "x"}]), "'a' is a positive and a negative"),
         (make_line(scores=[1.0]), "1 scores for 1 positives and 1 negatives"),

@@ -211,6 +211,7 @@ def test_killed_it_goes_on_with_the_same_curve(spec: str, tiny_encoder: Path, ex
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
     again = train_encoder(data, base, tmp_path / "killed", recipe, device="cpu")
     assert again.card == resumed.card
+    assert (again.before, resumed.before) == (True, False)
     with pytest.raises(InputError, match="trained with steps 8, not 9: name another output"):
         train_encoder(data, base, tmp_path / "killed", replace(recipe, steps=9), device="cpu")
     with pytest.raises(InputError, match="is there already, and not from this call"):
