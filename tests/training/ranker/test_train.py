@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -284,7 +285,7 @@ def test_the_best_weights_on_dev_data_are_the_result(bases, examples, scored, tm
     again = RankerTraining(
         examples, f"yesno@hf:{bases['gemma']}", tmp_path / "out", recipe, dev=scored, device="cpu"
     ).run()
-    assert again == done  # the same call finds what is there
+    assert again == replace(done, before=True)  # the same call finds what is there
     page = (done.output / "training.html").read_text()
     assert [page.count(f"<figcaption>{title}") for title in ("Loss<", "nDCG@10 on", "Learning rate<")] == [1, 1, 1]
     assert list((done.output / "events").iterdir())
