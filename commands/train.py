@@ -84,7 +84,11 @@ def _define(train: Callable[[Options], Any], summary: str) -> Callable[..., None
         given = {
             "minutes": minutes, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed,
         }  # fmt: skip
-        show(train(Options(data, base, output, recipe, dev, given, force, device, trust_remote_code)), json)
+        made = train(Options(data, base, output, recipe, dev, given, force, device, trust_remote_code))
+        from ..training.processes import find_place
+
+        if find_place()[0] == 0:
+            show(made, json)
 
     command.__doc__ = summary
     return command

@@ -24,7 +24,8 @@ from transformers.trainer_callback import PrinterCallback
 from ..checkpoints.devices import is_out_of_memory
 from ..errors import InputError, first_line, note_kept
 from ..files import read_json, write_json
-from ..pipeline import Progress, Watcher
+from ..pipeline import Progress, Watcher, show_nothing
+from .processes import agree, wait_for_all
 from .recipe import Recipe
 
 T = TypeVar("T")
@@ -93,9 +94,10 @@ class TrainingLoop:
         """
         folder, last = Path(self.args.output_dir), self.args.max_steps
         begun = find_checkpoint(folder)
-        with keep_quiet(), progress("training", last) as watcher:
+        shown = progress if self.is_world_process_zero() else show_nothing
+        with keep_quiet(), shown("training", last) as watcher:
             try:
-                if self.measure is not None and not (folder / BEFORE).exists():
+                if self.measure is not None and agree(not (folder / BEFORE).exists()):
                     before = self.measure_now()
                     if self.is_world_process_zero():
                         write_json(folder / BEFORE, before)
@@ -132,11 +134,11 @@ class TrainingLoop:
         return self.lr_scheduler
 
     def measure_now(self: Any) -> float:
-        """The measure of the model as it is, without dropout."""
+        """The measure of the model as it is, without dropout; the main process's is the one that counts."""
         training = self.model.training
         self.model.eval()
         try:
-            return float(self.measure())
+            return agree(float(self.measure()))
         finally:
             self.model.train(training)
 
@@ -195,7 +197,8 @@ class TrainingLoop:
 class Clock(transformers.TrainerCallback):
     """What happens between steps: progress, the end of the time, and marks of checkpoints that are whole.
 
-    `seconds` are those of all sessions. `InputError` before a step whose gradients are not finite is taken.
+    `seconds` are those of all sessions. `share` is how much of the time is over, from 0, as the main process saw it
+    after the last step; 0 where there is no bound. `InputError` before a step whose gradients are not finite is taken.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -206,6 +209,7 @@ class Clock(transformers.TrainerCallback):
         """Go on from so many seconds, and tell the watcher from now on how many steps are done."""
         self.began, self.watcher = time.monotonic() - spent, watcher
         self.stopped: float | None = None
+        self.share = self._find_share(spent)
 
     def stop(self) -> None:
         """Count no more seconds."""
@@ -216,10 +220,8 @@ class Clock(transformers.TrainerCallback):
         """How long all sessions have trained."""
         return (time.monotonic() if self.stopped is None else self.stopped) - self.began
 
-    @property
-    def share(self) -> float:
-        """How much of the time is over, from 0; 0 where there is no bound."""
-        return self.seconds / (60 * self.minutes) if self.minutes else 0.0
+    def _find_share(self, seconds: float) -> float:
+        return seconds / (60 * self.minutes) if self.minutes else 0.0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if args.fp16:
@@ -227,6 +229,10 @@ class Clock(transformers.TrainerCallback):
         sums = [each.grad.sum().float() for each in more["model"].parameters() if each.grad is not None]
         if sums and not torch.isfinite(torch.stack(sums)).all():
             raise refuse_infinite("a gradient is", state.global_step + 1)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if self.minutes:
+            self.share = agree(self._find_share(self.seconds))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
         self.watcher(state.global_step)
@@ -236,6 +242,7 @@ class Clock(transformers.TrainerCallback):
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        wait_for_all()  # each has a part of a checkpoint to write
         if state.is_world_process_zero:
             write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", COMPLETE), {"seconds": self.seconds})
 

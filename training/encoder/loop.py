@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 from ...checkpoints.devices import choose_token_budget, resolve_dtype
 from ...errors import InputError
 from ..attention import choose_attention
-from ..loop import TrainingLoop, fit_memory, plan_arguments, refuse_infinite
+from ..loop import TrainingLoop, fit_memory, list_trained, plan_arguments, refuse_infinite
+from ..processes import find_place, gather, sum_gradients
 from ..recipe import EncoderRecipe
 from .anchors import Anchor
 from .batches import Batches, TrainingBatch
@@ -29,7 +31,10 @@ SHARE = {"cpu": 0.2, "cuda": 0.5, "mps": 0.3}  # of the memory that is free, for
 
 
 class EncoderTrainer(TrainingLoop, transformers.Trainer):
-    """Trains the weights of a `Trainable`."""
+    """Trains the weights of a `Trainable`; several processes take the same steps as one would.
+
+    Each has all batches, and represents its share of their texts (`backpropagate`); gradients are summed.
+    """
 
     recipe: EncoderRecipe
 
@@ -55,12 +60,17 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
             train_dataset=batches,
             eval_dataset=[] if dev else None,
         )
-        if self.accelerator.num_processes > 1:
-            raise InputError("an encoder is trained by one process on one device: start it without torchrun")
+        if number := find_place()[0]:
+            torch.manual_seed(recipe.seed + number)  # else all would drop the same states
         self.follow(recipe, self.measure_dev if dev else None)
 
+    def create_accelerator_and_postprocess(self: Any) -> None:
+        """As it is, but that no DistributedDataParallel is put around the model, whose own forward nobody calls."""
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+
     def get_train_dataloader(self) -> DataLoader[TrainingBatch]:
-        """The batches in their order."""
+        """The batches in their order, in each process all of them."""
         return DataLoader(self.batches, batch_size=1, shuffle=False, collate_fn=lambda made: {"batch": made[0]})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -72,7 +82,7 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
         return torch.tensor(loss, device=self.where)
 
     def learn(self, batch: TrainingBatch) -> float:
-        """Add the gradients of one batch, and give its loss."""
+        """Set the gradients of one batch, and give its loss."""
         prepared = self.trainable.prepare(batch.queries, "query", self.recipe.query_tokens)
         count = len(prepared)
         prepared += self.trainable.prepare(batch.documents, "document", self.recipe.document_tokens)
@@ -96,7 +106,9 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
             self.trainable.network.zero_grad()
             return f"{self.memory.micro} tokens"
 
-        return fit_memory(lambda: backpropagate(self.represent, prepared, costs, compute, self.memory), halve)
+        loss = fit_memory(lambda: backpropagate(self.represent, prepared, costs, compute, self.memory), halve)
+        sum_gradients(list(list_trained(self.trainable.network).values()))
+        return loss
 
     def represent(self, inputs: Any) -> torch.Tensor:
         """`Trainable.represent` in the precision that the hardware is quick in; weights stay as they are."""
@@ -119,8 +131,8 @@ def move_batch(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
 
 
 def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.device) -> TokenLimits:
-    """How much goes through the model at once, and how many tokens' states are kept."""
-    micro = recipe.micro_tokens or MICRO * choose_token_budget(device)
+    """How much goes through the model at once, in all processes the same, and how many tokens' states are kept."""
+    micro = min(gather(recipe.micro_tokens or MICRO * choose_token_budget(device)))
     longest = recipe.document_tokens or trainable.encoder.spec.max_tokens
     more = choose_attention(trainable.encoder.model, device, max(longest, recipe.query_tokens or 0))
     if device.type == "cuda":
@@ -128,5 +140,5 @@ def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.dev
     else:
         import psutil
 
-        free = psutil.virtual_memory().available
+        free = psutil.virtual_memory().available // find_place()[1]
     return TokenLimits(micro, int(SHARE[device.type] * free / (trainable.state_bytes + more)))

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..card import Trained, find_trained, write_card
 from ..data.examples import Example, Examples, load_examples
 from ..data.held_out import warn_of_common
 from ..loop import find_checkpoint
+from ..processes import join_processes, share_weights
 from ..recipe import EncoderRecipe
 from ..session import OPEN, open_work
 from ..weights import is_part
@@ -68,6 +69,7 @@ def train_encoder(
         "dev": dev.name if dev else None,
         "recipe": {key: value for key, value in recipe.to_json().items() if key not in OPEN},
     }
+    processes = join_processes(device)
     if found := find_trained(output, call, recipe):
         return found
     where = resolve_device(device)
@@ -75,13 +77,20 @@ def train_encoder(
         raise InputError(
             f"training takes the first GPU there is: set CUDA_VISIBLE_DEVICES={where.index}, and --device cuda"
         )
-    partial = output.with_name(f".{output.name}.partial")
-    with open_work(partial, call, lambda: find_checkpoint(partial) is not None):
-        opened = open_base(base, recipe, device=device, trust_remote_code=trust_remote_code)
+    if processes.num_processes > 1 and where.type == "cuda":
+        where = processes.device
+    partial, main = output.with_name(f".{output.name}.partial"), processes.is_main_process
+    with open_work(partial, call, lambda: find_checkpoint(partial) is not None) if main else nullcontext():
+        processes.wait_for_everyone()
+        opened = open_base(base, recipe, device=str(where), trust_remote_code=trust_remote_code)
         with closing(Training(opened, examples, recipe, partial, dev, where)) as work:
-            work.write(work.run(progress), partial / "result", output, call)
-        os.replace(partial / "result", output)
-    shutil.rmtree(partial, ignore_errors=True)
+            trainer = work.run(progress)
+            if main:
+                work.write(trainer, partial / "result", output, call)
+                os.replace(partial / "result", output)
+    if main:
+        shutil.rmtree(partial, ignore_errors=True)
+    processes.wait_for_everyone()
     return Trained.read(output)
 
 
@@ -99,6 +108,7 @@ class Training:
         if recipe.replay:
             self.replayed = self.material.add(check_items(load_examples(recipe.replay), base), "replay")
         self.material.finish()
+        self.interpolated: float | None = None  # the dev collection's measure of weights that were interpolated
         if "image" in base.trainable.encoder.spec.modalities and "image" not in self.material.modalities:
             raise InputError(f"no example has a picture, which {base.spec} is to learn: give documents an image")
         self.dev = Dev.read(dev, recipe.measure, recipe.dev_documents, recipe.seed) if dev else None
@@ -117,6 +127,7 @@ class Training:
             size = Batches(self.material, self.own, self.replayed, recipe, 0)
             steps = max(1, math.ceil(recipe.epochs * size.epoch))
         batches = Batches(self.material, self.own, self.replayed, recipe, steps)
+        share_weights([each for each in trainable.network.parameters() if each.requires_grad])
         anchored = recipe.anchor_strength if recipe.anchor != "none" else 0.0
         anchor = Anchor(trainable.network, anchored)
         kept = [each.detach().clone() for each in list_moved(trainable.network)]
@@ -129,6 +140,8 @@ class Training:
         trainer.run(progress)
         if recipe.interpolate:
             interpolate(list_moved(trainable.network), kept, recipe.interpolate)
+            if self.dev:
+                self.interpolated = trainer.measure_now()
         return trainer
 
     def write(self, trainer: EncoderTrainer, folder: Path, output: Path, call: Mapping[str, Any]) -> None:
@@ -136,8 +149,8 @@ class Training:
         shutil.rmtree(folder, ignore_errors=True)
         make_directory(folder)
         dev, base = self.dev.describe() if self.dev else None, self.base
-        if dev and self.recipe.interpolate:
-            dev["best"] = trainer.measure_now()
+        if dev and self.interpolated is not None:
+            dev["best"] = self.interpolated
         if self.recipe.merge:
             merge_adapters(base.trainable.network)
         options = base.trainable.save(folder)

@@ -24,6 +24,7 @@ from ..data.examples import Example, Examples
 from ..data.held_out import warn_of_common
 from ..data.stored import StoredExamples
 from ..loop import find_checkpoint, keep_quiet
+from ..processes import join_processes
 from ..session import OPEN, open_work, require_packages
 from ..weights import drop_states
 from .lessons import Lesson, ScoreLesson, TextLesson
@@ -67,12 +68,11 @@ class RankerTraining:
     def run(self, progress: Progress = show_nothing) -> Trained:
         """Train; `InputError` for a base or data that cannot be trained on, and for a loss that is no number."""
         require_packages(*PACKAGES, *(("trl",) if self.recipe.method == "grpo" else ()))
-        call = self.describe()
+        call, processes = self.describe(), join_processes(self.device)
         if found := find_trained(self.output, call, self.recipe):
             return found
         self.examples.check_enough(self.recipe.batch)
         dev = self._read_dev()
-        processes = join_processes(self.device)
         own = processes.device
         device = self.device if processes.num_processes == 1 else str(own) if own.type == "cuda" else own.type
         base = open_ranker(
@@ -260,13 +260,6 @@ def measure_ndcg(base: RankerBase, dev: Sequence[Example], k: int = CUTOFF) -> f
         order = np.lexsort((gains, -scores))
         found.append(float(gains[order] @ discounts / (np.sort(gains)[::-1] @ discounts)))
     return float(np.mean(found))
-
-
-def join_processes(device: str) -> Any:
-    """accelerate's state of the processes that train together, one a device (`accelerate launch`, `torchrun`)."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=device.startswith("cpu"))
 
 
 def _require_negatives(examples: Examples, loss: str) -> None:
