@@ -84,10 +84,10 @@ def _define(train: Callable[[Options], Any], summary: str) -> Callable[..., None
         given = {
             "minutes": minutes, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed,
         }  # fmt: skip
-        from ..training.processes import find_place
+        from ..training.processes import find_rank
 
         made = train(Options(data, base, output, recipe, dev, given, force, device, trust_remote_code))
-        if find_place()[0] == 0:  # of those that train together, one says so
+        if find_rank()[0] == 0:  # of those that train together, one says so
             show(made, json)
 
     command.__doc__ = summary

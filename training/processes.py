@@ -27,7 +27,7 @@ def join_processes(device: str) -> Any:
     return PartialState(cpu=where.type == "cpu")
 
 
-def find_place() -> tuple[int, int]:
+def find_rank() -> tuple[int, int]:
     """The number of this process, from 0, which is the main one; and how many there are."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
@@ -37,14 +37,14 @@ def find_place() -> tuple[int, int]:
 def agree(value: T) -> T:
     """What the main process has."""
     held = [value]
-    if find_place()[1] > 1:
+    if find_rank()[1] > 1:
         dist.broadcast_object_list(held)
     return held[0]
 
 
 def gather(value: T) -> list[T]:
     """What each of the processes has."""
-    if (count := find_place()[1]) == 1:
+    if (count := find_rank()[1]) == 1:
         return [value]
     held: list[Any] = [None] * count
     dist.all_gather_object(held, value)
@@ -63,7 +63,7 @@ def run_out_together() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if find_place()[1] == 1 or not is_out_of_memory(error):
+        if find_rank()[1] == 1 or not is_out_of_memory(error):
             raise
         short = True
     if any(gather(short)):
@@ -73,14 +73,14 @@ def run_out_together() -> Iterator[None]:
 @torch.no_grad()
 def share_weights(weights: Sequence[torch.Tensor]) -> None:
     """Let weights be those of the main process, also what was drawn by lot."""
-    if find_place()[1] > 1:
+    if find_rank()[1] > 1:
         for each in weights:
             dist.broadcast(each, 0)
 
 
 def sum_gradients(weights: Sequence[torch.Tensor]) -> None:
     """Let the gradients of weights be the sums of all processes'; what has none in any of them has none after it."""
-    if find_place()[1] == 1:
+    if find_rank()[1] == 1:
         return
     there = torch.tensor([each.grad is not None for each in weights], dtype=torch.int32, device=weights[0].device)
     dist.all_reduce(there, dist.ReduceOp.MAX)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ...encoders.batching import plan_batches
-from ..processes import find_place, gather, run_out_together
+from ..processes import find_rank, gather, run_out_together
 
 Represent = Callable[[Sequence[Any]], torch.Tensor]
 
@@ -47,10 +47,10 @@ def backpropagate(
     The longest come first, so that what pads is little, and memory that does not suffice shows at once. Memory that
     runs out in one of several processes is `MemoryError` in all.
     """
-    number, count = find_place()
+    number, count = find_rank()
     plans = [
         [[share[place] for place in places] for places in plan_batches([costs[place] for place in share], memory.micro)]
-        for share in share_out(costs, count)
+        for share in deal_out(costs, count)
     ]
     states: list[tuple[torch.Tensor | None, _ChanceState]] = []
     leaves: list[torch.Tensor] = []
@@ -88,7 +88,7 @@ def backpropagate(
     return float(loss.detach())
 
 
-def share_out(costs: Sequence[int], count: int) -> list[list[int]]:
+def deal_out(costs: Sequence[int], count: int) -> list[list[int]]:
     """The places of texts, rising, for each of so many processes: to each as many as to others, of like costs."""
     order = sorted(range(len(costs)), key=lambda place: -costs[place])
     # Dealt out forwards and backwards in turn.
@@ -97,7 +97,7 @@ def share_out(costs: Sequence[int], count: int) -> list[list[int]]:
 
 def exchange(own: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     """The tensors of each process; those of this one are its own."""
-    number, count = find_place()
+    number, count = find_rank()
     if count == 1:
         return [list(own)]
     made = []

@@ -16,7 +16,7 @@ from ...checkpoints.devices import choose_token_budget, resolve_dtype
 from ...errors import InputError
 from ..attention import choose_attention
 from ..loop import TrainingLoop, fit_memory, list_trained, plan_arguments, refuse_infinite
-from ..processes import find_place, gather, sum_gradients
+from ..processes import find_rank, gather, sum_gradients
 from ..recipe import EncoderRecipe
 from .anchors import Anchor
 from .batches import Batches, TrainingBatch
@@ -60,7 +60,7 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
             train_dataset=batches,
             eval_dataset=[] if dev else None,
         )
-        if number := find_place()[0]:
+        if number := find_rank()[0]:
             torch.manual_seed(recipe.seed + number)  # else all would drop the same states
         self.follow(recipe, self.measure_dev if dev else None)
 
@@ -140,5 +140,5 @@ def choose_memory(trainable: Trainable, recipe: EncoderRecipe, device: torch.dev
     else:
         import psutil
 
-        free = psutil.virtual_memory().available // find_place()[1]
+        free = psutil.virtual_memory().available // find_rank()[1]
     return TokenLimits(micro, int(SHARE[device.type] * free / (trainable.state_bytes + more)))

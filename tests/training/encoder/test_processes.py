@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from crosslens.training.card import Trained
 from crosslens.training.data.examples import write_examples
-from crosslens.training.encoder.gradients import share_out
+from crosslens.training.encoder.gradients import deal_out
 from crosslens.training.recipe import EncoderRecipe
 from safetensors.torch import load_file
 from stand_ins.children import Child
@@ -134,7 +134,7 @@ def check_weights(folder: Path, wanted: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_texts_are_shared_out_evenly(count: int):
     costs = [5, 90, 7, 30, 31, 6, 88, 29]
-    shares = share_out(costs, count)
+    shares = deal_out(costs, count)
     assert sorted(place for share in shares for place in share) == list(range(8))
     assert {len(share) for share in shares} <= {8 // count, -(-8 // count)}
     if count == 1:
