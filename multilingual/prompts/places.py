@@ -2,8 +2,7 @@
 
 Whether the first passages of sets are the better ones depends on the sorter: `bubblesort` shows the winner of the last
 window last, a heap the parent first. Where hits take turns on the places (`plackett`), each is right as often, and an
-uneven count is the judge's own preference. Counted are answers as they are given, with `orders` each
-by itself.
+uneven count is the judge's own preference. Counted are answers as they are given, of several `orders` each by itself.
 """
 
 from __future__ import annotations

@@ -7,6 +7,14 @@ from pathlib import Path
 
 from .tokenizers import make_tokenizer
 
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
+}
+
 
 def save_bert(where: Path) -> Path:
     """A BERT of 2 layers and 32 dimensions with a tokenizer that adds [CLS] and [SEP]."""
@@ -16,15 +24,7 @@ def save_bert(where: Path) -> Path:
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     tokenizer = make_tokenizer("[CLS] $A [SEP]", **special)
     tokenizer.save_pretrained(where)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-    )
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SIZES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertModel(config, add_pooling_layer=False).save_pretrained(where)
@@ -59,10 +59,7 @@ def save_xlmr(where: Path) -> Path:
     }
     tokenizer = make_tokenizer("<s> $A </s>", **special)
     tokenizer.save_pretrained(where)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = XLMRobertaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, initializer_range=0.3, **sizes
-    )
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, **SIZES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = XLMRobertaForMaskedLM(config)
@@ -79,10 +76,7 @@ def save_modernbert(where: Path) -> Path:
     special = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "mask_token": "<mask>"}
     tokenizer = make_tokenizer("<s> $A </s>", **special, one="<unused7>", two="<unused8>", three="<unused9>")
     tokenizer.save_pretrained(where)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = ModernBertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=1, initializer_range=0.3, **sizes
-    )
+    config = ModernBertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=1, **SIZES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         ModernBertForMaskedLM(config).save_pretrained(where)

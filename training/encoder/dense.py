@@ -16,7 +16,7 @@ from ...items import Item, Role
 from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .saving import save_dense
-from .trainable import choose_weights, count_state_bytes, own_weights
+from .trainable import choose_weights, count_state_bytes, keep_options, own_weights
 
 # What a SPEC says and no file of a checkpoint does: the result is loaded with it again.
 KEPT = ("dim", "normalize", "padding", "truncate")
@@ -27,7 +27,7 @@ class TrainableDense:
 
     def __init__(self, encoder: TransformerEncoder, spec: Spec, recipe: EncoderRecipe) -> None:
         self.encoder, self.recipe = encoder, recipe
-        self.options = {key: value for key, value in spec.options.items() if key in KEPT}
+        self.options = keep_options(spec, KEPT)
         parts = {"model": encoder.model, "dense": encoder.dense}
         self._network: torch.nn.Module = torch.nn.ModuleDict(
             {name: part for name, part in parts.items() if part is not None}

@@ -18,7 +18,7 @@ from ...specs import Spec
 from ..recipe import EncoderRecipe
 from .rewriting import rewrite_checkpoint
 from .saving import save_late
-from .trainable import choose_weights, count_state_bytes, own_weights
+from .trainable import choose_weights, count_state_bytes, keep_options, own_weights
 
 Marked = tuple[list[int], int, Role]  # the tokens of a text, how many the others attend to, and whose it is
 
@@ -36,8 +36,7 @@ class TrainableLate:
         self.encoder, self.recipe, self.spec = encoder, recipe, spec
         self.source = Source(spec.checkpoint, spec.options.get("revision"))
         self.plain = read_late_settings(self.source) is None
-        kept = ("pool",) if self.plain else [key for key in spec.options if key != "dtype"]
-        self.options = {key: value for key, value in spec.options.items() if key in kept}
+        self.options = keep_options(spec, ("pool",) if self.plain else None)
         assert encoder.dense is not None
         self._network = torch.nn.ModuleDict({"model": encoder.model, "dense": encoder.dense})
         table = encoder.model.get_input_embeddings().weight  # type: ignore[operator]

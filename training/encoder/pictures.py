@@ -24,7 +24,7 @@ from ..recipe import EncoderRecipe
 from .clip_files import join_towers, read_config, write_clip
 from .dense import score_lengths
 from .losses import LogitScale
-from .trainable import choose_weights, count_state_bytes
+from .trainable import choose_weights, count_state_bytes, keep_options
 
 # What a SPEC says and no file of a checkpoint does: the result is loaded with it again.
 KEPT = ("max_pixels", "text_weight", "fuse", "template", "instruct")
@@ -93,7 +93,7 @@ class TrainablePictures:
         if encoder.padding is None and (recipe.query_tokens or recipe.document_tokens):
             raise InputError(f"query_tokens, document_tokens: {spec} always reads {encoder.spec.max_tokens} tokens")
         self.encoder, self.config, self.recipe = encoder, config, recipe
-        self.options = {key: value for key, value in spec.options.items() if key in KEPT}
+        self.options = keep_options(spec, KEPT)
         self.model = encoder.model
         if recipe.loss == "sigmoid" and self.model.logit_bias is None:
             self.model.logit_bias = torch.nn.Parameter(torch.full_like(self.model.logit_scale, recipe.bias))

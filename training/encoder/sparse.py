@@ -17,7 +17,7 @@ from ..recipe import EncoderRecipe
 from .dense import cut_texts
 from .rewriting import rewrite_checkpoint
 from .saving import name_head, save_sparse
-from .trainable import choose_weights, count_state_bytes
+from .trainable import choose_weights, count_state_bytes, keep_options
 
 
 class TrainableSparse:
@@ -36,8 +36,7 @@ class TrainableSparse:
         self.encoder, self.recipe, self.spec = encoder, recipe, spec
         self.source = Source(spec.checkpoint, spec.options.get("revision"))
         self.plain = may_be_plain(self.source)
-        kept = ("terms",) if self.plain else [key for key in spec.options if key != "dtype"]
-        self.options = {key: value for key, value in spec.options.items() if key in kept}
+        self.options = keep_options(spec, ("terms",) if self.plain else None)
         self._network = torch.nn.ModuleDict({"model": encoder.model, "decoder": encoder.decoder})
         model: Any = encoder.model
         tables: list[Any] = [model.get_input_embeddings().weight, encoder.decoder.weight]  # mostly one and the same

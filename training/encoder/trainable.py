@@ -141,6 +141,12 @@ def find_family(text: str, *, apart: bool = False) -> str:
     return family
 
 
+def keep_options(spec: Spec, named: Sequence[str] | None = None) -> dict[str, str]:
+    """The options of a base's SPEC that its result is loaded with, too: those that are `named`, or all but `dtype`."""
+    kept = spec.options.keys() - {"dtype"} if named is None else named
+    return {key: value for key, value in spec.options.items() if key in kept}
+
+
 def count_state_bytes(layers: int, width: int) -> int:
     """Bytes that so many layers of a transformer keep of a token for the way back."""
     return layers * width * STATES
