@@ -28,6 +28,7 @@ from .rerank import rerank_command
 from .rewrite import rewrite_command
 from .run import run_command
 from .search import search_command
+from .serve import serve_command
 from .synthesize import synthesize_command
 from .train import train_encoder_command, train_ranker_command
 from .translate import translate_command
@@ -51,9 +52,10 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for verb in (
-    demo_command, index_command, delete_command, search_command, run_command, rerank_command, judge_command,
-    evaluate_command, experiment_command, export_command, translate_command, rewrite_command, synthesize_command,
-    mine_command, convert_command, adapt_command, verify_command, cache_command, models_command, doctor_command,
+    demo_command, index_command, delete_command, search_command, serve_command, run_command, rerank_command,
+    judge_command, evaluate_command, experiment_command, export_command, translate_command, rewrite_command,
+    synthesize_command, mine_command, convert_command, adapt_command, verify_command, cache_command,
+    models_command, doctor_command,
 ):  # fmt: skip
     app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
 
