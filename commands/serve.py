@@ -56,7 +56,7 @@ def serve_command(
         if (error.name or "").startswith("crosslens"):
             raise
         raise InputError(f"serving needs {error.name}: pip install 'crosslens[serve]'") from None
-    from ..service.limits import Limits
+    from ..service.quotas import Quotas
     from ..service.systems import name_indexes
     from ..systems.search import choose_line
 
@@ -69,7 +69,7 @@ def serve_command(
         for name, path in name_indexes(directories).items()
     }
     lines = tuple(system or [choose_line(None, mode, None, True, rerank)])
-    limits = Limits(requests=max_requests, timeout_ms=timeout_ms, query_tokens=query_tokens)
+    limits = Quotas(requests=max_requests, timeout_ms=timeout_ms, query_tokens=query_tokens)
     serve(
         Settings(
             named, lines, host, port, workers, writable, insecure, tuple(cors or ()), limits, device, trust_remote_code

@@ -26,8 +26,8 @@ from ..items import Item
 from .answers import FACETED, describe_answer, describe_document, describe_service
 from .engine import Engine
 from .gate import Gate, Gone, Wrong, describe_error
-from .limits import TooLarge
 from .pictures import Picture, Pictures
+from .quotas import TooLarge
 from .requests import (
     DocumentsRequest,
     SearchRequest,
@@ -39,9 +39,9 @@ from .requests import (
     parse_query,
     parse_request,
 )  # fmt: skip
-from .searching import Asked
+from .searching import Question
 from .systems import Search
-from .writing import Writing
+from .writing import Changes
 
 log = logging.getLogger("crosslens")
 T = TypeVar("T")
@@ -221,7 +221,7 @@ class Routes:
         depth = system.depth(next(step for step in (*STEPS, limits.k) if depth <= step), rerank)
         search = Search(served.name, system, make_where(request), depth, request.exact, request.explain, rerank)
         timeout = min(request.timeout_ms or limits.timeout_ms, limits.timeout_ms)
-        answer = await engine.search(Asked(search, query, request.id or ""), started + timeout / 1000)
+        answer = await engine.search(Question(search, query, request.id or ""), started + timeout / 1000)
         shown = answer.found.hits[request.offset : request.offset + request.k]
         ids = [hit.id for hit in (*shown, *(answer.found.hits[:FACETED] if request.facets else ()))]
         items = {item.id: item for item in await engine.fetch(answer.found, ids)}
@@ -270,8 +270,8 @@ class Routes:
         return _write(await asyncio.to_thread(self._writing.remove, self.engine.choose_index(index), id))
 
     @property
-    def _writing(self) -> Writing:
-        return Writing(self.engine.models.submit)
+    def _writing(self) -> Changes:
+        return Changes(self.engine.models.submit)
 
     def _check_token(self, request: Request) -> None:
         if not self.access.token:

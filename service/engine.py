@@ -27,9 +27,9 @@ from ..multilingual.reranking.plan import rank
 from ..multilingual.reranking.rerank import Rerank
 from ..pipeline import Stage
 from ..systems.system import System
-from .limits import Late, Limits, Unknown
 from .metrics import Metrics
-from .searching import Asked, Found, Searching, count_tokens
+from .quotas import Late, Quotas, Unknown
+from .searching import Found, Question, Searching, measure_tokens
 from .systems import Search, ServedIndex, ServedSystem
 
 T = TypeVar("T")
@@ -77,16 +77,16 @@ class Engine:
     """What is served, open and loaded; made by `load`.
 
     `search`, `embed` and `score` are for the event loop. `InputError` for what cannot be done as it was asked for,
-    `Unknown` for a name that is not served, `Busy` and `Late` (`limits`) where there is too much or too little time.
+    `Unknown` for a name that is not served, `Busy` and `Late` (`quotas`) where there is too much or too little time.
     """
 
     indexes: Mapping[str, ServedIndex]
     systems: Mapping[str, ServedSystem]
-    limits: Limits = field(default_factory=Limits)
+    limits: Quotas = field(default_factory=Quotas)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        from .workers import Worker, WorkKind
+        from .workers import WorkKind, WorkThread
 
         self.searching = Searching(self.indexes, self.limits.query_tokens)
         self.encoders: dict[str, Encoder] = {}
@@ -98,7 +98,7 @@ class Engine:
         self._recent: deque[float] = deque(maxlen=RERANKED)
         seen = self.metrics.watch_batches
         most = self.limits.requests
-        self.models = Worker(
+        self.models = WorkThread(
             "models",
             {
                 "search": WorkKind(self.searching.search, SEARCHES, seen("search")),
@@ -106,7 +106,7 @@ class Engine:
             },
             most,
         )
-        self.judges = Worker(
+        self.judges = WorkThread(
             "judges",
             {
                 "rerank": WorkKind(self.searching.rerank, JUDGED, seen("rerank")),
@@ -121,7 +121,7 @@ class Engine:
         indexes: Mapping[str, Index],
         systems: Sequence[str] = ("hybrid",),
         *,
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: Quotas = Quotas(),  # noqa: B008 - it is frozen
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Engine:
@@ -145,7 +145,7 @@ class Engine:
         """Bind a system to an index and search once, so that what is wrong is known before the first request."""
         search = Search(index, system, (), 1, False, False, system.second is not None)
         if "text" in self.indexes[index].reads:
-            self.searching.search([Asked(search, Item("", "crosslens"))])
+            self.searching.search([Question(search, Item("", "crosslens"))])
         if system.second is not None:
             self.searching.load_reranker(system)
 
@@ -179,7 +179,7 @@ class Engine:
             raise Unknown(f"there is no index {name!r} here, only {list_few(self.indexes, 20)}")
         return self.indexes[name]
 
-    async def search(self, asked: Asked, deadline: float) -> Answer:
+    async def search(self, asked: Question, deadline: float) -> Answer:
         """The ranking for a query: the first one, `partial`, where the reranking is not done by the deadline.
 
         The deadline is in seconds of `time.monotonic`. `Late` where nothing is found by then.
@@ -259,7 +259,7 @@ class Engine:
             encoder = self.encoders[name]
             items = [replace(item, id=str(n)) for n, item in enumerate(i for place in places for i in jobs[place][2])]
             vectors = encode_dense(encoder, items, role)
-            tokens = count_tokens(encoder, [item.text or "" for item in items])
+            tokens = measure_tokens(encoder, [item.text or "" for item in items])
             start = 0
             for place in places:
                 end = start + len(jobs[place][2])

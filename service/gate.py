@@ -14,8 +14,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InputError, write_line
-from .limits import Busy, Limits, Refused, TooLarge, Unknown
 from .metrics import Metrics
+from .quotas import Busy, Quotas, Refused, TooLarge, Unknown
 
 log = logging.getLogger("crosslens")
 
@@ -51,11 +51,11 @@ class Gate:
 
     `key` is required in `Authorization: Bearer` or `x-api-key` where it is not empty; `hosts` are the names that the
     service is asked by (empty: any). Bodies are read whole before the application is called, so that no request holds
-    more than its limit, nor all together more than `Limits.buffered_bytes`.
+    more than its limit, nor all together more than `Quotas.buffered_bytes`.
     """
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, metrics: Metrics, key: str = "", hosts: Sequence[str] = ()
+        self, app: ASGIApp, limits: Quotas, metrics: Metrics, key: str = "", hosts: Sequence[str] = ()
     ) -> None:
         self.app = app
         self.limits = limits

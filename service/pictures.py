@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import InputError
 from ..items import Item
 from ..media.images import open_image, read_image_file
-from .limits import Unknown
+from .quotas import Unknown
 from .systems import Kept, ServedIndex
 
 SIDE = 320  # pixels at the longer side of a small one

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from ..errors import CrosslensError, InputError
 from ..indexes.registry import open_index
 from ..pipeline import Progress, show_nothing
-from .limits import Limits
+from .quotas import Quotas
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -43,7 +43,7 @@ class Settings:
     writable: bool = False
     insecure: bool = False
     origins: tuple[str, ...] = ()
-    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
+    limits: Quotas = Quotas()  # noqa: RUF009 - it is frozen
     device: str = "auto"
     trust_remote_code: bool = False
 
@@ -68,7 +68,7 @@ class Settings:
         """What `to_json` wrote."""
         data = json.loads(text)
         tuples = {key: tuple(data[key]) for key in ("systems", "origins")}
-        return cls(**{**data, **tuples, "limits": Limits(**data["limits"])})
+        return cls(**{**data, **tuples, "limits": Quotas(**data["limits"])})
 
     def open(self) -> Gate:
         """The application, with all that it serves open and loaded."""

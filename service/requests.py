@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import InputError
 from ..indexes.storage.filters import check_where
 from ..items import Item
-from .limits import Limits, TooLarge
+from .quotas import Quotas, TooLarge
 
 Scalar = str | int | float | bool
 SHOWN = 10  # hits where a request does not say how many
@@ -119,7 +119,7 @@ def parse_form(fields: Mapping[str, Any]) -> SearchRequest:
     return request
 
 
-def decode_picture(text: str, limits: Limits, what: str = "image") -> bytes:
+def decode_picture(text: str, limits: Quotas, what: str = "image") -> bytes:
     """The bytes of a picture in base64, perhaps as a data: URL; `TooLarge` above the limit, and no URL is opened."""
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")

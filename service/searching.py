@@ -15,7 +15,7 @@ from ..pipeline import Stage
 from ..runs import EXCLUDED, Documents, Hit, Manifest, Probe, Run
 from ..systems.system import OpenSite
 from ..systems.trace import Trace
-from .limits import TooLarge, Unknown
+from .quotas import TooLarge, Unknown
 from .systems import Kept, Search, ServedIndex, ServedSystem
 
 RANKINGS = 1024  # that are kept for queries which come again
@@ -24,7 +24,7 @@ LARGEST = 1 << 14  # characters of a document that is
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """A query as somebody asks it: its words, its picture, documents `like` which it wants others, or several."""
 
     search: Search
@@ -60,14 +60,14 @@ class Searching:
     _items: Kept[Item] = field(default_factory=lambda: Kept(ITEMS))
     _rerankers: Kept[Stage] = field(default_factory=lambda: Kept(64))
 
-    def search(self, jobs: Sequence[Asked]) -> list[Found]:
+    def search(self, jobs: Sequence[Question]) -> list[Found]:
         """The first ranking of each job. `InputError` where one cannot be searched for, `TooLarge` where it is long."""
         found: dict[int, Found] = {}
         for places in group_positions(job.search.key for job in jobs).values():
             found |= zip(places, self._search_alike([jobs[place] for place in places]), strict=True)
         return [found[place] for place in range(len(jobs))]
 
-    def _search_alike(self, jobs: Sequence[Asked]) -> list[Found]:
+    def _search_alike(self, jobs: Sequence[Question]) -> list[Found]:
         started = time.perf_counter()
         search = jobs[0].search
         served = self.indexes[search.index]
@@ -117,7 +117,7 @@ class Searching:
         text = query.text or ""
         if len(text) <= self.query_tokens:  # a token has a character at least
             return
-        tokens = max(count_tokens(each, [text])[0] for each in (*served.encoders.values(), None))
+        tokens = max(measure_tokens(each, [text])[0] for each in (*served.encoders.values(), None))
         if tokens > self.query_tokens:
             raise TooLarge(f"the query has {tokens} tokens, and {self.query_tokens} are the most: make it shorter")
 
@@ -194,7 +194,7 @@ def _join(first: Found, second: Found) -> Found:
     return replace(second, manifest=manifest, stages=(*first.stages, *second.stages))
 
 
-def count_tokens(encoder: Any, texts: Sequence[str]) -> list[int]:
+def measure_tokens(encoder: Any, texts: Sequence[str]) -> list[int]:
     """How many tokens each text has, without the special ones; words where the encoder does not say."""
     try:
         return [len(spans) for spans in encoder.token_spans(texts)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..pipeline import watch
-from .limits import Busy, Unready
+from .quotas import Busy, Unready
 
 log = logging.getLogger("crosslens")
 
@@ -53,7 +53,7 @@ class Job:
         return not self.answer.done()
 
 
-class Worker:
+class WorkThread:
     """One thread with a queue for each kind of work, which has the next turn after each batch of another kind.
 
     A batch waits at most `GATHER` seconds, and only where the one before it held several jobs: one client alone waits

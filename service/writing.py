@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..indexes.registry import open_index
 from ..items import Batch, Dense, Item, Role
 from ..multilingual.languages import fill_languages
-from .limits import Unknown
+from .quotas import Unknown
 from .systems import ServedIndex
 
 TOGETHER = 32  # documents that are encoded together: so long may a search wait
@@ -45,7 +45,7 @@ class QueuedEncoder:
 
 
 @dataclass
-class Writing:
+class Changes:
     """Changes of the served indexes."""
 
     submit: Callable[[str, Any, int], Future[Any]]

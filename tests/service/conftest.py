@@ -10,7 +10,7 @@ import pytest
 from crosslens.indexes.registry import open_index
 from crosslens.service.application import Access
 from crosslens.service.engine import Engine
-from crosslens.service.limits import Limits
+from crosslens.service.quotas import Quotas
 from stand_ins.live import JUDGE, Live, fill, run_live
 
 
@@ -21,7 +21,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
 
         def start(access: Access = Access(), systems: tuple[str, ...] = ("hybrid",), **limits: int) -> Live:  # noqa: B008
             index = open_index(fill(tmp_path / "small.index"))
-            engine = Engine.load({"small": index}, systems, limits=Limits(**limits))
+            engine = Engine.load({"small": index}, systems, limits=Quotas(**limits))
             return running.enter_context(run_live(engine, access))
 
         yield start

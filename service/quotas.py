@@ -8,7 +8,7 @@ from ..errors import CrosslensError, InputError, check_at_least
 
 
 @dataclass(frozen=True)
-class Limits:
+class Quotas:
     """The most of everything; all of it is said by `GET /service`.
 
     `requests` are under way at once; a body has `body_bytes`, and `picture_bytes` more for each picture in it;
