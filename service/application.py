@@ -39,7 +39,7 @@ from .requests import (
     parse_query,
     parse_request,
 )  # fmt: skip
-from .searching import Question
+from .searching import Wanted
 from .systems import Search
 from .writing import Changes
 
@@ -221,7 +221,7 @@ class Routes:
         depth = system.depth(next(step for step in (*STEPS, limits.k) if depth <= step), rerank)
         search = Search(served.name, system, make_where(request), depth, request.exact, request.explain, rerank)
         timeout = min(request.timeout_ms or limits.timeout_ms, limits.timeout_ms)
-        answer = await engine.search(Question(search, query, request.id or ""), started + timeout / 1000)
+        answer = await engine.search(Wanted(search, query, request.id or ""), started + timeout / 1000)
         shown = answer.found.hits[request.offset : request.offset + request.k]
         ids = [hit.id for hit in (*shown, *(answer.found.hits[:FACETED] if request.facets else ()))]
         items = {item.id: item for item in await engine.fetch(answer.found, ids)}

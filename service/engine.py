@@ -29,7 +29,7 @@ from ..pipeline import Stage
 from ..systems.system import System
 from .metrics import Metrics
 from .quotas import Late, Quotas, Unknown
-from .searching import Found, Question, Searching, measure_tokens
+from .searching import Found, Searching, Wanted, measure_tokens
 from .systems import Search, ServedIndex, ServedSystem
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class Engine:
         """Bind a system to an index and search once, so that what is wrong is known before the first request."""
         search = Search(index, system, (), 1, False, False, system.second is not None)
         if "text" in self.indexes[index].reads:
-            self.searching.search([Question(search, Item("", "crosslens"))])
+            self.searching.search([Wanted(search, Item("", "crosslens"))])
         if system.second is not None:
             self.searching.load_reranker(system)
 
@@ -179,7 +179,7 @@ class Engine:
             raise Unknown(f"there is no index {name!r} here, only {list_few(self.indexes, 20)}")
         return self.indexes[name]
 
-    async def search(self, asked: Question, deadline: float) -> Answer:
+    async def search(self, asked: Wanted, deadline: float) -> Answer:
         """The ranking for a query: the first one, `partial`, where the reranking is not done by the deadline.
 
         The deadline is in seconds of `time.monotonic`. `Late` where nothing is found by then.

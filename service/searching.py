@@ -24,7 +24,7 @@ LARGEST = 1 << 14  # characters of a document that is
 
 
 @dataclass(frozen=True)
-class Question:
+class Wanted:
     """A query as somebody asks it: its words, its picture, documents `like` which it wants others, or several."""
 
     search: Search
@@ -60,14 +60,14 @@ class Searching:
     _items: Kept[Item] = field(default_factory=lambda: Kept(ITEMS))
     _rerankers: Kept[Stage] = field(default_factory=lambda: Kept(64))
 
-    def search(self, jobs: Sequence[Question]) -> list[Found]:
+    def search(self, jobs: Sequence[Wanted]) -> list[Found]:
         """The first ranking of each job. `InputError` where one cannot be searched for, `TooLarge` where it is long."""
         found: dict[int, Found] = {}
         for places in group_positions(job.search.key for job in jobs).values():
             found |= zip(places, self._search_alike([jobs[place] for place in places]), strict=True)
         return [found[place] for place in range(len(jobs))]
 
-    def _search_alike(self, jobs: Sequence[Question]) -> list[Found]:
+    def _search_alike(self, jobs: Sequence[Wanted]) -> list[Found]:
         started = time.perf_counter()
         search = jobs[0].search
         served = self.indexes[search.index]
