@@ -31,8 +31,9 @@ from ..checkpoints.sentence_files import Pooling, load_dense_stack
 from ..errors import InputError
 from ..items import Item, Role
 from .base import EncoderSpec
+from .known import KNOWN_CHECKPOINTS
 from .pooling import Side, collate
-from .transformer import KNOWN_CHECKPOINTS, TransformerEncoder
+from .transformer import TransformerEncoder
 
 log = logging.getLogger("crosslens")
 Style = Literal["e5", "tart", "gemma"]

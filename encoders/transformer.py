@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,11 +19,10 @@ from ..checkpoints.source import locate_tokens
 from ..items import Batch, Item, Role
 from .base import EncoderSpec
 from .batching import WINDOW, Row, encode_windows
+from .known import KNOWN_CHECKPOINTS
 from .pooling import collate, finish, pool, tokenize
 
 log = logging.getLogger("crosslens")
-# What the files of well-known checkpoints do not say: of `prompts` (query, document), and of `retrievers` for llm:.
-KNOWN_CHECKPOINTS: Mapping[str, Any] = tomllib.loads(files(__package__).joinpath("known.toml").read_text("utf-8"))
 
 
 @dataclass(eq=False, kw_only=True)

@@ -1,0 +1,56 @@
+"""Cohere's rerank, v1 and v2, and Jina's: one answer that the clients of all of them parse."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ...errors import InputError
+from .engine import Engine
+from .inputs import Part, Parts, read_item, read_items
+
+MOST_DOCUMENTS = 1000  # Cohere's limit
+
+
+class RerankBody(BaseModel):
+    """`rank_fields` is Cohere's of old; it is here to be refused."""
+
+    query: Part
+    documents: Parts
+    model: str | None = None
+    top_n: int | None = Field(None, ge=1)
+    return_documents: bool | None = None
+    rank_fields: list[str] | None = None
+
+
+async def rerank_documents(engine: Engine, body: RerankBody) -> Any:
+    """Documents (texts, or objects with `text` or `image`) by relevance to a query, best first, at most `top_n`.
+
+    Scores are in 0..1. Documents beyond the model's length are cut; Cohere's `max_tokens_per_doc` changes nothing.
+    """
+    if body.rank_fields not in (None, ["text"]):
+        raise InputError("rank_fields is not supported: put what shall be ranked into the text of each document")
+    query, documents = read_item(body.query, "query"), read_items(body.documents, "documents", MOST_DOCUMENTS)
+    found = await engine.score(body.model, query, documents)
+    results: list[dict[str, object]] = []
+    for number in rank_scores(found.scores)[: body.top_n]:
+        result: dict[str, object] = {"index": number, "relevance_score": found.scores[number]}
+        if body.return_documents:
+            given = body.documents[number]
+            result["document"] = {"text": given} if isinstance(given, str) else given
+        results.append(result)
+    return {
+        "id": str(uuid.uuid4()),
+        "object": "list",
+        "model": found.model,
+        "results": results,
+        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+        "meta": {"api_version": {"version": "2"}, "tokens": {"input_tokens": found.tokens, "output_tokens": 0}},
+    }
+
+
+def rank_scores(scores: list[float]) -> list[int]:
+    """The places of the scores, the highest first, equal ones in their order."""
+    return sorted(range(len(scores)), key=lambda number: -scores[number])

@@ -1,0 +1,108 @@
+"""What clients send as a text or a picture, read into items; their names for the two roles."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
+
+from ...encoders.base import EncoderSpec
+from ...errors import InputError, list_few
+from ...items import Item, Role
+
+# Cohere's, Jina's and sentence-transformers' names for them.
+ROLES: Mapping[str, Role] = {
+    "query": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "document": "document",
+    "search_document": "document",
+    "passage": "document",
+    "retrieval.passage": "document",
+}
+
+_PART = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {
+                "text": {"type": "string"},
+                "image": {"type": "string", "description": "a picture's bytes in base64, or a data: URL"},
+            },
+        },
+    ]
+}
+# Read by `read_item` and `read_items`, whose errors are plainer than those of a union.
+Part = Annotated[Any, WithJsonSchema(_PART)]
+Parts = Annotated[Any, WithJsonSchema({"type": "array", "items": _PART})]
+PartOrParts = Annotated[Any, WithJsonSchema({"anyOf": [*_PART["anyOf"], {"type": "array", "items": _PART}]})]
+
+
+def read_role(name: str | None, field: str, spec: EncoderSpec) -> Role:
+    """The role that a client names; where it names none, the one that serves both queries and documents better.
+
+    Clients of OpenAI and TEI embed both alike. That is `document` where documents have no prompt, as other servers do
+    it. Where both roles have one it is `query`, as E5's authors advise: with e5-small and nDCG@10 on the demo both as
+    queries are at 0.588, both as documents at 0.552, and each in its role at 0.592.
+    """
+    if name is not None and name not in ROLES:
+        raise InputError(f"{field} must be one of {list_few(ROLES, len(ROLES))}, not {name!r}")
+    if name is None:
+        return "query" if spec.document_prompt else "document"
+    return ROLES[name]
+
+
+def read_items(values: object, field: str, most: int) -> list[Item]:
+    """The items of a list of texts and pictures; `InputError` if it is empty, too long, or anything else is in it."""
+    if not isinstance(values, list):
+        raise InputError(f"{field} must be a list of texts, not {_name_type(values)}")
+    if not values:
+        raise InputError(f"{field} is empty: send at least one text")
+    if len(values) > most:
+        raise InputError(f"{field} has {len(values):,} elements, and at most {most:,} are taken: send several requests")
+    if isinstance(values[0], int) or (isinstance(values[0], list) and values[0] and isinstance(values[0][0], int)):
+        raise InputError(
+            f"{field} holds token ids, which are another model's: send texts "
+            "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)"
+        )
+    return [read_item(value, f"{field}[{number}]") for number, value in enumerate(values)]
+
+
+def read_item(value: object, field: str) -> Item:
+    """A text, or an object with `text`, `image` (base64 or a data: URL) or both, as an item; its id is the field."""
+    if isinstance(value, str):
+        item = Item(field, value)
+    elif isinstance(value, dict) and value.keys() & {"text", "image"}:
+        text, picture = value.get("text"), value.get("image")
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{field}.text must be a string, not {_name_type(text)}")
+        item = Item(field, text, None if picture is None else read_picture(picture, f"{field}.image"))
+    else:
+        raise InputError(f"{field} must be a string, or an object with text or image, not {_name_type(value)}")
+    if not item.modalities:
+        raise InputError(f"{field} is empty: leave it out")
+    return item
+
+
+def read_picture(value: object, field: str) -> bytes:
+    """A picture's bytes; they are opened later, within limits. `InputError` for a URL: nothing is ever fetched."""
+    if not isinstance(value, str):
+        raise InputError(f"{field} must be a string, not {_name_type(value)}")
+    head, comma, data = value.partition(",") if value.startswith("data:") else ("", "", value)
+    if head and not (comma and head.endswith(";base64")):
+        raise InputError(f"{field}: a data: URL must be data:image/...;base64,...")
+    if "://" in data[:20]:
+        raise InputError(f"{field} is a URL, and none is fetched: send the picture's bytes in base64")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"{field} is not base64") from None
+
+
+def _name_type(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
