@@ -16,7 +16,7 @@ from .base import EncoderSpec, unit
 from .known import KNOWN_CHECKPOINTS
 
 
-def shorten(vectors: np.ndarray, spec: EncoderSpec, dim: int) -> np.ndarray:
+def cut_vectors(vectors: np.ndarray, spec: EncoderSpec, dim: int) -> np.ndarray:
     """The first `dim` components of vectors float32 [n, spec.dim], of length 1 again where the encoder's are.
 
     `InputError` unless `dim` is the encoder's own, or in the range that it was trained for.

@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
@@ -25,7 +26,7 @@ from ..errors import CrosslensError, InputError
 from ..items import Item
 from .answers import FACETED, describe_answer, describe_document, describe_service
 from .engine import Engine
-from .gate import Gate, Gone, Wrong, describe_error
+from .gate import Gate, Wrong, describe_error, until_gone
 from .pictures import Picture, Pictures
 from .quotas import TooLarge
 from .requests import (
@@ -40,6 +41,7 @@ from .requests import (
     parse_request,
 )  # fmt: skip
 from .searching import Wanted
+from .standard import BODIES, add_standard_routes
 from .systems import Search
 from .writing import Changes
 
@@ -79,8 +81,6 @@ def make_app(engine: Engine, access: Access = Access()) -> Gate:
     _add_errors(app)
     routes = Routes(engine, access)
     routes.add_to(app)
-    from .standard import add_standard_routes
-
     add_standard_routes(app, engine)
     _add_schemas(app)
     return Gate(app, engine.limits, engine.metrics, access.key, access.hosts)
@@ -90,10 +90,12 @@ def _add_schemas(app: FastAPI) -> None:
     """What routes read themselves, in the OpenAPI description."""
     describe = app.openapi
 
+    kinds: tuple[type[BaseModel], ...] = (SearchRequest, DocumentsRequest, *BODIES)
+
     def openapi() -> dict[str, Any]:
         made = describe()
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        for kind in (SearchRequest, DocumentsRequest):
+        for kind in kinds:
             own = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(own.pop("$defs", {}))
             schemas[kind.__name__] = own
@@ -124,27 +126,6 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, crosslens_error)
-
-
-async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client hangs up: then nobody is to answer, and `Gone`."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_wait_for_end(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        task.cancel()
-        raise Gone
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-
-
-async def _wait_for_end(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InputError, write_line
@@ -18,6 +20,7 @@ from .metrics import Metrics
 from .quotas import Busy, Quotas, Refused, TooLarge, Unknown
 
 log = logging.getLogger("crosslens")
+T = TypeVar("T")
 
 OPEN = ("/healthz", "/readyz")  # answered without a key, and however much is under way
 PAGE = ("/", "/page/")  # the page itself holds no documents: it asks for the key
@@ -164,6 +167,27 @@ class Gate:
 
 class Gone(Exception):
     """Who asked has hung up."""
+
+
+async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client hangs up: then nobody is to answer, and `Gone`."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_wait_for_end(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        raise Gone
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+
+
+async def _wait_for_end(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

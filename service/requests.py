@@ -77,7 +77,10 @@ def parse_request(kind: type[BaseModel], body: bytes | str | Mapping[str, Any]) 
 def describe_fault(errors: Sequence[Any]) -> str:
     """The first thing that is wrong with a request, in one line."""
     fault = errors[0]
-    place = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query"))
+    where = fault["loc"]
+    if len(where) > 1 and where[0] in ("body", "query"):  # FastAPI's own, before the names of fields
+        where = where[1:]
+    place = ".".join(map(str, where))
     if fault["type"] == "json_invalid":
         return f"the body is not JSON: {fault.get('ctx', {}).get('error', 'it cannot be read')}"
     if fault["type"] == "extra_forbidden":

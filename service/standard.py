@@ -5,43 +5,45 @@ Their answers are bytes from orjson, without a response model: what is sent is n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from .engine import Engine
+from .gate import until_gone
+from .requests import parse_request
 from .shapes import cohere, openai, tei
-from .shapes.engine import Engine
-from .shapes.wire import read_body, write_answer
+from .shapes.wire import write_answer
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One route: `answer` is called with the engine and the body, if it has one; `tag` is whose shape it is."""
+    """One route: `answer` is called with the engine and what was asked, if it takes a body; `tag` says whose it is."""
 
     tag: str
     path: str
-    answer: Callable[..., Awaitable[Any]]
+    answer: Callable[..., Coroutine[Any, Any, Any]]
     body: type[BaseModel] | None = None
 
 
 SHAPES = (
-    Shape("OpenAI", "/v1/embeddings", openai.create_embeddings, openai.EmbeddingsBody),
-    Shape("OpenAI", "/v1/models", openai.list_models),
-    Shape("Cohere and Jina", "/v1/rerank", cohere.rerank_documents, cohere.RerankBody),
-    Shape("Cohere and Jina", "/v2/rerank", cohere.rerank_documents, cohere.RerankBody),
-    Shape("TEI", "/embed", tei.embed, tei.EmbedBody),
-    Shape("TEI", "/rerank", tei.rank_texts, tei.RankBody),
+    Shape("OpenAI", "/v1/embeddings", openai.create_embeddings, openai.EmbeddingsRequest),
+    Shape("OpenAI", "/v1/models", openai.list_served),
+    Shape("Cohere and Jina", "/v1/rerank", cohere.rerank_documents, cohere.RerankRequest),
+    Shape("Cohere and Jina", "/v2/rerank", cohere.rerank_documents, cohere.RerankRequest),
+    Shape("TEI", "/embed", tei.embed_texts, tei.EmbedRequest),
+    Shape("TEI", "/rerank", tei.rank_texts, tei.RankRequest),
     Shape("TEI", "/info", tei.describe_model),
 )
+BODIES = tuple(dict.fromkeys(shape.body for shape in SHAPES if shape.body is not None))
 
 
 def add_standard_routes(app: FastAPI, engine: Engine) -> None:
-    """Add the routes of `SHAPES`. Errors are the application's, whose handlers know their status."""
+    """Add the routes of `SHAPES`; the schemas of `BODIES` belong into the description of the application."""
     for shape in SHAPES:
         app.add_api_route(
             shape.path,
@@ -50,23 +52,23 @@ def add_standard_routes(app: FastAPI, engine: Engine) -> None:
             name=shape.answer.__name__,
             tags=[shape.tag],
             description=shape.answer.__doc__,
-            response_class=JSONResponse,
-            openapi_extra=_describe_body(shape.body),
+            openapi_extra=_refer_to(shape.body),
         )
 
 
 def _bind(shape: Shape, engine: Engine) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        given = () if shape.body is None else (await read_body(request, shape.body),)
-        return write_answer(await shape.answer(engine, *given))
+        asked = () if shape.body is None else (parse_request(shape.body, await request.body()),)
+        return write_answer(await until_gone(request, shape.answer(engine, *asked)))
 
     async def answer_tei(request: Request) -> Response:
-        return await tei.with_errors(request, answer)
+        return await tei.with_errors(answer(request))
 
     return answer_tei if shape.tag == "TEI" else answer
 
 
-def _describe_body(body: type[BaseModel] | None) -> dict[str, Any] | None:
+def _refer_to(body: type[BaseModel] | None) -> dict[str, Any] | None:
     if body is None:
         return None
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}}
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

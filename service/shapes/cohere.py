@@ -8,13 +8,13 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ...errors import InputError
-from .engine import Engine
-from .inputs import Part, Parts, read_item, read_items
+from ..engine import Engine
+from .inputs import Part, Parts, read_input, read_inputs
 
 MOST_DOCUMENTS = 1000  # Cohere's limit
 
 
-class RerankBody(BaseModel):
+class RerankRequest(BaseModel):
     """`rank_fields` is Cohere's of old; it is here to be refused."""
 
     query: Part
@@ -25,14 +25,15 @@ class RerankBody(BaseModel):
     rank_fields: list[str] | None = None
 
 
-async def rerank_documents(engine: Engine, body: RerankBody) -> Any:
+async def rerank_documents(engine: Engine, body: RerankRequest) -> Any:
     """Documents (texts, or objects with `text` or `image`) by relevance to a query, best first, at most `top_n`.
 
     Scores are in 0..1. Documents beyond the model's length are cut; Cohere's `max_tokens_per_doc` changes nothing.
     """
     if body.rank_fields not in (None, ["text"]):
         raise InputError("rank_fields is not supported: put what shall be ranked into the text of each document")
-    query, documents = read_item(body.query, "query"), read_items(body.documents, "documents", MOST_DOCUMENTS)
+    query = read_input(body.query, "query", engine.limits)
+    documents = read_inputs(body.documents, "documents", MOST_DOCUMENTS, engine.limits)
     found = await engine.score(body.model, query, documents)
     results: list[dict[str, object]] = []
     for number in rank_scores(found.scores)[: body.top_n]:

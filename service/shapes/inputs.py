@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,6 +10,8 @@ from pydantic import WithJsonSchema
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, list_few
 from ...items import Item, Role
+from ..quotas import Quotas
+from ..requests import decode_picture
 
 # Cohere's, Jina's and sentence-transformers' names for them.
 ROLES: Mapping[str, Role] = {
@@ -36,7 +36,7 @@ _PART = {
         },
     ]
 }
-# Read by `read_item` and `read_items`, whose errors are plainer than those of a union.
+# Read by `read_input` and `read_inputs`, whose errors are plainer than those of a union.
 Part = Annotated[Any, WithJsonSchema(_PART)]
 Parts = Annotated[Any, WithJsonSchema({"type": "array", "items": _PART})]
 PartOrParts = Annotated[Any, WithJsonSchema({"anyOf": [*_PART["anyOf"], {"type": "array", "items": _PART}]})]
@@ -56,7 +56,7 @@ def read_role(name: str | None, field: str, spec: EncoderSpec) -> Role:
     return ROLES[name]
 
 
-def read_items(values: object, field: str, most: int) -> list[Item]:
+def read_inputs(values: object, field: str, most: int, limits: Quotas) -> list[Item]:
     """The items of a list of texts and pictures; `InputError` if it is empty, too long, or anything else is in it."""
     if not isinstance(values, list):
         raise InputError(f"{field} must be a list of texts, not {_name_type(values)}")
@@ -69,38 +69,25 @@ def read_items(values: object, field: str, most: int) -> list[Item]:
             f"{field} holds token ids, which are another model's: send texts "
             "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)"
         )
-    return [read_item(value, f"{field}[{number}]") for number, value in enumerate(values)]
+    return [read_input(value, f"{field}[{number}]", limits) for number, value in enumerate(values)]
 
 
-def read_item(value: object, field: str) -> Item:
+def read_input(value: object, field: str, limits: Quotas) -> Item:
     """A text, or an object with `text`, `image` (base64 or a data: URL) or both, as an item; its id is the field."""
     if isinstance(value, str):
         item = Item(field, value)
     elif isinstance(value, dict) and value.keys() & {"text", "image"}:
-        text, picture = value.get("text"), value.get("image")
-        if text is not None and not isinstance(text, str):
-            raise InputError(f"{field}.text must be a string, not {_name_type(text)}")
-        item = Item(field, text, None if picture is None else read_picture(picture, f"{field}.image"))
+        for name in ("text", "image"):
+            if not isinstance(value.get(name), str | None):
+                raise InputError(f"{field}.{name} must be a string, not {_name_type(value[name])}")
+        picture = value.get("image")
+        image = None if picture is None else decode_picture(picture, limits, f"{field}.image")
+        item = Item(field, value.get("text"), image)
     else:
         raise InputError(f"{field} must be a string, or an object with text or image, not {_name_type(value)}")
     if not item.modalities:
         raise InputError(f"{field} is empty: leave it out")
     return item
-
-
-def read_picture(value: object, field: str) -> bytes:
-    """A picture's bytes; they are opened later, within limits. `InputError` for a URL: nothing is ever fetched."""
-    if not isinstance(value, str):
-        raise InputError(f"{field} must be a string, not {_name_type(value)}")
-    head, comma, data = value.partition(",") if value.startswith("data:") else ("", "", value)
-    if head and not (comma and head.endswith(";base64")):
-        raise InputError(f"{field}: a data: URL must be data:image/...;base64,...")
-    if "://" in data[:20]:
-        raise InputError(f"{field} is a URL, and none is fetched: send the picture's bytes in base64")
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise InputError(f"{field} is not base64") from None
 
 
 def _name_type(value: object) -> str:

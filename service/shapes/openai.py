@@ -9,15 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ...encoders.matryoshka import check_length, shorten
-from .engine import Embedded, Engine
-from .inputs import PartOrParts, read_items, read_role
+from ...encoders.matryoshka import check_length, cut_vectors
+from ..engine import Embedded, Engine
+from .inputs import PartOrParts, read_inputs, read_role
 
-MOST_INPUTS = 2048  # OpenAI's limit
 STARTED = int(time.time())
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsRequest(BaseModel):
     """`input_type` is Cohere's and Voyage's way, `task` Jina's, to say whether the input are queries or documents."""
 
     input: PartOrParts
@@ -28,7 +27,7 @@ class EmbeddingsBody(BaseModel):
     task: str | None = None
 
 
-async def create_embeddings(engine: Engine, body: EmbeddingsBody) -> Any:
+async def create_embeddings(engine: Engine, body: EmbeddingsRequest) -> Any:
     """Embeddings in OpenAI's shape: of texts, or of pictures where the encoder reads them.
 
     `input_type` (or Jina's `task`) says `query` or `document`. Without it one role serves both: `document` where the
@@ -56,13 +55,13 @@ async def embed_inputs(
     spec = engine.choose_encoder(model)[1].spec
     if dim is not None:
         check_length(spec, dim)
-    items = read_items(inputs if isinstance(inputs, list) else [inputs], field, MOST_INPUTS)
+    items = read_inputs(inputs if isinstance(inputs, list) else [inputs], field, engine.limits.inputs, engine.limits)
     found = await engine.embed(model, items, read_role(role[1], role[0], spec))
-    vectors = found.vectors if dim is None else shorten(found.vectors, spec, dim)
+    vectors = found.vectors if dim is None else cut_vectors(found.vectors, spec, dim)
     return np.ascontiguousarray(vectors, "<f4"), found
 
 
-async def list_models(engine: Engine) -> Any:
+async def list_served(engine: Engine) -> Any:
     """The encoders and rerankers that can be named as `model`."""
     return {"object": "list", "data": [_describe(name) for name in (*engine.encoders, *engine.rerankers)]}
 

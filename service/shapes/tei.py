@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from importlib.metadata import version
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, Field
-from starlette.requests import Request
 from starlette.responses import Response
 
 from ...encoders.base import unit
+from ..engine import Engine
+from ..gate import Gone, describe_error
 from .cohere import MOST_DOCUMENTS, rank_scores
-from .engine import Engine
-from .inputs import PartOrParts, Parts, read_item, read_items
-from .openai import MOST_INPUTS, embed_inputs
+from .inputs import PartOrParts, Parts, read_input, read_inputs
+from .openai import embed_inputs
+from .wire import write_answer
 
 # TEI's names for what went wrong, by status.
 ERRORS = {400: "Validation", 404: "Validation", 413: "Validation", 429: "Overloaded", 503: "Unhealthy"}
 
 
-class EmbedBody(BaseModel):
+class EmbedRequest(BaseModel):
     """`prompt_name` is the role; texts that are too long are always cut, as if TEI ran with `--auto-truncate`."""
 
     inputs: PartOrParts
@@ -31,7 +31,7 @@ class EmbedBody(BaseModel):
     dimensions: int | None = Field(None, ge=1)
 
 
-class RankBody(BaseModel):
+class RankRequest(BaseModel):
     query: str
     texts: Parts
     raw_scores: bool = False
@@ -39,17 +39,17 @@ class RankBody(BaseModel):
     truncate: bool | None = None
 
 
-async def embed(engine: Engine, body: EmbedBody) -> Any:
+async def embed_texts(engine: Engine, body: EmbedRequest) -> Any:
     """A list of vectors in TEI's shape. `normalize: false` gives them as the encoder does, mostly of length 1 too."""
     role = ("prompt_name", body.prompt_name)
     vectors, found = await embed_inputs(engine, None, "inputs", body.inputs, role, body.dimensions)
     return unit(vectors) if body.normalize and not found.spec.normalized else vectors
 
 
-async def rank_texts(engine: Engine, body: RankBody) -> Any:
+async def rank_texts(engine: Engine, body: RankRequest) -> Any:
     """Texts by relevance to a query, best first, in TEI's shape: scores in 0..1, or the model's own (`raw_scores`)."""
-    texts = read_items(body.texts, "texts", MOST_DOCUMENTS)
-    found = await engine.score(None, read_item(body.query, "query"), texts)
+    texts = read_inputs(body.texts, "texts", MOST_DOCUMENTS, engine.limits)
+    found = await engine.score(None, read_input(body.query, "query", engine.limits), texts)
     scores = found.raw if body.raw_scores else found.scores
     more = [{"text": text} for text in body.texts] if body.return_text else [{}] * len(texts)
     return [{"index": number, "score": scores[number], **more[number]} for number in rank_scores(found.scores)]
@@ -65,25 +65,19 @@ async def describe_model(engine: Engine) -> Any:
         "model_dtype": spec.dtype,
         "model_type": {"embedding": {"pooling": spec.pooling}},
         "max_input_length": spec.max_tokens,
-        "max_client_batch_size": MOST_INPUTS,
+        "max_client_batch_size": engine.limits.inputs,
         "auto_truncate": True,
         "version": version("crosslens"),
     }
 
 
-async def with_errors(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """An answer, whose errors have the status that the application gives them, and TEI's body."""
+async def with_errors(answer: Awaitable[Response]) -> Response:
+    """An answer, or the error in its place: in TEI's body, with the status that it has everywhere."""
     try:
-        return await answer(request)
+        return await answer
+    except Gone:
+        raise
     except Exception as error:
-        handlers = request.app.exception_handlers
-        kinds = [kind for kind in type(error).__mro__ if kind in handlers and kind is not Exception]
-        if not kinds:
-            raise
-        handler = handlers[kinds[0]]
-        response = handler(request, error)
-        response = await response if isinstance(response, Awaitable) else response
-    said = orjson.loads(response.body)["error"]["message"]
-    response.body = orjson.dumps({"error": said, "error_type": ERRORS.get(response.status_code, "Backend")})
-    response.headers["content-length"] = str(len(response.body))
-    return response
+        status, said, headers = describe_error(error)
+        kind = ERRORS.get(status, "Backend")
+        return write_answer({"error": said["error"]["message"], "error_type": kind}, status, headers)

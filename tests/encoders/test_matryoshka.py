@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from crosslens.encoders.base import EncoderSpec, unit
-from crosslens.encoders.matryoshka import find_shortest, shorten
+from crosslens.encoders.matryoshka import cut_vectors, find_shortest
 from crosslens.errors import InputError
 
 
@@ -47,10 +47,10 @@ def test_some_names_are_known(name, shortest):
 def test_cut_vectors_have_length_1_again_where_they_had():
     spec = EncoderSpec("llm:Qwen/Qwen3-Embedding-0.6B", "1", ("text",), 64)
     vectors = unit(np.random.default_rng(0).standard_normal((5, 64)))
-    np.testing.assert_array_equal(shorten(vectors, spec, 40), unit(vectors[:, :40]))
-    np.testing.assert_array_equal(shorten(vectors, replace(spec, normalized=False), 40), vectors[:, :40])
+    np.testing.assert_array_equal(cut_vectors(vectors, spec, 40), unit(vectors[:, :40]))
+    np.testing.assert_array_equal(cut_vectors(vectors, replace(spec, normalized=False), 40), vectors[:, :40])
     for dim in (31, 65):
         with pytest.raises(InputError, match=rf"dimensions must be in 32\.\.64 for this model, not {dim}"):
-            shorten(vectors, spec, dim)
+            cut_vectors(vectors, spec, dim)
     with pytest.raises(InputError, match="dimensions must be 64, not 40"):
-        shorten(vectors, replace(spec, kind="multi"), 40)
+        cut_vectors(vectors, replace(spec, kind="multi"), 40)
