@@ -36,6 +36,7 @@ SHAPES = (
     Shape("Cohere and Jina", "/v1/rerank", cohere.rerank_documents, cohere.RerankRequest),
     Shape("Cohere and Jina", "/v2/rerank", cohere.rerank_documents, cohere.RerankRequest),
     Shape("TEI", "/embed", tei.embed_texts, tei.EmbedRequest),
+    Shape("TEI", "/", tei.embed_texts, tei.EmbedRequest),  # huggingface_hub's client, given no more than the address
     Shape("TEI", "/rerank", tei.rank_texts, tei.RankRequest),
     Shape("TEI", "/info", tei.describe_model),
 )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ...errors import InputError
-from ..engine import Engine
+from ..engine import Engine, Scored
 from .inputs import Part, Parts, read_input, read_inputs
 
 MOST_DOCUMENTS = 1000  # Cohere's limit
@@ -36,7 +36,7 @@ async def rerank_documents(engine: Engine, body: RerankRequest) -> Any:
     documents = read_inputs(body.documents, "documents", MOST_DOCUMENTS, engine.limits)
     found = await engine.score(body.model, query, documents)
     results: list[dict[str, object]] = []
-    for number in rank_scores(found.scores)[: body.top_n]:
+    for number in order_scores(found)[: body.top_n]:
         result: dict[str, object] = {"index": number, "relevance_score": found.scores[number]}
         if body.return_documents:
             given = body.documents[number]
@@ -52,6 +52,6 @@ async def rerank_documents(engine: Engine, body: RerankRequest) -> Any:
     }
 
 
-def rank_scores(scores: list[float]) -> list[int]:
-    """The places of the scores, the highest first, equal ones in their order."""
-    return sorted(range(len(scores)), key=lambda number: -scores[number])
+def order_scores(found: Scored) -> list[int]:
+    """The places of the documents, the best first; those of one score by the model's own, then in their order."""
+    return sorted(range(len(found.scores)), key=lambda number: (-found.scores[number], -found.raw[number]))

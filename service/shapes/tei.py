@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...encoders.base import unit
 from ..engine import Engine
 from ..gate import Gone, describe_error
-from .cohere import MOST_DOCUMENTS, rank_scores
+from .cohere import MOST_DOCUMENTS, order_scores
 from .inputs import PartOrParts, Parts, read_input, read_inputs
 from .openai import embed_inputs
 from .wire import write_answer
@@ -27,11 +27,14 @@ class EmbedRequest(BaseModel):
     inputs: PartOrParts
     normalize: bool = True
     truncate: bool | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
     prompt_name: str | None = None
     dimensions: int | None = Field(None, ge=1)
 
 
 class RankRequest(BaseModel):
+    """A query and texts, of which those that are too long are cut."""
+
     query: str
     texts: Parts
     raw_scores: bool = False
@@ -52,7 +55,7 @@ async def rank_texts(engine: Engine, body: RankRequest) -> Any:
     found = await engine.score(None, read_input(body.query, "query", engine.limits), texts)
     scores = found.raw if body.raw_scores else found.scores
     more = [{"text": text} for text in body.texts] if body.return_text else [{}] * len(texts)
-    return [{"index": number, "score": scores[number], **more[number]} for number in rank_scores(found.scores)]
+    return [{"index": number, "score": scores[number], **more[number]} for number in order_scores(found)]
 
 
 async def describe_model(engine: Engine) -> Any:

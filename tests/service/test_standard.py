@@ -12,15 +12,18 @@ import openai
 import pytest
 from crosslens.encoders.base import EncoderSpec, encode_matrix, unit
 from crosslens.items import Item
+from crosslens.service.application import Access
 from crosslens.service.metrics import Metrics
 from crosslens.service.quotas import Busy, Quotas, Unknown
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from stand_ins.cheap_encoder import Cheap
 from stand_ins.index_cases import png
 from stand_ins.live import ENCODER, run_live
 
 PICTURE = b"\x89PNG, or what a client takes for it"
 ENCODED = base64.b64encode(PICTURE).decode()
-DOCUMENTS = ["a rose", "red roses", "tulips", "roses and roses"]  # scores by the letters r: 1, 2, 0, 2
+DOCUMENTS = ["a rose", "red roses", "tulips", "roses are red", "red roses"]  # by the letters r: 1, 2, 0, 3, 2
 
 
 @dataclass
@@ -56,7 +59,7 @@ class StandInEngine:
     async def score(self, model, query, documents):
         self.asked.append((model, query, documents))
         raw = [float((item.text or "").count("r")) for item in documents]
-        return SimpleNamespace(scores=[score / 4 for score in raw], raw=raw, tokens=7, model="letters")
+        return SimpleNamespace(scores=[min(score, 2) / 4 for score in raw], raw=raw, tokens=7, model="letters")
 
 
 def cheap(**spec):
@@ -81,6 +84,12 @@ def served():
 def engine(served):
     served.engine.asked.clear()
     return served.engine
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """Lets Hugging Face's client speak to this machine; the tests are offline otherwise."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
@@ -165,6 +174,7 @@ BAD = [
     ({"input": "  "}, "input[0] is empty: leave it out"),
     ({"input": ["a", ""]}, "input[1] is empty: leave it out"),
     ({"input": ["a", 7]}, "input[1] must be a string, or an object with text or image, not a number"),
+    ({"input": [{"image_url": "a"}]}, "input[0] must be a string, or an object with text or image, not another object"),
     ({"input": [101, 102]}, "input holds token ids"),
     ({"input": [[101], [102]]}, "input holds token ids"),
     ({"input": ["a"] * 2049}, "input has 2,049 elements, and at most 2,048 are taken"),
@@ -214,7 +224,7 @@ def test_cohere_clients_rerank(served, engine, version):
     kind = cohere.Client if version == 1 else cohere.ClientV2
     client = kind("none", base_url=served.url)
     found = client.rerank(model="letters", query="roses", documents=DOCUMENTS, top_n=3)
-    assert [(each.index, each.relevance_score) for each in found.results] == [(1, 0.5), (3, 0.5), (0, 0.25)]
+    assert [(each.index, each.relevance_score) for each in found.results] == [(3, 0.5), (1, 0.5), (4, 0.5)]
     assert found.meta.tokens.input_tokens == 7
     assert found.id
     if version == 1:
@@ -229,7 +239,7 @@ def test_cohere_clients_rerank(served, engine, version):
 
 def test_jina_reranks(http):
     found = http.post("/v1/rerank", json={"model": "letters", "query": "roses", "documents": DOCUMENTS}).json()
-    assert [each["index"] for each in found["results"]] == [1, 3, 0, 2]
+    assert [each["index"] for each in found["results"]] == [3, 1, 4, 0, 2]
     assert "document" not in found["results"][0]
     assert (found["model"], found["usage"]["total_tokens"]) == ("letters", 7)
     many = http.post("/v1/rerank", json={"query": "roses", "documents": ["a"] * 1001})
@@ -249,6 +259,26 @@ def test_tei_embeds_reranks_and_describes_itself(http, engine):
     assert (info["model_id"], info["max_input_length"], info["model_type"]) == (
         "cheap", 512, {"embedding": {"pooling": "mean"}}
     )  # fmt: skip
+
+
+def test_hugging_faces_client_embeds(served, engine, online):
+    """By the address alone, as LangChain and Haystack give it."""
+    client = InferenceClient(served.url)
+    found = client.feature_extraction(["a", "b"], normalize=True, prompt_name="query", truncate=True)
+    assert (found == embed(engine, ["a", "b"], "query")).all()
+    with pytest.raises(HfHubHTTPError, match="inputs\\[0\\] is empty"):
+        client.feature_extraction("")
+
+
+def test_the_key_stands_before_all_shapes(online):
+    engine = StandInEngine({"cheap": cheap()})
+    with run_live(engine, Access(key="secret")) as running:
+        for path in ("/", "/embed", "/v1/embeddings", "/v1/rerank"):
+            assert running.client.post(path, json={"inputs": "a"}).status_code == 401
+        assert engine.asked == []
+        assert InferenceClient(running.url, token="secret").feature_extraction("a").shape == (1, 384)
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="secret") as client:
+            assert client.embeddings.create(model="cheap", input="a").usage.prompt_tokens == 1
 
 
 def test_tei_vectors_are_scaled_where_the_encoder_does_not(http, engine):
