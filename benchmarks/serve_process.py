@@ -72,8 +72,9 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer: the children that have loaded models, or the process itself where it has none."""
-        large = [each for each in self._tree()[1:] if _measured(each, lambda one: one.memory_info().rss) > 200 * MB]
-        return large or [self.process]
+        sizes = {each: _measured(each, lambda one: one.memory_info().rss) for each in self._tree()[1:]}
+        loaded = max(200 * MB, 0.7 * max(sizes.values(), default=0))
+        return [each for each, size in sizes.items() if size > loaded] or [self.process]
 
     def rss(self) -> float:
         """Resident memory of the process and all its children, MB; what they share counts for each."""
@@ -81,7 +82,7 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and its children so far."""
-        return sum(_measured(each, lambda one: sum(one.cpu_times()[:2])) for each in self._tree())
+        return sum(map(measure_cpu, self._tree()))
 
     def stop(self, how: int = signal.SIGTERM, within: float = 60) -> int:
         """End it and wait; the exit status, negative where a signal ended it."""
@@ -114,6 +115,11 @@ class Service:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+def measure_cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process so far."""
+    return _measured(process, lambda one: sum(one.cpu_times()[:2]))
 
 
 def _measured(process: psutil.Process, measure: Any) -> float:
