@@ -88,7 +88,8 @@ class ServedSystem:
     @property
     def line(self) -> str:
         """All of it, as people write it."""
-        return " >> ".join(each.line for each in (self.first, self.second) if each is not None)
+        rest = self.second.line if self.second is not None else ""
+        return self.first.line + (f" {rest}" if rest.startswith("%") else f" >> {rest}" if rest else "")
 
     def depth(self, k: int, reranked: bool) -> int:
         """How many documents the search has to find so that `k` can be given back."""

@@ -17,6 +17,7 @@ import typer.main
 from crosslens.commands.app import app
 from crosslens.demo.collection import Demo
 from crosslens.evaluation.experiment.plan import Plan
+from crosslens.service.systems import ServedSystem
 from crosslens.systems.stages import Vocabulary
 from crosslens.systems.system import System
 
@@ -111,7 +112,9 @@ def test_commands_are_those_of_the_command_line(arguments, run):
         name, verb, rest = group.resolve_command(context, list(arguments))
         given = verb.make_context(name, list(rest), parent=context).params
     rerankers = given.get("rerank") or given.get("specs") or ()
-    for line in [given.get("system"), *rerankers]:
+    system = given.get("system")  # a service has several, which may have names
+    lines = [ServedSystem.parse(each).line for each in system] if isinstance(system, list) else [system]
+    for line in [*lines, *rerankers]:
         if line and line not in ("LINE", "SPEC") and not run:
             System.parse(line)  # loads no model
 
