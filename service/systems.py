@@ -83,18 +83,21 @@ class ServedSystem:
             raise InputError(f"the system {system.line!r} has no search: begin with one, as in `hybrid >> ...`")
         first, second = (reduce(rshift, part) if part else None for part in (chain[:start], chain[start:]))
         assert first is not None
-        return cls(name, System(str(first), first), System(str(second), second) if second is not None else None)
+        return cls(name, _name_part(first), _name_part(second) if second is not None else None)
 
     @property
     def line(self) -> str:
         """All of it, as people write it."""
-        rest = self.second.line if self.second is not None else ""
-        return self.first.line + (f" {rest}" if rest.startswith("%") else f" >> {rest}" if rest else "")
+        return " >> ".join(each.line for each in (self.first, self.second) if each is not None)
 
     def depth(self, k: int, reranked: bool) -> int:
         """How many documents the search has to find so that `k` can be given back."""
         depth = self.first.depth(k)
         return max(depth, self.second.depth(k)) if reranked and self.second is not None else depth
+
+
+def _name_part(stage: Stage) -> System:
+    return System(str(stage).replace(" >> % ", " % "), stage)  # as the grammar writes a cut
 
 
 def _list_chain(stage: Stage) -> Iterator[Stage]:
