@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -278,7 +279,9 @@ class Routes:
         models = {each.name: each.alive for each in (self.engine.models, self.engine.judges)}
         indexes = {name: served.index.card.complete for name, served in self.engine.indexes.items()}
         ready = all((*models.values(), *indexes.values()))
-        return _write({"ready": ready, "models": models, "indexes": indexes}, 200 if ready else 503)
+        return _write(
+            {"ready": ready, "process": os.getpid(), "models": models, "indexes": indexes}, 200 if ready else 503
+        )
 
     async def write_metrics(self, request: Request) -> Response:
         """What is counted and timed, for Prometheus."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "CROSSLENS_SERVICE"  # the environment variable by which processes get theirs
 KEY, TOKEN = "CROSSLENS_API_KEY", "CROSSLENS_WRITE_TOKEN"
+BACKLOG = 2048  # connections that wait to be accepted
 DRAIN = 30  # seconds that requests have to end after SIGTERM
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -106,13 +110,13 @@ def serve(settings: Settings) -> None:
     with _listen(settings.host, settings.port) as listener:
         options = {
             "log_level": "warning", "access_log": False, "server_header": False, "date_header": False,
-            "timeout_graceful_shutdown": DRAIN, "timeout_keep_alive": 30, "backlog": 2048, "ws": "none",
-            "timeout_worker_healthcheck": 60,
+            "timeout_graceful_shutdown": DRAIN, "timeout_keep_alive": 30, "backlog": BACKLOG, "ws": "none",
+            "timeout_worker_healthcheck": 10,
             "host": settings.host, "port": listener.getsockname()[1],
         }  # fmt: skip
         if settings.processes == 1:
             app = settings.open()
-            _say_where(settings, listener)
+            _say_when_ready(settings, listener)
             uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
             return
         with TemporaryDirectory(prefix="crosslens-metrics-") as shared:
@@ -122,7 +126,7 @@ def serve(settings: Settings) -> None:
                 "crosslens.service.processes:open_from_environment", factory=True, workers=settings.processes,
                 **options,
             )  # fmt: skip
-            _say_where(settings, listener)
+            _say_when_ready(settings, listener)
             Multiprocess(config, sockets=[listener]).run()
 
 
@@ -150,6 +154,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
         listener.set_inheritable(True)
     except OSError as error:
         listener.close()
@@ -157,12 +162,26 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _say_where(settings: Settings, listener: socket.socket) -> None:
+def _say_when_ready(settings: Settings, listener: socket.socket) -> None:
+    """Say where it is, as soon as a request is answered."""
     host, port = settings.host, listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    for name, path in settings.indexes.items():
-        print(f"serving {name} ({path})", file=sys.stderr)
-    print(f"ready: http://{shown}:{port}/  (interface: /docs)", file=sys.stderr, flush=True)
+
+    def ask() -> None:
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        while True:
+            try:
+                connection = http.client.HTTPConnection(near, port, timeout=60)
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    break
+            except OSError:
+                time.sleep(0.1)
+        for name, path in settings.indexes.items():
+            print(f"serving {name}: {path}", file=sys.stderr)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"ready: http://{shown}:{port}/ (for programs: /docs)", file=sys.stderr, flush=True)
+
+    threading.Thread(target=ask, daemon=True).start()
 
 
 def place_demo(device: str = "auto", progress: Progress = show_nothing) -> Path:

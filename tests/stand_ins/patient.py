@@ -15,8 +15,9 @@ class Patient(BaseJudge):
     held = threading.Event()
     asked = 0
 
-    def __init__(self, checkpoint: str = "", **given: object) -> None:
+    def __init__(self, checkpoint: str = "", *, slow: float = 0.0, **given: object) -> None:
         super().__init__("patient", "1")
+        self.slow = slow
 
     @property
     def fingerprint(self) -> str:
@@ -27,6 +28,7 @@ class Patient(BaseJudge):
         for prompt in prompts:
             while Patient.held.is_set():
                 threading.Event().wait(0.01)
+            threading.Event().wait(self.slow)
             Patient.asked += 1
             self.count_answers(1)
             odds = sum(len(getattr(part, "text", part)) for part in prompt.parts) / 1000
