@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.server import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from ..errors import CrosslensError, InputError
@@ -98,7 +98,11 @@ def open_from_environment() -> Gate:
     """The application of a process among several, by the settings that it was started with."""
     logging.basicConfig(stream=sys.stderr, format="crosslens: %(message)s", level=logging.ERROR)
     logging.getLogger("crosslens").setLevel(logging.INFO)
-    return Settings.from_json(os.environ[SETTINGS]).open()
+    try:
+        return Settings.from_json(os.environ[SETTINGS]).open()
+    except CrosslensError as error:
+        print(f"crosslens: {error}", file=sys.stderr, flush=True)
+        os._exit(STARTUP_FAILURE)
 
 
 def serve(settings: Settings) -> None:
@@ -121,31 +125,15 @@ def serve(settings: Settings) -> None:
             return
         with TemporaryDirectory(prefix="crosslens-metrics-") as shared:
             os.environ |= {SETTINGS: settings.to_json(), "PROMETHEUS_MULTIPROC_DIR": shared}
-            _try_out()
             config = uvicorn.Config(
                 "crosslens.service.processes:open_from_environment", factory=True, workers=settings.processes,
                 **options,
             )  # fmt: skip
             _say_when_ready(settings, listener)
-            Multiprocess(config, sockets=[listener]).run()
-
-
-def _try_out() -> None:
-    """Open all once in a process of its own: what is wrong ends the command, and not its children, over and over."""
-    trial = get_context("spawn").Process(target=_open_once)
-    trial.start()
-    trial.join()
-    if trial.exitcode:
-        raise SystemExit(trial.exitcode)
-
-
-def _open_once() -> None:
-    try:
-        open_from_environment()
-    except CrosslensError as error:
-        print(f"crosslens: {error}", file=sys.stderr, flush=True)
-        os._exit(2 if isinstance(error, InputError) else 1)
-    os._exit(0)
+            together = Multiprocess(config, sockets=[listener])
+            together.run()
+            if any(each.exitcode == STARTUP_FAILURE for each in together.processes):
+                raise SystemExit(2)  # it has said why
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -98,7 +98,7 @@ def test_requests_that_are_under_way_end_after_sigterm(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_of_several_loses_its_own_requests_alone(tmp_path: Path) -> None:
-    with started(fill(tmp_path / "small.index"), "--workers", 2) as (_, url):
+    with started(fill(tmp_path / "small.index"), "--mode", "lexical", "--workers", 2) as (_, url):
         deadline = time.monotonic() + 60
         processes: set[int] = set()
         while len(processes) < 2 and time.monotonic() < deadline:
@@ -128,3 +128,16 @@ def _status(url: str) -> int:
         return httpx.get(url, timeout=20).status_code
     except httpx.HTTPError:
         return 0
+
+
+def test_what_no_process_of_several_can_open_ends_the_command(tmp_path: Path) -> None:
+    index = fill(tmp_path / "small.index")
+    command = [sys.executable, "-c", COMMAND, "serve", str(index), "--workers", "2", "--port", "0"]
+    command += ["--system", "dense?encoder=fake:other"]
+    ended = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": TESTS + os.pathsep + os.environ.get("PYTHONPATH", "")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "not by fake:other" in ended.stderr
+    assert "Traceback" not in ended.stderr
