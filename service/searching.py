@@ -109,7 +109,8 @@ class Searching:
         if not isinstance(stage, Retrieve) or stage.mode != "hybrid" or not served.index.card.spaces:
             return found
         asked = replace(Run.of([found.query]), probes={found.query.id: found.probes} if found.probes else {})
-        modes: tuple[Mode, ...] = ("dense", "lexical")
+        worded = any(item.text for item in (found.query, *(probe.item for probe in found.probes)))
+        modes: tuple[Mode, ...] = ("dense", "lexical") if worded else ("dense",)
         parts = tuple((mode, replace(stage, mode=mode)(asked)[found.query.id]) for mode in modes)
         return replace(found, stages=(*parts, *found.stages))
 

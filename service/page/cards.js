@@ -42,12 +42,16 @@ function picture(path, alt = "") {
 
 // The title where the document names one, and the rest of the snippet; a picture without words has a caption or its id.
 function headline({ id, snippet, highlights, meta }) {
-	const title = typeof meta.title === "string" ? meta.title.trim() : "";
+	const title = titled(meta);
 	const cut = title && snippet.startsWith(title) ? [...title].length : 0;
 	const rest = marked(snippet, highlights, cut);
 	if (cut) return [marked(snippet, highlights, 0, cut), rest, true];
-	return [[title || (!snippet && listFacts(meta)[0]?.[1]) || id], rest, title];
+	return [[title || caption(snippet, meta) || id], rest, title];
 }
+
+const titled = ({ title }) => (typeof title === "string" ? title.trim() : "");
+
+const caption = (text, meta) => !text && listFacts(meta)[0]?.[1];
 
 const facts = (pairs, more = "") => pairs.length > 0 && el("dl", { class: `facts ${more}` },
 	...pairs.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", {}, el("bdi", {}, value)))));
@@ -60,13 +64,12 @@ const short = ([, value]) => [...value].length <= LONG;
 
 // A document in full, in the dialog; `more` is the address of what is like it.
 export function fillDocument(found, more) {
-	const title = typeof found.meta.title === "string" ? found.meta.title : found.id;
+	const title = titled(found.meta);
 	const text = found.text?.startsWith(title) ? found.text.slice(title.length).trim() : found.text;
 	$("document").replaceChildren(...[
 		button({ class: "icon close", "data-close": true, "aria-label": "Close" }, "×"),
-		found.image && el("a", { class: "large", href: place(found.image), target: "_blank", rel: "noopener", "aria-label": "The picture alone, in a new tab" },
-			picture(found.image, title)),
-		el("h2", { id: "document-title", tabindex: "-1", ...(title !== found.id && spoken(found)) }, title),
+		found.image && el("a", { class: "large", href: place(found.image), target: "_blank" }, picture(found.image, "The picture alone")),
+		el("h2", { id: "document-title", tabindex: "-1", ...(title && spoken(found)) }, title || caption(text, found.meta) || found.id),
 		text && el("p", { class: "full", ...spoken(found) }, text),
 		facts([["id", found.id], ["language", found.language], ["holds", found.modality], ...listFacts(found.meta)].filter((fact) => fact[1]), "all"),
 		el("div", { class: "row" }, el("a", { href: more, "data-go": "results" }, "More like this")),

@@ -1,4 +1,4 @@
-// The page: its state is the address, and `show` makes the page of it.
+// The page: its state is the address, and `show` draws it.
 import { EMPTY, PAGE, asks, filtered, readAddress, toggled, writeAddress } from "./address.js";
 import { card, fillDocument, like } from "./cards.js";
 import { $, button, el, on, plural, remember, seconds } from "./dom.js";
@@ -186,7 +186,7 @@ function fillForm() {
 	$("rerank-row").hidden = !canRerank();
 	$("rerank").checked = reranks();
 	const cost = service.rerank.seconds;
-	$("rerank-cost").textContent = cost ? `${reranks() ? "takes" : "adds"} about ${seconds(cost)}` : "slower, better order";
+	$("rerank-cost").textContent = cost ? `${reranks() ? "takes" : "adds"} about ${seconds(cost)}` : "slower";
 	for (const tool of document.querySelectorAll(".picture-tool")) tool.hidden = !takesPictures();
 }
 
@@ -304,7 +304,7 @@ async function explain(details, hit) {
 	}
 }
 
-// A document in full; Back closes it, too.
+// A document in full; Back closes it.
 async function showDocument() {
 	const dialog = $("document");
 	const id = state.open;

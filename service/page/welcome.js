@@ -31,7 +31,7 @@ export function fillWelcome(index, links, chosen, narrow) {
 		share.style.inlineSize = `${Math.max(2, (100 * count) / most)}%`;
 		return el("li", {}, button({
 			"aria-pressed": String(chosen.includes(code)), click: () => narrow(code),
-			title: `Search the documents in ${name} only`,
+			title: `Only documents in ${name}`,
 		}, el("span", {}, name), own && own !== name && el("span", { lang: tag(code), class: "own" }, own), el("span", { class: "count" }, number(count)), share));
 	}
 }

@@ -69,6 +69,8 @@ def test_explained_scores_say_which_stage_moved_it(live: Live) -> None:
         assert [stage["stage"].split("(")[0].strip() for stage in stages] == ["dense", "lexical", "hybrid", "rerank"]
         assert stages[-1]["rank"] == hit["rank"]
     assert [record["stage"].split("(")[0] for record in found["manifest"]] == ["hybrid", "rerank"]
+    pictured = live.search(image=base64.b64encode(png(120)).decode(), explain=True, k=1)["hits"][0]
+    assert [each["stage"] for each in pictured["stages"]][:2] == ["dense", "hybrid"]
 
 
 def test_facets_count_the_first_hundred(live: Live) -> None:
