@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -44,3 +45,5 @@ def demo_command(
             emit(report.to_json())
         else:
             report.print(Console())
+            # As it was called: in a virtual environment that is not active, the name alone would not be found.
+            print(f"Search it in a browser: {sys.argv[0]} serve demo --rerank default")

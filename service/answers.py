@@ -12,7 +12,9 @@ from ..errors import InputError
 from ..items import Item
 from ..multilingual.languages import find_direction, name_language
 from ..multilingual.rewriting.rewrites import to_rewrite
+from ..runs import Manifest
 from .engine import MODES, Answer, Engine
+from .gate import hide_paths
 from .searching import Found
 from .snippets import make_snippet
 
@@ -55,15 +57,26 @@ def describe_answer(
             "text": request.text, "lang": found.query.lang, "image": found.query.image is not None, "id": request.id,
         },
         "index": search.index, "system": search.system.name,
-        "line": search.system.line if search.rerank else search.system.first.line, "edition": found.edition,
+        "line": hide_paths(search.system.line if search.rerank else search.system.first.line), "edition": found.edition,
         "reranked": answer.reranked, "partial": answer.partial, "cached": found.cached, "total": len(found.hits),
         "hits": hits, **facets, **rewritten,
         "timings": {
             **{f"{part}_ms": round(1000 * took, 2) for part, took in answer.seconds.items()},
             "total_ms": round(1000 * seconds, 2),
         },
-        "manifest": found.manifest.to_json(),
+        "manifest": _list_records(found.manifest),
     }  # fmt: skip
+
+
+def _list_records(manifest: Manifest) -> list[dict[str, Any]]:
+    """What each stage did; of paths that name models, the last part."""
+    return [
+        {
+            "stage": hide_paths(each.stage), "fingerprint": each.fingerprint, "seconds": each.seconds,
+            "counts": dict(each.counts), "models": {hide_paths(name): by for name, by in each.models.items()},
+        }
+        for each in manifest.records
+    ]  # fmt: skip
 
 
 def _list_places(found: Found, doc: str) -> list[dict[str, Any]]:
@@ -72,7 +85,7 @@ def _list_places(found: Found, doc: str) -> list[dict[str, Any]]:
     for stage, hits in found.stages:
         at = ((rank, round(hit.score, 6)) for rank, hit in enumerate(hits, 1) if hit.id == doc)
         rank, score = next(at, (None, None))
-        places.append({"stage": stage, "rank": rank, "score": score})
+        places.append({"stage": hide_paths(stage), "rank": rank, "score": score})
     return places
 
 
@@ -97,14 +110,15 @@ def describe_service(engine: Engine, version: str) -> dict[str, Any]:
         for name, served in engine.indexes.items()
     ]  # fmt: skip
     systems = [
-        {"name": system.name, "line": system.line, "reranks": system.second is not None}
+        {"name": system.name, "line": hide_paths(system.line), "reranks": system.second is not None}
         for system in engine.systems.values()
     ]
     first = next(iter(engine.systems.values()))
     return {
         "title": "crosslens", "version": version, "indexes": indexes, "systems": systems, "modes": list(MODES),
         "rerank": {
-            "spec": first.second.line if first.second is not None else None, "default": first.second is not None,
+            "spec": hide_paths(first.second.line) if first.second is not None else None,
+            "default": first.second is not None,
             "seconds": engine.rerank_seconds,
         },
         "limits": {key: value for key, value in vars(engine.limits).items() if key != "buffered_bytes"},
@@ -114,7 +128,7 @@ def describe_service(engine: Engine, version: str) -> dict[str, Any]:
 
 def _list_rerankers(engine: Engine) -> Sequence[str]:
     lines = (system.second.line for system in engine.rerankers.values() if system.second is not None)
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(map(hide_paths, lines)))
 
 
 @lru_cache(maxsize=512)

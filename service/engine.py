@@ -27,6 +27,7 @@ from ..multilingual.reranking.plan import rank
 from ..multilingual.reranking.rerank import Rerank
 from ..pipeline import Stage
 from ..systems.system import System
+from .gate import hide_paths
 from .metrics import Metrics
 from .quotas import Late, Quotas, Unknown
 from .searching import Found, Searching, Wanted, measure_tokens
@@ -93,7 +94,7 @@ class Engine:
         for served in self.indexes.values():
             for name, encoder in served.encoders.items():
                 if encoder.spec.kind == "dense":
-                    self.encoders.setdefault(name, encoder)
+                    self.encoders.setdefault(hide_paths(name), encoder)
         self.rerankers = {name: system for name, system in self.systems.items() if system.second is not None}
         self._recent: deque[float] = deque(maxlen=RERANKED)
         seen = self.metrics.watch_batches
@@ -276,9 +277,9 @@ class Engine:
         if not model:
             return next(iter(self.rerankers.items()))
         for name, system in self.rerankers.items():
-            if system.second is not None and model in (name, system.second.line):
+            if system.second is not None and model in (name, hide_paths(system.second.line)):
                 return name, system
-        names = [system.second.line for system in self.rerankers.values() if system.second is not None]
+        names = [hide_paths(system.second.line) for system in self.rerankers.values() if system.second is not None]
         raise Unknown(f"there is no reranker {model!r} here, only {list_few([*self.rerankers, *names], 20)}")
 
     async def score(

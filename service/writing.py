@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..indexes.registry import open_index
 from ..items import Batch, Dense, Item, Role
 from ..multilingual.languages import fill_languages
+from .gate import hide_paths
 from .quotas import Unknown
 from .systems import ServedIndex
 
@@ -54,7 +55,7 @@ class Changes:
     def add(self, served: ServedIndex, items: Sequence[Item]) -> dict[str, Any]:
         """Store documents, or others in their places; readers go on with the edition before until all are there."""
         self._check(served)
-        encoders = [QueuedEncoder(name, each, self.submit) for name, each in served.encoders.items()]
+        encoders = [QueuedEncoder(hide_paths(name), each, self.submit) for name, each in served.encoders.items()]
         with self._lock:
             index = open_index(served.index.path, encoders=encoders)
             changed = index.add(list(fill_languages(items)), encoders)
