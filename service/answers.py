@@ -105,7 +105,7 @@ def describe_service(engine: Engine, version: str) -> dict[str, Any]:
         {
             "name": name, "documents": len(served.index), "langs": served.index.langs,
             "names": {lang: _name(lang) for lang in served.index.langs}, "modalities": served.modalities,
-            "reads": served.reads, "edition": served.index.fingerprint,
+            "reads": served.reads, "examples": served.examples, "edition": served.index.fingerprint,
         }
         for name, served in engine.indexes.items()
     ]  # fmt: skip

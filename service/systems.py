@@ -20,6 +20,7 @@ from ..items import Item
 from ..pipeline import Cut, Stage, Then
 from ..systems.stages import Unbound
 from ..systems.system import OpenSite, System
+from .examples import find_examples
 
 T = TypeVar("T")
 NAME = re.compile(r"([A-Za-z][\w.-]*)=(.+)", re.DOTALL)
@@ -143,6 +144,7 @@ class ServedIndex:
     index: Index
     encoders: Mapping[str, Encoder]
     _bound: Kept[Stage] = field(default_factory=lambda: Kept(RETRIEVERS))
+    _examples: Kept[list[dict[str, str]]] = field(default_factory=lambda: Kept(1))
 
     @classmethod
     def load(cls, name: str, index: Index) -> Self:
@@ -155,6 +157,12 @@ class ServedIndex:
         where: Where = {key: list(values) for key, values in search.where}
         site = OpenSite(self.index, None, where or None, search.exact, "keep")
         return self._bound.make(search.key, lambda: search.system.first.bind(site, search.depth))
+
+    @property
+    def examples(self) -> list[dict[str, str]]:
+        """Queries to try, found once for each edition."""
+        view = self.index.view()
+        return self._examples.make(view.fingerprint, lambda: find_examples(view))
 
     @property
     def reads(self) -> list[str]:

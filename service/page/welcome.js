@@ -10,7 +10,7 @@ export function fillWelcome(index, links, chosen, narrow) {
 	const langs = Object.entries(index.langs).sort((a, b) => b[1] - a[1]);
 	const most = langs[0]?.[1] ?? 1;
 	const holds = Object.entries(index.modalities).map(([name, count]) => HOLDS[name]?.(count) ?? `${number(count)} ${name}`);
-	const examples = index.examples ?? [];
+	const { examples } = index;
 	$("welcome").replaceChildren(...[
 		el("p", { class: "lead" }, el("strong", {}, plural(index.documents, "document")),
 			langs.length > 1 && el("span", {}, ` in ${plural(langs.length, "language")}`),
