@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import lru_cache
 
 import regex
 
@@ -13,6 +14,9 @@ MARKED = 50  # places that are marked at most
 # Words of scripts that are written without spaces are pairs of characters.
 _WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]+|[\p{L}\p{M}\p{N}]+")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+LOOKED_AT = 1 << 15  # characters of a text
+KEYS = 64  # words of a query
+FOUND = 500  # places in a text
 SHORTEST = 3  # characters of a word that is looked for, in scripts with spaces
 STEM = 5  # characters that words have in common with one of a query, which may be inflected
 
@@ -23,9 +27,8 @@ def make_snippet(text: str, query: str) -> tuple[str, list[tuple[int, int]]]:
     The window with most different words of the query is taken, the beginning where there is none. Words of one
     beginning of five letters are the same; Chinese, Japanese and Thai are compared by pairs of characters.
     """
-    text = " ".join(text.split())
-    wanted = {key for _, _, key in _list_words(query)}
-    places = [(start, end, key) for start, end, key in _list_words(text) if key in wanted] if wanted else []
+    text = " ".join(text[:LOOKED_AT].split())
+    places = _find_words(text, _list_keys(query))
     start = _choose_window(text, places)
     shown = text[start : start + LONGEST]
     end = start + len(shown)
@@ -47,24 +50,49 @@ def _choose_window(text: str, places: list[tuple[int, int, str]]) -> int:
     """Where the window begins."""
     best, start = 0, 0
     for number, (first, _, _) in enumerate(places):
-        within = {key for place, last, key in places[number : number + 200] if last <= first + LONGEST - LEAD}
+        within = {key for _, last, key in places[number : number + 50] if last <= first + LONGEST - LEAD}
         if len(within) > best:
             best, start = len(within), first
-    if not best or start + LONGEST <= LONGEST:
-        return 0
     if start <= LEAD:
         return 0
     start = min(start - LEAD, max(0, len(text) - LONGEST))
     return text.find(" ", start, start + LEAD) + 1 or start
 
 
-def _list_words(text: str) -> Iterator[tuple[int, int, str]]:
-    """Words of a text: first character, the one after the last, and what is compared."""
-    for found in _WORD.finditer(text[: 1 << 16]):
-        word, first = found[0], found.start()
+def _find_words(text: str, keys: Sequence[tuple[str, bool]]) -> list[tuple[int, int, str]]:
+    """Where words of a text begin and end that begin with one of the keys, and with which."""
+    folded = text.lower()
+    if len(folded) != len(text):  # a few letters have two in their place
+        folded = text
+    places = []
+    for key, whole in keys:
+        at = folded.find(key)
+        while at >= 0 and len(places) < FOUND:
+            end = at + len(key)
+            if whole and at and _is_of_word(text[at - 1]):
+                at = folded.find(key, end)
+                continue
+            while whole and end < len(text) and _is_of_word(text[end]):
+                end += 1
+            places.append((at, end, key))
+            at = folded.find(key, end if whole else at + 1)
+    return sorted(places)
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character)[0] == "M"
+
+
+@lru_cache(maxsize=1024)
+def _list_keys(query: str) -> tuple[tuple[str, bool], ...]:
+    """What is looked for, and whether it begins a word: the beginnings of words, and pairs of characters."""
+    keys: dict[str, bool] = {}
+    for found in _WORD.finditer(query[:LOOKED_AT].lower()):
+        word = found[0]
         if _UNSPACED.match(word):
-            for place in range(max(1, len(word) - 1)):
-                yield first + place, min(first + place + 2, found.end()), word[place : place + 2]
+            keys |= dict.fromkeys((word[place : place + 2] for place in range(max(1, len(word) - 1))), False)
         elif len(word) >= SHORTEST:
-            folded = unicodedata.normalize("NFKC", word).casefold()
-            yield first, found.end(), folded[:STEM] if len(folded) > STEM else folded
+            keys[word[:STEM]] = True
+        if len(keys) >= KEYS:
+            break
+    return tuple(keys.items())
