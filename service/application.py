@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
@@ -203,7 +204,8 @@ class Routes:
         depth = system.depth(next(step for step in (*STEPS, limits.k) if depth <= step), rerank)
         search = Search(served.name, system, make_where(request), depth, request.exact, request.explain, rerank)
         timeout = min(request.timeout_ms or limits.timeout_ms, limits.timeout_ms)
-        answer = await engine.search(Wanted(search, query, request.id or ""), started + timeout / 1000)
+        page = (0, 0) if rerank else (request.offset, request.k)  # which is another after reranking
+        answer = await engine.search(Wanted(search, query, request.id or "", *page), started + timeout / 1000)
         shown = answer.found.hits[request.offset : request.offset + request.k]
         ids = [hit.id for hit in (*shown, *(answer.found.hits[:FACETED] if request.facets else ()))]
         items = {item.id: item for item in await engine.fetch(answer.found, ids)}
@@ -308,5 +310,8 @@ def _take(kind: type) -> dict[str, Any]:
 
 
 def _write(value: Mapping[str, Any], status: int = 200) -> Response:
-    content = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    try:
+        content = orjson.dumps(value)
+    except TypeError:  # half of a surrogate pair, or a number that is too large, in somebody's metadata
+        content = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return Response(content, status, media_type="application/json")

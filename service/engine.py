@@ -213,8 +213,9 @@ class Engine:
         return min(depth, len(found.hits)) * PASSAGE
 
     async def fetch(self, found: Found, ids: Sequence[str]) -> list[Item]:
-        """Documents of a ranking, read in a thread of their own."""
-        return await asyncio.to_thread(self.searching.fetch, found, ids)
+        """Documents of a ranking; those that the search has not read are read in another thread."""
+        kept = self.searching.find_kept(found, ids)
+        return await asyncio.to_thread(self.searching.fetch, found, ids) if kept is None else kept
 
     @property
     def rerank_seconds(self) -> float | None:

@@ -19,17 +19,22 @@ from .quotas import TooLarge, Unknown
 from .systems import Kept, Search, ServedIndex, ServedSystem
 
 RANKINGS = 1024  # that are kept for queries which come again
-ITEMS = 2048  # documents that are kept
+ITEMS = 8192  # documents that are kept
 LARGEST = 1 << 14  # characters of a document that is
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A query as somebody asks it: its words, its picture, documents `like` which it wants others, or several."""
+    """A query as somebody asks it: its words, its picture, a document `like` which it wants others, or several.
+
+    Of the hits from `first` on so many as are `shown` are read with it, together with those of others.
+    """
 
     search: Search
     query: Item
     like: str = ""
+    first: int = 0
+    shown: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,9 @@ class Searching:
         for place, job in enumerate(jobs):
             if job.search.explain:
                 found[place] = self._explain(served, search, found[place])
+        shown = [hit.id for each, job in zip(found, jobs, strict=True) for hit in each.hits[job.first :][: job.shown]]
+        if shown:
+            self.fetch(found[0], list(dict.fromkeys(shown))[:ITEMS])
         return found
 
     def _explain(self, served: ServedIndex, search: Search, found: Found) -> Found:
@@ -173,6 +181,12 @@ class Searching:
         second = system.second
         assert second is not None
         return self._rerankers.make(second.line, lambda: second.bind(OpenSite(unseen="keep"), 0))
+
+    def find_kept(self, found: Found, ids: Sequence[str]) -> list[Item] | None:
+        """The documents of a ranking, if all of them are kept."""
+        held = [self._items.find((found.edition, id)) for id in ids]
+        kept = [item for item in held if item is not None]
+        return kept if len(kept) == len(ids) else None
 
     def fetch(self, found: Found, ids: Sequence[str]) -> list[Item]:
         """The documents of a ranking, as its edition has them."""
