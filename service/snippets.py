@@ -64,7 +64,7 @@ def _find_words(text: str, keys: Sequence[tuple[str, bool]]) -> list[tuple[int, 
     folded = text.lower()
     if len(folded) != len(text):  # a few letters have two in their place
         folded = text
-    places = []
+    places: list[tuple[int, int, str]] = []
     for key, whole in keys:
         at = folded.find(key)
         while at >= 0 and len(places) < FOUND:
