@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -66,6 +67,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Table], l
             services[f"infinity-emb, {dtype}"] = (stack.enter_context(peer), "/v1/embeddings")
         report["started"] = {name: round(service.started, 1) for name, (service, _) in services.items()}
         report["vectors"] = same_vectors(services, texts[:32], options.encoder)
+        print(json.dumps(report["vectors"]), file=sys.stderr, flush=True)
         drawn = cycle(texts)
         for clients, size in shapes:
             count = options.count if clients > 1 else options.count // 8
@@ -82,6 +84,10 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Table], l
     ]  # fmt: skip
     peers = [name for name in services if name != OURS]
     heads = ("requests", *(f"{name}, texts/s" for name in services), *(f"times {name}" for name in peers), "failed")
+    cpu = [
+        [shape, *(f"{1000 * each['cpu'] / each['texts']:.1f}" for each in found.values())]
+        for shape, found in report["shapes"].items()
+    ]
     report["meets"] = {
         "vectors": all(each["least"] > GOALS["cosine"] for each in report["vectors"].values()),
         **{
@@ -90,13 +96,15 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Table], l
         },
         "none failed": not any(each["failed"] for found in report["shapes"].values() for each in found.values()),
     }  # fmt: skip
+    report["peer"] = find_version(options.peer) if options.peer else ""
     cosines = ", ".join(f"{each['least']:.4f} ({name})" for name, each in report["vectors"].items())
     notes = [
         f"`{options.encoder}`, {options.threads} threads, {options.count} texts a round (of the collection {Path(options.texts).name}; "
         f"an eighth for one client), {options.rounds} rounds in turns. The same texts encoded by one call in one process: "
-        f"{report['alone']:.1f} texts a second. Least cosine of the vectors with ours: {cosines or 'no peer'}."
+        f"{report['alone']:.1f} texts a second. {report['peer']} Least cosine of its vectors with ours: {cosines}."
     ]  # fmt: skip
-    return report, [Table(heads, shown)], notes
+    busy = Table(("clients x texts", *(f"{name}, ms" for name in services)), cpu, "CPU time of the server for a text")
+    return report, [Table(heads, shown), busy], notes
 
 
 def start_peer(python: Path, encoder: str, dtype: str, made: Path, threads: dict[str, str]) -> Service:
@@ -111,6 +119,14 @@ def start_peer(python: Path, encoder: str, dtype: str, made: Path, threads: dict
     ]  # fmt: skip
     quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "PYTHONPATH": ""}
     return Service(command, log=made / f"peer-{dtype}.log", ready="/v1/models", environment={**threads, **quiet})
+
+
+def find_version(python: Path) -> str:
+    """The packages of the peer's environment that decide its speed."""
+    names = ("infinity-emb", "torch", "sentence-transformers", "transformers")
+    code = f"import importlib.metadata as m; print(', '.join(f'{{n}} {{m.version(n)}}' for n in {names!r}))"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return f"The peer: {found.stdout.strip()}."
 
 
 def turns(

@@ -73,7 +73,7 @@ class Service:
     def workers(self) -> list[psutil.Process]:
         """The processes that answer: the children that have loaded models, or the process itself where it has none."""
         sizes = {each: _measured(each, lambda one: one.memory_info().rss) for each in self._tree()[1:]}
-        loaded = max(200 * MB, 0.7 * max(sizes.values(), default=0))
+        loaded = max(200 * MB, 0.5 * max(sizes.values(), default=0))
         return [each for each, size in sizes.items() if size > loaded] or [self.process]
 
     def rss(self) -> float:
