@@ -51,7 +51,7 @@ function headline({ id, snippet, highlights, meta }) {
 
 const titled = ({ title }) => (typeof title === "string" ? title.trim() : "");
 
-const caption = (text, meta) => !text && listFacts(meta)[0]?.[1];
+const caption = (text, { caption, shows, description }) => !text && (caption || shows || description);
 
 const facts = (pairs, more = "") => pairs.length > 0 && el("dl", { class: `facts ${more}` },
 	...pairs.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", {}, el("bdi", {}, value)))));

@@ -7,7 +7,7 @@ const [WIDTH, HEIGHT, EDGE] = [320, 110, 18];
 // `hits` are those of the page, each with its stages.
 export function explanation(hit, hits) {
 	const stages = hit.stages ?? [];
-	if (!stages.length) return el("p", {}, "The server keeps no places for this ranking.");
+	if (!stages.length) return el("p", {}, "No stages are known.");
 	return el("div", { class: "why" },
 		stages.length > 1 && slopes(hit, hits),
 		el("table", {},

@@ -269,7 +269,7 @@ function timings({ query, timings: took, cached, partial, reranked }, pending) {
 		cached ? "found before" : time("search"),
 		pending && el("strong", {}, `reranking, about ${seconds(service.rerank.seconds)}…`),
 		partial && el("strong", {}, "partial: reranking was late, so this is the first ranking"),
-		reranked && time("rerank"),
+		reranked && !cached && time("rerank"),
 		!pending && time("total"),
 	].filter(Boolean);
 	return parts.flatMap((part, at) => (at ? [" · ", part] : [part]));

@@ -129,7 +129,7 @@ def test_a_dropped_picture_finds_its_like_until_it_is_gone(live: Live, page: Pag
 
 
 def test_the_keyboard_alone(live: Live, page: Page) -> None:
-    page.goto(f"{live.url}/?q=boat&rerank=false")
+    page.goto(f"{live.url}/?q=cloud&rerank=false")
     cards = page.locator(".card")
     expect(cards.first).to_be_visible()
     page.keyboard.press("j")
