@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from crosslens.demo.collection import list_photos
 from measurements import Table
-from serve_client import CANCELLED, Load, Request, collect, start
+from serve_client import CANCELLED, Load, Request, generate
 from serve_load import make_queries, summed
 from serve_process import Service
 
@@ -27,6 +28,7 @@ MIX = {
     "search": 43, "alike": 3, "hybrid": 10, "picture": 8, "both": 3, "explained": 8, "reranked": 3, "document": 4, "embeddings": 6,
     "rerank": 3, "cancelled": 4, "bad": 5,
 }  # fmt: skip
+DIFFERENT = 4000  # requests, which then come again: more than the service keeps answers of
 ALWAYS = (429, 503, 504)  # a full queue, or a deadline, is a proper answer
 
 
@@ -49,16 +51,17 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Table], l
         system = ["--rerank", options.rerank]
         service = Service.serve(options.index, *system, *more, log=Path(made) / "server.log")
         with service:
-            requests = mixed(options.texts, options.seed, 20_000, service)
+            requests = mixed(options.texts, options.seed, DIFFERENT, service)
             began = time.monotonic()
-            process = start(Load(service.port, options.clients, seconds, requests, repeat=True))
-            while process.poll() is None and time.monotonic() - began < seconds + 120:
-                spent = time.monotonic() - began
-                rows.append({"seconds": round(spent, 1), "rss": service.rss(), "workers": len(service.workers())})
-                if len(rows) % 12 == 0:
-                    print({name: round(value) for name, value in rows[-1].items()}, file=sys.stderr, flush=True)
-                time.sleep(max(1.0, seconds / 240))
-            sending = collect(process)
+            load = Load(service.port, options.clients, seconds, requests, repeat=True)
+            with ThreadPoolExecutor(1) as pool:
+                done = pool.submit(generate, load)
+                while not done.done():
+                    rows.append({"seconds": round(time.monotonic() - began, 1), "rss": service.rss()})
+                    if len(rows) % 12 == 0:
+                        print({name: round(value) for name, value in rows[-1].items()}, file=sys.stderr, flush=True)
+                    wait([done], max(1.0, seconds / 240))
+            sending = done.result()
             status, _ = service.ask("GET", "/readyz")
             idle = service.rss()
             stopped = service.stop()
@@ -92,7 +95,8 @@ def mixed(collection: str, seed: int, number: int, service: Service) -> list[Req
     """Requests of all kinds, shuffled by the seed; the documents asked for are those that some searches find."""
     draw = random.Random(seed)
     queries = make_queries(collection, seed)
-    pictures = [base64.b64encode(photo.path().read_bytes()).decode() for photo in list_photos()[:8]]
+    photos = sorted((photo.path() for photo in list_photos()), key=lambda path: path.stat().st_size)
+    pictures = [base64.b64encode(path.read_bytes()).decode() for path in photos[:8]]
     hits = []
     for _ in range(16):
         _, answer = service.ask("POST", "/search", {"text": next(queries), "rerank": False})
