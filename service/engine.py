@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
-from ..errors import InputError, list_few
+from ..errors import CrosslensError, InputError, list_few
 from ..indexes.base import Index
 from ..indexes.encoding import encode_dense
 from ..items import Item, Role, group_positions
@@ -146,7 +146,9 @@ class Engine:
         """Bind a system to an index and search once, so that what is wrong is known before the first request."""
         search = Search(index, system, (), 1, False, False, system.second is not None)
         if "text" in self.indexes[index].reads:
-            self.searching.search([Wanted(search, Item("", "crosslens"))])
+            (tried,) = self.searching.search([Wanted(search, Item("", "crosslens"))])
+            if isinstance(tried, CrosslensError):
+                raise tried
         if system.second is not None:
             self.searching.load_reranker(system)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from .quotas import Quotas, TooLarge
 
 Scalar = str | int | float | bool
 SHOWN = 10  # hits where a request does not say how many
+FILTERED = 1000  # values of a filter: many more take longer than a search
 
 
 class SearchRequest(BaseModel):
@@ -111,14 +111,10 @@ def parse_query(pairs: Sequence[tuple[str, str]]) -> SearchRequest:
 
 def parse_form(fields: Mapping[str, Any]) -> SearchRequest:
     """A search from a form's field `query`, JSON as in a body."""
-    text = fields.get("query", "{}")
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError("the field query of the form is not JSON") from None
-    if not isinstance(data, dict):
-        raise InputError("the field query of the form is not a JSON object")
-    request: SearchRequest = parse_request(SearchRequest, data)
+        request: SearchRequest = parse_request(SearchRequest, fields.get("query", ""))
+    except InputError as error:
+        raise InputError(f"the field query of the form: {error}") from None
     return request
 
 
@@ -150,4 +146,8 @@ def make_where(request: SearchRequest) -> tuple[tuple[str, tuple[Any, ...]], ...
     """The filter of a search, its keys and values in one order; `InputError` for what is none."""
     lists = {key: value if isinstance(value, list) else [value] for key, value in request.where.items()}
     check_where(lists)
-    return tuple((key, tuple(sorted(set(values), key=str))) for key, values in sorted(lists.items()))
+    if (held := sum(map(len, lists.values()))) > FILTERED:
+        raise InputError(f"where has {held:,} values, and {FILTERED:,} are the most")
+    # By how they are written, as True and 1 are equal.
+    ordered = {key: sorted({repr(each): each for each in values}.items()) for key, values in sorted(lists.items())}
+    return tuple((key, tuple(value for _, value in values)) for key, values in ordered.items())

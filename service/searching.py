@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from sys import getsizeof
 from typing import Any
 
-from ..errors import InputError
+from ..errors import CrosslensError, InputError
 from ..indexes.base import Mode, Retrieve
 from ..items import Item, group_positions
 from ..multilingual.languages import fill_languages
@@ -20,6 +21,9 @@ from .systems import Kept, Search, ServedIndex, ServedSystem
 
 RANKINGS = 1024  # that are kept for queries which come again
 ITEMS = 8192  # documents that are kept
+ROOM = 32 << 20  # bytes that rankings have with their queries, and documents as much
+LENGTH = 64  # characters that a token has at most: what is longer is not even read as tokens
+HIT = 150  # bytes of a hit, about
 LARGEST = 1 << 14  # characters of a document that is
 
 
@@ -61,18 +65,21 @@ class Searching:
 
     indexes: Mapping[str, ServedIndex]
     query_tokens: int
-    _rankings: Kept[Found] = field(default_factory=lambda: Kept(RANKINGS))
-    _items: Kept[Item] = field(default_factory=lambda: Kept(ITEMS))
+    _rankings: Kept[Found] = field(default_factory=lambda: Kept(RANKINGS, ROOM, _weigh_ranking))
+    _items: Kept[Item] = field(default_factory=lambda: Kept(ITEMS, ROOM, _weigh_item))
     _rerankers: Kept[Stage] = field(default_factory=lambda: Kept(64))
 
-    def search(self, jobs: Sequence[Wanted]) -> list[Found]:
-        """The first ranking of each job. `InputError` where one cannot be searched for, `TooLarge` where it is long."""
-        found: dict[int, Found] = {}
+    def search(self, jobs: Sequence[Wanted]) -> list[Found | CrosslensError]:
+        """The first ranking of each job, or why there is none: `TooLarge` for a query, `Unknown` for a document.
+
+        `InputError` where one of them cannot be searched for.
+        """
+        found: dict[int, Found | CrosslensError] = {}
         for places in group_positions(job.search.key for job in jobs).values():
             found |= zip(places, self._search_alike([jobs[place] for place in places]), strict=True)
         return [found[place] for place in range(len(jobs))]
 
-    def _search_alike(self, jobs: Sequence[Wanted]) -> list[Found]:
+    def _search_alike(self, jobs: Sequence[Wanted]) -> list[Found | CrosslensError]:
         started = time.perf_counter()
         search = jobs[0].search
         served = self.indexes[search.index]
@@ -81,15 +88,21 @@ class Searching:
             for query, job in zip(fill_languages(job.query for job in jobs), jobs, strict=True)
         ]
         edition = served.index.view().fingerprint
-        ready = {query.id: kept for query in named if (kept := self._rankings.find((edition, query.id)))}
+        ready: dict[str, Found | CrosslensError] = {
+            query.id: kept for query in named if (kept := self._rankings.find((edition, query.id)))
+        }
         asked: dict[str, Item] = {}
         probes: dict[str, tuple[Probe, ...]] = {}
         for query, job in zip(named, jobs, strict=True):
             if query.id not in ready and query.id not in asked:
-                self._check_length(served, query)
-                if job.like:
-                    query, probes[query.id] = self._make_like(served, query, job.like)
-                asked[query.id] = query
+                try:
+                    self._check_length(served, query)
+                    if job.like:
+                        query, probes[query.id] = self._make_like(served, query, job.like)
+                except CrosslensError as error:
+                    ready[query.id] = error
+                else:
+                    asked[query.id] = query
         if asked:
             trace = Trace()
             run = served.bind(search).map(trace.wrap)(replace(Run.of(asked.values()), probes=probes))
@@ -102,14 +115,15 @@ class Searching:
                 )  # fmt: skip
                 ready[id] = own
                 self._rankings.keep((edition, id), replace(own, cached=True, seconds=0.0))
-        found = [ready[query.id] for query in named]
-        for place, job in enumerate(jobs):
-            if job.search.explain:
-                found[place] = self._explain(served, search, found[place])
-        shown = [hit.id for each, job in zip(found, jobs, strict=True) for hit in each.hits[job.first :][: job.shown]]
+        answers = [ready[query.id] for query in named]
+        shown: dict[str, Found] = {}
+        for place, (found, job) in enumerate(zip(answers, jobs, strict=True)):
+            if isinstance(found, Found):
+                answers[place] = self._explain(served, search, found) if job.search.explain else found
+                shown |= dict.fromkeys((hit.id for hit in found.hits[job.first :][: job.shown]), found)
         if shown:
-            self.fetch(found[0], list(dict.fromkeys(shown))[:ITEMS])
-        return found
+            self.fetch(next(iter(shown.values())), list(shown)[:ITEMS])
+        return answers
 
     def _explain(self, served: ServedIndex, search: Search, found: Found) -> Found:
         """Also where a hybrid search has its hits from: the rankings by vectors and by full text, which it fuses."""
@@ -126,6 +140,8 @@ class Searching:
         text = query.text or ""
         if len(text) <= self.query_tokens:  # a token has a character at least
             return
+        if len(text) > (most := self.query_tokens * LENGTH):
+            raise TooLarge(f"the query has {len(text):,} characters, and {most:,} are the most: make it shorter")
         tokens = max(measure_tokens(each, [text])[0] for each in (*served.encoders.values(), None))
         if tokens > self.query_tokens:
             raise TooLarge(f"the query has {tokens} tokens, and {self.query_tokens} are the most: make it shorter")
@@ -197,6 +213,16 @@ class Searching:
                 if not isinstance(read.image, bytes) and not read.media and len(read.text or "") <= LARGEST:
                     self._items.keep((found.edition, read.id), read)
         return [item for id in ids if (item := held[id]) is not None]
+
+
+def _weigh_item(item: Item) -> int:
+    held = sum(len(each) for each in item.contents.values() if isinstance(each, bytes))
+    return 500 + held + getsizeof(item.text) + len(repr(item.meta))
+
+
+def _weigh_ranking(found: Found) -> int:
+    hits = len(found.hits) + sum(len(each) for _, each in found.stages)
+    return HIT * hits + sum(map(_weigh_item, (found.query, *(probe.item for probe in found.probes))))
 
 
 def _list_stages(trace: Trace, query: str) -> tuple[tuple[str, tuple[Hit, ...]], ...]:

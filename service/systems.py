@@ -11,7 +11,7 @@ from hashlib import blake2b
 from operator import rshift
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -28,27 +28,37 @@ RETRIEVERS = 256  # searches that are kept bound: they are small
 
 
 class Kept(Generic[T]):
-    """The last `most` values by key; the one that was asked for longest ago goes first. Threads may share it."""
+    """The last `most` values by key; the one that was asked for longest ago goes first. Threads may share it.
 
-    def __init__(self, most: int) -> None:
+    With `weigh`, their bytes, they also go until all together have at most `room`.
+    """
+
+    def __init__(self, most: int, room: int = 0, weigh: Callable[[T], int] = lambda value: 0) -> None:
         self.most = most
-        self._held: OrderedDict[object, T] = OrderedDict()
+        self.room = room
+        self._weigh = weigh
+        self._weight = 0
+        self._held: OrderedDict[object, tuple[T, int]] = OrderedDict()
         self._lock = Lock()
 
     def find(self, key: object) -> T | None:
         """What is kept under a key."""
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
 
     def keep(self, key: object, value: T) -> T:
         """Keep a value, and give it back."""
+        weight = self._weigh(value)
         with self._lock:
-            self._held[key] = value
-            self._held.move_to_end(key)
-            while len(self._held) > self.most:
-                self._held.popitem(last=False)
+            _, before = self._held.pop(key, (None, 0))
+            self._weight += weight - before
+            self._held[key] = value, weight
+            while len(self._held) > self.most or self._weight > self.room:
+                _, (_, gone) = self._held.popitem(last=False)
+                self._weight -= gone
         return value
 
     def make(self, key: object, make: Callable[[], T]) -> T:
@@ -119,7 +129,7 @@ class Search:
 
     index: str
     system: ServedSystem
-    where: tuple[tuple[str, tuple[str, ...]], ...]
+    where: tuple[tuple[str, tuple[Any, ...]], ...]
     depth: int
     exact: bool
     explain: bool
@@ -127,8 +137,8 @@ class Search:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the first ranking follows from."""
-        return self.index, self.system.first.line, self.where, self.depth, self.exact
+        """What the first ranking follows from; filters as they are written, as True and 1 are equal."""
+        return self.index, self.system.first.line, repr(self.where), self.depth, self.exact
 
     def name_query(self, query: Item, like: str) -> str:
         """An id by content: equal questions have equal ones, and so are searched for once."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..pipeline import watch
-from .quotas import Busy, Unready
+from .quotas import Busy, Refused, Unready
 
 log = logging.getLogger("crosslens")
 
@@ -79,6 +79,8 @@ class WorkThread:
             if self._closed:
                 raise Unready("the service is ending")
             if self.waiting >= self.most:
+                self._forget_unwanted()
+            if self.waiting >= self.most:
                 raise Busy(f"{self.waiting} requests wait for {self.name} already: try again in a second")
             self._queues[kind].append(job)
             self._arrived.notify()
@@ -100,9 +102,10 @@ class WorkThread:
             self._closed = True
             self._arrived.notify()
         self._thread.join(seconds)
-        for queue in self._queues.values():
-            while queue:
-                _deliver(queue.popleft(), Unready("the service is ending"))
+        with self._arrived:
+            for queue in self._queues.values():
+                while queue:
+                    _deliver(queue.popleft(), Unready("the service is ending"))
 
     def _work(self) -> None:
         turns = deque(self.kinds)
@@ -119,8 +122,20 @@ class WorkThread:
                     self._arrived.wait_for(lambda: len(queue) >= before or self._closed, GATHER)  # noqa: B023
                 batch = self._take(name)
             self._sizes[name] = max(len(batch), before // 2)
-            if batch:
-                self._do(self.kinds[name], batch)
+            try:
+                if batch:
+                    self._do(self.kinds[name], batch)
+            except BaseException as error:  # the thread goes on, whatever a count or an answer of a model is
+                log.exception("%s failed", self.name)
+                for job in batch:
+                    _deliver(job, error)
+
+    def _forget_unwanted(self) -> None:
+        """Make room where a job that does not end has let those behind it grow old."""
+        for queue in self._queues.values():
+            kept = [job for job in queue if job.wanted]
+            queue.clear()
+            queue.extend(kept)
 
     def _take(self, name: str) -> list[Job]:
         """The next jobs of a kind, as many as its budget allows."""
@@ -149,7 +164,7 @@ class WorkThread:
                 for job in filter(lambda job: job.wanted, batch):
                     self._do(kind, [job])
                 return
-            if not isinstance(error, InputError):
+            if not isinstance(error, InputError | Refused):
                 log.exception("%s failed", self.name)
             _deliver(batch[0], error)
             return
@@ -164,6 +179,8 @@ class WorkThread:
 def _deliver(job: Job, answer: Any) -> None:
     with suppress(InvalidStateError):  # nobody waits for it any more
         if isinstance(answer, BaseException):
-            job.answer.set_exception(answer)
+            # Others than these end the event loop, or never reach who waits.
+            sent = isinstance(answer, Exception) and not isinstance(answer, StopIteration)
+            job.answer.set_exception(answer if sent else RuntimeError(f"a model raised {answer!r}"))
         else:
             job.answer.set_result(answer)

@@ -172,3 +172,31 @@ def test_a_request_that_is_hung_up_costs_no_more(live: Live) -> None:
     time.sleep(0.3)
     assert Patient.asked - before <= 20  # of what was under way no more than it had been given
     assert live.search(text="still here")["reranked"]
+
+
+def test_a_filter_by_true_is_none_by_one(live: Live) -> None:
+    assert ids(live.search(text="boat", rerank=False, where={"n": 1})) == ["t/1"]
+    assert ids(live.search(text="boat", rerank=False, where={"n": True})) == []
+    assert ids(live.search(text="boat", rerank=False, where={"n": [True, 1]})) == ["t/1"]
+    assert "1,001 values" in live.search(400, text="boat", where={"n": list(range(1001))})["error"]["message"]
+
+
+def test_a_form_with_half_a_surrogate_pair_is_refused(live: Live) -> None:
+    form = {"query": '{"text": "\\ud800"}'}
+    answer = live.client.post("/search", data=form, files={"image": ("p.png", png(1), "image/png")})
+    assert answer.status_code == 400
+    assert "the field query of the form" in answer.json()["error"]["message"]
+
+
+def test_pictures_of_queries_do_not_fill_the_memory(live: Live) -> None:
+    """Rankings are kept with their queries, and these go as soon as they are many bytes."""
+
+    def ask(number: int) -> bool:
+        file = {"image": ("p.png", png(number) + bytes([number]) * (5 << 20), "image/png")}
+        answer = live.client.post("/search", data={"query": '{"rerank": false}'}, files=file)
+        kept: bool = answer.json()["cached"]
+        return kept
+
+    assert not any(ask(number) for number in range(9))
+    assert ask(8)
+    assert not ask(0)
