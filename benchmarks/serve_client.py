@@ -85,11 +85,14 @@ def generate(load: Load) -> Sending:
 
 
 def start(load: Load) -> subprocess.Popen[str]:
+    """Run it beside what follows; its clients have begun when this returns."""
     process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     json.dump(asdict(load), process.stdin)
     process.stdin.close()
     process.stdin = None
+    assert process.stdout is not None
+    process.stdout.readline()
     return process
 
 
@@ -172,6 +175,7 @@ def _cpu() -> float:
 def main() -> None:
     asked = json.load(sys.stdin)
     load = Load(**{**asked, "requests": [Request(**each) for each in asked["requests"]]})
+    print("begun", flush=True)
     found = asyncio.run(run(load))
     rows = [[one.number, one.started, one.seconds, one.status, one.retry_after, one.body] for one in found.sent]
     json.dump({"sent": rows, "seconds": found.seconds, "cpu": found.cpu}, sys.stdout)

@@ -99,7 +99,7 @@ class Checks:
         seconds, clients = seconds or self.options.seconds, clients or self.options.clients
         asked = [Request("/search", {"text": next(self.queries), "mode": "dense", **more}) for _ in range(6000)]
         process = start(Load(service.port, clients, seconds, asked, repeat=True, keep=True))
-        time.sleep(3)  # it has begun
+        time.sleep(2)  # the connections are there
         return process
 
     def check_a_killed_worker_loses_only_its_requests_in_flight(self) -> str:
@@ -115,13 +115,15 @@ class Checks:
             sending = collect(process)
             lost = [each for each in sending.sent if each.status == LOST]
             beside = [each for each in lost if not spans(each, killed)]
+            flying = sum(spans(each, killed, 0.0) for each in sending.sent)
+            require(flying > 0, "no request was in flight")
             require(not beside, f"{len(beside)} of {len(lost)} requests that were lost were not in flight")
             require(len(lost) <= self.options.clients, f"{len(lost)} requests were lost")
             require(not summed(sending)["failed"], f"{summed(sending)['failed']} requests failed")
             require(back is not None, f"no new worker in {BACK:.0f} s")
             status, _ = service.ask("POST", "/search", {"text": "cats sleep"})
             require(status == 200, f"a search afterwards: {status}")
-            return f"{len(lost)} of {len(sending.sent):,} requests lost, a new worker after {back:.1f} s"
+            return f"{len(lost)} of {len(sending.sent):,} requests lost, {flying} were in flight; a new worker after {back:.1f} s"
 
     def check_a_rerank_that_hangs_does_not_take_the_service_with_it(self) -> str:
         (self.folder / "sleeper.py").write_text(SLEEPER, "utf-8")
@@ -187,9 +189,10 @@ class Checks:
             status = service.stop(within=60)
             ended = time.monotonic() - terminated
             sending = collect(process)
-        flying = [each for each in sending.sent if spans(each, terminated)]
-        lost = [each for each in flying if each.status == LOST and each.started < terminated - EDGE / 20]
+        flying = [each for each in sending.sent if spans(each, terminated, 0.0)]
+        lost = [each for each in flying if each.status == LOST]
         after = sorted({each.status for each in sending.sent if each.started > terminated})
+        require(bool(flying), "no request was in flight")
         require(not lost, f"{len(lost)} of {len(flying)} requests in flight were lost")
         require(status in (0, 143, -15), f"exit status {status}")
         require(set(after) <= {200, 503, LOST}, f"requests after SIGTERM were answered with {after}")
@@ -233,6 +236,6 @@ def require(held: bool, why: str) -> None:
         raise CrosslensError(why)
 
 
-def spans(one: Sent, moment: float) -> bool:
+def spans(one: Sent, moment: float, edge: float = EDGE) -> bool:
     """Whether a request was in flight at a moment."""
-    return one.started - EDGE <= moment <= one.started + one.seconds + EDGE
+    return one.started - edge <= moment <= one.started + one.seconds + edge
