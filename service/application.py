@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,6 +77,7 @@ def make_app(engine: Engine, access: Access = Access()) -> Gate:
 
     app = FastAPI(
         title="crosslens", version=version("crosslens"), docs_url=None, redoc_url=None, lifespan=live,
+        redirect_slashes=False,
         description="Search across languages, texts and pictures.",
     )  # fmt: skip
     if access.origins:
@@ -121,7 +123,7 @@ def _add_errors(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        text = f"there is nothing at {request.url.path}" if error.status_code == 404 else str(error.detail)
+        text = "there is nothing here: /docs lists all routes" if error.status_code == 404 else str(error.detail)
         return answer(Wrong(error.status_code, text, kind))
 
     app.add_exception_handler(CrosslensError, crosslens_error)
@@ -221,10 +223,14 @@ class Routes:
 
     async def show_image(self, request: Request, index: str, id: str) -> Response:
         """The picture of a document."""
+        if _is_of_id(request, "image"):
+            return await self.show_document(index, f"{id}/image")
         return await self._show(request, self.pictures.load, index, id)
 
     async def show_thumbnail(self, request: Request, index: str, id: str) -> Response:
         """The picture of a document, at most 320 pixels a side, as WebP."""
+        if _is_of_id(request, "thumbnail"):
+            return await self.show_document(index, f"{id}/thumbnail")
         return await self._show(request, self.pictures.shrink, index, id)
 
     async def _show(self, request: Request, load: Callable[..., Picture], index: str, id: str) -> Response:
@@ -246,14 +252,17 @@ class Routes:
             )
             for each in asked.documents
         ]  # fmt: skip
-        return _write(await asyncio.to_thread(self._writing.add, served, items))
+        return _write(await self._change(self._writing.add, served, items))
 
     async def remove_document(self, request: Request, index: str, id: str) -> Response:
         """Take a document out (only with --writable, and its token)."""
         self._check_token(request)
-        return _write(await asyncio.to_thread(self._writing.remove, self.engine.choose_index(index), id))
+        return _write(await self._change(self._writing.remove, self.engine.choose_index(index), id))
 
-    @property
+    async def _change(self, change: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._writing.turn, change, *given)
+
+    @cached_property
     def _writing(self) -> Changes:
         return Changes(self.engine.models.submit)
 
@@ -301,6 +310,11 @@ class Routes:
     async def show_page(self) -> Response:
         """The page to search with."""
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+
+def _is_of_id(request: Request, word: str) -> bool:
+    """Whether the last word of the path belongs to a document's id, in which a slash is %2F."""
+    return not request.scope.get("raw_path", f"/{word}".encode()).endswith(f"/{word}".encode())
 
 
 def _take(kind: type) -> dict[str, Any]:

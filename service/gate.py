@@ -35,7 +35,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-_PATHS = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+){2,}")
+_PATHS = re.compile(r"(?<![\w/.])(?:file://|~|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+){2,}")
 
 
 class Wrong(Refused):
@@ -84,7 +84,12 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *_ENCODED]
             else:
                 complete = not message.get("more_body", False)
-            await send(message)
+            try:
+                async with asyncio.timeout(self.limits.timeout_ms / 1000):  # for who does not read it
+                    await send(message)
+            except TimeoutError:
+                status, complete = 499, True
+                raise Gone("the answer was not read") from None
 
         free = scope["path"] in OPEN
         self.under_way += not free
@@ -129,7 +134,8 @@ class Gate:
                 )
         path = scope["path"]
         reads = scope["method"] in ("GET", "HEAD")  # TEI's clients send texts to the page's own path
-        if self.key and not (reads and (path == PAGE[0] or path.startswith(PAGE[1]))):
+        asks = scope["method"] == "OPTIONS"  # whether another site may: browsers ask it without the key
+        if self.key and not asks and not (reads and (path == PAGE[0] or path.startswith(PAGE[1]))):
             given = headers.get("authorization", "")
             given = given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")
             if not hmac.compare_digest(given.encode("latin-1", "replace"), self.key):
@@ -145,11 +151,13 @@ class Gate:
             raise TooLarge(f"the body has {int(declared):,} bytes, and {most:,} are the most")
         parts: list[bytes] = []
         held = 0
+        until = asyncio.get_running_loop().time() + self.limits.timeout_ms / 1000
         try:
             while True:
-                message = await receive()
+                async with asyncio.timeout_at(until):
+                    message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Gone
+                    raise Gone("hung up")
                 part = message.get("body", b"")
                 held += len(part)
                 self._buffered += len(part)
@@ -160,14 +168,20 @@ class Gate:
                     raise Busy("too many large requests are under way: try again in a second")
                 if not message.get("more_body", False):
                     break
+        except TimeoutError:
+            self._buffered -= held
+            raise Wrong(408, "the body did not come in time") from None
         except BaseException:
             self._buffered -= held
             raise
         return b"".join(parts)
 
 
-class Gone(Exception):
-    """Who asked has hung up."""
+class Gone(Refused):
+    """Who asked has hung up, or does not read the answer."""
+
+    status = 499
+    kind = "invalid_request_error"
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -179,7 +193,7 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if task.done():
             return task.result()
         task.cancel()
-        raise Gone
+        raise Gone("hung up")
     finally:
         gone.cancel()
         if not task.done():

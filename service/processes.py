@@ -23,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from ..errors import CrosslensError, InputError
 from ..indexes.registry import open_index
 from ..pipeline import Progress, show_nothing
+from .connections import Connection
 from .quotas import Quotas
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def serve(settings: Settings) -> None:
         options = {
             "log_level": "warning", "access_log": False, "server_header": False, "date_header": False,
             "timeout_graceful_shutdown": DRAIN, "timeout_keep_alive": 30, "backlog": BACKLOG, "ws": "none",
-            "timeout_worker_healthcheck": 10,
+            "timeout_worker_healthcheck": 10, "http": Connection,
             "host": settings.host, "port": listener.getsockname()[1],
         }  # fmt: skip
         if settings.processes == 1:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,31 +46,29 @@ class QueuedEncoder:
 
 @dataclass
 class Changes:
-    """Changes of the served indexes."""
+    """Changes of the served indexes, which are for `turn`: one thread, so that no two meet."""
 
     submit: Callable[[str, Any, int], Future[Any]]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    turn: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "crosslens-changes"))
 
     def add(self, served: ServedIndex, items: Sequence[Item]) -> dict[str, Any]:
         """Store documents, or others in their places; readers go on with the edition before until all are there."""
         self._check(served)
         encoders = [QueuedEncoder(hide_paths(name), each, self.submit) for name, each in served.encoders.items()]
-        with self._lock:
-            index = open_index(served.index.path, encoders=encoders)
-            changed = index.add(list(fill_languages(items)), encoders)
-            if changed:
-                index.build()
-            return {"changed": changed, "unchanged": len(items) - changed, "documents": len(index)}
+        index = open_index(served.index.path, encoders=encoders)
+        changed = index.add(list(fill_languages(items)), encoders)
+        if changed:
+            index.build()
+        return {"changed": changed, "unchanged": len(items) - changed, "documents": len(index)}
 
     def remove(self, served: ServedIndex, id: str) -> dict[str, Any]:
         """Take a document out; `Unknown` if it is not there."""
         self._check(served)
-        with self._lock:
-            index = open_index(served.index.path)
-            if not index.remove([id]):
-                raise Unknown(f"there is no document {id!r} in {served.name}")
-            index.build()
-            return {"removed": id, "documents": len(index)}
+        index = open_index(served.index.path)
+        if not index.remove([id]):
+            raise Unknown(f"there is no document {id!r} in {served.name}")
+        index.build()
+        return {"removed": id, "documents": len(index)}
 
     def _check(self, served: ServedIndex) -> None:
         if served.index.storage.place is None:

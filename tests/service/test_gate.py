@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -9,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from crosslens.service.application import Access
-from crosslens.service.gate import describe_error, hide_paths
+from crosslens.service.gate import Gate, describe_error, hide_paths
+from crosslens.service.metrics import Metrics
+from crosslens.service.quotas import Quotas
 from stand_ins.index_cases import png
 from stand_ins.live import JUDGE, Live
 from stand_ins.patient import Patient
@@ -49,6 +53,11 @@ def test_pages_of_other_origins_search_only_where_they_are_named(serve: Serve) -
     assert live.client.get("/search?q=boat", headers=asked).headers["access-control-allow-origin"] == asked["origin"]
     other = live.client.get("/search?q=boat", headers={"origin": "https://b.example"})
     assert "access-control-allow-origin" not in other.headers
+    locked = serve(Access(key="k", origins=("https://a.example",)))
+    before = {**asked, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    preflight = locked.client.options("/search", headers=before)  # which browsers send without the key
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, asked["origin"])
+    assert locked.client.get("/search?q=boat", headers=asked).status_code == 401
 
 
 def test_every_answer_has_headers_that_browsers_obey(serve: Serve) -> None:
@@ -116,6 +125,46 @@ def test_bodies_are_refused_before_they_fill_the_memory(serve: Serve) -> None:
     assert live.client.post("/search", json={"image": picture}).status_code == 200  # their bytes are free again
 
 
+def test_who_is_slow_holds_nothing(serve: Serve) -> None:
+    live = serve(timeout_ms=500)
+    where = ("127.0.0.1", int(live.url.rpartition(":")[2]))
+    head, body, after = (socket.create_connection(where, timeout=20) for _ in range(3))
+    started = time.monotonic()
+    head.sendall(b"GET /search?q=boat HTTP/1.1\r\nhost: 127.0.0.1\r\n")
+    body.sendall(b"POST /search HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 300\r\n\r\n{")
+    after.sendall(b"POST /nowhere HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 90000000\r\n\r\n{")
+    assert body.recv(12) == b"HTTP/1.1 408"
+    assert time.monotonic() - started < 4
+    for each in (head, after):  # byte by byte, and yet they are ended
+        with pytest.raises(ConnectionError):
+            _drip(each, until=started + 20)
+    for each in (head, body, after):
+        each.close()
+
+
+def _drip(connection: socket.socket, until: float) -> None:
+    while time.monotonic() < until:
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
+def test_who_does_not_read_the_answer_holds_nothing() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def hang(message: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    gate = Gate(app, Quotas(timeout_ms=50), Metrics())
+    asyncio.run(
+        asyncio.wait_for(gate({"type": "http", "path": "/x", "method": "GET", "headers": []}, receive, hang), 5)
+    )
+    assert gate.under_way == 0
+
+
 def test_errors_of_the_service_say_nothing_of_this_machine(caplog: pytest.LogCaptureFixture) -> None:
     assert hide_paths("/srv/indexes/news.index is unfinished; see 'C:\\data\\x\\y.json'") == (
         "news.index is unfinished; see 'y.json'"
@@ -123,6 +172,7 @@ def test_errors_of_the_service_say_nothing_of_this_machine(caplog: pytest.LogCap
     assert hide_paths("it is 3/4 of offline:e5-small, at https://a.org/b/c") == (
         "it is 3/4 of offline:e5-small, at https://a.org/b/c"
     )
+    assert hide_paths("yesno@hf:/srv/models/e5?x=1, file:///srv/a/b") == "yesno@hf:e5?x=1, b"
     status, body, _ = describe_error(RuntimeError("/root/secret.txt is missing"))
     assert (status, body["error"]["type"]) == (500, "server_error")
     assert "secret" not in json.dumps(body)
@@ -163,6 +213,26 @@ def test_documents_are_changed_only_with_the_token_and_found_at_once(serve: Serv
     wrong = live.client.post("/documents", json={"documents": [{"id": "e"}]}, headers=token)
     assert wrong.status_code == 400
     assert "empty" in wrong.json()["error"]["message"]
+
+
+def test_a_document_whose_id_ends_like_a_route_is_found_where_it_is_said_to_be(serve: Serve) -> None:
+    live = serve(Access(token="w"))
+    new = {"documents": [{"id": f"a/{word}", "text": f"zebra {word}"} for word in ("image", "thumbnail")]}
+    assert live.client.post("/documents", json=new, headers={"x-write-token": "w"}).status_code == 200
+    for hit in live.search(text="zebra", mode="lexical")["hits"]:
+        assert live.client.get(hit["document"]).json()["id"] == hit["id"]
+
+
+def test_changes_that_come_together_are_all_made(serve: Serve) -> None:
+    live = serve(Access(token="w"))
+
+    def add(number: int) -> int:
+        new = {"documents": [{"id": f"new{number}", "text": f"zebra {number}"}]}
+        return live.client.post("/documents", json=new, headers={"x-write-token": "w"}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(add, range(8))) == {200}
+    assert live.search(text="zebra", mode="lexical")["total"] == 8
 
 
 def test_searches_go_on_while_documents_are_added(serve: Serve) -> None:

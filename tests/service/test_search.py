@@ -160,7 +160,7 @@ def test_a_late_reranking_leaves_the_first_ranking(live: Live) -> None:
     assert live.search(text="late cloud")["reranked"]
 
 
-def test_a_request_that_is_hung_up_costs_no_more(live: Live) -> None:
+def test_a_request_that_is_hung_up_costs_no_more(live: Live, caplog: pytest.LogCaptureFixture) -> None:
     before = Patient.asked
     Patient.held.set()
     try:
@@ -172,6 +172,7 @@ def test_a_request_that_is_hung_up_costs_no_more(live: Live) -> None:
     time.sleep(0.3)
     assert Patient.asked - before <= 20  # of what was under way no more than it had been given
     assert live.search(text="still here")["reranked"]
+    assert "error" not in caplog.text  # of the service
 
 
 def test_a_filter_by_true_is_none_by_one(live: Live) -> None:

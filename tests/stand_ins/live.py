@@ -16,6 +16,7 @@ from crosslens.encoders.registry import load_encoder
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.service.application import Access, make_app
+from crosslens.service.connections import Connection
 from crosslens.service.engine import Engine
 
 from .index_cases import png
@@ -64,7 +65,7 @@ class Live:
 @contextmanager
 def run_live(engine: Engine, access: Access = Access(hosts=("127.0.0.1",))) -> Iterator[Live]:  # noqa: B008
     """The application of an engine on a port of its own, as uvicorn runs it."""
-    config = uvicorn.Config(make_app(engine, access), port=0, log_level="warning", access_log=False)
+    config = uvicorn.Config(make_app(engine, access), port=0, http=Connection, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
