@@ -96,6 +96,10 @@ class Engine:
                 if encoder.spec.kind == "dense":
                     self.encoders.setdefault(hide_paths(name), encoder)
         self.rerankers = {name: system for name, system in self.systems.items() if system.second is not None}
+        first = next(iter(self.systems.values()))
+        self._modes = {
+            mode: replace(ServedSystem.split(mode, System.parse(mode)), second=first.second) for mode in MODES
+        }
         self._recent: deque[float] = deque(maxlen=RERANKED)
         seen = self.metrics.watch_batches
         most = self.limits.requests
@@ -172,7 +176,7 @@ class Engine:
             return first
         if mode not in MODES:
             raise InputError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-        return replace(ServedSystem.split(mode, System.parse(mode)), second=first.second)
+        return self._modes[mode]
 
     def choose_index(self, name: str | None) -> ServedIndex:
         """The index of that name, or the first."""
