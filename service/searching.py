@@ -106,11 +106,11 @@ class Searching:
         if asked:
             trace = Trace()
             run = served.bind(search).map(trace.wrap)(replace(Run.of(asked.values()), probes=probes))
-            assert run.docs is not None
+            docs = run.docs if run.docs is not None else served.index.view()  # of an empty index there are none
             seconds = time.perf_counter() - started
             for id, query in asked.items():
                 own = Found(
-                    query, run[id][: search.depth], run.docs, edition, run.manifest, _list_stages(trace, id),
+                    query, run[id][: search.depth], docs, edition, run.manifest, _list_stages(trace, id),
                     tuple(run.probes.get(id, ())), seconds,
                 )  # fmt: skip
                 ready[id] = own

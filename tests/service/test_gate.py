@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from crosslens.service.gate import Gate, describe_error, hide_paths
 from crosslens.service.metrics import Metrics
 from crosslens.service.quotas import Quotas
 from stand_ins.index_cases import png
-from stand_ins.live import JUDGE, Live
+from stand_ins.live import JUDGE, Live, items
 from stand_ins.patient import Patient
 
 Serve = Callable[..., Live]
@@ -270,3 +271,14 @@ def test_the_interface_and_the_numbers_are_there(live: Live) -> None:
     about = live.client.get("/service").json()
     assert about["indexes"][0]["documents"] == 36
     assert [each["name"] for each in about["systems"]] == ["default", "plain"]
+
+
+def test_an_index_whose_last_document_goes_finds_nothing(serve: Serve) -> None:
+    live = serve(Access(token="w"), systems=(f"hybrid >> {JUDGE}",))
+    for item in items():
+        where = f"/documents/small/{quote(item.id, safe='')}"
+        assert live.client.delete(where, headers={"x-write-token": "w"}).status_code == 200
+    for mode in ("hybrid", "lexical", "dense"):
+        found = live.search(text="boat", mode=mode, explain=True, facets=True)
+        assert (found["total"], found["hits"], found["reranked"]) == (0, [], False)
+    assert live.client.get("/readyz").status_code == live.client.get("/service").status_code == 200
