@@ -38,7 +38,7 @@ class ProbedQuery:
             if not abs(probe.weight) <= HEAVIEST:
                 raise InputError(
                     f"query {query.id!r} has a probe of the weight {probe.weight:g}: give a finite one, of "
-                    f"{HEAVIEST:g} at most"
+                    f"{HEAVIEST:,.0f} at most"
                 )
         groups = group_positions(probe.group for probe in probes)
         return [cls(query, tuple(probes[row] for row in rows), excluded) for rows in groups.values()]

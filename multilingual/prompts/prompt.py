@@ -155,6 +155,8 @@ class Prompt(Wording):
 
     def _grade(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:
         shares = self._share_labels(judge, _pairs(comparisons), count)
+        if not np.isfinite(shares).all():
+            raise InputError(f"{judge.name} gave a probability that is not finite; try ?dtype=float32")
         grades = [self.values[int(row.argmax())] if row.any() else np.nan for row in shares]
         return _split(np.array(grades), comparisons)
 
@@ -223,7 +225,8 @@ class Prompt(Wording):
             return graded
         # The smallest probability that float64 sets apart from 0 stands for "not said".
         logs = np.log(np.maximum(shares, 1e-300))
-        odds: np.ndarray = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
+        with np.errstate(invalid="ignore"):  # what is no number is refused by those who read the scores
+            odds: np.ndarray = logs[:, 0] - np.logaddexp.reduce(logs[:, 1:], axis=1)
         return odds
 
     def _score_groups(self, judge: Judge, comparisons: Sequence[Comparison], count: Counter[str]) -> list[np.ndarray]:

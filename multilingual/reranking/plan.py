@@ -179,7 +179,7 @@ def rank(
 def _settings(
     *,
     depth: int = 20,
-    k: int = 0,
+    k: int | None = None,
     alpha: float = 1.0,
     fuse: Fuse = "zscore",
     passages: str = "start",
@@ -190,4 +190,11 @@ def _settings(
     check_known(passages, ("start", "best"), "value of passages")
     if encoder and passages == "start":
         raise InputError(f"encoder={encoder} chooses no passages: add passages=best, or leave it out")
-    return depth, k or min(10, depth), alpha, fuse, (encoder or ENCODER) if passages == "best" else "", exit
+    return (
+        depth,
+        min(10, depth) if k is None else k,
+        alpha,
+        fuse,
+        (encoder or ENCODER) if passages == "best" else "",
+        exit,
+    )

@@ -20,6 +20,7 @@ from ..judges.messages import Message
 from ..languages import fill_languages, name_language
 from ..prompts import Wording
 from ..prompts.wording import Value
+from .feedback import check_weights
 from .kept_texts import open_texts
 from .reading import FAULTS, LOST, is_in, read_prose
 
@@ -64,9 +65,9 @@ class Rewriter(Stage):
     They are written in each of `languages` (ISO 639-3, or `query` for each query's own), and take the query's place as
     probes (`use`), beside the query itself with its `weight`. Ids, hits and the queries themselves stay. What cannot be
     used of the answers is counted by kind (`reading`); a query that the judge cannot see (`unseen`), or for which it
-    wrote nothing that can be used (`unwritten`), stays as it is. Texts differ by their seed. What is written is kept in
-    the file `kept` and not written again. `InputError` for a judge that does not generate, or lacks the chat template
-    that the wording needs.
+    wrote nothing that can be used (`unwritten`), stays as it was. Texts differ by their seed. What is written is kept
+    in the file `kept` and not written again. `InputError` for a judge that does not generate, or lacks the chat
+    template that the wording needs.
 
     A subclass says in `read` what of an answer is used, and in `use` how; a `prompt` names its wording.
     """
@@ -93,8 +94,7 @@ class Rewriter(Stage):
             raise InputError(f"temperature must be 0 or more, not {self.heat:g}")
         if self.samples > 1 and self.heat == 0:
             raise InputError(f"{self.samples} texts at temperature 0 are one and the same: raise temperature=, or n=1")
-        if not 0 <= self.weight < math.inf:
-            raise InputError(f"weight must be 0 or more, and finite, not {self.weight:g}")
+        check_weights(weight=self.weight)
         if not self.languages:
             raise InputError("it is not said in which language to write: write lang=query, or a code")
         if "generate" not in self.judge.can:
@@ -231,7 +231,7 @@ def describe_texts(counts: Mapping[str, float], name: str) -> Iterator[str]:
         ("unseen", f"{name} cannot see them"),
     ):
         if held[kind]:
-            yield f"queries that are searched for as they are: {held[kind]}; {why}"
+            yield f"queries that stay as they were: {held[kind]}; {why}"
     for kind, number in held.items():
         if kind.startswith("prompt_not_in_"):
             language = kind.removeprefix("prompt_not_in_")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...errors import InputError, check_at_least
+from ...indexes.probes import HEAVIEST
 from ...items import Item, group_positions
 from ...pipeline import Stage
 from ...runs import Documents, Probe, Run
@@ -57,10 +57,10 @@ def list_probes(run: Run, query: Item) -> tuple[Probe, ...]:
 
 
 def check_weights(**weights: float) -> None:
-    """`InputError` unless they are 0 or more, and finite."""
+    """`InputError` unless they are from 0 to what a search takes as the weight of a probe."""
     for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise InputError(f"{name} must be 0 or more, and finite, not {weight:g}")
+        if not 0 <= weight <= HEAVIEST:
+            raise InputError(f"{name} must be from 0 to {HEAVIEST:,.0f}, not {weight:g}")
 
 
 @dataclass(frozen=True)

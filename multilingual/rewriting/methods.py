@@ -101,11 +101,11 @@ class Decompose(Rewriter):
     prompt: ClassVar[str] = "decompose"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weight != int(self.weight) or self.weight > MOST:
+        if not (0 <= self.weight <= MOST and self.weight == int(self.weight)):
             raise InputError(
                 f"weight is how often the query's own ranking counts: a whole number up to {MOST}, not {self.weight:g}"
             )
+        super().__post_init__()
 
     @property
     def samples(self) -> int:

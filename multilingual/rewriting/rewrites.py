@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from ...errors import InputError, check_known, list_few
 from ...files import hash_file
+from ...indexes.probes import HEAVIEST
 from ...items import Item, Role
 from ...pipeline import Stage
 from ...runs import Probe, Run
@@ -85,7 +86,7 @@ class Rewritten(Stage):
                 )
             if listed:
                 probes[query.id] = tuple(_make_probe(query, number, each) for number, each in enumerate(listed))
-        count["rewritten"] = len([id for id in self.rows if id in probes])
+        count["rewritten"] = sum(bool(self.rows[query.id][1]) for query in run.queries)
         return replace(run, probes=probes)
 
     def __str__(self) -> str:
@@ -131,6 +132,8 @@ def _read_probes(row: FileRow) -> Iterator[Listed]:
         weight, group = probe.get("weight", 1.0), probe.get("group", 0)
         if type(weight) not in (int, float) or type(group) is not int:
             raise InputError(f"a probe has a number as weight and a whole one as group, not {weight!r} and {group!r}")
+        if not abs(weight) <= HEAVIEST:
+            raise InputError(f"the weight of a probe is {HEAVIEST:,.0f} at most, not {weight:g}")
         if (only := probe.get("only")) is not None:
             check_known(str(only), ("vector", "words"), "value of `only` in a probe:")
         yield text, parse_language(lang) if lang else None, (role, float(weight), group, only)

@@ -138,6 +138,7 @@ def test_what_could_not_be_read_is_said(rerank, tiny_judge):
         ("first@MODEL?window=30", ("30 passages", "20 labels")),
         ("listwise@MODEL?window=5&step=10", ("window", "5", "step", "10")),
         ("setwise:full@MODEL?depth=24", ("24 passages", "20 labels")),
+        ("setwise@MODEL?k=0", ("k must be at least 1, not 0",)),
         ("setwise@MODEL?depth=5&k=10", ("depth 5 is below k 10",)),
         ("setwise:pointwise@MODEL", ("compares passages", "heapsort")),
         ("likelihood:heapsort@MODEL", ("one passage at a time",)),

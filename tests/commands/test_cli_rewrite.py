@@ -153,6 +153,7 @@ ROW = {"id": "1", "text": "sleeping cat", "probes": [{"text": "x"}]}
         ([{**ROW, "probes": ["x"]}], ":1: a probe must be an object, not str"),
         ([{**ROW, "probes": [{"text": " "}]}], ":1: a probe of '1' has no text"),
         ([{**ROW, "probes": [{"text": "x", "role": "doc"}]}], ":1: unknown role of a probe: 'doc'"),
+        ([{**ROW, "probes": [{"text": "x", "weight": 1e7}]}], "of a probe is 1,000,000 at most, not 1e+07"),
         ([{**ROW, "probes": [{"text": "x", "weight": "2"}]}], "a number as weight and a whole one as group, not '2'"),
         ([{**ROW, "probes": [{"text": "x", "only": "word"}]}], ":1: unknown value of `only` in a probe: 'word'"),
         ([{**ROW, "probes": [{"text": "x", "lang": "xx9"}]}], ":1: unknown language 'xx9'"),

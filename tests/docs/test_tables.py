@@ -13,6 +13,7 @@ from crosslens.indexes.registry import KINDS
 from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
+from crosslens.multilingual.reranking.plan import parse_reranker
 from crosslens.multilingual.reranking.registry import SORTERS, find_sorter
 from crosslens.multilingual.rewriting.plan import REWRITERS
 from crosslens.specs import Spec, find_factory, known_options
@@ -93,6 +94,12 @@ def test_sources_of_pairs_and_their_options():
     for name in SOURCES:
         factory, _ = find_factory(Spec(name), "sources", SOURCES, "source")
         assert rows[name] == known_options(factory).keys() - GIVEN, name
+
+
+def test_defaults_of_rerankers():
+    plan = parse_reranker("likelihood@offline:gemma")
+    text = (ROOT / "docs" / "reranking.md").read_text("utf-8")
+    assert f"`depth` (candidates, {plan.depth}), `k` (how many of the first have to be right, {plan.k})" in text
 
 
 def test_options_of_rewriters():

@@ -121,6 +121,12 @@ def test_grades_are_the_judges_and_each_content_is_asked_once():
     assert found.resumed == 0
 
 
+def test_a_probability_that_is_no_number_is_no_grade():
+    judge = Knowing(TRUTH | {("question 0", text(3)): float("nan")})
+    with pytest.raises(InputError, match=r"^knowing gave a probability that is not finite; try \?dtype=float32$"):
+        Assessor(judge, PROMPT)(pairs())
+
+
 def test_an_unreadable_answer_is_left_out_and_counted_never_zero(tmp_path):
     truth = TRUTH | {("question 0", text(3)): None, ("question 1", text(0)): None}
     found = Assessor(Knowing(truth), PROMPT)(pairs())

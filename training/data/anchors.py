@@ -52,14 +52,15 @@ class Anchors(MinedSource):
     def make(
         self, read: Callable[[], Iterator[Item]], chosen: Container[str], making: Making
     ) -> Iterator[tuple[Item, list[Draft]]]:
-        names = {name: each.id for each in read() for name in _name_target(each) if each.id in chosen}
+        names = {name: each.id for each in read() for name in _name_target(each)}
         found: defaultdict[str, Counter[tuple[str, str | None]]] = defaultdict(Counter)
         leads: defaultdict[str, set[str]] = defaultdict(set)
         for document in read():
             for text, target in read_links(document):
                 goal = next((names[name] for name in _resolve(document, target) if name in names), None)
                 if goal is not None and goal != document.id:
-                    found[goal][text, document.lang] += 1
+                    if goal in chosen:
+                        found[goal][text, document.lang] += 1
                     leads[text.casefold()].add(goal)
         making.count["generic_anchors"] += sum(len(goals) >= MANY for goals in leads.values())
         for document in read():

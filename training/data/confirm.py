@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,13 +87,19 @@ class Verdict:
         }
 
     def score(self, pairs: Sequence[Pair], making: Making) -> list[float]:
-        """The score of each pair, as the prompt gives it (log-odds, an expected grade, a log-probability)."""
+        """The score of each pair, as the prompt gives it (log-odds, an expected grade, a log-probability).
+
+        `InputError` for a judge that gives one that is not finite.
+        """
 
         def ask() -> dict[str, Any]:
             counts: Counter[str] = Counter()
             with watch(lambda done: None):  # the bar counts other steps
                 rows = self.prompt.score(self.judge, [(query, [document]) for query, document in pairs], counts)
-            return {"scores": [float(score) for (score,) in rows], "counts": dict(counts)}
+            scores = [float(score) for (score,) in rows]
+            if not all(map(math.isfinite, scores)):
+                raise InputError(f"{self.judge.name} gave a score that is not finite; try ?dtype=float32")
+            return {"scores": scores, "counts": dict(counts)}
 
         pieces = [[query.text, query.lang, document.text, document.lang] for query, document in pairs]
         key = [self.judge.fingerprint, hash_description(self.prompt), pieces]

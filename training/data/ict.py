@@ -37,9 +37,10 @@ class InverseCloze(MinedSource):
     def take(self, document: Item, making: Making) -> tuple[Item, list[Draft]]:
         title, body = split_title(document)
         sentences = list(split_sentences(body))
+        spoken = sum(not each.isspace() for each in sentences)  # blank lines between paragraphs are none
         fitting = [n for n, each in enumerate(sentences) if SHORTEST <= measure_text(each.strip()) <= LONGEST]
         fitting.sort(key=lambda n: making.draw("sentence", document.id, n))
-        taken = fitting[: min(self.n, len(sentences) - 1)]
+        taken = fitting[: min(self.n, spoken - 1)]
         gone = {n for n in taken if making.draw("keep", document.id, n) >= self.keep}
         rest = "".join(each for n, each in enumerate(sentences) if n not in gone).strip()
         text = f"{title}\n{rest}" if title else rest

@@ -117,6 +117,8 @@ class Synthesis:
             raise InputError("a threshold is for the score of a judge: add --judge, or leave it out")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InputError(f"a threshold is a finite number, not {self.threshold:g}")
+        if self.source.copies and self.mix != LanguageMix():
+            raise InputError(f"{self.source.name} takes the documents' own words: --langs is for what a model writes")
         Checks(copies=True, most_copied=self.most_copied)
         _ = self._load_verdict
 
@@ -146,6 +148,8 @@ class Synthesis:
         output = Path(output)
         if not output.parent.is_dir():
             raise InputError(f"there is no directory {output.parent} to make {output.name} in")
+        if output.is_symlink() or output.name in ("", ".."):
+            raise InputError(f"{output} cannot be replaced by what is made: name a new directory, not a link or `.`")
         work = output.parent / f".{output.name}.partial"
         about = self.describe(collection)
         files = digest_files(collection, name, [output, work]) if name else None

@@ -116,7 +116,8 @@ def test_lines_name_them_and_their_options(index: Any) -> None:
 def test_mistakes_are_one_line() -> None:
     for make, text in [
         (lambda: Rocchio(0), "docs must be at least 1, not 0"),
-        (lambda: Rocchio(beta=-1.0), "beta must be 0 or more, and finite, not -1"),
+        (lambda: Rocchio(beta=-1.0), "beta must be from 0 to 1,000,000, not -1"),
+        (lambda: Rocchio(beta=1e9), "beta must be from 0 to 1,000,000, not 1e\\+09"),
         (lambda: Rocchio(alpha=0.0, beta=0.0), "alpha and beta both 0"),
         (lambda: Average()(Run.of(["x"]).ranking({"1": [("a", 1.0)]})), "no documents behind it"),
         (lambda: Rocchio()(["x"]), "there has been no search: let it follow one"),

@@ -111,7 +111,7 @@ def test_lines_name_it_and_mistakes_are_one_line(index: Any) -> None:
     bare = create_index("memory://", lexical=False)
     for make, text in [
         (lambda: RM3(terms=0), "terms must be at least 1, not 0"),
-        (lambda: RM3(weight=float("inf")), "weight must be 0 or more, and finite, not inf"),
+        (lambda: RM3(weight=float("inf")), "weight must be from 0 to 1,000,000, not inf"),
         (
             lambda: RM3()(Run.of(["x"]).ranking({"1": [("rus1", 1.0)]}, Elsewhere())),
             "do not come from one: let it follow",

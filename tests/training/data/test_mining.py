@@ -45,6 +45,8 @@ def test_ict_keeps_a_share_and_never_empties_a_document():
     assert 0.2 < np.mean(stays) < 0.4
     one = Item("one", "There is one sentence here alone.", lang="eng")
     assert make("ict", one)["one"] == (one, [])
+    document, drafts = make("ict?n=3&keep=0", titled("d", "", BODY.replace(". ", ".\n\n")))["d"]
+    assert (len(drafts), document.text.count(".")) == (2, 1)
 
 
 def test_titles_are_queries_for_the_text_below_and_else_the_first_sentence():
@@ -77,6 +79,8 @@ def test_anchors_lead_to_documents_by_id_or_url_and_generic_ones_are_left_out():
     assert [each.text for _, drafts in made.values() for each in drafts if each.text == "here"] == []
     assert making.count == {"generic_anchors": 1}
     assert made["guide/d"][1] == []
+    (_, drafts) = make("anchors", *documents, chosen={"guide/c"})["guide/c"]  # "here" is generic in any sample
+    assert drafts == []
 
 
 def test_translations_are_aligned_by_id_or_a_key():

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from crosslens.errors import InputError, list_kept
 from crosslens.files import hash_file
@@ -119,6 +120,12 @@ def test_what_is_finished_is_not_made_again_nor_written_over(source, tmp_path):
     (tmp_path / "full" / "mine").touch()
     with pytest.raises(InputError, match="full is there already"):
         task.run(collection, tmp_path / "full")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for where in (tmp_path / "link", Path(), Path("..")):  # found out before any work
+        with pytest.raises(InputError, match="cannot be replaced by what is made: name a new directory"):
+            replace(task, source=idle).run(collection, where)
+    with pytest.raises(InputError, match="titles takes the documents' own words: --langs is for what a model writes"):
+        Synthesis(load_source("titles"), mix=LanguageMix.parse("eng"))
 
 
 def test_a_finished_result_is_returned_unread_while_the_files_are_as_they_were(source, tmp_path, monkeypatch):
@@ -145,7 +152,7 @@ def test_a_finished_result_is_returned_unread_while_the_files_are_as_they_were(s
     assert run() == (made, 1)
 
 
-def test_the_checks_are_counted_and_the_grades_say_what_confirmed(source, index, tmp_path):
+def test_the_checks_are_counted_and_the_grades_say_what_confirmed(source, index, tmp_path, monkeypatch):
     task = Synthesis(load_source(WRITER), index=index, judge=JUDGE, round_trip=2)
     made = task.run(load_collection(str(source)), tmp_path / "made")
     dropped, queries = made.card["dropped"], made.card["queries"]
@@ -157,6 +164,11 @@ def test_the_checks_are_counted_and_the_grades_say_what_confirmed(source, index,
     for topic in read_topics(tmp_path / "made"):
         assert topic["score"] >= 0
         assert qrels[topic["id"]][topic["document"]] == 2 + (topic["rank"] == 1)
+    monkeypatch.setattr(
+        QueryWriter, "compute_choices", lambda judge, prompts, labels: np.full((len(prompts), 2), np.nan)
+    )
+    with pytest.raises(InputError, match=r"^writer gave a score that is not finite; try \?dtype=float32"):
+        task.run(load_collection(str(source)), tmp_path / "lost")
     strict = replace(task, round_trip=1, judge=None).run(load_collection(str(source)), tmp_path / "strict")
     assert {topic["rank"] for topic in read_topics(tmp_path / "strict")} == {1}
     assert strict.card["queries"]["kept"] > 0
