@@ -40,7 +40,7 @@ class Connection(H11Protocol):
         if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
             self._stop()
         elif self._end is None:
-            self._end = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+            self._end = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
     def _stop(self) -> None:
         if self._end is not None:

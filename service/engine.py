@@ -7,6 +7,7 @@ and a slow reranking holds no search up. What all requests ask for at a time is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from .quotas import Late, Quotas, Unknown
 from .searching import Found, Searching, Wanted, measure_tokens
 from .systems import Search, ServedIndex, ServedSystem
 
+log = logging.getLogger("crosslens")
 T = TypeVar("T")
 MODES = ("hybrid", "dense", "lexical")
 SEARCHES = 64  # queries that are searched for together
@@ -187,7 +189,7 @@ class Engine:
         return self.indexes[name]
 
     async def search(self, asked: Wanted, deadline: float) -> Answer:
-        """The ranking for a query: the first one, `partial`, where the reranking is not done by the deadline.
+        """The ranking for a query: the first one, `partial`, where the reranking fails or is not done by the deadline.
 
         The deadline is in seconds of `time.monotonic`. `Late` where nothing is found by then.
         """
@@ -205,6 +207,9 @@ class Engine:
                 if not found.cached:
                     self._recent.append(seconds["rerank"])
             except Late:
+                partial = True
+            except InputError as error:  # a judge's mistake, as one score for all: the request itself was searched for
+                log.warning("a reranking is left out: %s", error)
                 partial = True
             if reranked and not found.cached:
                 self.metrics.count_tokens("rerank", int(found.manifest.total("prompt_tokens")))

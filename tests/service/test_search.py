@@ -6,11 +6,13 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from crosslens.items import Item
+from crosslens.service.application import Access
 from stand_ins.index_cases import png
-from stand_ins.live import Live
+from stand_ins.live import JUDGE, Live
 from stand_ins.patient import Patient
 
 
@@ -158,6 +160,16 @@ def test_a_late_reranking_leaves_the_first_ranking(live: Live) -> None:
     finally:
         Patient.held.clear()
     assert live.search(text="late cloud")["reranked"]
+
+
+def test_a_judge_that_cannot_tell_leaves_the_first_ranking(serve: Callable[..., Live]) -> None:
+    """It must not give one score to all, which is no fault of who asked."""
+    live = serve(Access(token="w"), (f"hybrid >> {JUDGE}",))
+    new = [{"id": word, "text": f"cat {word}", "meta": {"n": 99}} for word in ("one", "two", "six")]
+    token = {"x-write-token": "w"}
+    assert live.client.post("/documents", json={"documents": new}, headers=token).status_code == 200
+    found = live.search(text="cat", where={"n": 99})
+    assert (found["reranked"], found["partial"], sorted(ids(found))) == (False, True, ["one", "six", "two"])
 
 
 def test_a_request_that_is_hung_up_costs_no_more(live: Live, caplog: pytest.LogCaptureFixture) -> None:
