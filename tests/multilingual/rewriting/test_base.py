@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 
@@ -220,6 +221,15 @@ def test_a_full_disk_costs_what_would_be_kept_and_no_more(writer, tmp_path, monk
     done = Hyde(writer, PASSAGE, kept=tmp_path / "texts" / "x.journal")(QUERIES[:2])
     assert set(done.probes) == {"q1", "q2"}
     assert caplog.text.count("no space: what is written from here on is not kept") == 1
+
+
+@pytest.mark.parametrize("value", ["abc", [1], {"a": 1}, [5, 3, True], ["x", 3, True, 4]])
+def test_what_is_no_text_in_the_cache_is_written_again(writer, tmp_path, value):
+    stage = Hyde(writer, PASSAGE, kept=tmp_path / "texts.journal")
+    wanted = stage([QUERY]).probes
+    row = json.loads(stage.kept.read_text())
+    stage.kept.write_text(json.dumps({"key": row["key"], "value": value, "counts": {}}) + "\n")
+    assert stage([QUERY]).probes == wanted
 
 
 def test_two_processes_may_keep_texts_at_once(tmp_path):
