@@ -126,6 +126,8 @@ class Gate:
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Raise what stands against a request before any of its body is read."""
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Wrong(400, "the length of the body is given twice: a proxy may have read another request than this")
         if self.hosts:
             host = re.sub(r":\d+$", "", headers.get("host", ""))
             if host.lower() not in self.hosts:
@@ -234,6 +236,8 @@ def describe_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str
         status, kind, text = 500, "server_error", f"an error of the service, which its log has as {number}"
     if status in (429, 503):
         headers["retry-after"] = "1"
+    if status == 400 and isinstance(error, Wrong):  # of what then comes nobody knows where it begins
+        headers["connection"] = "close"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return status, {"error": {"message": write_line(hide_paths(text)), "type": kind, "code": None}}, headers

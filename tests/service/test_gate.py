@@ -149,6 +149,19 @@ def _drip(connection: socket.socket, until: float) -> None:
         time.sleep(0.1)
 
 
+def test_a_request_within_a_request_is_not_answered(serve: Serve) -> None:
+    live = serve()
+    with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2])), timeout=10) as connection:
+        hidden = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+        connection.sendall(
+            b"POST /search HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n" % (5 + len(hidden)) + hidden
+        )
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_who_does_not_read_the_answer_holds_nothing() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
