@@ -81,7 +81,7 @@ class Gate:
             nonlocal status, sent, complete
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
-                message["headers"] = [*message.get("headers", ()), *_ENCODED]
+                message["headers"] = [*message.get("headers", ()), *_ENCODED, _time_since(started)]
             else:
                 complete = not message.get("more_body", False)
             try:
@@ -109,18 +109,20 @@ class Gate:
                 return
             if sent:
                 raise
-            status = await self._refuse(error, send)
+            status = await self._refuse(error, send, started)
         finally:
             self._buffered -= held
             self.under_way -= not free
             route = getattr(scope.get("route"), "path", None) or ("/page/" if status == 200 else "other")
             self.metrics.watch_request(route, status, time.monotonic() - started)
 
-    async def _refuse(self, error: Exception, send: Send) -> int:
+    async def _refuse(self, error: Exception, send: Send, started: float) -> int:
         status, body, more = describe_error(error)
         headers = {"content-type": "application/json", **more}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": [*raw, *_ENCODED]})
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [*raw, *_ENCODED, _time_since(started)]}
+        )
         await send({"type": "http.response.body", "body": json.dumps(body, ensure_ascii=False).encode()})
         return status
 
@@ -219,6 +221,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
+
+
+def _time_since(started: float) -> tuple[bytes, bytes]:
+    return b"server-timing", f"total;dur={1000 * (time.monotonic() - started):.1f}".encode()
 
 
 def describe_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:

@@ -67,6 +67,7 @@ def test_every_answer_has_headers_that_browsers_obey(serve: Serve) -> None:
         headers = live.client.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert 0 <= float(headers["server-timing"].removeprefix("total;dur=")) < 30_000
 
 
 def test_more_requests_than_the_limit_are_told_to_come_back(serve: Serve) -> None:
