@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .console import progress
+from .console import Terminated, progress, say
 
 
 def serve_command(
@@ -70,8 +70,11 @@ def serve_command(
     }
     lines = tuple(system or [choose_line(None, mode, None, True, rerank)])
     limits = Quotas(requests=max_requests, timeout_ms=timeout_ms, query_tokens=query_tokens)
-    serve(
-        Settings(
-            named, lines, host, port, workers, writable, insecure, tuple(cors or ()), limits, device, trust_remote_code
-        )
+    settings = Settings(
+        named, lines, host, port, workers, writable, insecure, tuple(cors or ()), limits, device, trust_remote_code
     )
+    try:
+        serve(settings)
+    except KeyboardInterrupt as stop:  # a service has nothing to go on with, as other commands do
+        say("crosslens: ended")
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 1) from None

@@ -292,7 +292,8 @@ class Engine:
             if system.second is not None and model in (name, hide_paths(system.second.line)):
                 return name, system
         names = [hide_paths(system.second.line) for system in self.rerankers.values() if system.second is not None]
-        raise Unknown(f"there is no reranker {model!r} here, only {list_few([*self.rerankers, *names], 20)}")
+        known = list(dict.fromkeys([*self.rerankers, *names]))  # a system and a SPEC may have one name: `default`
+        raise Unknown(f"there is no reranker {model!r} here, only {list_few(known, 20)}")
 
     async def score(
         self, model: str | None, query: Item, documents: Sequence[Item], deadline: float | None = None

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -131,10 +132,30 @@ def serve(settings: Settings) -> None:
                 **options,
             )  # fmt: skip
             _say_when_ready(settings, listener)
-            together = Multiprocess(config, sockets=[listener])
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            together = Together(config, sockets=[listener])
             together.run()
             if any(each.exitcode == STARTUP_FAILURE for each in together.processes):
                 raise SystemExit(2)  # it has said why
+        if together.ended_by is not None:
+            signal.signal(together.ended_by, handlers[together.ended_by])
+            signal.raise_signal(together.ended_by)
+
+
+class Together(Multiprocess):
+    """Several processes; the signal that ended them is known, to be raised again as uvicorn does with one process."""
+
+    ended_by: signal.Signals | None = None
+
+    def handle_int(self) -> None:
+        """Ctrl-C."""
+        self.ended_by = signal.SIGINT
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        """What ends a service."""
+        self.ended_by = signal.SIGTERM
+        super().handle_term()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -129,7 +129,8 @@ class Rerank(Stage):
         if unseen and self.unseen == "refuse":
             raise InputError(
                 f"{self.judge.name} reads {' and '.join(sorted(self.judge.modalities))} only and cannot judge "
-                f"{len(unseen)} of the candidates (first: {unseen[0]}); keep their ranks with unseen=keep"
+                f"{len(unseen)} of the candidates (first: {unseen[0]}); "
+                "keep their ranks with unseen=keep (--unseen keep)"
             )
         count["unseen"] = len(unseen)
         return visible

@@ -97,12 +97,14 @@ def test_requests_that_are_under_way_end_after_sigterm(tmp_path: Path) -> None:
         asking.join()
         assert answers == [200]
         assert child.wait(30) == 143
+        assert child.stderr is not None
+        assert child.stderr.read() == "crosslens: ended\n"
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
 
 
 def test_a_killed_process_of_several_loses_its_own_requests_alone(tmp_path: Path) -> None:
-    with started(fill(tmp_path / "small.index"), "--mode", "lexical", "--workers", 2) as (_, url):
+    with started(fill(tmp_path / "small.index"), "--mode", "lexical", "--workers", 2) as (child, url):
         deadline = time.monotonic() + 60
         processes: set[int] = set()
         while len(processes) < 2 and time.monotonic() < deadline:
@@ -120,6 +122,10 @@ def test_a_killed_process_of_several_loses_its_own_requests_alone(tmp_path: Path
         seen = re.search(r'requests_total\{route="/search",status="200"\} (\d+)', httpx.get(f"{url}/metrics").text)
         assert seen
         assert int(seen[1]) >= codes.count(200)  # of all processes together
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 143
+        assert child.stderr is not None
+        assert child.stderr.read().endswith("crosslens: ended\n")
 
 
 def _process(url: str) -> int:

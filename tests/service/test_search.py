@@ -7,10 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from crosslens.items import Item
 from crosslens.service.application import Access
+from crosslens.service.engine import Engine
+from crosslens.service.quotas import Unknown
 from stand_ins.index_cases import png
 from stand_ins.live import JUDGE, Live
 from stand_ins.patient import Patient
@@ -213,3 +217,9 @@ def test_pictures_of_queries_do_not_fill_the_memory(live: Live) -> None:
     assert not any(ask(number) for number in range(9))
     assert ask(8)
     assert not ask(0)
+
+
+def test_a_reranker_whose_name_is_its_spec_is_named_once() -> None:
+    served = SimpleNamespace(rerankers={"default": SimpleNamespace(second=SimpleNamespace(line="default"))})
+    with pytest.raises(Unknown, match=r"'nope' here, only default$"):
+        Engine.choose_reranker(cast("Engine", served), "nope")

@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     where = tmp_path_factory.mktemp("served") / "demo.index"
     texts = islice((item for item in load_collection("demo").docs() if item.image is None), 30)
     index = create_index(where)
-    index.add([*texts, Item("picture", image=png(80))], load_encoder(ENCODER))
+    index.add([*texts, Item("photo:cat", image=png(80))], load_encoder(ENCODER))
     index.build("none")
     engine = Engine.load({"demo": open_index(where)}, (f"hybrid >> {JUDGE}",))
     with run_live(engine, Access(token="TOKEN", hosts=("localhost", "127.0.0.1"))) as running:
@@ -57,6 +57,9 @@ def test_curl_lines(line: str, served: Live, tmp_path: Path) -> None:
     words[1:1] = ["--silent", "--show-error", "--fail-with-body", "--noproxy", "*"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    if " -o " in line:
+        assert (tmp_path / words[-1]).read_bytes() == png(80)
+        return
     if "/metrics" in line:
         assert "crosslens_requests_total{" in done.stdout
         return
