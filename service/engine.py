@@ -18,12 +18,14 @@ from statistics import median
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import CrosslensError, InputError, list_few
 from ..indexes.base import Index
 from ..indexes.encoding import encode_dense
 from ..items import Item, Role, group_positions
+from ..media.images import encode_png
 from ..multilingual.reranking.plan import rank
 from ..multilingual.reranking.rerank import Rerank
 from ..pipeline import Stage
@@ -149,12 +151,21 @@ class Engine:
         return engine
 
     def try_out(self, index: str, system: ServedSystem) -> None:
-        """Bind a system to an index and search once, so that what is wrong is known before the first request."""
-        search = Search(index, system, (), 1, False, False, system.second is not None)
-        if "text" in self.indexes[index].reads:
-            (tried,) = self.searching.search([Wanted(search, Item("", "crosslens"))])
+        """Bind a system to an index, and search and rerank once with all that it reads.
+
+        So what is wrong is known before the first request, which then waits for no model to get ready.
+        """
+        search = Search(index, system, (), 2, False, False, system.second is not None)
+        reads = self.indexes[index].reads
+        queries = {"text": Item("", "crosslens"), "image": Item("", image=encode_png(Image.new("RGB", (32, 32))))}
+        for query in (each for modality, each in queries.items() if modality in reads):
+            (tried,) = self.searching.search([Wanted(search, query)])
             if isinstance(tried, CrosslensError):
-                raise tried
+                if query.text:
+                    raise tried
+                continue  # full text alone reads no pictures
+            if system.second is not None and tried.hits and query.text:
+                self.searching.rerank([(search, tried)])
         if system.second is not None:
             self.searching.load_reranker(system)
 

@@ -113,6 +113,7 @@ def serve(settings: Settings) -> None:
     `InputError` for what cannot be served, and for a port that is taken, before anything listens.
     """
     settings.check()
+    print(f"loading {', '.join(settings.indexes)}, and the models ...", file=sys.stderr, flush=True)
     with _listen(settings.host, settings.port) as listener:
         options = {
             "log_level": "warning", "access_log": False, "server_header": False, "date_header": False,

@@ -296,3 +296,10 @@ def test_an_index_whose_last_document_goes_finds_nothing(serve: Serve) -> None:
         found = live.search(text="boat", mode=mode, explain=True, facets=True)
         assert (found["total"], found["hits"], found["reranked"]) == (0, [], False)
     assert live.client.get("/readyz").status_code == live.client.get("/service").status_code == 200
+
+
+def test_models_have_worked_before_the_first_request(serve: Serve) -> None:
+    before = Patient.asked
+    live = serve(systems=(f"dense >> {JUDGE}", "words=lexical"))  # which reads no pictures, and is served all the same
+    assert Patient.asked > before
+    assert live.search(text="boat", system="words")["hits"]
