@@ -159,11 +159,14 @@ class Engine:
         reads = self.indexes[index].reads
         queries = {"text": Item("", "crosslens"), "image": Item("", image=encode_png(Image.new("RGB", (32, 32))))}
         for query in (each for modality, each in queries.items() if modality in reads):
-            (tried,) = self.searching.search([Wanted(search, query)])
-            if isinstance(tried, CrosslensError):
+            try:
+                (tried,) = self.searching.search([Wanted(search, query)])
+            except InputError:
                 if query.text:
-                    raise tried
+                    raise
                 continue  # full text alone reads no pictures
+            if isinstance(tried, CrosslensError):
+                raise tried
             if system.second is not None and tried.hits and query.text:
                 self.searching.rerank([(search, tried)])
         if system.second is not None:
