@@ -124,7 +124,7 @@ def start_peer(python: Path, encoder: str, dtype: str, made: Path, threads: dict
 def find_version(python: Path) -> str:
     """The packages of the peer's environment that decide its speed."""
     names = ("infinity-emb", "torch", "sentence-transformers", "transformers")
-    code = f"import importlib.metadata as m; print(', '.join(f'{{n}} {{m.version(n)}}' for n in {names!r}))"
+    code = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {names!r}))"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     return f"The peer: {found.stdout.strip()}."
 

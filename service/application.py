@@ -73,6 +73,7 @@ def make_app(engine: Engine, access: Access = Access()) -> Gate:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         yield
+        routes.close()
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(
@@ -265,6 +266,11 @@ class Routes:
     @cached_property
     def _writing(self) -> Changes:
         return Changes(self.engine.models.submit)
+
+    def close(self) -> None:
+        """End the thread of changes, if there was one."""
+        if "_writing" in vars(self):
+            self._writing.turn.shutdown(wait=False)
 
     def _check_token(self, request: Request) -> None:
         if not self.access.token:
