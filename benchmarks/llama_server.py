@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.base import Judge
 from crosslens.multilingual.judges.messages import Message, Passage
 from llama_process import LlamaServer
-from measurements import Table, add_save, save
+from measurements import Table, add_save, save, try_check
 
 PASSAGES = (
     "The cat sleeps sixteen hours a day and hunts at night.",
@@ -169,7 +168,7 @@ def main() -> int:
             checks = Checks(server)
             names = [name for name in vars(Checks) if name.startswith("check_") and options.only in name]
             for name in names:
-                rows.append(run(name.removeprefix("check_").replace("_", " "), getattr(checks, name)))
+                rows.append(try_check(name.removeprefix("check_").replace("_", " "), getattr(checks, name)))
                 print(rows[-1], file=sys.stderr, flush=True)
             model = json.loads(server.read("/v1/models"))["data"][0].get("meta") or {}
             judge = checks.open()
@@ -181,15 +180,6 @@ def main() -> int:
     save(options.save, report, [table], [f"llama-server {version}, {options.model.name}."])
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return int(any(row["state"] != "kept" for row in rows))
-
-
-def run(name: str, check: Callable[[], str]) -> dict[str, Any]:
-    began = time.monotonic()
-    try:
-        state, found = "kept", check()
-    except CrosslensError as error:
-        state, found = "broken", str(error)
-    return {"check": name, "state": state, "found": found, "seconds": round(time.monotonic() - began, 1)}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ class Table:
         lines = [self.columns, ["---:" if each else "---" for each in right], *self.rows]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"**{self.title}**\n\n{table}" if self.title else table
+
+
+def try_check(name: str, check: Callable[[], str]) -> dict[str, Any]:
+    """A row for a report: whether a check is `kept` or `broken`, what it `found`, and the seconds that it took."""
+    from crosslens.errors import CrosslensError
+
+    began = time.monotonic()
+    try:
+        state, found = "kept", check()
+    except CrosslensError as error:
+        state, found = "broken", str(error)
+    return {"check": name, "state": state, "found": found, "seconds": round(time.monotonic() - began, 1)}
 
 
 def add_save(parser: argparse.ArgumentParser) -> None:

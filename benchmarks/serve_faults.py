@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from crosslens.errors import CrosslensError
 from crosslens.multilingual.collections.registry import load_collection
-from measurements import Table
+from measurements import Table, try_check
 from serve_client import LOST, Load, Request, Sent, collect, start
 from serve_load import make_queries, summed
 from serve_process import CROSSLENS, Service, measure_cpu
@@ -62,15 +62,6 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Table], l
     report = {"checks": rows, "meets": {row["check"]: row["state"] == "kept" for row in rows}}
     notes = [f"{options.clients} clients with dense searches, on an index of the collection {options.collection}."]
     return report, [Table(("check", "", "found", "s"), shown)], notes
-
-
-def try_check(name: str, check: Callable[[], str]) -> dict[str, Any]:
-    began = time.monotonic()
-    try:
-        state, found = "kept", check()
-    except CrosslensError as error:
-        state, found = "broken", str(error)
-    return {"check": name, "state": state, "found": found, "seconds": round(time.monotonic() - began, 1)}
 
 
 class Checks:
