@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
@@ -29,7 +25,7 @@ from ..errors import CrosslensError, InputError
 from ..items import Item
 from .answers import FACETED, describe_answer, describe_document, describe_service
 from .engine import Engine
-from .gate import Gate, Wrong, describe_error, until_gone
+from .gate import Gate, Wrong, describe_error, gives_secret, until_gone
 from .pictures import Picture, Pictures
 from .quotas import TooLarge
 from .requests import (
@@ -44,12 +40,11 @@ from .requests import (
     parse_request,
 )  # fmt: skip
 from .searching import Wanted
+from .shapes.wire import write_answer
 from .standard import BODIES, add_standard_routes
 from .systems import Search
 from .writing import Changes
 
-log = logging.getLogger("crosslens")
-T = TypeVar("T")
 PAGE = Path(__file__).parent / "page"
 STEPS = (100, 1000)  # how deep searches go, so that pages of one query are cut from one ranking
 
@@ -213,14 +208,14 @@ class Routes:
         ids = [hit.id for hit in (*shown, *(answer.found.hits[:FACETED] if request.facets else ()))]
         items = {item.id: item for item in await engine.fetch(answer.found, ids)}
         seconds = time.monotonic() - started
-        return _write(describe_answer(engine, answer, request, items, seconds))
+        return write_answer(describe_answer(engine, answer, request, items, seconds))
 
     # Documents
 
     async def show_document(self, index: str, id: str) -> Response:
         """A stored document with all its text."""
-        item = await asyncio.to_thread(self.pictures.find, self.engine.choose_index(index), id)
-        return _write({**describe_document(index, item), "text": item.text})
+        item = await asyncio.to_thread(self.engine.choose_index(index).find, id)
+        return write_answer({**describe_document(index, item), "text": item.text})
 
     async def show_image(self, request: Request, index: str, id: str) -> Response:
         """The picture of a document."""
@@ -253,12 +248,12 @@ class Routes:
             )
             for each in asked.documents
         ]  # fmt: skip
-        return _write(await self._change(self._writing.add, served, items))
+        return write_answer(await self._change(self._writing.add, served, items))
 
     async def remove_document(self, request: Request, index: str, id: str) -> Response:
         """Take a document out (only with --writable, and its token)."""
         self._check_token(request)
-        return _write(await self._change(self._writing.remove, self.engine.choose_index(index), id))
+        return write_answer(await self._change(self._writing.remove, self.engine.choose_index(index), id))
 
     async def _change(self, change: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
         return await asyncio.get_running_loop().run_in_executor(self._writing.turn, change, *given)
@@ -275,28 +270,25 @@ class Routes:
     def _check_token(self, request: Request) -> None:
         if not self.access.token:
             raise Wrong(403, "documents cannot be changed here: start the service with --writable")
-        given = request.headers.get("authorization", "")
-        given = given[7:] if given[:7].lower() == "bearer " else request.headers.get("x-write-token", "")
-        given = request.headers.get("x-write-token", given)
-        if not hmac.compare_digest(given.encode("latin-1", "replace"), self.access.token.encode()):
+        if not gives_secret(request.headers, "x-write-token", self.access.token.encode()):
             raise Wrong(401, "give the token of changes, as x-write-token: TOKEN", "authentication_error")
 
     # The service itself
 
     async def describe(self) -> Response:
         """What is served: indexes, systems, models, limits."""
-        return _write(await asyncio.to_thread(describe_service, self.engine, version("crosslens")))
+        return write_answer(await asyncio.to_thread(describe_service, self.engine, version("crosslens")))
 
     async def is_alive(self) -> Response:
         """Whether the process answers."""
-        return _write({"status": "ok"})
+        return write_answer({"status": "ok"})
 
     async def is_ready(self) -> Response:
         """Whether models are loaded and indexes complete."""
         models = {each.name: each.alive for each in (self.engine.models, self.engine.judges)}
         indexes = {name: served.index.card.complete for name, served in self.engine.indexes.items()}
         ready = all((*models.values(), *indexes.values()))
-        return _write(
+        return write_answer(
             {"ready": ready, "process": os.getpid(), "models": models, "indexes": indexes}, 200 if ready else 503
         )
 
@@ -327,11 +319,3 @@ def _take(kind: type) -> dict[str, Any]:
     """The body of a route that reads it itself."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _write(value: Mapping[str, Any], status: int = 200) -> Response:
-    try:
-        content = orjson.dumps(value)
-    except TypeError:  # half of a surrogate pair, or a number that is too large, in somebody's metadata
-        content = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return Response(content, status, media_type="application/json")

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -24,7 +24,7 @@ from ..encoders.base import Encoder, EncoderSpec
 from ..errors import CrosslensError, InputError, list_few
 from ..indexes.base import Index
 from ..indexes.encoding import encode_dense
-from ..items import Item, Role, group_positions
+from ..items import Item, Role, group_positions, split_by_weight
 from ..media.images import encode_png
 from ..multilingual.reranking.plan import rank
 from ..multilingual.reranking.rerank import Rerank
@@ -35,6 +35,7 @@ from .metrics import Metrics
 from .quotas import Late, Quotas, Unknown
 from .searching import Found, Searching, Wanted, measure_tokens
 from .systems import Search, ServedIndex, ServedSystem
+from .workers import WorkKind, WorkThread
 
 log = logging.getLogger("crosslens")
 T = TypeVar("T")
@@ -91,8 +92,6 @@ class Engine:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        from .workers import WorkKind, WorkThread
-
         self.searching = Searching(self.indexes, self.limits.query_tokens)
         self.encoders: dict[str, Encoder] = {}
         for served in self.indexes.values():
@@ -260,19 +259,17 @@ class Engine:
                 return name, encoder
         raise Unknown(f"there is no encoder {model!r} here, only {list_few(self.encoders, 20)}")
 
-    async def embed(
-        self, model: str | None, items: Sequence[Item], role: Role, deadline: float | None = None
-    ) -> Embedded:
+    async def embed(self, model: str | None, items: Sequence[Item], role: Role) -> Embedded:
         """Vectors of items; `InputError` names what the encoder does not read."""
         name, encoder = self.choose_encoder(model)
-        until = time.monotonic() + self.limits.timeout_ms / 1000 if deadline is None else deadline
+        until = time.monotonic() + self.limits.timeout_ms / 1000
         for number, item in enumerate(items):
             if item.modalities.isdisjoint(encoder.spec.modalities):
                 what = f"holds {' and '.join(sorted(item.modalities))}" if item.modalities else "is empty"
                 raise InputError(f"input {number} {what}, and {name} reads {' and '.join(encoder.spec.modalities)}")
         jobs = [
             self.models.submit("encode", (name, role, part), sum(map(_guess_tokens, part)))
-            for part in _split(items, ENCODED)
+            for part in split_by_weight(items, ENCODED, _guess_tokens)
         ]
         parts = await asyncio.gather(*(_wait(job, until) for job in jobs))
         vectors = np.concatenate([part for part, _ in parts]) if parts else np.zeros((0, encoder.spec.dim), np.float32)
@@ -309,9 +306,7 @@ class Engine:
         known = list(dict.fromkeys([*self.rerankers, *names]))  # a system and a SPEC may have one name: `default`
         raise Unknown(f"there is no reranker {model!r} here, only {list_few(known, 20)}")
 
-    async def score(
-        self, model: str | None, query: Item, documents: Sequence[Item], deadline: float | None = None
-    ) -> Scored:
+    async def score(self, model: str | None, query: Item, documents: Sequence[Item]) -> Scored:
         """What a reranker says of each document, whatever its depth and its weight are in a search."""
         name, _ = self.choose_reranker(model)
         if not documents:
@@ -319,7 +314,7 @@ class Engine:
         for number, item in enumerate((query, *documents)):
             if not item.modalities:
                 raise InputError(f"document {number - 1} is empty" if number else "the query is empty")
-        until = time.monotonic() + self.limits.timeout_ms / 1000 if deadline is None else deadline
+        until = time.monotonic() + self.limits.timeout_ms / 1000
         cost = sum(map(_guess_tokens, documents)) + _guess_tokens(query) * len(documents)
         raw, tokens, scores = await _wait(self.judges.submit("score", (name, query, documents), cost), until)
         self.metrics.count_tokens("score", tokens)
@@ -361,18 +356,6 @@ def _guess_tokens(item: Item) -> int:
     """About how many tokens an item has: what it costs beside others."""
     text = item.text or ""
     return 2 + (len(text) // 4 if text.isascii() else len(text) // 2) + 256 * (item.image is not None)
-
-
-def _split(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
-    start, cost = 0, 0
-    for place, item in enumerate(items):
-        mine = _guess_tokens(item)
-        if place > start and cost + mine > most:
-            yield items[start:place]
-            start, cost = place, 0
-        cost += mine
-    if start < len(items):
-        yield items[start:]
 
 
 async def _wait(job: Future[T], deadline: float) -> T:

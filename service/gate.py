@@ -139,11 +139,9 @@ class Gate:
         path = scope["path"]
         reads = scope["method"] in ("GET", "HEAD")  # TEI's clients send texts to the page's own path
         asks = scope["method"] == "OPTIONS"  # whether another site may: browsers ask it without the key
-        if self.key and not asks and not (reads and (path == PAGE[0] or path.startswith(PAGE[1]))):
-            given = headers.get("authorization", "")
-            given = given[7:] if given[:7].lower() == "bearer " else headers.get("x-api-key", "")
-            if not hmac.compare_digest(given.encode("latin-1", "replace"), self.key):
-                raise Wrong(401, "give the key of this service, as Authorization: Bearer KEY", "authentication_error")
+        free = asks or (reads and (path == PAGE[0] or path.startswith(PAGE[1])))
+        if self.key and not free and not gives_secret(headers, "x-api-key", self.key):
+            raise Wrong(401, "give the key of this service, as Authorization: Bearer KEY", "authentication_error")
         if self.under_way > self.limits.requests:
             raise Busy(f"{self.limits.requests} requests are under way: try again in a second")
 
@@ -221,6 +219,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
+
+
+def gives_secret(headers: Mapping[str, str], name: str, secret: bytes) -> bool:
+    """Whether a request gives a secret, in the header of that name or else as `Authorization: Bearer`."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = headers.get(name, token if scheme.lower() == "bearer" else "")
+    return hmac.compare_digest(given.encode("latin-1", "replace"), secret)
 
 
 def _time_since(started: float) -> tuple[bytes, bytes]:

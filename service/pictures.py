@@ -9,8 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import InputError
-from ..items import Item
 from ..media.images import open_image, read_image_file
 from .quotas import Unknown
 from .systems import Kept, ServedIndex
@@ -39,14 +37,6 @@ class Pictures:
 
     _small: Kept[Picture] = field(default_factory=lambda: Kept(THUMBNAILS))
 
-    def find(self, served: ServedIndex, id: str) -> Item:
-        """A stored document; `Unknown` if there is none of that id."""
-        try:
-            (item,) = served.index.get([id])
-        except InputError:
-            raise Unknown(f"there is no document {id!r} in {served.name}") from None
-        return item
-
     def load(self, served: ServedIndex, id: str) -> Picture:
         """The picture of a document as it is, or as PNG where browsers do not show its format."""
         content, suffix = read_image_file(self._choose(served, id), name=f"the picture of {id!r}")
@@ -69,7 +59,7 @@ class Pictures:
         return Picture(written.getvalue(), "image/webp")
 
     def _choose(self, served: ServedIndex, id: str) -> Path | bytes | Image.Image:
-        item = self.find(served, id)
+        item = served.find(id)
         if item.image is None:
             raise Unknown(f"the document {id!r} has no picture")
         return item.image

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -181,13 +182,11 @@ def _say_when_ready(settings: Settings, listener: socket.socket) -> None:
     def ask() -> None:
         near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         while True:
-            try:
-                connection = http.client.HTTPConnection(near, port, timeout=60)
+            with suppress(OSError), closing(http.client.HTTPConnection(near, port, timeout=60)) as connection:
                 connection.request("GET", "/readyz")
                 if connection.getresponse().status == 200:
                     break
-            except OSError:
-                time.sleep(0.1)
+            time.sleep(0.1)
         for name, path in settings.indexes.items():
             print(f"serving {name}: {path}", file=sys.stderr)
         shown = f"[{host}]" if ":" in host else host

@@ -16,7 +16,7 @@ from ..pipeline import Stage
 from ..runs import EXCLUDED, Documents, Hit, Manifest, Probe, Run
 from ..systems.system import OpenSite
 from ..systems.trace import Trace
-from .quotas import TooLarge, Unknown
+from .quotas import TooLarge
 from .systems import Kept, Search, ServedIndex, ServedSystem
 
 RANKINGS = 1024  # that are kept for queries which come again
@@ -87,9 +87,10 @@ class Searching:
             replace(query, id=search.name_query(query, job.like))
             for query, job in zip(fill_languages(job.query for job in jobs), jobs, strict=True)
         ]
-        edition = served.index.view().fingerprint
+        view = served.index.view()
+        edition = view.fingerprint
         ready: dict[str, Found | CrosslensError] = {
-            query.id: kept for query in named if (kept := self._rankings.find((edition, query.id)))
+            query.id: replace(kept, docs=view) for query in named if (kept := self._rankings.find((edition, query.id)))
         }
         asked: dict[str, Item] = {}
         probes: dict[str, tuple[Probe, ...]] = {}
@@ -106,7 +107,7 @@ class Searching:
         if asked:
             trace = Trace()
             run = served.bind(search).map(trace.wrap)(replace(Run.of(asked.values()), probes=probes))
-            docs = run.docs if run.docs is not None else served.index.view()  # of an empty index there are none
+            docs = run.docs if run.docs is not None else view  # of an empty index there are none
             seconds = time.perf_counter() - started
             for id, query in asked.items():
                 own = Found(
@@ -114,7 +115,8 @@ class Searching:
                     tuple(run.probes.get(id, ())), seconds,
                 )  # fmt: skip
                 ready[id] = own
-                self._rankings.keep((edition, id), replace(own, cached=True, seconds=0.0))
+                # Not with the view of the edition, which would stay in memory when others have come.
+                self._rankings.keep((edition, id), replace(own, cached=True, seconds=0.0, docs=served.index))
         answers = [ready[query.id] for query in named]
         shown: dict[str, Found] = {}
         for place, (found, job) in enumerate(zip(answers, jobs, strict=True)):
@@ -148,10 +150,7 @@ class Searching:
 
     def _make_like(self, served: ServedIndex, query: Item, like: str) -> tuple[Item, tuple[Probe, ...]]:
         """A query for what is like a stored document, which it does not find; what else it holds counts as much."""
-        try:
-            (document,) = served.index.get([like])
-        except InputError:
-            raise Unknown(f"there is no document {like!r} in {served.name}") from None
+        document = served.find(like)
         own = (Probe(query, "query"),) if query.modalities else ()
         shown = replace(document, id=like)
         lang = query.lang or document.lang
@@ -163,13 +162,13 @@ class Searching:
         ranked: dict[int, Found] = {}
         keys = [(search.index, found.edition, search.system.second) for search, found in jobs]
         for places in group_positions(keys).values():
-            alike = self._rerank_alike(jobs[places[0]][0].system, [jobs[place][1] for place in places])
+            alike = self._rerank_alike(jobs[places[0]][0], [jobs[place][1] for place in places])
             ranked |= dict(zip(places, alike, strict=True))
         return [ranked[place] for place in range(len(jobs))]
 
-    def _rerank_alike(self, system: ServedSystem, firsts: Sequence[Found]) -> list[Found]:
+    def _rerank_alike(self, search: Search, firsts: Sequence[Found]) -> list[Found]:
         started = time.perf_counter()
-        second = system.second
+        served, second = self.indexes[search.index], search.system.second
         ready = {
             each.query.id: kept
             for each in firsts
@@ -181,7 +180,7 @@ class Searching:
             first = next(iter(asked.values()))
             hits = {id: each.hits for id, each in asked.items()}
             run = Run(tuple(each.query for each in asked.values()), hits, docs=first.docs)
-            run = self.load_reranker(system).map(trace.wrap)(run)
+            run = self.load_reranker(search.system).map(trace.wrap)(run)
             seconds = time.perf_counter() - started
             for id, each in asked.items():
                 own = replace(
@@ -189,7 +188,8 @@ class Searching:
                     manifest=run.manifest,
                 )  # fmt: skip
                 ready[id] = own
-                self._rankings.keep((each.edition, second, id), replace(own, cached=True, seconds=0.0))
+                kept = replace(own, cached=True, seconds=0.0, docs=served.index)
+                self._rankings.keep((each.edition, second, id), kept)
         return [_join(each, ready[each.query.id]) for each in firsts]
 
     def load_reranker(self, system: ServedSystem) -> Stage:
@@ -232,7 +232,7 @@ def _list_stages(trace: Trace, query: str) -> tuple[tuple[str, tuple[Hit, ...]],
 def _join(first: Found, second: Found) -> Found:
     """A reranking after the search that it is of."""
     manifest = Manifest((*first.manifest.records, *second.manifest.records))
-    return replace(second, manifest=manifest, stages=(*first.stages, *second.stages))
+    return replace(second, docs=first.docs, manifest=manifest, stages=(*first.stages, *second.stages))
 
 
 def measure_tokens(encoder: Any, texts: Sequence[str]) -> list[int]:

@@ -21,6 +21,7 @@ from ..pipeline import Cut, Stage, Then
 from ..systems.stages import Unbound
 from ..systems.system import OpenSite, System
 from .examples import find_examples
+from .quotas import Unknown
 
 T = TypeVar("T")
 NAME = re.compile(r"([A-Za-z][\w.-]*)=(.+)", re.DOTALL)
@@ -161,6 +162,14 @@ class ServedIndex:
         """With its encoders loaded; `InputError` for an unfinished index, or one without them."""
         index.require_complete()
         return cls(name, index, {space.spec.name: index.encoders.get(space) for space in index.card.spaces})
+
+    def find(self, id: str) -> Item:
+        """A stored document; `Unknown` if there is none of that id."""
+        try:
+            (item,) = self.index.get([id])
+        except InputError:
+            raise Unknown(f"there is no document {id!r} in {self.name}") from None
+        return item
 
     def bind(self, search: Search) -> Stage:
         """The search as a stage."""

@@ -7,11 +7,16 @@ pyarrow 0.13 ms, base64 0.01 ms.
 
 from __future__ import annotations
 
+import json
+
 import orjson
 from starlette.responses import Response
 
 
 def write_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """JSON of a value, in which arrays of float32 may stand: each number is the shortest that gives it back."""
-    content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # half of a surrogate pair, or a number that is too large, in somebody's metadata
+        content = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return Response(content, status, headers, media_type="application/json")

@@ -223,3 +223,12 @@ def test_a_reranker_whose_name_is_its_spec_is_named_once() -> None:
     served = SimpleNamespace(rerankers={"default": SimpleNamespace(second=SimpleNamespace(line="default"))})
     with pytest.raises(Unknown, match=r"'nope' here, only default$"):
         Engine.choose_reranker(cast("Engine", served), "nope")
+
+
+def test_kept_rankings_hold_no_edition_in_memory(live: Live) -> None:
+    """Views have the vectors of their edition, which would stay when the index has long gone on."""
+    live.search(text="kept and reranked")
+    index = live.engine.indexes["small"].index
+    kept = [found for found, _ in live.engine.searching._rankings._held.values()]  # noqa: SLF001
+    assert len(kept) >= 2
+    assert all(found.docs is index for found in kept)
