@@ -180,6 +180,15 @@ def known_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return known
 
 
+def check_options(target: Callable[..., Any], given: Mapping[str, object], what: str) -> None:
+    """`InputError` on a name that is none of the `known_options` of `target`, or a value that is not of its type."""
+    known = known_options(target)
+    for name, value in given.items():
+        check_known(name, known, what)
+        if not _fits(value, hint := known[name].annotation):
+            raise InputError(f"the {what} {name!r} must be {getattr(hint, '__name__', hint)}, not {value!r}")
+
+
 def _own_options(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     if is_dataclass(target):
         hints = get_type_hints(target)  # each by the module of the class that declares it

@@ -20,7 +20,7 @@ DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
 
 
 class Directory(FileCollection):
-    """A directory with `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt[.gz]`.
+    """`directory:DIR`, or just DIR: `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt[.gz]`.
 
     Documents are NeuCLIR's or HC4's (`id, title, text, url, time` or `date`, `cc_file`), with optional `lang`
     and media: `image`, or another registered modality, is a path relative to the directory that may not leave it. The
@@ -29,8 +29,12 @@ class Directory(FileCollection):
     then has no topics and no judgements; its pictures lie beside it.
     """
 
-    def __init__(self, root: Path, *, skip_bad: bool = False) -> None:
+    usage = "write directory:DIR, where DIR holds docs.jsonl"
+    taken = "a directory with docs.jsonl, or a file .jsonl or .jsonl.gz"
+
+    def __init__(self, where: str | Path, *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
+        root = Path(where)
         self._alone = root.is_file() and root.name.endswith(DOCUMENTS)
         if not root.is_dir() and not self._alone:
             what = f"is a file, and not one of {' or '.join(DOCUMENTS)}" if root.exists() else "does not exist"
@@ -42,6 +46,10 @@ class Directory(FileCollection):
         if docs is None:
             raise InputError(f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text")
         self._docs = docs
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        return bool(find_json_lines(path, "docs")) if path.is_dir() else path.name.endswith(DOCUMENTS)
 
     @cached_property
     def langs(self) -> frozenset[str]:
@@ -122,6 +130,7 @@ class Beir(PublishedCollection):
 
     usage = "write beir:DIR, where DIR holds corpus.jsonl, queries.jsonl and qrels/test.tsv"
     not_on_hub = "BEIR's files are read from a directory"
+    taken = "a directory with BEIR's corpus.jsonl"
 
     def __init__(self, where: str, *, reading: Reading, split: str | None = None, lang: str | None = None) -> None:
         super().__init__(where, reading)
@@ -140,6 +149,10 @@ class Beir(PublishedCollection):
         if corpus is None:
             raise InputError(f"no corpus.jsonl or corpus.jsonl.gz in {self._root}")
         self._corpus = corpus
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        return path.is_dir() and find_json_lines(path, "corpus") is not None
 
     def document_rows(self) -> Rows:
         return read_json_lines(self._corpus)

@@ -2,7 +2,8 @@
 
 `family:WHERE[?key=value]`: WHERE is a directory that holds the publisher's files, or a data set on the Hugging Face hub
 (`owner/name`), whose files are fetched as they are needed; families that know their data sets need no WHERE. No code of
-a data set is ever run, so nothing but files of text, Parquet and pictures is read.
+a data set is ever run, so nothing but files of text, Parquet and pictures is read. A path alone becomes the first of
+`KINDS` that recognises it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ import re
 from importlib.metadata import entry_points
 from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
-from ...errors import InputError
-from ...specs import Spec, bind_options, find_factory, known_options
+from ...errors import InputError, list_few
+from ...specs import Spec, bind_options, check_options, find_factory, known_options
 from .base import Collection
-from .directory import Beir, Directory
-from .published import Reading
-from .records import find_json_lines
 
 # family -> module and class; it is called with what stands after `family:` (perhaps nothing), and its keyword-only
 # parameters are the options that a SPEC may set; `skip_bad` is the caller's.
@@ -27,6 +26,7 @@ FAMILIES = {
     "browsecomp-plus": "multilingual.collections.passages:BrowseCompPlus",
     "ciral": "multilingual.collections.passages:Ciral",
     "demo": "demo.collection:Demo",
+    "directory": "multilingual.collections.directory:Directory",
     "eclektic": "multilingual.collections.eclektic:Eclektic",
     "hc3": "multilingual.collections.track:HC3",
     "hc4": "multilingual.collections.track:HC4",
@@ -41,30 +41,52 @@ FAMILIES = {
 }
 
 
-def load_collection(name: str | Path, *, skip_bad: bool = False) -> Collection:
-    """The collection `demo`, `irds:<ir_datasets id>`, a directory, or publishers' files: `family:WHERE[?key=value]`.
+# The families that a path may be without being called by their name, in the order in which they are asked. Each class
+# says with `recognises(path)`, which reads no file, whether a path is one of its own, and in `taken` what it takes.
+KINDS = ("directory", "beir")
 
-    A directory holds docs.jsonl, or BEIR's corpus.jsonl; a file of JSON lines is a collection of documents alone.
-    The families (`neuclir:DIR?year=2023&lang=zho`) are those of `FAMILIES`, those of installed packages (entry points
-    `crosslens.collections`), and `py:MODULE:NAME[:WHERE]`. With `skip_bad` malformed lines are counted in `skipped`
-    and left out, instead of being errors. `InputError` lists the families, or the options of the family.
+
+def load_collection(name: str | Path, *, skip_bad: bool = False, **options: object) -> Collection:
+    """The collection `demo`, `irds:<ir_datasets id>`, what lies at a path, or `family:WHERE[?key=value]`.
+
+    A path is a directory that holds docs.jsonl, or BEIR's corpus.jsonl, or one of the other `KINDS`. The families
+    (`neuclir:DIR?year=2023&lang=zho`) are those of `FAMILIES`, those of installed packages (entry points
+    `crosslens.collections`), and `py:MODULE:NAME[:WHERE]`. `options` are those of the kind, as a SPEC may hold them
+    (None: not given). With `skip_bad` what cannot be read is counted in `skipped` and left out, instead of being an
+    error. `InputError` lists the families, what paths may be, or the options of the family.
     """
     path = Path(name)
+    given = {key: value for key, value in options.items() if value is not None}
     if isinstance(name, str) and _is_spec(name, path):
-        return _load_spec(name, skip_bad)
-    if find_json_lines(path, "corpus") and not find_json_lines(path, "docs"):
-        return Beir(str(path), reading=Reading(skip_bad=skip_bad))
-    return Directory(path, skip_bad=skip_bad)
+        return _make(
+            name, *find_factory(Spec.parse(name), "collections", FAMILIES, "kind of collection"), given, skip_bad
+        )
+    if not path.exists():
+        raise InputError(f"the collection {name} does not exist; give a path, or `demo`, irds:ID or family:WHERE")
+    kinds = {family: _find_kind(family) for family in KINDS}
+    for family, kind in kinds.items():
+        if kind.recognises(path):
+            return _make(str(name), kind, Spec(family, str(path)), given, skip_bad)
+    taken = ", ".join(kind.taken for kind in kinds.values())
+    what = "is a directory" if path.is_dir() else "is a file"
+    raise InputError(f"the collection {name} {what}, but none of what is taken: {taken}")
 
 
-def _load_spec(name: str, skip_bad: bool) -> Collection:
-    factory, spec = find_factory(Spec.parse(name), "collections", FAMILIES, "kind of collection")
+def _find_kind(family: str) -> Any:
+    return find_factory(Spec(family), "collections", FAMILIES, "kind of collection")[0]
+
+
+def _make(name: str, factory: Any, spec: Spec, options: dict[str, object], skip_bad: bool) -> Collection:
     known = known_options(factory)
-    options = bind_options(spec, factory, **({"skip_bad": skip_bad} if "skip_bad" in known else {}))
+    check_options(factory, options, f"option of {spec.family}")
+    if twice := options.keys() & spec.options.keys():
+        raise InputError(f"{name} says {list_few(sorted(twice))} already: give it once")
+    given = options | ({"skip_bad": skip_bad} if "skip_bad" in known else {})
+    bound = bind_options(spec, factory, **given)
     for key, parameter in known.items():
-        if parameter.default is Parameter.empty and key not in options:
+        if parameter.default is Parameter.empty and key not in bound:
             raise InputError(f"{name} does not say which {key}: {getattr(factory, 'usage', '')}")
-    collection: Collection = factory(spec.checkpoint, **options)
+    collection: Collection = factory(spec.checkpoint, **bound)
     return collection
 
 

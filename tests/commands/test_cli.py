@@ -178,7 +178,7 @@ def test_a_bad_picture_is_named(refused, tmp_path, tiny_clip, ready, spoil, part
 def test_missing_or_wrong_collections(refused, tmp_path, spec):
     refused("index", tmp_path / "none", tmp_path / "i", "--encoder", spec, parts=("does not exist",))
     (tmp_path / "empty").mkdir()
-    refused("index", tmp_path / "empty", tmp_path / "i", "--encoder", spec, parts=("no docs.jsonl",))
+    refused("index", tmp_path / "empty", tmp_path / "i", "--encoder", spec, parts=("with docs.jsonl",))
     assert not (tmp_path / "i").exists()
 
 

@@ -11,6 +11,7 @@ from crosslens.encoders.registry import OFFLINE
 from crosslens.evaluation.experiment.plan import Plan
 from crosslens.indexes.registry import KINDS
 from crosslens.multilingual.collections.registry import FAMILIES as COLLECTIONS
+from crosslens.multilingual.collections.registry import KINDS as PATHS
 from crosslens.multilingual.judges import JUDGES
 from crosslens.multilingual.prompts.files import list_prompts
 from crosslens.multilingual.reranking.plan import parse_reranker
@@ -68,7 +69,16 @@ def test_options_of_collections(row):
 
 def test_families_of_collections():
     shown = {re.split(r"[\[:?]", list_codes(row[0])[0])[0] for row in read_table("collections.md", "family")}
-    assert shown == COLLECTIONS.keys() - {"demo", "irds"}
+    assert shown | set(PATHS) == COLLECTIONS.keys() - {"demo", "irds"}
+
+
+def test_what_paths_are_taken_for():
+    rows = read_table("collections.md", "path")
+    assert [list_codes(row[0])[0].rstrip(":") for row in rows] == list(PATHS)
+    for family, row in zip(PATHS, rows, strict=True):
+        factory, _ = find_factory(Spec(family), "collections", COLLECTIONS, "collection")
+        shown = {option.partition("=")[0] for option in list_codes(row[2])}
+        assert family == "beir" or shown == known_options(factory).keys() - GIVEN
 
 
 @pytest.mark.parametrize("row", list_own_families("reranking.md"), ids=lambda row: row[0])

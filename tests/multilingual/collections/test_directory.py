@@ -167,7 +167,7 @@ def test_where_there_is_no_collection(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         load_collection(str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"no docs\.jsonl"):
+    with pytest.raises(InputError, match=r"with docs\.jsonl"):
         load_collection(tmp_path)
     (tmp_path / "docs.jsonl").write_text("\n\n")
     collection = load_collection(tmp_path)

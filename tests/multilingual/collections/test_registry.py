@@ -38,6 +38,20 @@ def test_every_family_can_be_loaded_and_says_how_it_is_named(family):
     assert f"`{family}" in adapter.__doc__
 
 
+def test_options_are_given_in_the_name_or_beside_it(tmp_path):
+    root = tmp_path / "beir"
+    cases.put(root / "corpus.jsonl", {"_id": "a", "text": "Hund"})
+    assert load_collection(root, lang="de", split=None).langs == {"deu"}
+    assert load_collection(f"beir:{root}", lang="de").langs == {"deu"}
+    for name, options, part in (
+        (root, {"long": True}, r"unknown option of beir 'long'.*known: .*lang"),
+        (root, {"sample": "no"}, "'sample' must be bool, not 'no'"),
+        (f"beir:{root}?lang=en", {"lang": "de"}, "says lang already"),
+    ):
+        with pytest.raises(InputError, match=part):
+            load_collection(name, **options)
+
+
 def test_demo_takes_no_place_and_is_itself_wherever_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases.put(tmp_path / "demo" / "docs.jsonl", {"id": "good", "text": "fine"})
