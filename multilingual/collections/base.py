@@ -11,8 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from ...errors import InputError, UnreadableItem, list_few
 from ...items import Item, SeenIds
+from ...rows.fields import FileRow
 from ...runs import Qrels
-from .records import FileRow, Rows
+from .records import Rows
 from .topics import Source, check_topic_languages
 
 PROBLEMS = 10  # bad rows that are described; all are counted

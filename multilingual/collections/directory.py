@@ -9,11 +9,12 @@ from typing import Any
 
 from ...errors import InputError, check_known
 from ...items import Item
+from ...rows.fields import FileRow, make_item
 from ...runs import Qrels, read_qrels
 from ..languages import parse_language
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows, find_json_lines, find_packed, make_item, read_json_lines
+from .records import Rows, find_json_lines, find_packed, read_json_lines
 from .topics import Source, TopicReader
 
 DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends

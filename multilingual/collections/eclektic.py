@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...items import Item
+from ...rows.fields import FileRow
 from ..languages import match_language, parse_language
 from .published import PublishedCollection, Reading
-from .records import FileRow
 
 LANGUAGES = ("de", "en", "es", "fr", "he", "hi", "id", "it", "ja", "ko", "pt", "zh")
 

@@ -11,7 +11,8 @@ from ...errors import InputError, list_few
 from ...files import find_fault
 from ...indexes.storage.rows import EXPANSIONS
 from ...items import Item
-from .records import FileRow, read_json_lines
+from ...rows.fields import FileRow
+from .records import read_json_lines
 
 SEPARATOR = "\n"
 

@@ -16,9 +16,10 @@ from ...files import name_partial
 from ...items import Item
 from ...media.modalities import to_file
 from ...pipeline import advance
+from ...rows.fields import FileRow
 from ...runs import Qrels
 from .base import Collection, MediaCounts, MissingPart
-from .records import FileRow, to_json_line
+from .records import to_json_line
 from .topics import Source
 
 ExportFormat = Literal["directory", "beir"]

@@ -8,10 +8,10 @@ from typing import Any
 
 from ...errors import InputError
 from ...items import Item
+from ...rows.fields import FileRow
 from ...runs import Qrels, check_grade
 from ..languages import parse_language
 from .base import CollectionCounts, MissingPart, check_collection
-from .records import FileRow
 from .topics import Source, TopicReader
 
 # What of ir_datasets (0.6.3) does not work and is read here from the organisers' files: 2023's topics of one

@@ -14,10 +14,11 @@ import regex
 from ...errors import InputError, check_known
 from ...files import read_lines
 from ...items import Item
+from ...rows.fields import FileRow
 from ...runs import Qrels
 from ..languages import match_language, parse_language
 from .published import DatasetFiles, PublishedCollection, Reading
-from .records import FileRow, Rows, read_json_lines
+from .records import Rows, read_json_lines
 
 LANGUAGES = (
     "ar", "da", "de", "en", "es", "fi", "fr", "he", "hu", "it", "ja", "km", "ko", "ms", "nl", "no", "pl", "pt",

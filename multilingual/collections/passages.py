@@ -6,10 +6,11 @@ from typing import Literal
 
 from ...errors import InputError, unknown_name
 from ...items import Item
+from ...rows.fields import FileRow
 from ..languages import match_language, parse_language
 from .base import MissingPart
 from .published import PublishedCollection, Reading, read_rows
-from .records import FileRow, Rows
+from .records import Rows
 
 # Passages as the projects' READMEs have them; MIRACL's has none for German and Yoruba, which came later.
 MIRACL_PASSAGES = dict(

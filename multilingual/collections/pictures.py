@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from ...errors import InputError, check_known
 from ...files import find_fault, read_lines
 from ...items import Item
+from ...rows.fields import FileRow, make_item
 from ..languages import parse_language
 from .published import PublishedCollection, Reading, read_judgements, read_parquet, read_rows, read_table
-from .records import FileRow, Rows, make_item, read_json_lines
+from .records import Rows, read_json_lines
 from .topics import select_language
 
 Direction = Literal["text-to-image", "image-to-text"]

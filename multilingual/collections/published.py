@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 from ...errors import InputError, first_line
 from ...files import check_file, find_fault, read_lines
 from ...items import Item, split_fields
+from ...rows.fields import FileRow
 from ...runs import Qrels, parse_grade, read_qrels
 from .base import CollectionCounts, FileCollection, MissingPart, check_collection, check_count
-from .records import FileRow, Rows, read_json_lines
+from .records import Rows, read_json_lines
 from .topics import Source, select_language
 
 

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
+from ...rows.fields import FileRow
 from ..languages import fill_languages, parse_language
-from .records import FileRow
 
 Source = Literal["original", "human", "machine"]
 FIELDS = ("title", "description", "narrative")

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item
+from ...rows.fields import FileRow, make_item
 from ...runs import read_qrels
 from ..languages import parse_language
 from .base import MissingPart
 from .published import PublishedCollection, Reading
-from .records import FileRow, Rows, make_item, read_json_lines
+from .records import Rows, read_json_lines
 from .topics import Source, TopicReader
 
 _KNOWN = frozenset(["id", "doc_id", "text", "abstract", "lang", "tweets"])

@@ -13,8 +13,9 @@ from ...files import hash_file
 from ...indexes.probes import HEAVIEST
 from ...items import Item, Role
 from ...pipeline import Stage
+from ...rows.fields import FileRow
 from ...runs import Probe, Run
-from ..collections.records import FileRow, read_json_lines
+from ..collections.records import read_json_lines
 from ..languages import parse_language
 
 OWN = {"query": True}

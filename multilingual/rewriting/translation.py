@@ -16,10 +16,10 @@ from ...errors import InputError, list_few, unknown_name
 from ...files import read_bytes
 from ...items import Item
 from ...pipeline import Stage
+from ...rows.fields import FileRow
 from ...runs import Run
 from ...specs import Spec, distribute_options
 from ..collections.published import read_rows
-from ..collections.records import FileRow
 from ..judges import find_judge
 from ..languages import fill_languages, parse_language
 from .kept_texts import keep_translations

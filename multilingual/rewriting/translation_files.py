@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 from ...errors import InputError, check_known, note_kept
 from ...files import find_target, is_stream, open_to_append, place_atomically, read_json, write_json
 from ...items import Item, SeenIds, split_by_weight
+from ...rows.fields import FileRow
 from ..collections.base import Collection
-from ..collections.records import FileRow, to_json_line
+from ..collections.records import to_json_line
 from ..collections.topics import FIELDS
 from ..judges.journal import Journal
 from .translation import Translate, Translation, has_text, take_text, translate_items

@@ -27,9 +27,10 @@ from ...files import (
 from ...items import Item, windows
 from ...media.modalities import to_file
 from ...multilingual.collections.base import Collection, MissingPart, fetch_documents
-from ...multilingual.collections.records import FileRow, read_json_lines, to_json_line
+from ...multilingual.collections.records import read_json_lines, to_json_line
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.languages import fill_languages
+from ...rows.fields import FileRow
 from .example import Example
 from .formats import ExampleFormat, OwnFormat, Place, find_format_of
 from .held_out import refuse_test_set

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from ...errors import InputError, check_at_least, list_few
 from ...items import Item, hash_text
-from ...multilingual.collections.records import FileRow, make_item
+from ...rows.fields import FileRow, make_item
 from ...specs import Spec, bind_options, find_factory
 from .example import Example
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from ...errors import InputError, check_at_least, unknown_name
 from ...items import Item, hash_json, windows
-from ...multilingual.collections.records import FileRow, read_json_lines
+from ...multilingual.collections.records import read_json_lines
 from ...multilingual.judges import Completion, Judge, find_judge, open_judge, refuse
 from ...multilingual.judges.messages import Message, Passage
 from ...multilingual.languages import measure_text
@@ -22,6 +22,7 @@ from ...multilingual.prompts.wording import fill_text
 from ...multilingual.rewriting.pieces import split_sentences
 from ...multilingual.rewriting.reading import LOST, read_line, read_words
 from ...pipeline import advance
+from ...rows.fields import FileRow
 from ...specs import distribute_options
 from .base import Draft, Making, split_title
 

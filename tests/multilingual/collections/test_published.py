@@ -11,8 +11,8 @@ from crosslens.multilingual.collections.published import (
     read_rows,
     read_table,
 )
-from crosslens.multilingual.collections.records import FileRow
 from crosslens.multilingual.collections.registry import load_collection
+from crosslens.rows.fields import FileRow
 from stand_ins import small_collections as cases
 
 
