@@ -28,6 +28,29 @@ def test_importing_imports_no_framework(imported):
     assert not set(done.stdout.split()) & HEAVY
 
 
+# What only some modules need: a machine without it runs the others, for example one with a GPU and little else.
+LATE = {
+    "lancedb": [],
+    "lance": [],
+    "faiss": [],
+    "ir_measures": [],
+    "py3langid": [],
+    "langcodes": ["multimodal/clip.py"],
+    "open_clip": ["multimodal/clip.py", "multimodal/clip_spans.py", "training/encoder/clip_files.py"],
+}
+
+
+def test_what_few_need_is_imported_where_it_is_needed():
+    found = {name: [] for name in LATE}
+    for path in MODULES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            named += [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            for root in {name.partition(".")[0] for name in named} & set(LATE):
+                found[root].append(path.relative_to(ROOT).as_posix())
+    assert {name: sorted(set(paths)) for name, paths in found.items()} == LATE
+
+
 @pytest.mark.parametrize("name", crosslens.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(crosslens, name) is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfRq
 
 from ...errors import InputError, check_known
 from ...items import windows
@@ -17,7 +17,8 @@ from ..storage.place import translate_errors
 from .base import DenseKind, SpaceQueries
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 
-STRUCTURES = {"IVF_FLAT": IvfFlat, "IVF_RQ": IvfRq, "IVF_PQ": IvfPq, "IVF_HNSW_SQ": HnswSq}
+# Kinds of approximate index, and their classes in `lancedb.index`.
+STRUCTURES = {"IVF_FLAT": "IvfFlat", "IVF_RQ": "IvfRq", "IVF_PQ": "IvfPq", "IVF_HNSW_SQ": "HnswSq"}
 FEWEST = 256  # vectors that an approximate index needs
 PROBES = 20
 REFINE = 10
@@ -104,7 +105,7 @@ class LanceKind(DenseKind):
             )
         queries = perturb_vectors(tables, space, corrected)
         asked = SpaceQueries(space, range(len(queries)), queries, corrected)
-        config = STRUCTURES[structure](distance_type=_metric(asked))
+        config = configure_structure(structure, _metric(asked))
         tables.index_vectors(space.corrected if corrected else space.column, config)
         # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
         steps = double_up(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
@@ -124,6 +125,13 @@ class LanceKind(DenseKind):
             filtered = tune(write_sql({"lang": lang}, (), [lang]), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
+
+
+def configure_structure(structure: str, metric: str) -> Any:
+    """What LanceDB is given to make an approximate index of that kind."""
+    import lancedb.index
+
+    return getattr(lancedb.index, STRUCTURES[structure])(distance_type=metric)
 
 
 def _metric(asked: SpaceQueries) -> str:

@@ -18,7 +18,7 @@ from ..storage.card import Ann, Recall, Space
 from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
 from .base import Kind, SpaceQueries
-from .lance import FEWEST, STRUCTURES
+from .lance import FEWEST, configure_structure
 from .recall import DEPTH, NOISE, build_spaces, pick_evenly, tune_plan
 
 # Token vectors from which `auto` makes an approximate index: one pass over fewer takes about a second.
@@ -161,7 +161,7 @@ class LateKind(Kind):
             raise InputError(
                 f"{count} token vectors are too few for {structure} ({FEWEST} are needed): build with ann none"
             )
-        self.storage.tables.index_vectors(space.column, STRUCTURES[structure](distance_type="cosine"))
+        self.storage.tables.index_vectors(space.column, configure_structure(structure, "cosine"))
         queries = self._perturb_documents(space)
         asked = SpaceQueries(space, range(len(queries)), queries)
         truth = self._rank(self._read_blocks(space), queries, DEPTH)

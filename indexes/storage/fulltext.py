@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
-
-from lancedb import tokenize
-from lancedb.index import FTS
-from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ...runs import Hit, Rankings, rank_hits, search_past_ties
 from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
+
+if TYPE_CHECKING:  # vectors are searched in memory without LanceDB
+    from lancedb.index import FTS
+    from lancedb.query import FullTextQuery, MatchQuery
 
 # The Snowball stemmers of lancedb 0.40, by ISO 639-3.
 STEMMERS = {
@@ -88,6 +88,8 @@ COLUMNS = {name_column(group): group for group in GROUPS}
 
 def make_tokenizer(group: str, analysis: int = ANALYSIS) -> FTS:
     """The tokenizer of a group's column."""
+    from lancedb.index import FTS
+
     # In bytes. With a limit long words are not found: compounds of German, and of two or three bytes a letter, others.
     longest = 40 if analysis == 1 else None
     if group in STEMMERS:
@@ -112,6 +114,8 @@ def analyse_words(text: str, lang: str | None, analysis: int = ANALYSIS) -> list
 
     In `ngram`, which looks at fragments, they are whole words, without case and accents.
     """
+    from lancedb import tokenize
+
     group = choose_group(lang)
     text = analyse(text, group, analysis)
     if group == "ngram":
@@ -160,8 +164,8 @@ def search_text(
             lists.append((1.0, _find_hits(table, _match_any(words, own, held), k, join_conditions(where, is_mine))))
     weight = FOREIGN if known else 1.0
     if others := [group for group in held.groups if group not in {*at_home.values(), "ngram"}]:
-        either = [(Occur.SHOULD, each) for group in others for words in query for each in _match(words, group, held)]
-        lists.append((weight, _find_hits(table, BooleanQuery(either), k, where)))
+        either = [each for group in others for words in query for each in _match(words, group, held)]
+        lists.append((weight, _find_hits(table, _join(either), k, where)))
     if "ngram" in held.groups and known:
         mine = [lang for lang, group in at_home.items() if group == "ngram"]
         # Which null does not satisfy.
@@ -183,13 +187,22 @@ def _is_in(langs: Iterable[str | None], held: FullText) -> str:
 
 def _match(words: Words, group: str, held: FullText) -> list[MatchQuery]:
     """The texts, any word of which may match; nothing in them is an operator."""
+    from lancedb.query import MatchQuery
+
     column = name_column(group)
     return [MatchQuery(analyse(text, group, held.analysis), column, boost=weight) for text, weight in words.texts]
 
 
 def _match_any(words: Words, group: str, held: FullText) -> FullTextQuery:
     matches = _match(words, group, held)
-    return matches[0] if len(matches) == 1 else BooleanQuery([(Occur.SHOULD, each) for each in matches])
+    return matches[0] if len(matches) == 1 else _join(matches)
+
+
+def _join(matches: Sequence[MatchQuery]) -> FullTextQuery:
+    """Any of them may match."""
+    from lancedb.query import BooleanQuery, Occur
+
+    return BooleanQuery([(Occur.SHOULD, each) for each in matches])
 
 
 def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> tuple[Hit, ...]:
@@ -201,6 +214,8 @@ def _find_hits(table: Any, query: FullTextQuery, k: int, where: str | None) -> t
 
 def _find_sharing(table: Any, query: Sequence[Words], held: FullText, k: int, where: str | None) -> tuple[Hit, ...]:
     """Hits in `ngram` that hold a whole word of the texts, of three characters or more."""
+    from lancedb.query import MatchQuery
+
     column = name_column("ngram")
     texts = [analyse(text, "ngram", held.analysis) for words in query for text, _ in words.texts]
     shared = {word for text in texts for word in list_words(text) if len(word) > 2}

@@ -276,8 +276,12 @@ def connect_database(path: str | Path) -> Any:
     """The LanceDB database at `path`; keys come from the environment (AWS_*, LANCEDB_API_KEY).
 
     A `db://` database is in the region LANCEDB_REGION (us-east-1), or at the address LANCEDB_HOST_OVERRIDE.
+    `InputError` where LanceDB is not installed.
     """
-    import lancedb
+    try:
+        import lancedb
+    except ImportError:
+        raise InputError("LanceDB stores every index, and it is not installed here: pip install lancedb") from None
 
     path = str(path)
     if not path.startswith(DATABASE):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.index import Bitmap, BTree, LabelList
 
 from ...errors import InputError, check_known, list_few
 from ...items import Item, windows
@@ -37,8 +36,8 @@ INDEX_FILTERS_FROM = 10_000  # rows; below, a scan is as fast
 FOREVER = timedelta(days=36_500)
 SLACK = timedelta(minutes=2)  # between the moment at which an age is measured and that at which Lance looks at it
 PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: the longest it takes
-# Columns that `where` and `get` look up, with their indexes; the table of corrected vectors repeats them.
-FILTERS = {"id": BTree, "lang": Bitmap, "modality": Bitmap, "facets": LabelList}
+# Columns that `where` and `get` look up, with their kinds of index; the table of corrected vectors repeats them.
+FILTERS = {"id": "BTree", "lang": "Bitmap", "modality": "Bitmap", "facets": "LabelList"}
 
 Block = tuple[list[str], list[str | None], list[str], np.ndarray]
 
@@ -200,11 +199,13 @@ class Tables:
 
     def index_filters(self) -> None:
         """Scalar indexes on what `where` and `get` look up."""
+        import lancedb.index
+
         for table in self._open.values():
             if table.count_rows() >= INDEX_FILTERS_FROM:
                 with translate_errors("write", self.where):
-                    for name, config in FILTERS.items():
-                        table.create_index(name, config=config())
+                    for name, kind in FILTERS.items():
+                        table.create_index(name, config=getattr(lancedb.index, kind)())
 
     def index_text(self, analysis: int) -> list[str]:
         """Full-text indexes, in place of earlier ones; returns the groups of languages that have text."""
