@@ -30,6 +30,8 @@ from filelock import FileLock, Timeout
 
 from .errors import InputError, first_line
 
+LOCK = ".lock"  # in a directory, the file whose lock is the right to write there
+SIZES = ("B", "KB", "MB", "GB", "TB")
 STDIN = Path("-")  # names standard input where lines are read
 
 _KINDS = {
@@ -258,6 +260,15 @@ def open_to_append(path: Path) -> BufferedWriter:
     return os.fdopen(opened, "ab")
 
 
+def write_size(count: float) -> str:
+    """Bytes as people read them, in powers of 1000: `1.2 GB`."""
+    for unit in SIZES:
+        if count < 999.5 or unit == SIZES[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, unless it is there; `InputError` if it cannot be."""
     try:
@@ -287,15 +298,28 @@ def _pour(file: Path, stream: str | Path) -> None:
         shutil.copyfileobj(content, out)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process has the right to write to a directory just now."""
+    with suppress(OSError):
+        opened = os.open(folder / LOCK, os.O_RDONLY)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(opened)
+    return False
+
+
 @contextmanager
 def lock_directory(folder: Path) -> Iterator[None]:
     """The right to write to a directory, for one process; the system takes it back when that process ends.
 
     `InputError` if another process has it, or if nothing can be written there.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.2)  # who asks whether it is locked has it for a moment
     except Timeout:
         raise InputError(f"another process is writing to {folder}: wait until it is done") from None
     except OSError as error:

@@ -20,8 +20,12 @@ from .doctor import doctor_command
 from .evaluate import evaluate_command
 from .experiment import experiment_command
 from .export import export_command
+from .export_vectors import export_vectors_command
+from .get import get_command
 from .index import index_command
+from .info import info_command
 from .judge import judge_command
+from .list import list_command
 from .mine import mine_command
 from .models import models_command
 from .rerank import rerank_command
@@ -52,12 +56,13 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for verb in (
-    demo_command, index_command, delete_command, search_command, serve_command, run_command, rerank_command,
+    demo_command, index_command, info_command, list_command, get_command, delete_command, export_vectors_command,
+    search_command, serve_command, run_command, rerank_command,
     judge_command, evaluate_command, experiment_command, export_command, translate_command, rewrite_command,
     synthesize_command, mine_command, convert_command, adapt_command, verify_command, cache_command,
     models_command, doctor_command,
 ):  # fmt: skip
-    app.command(verb.__name__.removesuffix("_command"))(_interruptible(verb))
+    app.command(verb.__name__.removesuffix("_command").replace("_", "-"))(_interruptible(verb))
 
 train = typer.Typer(no_args_is_help=True, help="Train a model on examples.")
 train.command("encoder")(_interruptible(train_encoder_command))

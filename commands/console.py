@@ -158,6 +158,8 @@ def run_guarded(program: Callable[[], Any]) -> int:
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
             program()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it is no mistake that a reader has gone
         return 0
     except CrosslensError as error:
         return _fail("; ".join([str(error), *list_kept(error)]), 2 if isinstance(error, InputError) else 1)

@@ -7,11 +7,22 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
+from ..files import read_lines
+
 
 def _parse_code(lang: str | None) -> str | None:
     from ..multilingual.languages import parse_language
 
     return parse_language(lang) if lang else None
+
+
+def list_ids(ids: list[str] | None, file: Path | None) -> list[str]:
+    """The ids of documents that were given and stand in a file; `InputError` if there is none."""
+    listed = (line.rstrip("\r\n") for line in read_lines(file)) if file else ()
+    if not (wanted := [*(ids or ()), *(id for id in listed if id)]):
+        raise InputError("no documents are named: give their ids, or a file of them with --ids")
+    return wanted
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -23,6 +34,8 @@ Device = Annotated[
     ),
 ]
 Location = Annotated[str, typer.Argument(metavar="DIR", help="A directory, s3://, gs://, az:// or db://.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids of documents.")]
+IdsFile = Annotated[Path | None, typer.Option("--ids", help="A file of ids, one a line; - is standard input.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let checkpoints run code from their repository.")]
 Line = Annotated[
     str | None,

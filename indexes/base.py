@@ -9,12 +9,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+import numpy as np
+
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_cutoff, check_unicode
-from ..items import Item
+from ..items import Item, windows
 from ..media.language_codes import find_language
 from ..pipeline import Stage, describe_fields
 from ..runs import Exclude, Run, check_exclude, list_excluded
+from .info import IndexInfo, describe_storage, read_info
 from .storage.filters import Where, check_where
 
 if TYPE_CHECKING:
@@ -108,6 +111,25 @@ class Index(ABC):
         """How many documents are stored."""
         return len(self.storage.tables)
 
+    def __iter__(self) -> Iterator[Item]:
+        """All documents, in the order in which they are stored, as a stream from one edition."""
+        view = self.view()
+        for ids in windows(view.ids(), WINDOW):
+            yield from view.fetch(ids)
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a document with that id is stored."""
+        return isinstance(id, str) and bool(self.view().find_stored([id]))
+
+    def __repr__(self) -> str:
+        held = ", ".join(spec.name for spec in self.specs) or "full text"
+        state = "" if self.card.complete else ", unfinished"
+        return f"<{type(self).__name__} {self.path}: {len(self):,} documents, {self.card.kind}, {held}{state}>"
+
+    def info(self) -> IndexInfo:
+        """What there is to know of it as it is now: documents, languages, encoders, state, sizes, versions."""
+        return describe_storage(self.storage) if self.storage.place is None else read_info(self.path)
+
     def add(
         self,
         items: Iterable[Item],
@@ -155,6 +177,19 @@ class Index(ABC):
         Ids that are not stored are passed over. What `build` has made is dropped, as by `add`. Full text, statistics
         and what else follows are those of an index without these documents. It happens as a whole or not at all.
         `InputError` for what is not an id, and on an unfinished index.
+        """
+
+    @abstractmethod
+    def find_stored(self, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` that are stored, in the edition that the index is in."""
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[str], encoder: str | None = None) -> np.ndarray:
+        """The stored vectors of documents, float32 [n, dim] in the order of `ids`; nan where there is none.
+
+        They are as the encoder made them, rounded to float16, without language correction. `encoder` is a SPEC or a
+        fingerprint, and needed where there are several. `InputError` naming unknown ids, for kinds of one encoder
+        that hold other than a vector a document, and in an index of passages, whose `passages` has theirs.
         """
 
     @abstractmethod

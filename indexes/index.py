@@ -60,6 +60,22 @@ class DocumentIndex(Index):
     def fetch(self, ids: Sequence[str]) -> list[Item]:
         return self.storage.tables.get_items(list(ids))
 
+    def find_stored(self, ids: Iterable[str]) -> set[str]:
+        return set(self.storage.tables.find_values("hash", check_ids(ids)))
+
+    def vectors(self, ids: Sequence[str], encoder: str | None = None) -> np.ndarray:
+        view = self if self._stays else self.view()
+        space, kind = view.card.find_space(encoder), view.kind
+        if not isinstance(kind, DenseKind):
+            raise InputError(
+                f"{self.path} holds {kind.holds} vectors, not one a document: `crosslens export-vectors` writes them"
+            )
+        view.storage.tables.require(ids, view.find_stored(ids))
+        return kind.read(space, ids)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.view().storage.tables.scan_items()
+
     # Editions
 
     def view(self) -> Self:

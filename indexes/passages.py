@@ -198,6 +198,16 @@ class PassageIndex(Index):
         whole = {doc: _join([first[doc], *(more[name] for name in names[doc])]) for doc in first}
         return [whole[id] for id in ids]
 
+    def find_stored(self, ids: Iterable[str]) -> set[str]:
+        names = [f"{id}{FIRST}" for id in check_ids(ids)]
+        return {_document_of(name) for name in self.storage.tables.find_values("hash", names)}
+
+    def vectors(self, ids: Sequence[str], encoder: str | None = None) -> np.ndarray:
+        raise InputError(
+            f"{self.path} has vectors of passages: ask `index.passages.vectors` for those of DOCUMENT#NUMBER, or write "
+            "all of them with `crosslens export-vectors`"
+        )
+
     def _find_first(self, documents: Iterable[str]) -> dict[str, Item]:
         """The first passage of each document that is stored."""
         found = self.storage.tables.find_items([f"{id}{FIRST}" for id in documents])

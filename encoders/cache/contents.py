@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...errors import InputError, unknown_name
+from ...files import write_size
 from .store import begin, count_days, locate_vector_cache, open_vectors, read_spec
 
 NAME = re.compile(r"([0-9a-f]{12})-(\w+)\.sqlite")
@@ -46,9 +47,9 @@ class CacheFile:
         }
 
     def __str__(self) -> str:
-        state = f"{self.vectors:,} vectors, {_write_size(self.bytes)}, last used {_write_date(self.day) or 'never'}"
+        state = f"{self.vectors:,} vectors, {write_size(self.bytes)}, last used {_write_date(self.day) or 'never'}"
         if self.error:
-            state = f"{_write_size(self.bytes)}, cannot be read ({self.error})"
+            state = f"{write_size(self.bytes)}, cannot be read ({self.error})"
         return f"{self.fingerprint}  {self.name} in {self.dtype}: {state}"
 
 
@@ -72,9 +73,9 @@ class CacheContents:
         }
 
     def __str__(self) -> str:
-        pruned = [] if self.freed is None else [f"{self.removed:,} vectors removed, {_write_size(self.freed)} freed"]
+        pruned = [] if self.freed is None else [f"{self.removed:,} vectors removed, {write_size(self.freed)} freed"]
         vectors, size = sum(each.vectors for each in self.files), sum(each.bytes for each in self.files)
-        whole = f"{self.directory}: {vectors:,} vectors, {_write_size(size)}"
+        whole = f"{self.directory}: {vectors:,} vectors, {write_size(size)}"
         return "\n".join([*pruned, *map(str, self.files), whole])
 
 
@@ -227,10 +228,3 @@ def _list_parts(path: Path) -> list[Path]:
 
 def _write_date(number: int | None) -> str | None:
     return None if number is None else datetime.fromtimestamp(number * 86400, UTC).date().isoformat()
-
-
-def _write_size(count: int) -> str:
-    for unit in ("GB", "MB", "KB"):
-        if count >= UNITS[unit]:
-            return f"{count / UNITS[unit]:.1f} {unit}"
-    return f"{count} B"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -114,6 +114,10 @@ class Kind(ABC):
         """The stored vectors of documents that have some, one for each of `ids`, as `encode` gives those of items."""
 
     @abstractmethod
+    def scan(self, space: Space) -> Iterator[tuple[Sequence[str], Any]]:
+        """All documents that have vectors: their ids and these, as `read` gives them, a block at a time."""
+
+    @abstractmethod
     def pool(self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int) -> Any:
         """The vectors of `count` queries, of those of their probes.
 
@@ -155,6 +159,9 @@ class DenseKind(Kind):
     def read(self, space: Space, ids: Sequence[str]) -> np.ndarray:
         rows = {id: row for row, id in enumerate(dict.fromkeys(ids))}
         return self.vectors(space, list(rows), corrected=False)[[rows[id] for id in ids]]
+
+    def scan(self, space: Space) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        return ((ids, vectors) for ids, _, _, vectors in self.storage.tables.blocks(space, False))
 
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int

@@ -70,6 +70,10 @@ class LateKind(Kind):
             found |= {name: tokens.document(row).astype(np.float32) for row, name in enumerate(names)}
         return [found[id] for id in ids]
 
+    def scan(self, space: Space) -> Iterator[tuple[Sequence[str], list[np.ndarray]]]:
+        for ids, tokens in self._read_blocks(space):
+            yield ids, [tokens.document(row).astype(np.float32) for row in range(len(ids))]
+
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
     ) -> list[np.ndarray]:

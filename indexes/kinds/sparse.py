@@ -83,6 +83,11 @@ class SparseKind(Kind):
         rows = {id: row for row, id in enumerate(id for listed, _ in read for id in listed)}
         return scipy.sparse.vstack([matrix for _, matrix in read], format="csr")[[rows[id] for id in ids]]
 
+    def scan(self, space: Space) -> Iterator[Rows]:
+        names = [field.name for field in self.fields(space)]
+        for batch in self.storage.tables.scan(["id", *names], f"{space.column} IS NOT NULL"):
+            yield self._read_batch(space, batch)
+
     def pool(
         self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
     ) -> scipy.sparse.csr_matrix:
@@ -105,19 +110,13 @@ class SparseKind(Kind):
     def refresh(self) -> None:
         """The postings again, from the weights that are stored."""
         for space in self.storage.card.spaces:
-            rows = self._read_rows(space)
+            rows = self.scan(space)
             if self.storage.folder is None:
                 self._postings = Postings.of(rows, space.spec.dim)
             else:
                 folder = self.storage.folder / self.storage.name_file(_name_folder(space))
                 self._postings = Postings.write(folder, rows, space.spec.dim)
             space.counts = self.storage.tables.count_read(space)
-
-    def _read_rows(self, space: Space) -> Iterator[Rows]:
-        """Ids and weights of all documents that have some, in the order of the table."""
-        names = [field.name for field in self.fields(space)]
-        for batch in self.storage.tables.scan(["id", *names], f"{space.column} IS NOT NULL"):
-            yield self._read_batch(space, batch)
 
     def _read_batch(self, space: Space, batch: pa.RecordBatch) -> Rows:
         (starts, terms), (_, weights) = (read_lists(batch.column(field.name)) for field in self.fields(space))

@@ -6,12 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ...encoders.base import EncoderSpec
-from ...errors import InputError, SpecMismatch
+from ...errors import InputError, SpecMismatch, list_few, unknown_name
 from ...items import open_seal, seal
 from ...media.modalities import join_modalities
 from ...specs import check_types
@@ -19,6 +21,7 @@ from .analysis import ANALYSIS
 from .checksums import Checksums
 
 FORMAT = 1
+LIBRARIES = ("crosslens", "lancedb", "torch", "transformers")  # whose versions a card has
 GRACE = 600.0  # seconds that an earlier edition is kept for readers that still search it
 
 
@@ -162,6 +165,9 @@ class Card:
     belong to it (none on cards of earlier crosslens, and while it is unfinished), and `files` says under which names
     its derived files lie. `last` is the card of the last complete edition while a change is under way, which readers
     go by; `earlier` lists editions that may still be read, for `grace` seconds after they ended.
+
+    `changed` is when the edition was complete, in seconds after the epoch, and `made_by` the versions of crosslens and
+    other libraries then; cards of earlier crosslens have neither.
     """
 
     kind: str
@@ -183,6 +189,8 @@ class Card:
     files: dict[str, str] = field(default_factory=dict)
     earlier: list[Edition] = field(default_factory=list)
     last: Card | None = None
+    changed: float = 0.0
+    made_by: dict[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -209,6 +217,31 @@ class Card:
         likely = min(self.spaces, key=lambda space: (space.spec.name != spec.name, space.spec.difference(spec)))
         spec.require(likely.spec)
         raise AssertionError("equal specs have equal fingerprints")
+
+    def find_space(self, encoder: str | None = None) -> Space:
+        """The space of the encoder with this SPEC or fingerprint; without one, the only space.
+
+        `InputError` if there is none, or if there are several to choose from.
+        """
+        if not self.spaces:
+            raise InputError("the index holds no vectors: it is one of full text alone")
+        names = [space.spec.name for space in self.spaces]
+        if encoder is None:
+            if len(self.spaces) > 1:
+                raise InputError(f"the index holds vectors of several encoders: choose one ({list_few(names, 8)})")
+            return self.spaces[0]
+        for space in self.spaces:
+            if encoder in (space.spec.name, space.fingerprint):
+                return space
+        raise unknown_name(encoder, [*names, *(space.fingerprint for space in self.spaces)], "encoder of the index")
+
+    def sign(self) -> None:
+        """Note when and by what the edition was made."""
+        self.changed = time.time()
+        self.made_by = {}
+        for library in LIBRARIES:
+            with suppress(PackageNotFoundError):
+                self.made_by[library] = version(library)
 
     @property
     def readable(self) -> Card:

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import InputError, check_known, list_few
-from ...files import lock_directory
+from ...files import is_locked, lock_directory
 
 MEMORY = "memory://"
 DATABASE = "db://"  # a database that LanceDB serves
@@ -89,6 +89,11 @@ class FolderPlace:
     def lock(self) -> AbstractContextManager[None]:
         """The right to write, for one process, until that ends; `InputError` if another one has it."""
         return lock_directory(self.folder)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether some process has it."""
+        return is_locked(self.folder)
 
 
 class TablePlace:
@@ -208,6 +213,12 @@ class TablePlace:
                 self._table.update(where=mine, values={"data": b"", "until": 0.0})
                 if not self.path.startswith(DATABASE):  # which clears up by itself
                     self._table.optimize(cleanup_older_than=timedelta(minutes=10))
+
+    @property
+    def is_locked(self) -> bool:
+        """As of a folder."""
+        holder, until = self._find_holder()
+        return bool(holder) and until > time.time() and not _is_gone(holder)
 
     def _renew(self, me: str, mine: str, ended: threading.Event) -> None:
         while not ended.wait(self._renewed):

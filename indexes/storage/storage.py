@@ -176,6 +176,7 @@ class Storage:
     def finish(self) -> None:
         """Say on the card that the edition is complete, and let go of earlier ones whose time is over."""
         card = self.card
+        card.sign()
         if self.place is None:
             card.complete = True
             return

@@ -29,6 +29,7 @@ from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halve
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 READ = 8192  # rows a block when a whole table is read
+ITEMS = 256  # rows a block where pictures are read, too
 LOOKUP = 2000  # ids in one `IN` list
 THREADS = 4  # full-text queries under way at a time
 COMPACT_EVERY = 256  # commits; each one rewrites the list of all fragments
@@ -350,12 +351,19 @@ class Tables:
 
     def find_items(self, ids: Sequence[str]) -> dict[str, Item]:
         """The stored items of those of `ids` that are stored; `InputError` for a medium that is not registered."""
+        batches = self.scan_ids(self.documents, self._list_item_columns(), list(dict.fromkeys(ids)))
+        return {item.id: item for batch in batches for item in read_items(batch)}
+
+    def scan_items(self) -> Iterator[Item]:
+        """All stored items, in the order of the table; `InputError` as `find_items`."""
+        for batch in self.scan(self._list_item_columns(), rows=ITEMS):
+            yield from read_items(batch)
+
+    def _list_item_columns(self) -> list[str]:
         media = list_media(self.documents.schema.names)
         for name in media:
             check_known(name, MEDIA, f"modality, which {self.where} holds,")
-        columns = ["id", "text", "lang", "meta", *(field.name for name in media for field in make_media_fields(name))]
-        batches = self.scan_ids(self.documents, columns, list(dict.fromkeys(ids)))
-        return {item.id: item for batch in batches for item in read_items(batch)}
+        return ["id", "text", "lang", "meta", *(field.name for name in media for field in make_media_fields(name))]
 
     def require(self, ids: Iterable[str], found: Container[str]) -> None:
         """`InputError` naming the `ids` that are not `found`."""

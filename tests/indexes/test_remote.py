@@ -245,7 +245,7 @@ def test_an_index_is_that_of_a_directory(kind: str, request: pytest.FixtureReque
         assert index.add_vectors(ITEMS, VECTORS, SPEC) == 30
         index.build()
     there, here = open_index(where), open_index(tmp_path / "local")
-    same = {"versions": {}, "earlier": [], "checksums": {}}
+    same = {"versions": {}, "earlier": [], "checksums": {}, "changed": 0.0}
     assert replace(there.card, **same).to_json() == replace(here.card, **same).to_json()
     assert not there.card.checksums  # files are the store's or the service's
     told = verify_index(where)
