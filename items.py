@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from .errors import InputError, check_known
+from .media.drawing import Drawing
 from .media.language_codes import parse_language
 from .media.modalities import MEDIA, join_modalities, update_hash
 
@@ -36,14 +37,14 @@ class Item:
     """A query or a document: text, an image, other media, or several of them.
 
     `lang` is a language as people write it (`zh-CN`, `Chinese`), and is held as its ISO 639-3 code (`zho`). `image` is
-    a path, encoded bytes or a PIL image, and is opened when it is encoded, never before. `media` holds what else there
-    is, by the names of registered modalities (`media.modalities`), in the same ways. `InputError` for a field of
-    another type, for what is no language, and for a medium that is not registered.
+    a path, encoded bytes, a PIL image or a `Drawing`, and is opened when it is encoded, never before. `media` holds
+    what else there is, by the names of registered modalities (`media.modalities`), in the same ways. `InputError` for a
+    field of another type, for what is no language, and for a medium that is not registered.
     """
 
     id: str
     text: str | None = None
-    image: Path | bytes | PIL.Image.Image | None = None
+    image: Path | bytes | PIL.Image.Image | Drawing | None = None
     lang: str | None = None
     meta: Mapping[str, object] = field(default_factory=dict)
     media: Mapping[Modality, object] = field(default_factory=dict)
@@ -65,7 +66,11 @@ class Item:
         for name, value in (("text", self.text), ("lang", self.lang)):
             if value is not None and not isinstance(value, str):
                 raise InputError(f"the {name} of item {self.id!r} must be text, not {_describe(value)}")
-        if self.image is not None and not isinstance(self.image, Path | bytes) and not _is_picture(self.image):
+        if (
+            self.image is not None
+            and not isinstance(self.image, Path | bytes | Drawing)
+            and not _is_picture(self.image)
+        ):
             raise InputError(
                 f"the image of item {self.id!r} must be a pathlib.Path, bytes or a PIL image, not "
                 f"{_describe(self.image)}"

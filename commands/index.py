@@ -8,11 +8,11 @@ import typer
 
 from ..errors import InputError, UnreadableItem
 from .console import emit, progress, say, show
-from .options import Collection, Device, Json, Location, Trust
+from .options import Device, Indexed, Json, Location, Trust
 
 
 def index_command(
-    collection: Collection,
+    collection: Indexed,
     directory: Location,
     encoder: Annotated[
         list[str] | None,
@@ -37,8 +37,11 @@ def index_command(
             metavar="FILE", help="Queries that full text finds documents by: JSON lines id, text, or a synthesized DIR."
         ),
     ] = None,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Of a folder: PDF pages as pictures, too, beside their text.")
+    ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out malformed lines and damaged pictures, and name them.")
+        bool, typer.Option("--skip-bad", help="Leave out malformed lines and damaged files, and name them.")
     ] = False,
     sync: Annotated[
         bool, typer.Option("--sync", help="Remove the documents of the index that the collection lacks.")
@@ -60,6 +63,7 @@ def index_command(
     from ..indexes.storage.card import Windows
     from ..indexes.storage.storage import list_encoders_of
     from ..multilingual.collections.base import PROBLEMS
+    from ..multilingual.collections.passed import PassedOver
     from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders
@@ -68,7 +72,7 @@ def index_command(
         raise InputError("--sync removes what the collection lacks, and --skip-bad leaves a part of it out: give one")
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
-    source = load_collection(collection, skip_bad=skip_bad)
+    source = load_collection(collection, skip_bad=skip_bad, pages=pages or None)
     try:
         counts = source.check()
         specs = encoder or list_encoders_of(directory) or choose_encoders(counts.images)
@@ -81,12 +85,15 @@ def index_command(
         way = "correct it" if sync else "correct it, or go on without it: --skip-bad"  # which --sync cannot have
         raise UnreadableItem(f"{error}; {way}") from None
     skipped = counts.skipped + len(made.problems)
+    passed: PassedOver = getattr(source, "passed", PassedOver())
     problems = [*getattr(source, "problems", ()), *made.problems][:PROBLEMS]
     if json:
-        emit({**made.to_json(), "skipped": skipped, "problems": problems})
+        emit({**made.to_json(), "skipped": skipped, "problems": problems, "passed": passed.to_json()})
         return
     show(made, json=False)
     for problem in problems:
         say(f"skipped {problem}")
     if skipped:
         say(f"{skipped} bad documents skipped")
+    for note in passed.notes:
+        say(f"skipped {note}")

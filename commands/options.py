@@ -61,6 +61,15 @@ Unseen = Annotated[
     str, typer.Option(help="Candidates that the reranker cannot see, as photos: keep their ranks, or refuse.")
 ]
 Collection = Annotated[str, typer.Argument(metavar="COLLECTION", help="A directory, `demo`, irds:ID, or family:WHERE.")]
+Indexed = Annotated[
+    str,
+    typer.Argument(
+        metavar="COLLECTION",
+        help="A folder of pictures, text, Markdown, HTML or PDF files, or one such file; a .tar of pictures and "
+        "captions (WebDataset), or a folder of them; a directory with docs.jsonl, or BEIR's; a file of JSON lines; "
+        "`demo`, irds:ID, or family:WHERE[?key=value].",
+    ),
+]
 Judged = Annotated[str, typer.Argument(metavar="COLLECTION", help="Where the documents and topics are.")]
 Fields = Annotated[str | None, typer.Option(help="title, description, narrative, or a + of them.")]
 Source = Annotated[str | None, typer.Option(help="original, human or machine (translation of the topics).")]

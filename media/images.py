@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError, UnreadableItem, check_at_least, first_line
 from ..files import find_fault, open_file
+from .drawing import Drawing
 from .tiff import silence_libtiff
 
 MAX_PIXELS = 1 << 20
@@ -50,7 +51,7 @@ _UPRIGHT = {
 
 
 def open_image(
-    source: Path | bytes | Image.Image,
+    source: Path | bytes | Image.Image | Drawing,
     *,
     max_pixels: int | None = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
@@ -71,6 +72,8 @@ def open_image(
     """
     check_at_least(1, max_pixels=max_pixels)
     name = name or _describe(source)
+    if isinstance(source, Drawing):
+        source = source.read()
     try:
         if isinstance(source, Image.Image):
             if source.format not in (None, *FORMATS, "MPO", "DIB"):
@@ -138,12 +141,16 @@ def describe_pixels(image: Image.Image) -> tuple[object, object, object]:
     return palette, image.info.get("transparency"), _orientation(image)
 
 
-def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, name: str = "") -> bytes:
+def read_image_bytes(
+    source: Path | bytes | Image.Image | Drawing, *, max_bytes: int = MAX_BYTES, name: str = ""
+) -> bytes:
     """A picture as encoded bytes, to be stored: files and bytes as they are, a PIL image as PNG.
 
     Nothing is decoded. `InputError` if the file is missing, unreadable, not a regular file, empty or too large.
     """
     name = name or _describe(source)
+    if isinstance(source, Drawing):
+        return source.read()
     if isinstance(source, Image.Image):
         plain = source.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
         return encode_png(source if plain else open_image(source, max_pixels=None, name=name))
@@ -154,7 +161,7 @@ def read_image_bytes(source: Path | bytes | Image.Image, *, max_bytes: int = MAX
         raise UnreadableItem(f"{name}: cannot be read ({error.strerror})") from None
 
 
-def read_image_file(source: Path | bytes | Image.Image, name: str = "") -> tuple[bytes, str]:
+def read_image_file(source: Path | bytes | Image.Image | Drawing, name: str = "") -> tuple[bytes, str]:
     """A picture as `read_image_bytes`, and the ending of a file for them; `InputError` also for an unknown format."""
     content = read_image_bytes(source, name=name)
     try:

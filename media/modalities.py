@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import find_fault, read_bytes
+from .drawing import Drawing
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -70,6 +71,8 @@ def update_hash(hashing: hashlib.blake2b, name: str, value: object) -> None:
         hashing.update(f"{value}|{stat and (stat.st_size, stat.st_mtime_ns)}".encode())
     elif isinstance(value, bytes):
         hashing.update(value)
+    elif isinstance(value, Drawing):
+        hashing.update(value.key.encode("utf-8", "surrogatepass"))
     else:
         hashing.update(MEDIA[name].digest(value))
 
@@ -87,6 +90,8 @@ def find_media_fault(contents: Mapping[str, object]) -> str:
 
 def to_bytes(name: str, value: object) -> bytes:
     """A medium as it is stored: bytes as they are, an object in memory encoded."""
+    if isinstance(value, Drawing):
+        return value.read()
     return value if isinstance(value, bytes) else MEDIA[name].encode(value)
 
 
@@ -105,7 +110,7 @@ def to_file(name: str, value: object, label: str) -> tuple[bytes, str]:
     return content, suffix if suffix in medium.suffixes else medium.suffixes[0]
 
 
-def _open_image(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
+def _open_image(source: Path | bytes | PIL.Image.Image | Drawing) -> PIL.Image.Image:
     from .images import open_image
 
     return open_image(source)
@@ -123,7 +128,7 @@ def _digest_image(image: PIL.Image.Image) -> bytes:
     return digest_image(image)
 
 
-def _image_to_file(source: Path | bytes | PIL.Image.Image, label: str) -> tuple[bytes, str]:
+def _image_to_file(source: Path | bytes | PIL.Image.Image | Drawing, label: str) -> tuple[bytes, str]:
     from .images import read_image_file
 
     return read_image_file(source, name=label)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..media.drawing import Drawing
 from ..media.images import open_image, read_image_file
 from .quotas import Unknown
 from .systems import Kept, ServedIndex
@@ -58,7 +59,7 @@ class Pictures:
         image.save(written, "WEBP", quality=80, method=2)
         return Picture(written.getvalue(), "image/webp")
 
-    def _choose(self, served: ServedIndex, id: str) -> Path | bytes | Image.Image:
+    def _choose(self, served: ServedIndex, id: str) -> Path | bytes | Image.Image | Drawing:
         item = served.find(id)
         if item.image is None:
             raise Unknown(f"the document {id!r} has no picture")

@@ -19,6 +19,7 @@ import numpy as np
 from ...checkpoints.offline.packages import locate_cache
 from ...files import open_file, parse_json
 from ...items import Item, Modality
+from ...media.drawing import Drawing
 from ...media.modalities import MEDIA
 from ..base import EncoderSpec
 from ..batching import Row
@@ -262,6 +263,8 @@ def _select(db: sqlite3.Connection, columns: str, keys: Sequence[bytes]) -> Iter
 
 def _digest(name: str, value: object) -> bytes:
     """A digest of a medium: of the encoded bytes, in a file or not, or of what stands for a decoded one."""
+    if isinstance(value, Drawing):
+        value = value.read()
     if isinstance(value, bytes):
         return b"encoded " + hashlib.blake2b(value).digest()
     if isinstance(value, Path):

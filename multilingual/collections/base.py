@@ -13,6 +13,7 @@ from ...errors import InputError, UnreadableItem, list_few
 from ...items import Item, SeenIds
 from ...rows.fields import FileRow
 from ...runs import Qrels
+from .passed import PassedOver
 from .records import Rows
 from .topics import Source, check_topic_languages
 
@@ -101,6 +102,7 @@ class FileCollection:
 
     def __init__(self, *, skip_bad: bool = False) -> None:
         self.skip_bad = skip_bad
+        self.passed = PassedOver()  # by the latest pass, of a kind that leaves something out on purpose
         # By what was read (documents, topics), so that a second pass does not count twice.
         self._skipped: Counter[str] = Counter()
         self._problems: dict[str, list[str]] = {}

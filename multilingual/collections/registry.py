@@ -28,6 +28,7 @@ FAMILIES = {
     "demo": "demo.collection:Demo",
     "directory": "multilingual.collections.directory:Directory",
     "eclektic": "multilingual.collections.eclektic:Eclektic",
+    "folder": "multilingual.collections.own.folder:Folder",
     "hc3": "multilingual.collections.track:HC3",
     "hc4": "multilingual.collections.track:HC4",
     "irds": "multilingual.collections.irds:IRDatasets",
@@ -36,6 +37,7 @@ FAMILIES = {
     "mkqa": "multilingual.collections.mkqa:Mkqa",
     "neuclir": "multilingual.collections.track:NeuCLIR",
     "vidore": "multilingual.collections.pictures:ViDoRe",
+    "webdataset": "multilingual.collections.own.webdataset:WebDataset",
     "xm3600": "multilingual.collections.pictures:Crossmodal3600",
     "xtd10": "multilingual.collections.pictures:XTD10",
 }
@@ -43,7 +45,7 @@ FAMILIES = {
 
 # The families that a path may be without being called by their name, in the order in which they are asked. Each class
 # says with `recognises(path)`, which reads no file, whether a path is one of its own, and in `taken` what it takes.
-KINDS = ("directory", "beir")
+KINDS = ("directory", "beir", "webdataset", "folder")
 
 
 def load_collection(name: str | Path, *, skip_bad: bool = False, **options: object) -> Collection:
@@ -67,7 +69,7 @@ def load_collection(name: str | Path, *, skip_bad: bool = False, **options: obje
     for family, kind in kinds.items():
         if kind.recognises(path):
             return _make(str(name), kind, Spec(family, str(path)), given, skip_bad)
-    taken = ", ".join(kind.taken for kind in kinds.values())
+    taken = "; ".join(kind.taken for kind in kinds.values())
     what = "is a directory" if path.is_dir() else "is a file"
     raise InputError(f"the collection {name} {what}, but none of what is taken: {taken}")
 
@@ -83,6 +85,8 @@ def _make(name: str, factory: Any, spec: Spec, options: dict[str, object], skip_
         raise InputError(f"{name} says {list_few(sorted(twice))} already: give it once")
     given = options | ({"skip_bad": skip_bad} if "skip_bad" in known else {})
     bound = bind_options(spec, factory, **given)
+    if spec.family in KINDS and not spec.checkpoint:
+        raise InputError(f"{name} does not say where the files are: {factory.usage}")
     for key, parameter in known.items():
         if parameter.default is Parameter.empty and key not in bound:
             raise InputError(f"{name} does not say which {key}: {getattr(factory, 'usage', '')}")

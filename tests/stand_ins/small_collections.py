@@ -20,6 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from .archives import write_tar
+from .pdf_files import make_pdf
+
 
 @dataclass(frozen=True)
 class Written:
@@ -100,6 +103,22 @@ def directory(root: Path) -> Written:
         put(root / "topics.jsonl", *FLAT_TOPICS),
         put(root / "qrels.txt", "q1 eng d1 3", "q2 0 d3 1", "q2 deu d1 0"),
     )
+
+
+@case(lines=False)
+def folder(root: Path) -> Written:
+    put_picture(root / "photos/a cat.jpg")
+    put(root / "photos/a cat.txt", "a cat")
+    put(root / "seite.html", "<html lang=de><title>Brücken</title><p>Die alte Brücke ist offen.")
+    (root / "paper.pdf").write_bytes(make_pdf("The old bridge", "", title="Bridges"))
+    return Written(f"folder:{root}")
+
+
+@case(lines=False)
+def webdataset(root: Path) -> Written:
+    described = b'{"caption": "a cat", "lang": "en", "width": 4}'
+    write_tar(root / "00000.tar", ("0.jpg", picture()), ("0.json", described), ("1.png", picture("blue", "PNG")))
+    return Written(f"webdataset:{root}")
 
 
 @case()

@@ -168,7 +168,7 @@ def test_where_there_is_no_collection(tmp_path):
     with pytest.raises(InputError, match="is a file"):
         load_collection(str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"with docs\.jsonl"):
-        load_collection(tmp_path)
+        load_collection(tmp_path).check()
     (tmp_path / "docs.jsonl").write_text("\n\n")
     collection = load_collection(tmp_path)
     assert list(collection.docs()) == []
