@@ -4,7 +4,7 @@ The public names are imported when they are first used, so that `import crosslen
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .encoders.base import Encoder, EncoderSpec
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from .multilingual.collections.base import Collection
     from .multilingual.collections.registry import load_collection as collection
     from .multilingual.judges import Judge
+    from .multilingual.reranking.plan import RankedItem, rank
     from .multilingual.reranking.plan import load_reranker as reranker
-    from .multilingual.reranking.plan import rank
     from .multilingual.reranking.rerank import Rerank
     from .multilingual.reranking.sorters import Ask
     from .multilingual.rewriting.base import Rewriter
     from .multilingual.rewriting.plan import load_rewriter as rewriter
     from .pipeline import Stage, merge, roundrobin, rrf, zscore
     from .runs import Hit, Manifest, Probe, Run, read_qrels
+    from .systems import pyterrier
 
 _WHERE = {
     "encoders.base": ("Encoder", "EncoderSpec"),
@@ -42,12 +43,13 @@ _WHERE = {
     "multilingual.collections.registry": ("collection=load_collection",),
     "multilingual.judges": ("Judge",),
     "multilingual.reranking.sorters": ("Ask",),
-    "multilingual.reranking.plan": ("rank", "reranker=load_reranker"),
+    "multilingual.reranking.plan": ("RankedItem", "rank", "reranker=load_reranker"),
     "multilingual.reranking.rerank": ("Rerank",),
     "multilingual.rewriting.base": ("Rewriter",),
     "multilingual.rewriting.plan": ("rewriter=load_rewriter",),
     "pipeline": ("Stage", "merge", "roundrobin", "rrf", "zscore"),
     "runs": ("Hit", "Manifest", "Probe", "Run", "read_qrels"),
+    "systems.pyterrier": ("pyterrier=*",),  # the module itself
 }
 _NAMES = {
     public: (module, name or public)
@@ -72,6 +74,7 @@ __all__ = [
     "Modality",
     "Multi",
     "Probe",
+    "RankedItem",
     "Recall",
     "Rerank",
     "Rewriter",
@@ -88,6 +91,7 @@ __all__ = [
     "evaluate",
     "merge",
     "open_index",
+    "pyterrier",
     "rank",
     "read_qrels",
     "reranker",
@@ -98,13 +102,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'crosslens' has no attribute {name!r}")
-    module, attribute = _NAMES[name]
-    found = getattr(import_module(f".{module}", __name__), attribute)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # to a type checker it would make every name a public one
+
+    def __getattr__(name: str) -> object:
+        if name not in _NAMES:
+            raise AttributeError(f"module 'crosslens' has no attribute {name!r}")
+        module, attribute = _NAMES[name]
+        found = import_module(f".{module}", __name__)
+        if attribute != "*":
+            found = getattr(found, attribute)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

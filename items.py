@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -113,6 +114,63 @@ class Item:
             if value is not None:
                 update_hash(hashing, name, value)
         return hashing.hexdigest()
+
+
+# A query, or several, as people write them: see `list_items`.
+Queries = Item | str | Mapping[str, Any] | Iterable[Item | str | Mapping[str, Any] | tuple[str, str]]
+# Other names that fields go by: those of BEIR's files and of PyTerrier's data frames.
+_ALSO = {"_id": "id", "qid": "id", "docno": "id", "query": "text"}
+_FIELDS = ("id", "text", "image", "lang", "meta", "media")
+
+
+def list_items(given: Any, what: str = "query", first: int = 1) -> list[Item]:
+    """Queries, or what else they are, as people write them: one, an iterable of them, or a data frame of pandas.
+
+    One is text, an `Item`, a pair `(id, text)` in a list, or a dictionary of an item's fields, whose other keys join
+    its `meta`. What has no id gets its place as one, counted from `first`. `InputError` for anything else.
+    """
+    if isinstance(given, str | Item | Mapping):
+        given = [given]
+    elif is_frame(given):
+        given = given.to_dict("records")
+    elif isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
+        raise _no_item(given, what)
+    return [_read_item(one, str(place), what) for place, one in enumerate(given, first)]
+
+
+def is_frame(value: object) -> bool:
+    """Whether it is a data frame of pandas."""
+    pandas = sys.modules.get("pandas")  # nothing is one where it was not imported
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def _read_item(one: object, place: str, what: str) -> Item:
+    if isinstance(one, Item):
+        return one
+    if isinstance(one, str):
+        return Item(place, one)
+    if isinstance(one, tuple) and len(one) == 2 and all(isinstance(each, str) for each in one):
+        return Item(*one)
+    if not isinstance(one, Mapping):
+        raise _no_item(one, what)
+    # A data frame has nan where there is nothing.
+    held = {_ALSO.get(key, key): value for key, value in one.items() if value is not None and value == value}
+    if not held.keys() & {"text", "image", "media"}:
+        raise InputError(f"a dictionary is one {what}, with its `text` or `image`, and not {_describe(one)}")
+    fields = {name: held.pop(name) for name in _FIELDS if name in held}
+    if isinstance(id := fields.get("id", place), Integral):
+        id = str(id)
+    if isinstance(image := fields.get("image"), str):
+        image = Path(image)
+    meta = fields.get("meta", {})
+    meta = {**meta, **held} if isinstance(meta, Mapping) else meta
+    return Item(id, fields.get("text"), image, fields.get("lang"), meta, fields.get("media", {}))
+
+
+def _no_item(value: object, what: str) -> InputError:
+    return InputError(
+        f"a {what} is text, an Item or a dictionary of its fields, alone or in a list, and not {_describe(value)}"
+    )
 
 
 _STRANGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]|(?![ \t\r\n])\s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, check_cutoff
-from .items import Item, hash_json
+from .items import Queries, hash_json
 from .runs import Documents, Hit, Manifest, Record, Run, hits_of
 
 Watcher = Callable[[int], None]  # takes how much is done in all
@@ -69,7 +69,7 @@ class Stage:
     def ready(self) -> None:
         """Load what it works with; not counted in its seconds, which would depend on what ran before."""
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         run = run if isinstance(run, Run) else Run.of(run)
         count: Counter[str] = Counter()
         self.ready()
@@ -111,6 +111,8 @@ class Stage:
         return {}
 
     def __rshift__(self, after: Stage) -> Stage:
+        if not isinstance(after, Stage):
+            raise InputError(f"a stage is followed by a stage, and not by {repr(after)[:60]} ({type(after).__name__})")
         # Always nested to the left, so that (a >> b) >> c and a >> (b >> c) are one pipeline with one fingerprint.
         return Then(self >> after.first, after.second) if isinstance(after, Then) else Then(self, after)
 
@@ -136,7 +138,7 @@ class Then(Stage):
     first: Stage
     second: Stage
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         _ = self.second.fingerprint  # as in `Stage`
         return self.second(self.first(run))
 
@@ -206,7 +208,7 @@ class Fusion(Stage):
         """Document id to score, from one query's ranking in each branch."""
         raise NotImplementedError
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         run = run if isinstance(run, Run) else Run.of(run)
         fingerprint = self.fingerprint  # as in `Stage`
         runs = [branch(run) for branch in self.branches]

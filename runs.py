@@ -7,10 +7,11 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from .errors import InputError, check_cutoff, check_known, check_unicode, list_few
 from .files import STDIN, is_stream, read_json, read_lines, write_atomically, write_json
-from .items import Item, Role, is_word, split_fields
+from .frames import make_frame, read_columns
+from .items import Item, Queries, Role, is_word, list_items, split_fields
 from .specs import check_types, parse_real, parse_whole
 
 Rankings = list[list[tuple[str, float]]]  # for each query the ids of documents and their scores
@@ -129,6 +131,11 @@ class Manifest:
         """Sum of one count over all stages."""
         return sum(record.counts.get(count, 0) for record in self.records)
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Those of the stages."""
+        return tuple(record.fingerprint for record in self.records)
+
     def to_json(self) -> list[dict[str, object]]:
         return [vars(each) | {"counts": dict(each.counts), "models": dict(each.models)} for each in self.records]
 
@@ -168,30 +175,6 @@ def rank_hits(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     return tuple(listed)
 
 
-DEEPER = 4  # times as many hits are asked for when those at the cutoff tie
-
-
-def search_past_ties(ask: Callable[[Sequence[int], int], Rankings], queries: int, k: int, near: float = 0) -> Rankings:
-    """The k best hits of each of so many queries: of those that tie with the k-th the ones with the lowest ids.
-
-    `ask` gives the hits of some of the queries, by their numbers, best first and so many of each. It is asked for more
-    than k, and again for more until the last score falls below the k-th by more than `near`: how far apart the scores
-    of hits and what they were picked by may lie.
-    """
-    depth = k + 1 + (k // 8 if near else 0)
-    found = ask(range(queries), depth)
-    while tied := [
-        row for row, hits in enumerate(found) if len(hits) >= depth and hits[-1][1] >= hits[k - 1][1] - near
-    ]:
-        depth *= DEEPER
-        for row, hits in zip(tied, ask(tied, depth), strict=True):
-            found[row] = hits
-    return [
-        hits[:k] if len(hits) <= k or hits[k - 1][1] > hits[k][1] else list[tuple[str, float]](rank_hits(hits)[:k])
-        for hits in found
-    ]
-
-
 @contextmanager
 def pause_collector() -> Iterator[None]:
     """Without the garbage collector, which would look through a million hits, all of which stay, over and over."""
@@ -219,14 +202,13 @@ class Run:
     probes: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, queries: Iterable[Item | str]) -> Run:
-        """A run without hits; a plain string becomes a text query whose id is its position."""
-        if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
-            raise InputError(f"give queries as a list, [{str(queries)[:80]!r}], not as {type(queries).__name__}")
-        items = tuple(
-            query if isinstance(query, Item) else Item(id=str(position), text=query)
-            for position, query in enumerate(queries, 1)
-        )
+    def of(cls, queries: Queries) -> Run:
+        """A run without hits, of one query or several as people write them (`items.list_items`).
+
+        Text becomes a query whose id is its place, from 1. `InputError` for what is no query, and for an id that occurs
+        twice.
+        """
+        items = tuple(list_items(queries))
         for id, times in Counter(item.id for item in items).items():
             if times > 1:
                 raise InputError(f"query id {id!r} occurs twice")
@@ -285,8 +267,82 @@ class Run:
         if not is_stream(path):
             write_json(_manifest_path(path), {"tag": tag, "stages": self.manifest.to_json()})
 
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """By the ids of queries, documents and their scores, best first: what ranx and ir_measures take.
+
+        Scores strictly decrease as float32, as in `to_trec`, so that ties stay in the order of the run.
+        """
+        return {query.id: {hit.id: score for hit, score in _break_ties(hits)} for query, hits in self}
+
+    def to_df(self) -> Any:
+        """A data frame of pandas with PyTerrier's columns `qid`, `docno`, `score`, `rank` (from 0) and `query`.
+
+        Queries without hits have no rows. Scores are those of `to_dict`.
+        """
+        rows = [
+            (query.id, hit.id, score, rank, query.text)
+            for query, hits in self
+            for rank, (hit, score) in enumerate(_break_ties(hits))
+        ]
+        names = ("qid", "docno", "score", "rank", "query")
+        return make_frame(dict(zip(names, map(list, zip(*rows, strict=True)) if rows else [[]] * 5, strict=True)))
+
     @classmethod
-    def from_trec(cls, path: str | Path, queries: Iterable[Item] | None = None) -> Run:
+    def from_dict(cls, scores: Mapping[str, Mapping[str, float]], queries: Queries | None = None) -> Run:
+        """The scores of documents by the ids of queries, as ranx and ir_measures have them.
+
+        Order and queries are as in `from_trec`. `InputError` names a score that is no number.
+        """
+        if not isinstance(scores, Mapping) or not all(isinstance(each, Mapping) for each in scores.values()):
+            raise InputError("a run maps the ids of queries to those of documents to scores, as {'q1': {'d1': 0.5}}")
+        found = {
+            _read_id(query): {_read_id(doc): _read_score(score, query, doc) for doc, score in of.items()}
+            for query, of in scores.items()
+        }
+        return cls._of_scores(found, queries, "the scores")
+
+    @classmethod
+    def from_df(cls, frame: Any, queries: Queries | None = None) -> Run:
+        """A data frame of pandas with PyTerrier's columns `qid`, `docno` and `score`; `query`, if it is there, is text.
+
+        Order and queries are as in `from_trec`; a `rank` and other columns are not read. `InputError` for a column that
+        is missing, a score that is no number, and a document that a query has twice.
+        """
+        found: dict[str, dict[str, float]] = {}
+        texts: dict[str, str] = {}
+        asked = read_columns(frame, "query")[0] if "query" in getattr(frame, "columns", ()) else None
+        for row, (query, doc, score) in enumerate(zip(*read_columns(frame, "qid", "docno", "score"), strict=True)):
+            query, doc = _read_id(query), _read_id(doc)
+            of = found.setdefault(query, {})
+            if doc in of:
+                raise InputError(f"document {doc!r} occurs twice for query {query!r}")
+            of[doc] = _read_score(score, query, doc)
+            if asked is not None and isinstance(asked[row], str):
+                texts.setdefault(query, asked[row])
+        listed = [Item(query, texts.get(query)) for query in found]
+        return cls._of_scores(found, listed if queries is None else queries, "the data frame")
+
+    @classmethod
+    def _of_scores(
+        cls,
+        found: Mapping[str, Mapping[str, float]],
+        queries: Queries | None,
+        where: object,
+        manifest: Manifest = Manifest(),
+    ) -> Run:
+        """A run of scores that were made elsewhere, in trec_eval's order."""
+        run = cls.of([Item(query) for query in found] if queries is None else queries)
+        if found and not {item.id for item in run.queries} & found.keys():
+            raise InputError(
+                f"{where} and the topics have no query in common: the run has {list_few(found)}, "
+                f"the topics have {list_few(item.id for item in run.queries)}"
+            )
+        return replace(run, manifest=manifest).ranking(
+            {item.id: _as_trec_eval(found[item.id]) for item in run.queries if item.id in found}
+        )
+
+    @classmethod
+    def from_trec(cls, path: str | Path, queries: Queries | None = None) -> Run:
         """Read a TREC run, plain or gz, `-` for standard input; without `queries` they are bare ids in its order.
 
         `InputError` names the file and line of a malformed line or a repeated document. The order is trec_eval's: by
@@ -311,15 +367,7 @@ class Run:
             if doc in scores:
                 raise InputError(f"{path}:{number}: document {doc!r} occurs twice for query {query!r}")
             scores[doc] = value
-        listed = tuple(Item(id=query) for query in found) if queries is None else tuple(queries)
-        if found and not {item.id for item in listed} & found.keys():
-            raise InputError(
-                f"{path} and the topics have no query in common: the run has {list_few(found)}, "
-                f"the topics have {list_few(item.id for item in listed)}"
-            )
-        return cls(listed, manifest=Manifest.of_run(path)).ranking(
-            {item.id: _as_trec_eval(found[item.id]) for item in listed if item.id in found}
-        )
+        return cls._of_scores(found, queries, path, Manifest.of_run(path))
 
 
 def _manifest_path(run: Path) -> Path:
@@ -399,6 +447,34 @@ def _as_trec_eval(scores: Mapping[str, float]) -> list[tuple[str, float]]:
         return list(scores.items())
     hits = [Hit(doc, scores[doc]) for doc in sorted(scores, key=lambda doc: (singles[doc], doc), reverse=True)]
     return [(hit.id, float(score)) for hit, score in zip(hits, _strictly_falling(hits), strict=True)]
+
+
+def _break_ties(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
+    """Hits and their scores, which are lowered as in `to_trec` where some are equal as float32."""
+    with np.errstate(over="ignore"):
+        singles = np.array([hit.score for hit in hits]).astype(np.float32)
+    tied = bool((singles[1:] >= singles[:-1]).any())
+    scores = map(float, _strictly_falling(hits)) if tied else (hit.score for hit in hits)
+    return zip(hits, scores, strict=True)
+
+
+def _read_id(value: object) -> str:
+    """An id, which data frames may hold as a number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Integral):
+        return str(value)
+    raise InputError(f"an id is text, not {str(value)[:60]!r} ({type(value).__name__})")
+
+
+def _read_score(value: object, query: str, doc: str) -> float:
+    try:
+        score = parse_real(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        score = math.nan
+    if math.isnan(score):
+        raise InputError(f"query {query!r}, document {doc!r}: the score {str(value)[:60]!r} is not a number")
+    return score
 
 
 def _strictly_falling(hits: Sequence[Hit]) -> Iterator[np.float32]:

@@ -33,7 +33,12 @@ def evaluate_command(
         ),
     ] = None,
     per_topic: Annotated[bool, typer.Option("--per-topic", help="Also every topic's values.")] = False,
-    baseline: Annotated[int | None, typer.Option(help="Test every run against this one (0: the first).")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Test every run against this one: its name in the table, its file, or 0, the first."
+        ),
+    ] = None,
     test: Annotated[str, typer.Option(help="The paired test: t or randomisation.")] = "t",
     correction: Annotated[str, typer.Option(help="For many runs: holm or bonferroni.")] = "holm",
     interval: Annotated[

@@ -139,8 +139,10 @@ def check_finite(ids: Iterable[str], rows: Iterable[np.ndarray], name: str, dtyp
 
 
 def check_modalities(items: Iterable[Item], spec: EncoderSpec) -> None:
-    """`InputError` naming the first of `items` that holds nothing that the encoder reads."""
+    """`InputError` naming the first of `items` that is no item, or holds nothing that the encoder reads."""
     for item in items:
+        if not isinstance(item, Item):
+            raise InputError(f"an encoder takes a list of Items, as [Item('1', 'a cat')], and no {type(item).__name__}")
         check_text(item)
         if (held := item.modalities).isdisjoint(spec.modalities):
             what = " and ".join(sorted(held)) if held else f"neither {' nor '.join(('text', *MEDIA))}"

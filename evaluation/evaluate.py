@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
@@ -19,6 +20,7 @@ from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
 from ..runs import Qrels, Run, check_grade, find_relevant, read_qrels
+from .alike import describe_alike
 from .formulas import find_scale
 from .measures import MEASURES, MLIR, aggregate, is_multilingual, is_total, measure_rankings, parse_measure
 from .significance import Comparison, Correction, Test, bootstrap, check_statistics, compare_with_baseline
@@ -27,6 +29,7 @@ from .table import ALL, DEEPEST, Key, Table, Values
 Group = tuple[Sequence[str], Values]  # queries that are averaged together, and every system's values for them
 
 TOP = 20  # the cutoff of languages' shares
+_ENDINGS = re.compile(r"\.(trec|run|txt)(\.gz)?$|\.gz$")  # of a run's file; other dots belong to a system's name
 
 
 def evaluate(
@@ -81,7 +84,8 @@ def evaluate(
     elif per is not None:
         items = [*queries, *(query for run in named.values() for query in run.queries)]
         groups |= {label: (part, values) for label, part in _group_by_query(topics, per, items).items()}
-    means, compared, intervals = _summarise(groups, parsed, reference, test, correction, interval, seed)
+    places = {name: {query.id: place for place, query in enumerate(run.queries)} for name, run in named.items()}
+    means, compared, intervals = _summarise(groups, parsed, places, reference, test, correction, interval, seed)
     in_all = {(system, name): each for (system, name, group), each in compared.items() if group == ALL}
     return Table(
         systems=tuple(named),
@@ -103,6 +107,7 @@ def evaluate(
         shares=shares,
         deep={name: tuple(t for t in topics if len(run[t]) > DEEPEST) for name, run in named.items()},
         group_comparisons={key: each for key, each in compared.items() if key[2] != ALL},
+        alike=tuple(describe_alike(named, topics)),
     )
 
 
@@ -123,13 +128,14 @@ def evaluate_files(
 
     The documents' languages come from column 2 of the qrels and from `langs`, a file of lines `document language` or a
     collection. Where the relevant documents have several, the table is also per document language unless `per_language`
-    is false, and `measures` are by default those of NeuCLIR's MLIR task with PEER. `InputError` on files that cannot
-    be read, on a run given twice, and where languages are needed and not known.
+    is false, and `measures` are by default those of NeuCLIR's MLIR task with PEER. `baseline` may also be the path of a
+    run. `InputError` on files that cannot be read, on a run given twice, and where languages are needed and not known.
     """
     if [qrels, *runs].count(STDIN) > 1:
         raise InputError("standard input (-) can be read once: give one of the files by its name")
     grades, column = read_qrels(qrels)
     named = read_runs(runs)
+    baseline = next((name for name, path in zip(named, runs, strict=True) if baseline == str(path)), baseline)
     parsed = [parse_measure(measure) for measure in measures or ()]
     needed = bool(per_language) or any(map(is_multilingual, parsed))
     doc_langs = _read_column(qrels, column, needed and langs is None)
@@ -159,15 +165,15 @@ def evaluate_files(
 
 
 def read_runs(paths: Sequence[Path]) -> dict[str, Run]:
-    """TREC runs by the stem of their file, or by its path where stems are the same.
+    """TREC runs by the name of their file without `.trec`, `.run`, `.txt` and `.gz`, or by its path where names repeat.
 
     `InputError` on files that cannot be read, and on one given twice.
     """
     if repeated := [path for path, times in Counter(map(os.path.realpath, paths)).items() if times > 1]:
         raise InputError(f"the run {repeated[0]} is given twice")
-    stems = {path: Path(path.name.removesuffix(".gz")).stem for path in paths}
-    times = Counter(stems.values())
-    return {stem if times[stem] == 1 else str(path): Run.from_trec(path) for path, stem in stems.items()}
+    names = {path: _ENDINGS.sub("", path.name) or path.name for path in paths}
+    times = Counter(names.values())
+    return {name if times[name] == 1 else str(path): Run.from_trec(path) for path, name in names.items()}
 
 
 def _check_grades(qrels: Qrels) -> None:
@@ -207,6 +213,8 @@ def _find_unjudged(name: str, run: Run, qrels: Qrels) -> tuple[str, ...]:
 
 
 def _find_baseline(baseline: str | int | None, systems: tuple[str, ...]) -> str | None:
+    if isinstance(baseline, str) and baseline not in systems and baseline.isascii() and baseline.isdecimal():
+        baseline = int(baseline)  # as it comes from a command line
     if isinstance(baseline, int):
         if not 0 <= baseline < len(systems):
             raise InputError(f"baseline {baseline}: there are {len(systems)} systems, numbered from 0")
@@ -288,17 +296,22 @@ def _keep_apart(label: str) -> str:
 def _summarise(
     groups: Mapping[str, Group],
     measures: Sequence[Any],
+    places: Mapping[str, Mapping[str, int]],
     baseline: str | None,
     test: Test,
     correction: Correction,
     interval: float | None,
     seed: int,
 ) -> tuple[dict[Key, float], dict[Key, Comparison], dict[Key, tuple[float, float]]]:
-    """Means (nan where a group lacks a measure), comparisons with the baseline, and intervals of the means."""
+    """Means (nan where a group lacks a measure), comparisons with the baseline, and intervals of the means.
+
+    A mean is added up in the order of the run's queries (`places`), as ir_measures does: it has the same last digit.
+    """
     means: dict[Key, float] = {}
     compared: dict[Key, Comparison] = {}
     intervals: dict[Key, tuple[float, float]] = {}
     for label, (queries, values) in groups.items():
+        ordered = {system: sorted(queries, key=lambda query: of.get(query, -1)) for system, of in places.items()}
         columns: dict[Key, np.ndarray] = {}
         for measure in measures:
             name = str(measure)
@@ -307,7 +320,7 @@ def _summarise(
                 means |= dict.fromkeys(keys.values(), math.nan)
                 intervals |= dict.fromkeys(keys.values(), (math.nan, math.nan))
                 continue
-            means |= {keys[system]: aggregate(measure, of[name], queries) for system, of in values.items()}
+            means |= {keys[system]: aggregate(measure, of[name], ordered[system]) for system, of in values.items()}
             arrays = {system: np.array([of[name][query] for query in queries]) for system, of in values.items()}
             if baseline is not None:
                 against = compare_with_baseline(arrays, baseline, test, correction, seed)

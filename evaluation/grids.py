@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -121,6 +122,11 @@ def format_latex(grids: Iterable[Grid], *, caption: str = "", label: str = "") -
     """All of them; the captions are `caption` and the grid's title, the labels `label`, `label-2`, ..."""
     labels = (f"{label}-{number}" if label and number > 1 else label for number in count(1))
     return "\n\n".join(map(Grid.latex, grids, repeat(caption), labels)) + "\n"
+
+
+def format_p(p: float) -> str:
+    """A p-value with four digits; – where there was no test."""
+    return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def clean_line(text: str) -> str:

@@ -32,13 +32,15 @@ class Comparison:
     """A system against the baseline on one measure, over all queries or those of a group.
 
     `difference` is system minus baseline; `p` is two-sided; `corrected` is corrected (Holm 1979, or
-    Bonferroni) for all systems compared on this measure. Both are nan for fewer than two queries.
+    Bonferroni) for all systems compared on this measure. Both are nan for fewer than two queries. On `better` queries
+    the system is above the baseline, on `worse` below it, on `equal` neither.
     """
 
     difference: float
     p: float
     corrected: float
     better: int
+    equal: int
     worse: int
 
     @property
@@ -73,7 +75,7 @@ def compare_with_baseline(
     differences = {system: array - values[baseline] for system, array in values.items() if system != baseline}
     ps = [compute_p(difference, test, seed) for difference in differences.values()]
     return {
-        system: Comparison(float(d.mean()), p, corrected, int((d > 0).sum()), int((d < 0).sum()))
+        system: Comparison(float(d.mean()), p, corrected, int((d > 0).sum()), int((d == 0).sum()), int((d < 0).sum()))
         for (system, d), p, corrected in zip(differences.items(), ps, CORRECTIONS[correction](ps), strict=True)
     }
 

@@ -7,12 +7,13 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, check_known, list_few
+from ..frames import make_frame
 from ..multilingual.fairness import UNKNOWN, LanguageShares
-from .grids import PREAMBLE, Cell, Grid, escape_markdown, format_latex
+from .grids import PREAMBLE, Cell, Grid, escape_markdown, format_latex, format_p
 from .measures import parse_measure
 from .significance import LEVEL, RESAMPLES, Comparison, Correction, Test
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import rich.console
 
 ALL = "all"
+FEW = 10  # queries; with fewer, means and differences are hardly more than chance
 DEEPEST = 1000  # hits a topic that TREC's tracks take
 WIDE = 10**5  # columns of paper, where nobody's terminal breaks lines
 TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test"}
@@ -38,7 +40,7 @@ class Table:
     with more than 1,000 hits. `comparisons` maps (system, measure) to the test against the `baseline` over all queries,
     `group_comparisons` (system, measure, group) to that over the queries of a group. `intervals` maps (system, measure,
     group) to the ends of the mean's bootstrap interval at the confidence `level`. `shares` has each language's share of
-    the top where the table is per document language.
+    the top where the table is per document language. `alike` names systems that rank alike, a sentence each.
     """
 
     systems: tuple[str, ...]
@@ -60,6 +62,7 @@ class Table:
     shares: LanguageShares | None = None
     deep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group_comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
 
     def mean(self, system: str, measure: object, group: str = ALL) -> float:
         """`InputError` on an unknown system, measure or group; a measure may go by another name (`MAP`)."""
@@ -89,26 +92,52 @@ class Table:
             "correction": self.correction if self.baseline is not None else None,
             "level": self.level,
             "shares": self.shares.to_json() if self.shares is not None else None,
+            "alike": list(self.alike),
             "systems": [replace_nan(self._system_to_json(system, per_query)) for system in self.systems],
         }
+
+    def to_df(self, *, per_query: bool = False) -> Any:
+        """A data frame of pandas with a row for each system, measure and group.
+
+        Its columns are `name`, `measure`, `group`, `queries`, `value`; with intervals `low` and `high`, with a baseline
+        `difference`, `p`, `corrected`, `better`, `equal` and `worse`, which the baseline has none of. `per_query` gives
+        PyTerrier's columns in place of these: `name`, `qid`, `measure`, `value`.
+        """
+        if per_query:
+            values = self.values
+            rows = [(s, q, m, v) for s in self.systems for m in self.measures for q, v in values[s][m].items()]
+            return make_frame(dict(zip(("name", "qid", "measure", "value"), zip(*rows, strict=True), strict=True)))
+        keys = [(s, m, g) for s in self.systems for m in self.measures for g in self.groups]
+        columns: dict[str, list[Any]] = dict(
+            zip(("name", "measure", "group"), map(list, zip(*keys, strict=True)), strict=True)
+        )
+        columns["queries"] = [self.counts[group] for _, _, group in keys]
+        columns["value"] = [self.means[key] for key in keys]
+        if self.intervals is not None:
+            columns |= {end: [self.intervals[key][n] for key in keys] for n, end in enumerate(("low", "high"))}
+        if self.comparisons is not None:
+            compared = [self.comparison(*key) for key in keys]
+            names = [each.name for each in fields(Comparison)]
+            columns |= {name: [getattr(each, name, None) for each in compared] for name in names}
+        return make_frame(columns)
 
     def markdown(self, *, per_topic: bool = False) -> str:
         """The tables in Markdown: measures over all queries, then a table of groups for each measure.
 
-        `per_topic` adds one of every topic for each measure.
+        With a baseline, a table of the differences to it. `per_topic` adds one of every topic for each measure.
         """
-        parts = [grid.markdown() for grid in self.grids(per_topic=per_topic)]
+        parts = [grid.markdown() for grid in self._list_grids(per_topic)]
         return "\n\n".join([*parts, *map(escape_markdown, self.notes())]) + "\n"
 
     def latex(self, *, caption: str = "", label: str = "") -> str:
         """The same tables in LaTeX (booktabs), to `\\input`: see `Grid.latex`."""
-        return PREAMBLE + format_latex(self.grids(), caption=caption, label=label)
+        return PREAMBLE + format_latex(self._list_grids(), caption=caption, label=label)
 
     def __rich__(self, *, per_topic: bool = False) -> rich.console.Group:
         import rich.console
         from rich.text import Text
 
-        tables = (grid.rich() for grid in self.grids(per_topic=per_topic))
+        tables = (grid.rich() for grid in self._list_grids(per_topic))
         return rich.console.Group(*tables, *map(Text, self.notes()))
 
     def show(self, *, per_topic: bool = False) -> None:
@@ -142,6 +171,23 @@ class Table:
         elif per_topic:
             yield from (self._tabulate_topics(measure, (measure,), self.systems) for measure in self.measures)
 
+    def _list_grids(self, per_topic: bool = False) -> Iterator[Grid]:
+        """The grids, and after that of all queries the differences to the baseline over these."""
+        first, *others = self.grids(per_topic=per_topic)
+        yield first
+        if self.comparisons:
+            yield self._tabulate_differences(self.comparisons)
+        yield from others
+
+    def _tabulate_differences(self, comparisons: Mapping[tuple[str, str], Comparison]) -> Grid:
+        head = ("system", "measure", "difference", "p", "corrected p", "better", "equal", "worse")
+        rows = []
+        for (system, measure), found in comparisons.items():
+            numbers = (f"{found.difference:+.4f}", format_p(found.p), format_p(found.corrected))
+            counts = map(str, (found.better, found.equal, found.worse))
+            rows.append(tuple(map(Cell, (system, measure, *numbers, *counts))))
+        return Grid(f"against {self.baseline}", head, tuple(rows))
+
     def has_groups(self, measure: str) -> bool:
         """Whether there are groups and they have means: one language has none of a measure that compares languages."""
         return not all(math.isnan(self.means[self.systems[0], measure, g]) for g in self.groups[1:])
@@ -169,6 +215,9 @@ class Table:
             )
         if not counting:
             return
+        if (number := self.counts[ALL]) < FEW:
+            yield f"{number} {'query is' if number == 1 else 'queries are'} few: means and differences may be chance"
+        yield from self.alike
         for measure in self.measures:
             if measure.startswith("PEER"):
                 yield f"{measure} is 1 where languages are ranked alike, however badly"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, check_cutoff, check_unicode
-from ..items import Item, windows
+from ..items import Item, Queries, windows
 from ..media.language_codes import find_language
 from ..pipeline import Stage, describe_fields
 from ..runs import Exclude, Run, check_exclude, list_excluded
@@ -210,7 +210,7 @@ class Index(ABC):
 
     def search(
         self,
-        queries: Iterable[Item | str] | Run,
+        queries: Queries | Run,
         k: int,
         *,
         where: Where | None = None,
@@ -220,6 +220,8 @@ class Index(ABC):
         exclude: Exclude = "listed",
     ) -> Run:
         """The k best documents of each query, as a `Run` that keeps this index as its `docs`.
+
+        A text, an item or a dictionary is one query, a list of them several (`runs.Run.of`).
 
         `dense` scores are cosines (inner products for `dot` spaces) where there is one space with one kind of
         document; with several spaces, or texts and pictures in one, they are z-scores against each space's
@@ -294,7 +296,7 @@ class Retrieve(Stage):
         check_exclude(self.exclude)
         check_where(self.where)
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         """The search of one edition, which is that of the fingerprint in the manifest."""
         view = self.index.view()
         return super().__call__(run) if view is self.index else replace(self, index=view)(run)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..items import Item
+from ..items import Queries
 from ..pipeline import Stage
 from ..runs import Documents, Hit, Run
 
@@ -38,7 +38,7 @@ class TracedStage(Stage):
     stands_for: Stage
     trace: Trace = field(compare=False, repr=False)
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         made = self.stands_for(run)
         if not (isinstance(run, Run) and made.hits is run.hits) and made.hits:
             self.trace.rankings.append((str(self.stands_for), made.hits))

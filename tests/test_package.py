@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import crosslens
+import mypy.api
 import pytest
 
 ROOT = Path(crosslens.__file__).parent
@@ -65,6 +66,26 @@ def test_public_names_are_listed_once_and_others_are_errors():
         _ = crosslens.nothing
 
 
+def test_a_type_checker_knows_the_public_names_and_no_others(tmp_path):
+    """Of the package it sees the first file alone, which is quick, and would let every name pass by `__getattr__`."""
+    (tmp_path / "crosslens").mkdir()
+    (tmp_path / "crosslens/__init__.py").write_text((ROOT / "__init__.py").read_text("utf-8"))
+    (tmp_path / "use.py").write_text("from crosslens import evaluat\nfrom crosslens import evaluate, rank\n")
+    options = [
+        "--ignore-missing-imports",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--config-file",
+        "",
+        "--no-site-packages",
+    ]
+    out, _, status = mypy.api.run([*options, str(tmp_path / "use.py")])
+    found = [line for line in out.splitlines() if "use.py" in line]
+    assert status == 1, out
+    assert len(found) == 1, out
+    assert 'Module "crosslens" has no attribute "evaluat"; maybe "evaluate"?' in found[0]
+
+
 def test_every_package_with_its_data_is_in_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     there = {
@@ -100,6 +121,6 @@ def test_no_file_is_longer_than_500_lines():
 def test_the_root_holds_the_ground_alone():
     """Its modules are those that all others stand on; a folder of this name shadows nothing when Python starts here."""
     modules = {path.stem for path in ROOT.glob("*.py")}
-    assert modules == {"__init__", "errors", "files", "items", "pipeline", "runs", "specs"}
+    assert modules == {"__init__", "errors", "files", "frames", "items", "pipeline", "runs", "specs"}
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert not (modules | folders) & (sys.stdlib_module_names | {"tables"})

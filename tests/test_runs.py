@@ -7,11 +7,13 @@ import io
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import pytrec_eval
 from crosslens.errors import InputError
@@ -351,10 +353,91 @@ def test_a_manifest_of_wrong_types_is_none(tmp_path, wrong):
         Run.from_trec(tmp_path / "r")
 
 
-@pytest.mark.parametrize("given", ["red cat", b"cat", {"q1": "cat"}, 7, None])
-def test_what_is_no_list_of_queries_is_refused(given):
-    with pytest.raises(InputError, match=f"give queries as a list, .* not as {type(given).__name__}"):
+@pytest.mark.parametrize(
+    ("given", "items"),
+    [
+        ("red cat", [Item("1", "red cat")]),
+        (Item("q", "cat"), [Item("q", "cat")]),
+        ({"text": "cat", "lang": "en", "kind": "k"}, [Item("1", "cat", lang="eng", meta={"kind": "k"})]),
+        (["a", Item("q"), ("r", "b"), {"_id": 7, "image": "c.jpg"}],
+         [Item("1", "a"), Item("q"), Item("r", "b"), Item("7", image=Path("c.jpg"))]),
+        (("a", "b"), [Item("1", "a"), Item("2", "b")]),
+        (iter(["a"]), [Item("1", "a")]),
+        (pandas.DataFrame({"qid": [3, 4], "query": ["a", "b"], "lang": ["fr", None]}),
+         [Item("3", "a", lang="fra"), Item("4", "b")]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_queries_as_people_write_them(given, items):
+    assert Run.of(given).queries == tuple(items)
+
+
+@pytest.mark.parametrize("given", [b"cat", {"q1": "cat"}, 7, None, [7], ["a", b"cat"], [["a", "b"]], [None], {}])
+def test_what_is_no_query_is_refused_with_what_is_taken(given):
+    with pytest.raises(InputError, match=r"a query is text, an Item or a dictionary|a dictionary is one query"):
         Run.of(given)
+
+
+@given(st.dictionaries(ids, hit_lists, min_size=1, max_size=4))
+@settings(max_examples=15)
+def test_frames_and_dictionaries_keep_the_order_and_scores_fall_as_float32(hits):
+    run = run_of(hits)
+    for scores in run.to_dict().values():
+        with np.errstate(over="ignore"):
+            singles = np.array(list(scores.values())).astype(np.float32)
+        assert (singles[1:] < singles[:-1]).all()
+    frame = run.to_df()
+    assert list(frame.columns) == ["qid", "docno", "score", "rank", "query"]
+    for again in (Run.from_dict(run.to_dict()), Run.from_df(frame.sample(frac=1, random_state=0), run.queries)):
+        assert again.queries == run.queries
+        for query in hits:
+            assert [hit.id for hit in again[query]] == [hit.id for hit in run[query]]
+    assert [[r.docno for r in frame[frame["qid"] == q].sort_values("rank").itertuples()] for q in hits] == [
+        [hit.id for hit in run[q]] for q in hits
+    ]
+
+
+def test_a_frame_without_ties_comes_back_to_the_last_digit():
+    run = Run.of(["cats", "dogs"]).ranking({"1": [("a", 0.1 + 0.2), ("b", -1e-9)], "2": [("c", 7.0)]})
+    assert Run.from_df(run.to_df()) == run
+    assert Run.from_dict(run.to_dict(), ["cats", "dogs"]) == run
+    more = run.to_df().drop(columns=["rank", "query"]).assign(score=lambda f: f["score"].map(repr), text="x")
+    assert Run.from_df(more.assign(qid=[1, 1, 2]), run.queries) == run
+    empty = Run.of([])
+    assert Run.from_df(empty.to_df()) == empty == Run.from_dict(empty.to_dict())
+    assert "d" not in Run.from_df(run.to_df(), [Item("2")]).hits
+    with pytest.raises(InputError, match="the data frame and the topics have no query in common"):
+        Run.from_df(run.to_df(), [Item("9")])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"query_id": ["1"], "docno": ["a"], "score": [1]}, r"no column qid \(it has query_id, docno, score\)"),
+        ({"qid": ["1"], "docno": ["a"], "score": [math.nan]}, "query '1', document 'a': the score 'nan' is not a"),
+        ({"qid": ["1"], "docno": ["a"], "score": ["high"]}, "the score 'high' is not a number"),
+        ({"qid": ["1"], "docno": ["a"], "score": [None]}, "is not a number"),
+        ({"qid": ["1"], "docno": [0.5], "score": [1]}, "an id is text, not '0.5' \\(float\\)"),
+        ({"qid": ["1", "1"], "docno": ["a", "a"], "score": [1, 2]}, "document 'a' occurs twice for query '1'"),
+    ],
+)
+def test_a_frame_that_is_no_run_is_refused(columns, message):
+    with pytest.raises(InputError, match=message):
+        Run.from_df(pandas.DataFrame(columns))
+
+
+@pytest.mark.parametrize("wrong", [[1], {"q": ["a"]}, {"q": {"a": "x"}}, {"q": {"a": math.nan}}, {0.5: {}}])
+def test_what_is_no_run_of_scores_is_refused(wrong):
+    with pytest.raises(InputError):
+        Run.from_dict(wrong)
+    with pytest.raises(InputError, match="a data frame of pandas is wanted"):
+        Run.from_df(wrong)
+
+
+def test_without_pandas_its_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas"):
+        Run.of(["cats"]).to_df()
 
 
 def test_closed_standard_input_is_one_line(monkeypatch):

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import first_line
 from ...files import check_file, hash_file, make_directory, parse_json, place_atomically, read_text, write_atomically
-from ...items import Item
+from ...items import Item, Queries
 from ...pipeline import Stage
 from ...runs import EXCLUDED, Documents, Hit, Manifest, Probe, Record, Run
 from .results import watch_memory
@@ -152,7 +152,7 @@ class KeptStage(Stage):
     store: ResultStore = field(compare=False, repr=False)
     taken: list[str] = field(compare=False, repr=False)
 
-    def __call__(self, run: Run | Iterable[Item | str]) -> Run:
+    def __call__(self, run: Run | Queries) -> Run:
         run = run if isinstance(run, Run) else Run.of(run)
         stage = self.stands_for
         docs = stage.docs or run.docs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import chain, count
@@ -13,7 +12,7 @@ import jinja2
 
 from ...files import write_atomically, write_json
 from ..experiment.results import Part, Results
-from ..grids import PREAMBLE, Cell, Grid, clean_line, escape_markdown, format_latex
+from ..grids import PREAMBLE, Cell, Grid, clean_line, escape_markdown, format_latex, format_p
 from ..table import ALL, Table
 from .plots import draw_plots, explain_lack
 
@@ -130,9 +129,9 @@ def tabulate_differences(table: Table, measure: str) -> list[Grid]:
     for system in others:
         found = table.comparisons[system, measure]
         numbers = (f"{found.difference:+.4f}", format_p(found.p), format_p(found.corrected))
-        counts = (found.better, found.worse, table.counts[ALL] - found.better - found.worse)
+        counts = (found.better, found.equal, found.worse)
         rows.append(tuple(map(Cell, (system, *numbers, *map(str, counts)))))
-    grids = [Grid(title, (*head, "better", "worse", "same"), tuple(rows))]
+    grids = [Grid(title, (*head, "better", "equal", "worse"), tuple(rows))]
     if table.has_groups(measure):
         groups = table.groups[1:]
         rows = []
@@ -156,11 +155,6 @@ def tabulate_costs(part: Part) -> Grid:
         rows.append(tuple(map(Cell, (system, *numbers, str(len(outcome.reused))))))
     head = ("system", "seconds", "seconds a query", "judge calls", "tokens", "peak MiB", "stages reused")
     return Grid("Costs", head, tuple(rows), (COSTS_NOTE,))
-
-
-def format_p(p: float) -> str:
-    """A p-value with four digits; – where there was no test."""
-    return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def count_nouns(count: int, one: str, several: str = "") -> str:

@@ -17,10 +17,11 @@ import numpy as np
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
 from ...files import hash_file, place_atomically, read_json, write_atomically
-from ...runs import Rankings, search_past_ties
+from ...runs import Rankings
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
+from ..ties import search_past_ties
 from .base import DenseKind, SpaceQueries
 from .flat import FlatKind, LoadedSpace
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan

@@ -10,10 +10,11 @@ import numpy as np
 
 from ...errors import InputError, check_known
 from ...items import windows
-from ...runs import Rankings, search_past_ties
+from ...runs import Rankings
 from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.place import translate_errors
+from ..ties import search_past_ties
 from .base import DenseKind, SpaceQueries
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
 

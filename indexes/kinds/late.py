@@ -11,12 +11,13 @@ import pyarrow as pa
 from ...encoders.base import Encoder
 from ...errors import InputError, check_known
 from ...items import Item, Role
-from ...runs import Rankings, search_past_ties
+from ...runs import Rankings
 from ..encoding import check_halves, select_readable
 from ..maxsim import TokenVectors, encode_tokens, score_maxsim
 from ..storage.card import Ann, Recall, Space
 from ..storage.place import translate_errors
 from ..storage.rows import make_lists, read_lists
+from ..ties import search_past_ties
 from .base import Kind, SpaceQueries
 from .lance import FEWEST, configure_structure
 from .recall import DEPTH, NOISE, build_spaces, pick_evenly, tune_plan

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ...runs import Hit, Rankings, rank_hits, search_past_ties
+from ...runs import Hit, Rankings, rank_hits
+from ..ties import search_past_ties
 from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
 

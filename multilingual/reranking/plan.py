@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache, reduce
 from operator import rshift
 from pathlib import Path
+from typing import NamedTuple
 
 from ...encoders.cache.encoder import CachedEncoder
 from ...encoders.registry import load_encoder
 from ...errors import InputError, check_known, unknown_name
-from ...items import Item
+from ...items import Item, Queries, list_items
 from ...pipeline import Stage, check_description
-from ...runs import Hit, Run
+from ...runs import Run
 from ..judges import Judge
 from ..prompts import Prompt, bind_judge, load_prompt, split_method
 from .excerpts import BestPassages
@@ -132,29 +133,46 @@ def load_reranker(
 _load_once = lru_cache(maxsize=2)(load_reranker)
 
 
+class RankedItem(NamedTuple):
+    """A document of `rank` at its `score`, higher is better; `id` and `text` are those of its `item`."""
+
+    item: Item
+    score: float
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+    @property
+    def text(self) -> str | None:
+        return self.item.text
+
+
 def rank(
-    query: str | Item,
-    docs: Iterable[str | Item],
+    query: str | Item | Mapping[str, object],
+    docs: Queries,
     spec: str | Stage = "default",
     *,
     device: str = "auto",
     trust_remote_code: bool = False,
-) -> list[Hit]:
+) -> list[RankedItem]:
     """Rank documents for a query without an index: `rank("...", texts, "setwise:heapsort@hf:Qwen/Qwen3-0.6B")`.
 
-    Strings become documents whose ids are their positions, from "0". All documents come back, best first. There is
-    no first stage, so the judge alone decides (alpha is 1), and all documents are judged; in a cascade this holds for
-    the first reranker. `InputError` says what is wrong with the SPEC or the documents.
+    Texts and dictionaries become items (`items.list_items`); where they have no ids these are their places, from "0".
+    All documents come back, best first, each with its score and its text. There is no first stage, so the judge alone
+    decides (alpha is 1), and all documents are judged; in a cascade this holds for the first reranker. `InputError`
+    says what is wrong with the SPEC or the documents.
     """
     from ..collections.base import InMemoryDocuments
     from ..languages import fill_languages
 
-    if isinstance(docs, str):
-        raise InputError(f"give documents as a list, not as the one string {docs[:200]!r}")
+    if not isinstance(query, str | Item | Mapping):
+        raise InputError(f"rank takes one query, as text or an Item, and not {type(query).__name__}")
     stage = _load_once(spec, device=device, trust_remote_code=trust_remote_code) if isinstance(spec, str) else spec
-    items = [doc if isinstance(doc, Item) else Item(str(n), doc) for n, doc in enumerate(docs)]
-    asked = query if isinstance(query, Item) else Item("query", query)
-    (asked, *items) = fill_languages([asked, *items])
+    if isinstance(query, str):
+        query = Item("query", query)
+    given = list_items(docs, "document", first=0)
+    (asked, *items) = fill_languages([*list_items(query), *given])
     for item in (asked, *items):
         if not item.modalities:
             what = "the query" if item is asked else f"document {item.id!r}"
@@ -173,7 +191,8 @@ def rank(
         depth = min(part.depth, everything) if place else everything
         part = replace(part, depth=depth, k=min(part.k, depth), journal=None)
         run = (part if place else replace(part, alpha=1.0, exit=False))(run)
-    return list(run[asked.id])
+    named = {item.id: item for item in given}
+    return [RankedItem(named[hit.id], hit.score) for hit in run[asked.id]]
 
 
 def _settings(

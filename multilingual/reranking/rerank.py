@@ -25,7 +25,7 @@ from ..prompts.places import describe_places
 from .excerpts import BestPassages, find_limit
 from .exits import check_exit, judge_until_settled
 from .registry import name_sorter
-from .sorters import Ask, Pointwise, Sorter, Sorting
+from .sorters import Ask, Pointwise, Sorter, Sorting, score_order
 
 Fuse = Literal["zscore", "rrf", "linear"]
 QueryGroup = tuple[str, tuple[Hit, ...]]  # a query's id and the hits that are compared for it
@@ -192,7 +192,7 @@ class Rerank(Stage):
         if not self.exit:
             unordered = self.prompt.is_unordered(self._shown)
             sort: Sorter = getattr(self.sort, "unordered", self.sort) if unordered else self.sort
-            return ((id, sort(hits, self.k)) for id, hits in visible.items())
+            return ((id, score_order(sort(hits, self.k), hits)) for id, hits in visible.items())
         highest = self.prompt.highest
         assert highest is not None  # `check_exit`
         return ((id, judge_until_settled(hits, self.k, self.alpha, highest)) for id, hits in visible.items())

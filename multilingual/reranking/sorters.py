@@ -10,7 +10,8 @@ result is a permutation of the hits. `most` is the largest group a sorter ever a
 there are hits), `for_pairs` are its defaults where a prompt compares two passages, and `unordered`, which a
 sorter may have, is what sorts in its place where the order within a group does not matter to the answer. No
 group is asked twice in a run, and none where there is nothing to decide. Ties go to the first stage's order (in
-`Window` to the order so far). All but `Pointwise` score the hits n, n - 1, ..., 1.
+`Window` to the order so far). All but `Pointwise` score the hits n, n - 1, ..., 1; a sorter that gives back the hits as
+it got them, in its order, has them scored so (`score_order`).
 """
 
 from __future__ import annotations
@@ -76,7 +77,23 @@ class Candidates:
         """The hits at the positions `top`, then the others in first-stage order."""
         taken = set(top)
         order = [*top, *(each for each in range(len(self.hits)) if each not in taken)]
-        return [Hit(self.hits[each].id, float(len(order) - rank)) for rank, each in enumerate(order)]
+        return _number([self.hits[each].id for each in order])
+
+
+def score_order(sorting: Sorting, hits: Sequence[Hit]) -> Sorting:
+    """A sorting of hits whose result has scores in its order: n, n - 1, ..., 1 where the sorter has not given any.
+
+    It has not where a hit is one of those that it got, whose score is the first stage's, or where scores rise.
+    """
+    order = yield from sorting
+    got = set(map(id, hits))
+    if any(id(hit) in got for hit in order) or any(one.score < after.score for one, after in pairwise(order)):
+        return _number([hit.id for hit in order])
+    return order
+
+
+def _number(ids: Sequence[str]) -> list[Hit]:
+    return [Hit(each, float(len(ids) - place)) for place, each in enumerate(ids)]
 
 
 @dataclass(frozen=True, kw_only=True)

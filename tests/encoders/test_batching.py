@@ -156,6 +156,9 @@ def test_other_errors_pass_through():
 def test_what_is_empty_or_not_finite_is_named():
     with pytest.raises(InputError, match="'b' holds neither text nor image"):
         list(encoded([Item("a", "x"), Item("b", " ")]))
+    for texts in ("a cat", ["a cat"]):
+        with pytest.raises(InputError, match=r"an encoder takes a list of Items, .* and no str"):
+            list(encoded(texts))
     with pytest.raises(NotFinite, match=r"not finite for b; try \?dtype=float32"):
         list(
             encoded(

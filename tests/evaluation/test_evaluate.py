@@ -81,6 +81,25 @@ def test_two_systems_of_one_name(tmp_path, grades, good, poor):
         evaluate_files(qrels, [tmp_path / "good.trec", tmp_path / "same" / ".." / "good.trec"])
 
 
+def test_systems_keep_their_names_and_the_baseline_goes_by_them(tmp_path, good, poor):
+    paths = [tmp_path / name for name in ("a.dense.trec", "a.lexical", "b.v1.run.gz", "c.txt", ".trec")]
+    for path in paths:
+        (good if path.name.startswith("a.d") else poor).to_trec(path)
+    (tmp_path / "qrels.txt").write_text("".join(f"{q} 0 a 1\n" for q in "1234"))
+    names = ["a.dense", "a.lexical", "b.v1", "c", ".trec"]
+    for baseline in ("a.lexical", "1", str(paths[1])):
+        arguments = ["evaluate", tmp_path / "qrels.txt", *paths, "-m", "RR", "--baseline", baseline]
+        done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert done.exit_code == 0, done.output
+        result = json.loads(done.stdout)
+        assert [system["name"] for system in result["systems"]] == names
+        assert result["baseline"] == "a.lexical"
+    done = CliRunner().invoke(app, [*map(str, arguments[:-1]), "a.lexica"])
+    assert "did you mean a.lexical?" in str(done.exception or done.output)
+    with pytest.raises(InputError, match="there are 5 systems, numbered from 0"):
+        evaluate_files(tmp_path / "qrels.txt", paths, baseline="7")
+
+
 def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
     poor.to_trec(tmp_path / "poor.trec")
     good.to_trec(tmp_path / "good.trec")

@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.experiment.results import Cost, Outcome, Part, Results
+from crosslens.evaluation.grids import format_p
 from crosslens.evaluation.report import plots, render, svg
 from crosslens.evaluation.report.render import make_anchors, render_report, write_report
 from crosslens.items import Item
@@ -150,9 +151,9 @@ def test_the_page_has_every_number(page, results):
                 assert any(row[0] == system and any(cell.startswith(mean) for cell in row[1:]) for row in rows)
             found = table.comparison(system, "RR")
             if found is not None:
-                numbers = (f"{found.difference:+.4f}", render.format_p(found.p), render.format_p(found.corrected))
-                same = str(28 - found.better - found.worse)
-                assert (system, *numbers, str(found.better), str(found.worse), same) in rows
+                numbers = (f"{found.difference:+.4f}", format_p(found.p), format_p(found.corrected))
+                equal = str(28 - found.better - found.worse)
+                assert (system, *numbers, str(found.better), equal, str(found.worse)) in rows
     assert (AWFUL, "2.8", "0.1000", "7", "1,000", "1,024", "1") in rows
     assert ("lexical", "0.3", "0.0100", "0", "0", "–", "0") in rows
     summary = next(cells for cells in Page(page).cells if cells[0] == SYSTEMS[2])
@@ -179,7 +180,7 @@ def test_p_values_of_groups_are_scipys(results):
             corrected[place] = highest
         for row, system, p in zip(grid.rows, SYSTEMS[1:], corrected, strict=True):
             difference = (values[system] - values["lexical"]).mean()
-            assert row[column].text == f"{difference:+.4f} ({render.format_p(p)})"
+            assert row[column].text == f"{difference:+.4f} ({format_p(p)})"
 
 
 def test_the_same_results_give_the_same_bytes(page, results):
@@ -380,7 +381,7 @@ def test_results_as_json(results):
         found = table.comparison(AWFUL, "RR", lang)
         assert system["against_baseline"]["RR"]["groups"][lang] == {
             "difference": found.difference, "p": found.p, "corrected": found.corrected,
-            "better": found.better, "worse": found.worse,
+            "better": found.better, "equal": found.equal, "worse": found.worse,
         }  # fmt: skip
     assert result["collections"][0]["systems"][AWFUL]["cost"]["calls"] == 7
     assert result["plan"] == results.plan

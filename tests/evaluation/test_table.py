@@ -6,10 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.grids import Cell, Grid
+from crosslens.items import Item
+from crosslens.runs import Run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -59,7 +63,8 @@ def test_latex(systems, judged, kinds, random_run):
     table = evaluate(systems | {awful: random_run(7, 1), "* star": random_run(8, 1)}, judged, ["RR", "P@1"], per="kind",
                      queries=kinds, baseline="base", interval=0.95)  # fmt: skip
     latex = table.latex(caption="A_B", label="tab:x")
-    main, rr, p1 = tabulars(latex)
+    main, against, rr, p1 = tabulars(latex)
+    assert len(against) == 1 + 2 * (len(table.systems) - 1)
     assert len(main) == len(rr) == len(p1) == 1 + len(table.systems)
     assert main[0] == r"system (40 queries) & RR & P@1 \\"
     assert main[3].count(r"\textbf{") == 2  # best of both columns
@@ -70,11 +75,11 @@ def test_latex(systems, judged, kinds, random_run):
     )
     assert main[6].startswith(r"\raggedright {*} star &")
     assert r"\caption{A\_B: RR per kind}" in latex
-    assert re.findall(r"\\label{(.*?)}", latex) == ["tab:x", "tab:x-2", "tab:x-3"]
+    assert re.findall(r"\\label{(.*?)}", latex) == ["tab:x", "tab:x-2", "tab:x-3", "tab:x-4"]
     assert r"\par $^\dagger$ differs from base (two-sided paired t-test, Holm-corrected" in latex
     assert "xelatex" in latex.lower()
     for command in (r"\toprule", r"\midrule", r"\bottomrule"):
-        assert latex.count(command) == 3
+        assert latex.count(command) == 4
 
 
 def test_a_grid_too_wide_for_a_page_is_turned():
@@ -89,6 +94,76 @@ def test_a_grid_too_wide_for_a_page_is_turned():
     assert tabulars(narrow.latex()) == [[r"system & a & b \\", r"one & 1 & 2 \\"]]
     long = Grid("", ("system", "a" * 200), ((Cell("one"), Cell("1")), (Cell("two"), Cell("2"))))
     assert len(tabulars(long.latex())[0]) == 2  # a row and a head: narrower so
+
+
+def test_differences_to_the_baseline_with_p_and_the_queries_that_decide(systems, judged):
+    table = evaluate(systems, judged, ["RR", "P@1"], baseline="base")
+    text = table.markdown().split("**against base**")[1].split("\n\n")[1].splitlines()
+    assert text[0] == "| system | measure | difference | p | corrected p | better | equal | worse |"
+    assert "| same | P@1 | +0.0000 | 1.0000 | 1.0000 | 0 | 40 | 0 |" in text
+    best = table.comparison("better", "RR")
+    values = [table.values[name]["RR"] for name in ("better", "base")]
+    better, worse = (sum(a > b for a, b in zip(*pair, strict=True))
+                     for pair in ([v.values() for v in values], [v.values() for v in reversed(values)]))  # fmt: skip
+    assert (best.better, best.equal, best.worse) == (better, 40 - better - worse, worse)
+    assert f"| better | RR | {best.difference:+.4f} | < 0.0001 | < 0.0001 | {better} | {best.equal} | {worse} |" in text
+    assert len(text) == 2 + 3 * 2
+    assert "against base" not in evaluate(systems, judged, ["RR"]).markdown()
+
+
+def test_frames_have_every_mean_and_every_query(systems, judged, kinds):
+    table = evaluate(systems, judged, ["RR", "P@1"], per="kind", queries=kinds, baseline="base", interval=0.9)
+    frame = table.to_df().set_index(["name", "measure", "group"])
+    assert len(frame) == 4 * 2 * 4
+    assert frame["value"].to_dict() == table.means
+    row = frame.loc[("better", "RR", "odd")]
+    found = table.comparison("better", "RR", "odd")
+    assert (row["queries"], row["p"], row["equal"]) == (20, found.p, found.equal)
+    assert (row["low"], row["high"]) == table.intervals["better", "RR", "odd"]
+    assert frame.loc[("base", "RR", "all"), ["difference", "p"]].isna().all()
+    every = table.to_df(per_query=True)
+    assert list(every.columns) == ["name", "qid", "measure", "value"]
+    assert len(every) == 4 * 40 * 2
+    means = every.groupby(["name", "measure"])["value"].mean()
+    assert means["better", "RR"] == pytest.approx(table.mean("better", "RR"))
+    assert list(evaluate(systems, judged, ["RR"]).to_df().columns) == ["name", "measure", "group", "queries", "value"]
+
+
+def test_few_queries_and_systems_that_rank_alike_are_named(run_of, grades):
+    from crosslens.runs import Manifest, Record
+
+    def made(hits, *stages):
+        records = tuple(Record(stage, f"{hash((stage, hits)) % 10**12:012}", 0.1) for stage in stages)
+        return replace(run_of(dict.fromkeys("1234", hits)), manifest=Manifest(records))
+
+    runs = {
+        "dense": made("ab", "dense"),
+        "uncorrected": made("ab", "dense (uncorrected)"),
+        "hybrid": made("ab", "hybrid"),
+        "reranked": made("ab", "dense", "rerank(x)"),
+        "again": made("ab", "dense"),
+        "foreign": made("ab"),
+        "other": made("ba", "lexical"),
+    }
+    table = evaluate(runs, grades, ["RR"])
+    assert [note.removeprefix("dense and ") for note in table.alike] == [
+        "uncorrected have the same rankings: the language correction changed none, and is off where all documents are "
+        "in one language",
+        "hybrid have the same rankings: full text changed none: no document in a query's language has its words, or it "
+        "agreed",
+        "reranked have the same rankings: rerank(x) changed none",
+        "again have the same rankings: the same stages made them",
+        "foreign have the same rankings",
+    ]
+    assert table.to_json()["alike"] == list(table.alike)
+    assert "4 queries are few: means and differences may be chance" in str(table)
+    assert "reranked have the same rankings" in str(table)
+    ten = {str(n): {"a": 1} for n in range(10)}
+    full = evaluate({"a": run_of(dict.fromkeys(ten, "ab")), "b": run_of(dict.fromkeys(ten, "ba"))}, ten, ["RR"])
+    assert "few" not in str(full)
+    assert full.alike == ()
+    nothing = Run.of([Item("1")])
+    assert evaluate({"a": nothing, "b": nothing}, grades, ["RR"]).alike == ()
 
 
 def test_every_topic_on_demand(grades, good, poor):

@@ -314,6 +314,7 @@ def by_halves(hits, k):
 
 def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups():
     done = Rerank(Oracle(Many.truth), SETS, by_halves, depth=20)(many(2))
+    assert [hit.score for hit in done["q0"][:20]] == list(range(20, 0, -1))  # not those of the first stage
     assert sorted(hit.id for hit in done["q0"][:20]) == sorted(hit.id for hit in many()["q0"][:20])
     with pytest.raises(InputError, match="30 passages at once are more than the 20 labels of the prompt sets"):
         Rerank(Oracle(Many.truth), SETS, by_halves, depth=60)(many(2))
@@ -350,6 +351,16 @@ def test_rank_sorts_texts_without_an_index(tiny_judge):
     stage = replace(load_reranker(spec, device="cpu"), alpha=1.0)
     assert rank("how long do cats sleep", texts, stage) == hits
     assert rank("nothing", [], spec, device="cpu") == []
+    assert all(hit.text is hit.item.text is texts[int(hit.id)] for hit in hits)
+    for one in ("a cat", {"text": "a cat", "lang": "eng"}, Item("0", "a cat")):
+        assert [(hit.id, hit.text) for hit in rank("cats", one, stage)] == [("0", "a cat")]
+    assert rank({"text": "cats"}, [("x", "a cat")], stage)[0].item == Item("x", "a cat")
+    for wrong in (b"x", 3, None, [3], [None], ["a", b"b"]):
+        with pytest.raises(InputError, match="a document is text, an Item or a dictionary"):
+            rank("x", wrong, stage)
+    for wrong in (b"x", 3, None, ["x"]):
+        with pytest.raises(InputError, match="rank takes one query, as text or an Item, and not"):
+            rank(wrong, ["a"], stage)
     with pytest.raises(InputError, match="the same id"):
         rank("x", [Item("a", "b"), Item("a", "c")], spec, device="cpu")
 
@@ -461,8 +472,3 @@ def test_settings_that_make_no_sense(settings_, message):
 def test_rank_refuses_what_is_empty_or_no_text(query, docs, message):
     with pytest.raises(InputError, match=message):
         rank(query, docs, Rerank(Oracle(TRUTH), PROMPT))
-
-
-def test_one_string_is_no_list_of_documents():
-    with pytest.raises(InputError, match="give documents as a list, not as the one string 'ab'"):
-        rank("a query", "ab")
