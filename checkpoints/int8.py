@@ -17,9 +17,7 @@ dynamic quantisation, 210 in bfloat16 and 97 in float32.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -29,6 +27,7 @@ import torch
 
 from ..errors import InputError
 from .offline.packages import keep_tensors, locate_cache
+from .source import name_export
 
 log = logging.getLogger("crosslens")
 
@@ -197,10 +196,7 @@ def open_int8(
 
 def locate_export(config: Any, weights: str) -> Path:
     """Where the export lies: named after the weights, and after the configuration and transformers' version."""
-    settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "_", weights)
-    return locate_cache() / "int8" / f"{name}-{digest[:8]}-v{EXPORT}.safetensors"
+    return locate_cache() / "int8" / f"{name_export(config, weights)}-v{EXPORT}.safetensors"
 
 
 def _list_tensors(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module, str, torch.Tensor]]:

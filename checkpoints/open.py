@@ -14,6 +14,7 @@ from ..errors import InputError
 from .devices import LLMPrecision, TextPrecision, name_dtype, resolve_dtype
 from .int8 import open_int8, quantise_decoder
 from .lora import LoraAdapter, find_base, find_tokenizer
+from .openvino import Backend, find_published, open_exported, open_published, require_backend
 from .sentence_files import SentenceSettings, read_sentence_settings
 from .sharing import share
 from .source import Source
@@ -45,22 +46,33 @@ class OpenModel:
         return int(min(limit for limit in limits if limit))
 
 
-def open_text_model(source: Source, precision: TextPrecision, device: torch.device) -> OpenModel:
+def open_text_model(
+    source: Source, precision: TextPrecision, device: torch.device, backend: Backend = "torch"
+) -> OpenModel:
     """The encoder of a checkpoint and its tokenizer; `InputError` if it cannot be found, or lacks one of them.
 
-    In int8 linear layers and embeddings are quantised (`checkpoints.int8`).
+    In int8 linear layers and embeddings are quantised (`checkpoints.int8`). What another backend than torch runs gives
+    states, and has neither weights nor gradients (`checkpoints.openvino`).
     """
     dtype = resolve_dtype(precision, device)
-    return share((source, dtype, device), lambda: _open(source, dtype, device))
+    if backend != "torch":
+        require_backend(backend, dtype, device)
+    return share((source, dtype, device, backend), lambda: _open(source, dtype, device, backend))
 
 
-def _open(source: Source, dtype: torch.dtype, device: torch.device) -> OpenModel:
+def _open(source: Source, dtype: torch.dtype, device: torch.device, backend: Backend) -> OpenModel:
     config, tokenizer = source.load_config(), source.load_tokenizer()
     auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
 
     load = partial(source.load_model, auto, lambda key: "pooler" in key, config=config)
+    published = None if backend == "torch" else find_published(source, backend)
     weights = source.identify_weights(config)
-    if dtype == torch.int8:
+    model: torch.nn.Module
+    if published:
+        model = open_published(published, dtype)
+    elif backend == "openvino":
+        model = open_exported(config, weights, lambda: load(dtype=torch.float32).eval(), dtype)
+    elif dtype == torch.int8:
         load_whole = partial(load, dtype=torch.float32)
         empty = partial(auto.from_config, config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
         model = open_int8(config, weights, load_whole, empty)

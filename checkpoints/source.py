@@ -6,7 +6,9 @@ Its tokenizers may be used by several threads, and are asked where their tokens 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -29,6 +31,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
 )
+EXPORTED = ("*.onnx", "*.onnx_data", "openvino_model.*")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 TO_SAFETENSORS = (
     "import torch, safetensors.torch as s; w = torch.load(d + '/{old}', weights_only=True); "
@@ -83,11 +86,9 @@ class Source:
         options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         if self.folder:
             options["subfolder"] = self.folder
-        level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
         try:
-            return make_shareable(auto.from_pretrained(self.checkpoint, **options))
+            with quiet_transformers():
+                return make_shareable(auto.from_pretrained(self.checkpoint, **options))
         except (MemoryError, torch.OutOfMemoryError):
             raise
         # Libraries meet what anybody may have written into a file: they raise errors of a dozen types, their own too.
@@ -97,10 +98,6 @@ class Source:
                 reason = "it needs code from its own repository; rerun with --trust-remote-code if you trust that"
             kind = auto.__name__.removeprefix("Auto").lower()
             raise InputError(f"cannot load {self} ({kind}): {reason}") from None
-        finally:
-            transformers.logging.set_verbosity(level)
-            if bars:
-                transformers.logging.enable_progress_bar()
 
     def load_config(self) -> Any:
         return self.load(transformers.AutoConfig)
@@ -170,14 +167,40 @@ class Source:
         return str(commit or hash_weights(Path(self.checkpoint, self.folder)))
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers without its warnings and bars."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def name_export(config: Any, weights: str) -> str:
+    """A file name for what is made of a checkpoint: its weights, its configuration and transformers' version."""
+    settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
+    name = re.sub(r"[^\w.-]", "_", weights)
+    return f"{name}-{digest[:8]}"
+
+
 def hash_weights(folder: str | Path) -> str:
-    """16 hex digits over a directory's safetensors and tokenizer files; the name of what was made from a package."""
+    """16 hex digits over a directory's safetensors and tokenizer files; the name of what was made from a package.
+
+    Of a directory without safetensors the exports count.
+    """
     folder = Path(folder)
     if is_converted(folder):
         return folder.name  # which holds the sha256 of what it was made from
     tokenizer = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
     # Dense layers lie in folders of their own.
-    return hash_files([*sorted(folder.rglob("*.safetensors")), *tokenizer])
+    weights = sorted(folder.rglob("*.safetensors")) or sorted(p for kind in EXPORTED for p in folder.rglob(kind))
+    return hash_files([*weights, *tokenizer])
 
 
 def hash_files(paths: Iterable[Path]) -> str:

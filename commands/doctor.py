@@ -21,6 +21,7 @@ OPTIONAL = {  # import name -> distribution, what to install
     "ir_datasets": ("ir_datasets", "ir_datasets", "collections named irds:ID"),
     "gguf": ("gguf", "crosslens[offline]", "converting offline:gemma and offline:qwen-1.5b"),
     "openai": ("openai", "crosslens[openai]", "judges named openai:MODEL"),
+    "openvino": ("openvino", "crosslens[fast]", "encoders with backend=openvino or onnx"),
     "peft": ("peft", "crosslens[lora]", "judges with LoRA adapters, RankLLaMA for one"),
     "vllm": ("vllm", "crosslens[vllm]", "judges named vllm:CHECKPOINT; needs a GPU"),
 }

@@ -77,7 +77,7 @@ class LLMEncoder(TransformerEncoder):
     call: ClassVar[Mapping[str, object]] = {"use_cache": False}
 
     @classmethod
-    def from_checkpoint(
+    def from_checkpoint(  # type: ignore[override]  # decoders have no other backend than torch
         cls,
         checkpoint: str,
         *,

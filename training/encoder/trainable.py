@@ -138,6 +138,8 @@ def find_family(text: str, *, apart: bool = False) -> str:
     if (given := spec.options.get("dtype")) in FEW_BITS and not (apart and given == "4bit"):
         more = ", or train adapters beside them: lora, and merge=false" if given == "4bit" else ""
         raise InputError(f"{text} cannot be trained: weights in {given} take no gradients; leave dtype out{more}")
+    if (backend := spec.options.get("backend", "torch")) != "torch":
+        raise InputError(f"{text} cannot be trained: what {backend} runs takes no gradients; leave backend out")
     return family
 
 
