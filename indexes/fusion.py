@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 
 import numpy as np
-import torch
 
 from ..items import windows
 from ..pipeline import reciprocal_ranks
@@ -42,6 +41,8 @@ def _rescore(
     kind: DenseKind, statistics: SpaceStatistics, asked: Sequence[SpaceQueries], pools: Sequence[Iterable[str]]
 ) -> Rankings:
     """Each query's pool of documents with their fused scores."""
+    import torch
+
     ids = sorted({doc for pool in pools for doc in pool})
     places = {doc: place for place, doc in enumerate(ids)}
     modalities = kind.storage.tables.read_column("modality", ids)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Rows a product, always so many. A matrix product adds up in another order at the edges of a matrix and for other
 # sizes, so that products of equal rows would differ in their last bits by where they lie.
@@ -15,6 +18,8 @@ def multiply_rows(rows: torch.Tensor, turned: torch.Tensor, by_query: bool = Fal
     Equal rows have equal products with a query, to the last bit, within a call and across calls with the same `turned`
     and `by_query`: whether those of one query lie side by side in memory, or those of one row.
     """
+
+    import torch
 
     def make(count: int) -> torch.Tensor:
         shape = (turned.shape[1], count) if by_query else (count, turned.shape[1])

@@ -9,7 +9,6 @@ from heapq import nsmallest
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from ...errors import InputError
 from ...runs import Rankings, hits_of, pause_collector
@@ -38,6 +37,8 @@ def scan_blocks(blocks: Iterable[tuple[list[str], Any, Any, np.ndarray]], vector
 
     Equal vectors have equal scores. Of documents that tie with the k-th the ones with the lowest ids are found.
     """
+    import torch
+
     best = np.full((len(vectors), 0), -np.inf, np.float32)
     ids = np.zeros((len(vectors), 0), dtype=object)
     turned = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).T

@@ -9,7 +9,6 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import ndtr
 
 from ...errors import InputError, check_at_least
 from ...pipeline import standardize
@@ -188,6 +187,8 @@ class Strengths:
         With a difference of strengths that is normal, the expected gain of swapping them (expected improvement, Jones
         et al. 1998), weighed by the difference of their discounts in DCG@k.
         """
+        from scipy.special import ndtr
+
         n = len(self._covariance)
         value, variance = self._value[:n], np.diag(self._covariance)
         discounts = np.zeros(n)
