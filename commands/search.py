@@ -61,7 +61,7 @@ def search_command(
     run = search_index(
         directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), exact=exact,
         exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
-        trust_remote_code=trust_remote_code, progress=progress, trace=trace,
+        trust_remote_code=trust_remote_code, progress=progress, trace=trace, brief=True,
     )  # fmt: skip
     rows = [
         {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "lang": item.lang, **describe_item(item)}

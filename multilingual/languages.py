@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from ..errors import InputError, unknown_name
 from ..items import Item, windows
 from ..media.language_codes import NOT_A_LANGUAGE, parse_language, resolve_language
+from .identifier_model import open_identifier_model
 
 # Below this probability `identify` answers None. Measured on 1,960 two-word snippets of the Universal
 # Declaration of Human Rights in 50 languages: at 0.5, 74% are answered and 97% of the answers are right;
@@ -133,10 +134,7 @@ class Identifier:
     """py3langid's model, with its labels under our codes."""
 
     def __init__(self) -> None:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-        # A model of our own: the module's shared one may have been narrowed by someone's `set_languages`.
-        self._model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._model = open_identifier_model()
         self.labels = {label: Label.of(label) for label in self._model.labels if label not in NOT_A_LANGUAGE}
 
     def identify(self, text: str) -> str | None:

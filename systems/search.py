@@ -60,19 +60,24 @@ def search_index(
     journal: Path | None = None,
     progress: Progress = show_nothing,
     trace: Trace | None = None,
+    brief: bool = False,
 ) -> Run:
     """The k best documents of each query, by the system that `line` describes.
 
     `topics` is the collection whose topics and runs the line may name; `exclude` holds for every search in the line
     that does not choose itself (`runs.list_excluded`). Queries without a collection have no id that a document could
-    have: there `self` are the documents with the query's text. `trace` gets what each stage found. `InputError` for a
-    line that is wrong, or that does not fit the index, before any model is loaded as far as that can be known.
+    have: there `self` are the documents with the query's text. `trace` gets what each stage found. `brief` is for a
+    process that ends with these few queries: they are encoded without torch where that can be done
+    (`encoders.mapped`). `InputError` for a line that is wrong, or that does not fit the index, before any model is
+    loaded as far as that can be known.
     """
     from ..indexes.registry import open_index
 
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
     site = OpenSite(None, topics, where, exact, unseen, journal, exclude)
     site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
+    if brief:
+        _give_mapped(index, device)
     asked = list(queries)
     copies = topics is None and exclude == "self"
     if lacking := [query.id for query in asked if copies and "text" not in query.modalities]:
@@ -89,6 +94,16 @@ def search_index(
                 trace.rankings.clear()
             run = stage(Run.of(asked)).cut(k)
         return run
+
+
+def _give_mapped(index: Index, device: str) -> None:
+    """Have an index encode queries without torch, if that can be done in all of its spaces."""
+    from ..encoders.mapped import open_mapped
+
+    found = [open_mapped(spec, device) for spec in index.specs]
+    for encoder in found if None not in found else ():
+        assert encoder is not None
+        index.encoders.give(encoder)
 
 
 def _exclude_copies(queries: Sequence[Item], run: Run) -> list[Item]:

@@ -18,8 +18,9 @@ class DeferredPackage(ModuleType):
         with _RUNNING:
             if isinstance(self, DeferredPackage):
                 self.__class__ = ModuleType  # type: ignore[assignment]
-                assert self.__spec__ is not None and self.__spec__.loader is not None
-                self.__spec__.loader.exec_module(self)
+                loader = self.__spec__ and self.__spec__.loader
+                assert loader is not None
+                loader.exec_module(self)
         return getattr(self, name)
 
 

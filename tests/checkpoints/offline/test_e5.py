@@ -7,8 +7,11 @@ import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from crosslens.checkpoints.offline import e5 as offline_e5
 from crosslens.checkpoints.offline import packages as offline
+from crosslens.checkpoints.pieces import PieceTokenizer
+from crosslens.encoders.mapped import MappedBert
 from tiny.packages import E5_IDS, make_or_skip
 
 
@@ -113,3 +116,13 @@ def test_e5_weights_are_exact(e5):
     scale = float(np.frombuffer(block[:2], "<f2")[0])
     byhand = [((b & 15) - 8) * scale for b in block[2:]] + [((b >> 4) - 8) * scale for b in block[2:]]
     assert model.embeddings.word_embeddings.weight[0, :32].tolist() == byhand
+
+
+@pytest.mark.parametrize("text", [*E5_IDS, "a<mask>b <s>", "ﬁ\u200d e\u0301 ～ \u0130 ᚠ 𓀀", "long words " * 300])
+def test_e5_in_numpy_is_e5(e5, text):
+    path, tokenizer, model = e5
+    ids = PieceTokenizer(path / "tokenizer.json").encode("query: " + text, 512)
+    assert ids == tokenizer("query: " + text, truncation=True).input_ids
+    with torch.inference_mode():
+        states = model(torch.tensor([ids])).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(MappedBert(path).states(ids), states, atol=2e-4)
