@@ -58,7 +58,7 @@ class SortedPieces:
     def find(self, parts: Collection[str]) -> Iterator[tuple[int, str, float]]:
         """Those of the texts that are pieces, each with its id and its score."""
         arrays = self.held.arrays
-        text, ends, ids = (memoryview(arrays[name]) for name in ("text", "ends", "ids"))
+        text, ends, ids = (arrays[name].data for name in ("text", "ends", "ids"))
 
         def read(place: int) -> bytes:
             return bytes(text[ends[place] : ends[place + 1]])
@@ -82,7 +82,7 @@ def _sort_pieces(path: Path) -> MappedTensors:
     ranked = sorted(
         (piece.encode(), place) for piece, place in {piece: n for n, (piece, _) in enumerate(pieces)}.items()
     )
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "text": np.frombuffer(b"".join(piece for piece, _ in ranked), np.uint8),
         "ends": np.cumsum([0, *(len(piece) for piece, _ in ranked)], dtype=np.int64),
         "ids": np.array([place for _, place in ranked], np.int64),

@@ -42,7 +42,7 @@ def _map_model(path: Path) -> Any:
     held = map_tensors(path)
     arrays = held.arrays
     # Steps and rows are looked up one by one: of an array of numpy each would be an object of its own.
-    steps, rows = (memoryview(arrays[name]).cast("B").cast(kind) for name, kind in (("steps", "I"), ("rows", "I")))
+    steps, rows = arrays["steps"].data, arrays["rows"].data
     return LanguageIdentifier(
         arrays["features"], arrays["priors"], json.loads(held.about["labels"]), steps, arrays["output"].tolist(),
         norm_probs=True, tk_row=rows,

@@ -18,9 +18,9 @@ class DeferredPackage(ModuleType):
         with _RUNNING:
             if isinstance(self, DeferredPackage):
                 self.__class__ = ModuleType  # type: ignore[assignment]
-                loader = self.__spec__ and self.__spec__.loader
-                assert loader is not None
-                loader.exec_module(self)
+                spec = self.__spec__
+                if spec is not None and spec.loader is not None:
+                    spec.loader.exec_module(self)
         return getattr(self, name)
 
 
