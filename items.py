@@ -35,7 +35,7 @@ SEAL = "sha256"  # the key of a JSON object's own checksum
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A query or a document: text, an image, other media, or several of them.
+    """A query or a document: text, an image, other media, or several of them; a picture needs no text.
 
     `lang` is a language as people write it (`zh-CN`, `Chinese`), and is held as its ISO 639-3 code (`zho`). `image` is
     a path, encoded bytes, a PIL image or a `Drawing`, and is opened when it is encoded, never before. `media` holds

@@ -40,6 +40,14 @@ def index_command(
     pages: Annotated[
         bool, typer.Option("--pages", help="Of a folder: PDF pages as pictures, too, beside their text.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of a table: which columns are what, as id=docno,text=title+body,image=photo,lang=language (id=# "
+            "numbers the rows, lang= is none); meta=year+author keeps these alone beside them. Default: usual names.",
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out malformed lines and damaged files, and name them.")
     ] = False,
@@ -72,7 +80,9 @@ def index_command(
         raise InputError("--sync removes what the collection lacks, and --skip-bad leaves a part of it out: give one")
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
-    source = load_collection(collection, skip_bad=skip_bad, pages=pages or None)
+    source = load_collection(collection, skip_bad=skip_bad, pages=pages or None, columns=columns)
+    for note in getattr(source, "notes", ()):
+        say(note)
     try:
         counts = source.check()
         specs = encoder or list_encoders_of(directory) or choose_encoders(counts.images)

@@ -66,8 +66,9 @@ Indexed = Annotated[
     typer.Argument(
         metavar="COLLECTION",
         help="A folder of pictures, text, Markdown, HTML or PDF files, or one such file; a .tar of pictures and "
-        "captions (WebDataset), or a folder of them; a directory with docs.jsonl, or BEIR's; a file of JSON lines; "
-        "`demo`, irds:ID, or family:WHERE[?key=value].",
+        "captions (WebDataset), or a folder of them; a directory with docs.jsonl, BEIR's or MTEB's; a file of rows "
+        "(.jsonl, .csv, .tsv, .parquet, .arrow); a data set that `datasets` saved, or hfd:NAME?split=train; `demo`, "
+        "irds:ID, or family:WHERE[?key=value].",
     ),
 ]
 Judged = Annotated[str, typer.Argument(metavar="COLLECTION", help="Where the documents and topics are.")]

@@ -16,6 +16,7 @@ from ..errors import InputError, check_cutoff, check_unicode
 from ..items import Item, Queries, windows
 from ..media.language_codes import find_language
 from ..pipeline import Stage, describe_fields
+from ..rows.documents import Documents, read_documents
 from ..runs import Exclude, Run, check_exclude, list_excluded
 from .info import IndexInfo, describe_storage, read_info
 from .storage.filters import Where, check_where
@@ -132,23 +133,30 @@ class Index(ABC):
 
     def add(
         self,
-        items: Iterable[Item],
+        items: Documents,
         encoders: Encoder | Sequence[Encoder] = (),
         *,
+        columns: str | None = None,
         progress: Callable[[int], None] | None = None,
         cluster: PortionWriter | None = None,
         window: int = WINDOW,
     ) -> int:
         """Encode and store items, a `window` or a minute's work at a time; returns how many were new or changed.
 
+        Items may also be dictionaries, pairs `(id, text)`, strings (their ids are made of their content), or a table
+        of pandas, polars, pyarrow or datasets (`rows.documents.read_documents`); `columns` says which are what, as
+        `crosslens index --columns` does: `"id=docno,text=title+body"`.
+
         Each encoder gets the items that it can read. Items already stored as they are, with all their vectors, are
         passed over: after a kill a rerun goes on, and adding twice changes nothing. `progress` gets the number of
         items done; the workers of `cluster` encode in place of this process. `InputError` names an item that is
         empty, given twice, or read by no encoder and without text for full text; what was stored before it stays.
+        It is also raised for what documents cannot be given as, and lists what they can.
         `SpecMismatch` if an encoder that made vectors here is missing; another encoder adds a space.
         """
         changed = done = 0
-        with closing(self.store(items, list_encoders(encoders), cluster, window)) as portions:
+        documents = read_documents(items, columns)
+        with closing(self.store(documents, list_encoders(encoders), cluster, window)) as portions:
             for new, passed in portions:
                 changed += new
                 done += passed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,10 @@ def make_item(
     if (not text or text.isspace()) and not item.modalities:
         raise InputError(f"{what} {id!r} has neither text nor {' nor '.join(MEDIA)}")
     return item
+
+
+def check_column_names(names: Iterable[str]) -> None:
+    """`InputError` where two columns have one name."""
+    name, number = max(Counter(names).items(), key=lambda each: each[1], default=("", 0))
+    if number > 1:
+        raise InputError(f"the column {name!r} is there twice: rename one")

@@ -17,8 +17,6 @@ from .published import PublishedCollection, Reading
 from .records import Rows, find_json_lines, find_packed, read_json_lines
 from .topics import Source, TopicReader
 
-DOCUMENTS = (".jsonl", ".jsonl.gz")  # how a file of documents ends
-
 
 class Directory(FileCollection):
     """`directory:DIR`, or just DIR: `docs.jsonl[.gz]` and, for experiments, `topics.jsonl[.gz]` and `qrels.txt[.gz]`.
@@ -26,31 +24,28 @@ class Directory(FileCollection):
     Documents are NeuCLIR's or HC4's (`id, title, text, url, time` or `date`, `cc_file`), with optional `lang`
     and media: `image`, or another registered modality, is a path relative to the directory that may not leave it. The
     item's text is title, newline, text; all other keys go to `meta`, the title too. Topics are NeuCLIR's, HC4's, or
-    flat: `{"id", "text", "image", "lang", ...}`. In place of the directory `root` may be a file of documents, which
-    then has no topics and no judgements; its pictures lie beside it.
+    flat: `{"id", "text", "image", "lang", ...}`.
     """
 
     usage = "write directory:DIR, where DIR holds docs.jsonl"
-    taken = "a directory with docs.jsonl, or a file .jsonl or .jsonl.gz"
+    taken = "a directory with docs.jsonl"
 
     def __init__(self, where: str | Path, *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
         root = Path(where)
-        self._alone = root.is_file() and root.name.endswith(DOCUMENTS)
-        if not root.is_dir() and not self._alone:
-            what = f"is a file, and not one of {' or '.join(DOCUMENTS)}" if root.exists() else "does not exist"
-            raise InputError(f"the collection {root} {what}; give a directory with docs.jsonl, or `demo`, or `irds:ID`")
-        self._where = root.resolve()  # as errors name it
-        self.root = self._where.parent if self._alone else self._where
-        self.name = self._where.name
-        docs = self._where if self._alone else find_json_lines(self.root, "docs")
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise InputError(f"the directory {root} {what}: {self.usage}")
+        self.root = root.resolve()
+        self.name = self.root.name
+        docs = find_json_lines(self.root, "docs")
         if docs is None:
             raise InputError(f"no docs.jsonl or docs.jsonl.gz in {root}; one JSON object a line with id and text")
         self._docs = docs
 
     @staticmethod
     def recognises(path: Path) -> bool:
-        return bool(find_json_lines(path, "docs")) if path.is_dir() else path.name.endswith(DOCUMENTS)
+        return path.is_dir() and find_json_lines(path, "docs") is not None
 
     @cached_property
     def langs(self) -> frozenset[str]:
@@ -82,9 +77,9 @@ class Directory(FileCollection):
         that it should have.
         """
         topics = TopicReader(fields, lang, source)
-        path = None if self._alone else find_json_lines(self.root, "topics")
+        path = find_json_lines(self.root, "topics")
         if path is None:
-            raise MissingPart(f"the collection {self._where} has no topics.jsonl or topics.jsonl.gz")
+            raise MissingPart(f"the collection {self.root} has no topics.jsonl or topics.jsonl.gz")
 
         def read(record: FileRow) -> Item | None:
             return topics.read(record) if "topics" in record else self._read_flat(record, topics)
@@ -101,12 +96,12 @@ class Directory(FileCollection):
 
     def check(self) -> CollectionCounts:
         """Read everything once and count it; `InputError` on no documents, or judgements of unknown ids."""
-        return check_collection(self, str(self._where))
+        return check_collection(self, str(self.root))
 
     def _qrels_path(self) -> Path:
-        path = None if self._alone else find_packed(self.root, "qrels.txt")
+        path = find_packed(self.root, "qrels.txt")
         if path is None:
-            raise MissingPart(f"the collection {self._where} has no qrels.txt")
+            raise MissingPart(f"the collection {self.root} has no qrels.txt")
         return path
 
     def _read_flat(self, record: FileRow, topics: TopicReader) -> Item:

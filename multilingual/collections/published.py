@@ -245,6 +245,7 @@ def read_judgements(rows: Rows, query: str, doc: str, grade: str) -> dict[str, d
     judged: dict[str, dict[str, int]] = {}
     for place, row in rows:
         try:
+            row = FileRow.parse(row) if isinstance(row, bytes) else row
             value = parse_grade(str(row[grade]))
             topic, document = row.read_id(query), row.read_id(doc)
             if judged.setdefault(topic, {}).setdefault(document, value) != value:

@@ -25,17 +25,21 @@ FAMILIES = {
     "bright": "multilingual.collections.passages:Bright",
     "browsecomp-plus": "multilingual.collections.passages:BrowseCompPlus",
     "ciral": "multilingual.collections.passages:Ciral",
+    "dataset": "multilingual.collections.own.datasets:SavedDataset",
     "demo": "demo.collection:Demo",
     "directory": "multilingual.collections.directory:Directory",
     "eclektic": "multilingual.collections.eclektic:Eclektic",
     "folder": "multilingual.collections.own.folder:Folder",
     "hc3": "multilingual.collections.track:HC3",
     "hc4": "multilingual.collections.track:HC4",
+    "hfd": "multilingual.collections.own.datasets:HubDataset",
     "irds": "multilingual.collections.irds:IRDatasets",
     "mbeir": "multilingual.collections.pictures:MBeir",
     "miracl": "multilingual.collections.passages:Miracl",
     "mkqa": "multilingual.collections.mkqa:Mkqa",
+    "mteb": "multilingual.collections.own.mteb:Mteb",
     "neuclir": "multilingual.collections.track:NeuCLIR",
+    "table": "multilingual.collections.own.tables:TableFile",
     "vidore": "multilingual.collections.pictures:ViDoRe",
     "webdataset": "multilingual.collections.own.webdataset:WebDataset",
     "xm3600": "multilingual.collections.pictures:Crossmodal3600",
@@ -45,7 +49,7 @@ FAMILIES = {
 
 # The families that a path may be without being called by their name, in the order in which they are asked. Each class
 # says with `recognises(path)`, which reads no file, whether a path is one of its own, and in `taken` what it takes.
-KINDS = ("directory", "beir", "webdataset", "folder")
+KINDS = ("directory", "mteb", "beir", "table", "dataset", "webdataset", "folder")
 
 
 def load_collection(name: str | Path, *, skip_bad: bool = False, **options: object) -> Collection:

@@ -20,8 +20,8 @@ from crosslens.multilingual.collections.registry import FAMILIES, load_collectio
 from crosslens.specs import Spec
 from stand_ins.small_collections import CASES, LINES, Written, install_ir_datasets, install_lines, put, put_picture
 
-PATHS = ("directory", "packed_directory", "single_file")  # named by a path, not by a SPEC
-FLAT = (*PATHS, "beir")  # whose records name their media
+PATHS = ("directory", "packed_directory", "single_file", "table", "dataset")  # named by a path, not by a SPEC
+FLAT = (*PATHS[:3], "beir")  # whose records name their media
 
 
 @pytest.fixture(autouse=True)

@@ -5,79 +5,20 @@ Nothing is downloaded. A new kind is one function with `@case()` here.
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import sys
 import types
 from collections import namedtuple
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from .archives import write_tar
+from .cases import CASES, LINES, Written, case, picture, put, put_parquet, put_picture
 from .pdf_files import make_pdf
 
-
-@dataclass(frozen=True)
-class Written:
-    """A collection that a case has written.
-
-    `name` is what `load_collection` takes. `docs`, `topics` and `qrels` are files of it: documents are rows of `docs`
-    (JSON lines), and without the others there are no queries or judgements; None where that is not so.
-    """
-
-    name: str
-    docs: Path | None = None
-    topics: Path | None = None
-    qrels: Path | None = None
-
-
-CASES: dict[str, Callable[[Path], Written]] = {}
-LINES: list[str] = []  # the cases with `docs`
-
-
-def case(*, lines: bool = True) -> Callable[[Callable[[Path], Written]], Callable[[Path], Written]]:
-    """A kind of collection; `lines`: its documents are lines of JSON."""
-
-    def add(build: Callable[[Path], Written]) -> Callable[[Path], Written]:
-        CASES[build.__name__] = build
-        if lines:
-            LINES.append(build.__name__)
-        return build
-
-    return add
-
-
-def put(path: Path, *rows: object) -> Path:
-    """JSON lines (gzipped if named so) from records, or the text given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join((r if isinstance(r, str) else json.dumps(r, ensure_ascii=False)) + "\n" for r in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
-
-
-def put_parquet(path: Path, *rows: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    return path
-
-
-def picture(colour: str = "red", kind: str = "JPEG") -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (4, 4), colour).save(out, kind)
-    return out.getvalue()
-
-
-def put_picture(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture())
-    return path
+__all__ = ["CASES", "LINES", "Written", "case", "picture", "put", "put_parquet", "put_picture"]
 
 
 # Directories.
@@ -134,6 +75,38 @@ def single_file(root: Path) -> Written:
     docs = put(root / "deu.jsonl", *FLAT_DOCS)
     put(root / "topics.jsonl", *FLAT_TOPICS)
     return Written(str(docs), docs)
+
+
+@case(lines=False)
+def table(root: Path) -> Written:
+    put_picture(root / "pictures/a.jpg")
+    rows = ["docno,title,body,language,image,year", 'd1,Cells,"two\nlines",en,,2020', "d2,,,,pictures/a.jpg,"]
+    return Written(str(put(root / "docs.csv", *rows)))
+
+
+@case(lines=False)
+def dataset(root: Path) -> Written:
+    picture = put_picture(root / "a.jpg").read_bytes()
+    rows = {"id": ["d1", "d2"], "text": ["Alterations", None], "image": [None, {"bytes": picture, "path": None}]}
+    table = pa.table(rows)
+    with pa.OSFile(str(root / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    put(root / "state.json", {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]})
+    return Written(str(root))
+
+
+@case(lines=False)
+def hfd(root: Path) -> Written:
+    pq.write_table(pa.table({"id": [1, 2], "text": ["Alterations", "cells"]}), root / "train-00000-of-00001.parquet")
+    return Written(f"hfd:{root}?split=train")
+
+
+@case()
+def mteb(root: Path) -> Written:
+    docs = put(root / "en-corpus/corpus.jsonl", {"_id": "d1", "title": "Cells", "text": "Alterations", "year": 2020})
+    topics = put(root / "en-queries/test.jsonl", {"_id": "q1", "text": "what alters"}, {"_id": "q2", "text": "why"})
+    qrels = put(root / "en-qrels/test.jsonl", {"query-id": "q1", "corpus-id": "d1", "score": 1.0})
+    return Written(f"mteb:{root}?subset=en", docs, topics, qrels)
 
 
 @case()

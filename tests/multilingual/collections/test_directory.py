@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.multilingual.collections.base import CollectionCounts, MissingPart
+from crosslens.multilingual.collections.base import CollectionCounts
 from crosslens.multilingual.collections.directory import Beir, Directory
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
@@ -146,19 +146,6 @@ def test_a_damaged_archive_is_an_error_even_when_skipping(tmp_path, damage):
     (tmp_path / "docs.jsonl.gz").write_bytes(packed)
     with pytest.raises(InputError, match=r"docs\.jsonl\.gz: damaged or truncated gzip after line \d+"):
         list(Directory(tmp_path, skip_bad=True).docs())
-
-
-def test_a_file_of_documents_is_a_collection_without_topics(tmp_path):
-    (tmp_path / "deu.jsonl").write_text(lines({"id": "a", "text": "Hund"}, {"id": "b", "text": "Katze"}))
-    (tmp_path / "topics.jsonl").write_text(lines({"id": "t", "text": "dog"}))
-    (tmp_path / "qrels.txt").write_text("t 0 other 1\n")
-    collection = load_collection(tmp_path / "deu.jsonl")
-    assert collection.name == "deu.jsonl"
-    assert [item.text for item in collection.docs()] == ["Hund", "Katze"]
-    assert collection.check().documents == 2
-    for ask in (collection.queries, collection.qrels, collection.judged_langs):
-        with pytest.raises(MissingPart, match=r"deu\.jsonl has no (topics|qrels)"):
-            ask()
 
 
 def test_where_there_is_no_collection(tmp_path):
