@@ -22,6 +22,7 @@ OPTIONAL = {  # import name -> distribution, what to install
     "gguf": ("gguf", "crosslens[offline]", "converting offline:gemma and offline:qwen-1.5b"),
     "openai": ("openai", "crosslens[openai]", "judges named openai:MODEL"),
     "openvino": ("openvino", "crosslens[fast]", "encoders with backend=openvino or onnx"),
+    "pyterrier": ("pyterrier", "crosslens[pyterrier]", "crosslens.pyterrier: PyTerrier's pipelines and experiments"),
     "peft": ("peft", "crosslens[lora]", "judges with LoRA adapters, RankLLaMA for one"),
     "vllm": ("vllm", "crosslens[vllm]", "judges named vllm:CHECKPOINT; needs a GPU"),
 }
