@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, check_known, list_few, unknown_name
 from ..files import STDIN
-from ..items import Item
+from ..items import Item, Queries, list_items
 from ..multilingual import fairness
 from ..multilingual.fairness import UNKNOWN
 from ..multilingual.languages import parse_language
@@ -42,7 +42,7 @@ def evaluate(
     test: Test = "t",
     correction: Correction = "holm",
     interval: float | None = None,
-    queries: Iterable[Item] = (),
+    queries: Queries = (),
     doc_langs: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Table:
@@ -82,7 +82,7 @@ def evaluate(
         groups |= _group_by_document(named, qrels, parsed, doc_langs or {})
         shares = fairness.compute_shares({name: run.hits for name, run in named.items()}, qrels, doc_langs or {}, TOP)
     elif per is not None:
-        items = [*queries, *(query for run in named.values() for query in run.queries)]
+        items = [*list_items(queries), *(query for run in named.values() for query in run.queries)]
         groups |= {label: (part, values) for label, part in _group_by_query(topics, per, items).items()}
     places = {name: {query.id: place for place, query in enumerate(run.queries)} for name, run in named.items()}
     means, compared, intervals = _summarise(groups, parsed, places, reference, test, correction, interval, seed)

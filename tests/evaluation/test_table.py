@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from crosslens.evaluation.evaluate import evaluate
 from crosslens.evaluation.grids import Cell, Grid
+from crosslens.indexes.base import Retrieve
 from crosslens.items import Item
-from crosslens.runs import Run
+from crosslens.runs import Manifest, Record, Run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -130,18 +131,19 @@ def test_frames_have_every_mean_and_every_query(systems, judged, kinds):
 
 
 def test_few_queries_and_systems_that_rank_alike_are_named(run_of, grades):
-    from crosslens.runs import Manifest, Record
-
     def made(hits, *stages):
         records = tuple(Record(stage, f"{hash((stage, hits)) % 10**12:012}", 0.1) for stage in stages)
         return replace(run_of(dict.fromkeys("1234", hits)), manifest=Manifest(records))
 
+    def retrieve(mode, **settings):
+        return str(Retrieve(None, mode, **settings))
+
     runs = {
-        "dense": made("ab", "dense"),
-        "uncorrected": made("ab", "dense (uncorrected)"),
-        "hybrid": made("ab", "hybrid"),
-        "reranked": made("ab", "dense", "rerank(x)"),
-        "again": made("ab", "dense"),
+        "dense": made("ab", retrieve("dense")),
+        "uncorrected": made("ab", retrieve("dense", correct=False)),
+        "hybrid": made("ab", retrieve("hybrid")),
+        "reranked": made("ab", retrieve("dense"), "rerank(x)"),
+        "again": made("ab", retrieve("dense")),
         "foreign": made("ab"),
         "other": made("ba", "lexical"),
     }
