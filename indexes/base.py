@@ -147,16 +147,21 @@ class Index(ABC):
         of pandas, polars, pyarrow or datasets (`rows.documents.read_documents`); `columns` says which are what, as
         `crosslens index --columns` does: `"id=docno,text=title+body"`.
 
-        Each encoder gets the items that it can read. Items already stored as they are, with all their vectors, are
-        passed over: after a kill a rerun goes on, and adding twice changes nothing. `progress` gets the number of
-        items done; the workers of `cluster` encode in place of this process. `InputError` names an item that is
-        empty, given twice, or read by no encoder and without text for full text; what was stored before it stays.
-        It is also raised for what documents cannot be given as, and lists what they can.
-        `SpecMismatch` if an encoder that made vectors here is missing; another encoder adds a space.
+        Each encoder gets the items that it can read; without encoders they are those of the index, loaded by their
+        SPECs. Items already stored as they are, with all their vectors, are passed over: after a kill a rerun goes on,
+        and adding twice changes nothing. Those of which only metadata has changed keep their vectors. `progress` gets
+        the number of items done; the workers of `cluster` encode in place of this process. `InputError` names an item
+        that is empty, given twice, or read by no encoder and without text for full text; what was stored before it
+        stays. It is also raised for what documents cannot be given as, and lists what they can. `SpecMismatch` if an
+        encoder that made vectors here is missing; another encoder adds a space.
         """
         changed = done = 0
         documents = read_documents(items, columns)
-        with closing(self.store(documents, list_encoders(encoders), cluster, window)) as portions:
+        given = list_encoders(encoders)
+        if not given:
+            self.follow()
+            given = list(map(self.encoders.get, self.card.spaces))
+        with closing(self.store(documents, given, cluster, window)) as portions:
             for new, passed in portions:
                 changed += new
                 done += passed

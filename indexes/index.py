@@ -9,13 +9,14 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Role, SeenIds, group_positions, windows
 from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
-from .encoding import Precomputed, SpaceEncoders
+from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, SpaceQueries
 from .probes import PreparedQueries, ProbedQuery, list_held
@@ -188,13 +189,33 @@ class DocumentIndex(Index):
                 if portion.items:
                     changed = True
                     if cluster is None:
-                        block = self.kind.rows(portion.items, portion.states, spaces, encoders)
+                        rows = self._make_rows(portion, spaces, encoders)
                         self.storage.begin_change()
-                        self.storage.tables.write(block, portion.new)
+                        self.storage.tables.write(rows, portion.new)
                 yield portion
             if changed or not self.card.complete:
                 self.storage.begin_change()
                 self._refresh()
+
+    def _make_rows(self, portion: Portion, spaces: Sequence[Space], encoders: Sequence[Encoder]) -> pa.Table:
+        """The rows of a portion's items, encoded where it is not their metadata alone that has changed."""
+        same = set() if portion.new else self.storage.tables.find_same_content(portion.items, spaces)
+        if not same:
+            return self.kind.rows(portion.items, portion.states, spaces, encoders)
+        pairs = list(zip(portion.items, portion.states, strict=True))
+        kept = [pair for pair in pairs if pair[0].id in same]
+        others = [pair for pair in pairs if pair[0].id not in same]
+        stored: list[Encoder] = []
+        for space in spaces:
+            readable, _ = select_readable(space.spec, [item for item, _ in kept])
+            vectors = self.kind.read(space, [item.id for item in readable]) if readable else None
+            stored.append(Precomputed(space.spec, readable, vectors) if readable else encoders[len(stored)])
+        blocks = [
+            self.kind.rows([item for item, _ in part], [state for _, state in part], spaces, sources)
+            for part, sources in ((kept, stored), (others, encoders))
+            if part
+        ]
+        return pa.concat_tables(blocks)
 
     def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:
         """The spaces of the encoders, in their order; new ones get their columns."""

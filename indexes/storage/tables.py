@@ -134,12 +134,22 @@ class Tables:
 
     def read_states(self, spaces: Sequence[Space]) -> StoredStates:
         """Which items are stored with all the vectors that they can have in `spaces`."""
-        missing = []
-        for space in spaces:
-            if readable := [each for each in list_modalities() if space.reads(each)]:
-                missing.append(f"({space.column} IS NULL AND modality IN ({quote_all(readable)}))")
-        wanted = {"id": "id", "hash": "hash", "missing": " OR ".join(missing) or "false"}
-        return StoredStates(self.scan(wanted))
+        return StoredStates(self.scan({"id": "id", "hash": "hash", "missing": _find_missing(spaces)}))
+
+    def find_same_content(self, items: Iterable[Item], spaces: Sequence[Space]) -> set[str]:
+        """The ids of items stored with the same content and language, and all vectors of `spaces`.
+
+        What else there is of them is metadata, which no encoder reads.
+        """
+        held = {item.id: item for item in items}
+        columns = {name: name for name in ("id", "lang", "meta", "hash")} | {"missing": _find_missing(spaces)}
+        return {
+            row["id"]
+            for batch in self.scan_ids(self.documents, columns, list(held))
+            for row in batch.to_pylist()
+            if not row["missing"] and row["lang"] == held[row["id"]].lang
+            if hash_stored(held[row["id"]], row["lang"], row["meta"]) == row["hash"]
+        }
 
     def write(self, rows: pa.Table, new: bool, compacting: bool = True) -> None:
         """Commit a window of rows: appended if all are `new`, else replacing those of the same ids."""
@@ -370,7 +380,16 @@ class Tables:
         if unknown := [each for each in dict.fromkeys(ids) if each not in found]:
             raise InputError(f"no documents with the ids {list_few(unknown)} in {self.where}")
 
-    def scan_ids(self, table: Any, columns: list[str], ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def scan_ids(self, table: Any, columns: Any, ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of those of `ids` that a table has, in no order."""
         for part in windows(ids, LOOKUP):
             yield from self.scan(columns, f"id IN ({quote_all(part)})", table=table)
+
+
+def _find_missing(spaces: Sequence[Space]) -> str:
+    """What is true of documents that lack vectors which they can have in `spaces`, as SQL."""
+    missing = []
+    for space in spaces:
+        if readable := [each for each in list_modalities() if space.reads(each)]:
+            missing.append(f"({space.column} IS NULL AND modality IN ({quote_all(readable)}))")
+    return " OR ".join(missing) or "false"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.files import lock_directory
 from crosslens.indexes.info import read_info
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.items import Item
 from pyarrow import parquet
-from stand_ins.index_cases import CASES, Case, Hashing, png
+from stand_ins.index_cases import CASES, Case, Hashing, png, same
 
 Command = Callable[..., tuple[int, str, str]]
 ITEMS = [
@@ -167,3 +169,32 @@ def test_the_state_of_an_index(tmp_path: Path, crosslens: Command) -> None:
         status, out, err = crosslens(verb, tmp_path / "index", *["x.npy"] * (verb == "export-vectors"))
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "index of format 99, and this crosslens reads format 1; update" in err
+
+
+def test_metadata_alone_is_stored_without_encoding(case: Case) -> None:
+    encoder = case.encoder()
+    index = case.create()
+    index.add(ITEMS, encoder)
+    encoded, found = encoder.encoded, index.search(["w5 w4"], 3)
+    changed = [replace(item, meta={"topic": "new", "_expansions": {"eng": "harbour"}}) for item in ITEMS]
+    more = [*changed[:3], replace(changed[3], image=png(8)), Item("e", "w5")]
+    assert index.add(more, encoder) == 5
+    assert encoder.encoded == encoded + 2  # the other picture, and what is new
+    assert [item.meta["topic"] for item in index.get(["a/1 é", "b'#0", "p"])] == ["new"] * 3
+    assert {hit.id for hit in index.search(["w5 w4"], 3, where={"topic": "new"})["1"]} == {hit.id for hit in found["1"]}
+    assert index.search(["harbour"], 9, mode="lexical")["1"]
+    fresh = case.filled(more)
+    assert index.fingerprint == fresh.fingerprint
+    same(index.search(["w5 w4"], 5), fresh.search(["w5 w4"], 5))
+    index.remove(["e"])
+    assert index.add([replace(changed[0], lang="fra"), *changed[1:3]], encoder) == 1  # a language is read
+    assert encoder.encoded == encoded + 3
+
+
+def test_documents_are_added_by_the_encoders_that_the_index_has(tmp_path: Path, tiny_encoder: Path) -> None:
+    index = create_index(tmp_path / "index", device="cpu")
+    index.add(ITEMS[:2], load_encoder(f"hf:{tiny_encoder}", device="cpu"))
+    again = open_index(tmp_path / "index", device="cpu")
+    assert again.add(ITEMS[:3]) == 1
+    assert again.info().spaces[0].read == {"text": 3}
+    assert index.vectors(["c"]).any()
