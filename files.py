@@ -298,10 +298,10 @@ def _pour(file: Path, stream: str | Path) -> None:
         shutil.copyfileobj(content, out)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process has the right to write to a directory just now."""
+def is_locked(folder: Path, name: str = LOCK) -> bool:
+    """Whether a process has the right to write to a directory just now, which is the lock of that file in it."""
     with suppress(OSError):
-        opened = os.open(folder / LOCK, os.O_RDONLY)
+        opened = os.open(folder / name, os.O_RDONLY)
         try:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

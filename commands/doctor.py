@@ -60,6 +60,8 @@ def examine(device: str = "auto") -> list[Check]:
     checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
     for model in offline.MODELS.values():
         found = model.requirement if offline.is_available(model.name) else ""
+        if found and not offline.is_installed(model.name):
+            found = f"converted in the cache, but its package is gone ({found}): what is removed there is lost"
         advice = f"on a network use {model.hub}"
         checks.append(_describe_optional(f"offline {model.name}", found, advice, f"crosslens[{model.extra}]"))
     checks.append(_try("language identification", _identify_languages))

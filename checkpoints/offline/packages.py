@@ -26,8 +26,11 @@ from filelock import FileLock
 from ...errors import InputError, check_known
 from ...files import make_directory, open_file, place_atomically
 from ..sharing import list_cores
+from ..uses import hold
 
 log = logging.getLogger("crosslens")
+
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +160,12 @@ def is_converted(folder: Path) -> bool:
 def is_available(name: str) -> bool:
     """Whether `make_checkpoint(name)` can work here: converted, or its package is installed (not yet checked)."""
     entry = find_model(name)
-    if entry.converter is not None and _is_finished(entry.directory):
-        return True
+    return (entry.converter is not None and _is_finished(entry.directory)) or is_installed(name)
+
+
+def is_installed(name: str) -> bool:
+    """Whether the packages of a model are there, so that it can be converted (again)."""
+    entry = find_model(name)
     return all(map(importlib.util.find_spec, entry.needs)) and all(file.locate() for file in entry.files)
 
 
@@ -172,7 +179,7 @@ def make_checkpoint(name: str) -> Path:
     if entry.converter is None:
         return _check_files(entry)[0].parent
     target = entry.directory
-    if _is_finished(target):
+    if _is_finished(target) and hold(target / WEIGHTS):
         return target
     paths = _check_files(entry)
     try:
@@ -186,6 +193,7 @@ def make_checkpoint(name: str) -> Path:
             f"cannot write the checkpoint of offline:{name} ({entry.cache_mb} MB) under {target.parent}: "
             f"{error}; set CROSSLENS_CACHE to a directory with room"
         ) from error
+    hold(target / WEIGHTS)
     return target
 
 
@@ -212,6 +220,7 @@ def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[
     if path.is_file():
         try:
             held = load_file(path)
+            hold(path)
             return {name: held[name] for name in names}
         except (OSError, SafetensorError, KeyError) as error:  # cut short by a full disk
             log.warning("%s is damaged (%s): it is made again", path, str(error))
@@ -272,7 +281,7 @@ def write_tokenizer(
 
 
 def _is_finished(directory: Path) -> bool:
-    return (directory / "config.json").is_file() and (directory / "model.safetensors").is_file()
+    return (directory / "config.json").is_file() and (directory / WEIGHTS).is_file()
 
 
 def _check_files(entry: OfflineModel) -> list[Path]:

@@ -42,12 +42,12 @@ class CacheFile:
             "dtype": self.dtype,
             "vectors": self.vectors,
             "bytes": self.bytes,
-            "last_used": _write_date(self.day),
+            "last_used": write_date(self.day),
             "error": self.error or None,
         }
 
     def __str__(self) -> str:
-        state = f"{self.vectors:,} vectors, {write_size(self.bytes)}, last used {_write_date(self.day) or 'never'}"
+        state = f"{self.vectors:,} vectors, {write_size(self.bytes)}, last used {write_date(self.day) or 'never'}"
         if self.error:
             state = f"{write_size(self.bytes)}, cannot be read ({self.error})"
         return f"{self.fingerprint}  {self.name} in {self.dtype}: {state}"
@@ -137,7 +137,12 @@ def _read_file(path: Path, fingerprint: str, dtype: str) -> CacheFile:
         return CacheFile(path, "?", fingerprint, dtype, 0, _count_bytes(path), None, str(error))
 
 
-def _shrink_to(paths: Sequence[Path], most: int) -> int:
+def shrink_vectors(most: int, before: float = math.inf) -> int:
+    """Remove the longest unused vectors until all take `most` bytes, of those last used before a day; how many."""
+    return _shrink_to([each.path for each in read_contents().files if not each.error], most, before)
+
+
+def _shrink_to(paths: Sequence[Path], most: int, before: float = math.inf) -> int:
     """Remove the longest unused vectors of all files until these take `most` bytes; how many were removed."""
     removed = 0
     while (over := sum(map(_count_bytes, paths)) - most) > 0:
@@ -148,7 +153,7 @@ def _shrink_to(paths: Sequence[Path], most: int) -> int:
                 with closing(open_vectors(path)) as db:
                     counts = db.execute("SELECT day, count(*) FROM keys GROUP BY day").fetchall()
                 each = _count_bytes(path) / max(1, sum(count for _, count in counts))
-                days += [(used, count, each, path) for used, count in counts]
+                days += [(used, count, each, path) for used, count in counts if used < before]
         if not days:
             break
         quota: dict[Path, int] = {}
@@ -159,7 +164,7 @@ def _shrink_to(paths: Sequence[Path], most: int) -> int:
             if over <= 0:
                 break
         for path, count in quota.items():
-            removed += _remove(path, math.inf, count)
+            removed += _remove(path, before, count)
     return removed
 
 
@@ -226,5 +231,5 @@ def _list_parts(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
 
 
-def _write_date(number: int | None) -> str | None:
+def write_date(number: int | None) -> str | None:
     return None if number is None else datetime.fromtimestamp(number * 86400, UTC).date().isoformat()

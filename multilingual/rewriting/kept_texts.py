@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from ...checkpoints.offline.packages import locate_cache
+from ...checkpoints.uses import hold
 from ...errors import InputError
 from ...files import make_directory
 from ..judges import Judge
@@ -23,11 +24,15 @@ log = logging.getLogger("crosslens")
 T = TypeVar("T")
 
 
-def locate_texts(judge: Judge) -> Path:
-    """The file of what a judge wrote, in `CROSSLENS_TEXTS`, else in `texts` beside the checkpoints; not created."""
+def locate_text_cache() -> Path:
+    """Where it is kept: `CROSSLENS_TEXTS`, else `texts` beside the checkpoints; not created."""
     chosen = os.environ.get("CROSSLENS_TEXTS")
-    folder = Path(chosen).expanduser() if chosen else locate_cache() / "texts"
-    return folder / f"{hashlib.sha256(judge.fingerprint.encode()).hexdigest()[:16]}.journal"
+    return Path(chosen).expanduser() if chosen else locate_cache() / "texts"
+
+
+def locate_texts(judge: Judge) -> Path:
+    """The file of what a judge wrote; not created."""
+    return locate_text_cache() / f"{hashlib.sha256(judge.fingerprint.encode()).hexdigest()[:16]}.journal"
 
 
 @contextmanager
@@ -44,6 +49,7 @@ def open_texts(path: Path | None) -> Iterator[Journal | None]:
         yield None
         return
     with closing(journal):
+        hold(path)
         yield journal
 
 

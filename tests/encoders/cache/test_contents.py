@@ -116,7 +116,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_path, tiny_encoder):
+def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_path, tiny_encoder, monkeypatch):
+    monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
     spec = f"hf:{tiny_encoder}?dtype=float32"
     made = []
     for name, flag in (("one", "--cache"), ("two", "--cache"), ("three", "--no-cache")):
@@ -133,16 +134,16 @@ def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_pa
     status, out, _ = crosslens("cache", "--json")
     answer = json.loads(out)
     assert status == 0
-    assert (answer["directory"], answer["vectors"]) == (str(locate_vector_cache()), 30)
-    (entry,) = answer["encoders"]
+    assert (answer["vectors"]["directory"], answer["vectors"]["vectors"]) == (str(locate_vector_cache()), 30)
+    (entry,) = answer["vectors"]["encoders"]
     assert (entry["encoder"], entry["dtype"]) == (load_encoder(spec).spec.name, "float32")
-    assert crosslens("cache")[1].count("30 vectors") == 2
+    assert crosslens("cache")[1].count("30 vectors") == 1
     status, out, _ = crosslens("cache", "--prune", "--older-than", "0")
-    assert (status, out.startswith("0 vectors removed")) == (0, True)
+    assert (status, out.startswith("nothing removed")) == (0, True)
     status, out, _ = crosslens("cache", "--prune", "--encoder", entry["fingerprint"], "--json")
-    assert json.loads(out)["removed"] == 30
-    assert json.loads(out)["freed"] == answer["bytes"]
-    assert json.loads(crosslens("cache", "--json")[1])["encoders"] == []
+    assert json.loads(out)["removed"] == ["30 vectors"]
+    assert json.loads(out)["freed"] == answer["vectors"]["bytes"]
+    assert json.loads(crosslens("cache", "--json")[1])["vectors"]["encoders"] == []
 
 
 @pytest.mark.parametrize(
@@ -153,9 +154,14 @@ def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_pa
         (("--prune", "--older-than", "soon"), "older-than"),
         (("--prune", "--encoder", "hf:none"), "hf:none"),
         (("--to", "5GB"), "--prune"),
+        (("--unused",), "--prune"),
+        (("--prune", "--kind", "modles"), "did you mean models"),
+        (("--prune", "--kind", "other"), "unknown kind"),
+        (("--prune", "--kind", "int8", "--encoder", "hf:none"), "leave out"),
     ],
 )
-def test_bad_arguments_are_one_line(crosslens, arguments, part):
+def test_bad_arguments_are_one_line(crosslens, arguments, part, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
     status, out, err = crosslens("cache", *arguments)
     assert (status, out) == (2, "")
     assert part in err
