@@ -24,6 +24,7 @@ from ..files import make_directory, name_partial
 from .devices import name_dtype
 from .offline.packages import locate_cache
 from .source import Source, name_export, quiet_transformers
+from .uses import hold
 
 log = logging.getLogger("crosslens")
 
@@ -138,11 +139,14 @@ def open_exported(config: Any, weights: str, load: Callable[[], torch.nn.Module]
         with FileLock(folder.parent.with_suffix(".lock")):
             if path.is_file():
                 try:
-                    return CompiledStates(path, dtype)
+                    compiled = CompiledStates(path, dtype)
+                    hold(path)
+                    return compiled
                 except RuntimeError as error:  # cut short by a full disk
                     log.warning("%s is damaged (%s): it is made again", folder, first_line(error))
             log.info("exporting the checkpoint for OpenVINO (once), kept in %s", folder)
             _export(load(), folder)
+            hold(path)
         return CompiledStates(path, dtype)
     except OSError as error:
         raise InputError(

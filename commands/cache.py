@@ -17,7 +17,10 @@ def cache_command(
     ] = False,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="Of this kind alone: vectors, models, int8, classes, texts, demo or leftovers; repeatable."),
+        typer.Option(
+            help="Of this kind alone: vectors, models, int8, openvino, classes, languages, texts, demo or leftovers; "
+            "repeatable."
+        ),
     ] = None,
     unused: Annotated[
         bool, typer.Option("--unused", help="What nothing installed needs, as a model whose package is gone.")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..checkpoints.mapped import map_tensors
 from ..checkpoints.offline.packages import locate_cache
+from ..checkpoints.uses import hold
 from ..errors import InputError
 from ..files import make_directory, place_atomically
 
@@ -27,7 +28,9 @@ def open_identifier_model() -> Any:
     path = locate_cache() / f"languages-{version('py3langid')}.safetensors"
     if path.is_file():
         try:
-            return _map_model(path)
+            model = _map_model(path)
+            hold(path)
+            return model
         except (OSError, ValueError, KeyError) as error:  # cut short by a full disk
             log.warning("%s is damaged (%s): it is made again", path, str(error))
     model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

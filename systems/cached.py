@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..checkpoints.offline.packages import MODELS, WEIGHTS, is_installed, locate_cache
@@ -24,14 +25,16 @@ KINDS = {
     "vectors": "vectors of documents, by encoder",
     "models": "models converted from packages",
     "int8": "checkpoints in int8",
+    "openvino": "checkpoints exported for OpenVINO",
     "classes": "class names of offline:conse",
+    "languages": "the language identifier",
     "texts": "what models wrote",
     "demo": "the index of `serve` without one",
     "leftovers": "left by killed processes",
     "other": "not crosslens's, never removed",
 }
 MODEL = re.compile(r".+-[0-9a-f]{12}-c\d+")
-EXPORT = re.compile(r"(?P<model>.+)-[0-9a-f]{8}-v\d+\.safetensors")
+EXPORT = re.compile(r"(?P<model>.+)-[0-9a-f]{8}-v\d+(\.safetensors)?")
 PARTIAL = re.compile(r"\.partial-.*|\..*\.partial")
 
 
@@ -200,7 +203,7 @@ def _shrink(things: Sequence[CachedThing], vectors: bool, most: int, remove: Cal
 def _list_things(where: Path) -> Iterator[CachedThing]:
     """What there is but vectors; what does not look like crosslens's own is of the kind `other`."""
     directories = {model.directory: name for name, model in MODELS.items()}
-    folders = [where, *(where / each for each in ("offline", "int8", "served"))]
+    folders = [where, *(where / each for each in ("offline", "int8", "openvino", "served"))]
     if (texts := locate_text_cache()) not in folders:
         folders.append(texts)
     for folder in folders:
@@ -213,17 +216,27 @@ def _list_things(where: Path) -> Iterator[CachedThing]:
                 if path in directories and not is_installed(directories[path]):
                     reason = "its package is gone"
                 yield _describe("models", path, reason, path / WEIGHTS)
-            elif within == "int8" and (made := EXPORT.fullmatch(path.name)):
+            elif within in ("int8", "openvino") and (made := EXPORT.fullmatch(path.name)):
                 gone = MODEL.fullmatch(made["model"]) and not (where / "offline" / made["model"]).exists()
-                yield _describe("int8", path, "its checkpoint is gone" if gone else "")
+                held = path / "model.xml" if within == "openvino" else path
+                yield _describe(within, path, "its checkpoint is gone" if gone else "", held)
             elif within == "served" and (path / FILE).exists():
                 yield _describe("demo", path)
             elif folder == texts and path.suffix == ".journal":
                 yield _describe("texts", path)
             elif folder == where and path.match("conse-*.safetensors"):
                 yield _describe("classes", path)
+            elif folder == where and path.match("languages-*.safetensors"):
+                gone = path.stem != f"languages-{_find_version('py3langid')}"
+                yield _describe("languages", path, "of another py3langid" if gone else "")
             elif path not in folders and path != locate_vector_cache() and path.suffix != ".lock":
                 yield _describe("other", path)
+
+
+def _find_version(package: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return ""
 
 
 def _is_busy(thing: CachedThing) -> bool:

@@ -37,6 +37,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         where / "served" / "demo.index" / "crosslens.json",
         where / "offline" / ".partial-gemma-1" / "model.safetensors",
         where / "int8" / "qwen-0123456789ab-c1-0123abcd-v1.safetensors",
+        where / "openvino" / f"{there.name}-0123abcd-v1" / "model.xml",
+        where / "languages-0.0.1.safetensors",
         where / "mine" / "thesis.txt",
     ]
     (tmp_path / "elsewhere").mkdir()
@@ -61,10 +63,15 @@ def test_all_of_it_is_shown(cache: Path, crosslens: Command) -> None:
     link = (cache / "texts" / "linked.journal").lstat().st_size
     assert kinds == {
         "models": (2, 2000), "int8": (2, 2000), "classes": (1, 1000), "texts": (2, 1000 + link), "demo": (1, 1000),
-        "leftovers": (1, 1000), "other": (1, 1000),
+        "leftovers": (1, 1000), "other": (1, 1000), "openvino": (1, 1000), "languages": (1, 1000),
     }  # fmt: skip
     unused = {Path(each["path"]).name: each["unused"] for each in found["things"] if each["unused"]}
-    assert sorted(unused.values()) == ["its checkpoint is gone", "its package is gone", "left by a killed process"]
+    assert sorted(unused.values()) == [
+        "its checkpoint is gone",
+        "its package is gone",
+        "left by a killed process",
+        "of another py3langid",
+    ]
     status, out, err = crosslens("cache")
     assert (status, err) == (0, "--prune --unused removes what nothing installed needs\n")
     assert f"{packages.MODELS['e5-small'].directory.name}: 1.0 KB, its package is gone" in out
@@ -73,15 +80,16 @@ def test_all_of_it_is_shown(cache: Path, crosslens: Command) -> None:
 def test_what_nothing_needs_goes_first_and_then_the_longest_unused(cache: Path, tmp_path: Path) -> None:
     everything = list_left()
     assert list(prune_all(older_than=30).removed or ()) == []
-    prune_all(to="6KB")  # of 9 KB
+    prune_all(to="7KB")  # of 11 KB
     gone = {
         packages.MODELS["e5-small"].directory.name,
         ".partial-gemma-1",
         "qwen-0123456789ab-c1-0123abcd-v1.safetensors",
     }
     assert everything.keys() - list_left().keys() == gone
-    prune_all(to="4KB")
-    assert everything.keys() - list_left().keys() == {*gone, "demo.index", "abc.journal"}
+    prune_all(to="4.5KB")
+    openvino = f"{packages.MODELS['gemma'].directory.name}-0123abcd-v1"
+    assert everything.keys() - list_left().keys() == {*gone, openvino, "demo.index"}
     prune_all(kinds=["classes"])
     assert "conse-0123.safetensors" not in list_left()
     assert prune_all().freed >= 2000
@@ -93,8 +101,8 @@ def test_what_nothing_needs_goes_first_and_then_the_longest_unused(cache: Path, 
 def test_what_only_nothing_needs_is_removed(cache: Path, crosslens: Command) -> None:
     status, out, _ = crosslens("cache", "--prune", "--unused", "--kind", "models", "--json")
     assert (status, json.loads(out)["removed"]) == (0, [packages.MODELS["e5-small"].directory.name])
-    assert len(list_left()) == 7
-    assert len(prune_all(unused=True).removed or ()) == 2
+    assert len(list_left()) == 9
+    assert len(prune_all(unused=True).removed or ()) == 3
 
 
 def test_what_another_process_uses_is_kept(cache: Path) -> None:
