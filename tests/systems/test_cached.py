@@ -85,6 +85,7 @@ def test_what_nothing_needs_goes_first_and_then_the_longest_unused(cache: Path, 
         packages.MODELS["e5-small"].directory.name,
         ".partial-gemma-1",
         "qwen-0123456789ab-c1-0123abcd-v1.safetensors",
+        "languages-0.0.1.safetensors",
     }
     assert everything.keys() - list_left().keys() == gone
     prune_all(to="4.5KB")
@@ -101,7 +102,7 @@ def test_what_nothing_needs_goes_first_and_then_the_longest_unused(cache: Path, 
 def test_what_only_nothing_needs_is_removed(cache: Path, crosslens: Command) -> None:
     status, out, _ = crosslens("cache", "--prune", "--unused", "--kind", "models", "--json")
     assert (status, json.loads(out)["removed"]) == (0, [packages.MODELS["e5-small"].directory.name])
-    assert len(list_left()) == 9
+    assert len(list_left()) == 10
     assert len(prune_all(unused=True).removed or ()) == 3
 
 
