@@ -199,6 +199,7 @@ def place_demo(device: str = "auto", progress: Progress = show_nothing) -> Path:
     """The index of the built-in collection, in the cache; made or brought up to date if it has to be."""
     from ..checkpoints.offline.packages import locate_cache
     from ..checkpoints.uses import hold
+    from ..indexes.storage.storage import FILE
     from ..multilingual.collections.registry import load_collection
     from ..systems.indexing import index_collection
     from ..systems.search import choose_encoders
@@ -211,5 +212,5 @@ def place_demo(device: str = "auto", progress: Progress = show_nothing) -> Path:
     index_collection(
         demo, where, specs, documents=counts.documents, device=device, sync=True, progress=progress
     )  # fmt: skip
-    hold(where)
+    hold(where / FILE)
     return where

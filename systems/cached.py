@@ -221,7 +221,8 @@ def _list_things(where: Path) -> Iterator[CachedThing]:
                 held = path / "model.xml" if within == "openvino" else path
                 yield _describe(within, path, "its checkpoint is gone" if gone else "", held)
             elif within == "served" and (path / FILE).exists():
-                yield _describe("demo", path)
+                # Not the directory: to look into one counts as its use.
+                yield _describe("demo", path, held=path / FILE)
             elif folder == texts and path.suffix == ".journal":
                 yield _describe("texts", path)
             elif folder == where and path.match("conse-*.safetensors"):
