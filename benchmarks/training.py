@@ -68,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
     speed.add_argument("--steps", type=int, default=8, help="(%(default)s)")
     speed.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     speed.add_argument("--temperature", type=float, default=0.05, help="(%(default)s)")
+    speed.add_argument("--device", default="cpu", help="(%(default)s)")
+    speed.add_argument("--lora", type=int, default=0, help="the rank of adapters; 0: all weights (%(default)s)")
     speed.add_argument("--way", choices=training_speed.WAYS, help=argparse.SUPPRESS)  # in a process of its own
     speed.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     speed.add_argument("--plot", type=Path, metavar="FILE.png", help="the losses")

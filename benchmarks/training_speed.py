@@ -109,7 +109,9 @@ def write_pairs(options: argparse.Namespace, path: Path) -> None:
 
 
 def run_apart(way: str, data: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    settings = [f"--{key}={getattr(options, key)}" for key in ("base", "batch", "steps", "temperature")]
+    settings = [
+        f"--{key}={getattr(options, key)}" for key in ("base", "batch", "steps", "temperature", "device", "lora")
+    ]
     program = str(Path(__file__).with_name("training.py"))
     done = subprocess.run(
         [sys.executable, program, "speed", str(data), f"--way={way}", f"--seed={seed}", *settings], stdout=subprocess.PIPE, check=True,
@@ -144,11 +146,11 @@ def plot_losses(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
 def run_ours(options: argparse.Namespace, dropout: float = 0.0) -> dict[str, Any]:
     recipe = EncoderRecipe(
         batch=options.batch, steps=options.steps, learning_rate=RATE, temperature=options.temperature,
-        check=options.steps, weight_decay=0.0, dropout=dropout, seed=options.seed,
+        check=options.steps, weight_decay=0.0, dropout=dropout, seed=options.seed, lora=options.lora,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         spent = time.process_time()
-        made = train_encoder(options.data, options.base, Path(folder, "made"), recipe, device="cpu")
+        made = train_encoder(options.data, options.base, Path(folder, "made"), recipe, device=options.device)
         spent = time.process_time() - spent
     losses = [each["loss"] for each in made.card["curve"]]
     return describe(made.card["seconds"], spent, losses, options)
@@ -169,7 +171,12 @@ def run_plain(options: argparse.Namespace, dropout: float | None = None) -> dict
 
     spec = Spec.parse(options.base)
     folder = str(make_checkpoint(spec.checkpoint)) if spec.family == "offline" else spec.checkpoint
-    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
+    model = SentenceTransformer(folder, device=options.device, model_kwargs={"dtype": torch.float32})
+    if options.lora:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        adapters = LoraConfig(r=options.lora, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
+        inject_adapter_in_model(adapters, model.transformers_model)
     for module in model.modules():
         if dropout is not None and isinstance(module, torch.nn.Dropout):
             module.p = dropout
@@ -182,8 +189,9 @@ def run_plain(options: argparse.Namespace, dropout: float | None = None) -> dict
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder, per_device_train_batch_size=options.batch, max_steps=options.steps, learning_rate=RATE,
-            warmup_steps=0.1, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-            seed=options.seed, prompts={"anchor": prompts.query_prompt, "positive": prompts.document_prompt},
+            warmup_steps=0.1, logging_steps=1, save_strategy="no", report_to=[], use_cpu=options.device == "cpu",
+            bf16=options.device != "cpu", disable_tqdm=True, seed=options.seed,
+            prompts={"anchor": prompts.query_prompt, "positive": prompts.document_prompt},
         )  # fmt: skip
         loss = MultipleNegativesRankingLoss(model, scale=1 / options.temperature)
         trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss)

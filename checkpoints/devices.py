@@ -101,9 +101,17 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
     if device.type != "cpu":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float16
     can = torch.cpu.get_capabilities()
     return torch.bfloat16 if any(can.get(k) for k in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether that card does; torch's own question is also answered for cards that only emulate it, and for the first.
+
+    From NVIDIA's Ampere (8.0) on; AMD's, which count from 9, do.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def name_dtype(dtype: torch.dtype) -> str:

@@ -153,7 +153,14 @@ def compute_batches(
 
     def plan(stop: Event) -> Generator[tuple[list[int], Any]]:
         for places in plan_batches(costs, budget):
-            yield places, pick(places)
+            try:
+                batch = pick(places)
+            except (RuntimeError, MemoryError) as error:
+                # No room for it beside the batch that is computed now: it is made again after that.
+                if not _is_out_of_memory(error):
+                    raise
+                batch = None
+            yield places, batch
 
     many = collate is not None and sum(costs) > budget.most
     with closing(read_ahead(plan) if many else plan(Event())) as jobs:
@@ -197,13 +204,17 @@ def plan_batches(costs: Sequence[int], budget: int | Budget) -> Iterator[list[in
 
 def _require_parts(error: BaseException, names: Sequence[str]) -> None:
     """Returns if the items ran out of memory together; `InputError` if one did alone; another error is raised again."""
-    from ..checkpoints.devices import is_out_of_memory  # here, since contracts do not import torch
-
-    if not is_out_of_memory(error):
+    if not _is_out_of_memory(error):
         raise error
     if len(names) == 1:
         raise InputError(f"item {names[0]!r} alone does not fit into memory; lower max_tokens") from None
     log.warning("out of memory with a batch of %d: going on with halves", len(names))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from ..checkpoints.devices import is_out_of_memory  # here, since contracts do not import torch
+
+    return is_out_of_memory(error)
 
 
 def split_rows(batch: Batch) -> list[Row]:

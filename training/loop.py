@@ -74,6 +74,9 @@ class TrainingLoop:
 
     def follow(self: Any, recipe: Recipe, measure: Callable[[], float] | None) -> None:
         """Take what the recipe says, once the trainer is made; curves go to TensorBoard where it is installed."""
+        if self.args.n_gpu > 1:  # between which its trainer would split each batch; training takes the first
+            self.args._n_gpu = 1  # noqa: SLF001 - as transformers' own trainer does where a model is spread
+            self._train_batch_size = self.args.train_batch_size
         self.recipe, self.measure = recipe, measure
         self.clock = Clock(recipe.minutes)
         self.weights = sum(each.numel() for each in list_trained(self.model).values())

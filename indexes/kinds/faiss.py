@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.devices import resolve_device
 from ...encoders.base import EncoderSpec
 from ...errors import InputError, check_at_least
 from ...files import hash_file, place_atomically, read_json, write_atomically
@@ -34,6 +35,7 @@ LONGEST = 4096  # candidates of a graph search, at most
 SAME = 0.002  # recall that is not worth more probes
 REFINE = 10  # times k candidates that a refine stage looks at
 NEAR = 1e-6  # what faiss's matrix products may be off by, for vectors of length 1
+GPU_MOST = 2048  # hits, and probes, that faiss's kinds for GPUs take
 ANY_DIM = 960  # a dimension that most factory strings suit
 REPAIR = "build the index again"
 
@@ -52,7 +54,7 @@ class FaissSearcher:
         self._index = index
         self._effort, self._filtered, self._refine = effort, filtered, refine
         self._stored = _view_vectors(index)
-        self._gpu = None if device.startswith("cpu") else _copy_to_gpu(index, effort, refine)
+        self._gpu = None if device.startswith("cpu") else _copy_to_gpu(index, effort, refine, device)
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Searcher.nearest`; `Unfiltered` if there is a mask and faiss has no filter for this kind of index."""
@@ -63,7 +65,7 @@ class FaissSearcher:
         if depth == 0 or len(queries) == 0:
             return rows, scores
         queries = np.ascontiguousarray(queries, np.float32)
-        if allowed is None and self._gpu is not None:
+        if allowed is None and self._gpu is not None and depth <= GPU_MOST:
             found = self._gpu.search(queries, depth)
         else:
             bits = None if allowed is None else np.packbits(allowed, bitorder="little")  # the selector points into it
@@ -329,13 +331,13 @@ def _list_efforts(index: Any) -> list[int]:
     return double_up(min(START, most), most)
 
 
-def _copy_to_gpu(index: Any, effort: int, refine: int) -> Any:
-    """A copy of the index on the first GPU with its search parameters set; None without a GPU, or its kind."""
+def _copy_to_gpu(index: Any, effort: int, refine: int, device: str) -> Any:
+    """A copy of the index on that GPU with its search parameters set; None without a GPU, or its kind."""
     faiss = import_faiss()
-    if faiss.get_num_gpus() == 0:
+    if faiss.get_num_gpus() == 0 or effort > GPU_MOST:
         return None
     try:
-        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), resolve_device(device).index or 0, index)
     except RuntimeError as error:
         log.info("faiss searches %s on the CPU: %s", type(index).__name__, _find_reason(error))
         return None

@@ -179,15 +179,29 @@ class FlatSearcher:
 
     def _score(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products of each query with its own rows int64 [q, c]: float32 [q, c]."""
+        if self._rows.device.type != "cpu":
+            return self._score_together(queries, rows)
         scores = np.empty(rows.shape, np.float32)
-        device = self._rows.device
         for query, mine, out in zip(queries, rows, scores, strict=True):
-            if device.type == "cpu":
-                np.vecdot(self.vectors[mine], query, out=out)
-            else:
-                block = self._rows[torch.from_numpy(mine).to(device)]
-                out[:] = (block * torch.from_numpy(query).to(device)).sum(dim=1).cpu().numpy()
+            np.vecdot(self.vectors[mine], query, out=out)
         return scores
+
+    def _score_together(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The same on a GPU, which would take longer to be asked for each query than to compute for all.
+
+        Always `SCORED` products at a time, padded: in how many parts a GPU adds up a row depends on the number of rows.
+        """
+        device = self._rows.device
+        asked, wanted = torch.from_numpy(queries).to(device), torch.from_numpy(rows.reshape(-1)).to(device)
+        padded = torch.zeros(-(-len(wanted) // SCORED) * SCORED, dtype=torch.long, device=device)
+        padded[: len(wanted)] = wanted
+        owners = (torch.arange(len(padded), device=device) // max(rows.shape[1], 1)).clamp_(max=len(queries) - 1)
+        parts = zip(padded.split(SCORED), owners.split(SCORED), strict=True)
+        sums = [(self._rows[some] * asked[of]).sum(dim=1) for some, of in parts]
+        scores: np.ndarray = (
+            torch.cat(sums)[: len(wanted)].view(rows.shape).cpu().numpy() if sums else np.empty(rows.shape)
+        )
+        return scores.astype(np.float32, copy=False)
 
     def _search_one(self, query: np.ndarray, k: int, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """One query on a CPU: a dot product a row keeps up with memory, which matrix products do not.

@@ -139,6 +139,28 @@ def test_what_was_collated_for_a_larger_budget_is_collated_again():
     assert max(made[3:], default=0) <= 8
 
 
+def test_memory_that_lacks_for_the_next_batch_is_there_after_this_one():
+    """A batch made ahead, on the device, beside the one that is computed."""
+    refused = []
+
+    def collate(texts):
+        if len(refused) < 3:
+            refused.append(len(texts))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return texts
+
+    items = [Item(str(n), "x" * (n % 3 + 1)) for n in range(40)]
+    found = list(encoded(items, window=40, budget=16, collate=collate))
+    assert [row for batch in found for row in batch.vectors[:, 0]] == [n % 3 + 1 for n in range(40)]
+    assert len(refused) == 3
+
+    def broken(texts):
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        list(encoded(items, window=40, budget=16, collate=broken))
+
+
 def test_windows_end_where_their_weight_is_full():
     items = [Item(str(n), "x" * n) for n in (1, 2, 5, 1, 1, 1, 1, 9)]
     found = list(encoded(items, window=5, weight=lambda item: len(item.text)))

@@ -172,6 +172,13 @@ def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
         load(checkpoint)
 
 
+def test_bfloat16_is_for_cards_that_multiply_it(monkeypatch):
+    can = {"cuda:0": (7, 5), "cuda:1": (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: can[str(device)])
+    assert resolve_dtype("auto", torch.device("cuda:0")) == torch.float16  # a T4, which emulates it
+    assert resolve_dtype("auto", torch.device("cuda:1")) == torch.bfloat16
+
+
 def test_devices_and_precisions():
     assert resolve_device("cpu").type == "cpu"
     assert resolve_dtype("auto", torch.device("cpu")) in (torch.bfloat16, torch.float32)

@@ -52,6 +52,8 @@ class EncoderTrainer(TrainingLoop, transformers.Trainer):
         self.trainable, self.batches, self.dev, self.anchor = trainable, batches, dev, anchor
         self.where = device
         self.precision = resolve_dtype("auto", device)
+        if self.precision == torch.float16:  # whose small gradients would be lost: nothing scales them here
+            self.precision = torch.float32
         self.memory = choose_memory(trainable, recipe, device)
         arguments = plan_arguments(recipe, folder, device, len(batches), dev is not None)
         super().__init__(

@@ -284,3 +284,24 @@ def test_faiss_searcher_pads_and_says_what_it_cannot() -> None:
         searcher.nearest(VECTORS[:2], 5, np.array([True, False, True]))
     with pytest.raises(InputError, match="k must be at least 1"):
         searcher.nearest(VECTORS[:2], 0)
+
+
+def test_a_gpu_is_asked_for_no_more_than_it_can_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """faiss's kinds for GPUs find at most 2,048 rows; more are found on the CPU."""
+    rows = np.random.default_rng(0).standard_normal((2100, 4), dtype=np.float32)
+    index = make_faiss_index("Flat", 4)
+    index.add(rows)
+    asked: list[int] = []
+
+    class Gpu:
+        def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(k)
+            return index.search(queries, k)
+
+    monkeypatch.setattr(
+        "crosslens.indexes.kinds.faiss._copy_to_gpu", lambda *given: Gpu() if given[-1] == "cuda:1" else None
+    )
+    searcher = FaissSearcher(index, 0, 0, 10, "cuda:1")
+    few, many = (searcher.nearest(rows[:3], k)[0] for k in (2048, 2100))
+    assert asked == [2048]
+    assert np.array_equal(many[:, :2048], few)

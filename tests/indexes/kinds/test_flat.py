@@ -103,6 +103,23 @@ def test_scores_do_not_depend_on_the_rest_of_the_batch() -> None:
         np.testing.assert_array_equal(alone[1][0], scores[number])
 
 
+def test_a_gpu_scores_as_a_cpu_does_and_equal_rows_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that GPUs go, on the CPU."""
+    monkeypatch.setattr(flat, "SCORED", 64)
+    vectors = np.random.default_rng(0).standard_normal((300, 20), dtype=np.float32)
+    vectors[200:210] = vectors[:10]
+    queries = np.concatenate([vectors[:5], vectors[50:57]])
+    searcher, plain = FlatSearcher(vectors, "cpu"), FlatSearcher(vectors, "cpu")
+    monkeypatch.setattr(searcher, "_score", searcher._score_together)  # noqa: SLF001
+    rows, scores = searcher.nearest(queries, 7)
+    expected, truth = plain.nearest(queries, 7)
+    assert np.array_equal(rows, expected)
+    np.testing.assert_allclose(scores, truth, rtol=1e-5)
+    assert rows[:5, :2].tolist() == [[n, n + 200] for n in range(5)]
+    assert np.array_equal(scores[:5, 0], scores[:5, 1])
+    assert searcher._score_together(queries[:1], np.empty((1, 0), np.int64)).shape == (1, 0)  # noqa: SLF001
+
+
 def test_float32_vectors_are_not_copied_and_others_are_converted() -> None:
     assert FlatSearcher(VECTORS, "cpu").vectors is VECTORS
     halves = VECTORS.astype(np.float16)
