@@ -190,14 +190,14 @@ def refuse_nan(place: Place, figures: dict[str, Any]) -> str:
         weight.data.copy_(before)
     if "the-poisoned" not in figures["message"]:
         raise CrosslensError(f"the message does not name the item: {figures['message']}")
-    return str(figures["message"])
+    return str(figures["message"]).replace(f"{place.folder}/", "")
 
 
 def compare_judges(place: Place, figures: dict[str, Any]) -> str:
     """Likelihoods, and choices among labels, of a causal judge."""
     spec, what = place.judge()
     documents = demo_documents()
-    size, most = (2, 3) if place.quick else (8, 12)
+    size, most = (4, 6) if place.quick else (8, 12)
     questions = {
         "likelihood": [(query, documents[3 * n : 3 * n + most]) for n, query in enumerate(demo_queries(size))],
         "setwise": [(query, documents[3 * n : 3 * n + 3]) for n, query in enumerate(demo_queries(size * 2))],
