@@ -218,7 +218,7 @@ def compare_judges(place: Place, figures: dict[str, Any]) -> str:
             raise CrosslensError(f"{what}, {name}: {difference:.2g} off the CPU in float32 (at most {CLOSE})")
         if not alike >= ALIKE:
             raise CrosslensError(f"{what}, {name}: rank correlation {alike:.4f} in bfloat16 (at least {ALIKE})")
-    return f"{what}: " + ", ".join(f"{name} {value:.2g}" for name, value in figures.items())
+    return f"{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def compare_attention(place: Place, figures: dict[str, Any]) -> str:
