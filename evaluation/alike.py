@@ -32,8 +32,8 @@ def _explain(one: Run, other: Run) -> str:
     if one.manifest.fingerprints == other.manifest.fingerprints:
         return "the same stages made them"
     shorter, longer = sorted((mine, theirs), key=len)
-    if longer[: len(shorter)] == shorter and len(longer) > len(shorter):
-        return f"{' >> '.join(longer[len(shorter) :])} changed none"
+    if longer[:-1] == shorter:
+        return f"{longer[-1]} changed none"
     differing = [set(pair) for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
     if len(mine) != len(theirs) or len(differing) != 1:
         return ""
