@@ -14,6 +14,7 @@ class PassedOver:
     types: Counter[str] = field(default_factory=Counter)
     hidden: int = 0  # files and folders
     links: int = 0  # that lead out of the folder, to folders, or nowhere
+    indexes: int = 0  # folders that are indexes of crosslens
     empty: int = 0
     pictured: int = 0  # pages of PDF files that have no text
 
@@ -33,6 +34,8 @@ class PassedOver:
             notes.append(f"{self.hidden:,} hidden files and folders")
         if self.links:
             notes.append(f"{_count(self.links, 'link')} to folders, out of the folder, or to nothing")
+        if self.indexes:
+            notes.append("1 index" if self.indexes == 1 else f"{self.indexes:,} indexes")
         if self.empty:
             notes.append(_count(self.empty, "empty file"))
         if self.pictured:

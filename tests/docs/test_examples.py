@@ -24,7 +24,12 @@ from crosslens.systems.system import System
 from .pages import NOT_RUN, PAGES, Block, name_page, read_blocks, read_commands
 
 BLOCKS = {name_page(page): read_blocks(page) for page in PAGES}
-EXAMPLES = [name for name, blocks in BLOCKS.items() if any(block.language == "python" or block.run for block in blocks)]
+OWN = ("docs/your-data.md",)  # pages with a test of their own, which makes files for them
+EXAMPLES = [
+    name
+    for name, blocks in BLOCKS.items()
+    if name not in OWN and any(block.language == "python" or block.run for block in blocks)
+]
 COMMANDS = [
     pytest.param(arguments, block.run, id=f"{name}:{block.line}:{arguments[0]}-{number}")
     for name, blocks in BLOCKS.items()

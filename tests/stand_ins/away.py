@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from crosslens.errors import InputError
 from crosslens.items import Item
-from crosslens.media.images import open_image
+from crosslens.media.images import open_image, read_image_bytes
 
 from .index_cases import Hashing
 
@@ -28,4 +30,5 @@ class Pictures(Hashing):
                 open_image(item.image, max_pixels=100)
             except (OSError, ValueError) as error:
                 raise InputError(f"item {item.id!r} ({item.image!r:.30}): {error}") from None
+            item = replace(item, image=read_image_bytes(item.image))
         return super().parts(item, role)

@@ -17,6 +17,7 @@ from ....media.modalities import MEDIA
 from ..passed import PassedOver
 
 WRITTEN = (".txt", ".text", ".md", ".markdown", ".html", ".htm", ".xhtml")
+INDEX = "crosslens.json"  # what `indexes.storage` calls the card of an index, whose import takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,9 @@ def list_files(root: Path, taken: Container[str], passed: PassedOver) -> Iterato
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
             yield [InputError(f"{_show(folder)}: the folder cannot be read ({error.strerror})")]
+            continue
+        if any(entry.name == INDEX for entry in entries):
+            passed.indexes += 1  # made of this folder, perhaps, and put into it
             continue
         files: list[FoundFile | InputError] = []
         folders: list[tuple[str, str]] = []

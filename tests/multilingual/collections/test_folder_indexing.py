@@ -42,7 +42,7 @@ def read(source: Path) -> Iterator[Item]:
 
 
 def test_what_changes_is_encoded_again_and_once(source, tmp_path):
-    index, encoder = create_index(tmp_path / "index"), Counting()
+    index, encoder = create_index(source / "index"), Counting()
     assert index.add(read(source), encoder) == 6
     page, photo = index.get(["paper.pdf#2", "photos/cat.png"])
     assert page.image.startswith(b"\x89PNG")
@@ -52,6 +52,9 @@ def test_what_changes_is_encoded_again_and_once(source, tmp_path):
     encoder.ids.clear()
     assert [index.add(read(source), encoder) for _ in range(2)] == [2, 0]
     assert encoder.ids == ["1.txt", "photos/cat.png"]
+    collection = load_collection(source)
+    assert collection.check().documents == 6
+    assert collection.passed.to_json() == {"indexes": 1}  # it lies in the folder, and is no part of it
 
 
 def test_what_is_stored_when_it_is_interrupted_is_not_encoded_again(source, tmp_path):
