@@ -18,9 +18,12 @@ dynamic quantisation, 210 in bfloat16 and 97 in float32.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -33,6 +36,7 @@ log = logging.getLogger("crosslens")
 
 EXPORT = 1  # a change of what is written raises it
 FINE = 254  # steps of the fine part in one of the coarse: its rounding leaves at most half a step, 127 of 254
+SLOWER = 1.2  # times: what is less may be noise
 FINEST = 1e-6  # of the greatest value: a step that float32 still distinguishes from rounding
 
 
@@ -167,6 +171,35 @@ def require_exact() -> None:
     rows[1::2] = -128
     if not torch.equal(multiply_int8(rows, weight.t()), rows.int() @ weight.int().t()):
         raise InputError("dtype=int8 needs a CPU with VNNI (avx512_vnni, avx_vnni or AMX); use ?dtype=float32")
+
+
+@cache
+@torch.inference_mode()
+def compare_with_bfloat16(rows: int = 512, width: int = 384, wide: int = 1536) -> float:
+    """How many times as long as in bfloat16 an encoder's layer takes in int8 here: the best of some alternate tries."""
+    layer, states = torch.nn.Linear(width, wide), torch.randn(rows, width)
+    plain, half = deepcopy(layer).bfloat16(), states.bfloat16()
+    quantised = RowLinear(layer, LastStates())
+    ways: list[Callable[[], object]] = [
+        lambda: quantised(states + 0),  # others than the last, so that they are quantised
+        lambda: plain(half),
+    ]
+    best = [math.inf, math.inf]
+    for _ in range(8):
+        for way, work in enumerate(ways):
+            started = perf_counter()
+            work()
+            best[way] = min(best[way], perf_counter() - started)
+    return best[0] / best[1]
+
+
+@cache
+def warn_if_slower() -> None:
+    """Say in one line that int8 is the slower choice, on a CPU that multiplies bfloat16 better."""
+    if (times := compare_with_bfloat16()) > SLOWER:
+        log.warning(
+            "dtype=int8 is slower than bfloat16 on this CPU (%.1f times as long a layer): leave dtype out", times
+        )
 
 
 def open_int8(

@@ -12,7 +12,7 @@ import transformers
 
 from ..errors import InputError
 from .devices import LLMPrecision, TextPrecision, name_dtype, resolve_dtype
-from .int8 import open_int8, quantise_decoder
+from .int8 import open_int8, quantise_decoder, warn_if_slower
 from .lora import LoraAdapter, find_base, find_tokenizer
 from .openvino import Backend, find_published, open_exported, open_published, require_backend
 from .sentence_files import SentenceSettings, read_sentence_settings
@@ -35,6 +35,7 @@ class OpenModel:
     weights: str
     computes_in: str
     device: torch.device
+    backend: Backend = "torch"
 
     def find_longest_input(self, stated: int | None = None) -> int:
         """The most tokens, special ones included, that model, tokenizer and what its files have `stated` all allow."""
@@ -73,12 +74,14 @@ def _open(source: Source, dtype: torch.dtype, device: torch.device, backend: Bac
     elif backend == "openvino":
         model = open_exported(config, weights, lambda: load(dtype=torch.float32).eval(), dtype)
     elif dtype == torch.int8:
+        if resolve_dtype("auto", device) == torch.bfloat16:
+            warn_if_slower()
         load_whole = partial(load, dtype=torch.float32)
         empty = partial(auto.from_config, config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
         model = open_int8(config, weights, load_whole, empty)
     else:
         model = load(dtype=dtype)
-    return OpenModel(config, tokenizer, model.to(device).eval(), weights, name_dtype(dtype), device)
+    return OpenModel(config, tokenizer, model.to(device).eval(), weights, name_dtype(dtype), device, backend)
 
 
 @dataclass(frozen=True)

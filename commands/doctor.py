@@ -58,6 +58,7 @@ def examine(device: str = "auto") -> list[Check]:
         found = _find_version(distribution) if importlib.util.find_spec(module) else ""
         checks.append(_describe_optional(module, found, f"for {use}", install))
     checks += [_try("device", lambda: _describe_device(device)), _check_cache()]
+    checks += list_paces()
     for model in offline.MODELS.values():
         found = model.requirement if offline.is_available(model.name) else ""
         if found and not offline.is_installed(model.name):
@@ -95,6 +96,14 @@ def _describe_device(device: str) -> str:
     where = resolve_device(device)
     precision = str(resolve_dtype("auto", where)).removeprefix("torch.")
     return f"{where}, {precision}, {torch.get_num_threads()} threads"
+
+
+def list_paces() -> list[Check]:
+    """The token budgets that were measured here."""
+    from ..checkpoints.devices import name_processor
+    from ..encoders.pace import read_paces
+
+    return [Check("measured batches", str(pace)) for pace in read_paces(name_processor())]
 
 
 def _check_cache() -> Check:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from queue import SimpleQueue
 from threading import Event, Thread
+from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,13 @@ class Budget:
 
     most: int
 
+    def shrink(self, most: int) -> None:
+        """Memory ran out with more than that."""
+        self.most = min(self.most, most)
+
+    def learn(self, tokens: int, padded: int, seconds: float) -> None:
+        """What a batch held, filled up to its longest, and took; a plain budget stays what it is."""
+
 
 def encode_windows(
     items: Iterable[Item],
@@ -42,7 +50,7 @@ def encode_windows(
     prepare: Callable[[Sequence[Item]], Sequence[Any]],
     cost: Callable[[Any], int],
     forward: Callable[[Any], Iterable[Row]],
-    budget: int,
+    budget: int | Budget,
     window: int = WINDOW,
     weight: Callable[[Item], int] | None = None,
     collate: Callable[[Sequence[Any]], Any] | None = None,
@@ -54,7 +62,7 @@ def encode_windows(
     `budget` padded tokens. `weight` is as in `prepare_windows`. `collate` is for what is too large to be made for a
     whole window: it makes of a batch what `forward` is given, in a thread, a batch ahead.
     """
-    limit = Budget(budget)
+    limit = budget if isinstance(budget, Budget) else Budget(budget)
     with closing(prepare_windows(items, spec, prepare, window, weight)) as ready:
         for group, prepared in ready:
             ids = [item.id for item in group]
@@ -170,12 +178,14 @@ def compute_batches(
                 places = parts.pop()
                 spent = len(places) * max(1, *(costs[place] for place in places))
                 if len(places) == 1 or spent <= budget.most:  # which may have fallen since the batch was made
+                    started = perf_counter()
                     try:
                         made = forward(pick(places) if batch is None else batch)
                     except (RuntimeError, MemoryError) as error:
                         _require_parts(error, [names[place] for place in places])
-                        budget.most = min(budget.most, spent // 2)
+                        budget.shrink(spent // 2)
                     else:
+                        budget.learn(sum(costs[place] for place in places), spent, perf_counter() - started)
                         yield places, made
                         continue
                 batch = None  # what is made of the halves

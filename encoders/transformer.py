@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from ..checkpoints.devices import TextPrecision, choose_token_budget
+from ..checkpoints.devices import TextPrecision, choose_token_budget, name_processor
 from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import OpenModel, open_text_model
 from ..checkpoints.openvino import Backend
@@ -19,8 +20,9 @@ from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentenc
 from ..checkpoints.source import locate_tokens
 from ..items import Batch, Item, Role
 from .base import EncoderSpec
-from .batching import WINDOW, Row, encode_windows
+from .batching import WINDOW, Budget, Row, encode_windows
 from .known import KNOWN_CHECKPOINTS
+from .pace import MeasuredBudget, describe_run
 from .pooling import collate, finish, pool, tokenize
 
 log = logging.getLogger("crosslens")
@@ -46,7 +48,10 @@ class TransformerEncoder:
 
     def __post_init__(self) -> None:
         self.model, self.tokenizer, self.device = self.opened.model, self.opened.tokenizer, self.opened.device
-        self.budget = choose_token_budget(self.device)
+        self.budget: int | Budget = choose_token_budget(self.device)
+        if self.device.type == "cpu":
+            threads = torch.get_num_threads()
+            self.budget = MeasuredBudget.begin(threads, partial(self._describe, threads))
         if self.dense is not None:
             self.dense = self.dense.to(self.device).eval()
 
@@ -113,6 +118,12 @@ class TransformerEncoder:
             budget=self.budget,
             window=self.window,
         )
+
+    def _describe(self, threads: int) -> dict[str, Any]:
+        """What the best budget depends on."""
+        made, spec = self.opened, self.spec
+        model = {"encoder": spec.name, "weights": made.weights, "dtype": spec.dtype, "backend": made.backend}
+        return describe_run(name_processor(), threads, **model)
 
     def prepare(self, items: Sequence[Item], role: Role) -> Sequence[Any]:
         """What `compute` takes of each item: the token ids of its text behind the prompt of the role."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -78,7 +76,7 @@ def conduct(
 
 def provenance(device: str = "auto") -> dict[str, object]:
     """Where and with what: versions, the commit that crosslens runs from (None: installed), the machine, the date."""
-    from ...checkpoints.devices import resolve_device
+    from ...checkpoints.devices import name_processor, resolve_device
 
     versions = {}
     for package in PACKAGES:
@@ -91,7 +89,7 @@ def provenance(device: str = "auto") -> dict[str, object]:
         "commit": _find_commit(),
         "versions": {"python": platform.python_version(), **versions},
         "device": str(resolve_device(device)),
-        "machine": {"system": platform.platform(), "processor": _name_processor()},
+        "machine": {"system": platform.platform(), "processor": name_processor()},
     }
 
 
@@ -181,10 +179,3 @@ def _find_commit() -> str | None:
         return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _name_processor() -> str:
-    with suppress(OSError):
-        if names := re.findall(r"^model name.*?: *(.*\S)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            return f"{len(names)} x {names[0]}"
-    return platform.processor()

@@ -238,3 +238,15 @@ def test_two_processes_at_once(checkpoint, cache):
     assert [job.exitcode for job in jobs] == [0, 0]
     assert answers.get() == answers.get() != b""
     assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("times", "said"), [(2.3, ["2.3 times as long"]), (0.8, [])])
+def test_one_line_says_where_bfloat16_is_faster(checkpoint, cache, monkeypatch, caplog, times, said):
+    usual = {"auto": torch.bfloat16, "int8": torch.int8}
+    monkeypatch.setattr("crosslens.checkpoints.open.resolve_dtype", lambda precision, _: usual[precision])
+    monkeypatch.setattr(int8, "compare_with_bfloat16", lambda: times)
+    int8.warn_if_slower.cache_clear()
+    for _ in range(2):
+        load(checkpoint)
+    lines = [record.getMessage() for record in caplog.records if "slower than bfloat16" in record.getMessage()]
+    assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
