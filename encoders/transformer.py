@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ class TransformerEncoder:
         self.budget: int | Budget = choose_token_budget(self.device)
         if self.device.type == "cpu":
             threads = torch.get_num_threads()
-            self.budget = MeasuredBudget.begin(threads, partial(self._describe, threads))
+            self.budget = MeasuredBudget.begin(threads, partial(_describe, self.opened, self.spec, threads))
         if self.dense is not None:
             self.dense = self.dense.to(self.device).eval()
 
@@ -119,12 +120,6 @@ class TransformerEncoder:
             window=self.window,
         )
 
-    def _describe(self, threads: int) -> dict[str, Any]:
-        """What the best budget depends on."""
-        made, spec = self.opened, self.spec
-        model = {"encoder": spec.name, "weights": made.weights, "dtype": spec.dtype, "backend": made.backend}
-        return describe_run(name_processor(), threads, **model)
-
     def prepare(self, items: Sequence[Item], role: Role) -> Sequence[Any]:
         """What `compute` takes of each item: the token ids of its text behind the prompt of the role."""
         return self.token_ids([self.spec.prompt(role) + (item.text or "") for item in items])
@@ -165,6 +160,14 @@ class TransformerEncoder:
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """The inputs of the model for a batch, padded, on the device."""
         return collate(ids, fill=self.tokenizer.pad_token_id or 0, device=self.device)
+
+
+def _describe(opened: OpenModel, spec: EncoderSpec, threads: int) -> dict[str, Any]:
+    """What the best budget depends on; the encoder is not asked, which would never be freed."""
+    name = spec.name.removeprefix("hf:")
+    shown = Path(name).name if Path(name).is_dir() else name
+    model = {"encoder": shown, "weights": opened.weights, "dtype": spec.dtype, "backend": opened.backend}
+    return describe_run(name_processor(), threads, **model)
 
 
 def open_offline_e5(

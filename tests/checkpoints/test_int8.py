@@ -23,6 +23,12 @@ TEXTS = ["The cat sleeps all day.", "猫", "گربه تمام روز می‌خو
 ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 
 
+@pytest.fixture(autouse=True)
+def any_machine(monkeypatch) -> None:
+    """What is said of the machine that tests run on is of no interest."""
+    monkeypatch.setattr(int8, "compare_with_bfloat16", lambda: 1.0)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache."""
@@ -249,4 +255,5 @@ def test_one_line_says_where_bfloat16_is_faster(checkpoint, cache, monkeypatch, 
     for _ in range(2):
         load(checkpoint)
     lines = [record.getMessage() for record in caplog.records if "slower than bfloat16" in record.getMessage()]
-    assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
+    assert len(lines) == len(said)
+    assert all(map(str.__contains__, lines, said))

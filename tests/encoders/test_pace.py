@@ -96,4 +96,4 @@ def test_an_encoder_measures_and_doctor_shows_it(tiny_encoder, monkeypatch):
     assert encoder.budget.known
     shown = [check.found for check in list_paces()]
     assert shown == [str(read_paces(encoder.budget.about["processor"])[0])]
-    assert f"{encoder.spec.name} in float32 by torch: {encoder.budget.most} tokens a batch" in shown[0]
+    assert f"{tiny_encoder.name} in float32 by torch: {encoder.budget.most} tokens a batch" in shown[0]
