@@ -221,7 +221,7 @@ def test_items_that_cannot_be_stored_are_named_and_earlier_ones_stay(case: Any) 
         "as JSON: Object of type set": Item("bad", "w1", meta={"x": {"y"}}),
         "as JSON: Object of type bytes": Item("bad", "w1", meta={"x": b"y"}),
         "as JSON: the key 3 is not text": Item("bad", "w1", meta={"x": [{3: "y"}]}),
-        "an index holds Items, not 'w1'": "w1",
+        "documents are given as .*, not as int: 5": 5,
         "no id": Item("", "w1"),
         "the character '.t' in it": Item("a\tb", "w1"),
         "the character '.n' in it": Item("a\n", "w1"),
