@@ -19,6 +19,7 @@ from ..pipeline import Stage, describe_fields
 from ..rows.documents import Documents, read_documents
 from ..runs import Exclude, Run, check_exclude, list_excluded
 from .info import IndexInfo, describe_storage, read_info
+from .merging import STRENGTH, check_merge
 from .storage.filters import Where, check_where
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ class Index(ABC):
         exact: bool = False,
         mode: Mode = "dense",
         correct: bool = True,
+        merge: float = STRENGTH,
         exclude: Exclude = "listed",
     ) -> Run:
         """The k best documents of each query, as a `Run` that keeps this index as its `docs`.
@@ -241,8 +243,10 @@ class Index(ABC):
         background, averaged. `lexical` scores are BM25, or reciprocal ranks over language groups; `hybrid` fuses both
         by reciprocal rank within the query's language (`indexes.fusion`), and is dense alone for queries that hold
         other than text. `where` keeps documents by `lang`, `modality` or metadata; `exact` passes approximate indexes
-        over; `correct` subtracts language means where a space is multilingual. `exclude` says which documents a query
-        may not find (`runs.list_excluded`): it finds k others, ranked as if the index did not hold those.
+        over; `correct` subtracts language means where a space is multilingual, and then, with one space of texts,
+        `merge` from 0 to 1 says how far the languages' scores are brought to one level (`merging.merge_languages`).
+        `exclude` says which documents a query may not find (`runs.list_excluded`): it finds k others, ranked as if the
+        index did not hold those.
 
         A query that has `Run.probes` is not encoded itself: its probes are, each in its role, and the vectors of a
         group are averaged by weight (weights of terms added, token vectors put together); full text searches the
@@ -253,7 +257,7 @@ class Index(ABC):
         view = self.view()
         while True:
             try:
-                return view.answer(run, Retrieve(view, mode, k, where, exact, correct, exclude))
+                return view.answer(run, Retrieve(view, mode, k, where, exact, correct, merge, exclude))
             except InputError:
                 if not view.follow():  # its files may be gone, if it took longer than they are kept
                     raise
@@ -270,10 +274,11 @@ class Index(ABC):
         where: Where | None = None,
         exact: bool = False,
         correct: bool = True,
+        merge: float = STRENGTH,
         exclude: Exclude = "listed",
     ) -> Stage:
         """The search of this index as a pipeline stage."""
-        return Retrieve(self, mode, k, where, exact, correct, exclude)
+        return Retrieve(self, mode, k, where, exact, correct, merge, exclude)
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """The stored items of `ids`, in that order; `InputError` naming unknown ids."""
@@ -301,12 +306,14 @@ class Retrieve(Stage):
     where: Where | None = None
     exact: bool = False
     correct: bool = True
+    merge: float = STRENGTH
     exclude: Exclude = "listed"
 
     def __post_init__(self) -> None:
         check_cutoff(self.k)
         object.__setattr__(self, "k", int(self.k))  # numpy's whole numbers have no stable description
         check_exclude(self.exclude)
+        check_merge(self.merge)
         check_where(self.where)
 
     def __call__(self, run: Run | Queries) -> Run:
@@ -323,13 +330,22 @@ class Retrieve(Stage):
         if excluded := sum(len(list_excluded(query, self.exclude)) for query in run.queries):
             count["excluded"] += excluded
         return self.index.search(
-            run, self.k, where=self.where, exact=self.exact, mode=self.mode, correct=self.correct, exclude=self.exclude
+            run,
+            self.k,
+            where=self.where,
+            exact=self.exact,
+            mode=self.mode,
+            correct=self.correct,
+            merge=self.merge,
+            exclude=self.exclude,
         )
 
     def describe(self) -> object:
         own = describe_fields(self)
         if self.exclude == "listed":  # as it was before there was a choice: what experiments kept is used again
             del own["exclude"]
+        if self.mode == "lexical" or not self.correct or not self.merge:
+            del own["merge"]
         return own
 
     @property
@@ -347,6 +363,8 @@ class Retrieve(Stage):
             from .storage.fulltext import K1, B
 
             said = [f"BM25, k1={K1}, b={B}"]
+        if self.mode != "lexical" and self.correct and self.merge != STRENGTH:
+            said = [f"merge={self.merge:g}"]
         said += [f"exclude={self.exclude}"] * (self.exclude != "listed")
         return f"{self.mode} ({', '.join(said)})" if said else self.mode
 

@@ -19,11 +19,21 @@ from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, SpaceQueries
+from .merging import list_large, merge_languages
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
-from .storage.filters import Where, join_conditions, list_modalities, list_values, match_modalities, write_sql
+from .storage.filters import (
+    Where,
+    join_conditions,
+    list_modalities,
+    list_spellings,
+    list_values,
+    match_language,
+    match_modalities,
+    write_sql,
+)
 from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.tables import Tables
@@ -449,9 +459,31 @@ class DocumentIndex(Index):
             return found
         return [list(asked.queries[row].drop_excluded(hits, k)) for row, hits in zip(mine.rows, found, strict=True)]
 
+    def _find_merged(self, asked: PreparedQueries, mine: SpaceQueries, k: int) -> Rankings:
+        """`_find_nearest` in all languages, which are brought to one level where the stage says so."""
+        stage = asked.stage
+        condition = self._filter(stage.where)
+        counts = self._count_languages(mine, stage.where) if stage.merge else {}
+        if not (large := list_large(counts)):
+            return self._find_nearest(asked, mine, k, condition)
+
+        def search(lang: str | None, depth: int) -> Rankings:
+            kept = join_conditions(condition, match_language(lang, large))
+            return self._find_nearest(asked, mine, depth, kept)
+
+        return merge_languages(search, counts, k, stage.merge)
+
+    def _count_languages(self, mine: SpaceQueries, where: Where | None) -> dict[str, int]:
+        """How many texts there are of each language that a filter lets through; none where means are not subtracted."""
+        if not mine.corrected:
+            return {}
+        counts = {lang: total.count for lang, total in self.statistics.get(mine.space).languages.items()}
+        wanted = {code for each in list_values(where, "lang") for code in list_spellings(str(each), self.card.langs)}
+        return {lang: count for lang, count in counts.items() if not wanted or lang in wanted}
+
     def _rank_dense(self, asked: PreparedQueries, k: int) -> Rankings:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""
-        spaces, stage = asked.spaces, asked.stage
+        spaces = asked.spaces
         several = len(spaces) > 1 or any(len(each.space.counts) > 1 for each in spaces)
         if several and isinstance(self.kind, DenseKind):
             depth = max(k, CANDIDATES)
@@ -459,9 +491,8 @@ class DocumentIndex(Index):
             hits = fuse_spaces(self.kind, self.statistics, spaces, found, len(asked.queries))
         else:
             hits = [[] for _ in asked.queries]
-            condition = self._filter(stage.where)
             for each in spaces:
-                rankings = self._find_nearest(asked, each, k, condition) if each.rows else []
+                rankings = self._find_merged(asked, each, k) if each.rows else []
                 for row, ranking in zip(each.rows, rankings, strict=True):
                     hits[row] = ranking
         return hits

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..errors import InputError, check_known
 from ..files import hash_file
 from ..indexes.base import Mode, Retrieve, Where
+from ..indexes.merging import STRENGTH, check_merge
 from ..indexes.storage.card import Windows
 from ..indexes.storage.filters import list_values
 from ..items import Item
@@ -190,6 +191,7 @@ def plan_retrieval(
     documents: str = "",
     lang: str = "",
     correct: bool = True,
+    merge: float = STRENGTH,
     index: str = "lance",
     passages: bool = False,
     window: int | None = None,
@@ -211,6 +213,7 @@ def plan_retrieval(
         encoders = tuple(vocabulary.encoders.get(name, name) for name in names)
     if documents:
         check_known(documents, vocabulary.documents, f"documents in {text}:")
+    check_merge(merge)
     split = passages or window is not None or stride is not None
     windows = Windows.of(window, stride) if split else None
     plan = IndexPlan(encoders, vocabulary.documents.get(documents, ""), windows, index)
@@ -220,7 +223,8 @@ def plan_retrieval(
         where = dict(site.where or {})
         if langs:
             where["lang"] = [*list_values(where, "lang"), *langs]
-        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct, exclude or site.exclude)
+        kept = exclude or site.exclude
+        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct, merge, kept)
 
     return Unbound(text, bind, plan, langs)
 

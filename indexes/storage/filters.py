@@ -187,6 +187,13 @@ def match_modalities(names: Iterable[str]) -> str:
     return _match_field("modality", names)
 
 
+def match_language(lang: str | None, others: Sequence[str] = ()) -> str:
+    """A condition that keeps a language as it is stored; of None what has none, or another than `others`."""
+    if lang is not None:
+        return _match_field("lang", [lang])
+    return f"lang IS NULL OR lang NOT IN ({quote_all(others)})"
+
+
 def quote_all(values: Iterable[str]) -> str:
     """Strings as SQL, between commas."""
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)

@@ -62,8 +62,8 @@ def test_search_equals_brute_force(case: Any) -> None:
     asked = [Item(f"q{number}", f"w{number} w{number + 1}", lang="zho") for number in range(20)]
     documents, vectors = (case.vectors(encoder.encode(*each)) for each in ((items, "document"), (asked, "query")))
     documents = [each.astype(np.float16).astype(np.float32) for each in documents]
-    found: dict[bool, np.ndarray] = {False: case.scores(vectors, documents)}
-    found[True] = found[False]
+    plain = case.scores(vectors, documents)
+    found = [(False, 0.5, plain), (True, 0.5, plain)]
     if case.holds == "dense":
         # less each language's mean, drawn to the mean of all as if by KAPPA documents
         stored = np.concatenate(documents)
@@ -74,10 +74,15 @@ def test_search_equals_brute_force(case: Any) -> None:
             for lang in LANGS
         }
         documents = [unit(each - means[lang]) for each, lang in zip(documents, langs, strict=True)]
-        found[True] = case.scores([unit(each - means["zho"]) for each in vectors], documents)
-    for correct, scores in found.items():
+        corrected = case.scores([unit(each - means["zho"]) for each in vectors], documents)
+        # a language's level is the mean of its 20 best; it has 75 documents, of which 20 match
+        levels = np.stack([np.sort(corrected[:, langs == lang])[:, -20:].mean(axis=1) for lang in LANGS], axis=1)
+        steps = (levels - levels.mean(axis=1, keepdims=True)) * 75 / 175
+        steps = steps[:, [LANGS.index(lang) for lang in langs]]
+        found[1:] = [(True, merge, corrected - merge * steps) for merge in (0, 0.5, 1)]
+    for correct, merge, scores in found:
         for some in (asked, asked[:1]):
-            run = index.search(some, 10, exact=True, correct=correct)
+            run = index.search(some, 10, exact=True, correct=correct, merge=merge)
             for row, query in enumerate(some):
                 best = np.sort(scores[row])[::-1][: min(10, len(case.found(query, items)))]
                 assert [hit.score for hit in run[query.id]] == pytest.approx(best.tolist(), abs=2e-3)
