@@ -27,10 +27,10 @@ from .storage.card import Recall, Space
 from .storage.filters import (
     Where,
     join_conditions,
+    keep_language,
     list_modalities,
     list_spellings,
     list_values,
-    match_language,
     match_modalities,
     write_sql,
 )
@@ -468,7 +468,7 @@ class DocumentIndex(Index):
             return self._find_nearest(asked, mine, k, condition)
 
         def search(lang: str | None, depth: int) -> Rankings:
-            kept = join_conditions(condition, match_language(lang, large))
+            kept = join_conditions(condition, keep_language(lang, large))
             return self._find_nearest(asked, mine, depth, kept)
 
         return merge_languages(search, counts, k, stage.merge)

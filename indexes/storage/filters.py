@@ -187,7 +187,7 @@ def match_modalities(names: Iterable[str]) -> str:
     return _match_field("modality", names)
 
 
-def match_language(lang: str | None, others: Sequence[str] = ()) -> str:
+def keep_language(lang: str | None, others: Sequence[str] = ()) -> str:
     """A condition that keeps a language as it is stored; of None what has none, or another than `others`."""
     if lang is not None:
         return _match_field("lang", [lang])
