@@ -19,7 +19,7 @@ from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
 from .kinds.base import DenseKind, SpaceQueries
-from .merging import list_large, merge_languages
+from .merging import count_languages, list_large, merge_languages
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
@@ -29,7 +29,6 @@ from .storage.filters import (
     join_conditions,
     keep_language,
     list_modalities,
-    list_spellings,
     list_values,
     match_modalities,
     write_sql,
@@ -463,7 +462,9 @@ class DocumentIndex(Index):
         """`_find_nearest` in all languages, which are brought to one level where the stage says so."""
         stage = asked.stage
         condition = self._filter(stage.where)
-        counts = self._count_languages(mine, stage.where) if stage.merge else {}
+        counts: dict[str, int] = {}
+        if stage.merge and mine.corrected:
+            counts = count_languages(self.statistics.get(mine.space), stage.where, self.card.langs)
         if not (large := list_large(counts)):
             return self._find_nearest(asked, mine, k, condition)
 
@@ -472,14 +473,6 @@ class DocumentIndex(Index):
             return self._find_nearest(asked, mine, depth, kept)
 
         return merge_languages(search, counts, k, stage.merge)
-
-    def _count_languages(self, mine: SpaceQueries, where: Where | None) -> dict[str, int]:
-        """How many texts there are of each language that a filter lets through; none where means are not subtracted."""
-        if not mine.corrected:
-            return {}
-        counts = {lang: total.count for lang, total in self.statistics.get(mine.space).languages.items()}
-        wanted = {code for each in list_values(where, "lang") for code in list_spellings(str(each), self.card.langs)}
-        return {lang: count for lang, count in counts.items() if not wanted or lang in wanted}
 
     def _rank_dense(self, asked: PreparedQueries, k: int) -> Rankings:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""

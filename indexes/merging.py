@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
 
 from ..errors import InputError
 from ..runs import Rankings
+from .moments import Moments
+from .storage.filters import Where, list_spellings, list_values
 
 # Chosen with e5-small on the dev halves of LibreOffice's help in 10 languages and in 2, and of Debian's descriptions in
 # 4, as they are and with each page or package in one of the languages only (benchmarks/merging.py): of strengths 0.25,
@@ -25,6 +27,13 @@ def check_merge(merge: float) -> None:
     """`InputError` unless it is a number from 0 to 1."""
     if not isinstance(merge, Real) or isinstance(merge, bool) or not 0 <= merge <= 1 or math.isnan(merge):
         raise InputError(f"merge must be a number from 0 (scores as they are) to 1, not {merge!r}")
+
+
+def count_languages(moments: Moments, where: Where | None, stored: Iterable[str]) -> dict[str, int]:
+    """How many texts a space has of each language that a filter lets through; `stored` are the index's languages."""
+    wanted = {code for each in list_values(where, "lang") for code in list_spellings(str(each), stored)}
+    counts = {lang: total.count for lang, total in moments.languages.items()}
+    return {lang: count for lang, count in counts.items() if not wanted or lang in wanted}
 
 
 def list_large(counts: Mapping[str, int]) -> list[str]:

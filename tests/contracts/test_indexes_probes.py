@@ -57,7 +57,7 @@ def index(case: Any, items: list[Item], encoder: Any) -> Any:
 def test_probes_are_encoded_in_their_roles_and_pooled(
     case: Any, items: list[Item], encoder: Any, index: Any, correct: bool, probes: Probes
 ) -> None:
-    run = index.search(probing(probes, OTHER), 10, exact=True, correct=correct)
+    run = index.search(probing(probes, OTHER), 10, exact=True, correct=correct, merge=0)
 
     rows = index.passages if case.windows else index
     (space,) = index.card.spaces
@@ -82,7 +82,7 @@ def test_probes_are_encoded_in_their_roles_and_pooled(
     for hit in run["q"]:
         assert scores[int(hit.id[1:])] == pytest.approx(hit.score, abs=3e-3)
     # A query without probes beside it is searched for as it would be alone.
-    same(index.search([OTHER], 10, exact=True, correct=correct), run, [OTHER])
+    same(index.search([OTHER], 10, exact=True, correct=correct, merge=0), run, [OTHER])
     assert run.queries[0] == QUERY
     assert run.probes == {"q": probes}
 
