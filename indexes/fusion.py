@@ -12,6 +12,8 @@ from ..runs import Hit, Rankings, rank_hits
 from .kinds.base import DenseKind, SpaceQueries
 from .products import multiply_rows
 from .statistics import SpaceStatistics
+from .storage.card import Space
+from .storage.filters import Where, join_conditions, list_modalities, list_values, match_modalities
 
 HEAD = 50  # places whose documents do not depend on how many are asked for
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
@@ -35,6 +37,18 @@ def fuse_spaces(
         part = [each.select(rows) for each in asked]
         rankings += _rescore(kind, statistics, part, [pools[row] for row in rows])
     return rankings
+
+
+def split_modalities(space: Space, where: Where | None, condition: str | None) -> list[str | None]:
+    """A filter, and the same as SQL, split into one condition for each kind of document that a space has."""
+    known = list_modalities()
+    wanted = list(map(str, list_values(where, "modality")))
+    # A value that is no modality is one of metadata.
+    wanted = wanted if wanted and set(wanted) <= set(known) else known
+    groups = [[each for each in wanted if space.reads(each) == read] for read in space.counts]
+    if len(groups) < 2:
+        return [condition]
+    return [join_conditions(condition, match_modalities(group)) for group in groups if group]
 
 
 def _rescore(

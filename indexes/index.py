@@ -17,22 +17,14 @@ from ..items import Item, Role, SeenIds, group_positions, windows
 from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
-from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces
+from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities
 from .kinds.base import DenseKind, SpaceQueries
 from .merging import count_languages, list_large, merge_languages
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
-from .storage.filters import (
-    Where,
-    join_conditions,
-    keep_language,
-    list_modalities,
-    list_values,
-    match_modalities,
-    write_sql,
-)
+from .storage.filters import Where, join_conditions, keep_language, write_sql
 from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.tables import Tables
@@ -494,14 +486,7 @@ class DocumentIndex(Index):
         """Nearest documents of each query, k of each modality that the space reads: those of one are nearer."""
         if not mine.rows:
             return []
-        condition = self._filter(asked.stage.where)
-        known = list_modalities()
-        wanted = list(map(str, list_values(asked.stage.where, "modality")))
-        # A value that is no modality is one of metadata.
-        wanted = wanted if wanted and set(wanted) <= set(known) else known
-        groups = [[each for each in wanted if mine.space.reads(each) == read] for read in mine.space.counts]
-        conditions = [condition]
-        if len(groups) > 1:
-            conditions = [join_conditions(condition, match_modalities(group)) for group in groups if group]
+        where = asked.stage.where
+        conditions = split_modalities(mine.space, where, self._filter(where))
         parts = [self._find_nearest(asked, mine, k, each) for each in conditions]
         return [[hit for part in parts for hit in part[row]] for row in range(len(mine))]
