@@ -12,7 +12,7 @@ from ..files import read_lines
 
 
 def _parse_code(lang: str | None) -> str | None:
-    from ..multilingual.languages import parse_language
+    from ..media.language_codes import parse_language
 
     return parse_language(lang) if lang else None
 

