@@ -48,6 +48,7 @@ def search_command(
             "Its key, if it has one, is read from CROSSLENS_API_KEY.",
         ),
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the hits and their pictures.")] = None,
     json: options.Json = False,
 ) -> None:
     """Search an index with text, a picture, or both."""
@@ -60,7 +61,7 @@ def search_command(
     if server:
         refused = {
             "--no-correction": not correction, "--exclude": exclude != "listed", "--unseen": unseen != "keep",
-            "--device": device != "auto", "--trust-remote-code": trust_remote_code,
+            "--device": device != "auto", "--trust-remote-code": trust_remote_code, "--html": html is not None,
             "--rerank SPEC (a service has its own: --rerank default)": bool(rerank) and rerank != ["default"],
         }  # fmt: skip
         if given := [name for name, is_given in refused.items() if is_given]:
@@ -75,7 +76,7 @@ def search_command(
         found = _search(
             directory, text, image, k=k, system=system, mode=mode, langs=lang, where=where, query_lang=query_lang,
             rerank=rerank, exclude=exclude, unseen=unseen, correct=correction, exact=exact, explain=explain,
-            device=device, trust_remote_code=trust_remote_code,
+            device=device, trust_remote_code=trust_remote_code, html=html,
         )  # fmt: skip
     answer, lines, remarks = found
     if json:
@@ -158,6 +159,7 @@ def _search(
     rerank: list[str] | None,
     correct: bool,
     explain: bool,
+    html: Path | None,
     **how: Any,
 ) -> Shown:
     """What a search here finds."""
@@ -167,9 +169,11 @@ def _search(
     from ..multilingual.rewriting.base import describe_rewriting
     from ..multilingual.rewriting.rewrites import explain_probes, to_rewrite
     from ..multilingual.snippets import make_snippet
-    from ..systems.search import choose_line, parse_filters, search_index
+    from ..systems.search import check_output, choose_line, parse_filters, search_index
     from ..systems.trace import Trace
 
+    if html is not None:
+        check_output(html)
     query = Item("query", text=text, image=image, lang=query_lang)
     line = choose_line(system, mode, langs, correct, rerank)
     trace = Trace() if explain else None
@@ -179,8 +183,13 @@ def _search(
     )  # fmt: skip
     probes = run.probes.get("query", ())
     words = " ".join([text or "", *(probe.item.text or "" for probe in probes)])
+    hits = list(zip(run["query"], run.items("query"), strict=True))
+    if html is not None:
+        from ..demo.pages import write_hits_page
+
+        write_hits_page(html, run.queries[0], hits, words=words, system=line)
     rows = []
-    for rank, (hit, item) in enumerate(zip(run["query"], run.items("query"), strict=True), 1):
+    for rank, (hit, item) in enumerate(hits, 1):
         shown = describe_item(item)
         if item.text and item.text.strip():
             shown["text"] = make_snippet(item.text, words)[0]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import rich.table
 from rich import box
 from rich.console import Console
@@ -17,12 +14,10 @@ from rich.text import Text
 
 from ..evaluation.significance import LEVEL
 from ..evaluation.table import Table
-from ..files import write_atomically
 from ..items import Item
-from ..media.images import thumbnail
-from ..multilingual.languages import find_direction, name_language
 from ..runs import Qrels, Run
 from .collection import list_photos
+from .pages import write_page
 
 SHOWN = 5  # results a query on the page
 
@@ -126,20 +121,11 @@ def _describe_query(query: Item) -> str:
 
 def write_contact_sheet(path: Path, report: DemoReport) -> None:
     """Write one self-contained page for the last system of the report, with its pictures as JPEG thumbnails."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"direction": find_direction, "language": name_language, "thumbnail": _encode_thumbnail}
     system, run = list(report.runs.items())[-1]
     kinds: dict[str, list[tuple[object, ...]]] = {}
     for query, hits in run:
         results = zip(hits, run.items(query.id)[:SHOWN], strict=False)
         kinds.setdefault(str(query.meta["kind"]), []).append((query, list(results)))
-    page = environment.get_template("contact_sheet.html")
-    with write_atomically(path) as out:
-        out.write(page.render(report=report, table=report.table, system=system, kinds=kinds, photos=list_photos()))
-
-
-@cache
-def _encode_thumbnail(image: Path | bytes) -> str:
-    return base64.b64encode(thumbnail(image, 160)).decode()
+    write_page(
+        path, "contact_sheet.html", report=report, table=report.table, system=system, kinds=kinds, photos=list_photos()
+    )
