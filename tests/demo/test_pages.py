@@ -38,7 +38,9 @@ def test_a_page_shows_hits_and_runs_nothing(tmp_path):
 
 def test_the_command_writes_it(crosslens, tmp_path):
     index = fill(tmp_path / "small.index")
-    status, out, err = crosslens("search", index, "picture", "-k", 3, "--html", tmp_path / "page.html")
+    status, out, err = crosslens(
+        "search", index, "picture", "-k", 3, "--where", "modality=image", "--html", tmp_path / "page.html"
+    )
     assert (status, err) == (0, "")
     assert out.count("\n") == 3
     page = (tmp_path / "page.html").read_text("utf-8")
