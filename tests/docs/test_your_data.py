@@ -29,6 +29,8 @@ def make_files(root: Path) -> None:
         "photos/list.docx": "x",
         "notes/cats.md": "# Katzen\n\nKatzen schlafen zwölf bis sechzehn Stunden am Tag.",
         "notes/page.html": "<html lang=ru><title>Кошки</title><p>Кошки спят до шестнадцати часов в сутки.",
+        "articles.csv": "id,title,text,year\n1,Cats,They sleep all day.,2020\n2,Trains,They run at night.,2021\n",
+        "reports.csv": "number,headline,body,year\n1,Cats,They sleep all day.,2020\n2,Trains,They run at night.,2021\n",
         "papers/manual.pdf": make_pdf("How to calibrate the sensor", "", title="The manual"),
     }
     for name, content in files.items():
