@@ -17,7 +17,7 @@ def experiment_command(
         Path | None, typer.Option("--output", "-o", help="Where all of it goes (default: FILE.results).")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done: documents, tokens, judge calls.")
+        bool, typer.Option("--dry-run", help="Say what would be done: documents, tokens, judge calls, minutes.")
     ] = False,
     device: Device = "auto",
     trust_remote_code: Trust = False,
@@ -29,13 +29,13 @@ def experiment_command(
     plan = Plan.read(file)
     out = output or file.with_suffix(".results")
     if dry_run:
-        from ..evaluation.experiment.survey import survey_plan
+        from ..evaluation.experiment.survey import sum_up, survey_plan
 
-        found = survey_plan(plan, out)
+        found = survey_plan(plan, out, device=device)
         if json:
             emit({"plan": plan.to_json(), "collections": [each.to_json() for each in found]})
         else:
-            print(*found, sep="\n")
+            print(*found, sum_up(found), sep="\n")
         return
     from ..evaluation.experiment.conduct import conduct
     from ..evaluation.report.plots import explain_lack

@@ -107,7 +107,7 @@ def open_image(
         raise UnreadableItem(f"{name}: the picture is truncated or damaged ({reason}); replace it") from None
 
 
-def thumbnail(source: Path | bytes | Image.Image, side: int, *, name: str = "") -> bytes:
+def thumbnail(source: Path | bytes | Image.Image | Drawing, side: int, *, name: str = "") -> bytes:
     """A small JPEG for a page: neither side longer than `side` pixels."""
     image = open_image(source, max_pixels=4 * side * side, name=name)
     image.thumbnail((side, side))

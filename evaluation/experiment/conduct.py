@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +15,21 @@ from ...errors import InputError
 from ...files import lock_directory, make_directory, write_atomically, write_json
 from ...pipeline import Progress, Stage, show_nothing, watch
 from ...runs import Run, find_relevant
+from ...systems.provenance import hide_secrets, provenance
 from ...systems.rewriting import write_beside
 from ...systems.stages import Vocabulary
 from ...systems.system import System
 from ..evaluate import evaluate
 from ..measures import MEASURES, MLIR
 from ..table import Table
+from .examples import choose_examples
 from .plan import Plan
+from .rates import Rates, mean_tokens, note_indexes, note_system
 from .results import Cost, Outcome, Part, Results
 from .sites import ExperimentSite, make_slug
 from .store import KeptStage, ResultStore
 
 log = logging.getLogger("crosslens")
-
-PACKAGES = ("crosslens", "torch", "transformers", "lancedb", "open_clip_torch", "ir_measures", "numpy", "scipy")
 
 
 def parse_systems(plan: Plan, *, device: str = "auto", trust_remote_code: bool = False) -> dict[str, System]:
@@ -63,34 +60,19 @@ def conduct(
     Each system on each collection leaves `COLLECTION/SYSTEM/run.trec`, `manifest.json` and `measures.jsonl`.
     `InputError` on what the plan asks for and cannot be, as early as it can be known.
     """
+    from ...checkpoints.devices import resolve_device
+
     make_directory(out)
     with lock_directory(out):
-        about = provenance(device)
+        about = provenance(str(resolve_device(device)))
         sites = open_sites(plan, out, progress=progress, device=device, trust_remote_code=trust_remote_code)
+        for system in sites[0].systems.values():
+            system.check_named()
         for site in sites:  # counts and judgements are read before any work
             _ = site.content, site.qrels
         for system in sites[0].systems.values():
             system.check_models(sites[0])
         return Results(plan.name, plan.to_json(), tuple(_run_systems(site, about) for site in sites), about)
-
-
-def provenance(device: str = "auto") -> dict[str, object]:
-    """Where and with what: versions, the commit that crosslens runs from (None: installed), the machine, the date."""
-    from ...checkpoints.devices import name_processor, resolve_device
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "?"
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _find_commit(),
-        "versions": {"python": platform.python_version(), **versions},
-        "device": str(resolve_device(device)),
-        "machine": {"system": platform.platform(), "processor": name_processor()},
-    }
 
 
 def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
@@ -115,12 +97,19 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
         log.info("%s: %s: %.1f s%s", site.slug, name, seconds, kept)
     del last
     table = _evaluate_runs(site, runs)
+    rates = Rates.of_machine(str(about["device"]))
+    for name, system in site.systems.items():
+        if not outcomes[name].reused:
+            note_system(rates, system, runs[name])
+    note_indexes(rates, site.made, mean_tokens(site.collection.docs()))
+    rates.save()
     for name, run in runs.items():
         _write_provenance(site, outcomes[name], run, table, about)
     langs = Counter(query.lang or "" for query in site.queries)
     indexes = tuple(site.notes.values())
+    examples = choose_examples(site.queries, runs, table, site.qrels, site.fetch)
     site.close()
-    return Part(site.name, site.content.counts, dict(langs.most_common()), table, outcomes, indexes)
+    return Part(site.name, site.content.counts, dict(langs.most_common()), table, outcomes, indexes, examples)
 
 
 def _evaluate_runs(site: ExperimentSite, runs: Mapping[str, Run]) -> Table:
@@ -155,27 +144,16 @@ def _write_provenance(site: ExperimentSite, outcome: Outcome, run: Run, table: T
         "system": outcome.system,
         "pipeline": outcome.pipeline,
         "collection": {"name": site.name, "content": site.content.content},
+        "queries": outcome.queries,
         **asdict(outcome.cost),
         "stages": run.manifest.to_json(),
         "kept": list(outcome.reused),
         "indexes": list(site.notes.values()),
         "provenance": dict(about),
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", hide_secrets(manifest))
     values = table.values[outcome.system]
     with write_atomically(folder / "measures.jsonl") as file:
         for topic in next(iter(values.values())):
             row = {"topic": topic, "measures": {measure: of[topic] for measure, of in values.items()}}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _find_commit() -> str | None:
-    """The commit of the checkout that crosslens runs from, `+` where files differ from it."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    asked = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

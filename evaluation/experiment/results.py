@@ -12,6 +12,7 @@ from typing import Any
 from ...multilingual.collections.base import CollectionCounts
 from ...runs import Run
 from ..table import Table
+from .examples import ShownQuery
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Part:
     """One collection: its counts, the table over its systems, and an outcome for each of them, in that order.
 
     `counts.langs` maps languages to documents; `query_langs` to queries. `indexes` describes each index:
-    its directory, documents, encoders, seconds, bytes.
+    its directory, documents, encoders, seconds, bytes. `examples` are some queries with their first hits.
     """
 
     collection: str
@@ -66,6 +67,7 @@ class Part:
     table: Table
     outcomes: Mapping[str, Outcome]
     indexes: tuple[Mapping[str, Any], ...] = ()
+    examples: tuple[ShownQuery, ...] = ()
 
 
 @dataclass(frozen=True)

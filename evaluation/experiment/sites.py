@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ...errors import InputError, first_line, list_few
 from ...files import make_directory, parse_json, read_text, write_json
 from ...items import Item, open_seal, seal, windows
-from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart
+from ...multilingual.collections.base import Collection, CollectionCounts, MissingPart, fetch_documents
 from ...multilingual.collections.digest import digest_files
 from ...multilingual.collections.registry import load_collection
 from ...multilingual.fairness import read_langs
@@ -71,6 +71,7 @@ class ExperimentSite:
         self.unseen = self.plan.unseen
         self.exclude = self.plan.exclude
         self.notes: dict[IndexPlan, Mapping[str, Any]] = {}
+        self.made: list[Mapping[str, Any]] = []  # the notes of indexes that this run has made
         self._open: dict[IndexPlan, Index] = {}
         self._versions: dict[str, tuple[Collection, Content]] = {}
 
@@ -125,10 +126,17 @@ class ExperimentSite:
         """How many documents of the collection are in each language, as far as it says."""
         return self.content.counts.langs
 
+    def fetch(self, ids: Sequence[str]) -> list[Item]:
+        """The documents of `ids`, in that order, from an open index of them, else from the collection."""
+        return (self._find_open() or fetch_documents(self.collection, ids)).get(ids)
+
+    def _find_open(self) -> Index | None:
+        return next((index for plan, index in self._open.items() if not plan.documents), None)
+
     def languages(self, ids: Iterable[str]) -> dict[str, str]:
         """The languages of documents, given or identified, from an open index of them, else from the collection."""
         asked = sorted(set(ids))
-        opened = next((index for plan, index in self._open.items() if not plan.documents), None)
+        opened = self._find_open()
         if opened is None:
             return read_langs(self.name, asked)
         found: dict[str, str] = {}
@@ -173,6 +181,7 @@ class ExperimentSite:
             "peak_bytes": highest(),
         }
         write_json(note, seal(about))
+        self.made.append(about)
         return made.index, about
 
     def find_version(self, documents: str) -> tuple[Collection, Content]:

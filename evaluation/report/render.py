@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
-from ...files import write_atomically, write_json
+from ...files import write_atomically, write_json, write_size
+from ...media.language_codes import find_language
 from ..experiment.results import Part, Results
 from ..grids import PREAMBLE, Cell, Grid, clean_line, escape_markdown, format_latex, format_p
 from ..table import ALL, Table
@@ -47,19 +49,19 @@ def render_report(results: Results, template: str) -> str:
         autoescape=jinja2.select_autoescape(["html"]),
         keep_trailing_newline=True, lstrip_blocks=True, trim_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    engine.filters |= {"line": clean_line, "markdown": escape_markdown, "fence": _fence}
+    engine.filters |= {"line": clean_line, "markdown": escape_markdown}
     shared = (describe_collection, describe_results, draw_plots, explain_lack, format_latex)
     engine.globals |= {"preamble": PREAMBLE, **{each.__name__: each for each in shared}}
-    anchors = make_anchors(part.collection for part in results.parts)
+    titles = shorten_names(part.collection for part in results.parts)
+    anchors = make_anchors(titles[part.collection] for part in results.parts)
     return engine.get_template(template).render(
         results=results,
         summary=summarise(results),
-        addresses={part.collection: f"#{anchor}" for part, anchor in zip(results.parts, anchors, strict=True)},
-        sections=[_section(part, anchor) for part, anchor in zip(results.parts, anchors, strict=True)],
-        background={
-            name: json.dumps(dict(of), ensure_ascii=False, indent=2, default=str)
-            for name, of in (("plan", results.plan), ("provenance", results.provenance))
-        },
+        addresses={titles[part.collection]: f"#{anchor}" for part, anchor in zip(results.parts, anchors, strict=True)},
+        sections=[
+            _section(part, titles[part.collection], anchor) for part, anchor in zip(results.parts, anchors, strict=True)
+        ],
+        background={"plan": list_settings(results.plan), "provenance": list_settings(results.provenance)},
     )
 
 
@@ -73,11 +75,34 @@ def make_anchors(names: Iterable[str]) -> list[str]:
     return anchors
 
 
+def shorten_names(names: Iterable[str]) -> dict[str, str]:
+    """What each collection is called in a report: its name without the directories that its files lie in.
+
+    Where two would be called alike, both keep their whole names.
+    """
+    listed = list(names)
+    short = {name: re.sub(r"(?:[^/?:=&]*/)+(?=[^/?&])", "", name.rstrip("/")) or name for name in listed}
+    return {name: short[name] if list(short.values()).count(short[name]) == 1 else name for name in listed}
+
+
+def list_settings(values: Mapping[str, object], within: str = "") -> list[tuple[str, str]]:
+    """Settings as names and texts, those in tables one by one; what is empty is left out."""
+    listed: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{within}{key}"
+        if isinstance(value, Mapping):
+            listed += list_settings(value, f"{name}: ")
+        elif value not in (None, "", [], ()):
+            listed.append((name, _show(value)))
+    return listed
+
+
 def summarise(results: Results) -> Grid | None:
     """Systems by collections, the first measure of each; None where there is one collection."""
     if len(results.parts) < 2:
         return None
-    measures = {part.collection: part.table.measures[0] for part in results.parts}
+    titles = shorten_names(part.collection for part in results.parts)
+    measures = {titles[part.collection]: part.table.measures[0] for part in results.parts}
     common = len(set(measures.values())) == 1
     head = (name if common else f"{name}, {measure}" for name, measure in measures.items())
     rows = tuple(
@@ -114,9 +139,26 @@ def describe_collection(part: Part) -> list[str]:
         sentences.append(f"{count_nouns(counts.judged, 'judgement')}, {counts.relevant:,} relevant")
     if counts.skipped:
         sentences.append(f"{count_nouns(counts.skipped, 'bad line')} skipped")
-    for index in part.indexes:
-        sentences.append("Index: " + ", ".join(f"{key} {_show(value)}" for key, value in index.items()))
-    return sentences
+    return sentences + [_describe_index(index) for index in part.indexes]
+
+
+def _describe_index(index: Mapping[str, Any]) -> str:
+    """An index in a sentence: of what, by what, and what it took."""
+    encoders = _show(index.get("encoders") or ["full text alone"])
+    facts = [f"Index of {_count_documents(index)} by {encoders}, {index.get('kind', 'lance')}"]
+    if isinstance(passages := index.get("passages"), Mapping):
+        facts.append(f"in {passages.get('count', 0):,} passages of {passages.get('window')} tokens")
+    if isinstance(seconds := index.get("seconds"), int | float):
+        facts.append(f"made in {seconds:,.1f} s" + " (resumed)" * bool(index.get("resumed")))
+    if isinstance(cached := index.get("cached"), int) and cached:
+        facts.append(f"{cached:,} vectors from the cache")
+    if isinstance(size := index.get("bytes"), int):
+        facts.append(write_size(size))
+    return ", ".join(facts)
+
+
+def _count_documents(index: Mapping[str, Any]) -> str:
+    return count_nouns(int(index.get("documents", 0)), "document")
 
 
 def tabulate_differences(table: Table, measure: str) -> list[Grid]:
@@ -162,7 +204,7 @@ def count_nouns(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
-def _section(part: Part, anchor: str) -> dict[str, object]:
+def _section(part: Part, title: str, anchor: str) -> dict[str, object]:
     """What templates show of a collection; the page folds away all but the first measure."""
     measures = part.table.measures
     grids = list(part.table.grids())
@@ -171,6 +213,7 @@ def _section(part: Part, anchor: str) -> dict[str, object]:
     anchors = zip(part.outcomes, make_anchors(part.outcomes), strict=True)
     return {
         "part": part,
+        "title": title,
         "anchor": anchor,
         "label": f"tab:{re.sub('[^a-z0-9]+', '-', anchor).strip('-') or 'collection'}",
         "links": {system: f"#{anchor}--{each}" for system, each in anchors},
@@ -184,12 +227,6 @@ def _section(part: Part, anchor: str) -> dict[str, object]:
     }
 
 
-def _fence(text: str) -> str:
-    """A block of JSON in Markdown, whatever it holds."""
-    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
-    return f"{fence}json\n{text}\n{fence}"
-
-
 def _show_first(table: Table, system: str) -> Cell:
     known = system in table.systems
     return table.cell(system, table.measures[0], intervals=False) if known else Cell("–")
@@ -197,7 +234,10 @@ def _show_first(table: Table, system: str) -> Cell:
 
 def _list_languages(langs: Mapping[str, int]) -> str:
     """`: 15,000 rus, 13,000 zho`, the largest first."""
-    ordered = sorted(langs.items(), key=lambda each: (-each[1], each[0]))
+    counted: Counter[str] = Counter()
+    for lang, number in langs.items():  # as collections write them: `zh`, `zho`
+        counted[find_language(lang) or lang if lang else ""] += number
+    ordered = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
     named = [f"{count:,} {lang or 'of unknown language'}" for lang, count in ordered[:MOST_LANGUAGES]]
     if rest := ordered[MOST_LANGUAGES:]:
         named.append(f"{sum(count for _, count in rest):,} in {len(rest)} more")

@@ -267,7 +267,7 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path):
 
     refused("no pairs to judge: give --run")
     refused("no directory", output=tmp_path / "none" / "out", runs=[good])
-    refused("is a directory", output=tmp_path, runs=[good])
+    refused("a directory, not a regular file", output=tmp_path, runs=[good])
     refused("written over .*good.trec", output=good, runs=[good])
     refused("written over .*qrels.txt", output=folder / "qrels.txt", qrels="collection")
     refused("depth must be at least 1", runs=[good], depth=0)

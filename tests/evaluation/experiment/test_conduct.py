@@ -163,6 +163,15 @@ def test_a_dry_run_names_documents_tokens_and_calls_and_makes_no_index(
     assert not (tmp_path / "experiment.results" / "indexes").exists()
     status, out, err = crosslens("experiment", file, "--dry-run")
     assert "about 36 judge calls" in out
+    assert out.endswith("time unknown: nothing like it was measured here\n")
+    assert crosslens("experiment", file)[0] == 0
+    (done,) = json.loads(crosslens("experiment", file, "--dry-run", "--json")[1])["collections"]
+    assert [(each["state"], each["seconds"]) for each in (*done["indexes"], *done["systems"])] == [("done", 0.0)] * 3
+    # Elsewhere nothing is finished, and how long it takes on this machine is known by now.
+    elsewhere = ("experiment", file, "--dry-run", "-o", tmp_path / "elsewhere")
+    (again,) = json.loads(crosslens(*elsewhere, "--json")[1])["collections"]
+    assert all(each["state"] == "to do" and each["seconds"] > 0 for each in (*again["indexes"], *again["systems"]))
+    assert "in all about 1 minute or less, by what was measured on this machine" in crosslens(*elsewhere)[1]
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["a directory", "a file, as of `crosslens translate`"])

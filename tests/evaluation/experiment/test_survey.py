@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from crosslens.evaluation.experiment.survey import count_questions
 from crosslens.multilingual.reranking.plan import parse_reranker
+from crosslens.multilingual.reranking.questions import count_questions
 
 
 def test_estimated_questions_are_those_that_a_sorter_asks() -> None:
