@@ -23,7 +23,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from io import BufferedReader, BufferedWriter, TextIOWrapper
 from pathlib import Path
 from secrets import token_hex
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
@@ -267,6 +267,27 @@ def write_size(count: float) -> str:
             break
         count /= 1000
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def check_output(output: Path) -> None:
+    """`InputError`, before any work, where a file could not be written."""
+    if is_stream(output):
+        return
+    target = find_target(output)
+    if not output.parent.is_dir():
+        raise InputError(f"there is no directory {output.parent} to write {output.name} into")
+    check_directory(target.parent)
+
+
+def check_directory(path: Path) -> None:
+    """`InputError` unless files can be written into a directory, there or still to be made: one without a name is."""
+    there = next((each for each in (path, *path.absolute().parents) if os.path.lexists(each)), path)
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except (OSError, ValueError) as error:  # ValueError for a NUL in the path
+        what = "write to" if there == path else "make the directory"
+        raise InputError(f"cannot {what} {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def make_directory(path: Path) -> None:

@@ -123,9 +123,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The stages behind a run, first to last."""
+    """The stages behind a run, first to last; `about` is what else it came from: topics, index, settings, versions."""
 
     records: tuple[Record, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def total(self, count: str) -> float:
         """Sum of one count over all stages."""
@@ -147,8 +148,9 @@ class Manifest:
             return cls()
         try:
             stored = read_json(beside)
-            return cls(tuple(map(Record.from_json, stored["stages"])))
-        except (ValueError, KeyError, TypeError):
+            about = {key: value for key, value in stored.items() if key not in ("tag", "stages")}
+            return cls(tuple(map(Record.from_json, stored["stages"])), about)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{beside} is not a manifest of crosslens: correct it, or remove it") from None
 
 
@@ -229,6 +231,10 @@ class Run:
             placed = {query: rank_hits(found) for query, found in hits.items()}
         return replace(self, hits=placed, docs=docs or self.docs)
 
+    def note(self, **about: object) -> Run:
+        """The same run, with more in its manifest of what it came from."""
+        return replace(self, manifest=replace(self.manifest, about={**self.manifest.about, **about}))
+
     def cut(self, k: int) -> Run:
         """The first `k` hits of each query."""
         check_cutoff(k, "a cutoff")
@@ -265,7 +271,8 @@ class Run:
                 for rank, (hit, score) in enumerate(zip(hits, _strictly_falling(hits), strict=True), 1):
                     out.write(f"{query.id} Q0 {hit.id} {rank} {score:.9g} {tag}\n")
         if not is_stream(path):
-            write_json(_manifest_path(path), {"tag": tag, "stages": self.manifest.to_json()})
+            stages = self.manifest.to_json()
+            write_json(_manifest_path(path), {"tag": tag, **self.manifest.about, "stages": stages})
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """By the ids of queries, documents and their scores, best first: what ranx and ir_measures take.

@@ -67,7 +67,7 @@ def save(path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table],
     """Write a file of measurements; nothing where `path` is None."""
     if path is None:
         return
-    from crosslens.evaluation.experiment.conduct import provenance
+    from crosslens.systems.provenance import provenance
 
     about = provenance()
     record = {

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import re
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from ..errors import InputError
+from .device_names import parse_device
 from .sharing import list_cores
 
 # oneDNN keeps the code that it compiles for each shape of a product, 1,024 of them, and batches of text hardly ever
@@ -58,16 +55,10 @@ def resolve_devices(device: str) -> list[str]:
 
 def _named(device: str) -> list[torch.device]:
     """One or more devices of a kind, all of them there."""
-    kind, colon, numbers = device.partition(":")
-    listed = numbers.split(",") if colon else []
-    understood = kind in ("cpu", "cuda", "mps") and all(each.isdecimal() for each in listed)
-    if not understood or (kind == "cpu" and (len(listed) > 1 or any(int(each) < 1 for each in listed))):
-        raise InputError(
-            f"unknown device {device!r}; write auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps"
-        )
+    kind, numbers = parse_device(device)
     if kind == "cuda":
         count = torch.cuda.device_count()
-        found = [torch.device(kind, int(each)) for each in listed] or [torch.device(kind)]
+        found = [torch.device(kind, each) for each in numbers] or [torch.device(kind)]
         if lacking := [each for each in found if (each.index or 0) >= count]:
             raise InputError(f"there is no device {str(lacking[0])!r} here ({count} CUDA devices); use --device auto")
         if len(set(found)) < len(found):
@@ -76,10 +67,10 @@ def _named(device: str) -> list[torch.device]:
     if kind == "mps":
         if not torch.backends.mps.is_available():
             raise InputError("there is no device 'mps' here; use --device auto")
-        if listed not in ([], ["0"]):
+        if numbers not in ([], [0]):
             raise InputError(f"there is no device {device!r} here, only mps")
         return [torch.device(kind)]
-    processes = int(listed[0]) if listed else 1
+    processes = numbers[0] if numbers else 1
     if processes > (held := len(list_cores())):
         raise InputError(f"{device!r} is {processes} processes, and there are {held} CPU cores here: write cpu:{held}")
     return [torch.device(kind)] * processes
@@ -121,14 +112,6 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def name_dtype(dtype: torch.dtype) -> str:
     """`bfloat16` for `torch.bfloat16`."""
     return str(dtype).removeprefix("torch.")
-
-
-def name_processor() -> str:
-    """The machine's processors: `2 x Intel(R) Xeon(R) Processor`."""
-    with suppress(OSError):
-        if names := re.findall(r"^model name.*?: *(.*\S)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            return f"{len(names)} x {names[0]}"
-    return platform.processor()
 
 
 def choose_token_budget(device: torch.device) -> int:

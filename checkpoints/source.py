@@ -21,6 +21,7 @@ from transformers.utils import cached_file, hub
 
 from ..errors import InputError, first_line
 from ..files import hash_file, read_json
+from .hub import HUB, is_cached, is_hub_name
 from .offline.packages import is_converted
 
 TOKENIZER_FILES = (
@@ -58,8 +59,21 @@ class Source:
     def is_local(self) -> bool:
         return Path(self.checkpoint).is_dir()
 
+    def check(self) -> None:
+        """`InputError` where it is no directory, and nothing that the hub has given or can be asked for."""
+        if self.is_local:
+            return
+        if not is_hub_name(self.checkpoint):
+            raise InputError(f"there is no directory {self}, and no checkpoint on the hub can have this name")
+        if not HUB.answers() and not is_cached(self.checkpoint):
+            raise InputError(
+                f"cannot load {self}: there is no directory of this name, the cache of the hub does not have it, and "
+                f"{HUB.explain()}; `crosslens models` lists what is here"
+            )
+
     def find(self, *names: str) -> Path | None:
         """The path of the first of these files that the checkpoint has, fetched from the hub; None if it has none."""
+        self.check()
         quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
         for name in names:
             below = f"{self.folder}/{name}".lstrip("/")  # an absolute path in its files is one below the checkpoint
@@ -81,8 +95,7 @@ class Source:
 
     def load(self, auto: Any, **options: Any) -> Any:
         """`auto.from_pretrained` without its chatter; its failures as an `InputError` of one line."""
-        if self.checkpoint.startswith(("/", ".", "~")) and not self.is_local:
-            raise InputError(f"there is no directory {self}")
+        self.check()
         options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         if self.folder:
             options["subfolder"] = self.folder

@@ -12,7 +12,7 @@ import typer
 
 from .adapt import adapt_command
 from .cache import cache_command
-from .console import Terminated, catch_termination, report_interruption, run_guarded
+from .console import Terminated, catch_termination, report_interruption, run_guarded, watch_steps
 from .convert import convert_command
 from .delete import delete_command
 from .demo import demo_command
@@ -47,14 +47,22 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
     @wraps(verb)
     def run(*given: Any, **options: Any) -> None:
         try:
-            verb(*given, **options)
+            with watch_steps():
+                verb(*given, **options)
         except KeyboardInterrupt as stop:
             raise typer.Exit(report_interruption(stop)) from None
 
     return run
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+HELP = {"help_option_names": ["--help", "-h"]}
+app = typer.Typer(
+    context_settings=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 for verb in (
     demo_command, index_command, info_command, list_command, get_command, delete_command, export_vectors_command,
     search_command, serve_command, run_command, rerank_command,

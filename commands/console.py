@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import logging
@@ -19,11 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CrosslensError, InputError, list_kept, write_line
+from ..pipeline import listen
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..items import Item
     from ..runs import Run
 
+WIDE = 1000  # columns of a table that is piped
+PATIENCE = 0.8  # seconds after which what is under way is said
+BETWEEN = 10.0  # seconds from a line of progress to the next
 # What the system says of a file that the user named and that is not there, or cannot be opened.
 MISNAMED = {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 
@@ -48,12 +55,78 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class Steps:
+    """The steps of the work that are under way, the innermost last; one that lasts is shown, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: list[Callable[[], None]] = []
+        self._shown: list[Callable[[], None]] = []
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def enter(self, show: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, it is a step, which `show` shows if it takes longer than `PATIENCE`."""
+        with self._lock:
+            if self._open and self._open[-1] is say_libraries:
+                self._open.pop()
+            self._open.append(show)
+            self._wait()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open = [each for each in self._open if each is not show]
+                self._shown = [each for each in self._shown if each is not show]
+                self._wait()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._open and self._open[-1] not in self._shown:
+            self._timer = threading.Timer(PATIENCE, self._show, [self._open[-1]])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _show(self, show: Callable[[], None]) -> None:
+        with self._lock:
+            if self._open and self._open[-1] is show:
+                self._shown.append(show)
+                show()
+
+
+STEPS = Steps()
+
+
+def say_libraries() -> None:
+    """What a verb is at before its first step."""
+    say("loading libraries ...")
+
+
+def _are_lines_wanted() -> bool:
+    return os.environ.get("CROSSLENS_PROGRESS") == "lines"
+
+
+@contextmanager
+def watch_steps() -> Iterator[None]:
+    """While the block runs, a line on stderr says what takes longer than a second, for a terminal or where asked."""
+    if not (sys.stderr.isatty() or _are_lines_wanted()):
+        yield
+        return
+    with listen(lambda what: STEPS.enter(lambda: say(f"{what} ..."))), STEPS.enter(say_libraries):
+        yield
+
+
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, there only if stderr is a terminal and the work takes over two seconds.
+    """A bar on stderr if that is a terminal, and the work takes longer than a second.
 
-    The callable takes how many are done in all.
+    Else, and where `CROSSLENS_PROGRESS=lines` asks for it, lines. The callable takes how many are done in all.
     """
+    if _are_lines_wanted():
+        with _show_lines(what, total) as show_line:
+            yield show_line
+        return
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -69,17 +142,45 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     )
     bar = rich.Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(what, total=total)
-    started = time.monotonic()
 
     def show(done: int) -> None:
-        if not bar.live.is_started and time.monotonic() - started > 2:
-            bar.start()
-        bar.update(task, completed=done)
+        # More than was expected moves the end: a bar never stands beyond it.
+        bar.update(task, completed=done, total=None if total is None else max(done, total))
 
     try:
-        yield show
+        with STEPS.enter(bar.start):
+            yield show
     finally:
         bar.stop()
+
+
+@contextmanager
+def _show_lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A line at the beginning and then one every `BETWEEN` seconds, with the time that is left."""
+    started = said = time.monotonic()
+    of = f" of {total:,}" if total else ""
+
+    def show(done: int) -> None:
+        nonlocal said
+        if (now := time.monotonic()) - said >= BETWEEN and done:
+            said = now
+            left = f", about {format_seconds((now - started) * (total / done - 1))} left" if total else ""
+            say(f"{what}: {done:,}{of}{left}")
+
+    with STEPS.enter(lambda: say(f"{what}{of.replace(' of', '')} ...")):
+        yield show
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as people say it: `40 s`, `3 min`, `2.5 h`."""
+    seconds = max(0.0, seconds)
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def describe_item(item: Item) -> dict[str, Any]:
@@ -175,7 +276,7 @@ def run_guarded(program: Callable[[], Any]) -> int:
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             usage = error.format_message()
-            say(usage if usage.startswith("Usage") else write_line(f"crosslens: {usage} (see crosslens --help)"))
+            say(usage if usage.startswith("Usage") else write_line(f"crosslens: {_explain_usage(error, usage)}"))
             return 2
         raise
 
@@ -211,6 +312,26 @@ def report_interruption(stop: KeyboardInterrupt) -> int:
     kept = "; ".join(list_kept(stop)) or "what was finished is kept"
     how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 1)
     return _fail(f"{how}; {kept}, and the same command goes on from there", status)
+
+
+def _explain_usage(error: Any, usage: str) -> str:
+    """What is wrong with a command line, the option that was probably meant, and where all of them are explained."""
+    context, verbs = getattr(error, "ctx", None), [""]
+    while context is not None and context.parent is not None:
+        context, verbs = context.parent, [f" {context.info_name}", *verbs]
+    name, known = getattr(error, "option_name", ""), getattr(error, "possibilities", None) or ()
+    if close := [each for each in known if name and each.startswith(name)] or difflib.get_close_matches(name, known):
+        usage = f"No such option: {name}; did you mean {close[0]}?"
+    elif "unexpected extra argument" in usage:
+        usage = f"{usage}; put words that belong together in quotes"
+    return f"{usage} (see crosslens{''.join(verbs)} --help)"
+
+
+def open_console() -> Console:
+    """Where tables are printed: as wide as the terminal is, and on no terminal as wide as they are."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def _fail(text: str, status: int) -> int:

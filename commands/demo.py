@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .console import emit, progress
+from .console import emit, open_console, progress
 from .options import Device, Json
 
 
@@ -29,8 +29,6 @@ def demo_command(
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from rich.console import Console
-
     from ..checkpoints.offline.packages import is_available
     from ..demo.tour import tour
 
@@ -44,6 +42,6 @@ def demo_command(
         if json:
             emit(report.to_json())
         else:
-            report.print(Console())
+            report.print(open_console())
             # As it was called: in a virtual environment that is not active, the name alone would not be found.
             print(f"Search it in a browser: {sys.argv[0]} serve demo --rerank default")

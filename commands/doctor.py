@@ -100,7 +100,7 @@ def _describe_device(device: str) -> str:
 
 def list_paces() -> list[Check]:
     """The token budgets that were measured here."""
-    from ..checkpoints.devices import name_processor
+    from ..checkpoints.device_names import name_processor
     from ..encoders.pace import read_paces
 
     return [Check("measured batches", str(pace)) for pace in read_paces(name_processor())]

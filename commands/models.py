@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..checkpoints.offline import packages as offline
-from .console import emit
+from .console import emit, open_console
 from .options import Json
 
 # Well-known checkpoints for people who have a network; none of them could be downloaded where this was written.
@@ -73,7 +73,6 @@ def list_models() -> dict[str, Any]:
 
 def print_models(catalogue: dict[str, Any]) -> None:
     """The catalogue as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -88,8 +87,9 @@ def print_models(catalogue: dict[str, Any]) -> None:
         table.add_row(
             row["spec"], row["size"], "", row["licence"], row["modalities"], row["languages"], "needs a network"
         )
+    console = open_console()
     # Names are long: a narrow terminal wraps the lines, which reads better than folded cells.
-    console = Console(soft_wrap=True, width=max(Console().width, 130))
+    console.soft_wrap, console.width = True, max(console.width, 130)
     console.print(table)
     console.print(
         f"\nstages: {', '.join(catalogue['stages'])}\nreranking prompts: {', '.join(catalogue['prompts'])}\n"

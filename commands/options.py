@@ -25,12 +25,21 @@ def list_ids(ids: list[str] | None, file: Path | None) -> list[str]:
     return wanted
 
 
+def _check_device(device: str) -> str:
+    from ..checkpoints.device_names import parse_device
+
+    if device != "auto":
+        parse_device(device)
+    return device
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Device = Annotated[
     str,
     typer.Option(
+        callback=_check_device,
         help="auto, cpu, cpu:N (N processes), cuda, cuda:N, cuda:N,M or mps. Several encode an index together, and "
-        "auto is all CUDA devices then; searches, rerankers and judges take the first."
+        "auto is all CUDA devices then; searches, rerankers and judges take the first.",
     ),
 ]
 Location = Annotated[str, typer.Argument(metavar="DIR", help="A directory, s3://, gs://, az:// or db://.")]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..files import STDIN, hash_file
 from . import options
 from .console import progress, write_run
 
@@ -29,6 +31,7 @@ def rerank_command(
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import fill_languages
     from ..runs import Run, check_tag
+    from ..systems.provenance import describe_command
     from ..systems.search import place_journal, rerank_run
 
     check_tag(tag)
@@ -39,4 +42,7 @@ def rerank_command(
         first, source, specs or (), exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code, journal=journal, progress=progress,
     )  # fmt: skip
+    wording = {"fields": fields, "query_lang": query_lang}
+    read = {"path": str(run), "sha256": hash_file(run) if run != STDIN else None}
+    done = done.note(run=read, topics={"collection": collection, **wording}, command=describe_command(sys.argv))
     write_run(done, output, tag, journal, json)

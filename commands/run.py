@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -37,6 +38,7 @@ def run_command(
     from ..multilingual.collections.registry import load_collection
     from ..multilingual.languages import fill_languages
     from ..runs import check_tag
+    from ..systems.provenance import describe_command
     from ..systems.search import choose_line, parse_filters, place_journal, search_index
 
     check_tag(tag)
@@ -51,4 +53,6 @@ def run_command(
         exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code, journal=journal, progress=progress,
     )  # fmt: skip
+    wording = {"fields": fields, "query_lang": query_lang, "source": source}
+    done = done.note(topics={"collection": collection, **wording}, command=describe_command(sys.argv))
     write_run(done, output, tag, journal, json)

@@ -81,8 +81,9 @@ def synthesize_command(
     from ..training.data.base import LanguageMix
     from ..training.data.registry import load_source
     from ..training.data.selection import Selection
-    from ..training.data.synthesize import Synthesis, list_wordings
+    from ..training.data.synthesize import Synthesis, check_synthesis, list_wordings
 
+    check_synthesis(output, write=write, judge=judge, threshold=threshold, index=index)
     made = load_collection(collection)
     codes = tuple(dict.fromkeys(map(parse_language, lang or ())))
     selection = Selection(documents, codes, shortest, longest, balance, seed)

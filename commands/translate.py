@@ -26,10 +26,15 @@ def translate_command(
 ) -> None:
     """Translate a collection's documents or topics into a file; killed, the same command goes on where it was."""
     from ..multilingual.collections.registry import load_collection
+    from ..multilingual.judges import check_judge
     from ..multilingual.rewriting.translation import load_translation
-    from ..multilingual.rewriting.translation_files import translate_collection
+    from ..multilingual.rewriting.translation_files import check_translation, translate_collection
 
+    check_translation(output, what, fields)
+    check_judge(spec)
     source = load_collection(collection)
+    if what == "queries":
+        source.queries(fields=fields)  # refuses fields that topics do not have
     total = source.check().documents if what == "documents" else None
     stage = load_translation(spec, to=to, device=device, trust_remote_code=trust_remote_code)
     with progress("translating", total) as bar:

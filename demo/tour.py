@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..encoders.registry import load_encoder
 from ..evaluation.evaluate import evaluate
-from ..indexes.registry import create_index
+from ..files import check_output
+from ..indexes.registry import check_index, create_index
 from ..items import Item
 from ..multilingual.reranking.plan import load_reranker
 from ..pipeline import Progress, Stage, show_nothing, watch
@@ -55,6 +56,8 @@ def tour(
 
     With `best`, `--rerank best` too, which takes minutes.
     """
+    check_output(html)
+    check_index(directory, name="demo")
     seconds: dict[str, float] = {}
     collection = Demo()
     counts = collection.check()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.offline.packages import MODELS, require_package
+from ..checkpoints.sizes import describe_checkpoint
 from ..errors import InputError, check_known
+from ..items import Modality
+from ..pipeline import step
 from ..specs import Spec, bind_options, find_factory, known_options
 from .base import Encoder, EncoderSpec
 
@@ -31,6 +36,12 @@ OFFLINE = {
     "conse": "multimodal.conse:ConSE",
 }
 
+# Families whose checkpoint is a directory or a name on the hub; and what is the same for all checkpoints of a family.
+CHECKPOINTS = ("hf", "llm", "promptreps", "st", "vlm", "late", "splade")
+TEXT_ONLY = ("hf", "llm", "promptreps", "st", "splade", "offline:e5-small", "offline:use-m3")
+MAKES = {**dict.fromkeys(FAMILIES, "dense"), "offline": "dense", "splade": "sparse", "late": "multi"}
+del MAKES["promptreps"]  # which its option `rep` says
+
 
 def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Encoder:
     """The encoder that a SPEC names; `InputError` lists the known families and options.
@@ -42,19 +53,10 @@ def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = F
     `trust_remote_code` are given to those who take them. What comes back must be an `Encoder`; its `spec.name` becomes
     the SPEC that loads it again from anywhere.
     """
-    spec = Spec.parse(text)
+    factory, spec = _find(text)
     ours = spec.family in (*FAMILIES, "offline")
-    if spec.family == "offline":
-        check_known(spec.checkpoint, OFFLINE, "offline encoder")
-        factory = find_factory(Spec(spec.checkpoint), "", OFFLINE, "")[0]
-    else:
-        factory, called = find_factory(spec, "encoders", FAMILIES, "encoder family", more=("offline",))
-        if ours and not spec.checkpoint:
-            raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
-        if spec.family == "py":
-            called = replace(called, family=f"py:{spec.checkpoint.removesuffix(called.checkpoint).rstrip(':')}")
-        spec = _resolve_paths(called)
-    encoder = _call(factory, spec, device, trust_remote_code)
+    with step(f"loading {describe_checkpoint(spec.family, spec.checkpoint)}"):
+        encoder = _call(factory, spec, device, trust_remote_code)
     # The name that an index stores must load the same encoder again from anywhere, its options included. An ensemble
     # names its own checkpoint, after its members.
     name = replace(spec, checkpoint=Spec.parse(encoder.spec.name).checkpoint) if ours else spec
@@ -65,6 +67,46 @@ def load_encoder(text: str, *, device: str = "auto", trust_remote_code: bool = F
     return encoder
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known of an encoder before it is loaded: what it reads, and the kind of its vectors; None is unknown."""
+
+    modalities: tuple[Modality, ...] | None = None
+    kind: str | None = None
+
+
+def check_encoder(text: str) -> Foreseen:
+    """What can be said of the encoder that a SPEC names; `InputError` for a SPEC that is wrong, loading no weights.
+
+    Also where its package is not installed, its directory is not there, or the hub does not answer and has not given it
+    before.
+    """
+    factory, spec = _find(text)
+    _bind(factory, spec, "cpu", trust_remote_code=False)
+    if spec.family == "offline" and spec.checkpoint in MODELS:
+        require_package(spec.checkpoint)
+    elif spec.family in CHECKPOINTS and not spec.checkpoint.startswith("offline:"):
+        from ..checkpoints.source import Source
+
+        Source(spec.checkpoint).check()
+    name = f"offline:{spec.checkpoint}" if spec.family == "offline" else spec.family
+    return Foreseen(("text",) if name in TEXT_ONLY else None, MAKES.get(spec.family))
+
+
+def _find(text: str) -> tuple[Any, Spec]:
+    """What a SPEC's family stands for, and the SPEC as it is meant for that."""
+    spec = Spec.parse(text)
+    if spec.family == "offline":
+        check_known(spec.checkpoint, OFFLINE, "offline encoder")
+        return find_factory(Spec(spec.checkpoint), "", OFFLINE, "")[0], spec
+    factory, called = find_factory(spec, "encoders", FAMILIES, "encoder family", more=("offline",))
+    if spec.family in FAMILIES and not spec.checkpoint:
+        raise InputError(f"the SPEC {text!r} names no checkpoint; write {spec.family}:CHECKPOINT")
+    if spec.family == "py":
+        called = replace(called, family=f"py:{spec.checkpoint.removesuffix(called.checkpoint).rstrip(':')}")
+    return factory, _resolve_paths(called)
+
+
 def _resolve_paths(spec: Spec) -> Spec:
     """The SPEC with whole paths, where it names directories."""
     named = {key: spec.options.get(key, "") for key in ("adapter", "base")} | {"": spec.checkpoint}
@@ -73,7 +115,10 @@ def _resolve_paths(spec: Spec) -> Spec:
     return replace(spec, checkpoint=checkpoint, options={**spec.options, **whole})
 
 
-def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Encoder:
+def _bind(
+    factory: Any, spec: Spec, device: str, trust_remote_code: bool
+) -> tuple[Any, Sequence[str], Mapping[str, object]]:
+    """What is called for a SPEC, and with what."""
     factory = getattr(factory, "from_checkpoint", factory)
     options = known_options(factory)
     given = {"device": device, "trust_remote_code": trust_remote_code}
@@ -83,6 +128,11 @@ def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Enc
         inspect.signature(factory).bind(*positional, **arguments)
     except TypeError as error:
         raise InputError(f"{spec}: {factory.__qualname__} cannot be called so ({error})") from None
+    return factory, positional, arguments
+
+
+def _call(factory: Any, spec: Spec, device: str, trust_remote_code: bool) -> Encoder:
+    factory, positional, arguments = _bind(factory, spec, device, trust_remote_code)
     encoder = factory(*positional, **arguments)
     if not isinstance(encoder, Encoder) or not isinstance(encoder.spec, EncoderSpec):
         raise InputError(

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from ..checkpoints.devices import TextPrecision, choose_token_budget, name_processor
+from ..checkpoints.device_names import name_processor
+from ..checkpoints.devices import TextPrecision, choose_token_budget
 from ..checkpoints.offline.packages import make_checkpoint
 from ..checkpoints.open import OpenModel, open_text_model
 from ..checkpoints.openvino import Backend

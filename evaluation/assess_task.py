@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError, check_at_least, check_known, list_few
-from ..files import find_target, is_stream
+from ..files import check_output, find_target, is_stream
 from ..multilingual.collections.base import Collection, fetch_documents
 from ..multilingual.collections.directory import Directory
 from ..multilingual.judges.mass import describe_mass
@@ -185,10 +185,7 @@ def plan_assessment(
 
 
 def _check_output(output: Path, inputs: Iterable[Path]) -> None:
-    if not output.parent.is_dir():
-        raise InputError(f"there is no directory {output.parent} to write {output.name} to")
-    if output.is_dir():
-        raise InputError(f"{output} is a directory: name a file for the qrels")
+    check_output(output)
     if is_stream(output):
         return
     target = find_target(output)

@@ -171,6 +171,10 @@ class Index(ABC):
         return changed
 
     @abstractmethod
+    def check_search(self, run: Run, mode: Mode, where: Where | None = None) -> None:
+        """`InputError` for what cannot be searched for here: queries, mode or filter; no model is loaded."""
+
+    @abstractmethod
     def follow(self) -> bool:
         """Go to the newest complete edition; whether another process, or another index object, has made one since."""
 
@@ -318,7 +322,9 @@ class Retrieve(Stage):
 
     def __call__(self, run: Run | Queries) -> Run:
         """The search of one edition, which is that of the fingerprint in the manifest."""
+        run = run if isinstance(run, Run) else Run.of(run)
         view = self.index.view()
+        view.check_search(run, self.mode, self.where)  # before an encoder is loaded
         return super().__call__(run) if view is self.index else replace(self, index=view)(run)
 
     def ready(self) -> None:

@@ -12,6 +12,7 @@ from ..encoders.base import Encoder, EncoderSpec, check_finite
 from ..encoders.registry import load_encoder
 from ..errors import InputError
 from ..items import Batch, Dense, Item, Multi, Role, Sparse
+from ..pipeline import note_encoded
 from .storage.card import Space
 
 B = TypeVar("B", Dense, Multi, Sparse)
@@ -94,6 +95,7 @@ def encode_batches(encoder: Encoder, items: Sequence[Item], role: Role, kind: ty
         if not isinstance(batch, kind):
             raise InputError(f"{name} is not a {KINDS[kind]} encoder")
         ids += batch.ids
+        note_encoded(len(batch.ids))
         yield batch
     if ids != [item.id for item in items]:
         raise InputError(f"{name} gave {len(ids)} vectors for {len(items)} items, or in another order")

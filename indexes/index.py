@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Role, SeenIds, group_positions, windows
+from ..pipeline import step
 from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
@@ -275,17 +276,21 @@ class DocumentIndex(Index):
     def _refresh(self, load_encoder: Callable[[Space], Encoder] | None = None) -> None:
         """Make all that follows from the stored rows, and say on the card that the index is complete."""
         storage, card = self.storage, self.card
-        self.kind.discard()
-        storage.tables.compact()
-        storage.summarise()
-        card.groups = storage.tables.index_text(card.analysis) if card.lexical else []
-        if isinstance(self.kind, DenseKind):
-            self.statistics.refresh(self.encoders.find, load_encoder)
-        self.kind.refresh()
-        storage.tables.index_filters()
-        storage.tables.settle()
-        storage.tables.compact()
-        storage.finish()
+        number = f"{len(storage.tables):,} documents"
+        with step(f"counting languages and words of {number}"):
+            self.kind.discard()
+            storage.tables.compact()
+            storage.summarise()
+            card.groups = storage.tables.index_text(card.analysis) if card.lexical else []
+        with step(f"measuring vectors of {number}"):
+            if isinstance(self.kind, DenseKind):
+                self.statistics.refresh(self.encoders.find, load_encoder)
+            self.kind.refresh()
+        with step(f"finishing the index of {number}"):
+            storage.tables.index_filters()
+            storage.tables.settle()
+            storage.tables.compact()
+            storage.finish()
 
     def build(self, ann: str = "auto") -> Recall:
         self.follow()
@@ -296,7 +301,8 @@ class DocumentIndex(Index):
             self.require_complete()
             storage = self.storage
             storage.card.begin()  # not noted on disk: what a kill leaves is undone by the next change
-            recall = self.kind.build(ann)
+            with step(f"building what searches {len(self):,} documents, and measuring its recall"):
+                recall = self.kind.build(ann)
             if storage.is_changed:
                 storage.finish()
             return recall
@@ -316,13 +322,11 @@ class DocumentIndex(Index):
         `excluded` are rows, by query id, that are not to be found. `InputError` for what cannot be searched for,
         before anything is encoded.
         """
-        self.require_complete()
-        self._filter(stage.where)
         queries = [
             ProbedQuery.list_groups(query, run.probes.get(query.id, ()), excluded.get(query.id, frozenset()))
             for query in run.queries
         ]
-        self._check([group for groups in queries for group in groups], stage.mode)
+        self._check([group for groups in queries for group in groups], stage.mode, stage.where)
         spaces = [] if stage.mode == "lexical" else [space for space in self.card.spaces if space.count]
         for groups in windows(queries, TOGETHER):
             part = [group for each in groups for group in each]
@@ -359,7 +363,13 @@ class DocumentIndex(Index):
         langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
         return [fuse_hybrid(hits, lexical.get(row, ()), langs.get) for row, hits in enumerate(dense)]
 
-    def _check(self, queries: Sequence[ProbedQuery], mode: Mode) -> None:
+    def check_search(self, run: Run, mode: Mode, where: Where | None = None) -> None:
+        groups = (ProbedQuery.list_groups(each, run.probes.get(each.id, ()), frozenset()) for each in run.queries)
+        self._check([group for each in groups for group in each], mode, where)
+
+    def _check(self, queries: Sequence[ProbedQuery], mode: Mode, where: Where | None) -> None:
+        self.require_complete()
+        self._filter(where)
         if mode not in ("dense", "lexical", "hybrid"):
             raise InputError(f"the mode {mode!r} is not dense, lexical or hybrid")
         if mode != "dense" and not self.card.lexical:

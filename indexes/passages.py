@@ -20,11 +20,12 @@ from ..errors import InputError, list_few
 from ..items import Item, SeenIds, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run, list_excluded
-from .base import Index, PortionWriter, Retrieve, check_ids
+from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
 from .snapshot import Snapshot
 from .storage.card import FIRST, Passages, Recall, Windows
+from .storage.filters import Where
 from .storage.resume import ItemState, StoredStates
 from .storage.rows import EXPANSIONS
 from .storage.tables import Tables
@@ -73,6 +74,9 @@ class PassageIndex(Index):
 
     def follow(self) -> bool:
         return self.passages.follow()
+
+    def check_search(self, run: Run, mode: Mode, where: Where | None = None) -> None:
+        self.passages.check_search(run, mode, where)
 
     def build(self, ann: str = "auto") -> Recall:
         self.follow()

@@ -53,6 +53,32 @@ def create_index(
     with the next change after that: 600, unless the index was given another number. `InputError` if the directory holds
     an index of another kind or with other settings, or other files, and on a kind that needs a directory elsewhere.
     """
+    storage = Storage.create(path, _describe_index(path, kind, name, lexical, passages, grace))
+    if grace is not None:
+        storage.set_grace(grace)
+    return _assemble(storage, SpaceEncoders(device, trust_remote_code))
+
+
+def check_index(
+    path: str | Path,
+    *,
+    kind: str = "lance",
+    name: str = "",
+    lexical: bool = True,
+    passages: Windows | None = None,
+    grace: float | None = None,
+) -> Card:
+    """The card of the index that `create_index` would open, or of the one that it would make; nothing is made.
+
+    `InputError` as there, and where nothing could be written.
+    """
+    return Storage.check(path, _describe_index(path, kind, name, lexical, passages, grace))
+
+
+def _describe_index(
+    path: str | Path, kind: str, name: str, lexical: bool, passages: Windows | None, grace: float | None
+) -> Card:
+    """The card of a new index; `InputError` for settings that it cannot have."""
     found = check_kind(kind)
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
@@ -60,10 +86,7 @@ def create_index(
     check_unicode(str(path), "the directory")
     if grace is not None and not (isinstance(grace, Real) and 0 <= grace < math.inf):
         raise InputError(f"grace must be a number of seconds from 0 on, not {grace}")
-    storage = Storage.create(path, Card(kind, name, lexical, passages=split, grace=GRACE if grace is None else grace))
-    if grace is not None:
-        storage.set_grace(grace)
-    return _assemble(storage, SpaceEncoders(device, trust_remote_code))
+    return Card(kind, name, lexical, passages=split, grace=GRACE if grace is None else grace)
 
 
 def open_index(

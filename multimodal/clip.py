@@ -22,9 +22,11 @@ import langcodes
 import numpy as np
 import PIL.Image
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_device, resolve_dtype
+from ..checkpoints.hub import HUB
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, check_at_least, unknown_name
@@ -110,6 +112,8 @@ class ClipEncoder(TwoTower):
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         name, pretrained = locate_clip(checkpoint)
+        if not (name.startswith("local-dir:") or Path(str(pretrained)).is_file()):
+            HUB.answers()  # else what the cache has is taken
         with _explain(checkpoint):
             config = open_clip.get_model_config(name)
             text = config["text_cfg"]
@@ -275,6 +279,8 @@ def _explain(checkpoint: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:300] or type(error).__name__
+        if "Failed to download" in reason and constants.HF_HUB_OFFLINE:
+            reason = f"the cache of the hub does not have it, and {HUB.explain()}"
         raise InputError(f"cannot load clip:{checkpoint}: {reason}") from None
     finally:
         root.setLevel(level)

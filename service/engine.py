@@ -138,11 +138,14 @@ class Engine:
         The first system is the one that is used where none is named. `InputError` for a line that is wrong or does
         not fit an index, and for an unfinished index.
         """
-        served = {name: ServedIndex.load(name, index) for name, index in indexes.items()}
         parsed = [ServedSystem.parse(each, device=device, trust_remote_code=trust_remote_code) for each in systems]
+        for system in parsed:
+            for part in filter(None, (system.first, system.second)):
+                part.check_named()
         named = {system.name: system for system in parsed}
         if len(named) < len(parsed):
             raise InputError("two systems have one name: give each its own, as NAME=LINE")
+        served = {name: ServedIndex.load(name, index) for name, index in indexes.items()}
         engine = cls(served, named, limits)
         for system in named.values():
             for name in served:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, redirect_stdout
+from contextlib import ExitStack, closing, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ..errors import InputError, UnreadableItem, list_few
 from ..items import Item, SeenIds
 from ..media.modalities import find_media_fault
 from ..multilingual.languages import fill_languages
-from ..pipeline import Progress, Watcher, show_nothing
+from ..pipeline import Progress, Watcher, show_nothing, watch_encoded
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -125,11 +125,11 @@ def index_collection(
     from ..encoders.cache.encoder import CachedEncoder, close_caches
     from ..encoders.workers import open_encoders
     from ..indexes.passages import choose_tokenizer
-    from ..indexes.registry import check_kind, create_index, open_index
+    from ..indexes.registry import create_index, open_index
     from ..multilingual.collections.expansions import Expansions
+    from .checks import check_indexing
 
     started = time.perf_counter()
-    check_kind(kind)
     if expansions is not None and not lexical:
         raise InputError("expansions are for full text, and --no-lexical leaves it out: give one of the two")
     more = Expansions.read(expansions) if expansions is not None else Expansions({})
@@ -137,6 +137,8 @@ def index_collection(
         more.check(collection.docs(), collection.name)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
+    settings: dict[str, Any] = {"name": collection.name, "lexical": lexical, "passages": windows, "grace": grace}
+    check_indexing(collection.docs(), directory, specs, kind=kind, ann=ann, **settings)
     own: dict[str, Any] = {"device": devices[0], "trust_remote_code": trust_remote_code}
     cluster: Cluster | None = None
     encoders: Sequence[Encoder]
@@ -153,11 +155,12 @@ def index_collection(
         if windows is not None:
             choose_tokenizer(windows, encoders)
         loaded = time.perf_counter()
-        settings: dict[str, Any] = {"name": collection.name, "lexical": lexical, "passages": windows, "grace": grace}
         made = create_index(directory, kind=kind, **settings, **own)
         seen = SeenIds()
         with progress("encoding", documents) as bar:
-            added, problems = _add_readable(made, collection, more, encoders, cluster, seen, bar)
+            added, problems = _add_readable(
+                made, collection, more, encoders, cluster, seen, lambda done: bar(min(done, documents))
+            )
         lacking = [id for id in made.ids() if id not in seen]
         if sync and len(seen) != documents:
             raise InputError(
@@ -248,11 +251,20 @@ def _add_readable(
         nonlocal changed, done
         done = 0
         filled = expansions.expand(fill_languages(items))
-        with closing(index.store(filled, encoders, cluster, WINDOW)) as portions:
+        encoded = 0
+
+        def show(number: int) -> None:  # of a portion, before it is stored as a whole
+            nonlocal encoded
+            encoded += number
+            progress(done + min(encoded // max(1, len(encoders)), WINDOW))
+
+        shown = watch_encoded(show) if index.card.passages is None else nullcontext()
+        with closing(index.store(filled, encoders, cluster, WINDOW)) as portions, shown:
             for new, passed in portions:
                 changed += new
-                done += passed
-                progress(done)
+                if passed:
+                    done, encoded = done + passed, 0
+                progress(done + encoded // max(1, len(encoders)))
 
     try:
         store(_note_ids(collection.docs(), seen))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import is_stream, write_atomically
+from ..files import check_output, is_stream, write_atomically
 from ..multilingual.collections.base import Collection
 from ..multilingual.collections.records import to_json_line
 from ..multilingual.collections.topics import Source
@@ -19,7 +19,6 @@ from ..multilingual.rewriting.plan import describe_languages, parse_rewriter
 from ..multilingual.rewriting.rewrites import to_rewrite
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import Manifest, Run
-from .search import check_output
 from .system import OpenSite
 
 

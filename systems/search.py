@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError, check_known, list_few
-from ..files import find_target, is_stream
+from ..files import check_output, is_stream
 from ..indexes.base import Mode
 from ..indexes.storage.filters import list_values
 from ..multilingual.languages import parse_language
 from ..multilingual.reranking.plan import NAMED, parse_reranker
+from ..multilingual.reranking.questions import count_questions
 from ..pipeline import Progress, show_nothing, watch
 from ..runs import EXCLUDED, Exclude, Run, list_excluded
+from .provenance import describe_index, describe_items, hide_secrets, provenance
 from .system import OpenSite, System
 from .trace import Trace
 
@@ -74,6 +76,7 @@ def search_index(
     from ..indexes.registry import open_index
 
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
+    system.check_named()
     site = OpenSite(None, topics, where, exact, unseen, journal, exclude)
     site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
     if brief:
@@ -85,7 +88,9 @@ def search_index(
     langs = [lang for part in system.parts for lang in part.langs]
     kept = [parse_language(each) for each in list_values(where, "lang") if isinstance(each, str)]
     _check_languages(index, asked, [*kept, *langs])
-    with progress("judging", None) as watcher, watch(watcher):
+    if (first := system.parts[0]).mode is not None:  # the queries are searched for as they are
+        index.check_search(Run.of(asked), first.mode, where)
+    with progress(*_foresee(system, len(asked))) as watcher, watch(watcher):
         stage = system.bind(site, system.depth(k), trace.wrap) if trace else system.bind(site, system.depth(k))
         run = stage(Run.of(asked)).cut(k)
         while copies and (others := _exclude_copies(asked, run)) != asked:
@@ -93,7 +98,9 @@ def search_index(
             if trace:
                 trace.rankings.clear()
             run = stage(Run.of(asked)).cut(k)
-        return run
+    settings = {"k": k, "where": where, "exact": exact, "exclude": exclude, "unseen": unseen}
+    about = {"system": line, **settings, "queries": describe_items(asked), "index": describe_index(index)}
+    return run.note(**hide_secrets(about), provenance=provenance(device))
 
 
 def _give_mapped(index: Index, device: str) -> None:
@@ -138,11 +145,18 @@ def rerank_run(
 
     line = " >> ".join(map(_quote, specs))
     system = System.parse(line, device=device, trust_remote_code=trust_remote_code)
+    system.check_named()
     site = OpenSite(topics=collection, unseen=unseen, journal=journal)
     run = run.drop_excluded(exclude)
     held = fetch_documents(collection, {hit.id for hits in run.hits.values() for hit in hits})
-    with progress("judging", None) as watcher, watch(watcher):
-        return system.bind(site, 0)(replace(run, docs=held))
+    with progress(*_foresee(system, len(run))) as watcher, watch(watcher):
+        made = system.bind(site, 0)(replace(run, docs=held))
+    about = {
+        "system": line, "exclude": exclude, "unseen": unseen, "queries": describe_items(run.queries),
+        "collection": {"name": collection.name, **describe_items(held.items.values())},
+        "reranked": dict(run.manifest.about),
+    }  # fmt: skip
+    return made.note(**hide_secrets(about), provenance=provenance(device))
 
 
 def choose_encoders(pictures: int) -> list[str]:
@@ -159,14 +173,6 @@ def place_journal(output: Path) -> Path | None:
     return None if is_stream(output) else output.with_name(output.name + ".journal")
 
 
-def check_output(output: Path) -> None:
-    """`InputError`, before any work, where a file could not be written."""
-    if not is_stream(output):
-        find_target(output)
-        if not output.parent.is_dir():
-            raise InputError(f"there is no directory {output.parent} to write {output.name} into")
-
-
 def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:
     """`KEY=VALUE` pairs as a filter; values of one key are alternatives."""
     found: dict[str, Any] = {}
@@ -176,6 +182,16 @@ def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:
             raise InputError(f"--where {pair!r} is not KEY=VALUE")
         found.setdefault(key, []).append(value)
     return found or None
+
+
+def _foresee(system: System, queries: int) -> tuple[str, int | None]:
+    """What is shown while a system works, and about how many questions its judges will answer; None is unknown."""
+    methods = [part.method for part in system.parts if part.method is not None]
+    if not methods:
+        return "searching", None
+    if any("@" in part.spec and part.method is None for part in system.parts):  # what rewrites asks, too
+        return "judging", None
+    return "judging", round(queries * sum(count_questions(each)[0] for each in methods))
 
 
 def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]) -> None:

@@ -99,14 +99,15 @@ class Site(Protocol):
 class Unbound(Stage):
     """A stage as a line names it: `spec` is its text there; `bind` gives the stage itself at a site.
 
-    `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, and the
-    languages `langs` that it keeps; a reranker has its `method`. `rewrites` says that it changes what a later search
-    searches for, and `custom` that its model is another package's.
+    `bind` also takes how many documents searches find for each query. A search has the `plan` of its index, its `mode`,
+    and the languages `langs` that it keeps; a reranker has its `method`. `rewrites` says that it changes what a later
+    search searches for, and `custom` that its model is another package's.
     """
 
     spec: str
     bind: Callable[[Site, int], Stage] = field(compare=False, repr=False)
     plan: IndexPlan | None = None
+    mode: Mode | None = None
     langs: tuple[str, ...] = ()
     method: RerankPlan | None = field(default=None, compare=False)
     rewrites: bool = field(default=False, compare=False)
@@ -223,10 +224,12 @@ def plan_retrieval(
         where = dict(site.where or {})
         if langs:
             where["lang"] = [*list_values(where, "lang"), *langs]
+        index = site.index(plan)
+        index.check_search(Run(()), mode, where)  # the queries may still be rewritten
         kept = exclude or site.exclude
-        return Retrieve(site.index(plan), mode, k, where or None, site.exact, correct, merge, kept)
+        return Retrieve(index, mode, k, where or None, site.exact, correct, merge, kept)
 
-    return Unbound(text, bind, plan, langs)
+    return Unbound(text, bind, plan, mode, langs)
 
 
 def plan_topics(

@@ -8,10 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ..encoders.registry import check_encoder
 from ..errors import InputError, list_few
 from ..indexes.base import Where
+from ..indexes.registry import check_kind
 from ..indexes.storage.filters import list_values
+from ..multilingual.judges import check_judge
 from ..multilingual.languages import parse_language
+from ..multilingual.reranking.plan import list_rerankers
 from ..multilingual.reranking.rerank import check_unseen
 from ..pipeline import Cut, Fusion, Stage, Then, check_description
 from ..runs import Exclude, check_exclude
@@ -67,6 +71,17 @@ class System:
         """How many documents its searches have to find so that `k` can be given back."""
         cuts = [part.k for part in self.stage.parts if isinstance(part, Cut)]
         return max([k, *cuts, *(part.method.depth for part in self.parts if part.method)])
+
+    def check_named(self) -> None:
+        """`InputError` where an encoder, a judge or a kind of index cannot be had here; loads no model."""
+        for part in self.parts:
+            if part.plan is not None:
+                check_kind(part.plan.kind)
+                for encoder in part.plan.encoders or ():
+                    check_encoder(encoder)
+            for written in list_rerankers(part.spec):
+                if "@" in written.partition("?")[0]:
+                    check_judge(written.partition("@")[2])
 
     def check_models(self, site: Site) -> None:
         """`InputError` where a model of another package cannot be loaded, or has no stable description; loads it."""

@@ -173,6 +173,13 @@ def is_installed(name: str) -> bool:
     return all(map(importlib.util.find_spec, entry.needs)) and all(file.locate() for file in entry.files)
 
 
+def require_package(name: str) -> None:
+    """`InputError`, which says how to install it, if a model is neither converted nor can be."""
+    entry = find_model(name)
+    if entry.converter is None or not _is_finished(entry.directory):
+        _locate_files(entry)
+
+
 def make_checkpoint(name: str) -> Path:
     """The directory of a converted checkpoint, made on first use: config, model.safetensors, tokenizer.
 
@@ -291,8 +298,8 @@ def _is_finished(directory: Path) -> bool:
     return (directory / "config.json").is_file() and (directory / WEIGHTS).is_file()
 
 
-def _check_files(entry: OfflineModel) -> list[Path]:
-    """The entry's files, each with the pinned sha256."""
+def _locate_files(entry: OfflineModel) -> list[Path]:
+    """Where the entry's files lie; `InputError` if a package is not installed."""
     missing = [need for need in entry.needs if importlib.util.find_spec(need) is None]
     found = [file.locate() for file in entry.files]
     lacking = (entry.name_package(file) for file, path in zip(entry.files, found, strict=True) if path is None)
@@ -303,7 +310,12 @@ def _check_files(entry: OfflineModel) -> list[Path]:
             f"offline:{entry.name} needs the package {missing[0]}, which is not installed{others}: "
             f"{entry.remedy}, or use {entry.hub} where a model hub can be reached"
         )
-    paths = [path for path in found if path]
+    return [path for path in found if path]
+
+
+def _check_files(entry: OfflineModel) -> list[Path]:
+    """The entry's files, each with the pinned sha256."""
+    paths = _locate_files(entry)
     whole = hashlib.sha256()
     for file, path in zip(entry.files, paths, strict=True):
         if (actual := _hash_part(path, whole)) != file.sha256:

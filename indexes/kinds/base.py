@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...encoders.base import Encoder, EncoderSpec, unit
-from ...errors import InputError
+from ...errors import InputError, check_known
 from ...items import Item, Role
 from ...runs import Rankings
 from ..encoding import encode_dense, select_readable
@@ -58,6 +58,7 @@ class Kind(ABC):
     several: ClassVar[bool] = False  # whether it holds those of several encoders
     needs_folder: ClassVar[bool] = False  # whether it has files beside its tables, to be mapped into memory
     writes: ClassVar[bool] = True  # whether `build` changes what is stored
+    structures: ClassVar[Sequence[str]] = ()  # of approximate search, that `build` can make
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         self.storage = storage
@@ -69,6 +70,15 @@ class Kind(ABC):
         """`InputError` if the kind `name` cannot have `detail`; asked before an index is made."""
         if detail:
             raise InputError(f"the index kind {name}:{detail}: {name} takes nothing after it")
+
+    @classmethod
+    def check_ann(cls, name: str, ann: str) -> None:
+        """`InputError` if an index of the kind `name` cannot `build` this; asked before anything is encoded, too."""
+        if not cls.structures and ann not in ("auto", "none"):
+            raise InputError(
+                f"a {name} index searches exactly and has no {ann}: write auto, or make it of another kind"
+            )
+        check_known(ann, ("auto", "none", *cls.structures), "kind of approximate index")
 
     def check_spec(self, spec: EncoderSpec) -> None:  # noqa: B027 (most kinds take any)
         """`InputError` if vectors of an encoder cannot be stored; asked before anything is encoded."""

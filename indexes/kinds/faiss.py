@@ -133,6 +133,12 @@ class FaissKind(DenseKind):
             if not re.search(r"multiple of|%", reason):
                 raise InputError(f"no index kind '{name}:{detail}': {reason}") from None
 
+    @classmethod
+    def check_ann(cls, name: str, ann: str) -> None:
+        """`InputError` for a factory string that faiss does not understand."""
+        if ann not in ("auto", "none"):
+            cls.check_detail(name.partition(":")[0], ann)
+
     def check_spec(self, spec: EncoderSpec) -> None:
         make_faiss_index(self.detail, spec.dim)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError, check_known
+from ...errors import InputError
 from ...items import windows
 from ...runs import Rankings
 from ..storage.card import Ann, Recall, Space
@@ -33,6 +33,7 @@ class LanceKind(DenseKind):
     `auto_from` is the number of vectors from which `build("auto")` makes an approximate index.
     """
 
+    structures = tuple(STRUCTURES)
     auto_from = 50_000  # below, exact search is as fast
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
@@ -91,7 +92,7 @@ class LanceKind(DenseKind):
         to find 0.95 of the exact 10 best, and as many as it takes under a language filter. Serves the default search,
         language-corrected where the space is multilingual; `correct=False` there stays exact.
         """
-        check_known(ann, ("auto", "none", *STRUCTURES), "kind of approximate index")
+        self.check_ann("lance", ann)
 
         def choose(space: Space) -> str:
             return "none" if space.count < self.auto_from else "IVF_FLAT" if space.spec.dim % 8 else "IVF_RQ"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...encoders.base import Encoder
-from ...errors import InputError, check_known
+from ...errors import InputError
 from ...items import Item, Role
 from ...runs import Rankings
 from ..encoding import check_halves, select_readable
@@ -46,6 +46,7 @@ class LateKind(Kind):
     """
 
     holds = "multi"
+    structures = tuple(KINDS)
 
     def fields(self, space: Space) -> list[pa.Field]:
         return [pa.field(space.column, pa.list_(pa.list_(pa.float16(), space.spec.dim)))]
@@ -125,7 +126,7 @@ class LateKind(Kind):
         and 100 is returned, and kept with the index. Queries are stored documents' vectors with noise. Many queries
         at once are about as fast with `exact`, which reads the vectors once for all.
         """
-        check_known(ann, ("auto", "none", *KINDS), "kind of approximate index")
+        self.check_ann("late", ann)
 
         def choose(space: Space) -> str:
             return "none" if self._count_tokens(space) < AUTO_FROM or space.spec.dim % 8 else "IVF_RQ"

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import InputError
 from ...runs import Rankings, hits_of, pause_collector
 from ..products import multiply_rows
 from ..storage.card import Ann, Card, Recall, Space
@@ -169,9 +168,7 @@ def _report_exact(name: str, started: float) -> Recall:
 
 def load_spaces(kind: Kind, ann: str, built: str, load: Callable[[Space], object]) -> Recall:
     """Load each space of a kind that searches exactly; `InputError` unless `ann` is what it can build."""
-    if ann not in ("auto", "none"):
-        name = kind.storage.card.kind
-        raise InputError(f"a {name} index searches exactly and has no {ann}: write auto, or make it of another kind")
+    kind.check_ann(kind.storage.card.kind, ann)
     started = time.perf_counter()
     for space in kind.storage.card.spaces:
         load(space)

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import InputError, check_known, list_few
-from ...files import is_locked, lock_directory
+from ...files import check_directory, is_locked, lock_directory, make_directory
 
 MEMORY = "memory://"
 DATABASE = "db://"  # a database that LanceDB serves
@@ -51,11 +51,15 @@ class FolderPlace:
 
     def begin(self) -> None:
         """Make it, unless it is there; `InputError` if it cannot be, or holds what is not an index."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            others = [each.name for each in self.folder.iterdir() if not each.name.startswith(".")]
-        except OSError as error:
-            raise InputError(f"cannot make the directory {self.folder}: {error.strerror}") from None
+        make_directory(self.folder)
+        self.check(begun=False)
+
+    def check(self, *, begun: bool) -> None:
+        """`InputError` where nothing can be written, and where others' files are, unless an index is `begun`."""
+        check_directory(self.folder)
+        if begun or not self.folder.exists():
+            return
+        others = [each.name for each in self.folder.iterdir() if not each.name.startswith(".")]
         if others:
             raise InputError(f"{self.folder} holds other files ({list_few(sorted(others))}); give a new directory")
 

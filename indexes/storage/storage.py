@@ -93,6 +93,22 @@ class Storage:
         storage.tables.create(storage.card.lexical)
         return storage
 
+    @staticmethod
+    def check(path: str | Path, wanted: Card) -> Card:
+        """The card of what is at `path`, `wanted` if nothing is; `InputError` where `create` would fail.
+
+        Nothing is written, so that of a database it shows only then whether that can be done.
+        """
+        place = find_place(path)
+        if place is not None and place.has(FILE):
+            card = read_card(path, place)
+            _check_settings(path, card, wanted)
+        else:
+            card = wanted
+        if isinstance(place, FolderPlace):
+            place.check(begun=card is not wanted)
+        return card
+
     def open_to_write(self) -> Self:
         """The same as it is now, in the edition that is under way if there is one; the lock must be held.
 

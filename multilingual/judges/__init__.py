@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...checkpoints.offline.packages import DECODERS, require_package
 from ...checkpoints.sharing import load_shared
-from ...errors import InputError
+from ...checkpoints.sizes import describe_checkpoint
+from ...errors import InputError, check_known
+from ...pipeline import step
 from ...specs import Spec, bind_options, find_factory
 from .base import Ask, BaseJudge, Completion, Judge, Sampling, can_see, refuse
 
@@ -17,6 +20,7 @@ __all__ = [
     "Judge",
     "Sampling",
     "can_see",
+    "check_judge",
     "find_judge",
     "load_judge",
     "open_judge",
@@ -39,6 +43,18 @@ def find_judge(spec: Spec) -> tuple[Callable[..., Judge], Spec]:
     return find_factory(spec, "judges", JUDGES, "judge family")
 
 
+def check_judge(text: str) -> None:
+    """`InputError` where a SPEC's model is known not to be here: no package, no directory, no answer of the hub."""
+    spec = Spec.parse(text)
+    if spec.family == "offline":
+        check_known(spec.checkpoint, DECODERS, "offline judge")
+        require_package(spec.checkpoint)
+    elif spec.family == "hf" and spec.checkpoint:
+        from ...checkpoints.source import Source
+
+        Source(spec.checkpoint).check()
+
+
 def load_judge(text: str, *, device: str = "auto", trust_remote_code: bool = False) -> Judge:
     """The judge that a SPEC `FAMILY:CHECKPOINT[?key=value&...]` names; `InputError` for what is wrong with it."""
     factory, spec = find_judge(Spec.parse(text))
@@ -51,7 +67,9 @@ def open_judge(factory: Callable[..., Judge], checkpoint: str, options: Mapping[
 
     `InputError` where it has no `fingerprint`, without which no answer could be kept, and no result be told apart.
     """
-    judge: Judge = load_shared(factory, checkpoint, options)
+    family = next((name for name, where in JUDGES.items() if where.endswith(f":{factory.__name__}")), "judge")
+    with step(f"loading {describe_checkpoint(family, checkpoint)}"):
+        judge: Judge = load_shared(factory, checkpoint, options)
     if not isinstance(getattr(judge, "fingerprint", None), str):
         raise InputError(f"the judge {type(judge).__name__} has no stable description: give it a `fingerprint`")
     return judge

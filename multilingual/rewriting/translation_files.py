@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_known, note_kept
-from ...files import find_target, is_stream, open_to_append, place_atomically, read_json, write_json
+from ...files import check_output, find_target, is_stream, open_to_append, place_atomically, read_json, write_json
 from ...items import Item, SeenIds, split_by_weight
 from ...rows.fields import FileRow
 from ..collections.base import Collection
@@ -94,10 +94,8 @@ def translate_collection(
     otherwise. A stream (`files.is_stream`) gets all lines at the end, and nothing is kept beside it. (What was counted
     in the window that a kill fell upon may be missing from the counts.)
     """
-    check_known(what, get_args(What), "kind of texts")
-    if fields and what == "documents":
-        raise InputError("documents have no fields to choose from: leave fields out, or translate queries")
     output = Path(output)
+    check_translation(output, what, fields)
     items = collection.docs() if what == "documents" else collection.queries(fields=fields)
     about = {
         "collection": collection.name,
@@ -135,14 +133,20 @@ def translate_collection(
     return TranslationReport(output, what, stage, file.lines, file.resumed, dict(file.counts), seconds)
 
 
+def check_translation(output: Path, what: str, fields: str | None) -> None:
+    """`InputError` where `translate_collection` could not do this; to be asked before a model is loaded."""
+    check_known(what, get_args(What), "kind of texts")
+    if fields and what == "documents":
+        raise InputError("documents have no fields to choose from: leave fields out, or translate queries")
+    if output.suffix == ".gz" and not is_stream(output):
+        raise InputError(f"{output} grows line by line: name a file without .gz, and compress it when it is done")
+    check_output(output)
+
+
 class _Growing:
     """A file of whole lines that grows beside its final name, and beside it what it is made of, and the counts."""
 
     def __init__(self, output: Path, about: Mapping[str, Any]) -> None:
-        if output.suffix == ".gz":
-            raise InputError(f"{output} grows line by line: name a file without .gz, and compress it when it is done")
-        if not output.parent.is_dir():
-            raise InputError(f"there is no directory {output.parent} to write {output.name} into")
         self.output, self.about = find_target(output), dict(about)
         self.partial = self.output.with_name(f".{self.output.name}.partial")
         self.made_of = self.output.with_name(f".{self.output.name}.partial.json")

@@ -156,6 +156,10 @@ def test_the_command_line_ends_with_status_2(
 ) -> None:
     where = Path(shutil.copytree(request.getfixturevalue(CHECKPOINTS[family][0]), tmp_path / "broken"))
     without_tokenizer(where)
-    status, out, err = crosslens("index", "demo", tmp_path / "x", "--encoder", f"{family}:{where}")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "docs.jsonl").write_text('{"id": "cat", "text": "The cat sleeps."}\n')
+    kind = {"late": "late", "splade": "sparse"}.get(family, "flat")
+    made = (tmp_path / "c", tmp_path / "x", "--index", kind)
+    status, out, err = crosslens("index", *made, "--encoder", f"{family}:{where}")
     assert (status, out) == (2, "")
     assert len([line for line in err.splitlines() if "tokenizer" in line]) == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...errors import InputError, check_cutoff, check_known, note_kept
-from ...files import hash_file, lock_directory, make_directory, read_json, write_json
+from ...files import check_directory, hash_file, lock_directory, make_directory, read_json, write_json
 from ...indexes.registry import open_index
 from ...items import Item, hash_json, windows
 from ...multilingual.collections.base import Collection, MissingPart
@@ -146,10 +146,7 @@ class Synthesis:
         the collection.
         """
         output = Path(output)
-        if not output.parent.is_dir():
-            raise InputError(f"there is no directory {output.parent} to make {output.name} in")
-        if output.is_symlink() or output.name in ("", ".."):
-            raise InputError(f"{output} cannot be replaced by what is made: name a new directory, not a link or `.`")
+        check_made(output)
         work = output.parent / f".{output.name}.partial"
         about = self.describe(collection)
         files = digest_files(collection, name, [output, work]) if name else None
@@ -288,6 +285,27 @@ def _sum_up(usage: Mapping[str, float], seconds: float) -> dict[str, Any]:
         "seconds_by_work": {kind: round(usage[key], 1) for key, kind in kinds.items()},
         "usage": {key: usage[key] for key in sorted(usage) if key not in kinds},
     }
+
+
+def check_synthesis(output: Path, *, write: str, judge: str | None, threshold: float | None, index: str | None) -> None:
+    """`InputError` for what is wrong beside the source; to be asked before its model is loaded."""
+    check_made(output)
+    check_known(write, get_args(Written), "choice of documents to write")
+    if judge is not None:
+        parse_verdict(judge, threshold)
+    if index is not None:
+        open_index(index).require_complete()
+
+
+def check_made(output: Path) -> None:
+    """`InputError` where no directory of queries could be made."""
+    if not output.parent.is_dir():
+        raise InputError(f"there is no directory {output.parent} to make {output.name} in")
+    if output.is_symlink() or output.name in ("", ".."):
+        raise InputError(f"{output} cannot be replaced by what is made: name a new directory, not a link or `.`")
+    check_directory(output.parent)
+    if output.is_file():
+        raise InputError(f"{output} is a file: name a new directory")
 
 
 def _find_finished(output: Path, about: Mapping[str, Any]) -> SyntheticCollection | None:

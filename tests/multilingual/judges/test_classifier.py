@@ -363,7 +363,7 @@ def test_a_checkpoint_runs_as_what_its_configuration_says(folder, llama, tiny_en
         load(llama, task="classify")
     with pytest.raises(InputError, match="sees no pictures"):
         load(llama, max_pixels=100)
-    with pytest.raises(InputError, match="cannot load not a name"):
+    with pytest.raises(InputError, match="there is no directory not a name"):
         load("not a name")
     with pytest.raises(InputError, match="there is no directory"):
         load(str(tmp_path / "none"))
