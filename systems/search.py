@@ -79,8 +79,6 @@ def search_index(
     system.check_named()
     site = OpenSite(None, topics, where, exact, unseen, journal, exclude)
     site.opened = index = open_index(directory, device=device, trust_remote_code=trust_remote_code)
-    if brief:
-        _give_mapped(index, device)
     asked = list(queries)
     copies = topics is None and exclude == "self"
     if lacking := [query.id for query in asked if copies and "text" not in query.modalities]:
@@ -90,6 +88,8 @@ def search_index(
     _check_languages(index, asked, [*kept, *langs])
     if (first := system.parts[0]).mode is not None:  # the queries are searched for as they are
         index.check_search(Run.of(asked), first.mode, where)
+    if brief:
+        _give_mapped(index, device)
     with progress(*_foresee(system, len(asked))) as watcher, watch(watcher):
         stage = system.bind(site, system.depth(k), trace.wrap) if trace else system.bind(site, system.depth(k))
         run = stage(Run.of(asked)).cut(k)
@@ -98,6 +98,8 @@ def search_index(
             if trace:
                 trace.rankings.clear()
             run = stage(Run.of(asked)).cut(k)
+    if topics is None:  # no run is written, which would need a manifest
+        return run
     settings = {"k": k, "where": where, "exact": exact, "exclude": exclude, "unseen": unseen}
     about = {"system": line, **settings, "queries": describe_items(asked), "index": describe_index(index)}
     return run.note(**hide_secrets(about), provenance=provenance(device))

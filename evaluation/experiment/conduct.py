@@ -99,8 +99,7 @@ def _run_systems(site: ExperimentSite, about: Mapping[str, Any]) -> Part:
     table = _evaluate_runs(site, runs)
     rates = Rates.of_machine(str(about["device"]))
     for name, system in site.systems.items():
-        if not outcomes[name].reused:
-            note_system(rates, system, runs[name])
+        note_system(rates, system, runs[name], outcomes[name].reused)
     note_indexes(rates, site.made, mean_tokens(site.collection.docs()))
     rates.save()
     for name, run in runs.items():

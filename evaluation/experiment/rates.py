@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -104,15 +104,20 @@ def mean_tokens(items: Iterable[Item]) -> float:
     return mean([estimate.count(item.text or "") for item in islice(items, SAMPLE)] or [0])
 
 
-def note_system(rates: Rates, system: System, run: Run) -> None:
-    """Measure what a system took for a run: its judge, if it has a single one, and all the rest as its search."""
-    judged = [record for record in run.manifest.records if record.counts.get("calls")]
+def note_system(rates: Rates, system: System, run: Run, reused: Collection[str]) -> None:
+    """Measure what a system took for a run: its judge, if it has a single one, and all the rest as its search.
+
+    Not what was taken from earlier results, by the names of their stages.
+    """
+    fresh = [record for record in run.manifest.records if record.stage not in reused]
+    judged = [record for record in fresh if record.counts.get("calls")]
     judges = name_judges(system)
     if len(judges) == 1:
         calls = sum(record.counts["calls"] for record in judged)
         rates.note(judges[0], sum(record.seconds for record in judged), calls)
-    others = sum(record.seconds for record in run.manifest.records if not record.counts.get("calls"))
-    rates.note(name_search(system), others, len(run))
+    if len(fresh) == len(run.manifest.records):
+        others = sum(record.seconds for record in fresh if not record.counts.get("calls"))
+        rates.note(name_search(system), others, len(run))
 
 
 def name_search(system: System) -> str:
