@@ -276,17 +276,15 @@ class DocumentIndex(Index):
     def _refresh(self, load_encoder: Callable[[Space], Encoder] | None = None) -> None:
         """Make all that follows from the stored rows, and say on the card that the index is complete."""
         storage, card = self.storage, self.card
-        number = f"{len(storage.tables):,} documents"
-        with step(f"counting languages and words of {number}"):
+        with step(f"counting languages and words of {len(storage.tables):,} documents"):
             self.kind.discard()
             storage.tables.compact()
             storage.summarise()
             card.groups = storage.tables.index_text(card.analysis) if card.lexical else []
-        with step(f"measuring vectors of {number}"):
+        with step("measuring vectors, and indexing what filters look at"):
             if isinstance(self.kind, DenseKind):
                 self.statistics.refresh(self.encoders.find, load_encoder)
             self.kind.refresh()
-        with step(f"finishing the index of {number}"):
             storage.tables.index_filters()
             storage.tables.settle()
             storage.tables.compact()
