@@ -48,7 +48,7 @@ def test_texts_of_documents_do_not_command_the_terminal(crosslens, tmp_path):
     index.build()
     status, out, _ = crosslens("search", tmp_path / "index", "red", "--mode", "lexical")
     assert status == 0
-    assert out.endswith("a  red \\x1b[2Jcat\\u202e · \\x9b31m\n")
+    assert out.endswith("a  red \\x1b[2Jcat\\u202e \\x9b31m\n")
 
 
 def test_what_takes_long_is_said_once_and_what_does_not_is_not(capsys, monkeypatch):
