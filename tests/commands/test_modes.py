@@ -17,7 +17,7 @@ systems = {{words = "lexical", vectors = "dense?encoder=tiny"}}
 """
 
 
-@pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])
+@pytest.fixture
 def umask(request):
     before = os.umask(request.param)
     yield request.param
@@ -47,7 +47,10 @@ def check_modes(where: Path, umask: int) -> set[str]:
     return {path.suffix for path in found if path.is_file()}
 
 
-@pytest.mark.parametrize("kind", ["lance", "flat", "faiss:Flat", "sparse", "late"])
+KINDS = ("lance", "flat", "faiss:Flat", "sparse", "late")
+
+
+@pytest.mark.parametrize(("kind", "umask"), [("lance", 0o022), *((kind, 0o027) for kind in KINDS)], indirect=["umask"])
 def test_an_index_its_runs_and_the_cache(
     crosslens, collection, umask, tmp_path, monkeypatch, tiny_encoder, tiny_splade, tiny_colbert, kind
 ):
@@ -63,6 +66,7 @@ def test_an_index_its_runs_and_the_cache(
     assert {".json", ".lance", ".sqlite", ".trec"} <= check_modes(tmp_path, umask)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027], indirect=True)
 def test_an_experiment(crosslens, collection, umask, tmp_path, tiny_encoder):
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN.format(collection=collection, spec=f"hf:{tiny_encoder}?pooling=mean"))

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -158,6 +159,9 @@ def open_judge(spec: str, options: str = "") -> Judge:
     return factory(parsed.checkpoint, **bind_options(parsed, factory, device=device))
 
 
+open_once = cache(open_judge)  # to ask what it can do
+
+
 def answers(judge: Judge, ask: Ask, messages: list[Message]) -> np.ndarray:
     """The answers to one kind of question, as rows of numbers."""
     if ask == "choose":
@@ -301,7 +305,7 @@ def test_generation_ends_at_a_stop_string_and_repeats_itself_at_temperature_0(sp
 @pytest.mark.parametrize("local", [kind for kind in LOCAL if "int8" not in kind], indirect=True, scope="module")
 @pytest.mark.parametrize("name", list_prompts())
 def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str) -> None:
-    prompt, judge = load_prompt(name), open_judge(local)
+    prompt, judge = load_prompt(name), open_once(local)
     options = "&depth=4&k=2" + ("&thinking=4" if prompt.think else "")
     options += "&window=3&step=2" if prompt.sort == "window" else ""
     docs = {str(n): Item(str(n), text[:30]) for n, text in enumerate(TEXTS)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -110,9 +111,12 @@ def write_file(folder: Path, block: Block) -> None:
         (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+make_group = cache(lambda: typer.main.get_command(app))  # the same for all commands
+
+
 @pytest.mark.parametrize(("arguments", "run"), COMMANDS)
 def test_commands_are_those_of_the_command_line(arguments, run):
-    group = typer.main.get_command(app)
+    group = make_group()
     with group.make_context("crosslens", list(arguments), resilient_parsing=False) as context:
         name, verb, rest = group.resolve_command(context, list(arguments))
         given = verb.make_context(name, list(rest), parent=context).params

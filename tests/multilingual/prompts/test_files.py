@@ -6,18 +6,22 @@ import hashlib
 import json
 import string
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from crosslens.items import Item
+from crosslens.multilingual import prompts
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.judges.messages import Passage, Seam
 from crosslens.multilingual.languages import name_language
-from crosslens.multilingual.prompts import list_prompts, load_prompt
+from crosslens.multilingual.prompts import list_prompts
 from crosslens.multilingual.reranking.registry import SORTERS
 from crosslens.multilingual.reranking.rerank import check_sorter
 from stand_ins.prompted import DOCS, QUERY, Judge
+
+load_prompt = cache(prompts.load_prompt)  # which reads and checks the file each time
 
 NEUCLIR = {"zho", "fas", "rus"}
 

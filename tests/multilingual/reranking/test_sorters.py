@@ -209,7 +209,7 @@ def test_every_sorter_is_in_the_suite():
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.data(), st.integers(0, 100), st.integers(1, 200), st.integers(0, 2**32))
 def test_a_perfect_judge_gives_the_true_top_k_within_the_bounds(name, data, n, k, seed):
     sorter, truth = data.draw(SUITE[name].drawn), shuffled(n, seed)
@@ -241,7 +241,7 @@ def test_a_judge_that_only_names_the_best_is_enough(name, data, n, k, seed):
 
 
 @pytest.mark.parametrize("name", SUITE)
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.data(), st.integers(0, 100), st.integers(1, 200), st.sampled_from(list(NOISE)), st.integers(0, 2**32))
 def test_any_answers_give_a_permutation_within_the_bounds(name, data, n, k, kind, seed):
     sorter = data.draw(SUITE[name].drawn)
@@ -252,8 +252,8 @@ def test_any_answers_give_a_permutation_within_the_bounds(name, data, n, k, kind
 
 
 @pytest.mark.parametrize("name", SUITE)
-def test_every_length_with_the_default_settings(name):
-    for n in range(101):
+def test_lengths_with_the_default_settings(name):
+    for n in (*range(45), 63, 64, 65, 99, 100):
         sorter, truth = SORTERS[name](), shuffled(n, n)
         driven = drive(sorter, n, 10, perfect(truth))
         within_bounds(name, sorter, n, 10, driven)
