@@ -32,6 +32,7 @@ from .errors import InputError, first_line
 
 LOCK = ".lock"  # in a directory, the file whose lock is the right to write there
 SIZES = ("B", "KB", "MB", "GB", "TB")
+LONGEST_LINE = 256 << 20  # bytes; what is longer is no file of lines, or a packed one that fills the memory
 STDIN = Path("-")  # names standard input where lines are read
 
 _KINDS = {
@@ -100,12 +101,16 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The numbered lines of a file, plain or gz, without a byte order mark; `InputError` if it cannot be read.
 
-    `-` is standard input, which can be read once.
+    `-` is standard input, which can be read once. So is a line longer than `LONGEST_LINE` an error.
     """
     number = 0
     try:
         with _open_input(path) as file, gzip.open(file) if is_packed(path, file) else nullcontext(file) as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}:{number}: a line of more than {LONGEST_LINE >> 20} MB: are there no line ends?"
+                    )
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged or truncated gzip after line {number} ({error})") from None

@@ -163,7 +163,7 @@ def _parse(given: str | None) -> dict[str, str]:
     if given is None:
         return {}
     roles = ("id", "text", "lang", "meta", *MEDIA)
-    pairs = [part.partition("=") for part in re.split(r",(?=\w+=)", given.strip())]  # names may have commas in them
+    pairs = [part.partition("=") for part in re.split(r",\s*(?=\w+=)", given.strip())]  # names may have commas in them
     if not all(equals for _, equals, _ in pairs):
         raise InputError(f"the columns {given!r} are not written as id=docno,text=title+body")
     for role, _, _ in pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from crosslens import files
 from crosslens.errors import InputError
 from crosslens.files import (
     hash_file,
@@ -43,6 +45,17 @@ def test_lines_are_those_of_a_utf8_file_without_its_byte_order_mark(tmp_path):
     for nothing in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             list(read_lines(nothing))
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 10)
+    path = tmp_path / "lines.gz"
+    with gzip.open(path, "wb") as out:
+        out.write(b"a" * 9 + b"\n" + b"b" * 10 + b"\n" + b"c" * 10)
+    lines = read_lines(path)
+    assert next(lines) == "a" * 9 + "\n"
+    with pytest.raises(InputError, match=r"lines\.gz:2: a line of more than"):
+        next(lines)
 
 
 def fail_halfway(path):

@@ -210,7 +210,8 @@ def check_collection(
             media.update(doc.modalities - {"text"})
         unknown.discard(doc.id)
     if not langs:
-        raise InputError(f"{where} has no documents")
+        first = next(iter(getattr(collection, "problems", ())), "")
+        raise InputError(f"{where} has no documents" + (f" that can be read: {first}" if first else ""))
     for lang, expected in published.items():
         check_count(where, langs[lang], expected, f"documents in {lang}" if lang else "documents")
     if "" not in langs:

@@ -61,6 +61,8 @@ def load_collection(name: str | Path, *, skip_bad: bool = False, **options: obje
     (None: not given). With `skip_bad` what cannot be read is counted in `skipped` and left out, instead of being an
     error. `InputError` lists the families, what paths may be, or the options of the family.
     """
+    if isinstance(name, str) and not name.strip():  # as of a variable of the shell that is not set
+        raise InputError("the collection has no name; give a path (`.` is this directory), or `demo`, or family:WHERE")
     path = Path(name)
     given = {key: value for key, value in options.items() if value is not None}
     if isinstance(name, str) and _is_spec(name, path):

@@ -34,6 +34,8 @@ class SavedDataset(RowCollection):
             splits = [str(each) for each in _read_field(root / SPLITS, "splits")]
             if len(splits) != 1:
                 raise InputError(f"{where} has the splits {', '.join(splits)}: name one of them, {where}/{splits[0]}")
+            if not splits[0] or splits[0] == ".." or Path(splits[0]).name != splits[0]:
+                raise InputError(f"{root / SPLITS} names the split {splits[0]!r}, which does not lie beside it")
             root /= splits[0]
         files = [str(each.get("filename")) for each in _read_field(root / STATE, "_data_files")]
         if not files or any(Path(name).name != name for name in files):

@@ -22,9 +22,10 @@ from .listing import (
     list_document_endings,
     list_files,
     list_media_endings,
+    show_name,
 )  # fmt: skip
 from .pdf import PdfPages, draw_page, open_pdf
-from .texts import decode_text, read_written_text
+from .texts import read_written_text
 
 CAPTION = ".txt"
 
@@ -139,7 +140,7 @@ class Folder(FileCollection):
         if not text and not self.pages:
             self.passed.pictured += 1
             return None
-        key = f"{file.path}|{file.size}|{file.modified}"
+        key = f"{show_name(str(file.path))}|{file.size}|{file.modified}"
         image = draw_page(file.path, number, key) if self.pages else None
         meta = file.describe() | {"page": number + 1, "pages": pages.count}
         if pages.title:
@@ -148,10 +149,12 @@ class Folder(FileCollection):
 
 
 def _read_medium(file: FoundFile, medium: str, caption: FoundFile | None) -> Item:
+    if show_name(str(file.path)) != str(file.path):  # the index, which keeps the path, has UTF-8 alone
+        raise InputError("its name or that of a folder is not UTF-8: rename it")
     text = None
     if caption is not None:
         try:
-            text = decode_text(caption.path.read_bytes()).strip() or None
+            text = read_written_text(caption).text or None
         except InputError as error:
             raise InputError(f"its caption {caption.path}: {error}") from None
     held = {medium: file.path}

@@ -40,7 +40,7 @@ class FoundFile:
 
     def describe(self) -> dict[str, Any]:
         """What the metadata of its documents say of it."""
-        folder, _, name = _show(self.name).rpartition("/")
+        folder, _, name = show_name(self.name).rpartition("/")
         modified = datetime.fromtimestamp(self.modified, UTC).isoformat(timespec="seconds")
         return {"name": name, "folder": folder or ".", "modified": modified}
 
@@ -68,7 +68,7 @@ def list_files(root: Path, taken: Container[str], passed: PassedOver) -> Iterato
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            yield [InputError(f"{_show(folder)}: the folder cannot be read ({error.strerror})")]
+            yield [InputError(f"{show_name(folder)}: the folder cannot be read ({error.strerror})")]
             continue
         if any(entry.name == INDEX for entry in entries):
             passed.indexes += 1  # made of this folder, perhaps, and put into it
@@ -121,7 +121,7 @@ def _look_at(entry: os.DirEntry[str], name: str, passed: PassedOver) -> Iterator
     try:
         found = entry.stat()
     except OSError as error:
-        yield InputError(f"{_show(entry.path)}: cannot be read ({error.strerror})")
+        yield InputError(f"{show_name(entry.path)}: cannot be read ({error.strerror})")
         return
     if not stat.S_ISREG(found.st_mode):
         passed.types["no regular file"] += 1
@@ -140,6 +140,6 @@ def _leads_to_file_below(link: str, root: Path) -> bool:
     return target.is_relative_to(root) and target.is_file()
 
 
-def _show(name: str) -> str:
+def show_name(name: str) -> str:
     """A name for people and metadata: bytes that are not UTF-8 as replacement characters."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

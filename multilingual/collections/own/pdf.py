@@ -49,7 +49,10 @@ class PdfPages:
         self._document = document
         with _ONE:
             self.count = len(document)
-            self.title = " ".join(document.get_metadata_value("Title").split())
+            try:
+                self.title = " ".join(document.get_metadata_value("Title").split())
+            except UnicodeDecodeError:  # it has half of a surrogate pair
+                self.title = ""
 
     def read_text(self, number: int) -> str:
         """The text of a page, empty where it has none; `InputError` on a damaged page."""

@@ -115,7 +115,7 @@ class SeparatedLines:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, InputError(f"no row of separated values, is a quote not closed? ({first_line(error)})")
+                yield line, InputError(_explain(first_line(error)))
                 continue
             if row:
                 yield line, row
@@ -142,6 +142,12 @@ class ArrowFiles:
                     for row in read_batch(batch, self._labels):
                         number += 1
                         yield f"{path}: row {number}", row
+
+
+def _explain(said: str) -> str:
+    if "new-line" in said:
+        return "a carriage return alone is no line end: save it with the line ends of Unix or Windows"
+    return f"no row of separated values, is a quote not closed? ({said})"
 
 
 @contextmanager
@@ -172,7 +178,9 @@ def _open_arrow(path: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Any,
 
 
 def _select(batch: Any, wanted: Sequence[str] | None) -> Any:
-    return batch if wanted is None else batch.select([name for name in wanted if name in batch.schema.names])
+    chosen = batch if wanted is None else batch.select([name for name in wanted if name in batch.schema.names])
+    chosen.validate(full=True)  # a wrong offset would show any memory of this process as text, or end it
+    return chosen
 
 
 @contextmanager

@@ -20,7 +20,7 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-HEADING = re.compile(r"^#[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+HEADING = re.compile(r"^#[ \t]+(.*)$", re.MULTILINE)
 
 # Web pages name encodings by older names than what they are in (https://encoding.spec.whatwg.org/#names-and-labels).
 WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252", "shift_jis": "cp932",
@@ -51,8 +51,8 @@ def read_written_text(file: FoundFile) -> WrittenText:
     if file.suffix in (".html", ".htm", ".xhtml"):
         return read_web_page(content)
     text = decode_text(content)
-    heading = HEADING.search(text[:10_000]) if file.suffix in (".md", ".markdown") else None
-    return WrittenText(text.strip(), heading[1] if heading else None)
+    headings = HEADING.findall(text[:10_000]) if file.suffix in (".md", ".markdown") else ()
+    return WrittenText(text.strip(), next(filter(None, (each.rstrip(" \t#\r") for each in headings)), None))
 
 
 def decode_text(content: bytes, encoding: str = "utf-8") -> str:
@@ -72,7 +72,10 @@ def decode_text(content: bytes, encoding: str = "utf-8") -> str:
 
 
 def read_web_page(content: bytes) -> WrittenText:
-    """The title and visible text of HTML, a line for each block, and the language that it declares."""
+    """The title and visible text of HTML, a line for each block, and the language that it declares.
+
+    `InputError` on what is no text, and on elements nested too deeply to be read.
+    """
     import lxml.etree
     import lxml.html
 
@@ -81,9 +84,11 @@ def read_web_page(content: bytes) -> WrittenText:
     text = decode_text(content, _find_encoding(declared[1].decode("ascii")) if declared else "utf-8")
     parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
     try:
-        page = lxml.html.document_fromstring(text.encode(), parser)
+        page = lxml.html.document_fromstring(text.encode("utf-8", "replace"), parser)
     except lxml.etree.ParserError:  # there is no element in it
         return WrittenText("")
+    if (last := parser.error_log.last_error) is not None and last.type == lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT:
+        raise InputError(f"not read to its end ({last.message.partition(',')[0]}): make it simpler")
     title = " ".join((page.findtext(".//title") or "").split())
     lang = page.get("lang") or page.get("{http://www.w3.org/XML/1998/namespace}lang")
     text = _join_blocks(page)
@@ -95,8 +100,10 @@ def read_web_page(content: bytes) -> WrittenText:
 def _find_encoding(label: str) -> str:
     try:
         name = codecs.lookup(label).name
-        return "utf-8" if name.startswith("utf-16") else WIDER.get(name, name)  # the label could be read, so it is none
-    except LookupError:
+        b"a".decode(name)
+        # A label that could be read is not in UTF-16, and Python's own codecs are not for web pages.
+        return "utf-8" if name.startswith(("utf-16", "unicode", "raw-unicode")) else WIDER.get(name, name)
+    except (LookupError, UnicodeError):  # it is no encoding of text, or none at all
         return "utf-8"
 
 

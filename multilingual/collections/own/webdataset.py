@@ -27,7 +27,21 @@ from .texts import decode_text
 
 PACKED = (".tar", ".tar.gz", ".tgz")
 FIELDS = (".txt", ".json", ".cls")  # of a sample, beside its picture
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
+DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
+LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+LONGEST_HEADER = 1 << 20  # bytes of a long name, or of attributes
+PACKING = 1100  # gzip makes nothing smaller than by 1 to 1032
+
+
+class Header(tarfile.TarInfo):
+    """The header of a member; `ReadError` on one whose name or attributes would fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG and not 0 <= header.size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a name or attributes of {header.size:,} bytes")
+        return header
 
 
 @dataclass
@@ -157,9 +171,11 @@ def read_samples(shard: FoundFile, passed: PassedOver) -> Iterator[Sample]:
     media = list_media_endings()
     check_file(shard.path)
     try:
-        with tarfile.open(shard.path, "r|*") as archive:
+        with tarfile.open(shard.path, "r|*", tarinfo=Header) as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it would remember all
+                if not 0 <= member.size <= PACKING * shard.size:  # it would be looked for beyond the end, for years
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes")
                 key, ending = _split_name(member.name)
                 if not member.isfile():
                     passed.links += not member.isdir()

@@ -9,6 +9,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.items import is_word
 from crosslens.multilingual.collections.base import MissingPart
+from crosslens.multilingual.collections.own import texts
 from crosslens.multilingual.collections.own.folder import Folder
 from crosslens.multilingual.collections.own.listing import write_id
 from crosslens.multilingual.collections.registry import load_collection
@@ -119,6 +120,8 @@ BAD = {
     "d_pdf": (b"%PDF-1.4 no", "d.pdf: a damaged PDF file"),
     "e_pdf": (make_pdf("x", encrypted=True), "e.pdf: encrypted"),
     "f_txt": (b"\xff\xfea\0b", "f.txt: not UTF-16 text"),
+    "g_html": ("<div>" * 3000 + "lost", "g.html: not read to its end (Excessive depth"),
+    "\udcff_jpg": (picture(), "is not UTF-8: rename it"),
 }
 
 
@@ -132,6 +135,31 @@ def test_what_cannot_be_read_is_named_or_skipped_and_counted(tmp_path):
     collection = load_collection(root, skip_bad=True)
     assert collection.check().skipped == len(BAD)
     assert [told for _, told in BAD.values() if told in str(collection.problems)] == [told for _, told in BAD.values()]
+
+
+def test_odd_declarations_do_no_harm(tmp_path):
+    labels = ("rot13", "hex", "base64", "unicode_escape", "undefined", "utf-7", "utf-16", "x")
+    title = make_pdf("x", title="TITLE").replace(b"(TITLE)", b"<FEFFD800D8000041>")
+    root = put(tmp_path, half_pdf=title, long_md="# " + " #" * 4990 + "x", empty_md="#  \n# Found #\n",
+               **{f"{number}_html": f"<meta charset={label}><p>+2AA-ok" for number, label in enumerate(labels)})  # fmt: skip
+    found = read(root)
+    assert all(found[f"{number}.html"].text.endswith("ok") for number in range(len(labels)))
+    assert "title" not in found["half.pdf#1"].meta
+    assert found["empty.md"].meta["title"] == "Found"
+    assert found["long.md"].meta["title"].startswith("# #")
+
+
+def test_a_caption_that_vanishes_or_is_no_caption_is_named(tmp_path, monkeypatch):
+    root = put(tmp_path, a_jpg=picture(), a_txt="a cat")
+    rows = load_collection(root).document_rows()
+    _, row = next(rows)
+    (root / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"its caption .*a\.txt: cannot read"):
+        row()
+    put(tmp_path, a_txt="a cat")
+    monkeypatch.setattr(texts, "MAX_BYTES", 4)
+    with pytest.raises(InputError, match=r"a\.jpg: its caption .*a\.txt: 5 bytes of text, and at most 4"):
+        read(root)
 
 
 def test_where_there_is_nothing_to_read(tmp_path, monkeypatch):

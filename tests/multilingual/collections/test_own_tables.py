@@ -8,6 +8,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -67,7 +68,7 @@ def test_binary_files_of_any_types(tmp_path, name):
     assert collection.check().images == 2
     assert collection.langs == {"eng", "deu"}
     chosen = load_collection(
-        tmp_path / name, columns="id=#,text=body+Title,lang=,image=,meta=score+docno", skip_bad=True
+        tmp_path / name, columns="id=#,text=body+Title, lang=,image=,meta=score+docno", skip_bad=True
     )
     assert [(item.id, item.text, item.meta) for item in chosen.docs()] == [
         ("1", "x\nA", {"docno": 1.0, "score": 0.5}), ("2", "B", {"docno": 2.0}), ("3", "z", {"docno": 3.0})
@@ -122,6 +123,7 @@ def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, line, part):
         ("a.csv", "id,text,language\n1,x,python\n", r"a\.csv:2: unknown language 'python'.*--columns lang="),
         ("a.csv", "id,text\n1,x\n".encode("utf-16"), "is it UTF-16"),
         ("a.csv", "id,text\n1,é\n".encode("latin-1"), r"a\.csv:2: not UTF-8"),
+        ("a.csv", "id,text\r1,x\r", r"a\.csv:1: a carriage return alone is no line end"),
         ("a.csv", "", "a.csv has no documents"),
         ("a.csv", "id,text\n", "a.csv has no documents"),
         ("a.jsonl", "", "a.jsonl has no documents"),
@@ -144,6 +146,15 @@ def test_a_table_without_rows_and_a_damaged_one(tmp_path):
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(InputError, match=r"cannot read .*cut\.stream\.arrow after row 0: "):
         list(load_collection(path, skip_bad=True).docs())
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.stream.arrow"])
+def test_offsets_out_of_an_arrow_file_show_no_memory(tmp_path, name):
+    offsets = pa.py_buffer(np.array([0, -1_000_000_000, 5, 9], np.int32).tobytes())
+    text = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abcdefghi")])
+    path = write_rows(tmp_path / name, pa.table({"id": ["1", "2", "3"], "text": text}))
+    with pytest.raises(InputError, match=r"cannot read .* after row 0: .*offset"):
+        load_collection(path).check()
 
 
 def test_lines_of_json_as_ever(tmp_path):
@@ -174,6 +185,11 @@ def test_a_saved_data_set_is_one_of_its_splits(tmp_path):
     assert [item.id for item in load_collection(tmp_path / "test").docs()] == ["test"]
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
     assert [item.id for item in load_collection(tmp_path).docs()] == ["train"]
+    for split in ("..", "/", "", "a/../train"):
+        (tmp_path / "train" / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+        with pytest.raises(InputError, match="which does not lie beside it"):
+            load_collection(tmp_path / "train")
+    (tmp_path / "train" / "dataset_dict.json").unlink()
     (tmp_path / "train" / "state.json").write_text('{"_data_files": [{"filename": "../../secret"}]}')
     with pytest.raises(InputError, match="names no files that lie beside it"):
         load_collection(tmp_path)

@@ -20,6 +20,12 @@ def test_an_unknown_kind_of_collection_is_named(name):
         load_collection(name)
 
 
+def test_a_blank_name_is_not_this_directory():
+    for name in ("", " "):
+        with pytest.raises(InputError, match="the collection has no name"):
+            load_collection(name)
+
+
 def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("beir", "neuclir:2023"):

@@ -104,10 +104,28 @@ def test_a_damaged_archive_is_named_and_what_was_whole_is_kept(root, kind):
     assert collection.skipped == 1
 
 
+@pytest.mark.parametrize(
+    ("size", "kind"), [("9" * 20, None), ("-5", None), (None, tarfile.GNUTYPE_LONGNAME), (None, tarfile.XGLTYPE)]
+)
+def test_a_header_that_lies_about_sizes_ends_the_archive_at_once(tmp_path, size, kind):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = {"size": size} if size else {}
+        archive.addfile(member)
+        if kind:
+            member.type, member.size = kind, 1 << 33
+            archive.fileobj.write(member.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(InputError, match="a damaged archive \\((a member|a name or attributes) of [-0-9,]+ bytes"):
+        list(load_collection(path).docs())
+    with pytest.raises(InputError, match="no documents that can be read: .*a damaged archive"):
+        load_collection(path, skip_bad=True).check()
+
+
 def test_an_archive_is_streamed(root, monkeypatch):
     opened = tarfile.open
     modes = []
-    monkeypatch.setattr(tarfile, "open", lambda path, mode: modes.append(mode) or opened(path, mode))
+    monkeypatch.setattr(tarfile, "open", lambda path, mode, **k: modes.append(mode) or opened(path, mode, **k))
     first = load_collection(root).docs()
     assert next(first).id == "000000000"
     assert modes == ["r|*"]  # the second archive is not touched yet
