@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -153,8 +153,7 @@ def _read_item(one: object, place: str, what: str) -> Item:
         return Item(*one)
     if not isinstance(one, Mapping):
         raise _no_item(one, what)
-    # A data frame has nan where there is nothing.
-    held = {_ALSO.get(key, key): value for key, value in one.items() if value is not None and value == value}
+    held = {_ALSO.get(key, key): value for key, value in one.items() if not _is_missing(value)}
     if not held.keys() & {"text", "image", "media"}:
         raise InputError(f"a dictionary is one {what}, with its `text` or `image`, and not {_describe(one)}")
     fields = {name: held.pop(name) for name in _FIELDS if name in held}
@@ -165,6 +164,14 @@ def _read_item(one: object, place: str, what: str) -> Item:
     meta = fields.get("meta", {})
     meta = {**meta, **held} if isinstance(meta, Mapping) else meta
     return Item(id, fields.get("text"), image, fields.get("lang"), meta, fields.get("media", {}))
+
+
+def _is_missing(value: object) -> bool:
+    """Whether it stands where there is nothing: None, and the nan or NA of a data frame."""
+    if value is None or (isinstance(value, Real) and value != value):
+        return True
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and (value is pandas.NA or value is pandas.NaT)
 
 
 def _no_item(value: object, what: str) -> InputError:

@@ -84,7 +84,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--log", type=Path, metavar="FILE", help="what libraries say")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also keep what is measured: docs/measured/NAME.json")
     parser.add_argument("--worker", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)  # in a process of its own
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    for path in filter(None, (given.lines, given.log, given.save)):  # not after minutes
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            parser.error(f"cannot write {path}")
+    return given
 
 
 def main() -> int:
@@ -185,9 +189,11 @@ def follow(worker: subprocess.Popen[bytes], waiting: list[str], ends: float, log
     threading.Thread(target=read_lines, args=(worker.stdout, lines), daemon=True).start()
     left = max(1.0, ends - time.monotonic())
     started, first = time.monotonic(), take(lines, min(START, left))
+    if first is None and time.monotonic() >= ends:
+        return
     if first is None:
         for name in waiting:
-            yield make_row(name, "not run", f"the process did not start: {last_line(log)}", time.monotonic() - started)
+            yield make_row(name, "broken", f"the process did not start: {last_line(log)}", time.monotonic() - started)
         waiting.clear()
     while waiting:
         limit = max(1.0, min(TASKS[waiting[0]].limit, ends - time.monotonic()))

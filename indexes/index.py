@@ -20,12 +20,12 @@ from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities
 from .kinds.base import DenseKind, SpaceQueries
-from .merging import count_languages, list_large, merge_languages
+from .merging import BEST, MERGED, count_languages, list_large, merge_languages
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
-from .storage.filters import Where, join_conditions, keep_language, write_sql
+from .storage.filters import Where, split_languages, write_sql
 from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.tables import Tables
@@ -447,32 +447,31 @@ class DocumentIndex(Index):
         held = FullText(self.card.groups, self.card.analysis, self.card.langs)
         words = [query.words for query in queries]
         found = self.storage.tables.search_text(words, held, k + asked.spare, condition, own_language)
-        if not asked.spare:
-            return found
-        return [query.drop_excluded(hits, k) for query, hits in zip(queries, found, strict=True)]
+        pairs = zip(queries, found, strict=True)
+        return [query.drop_excluded(hits, k) for query, hits in pairs] if asked.spare else found
 
     def _find_nearest(self, asked: PreparedQueries, mine: SpaceQueries, k: int, condition: str | None) -> Rankings:
         """`Kind.nearest` without what is excluded."""
         found = self.kind.nearest(mine, k + asked.spare, condition, asked.stage.exact)
-        if not asked.spare:
-            return found
-        return [list(asked.queries[row].drop_excluded(hits, k)) for row, hits in zip(mine.rows, found, strict=True)]
+        return asked.drop_excluded(mine.rows, found, k)
 
     def _find_merged(self, asked: PreparedQueries, mine: SpaceQueries, k: int) -> Rankings:
         """`_find_nearest` in all languages, which are brought to one level where the stage says so."""
         stage = asked.stage
         condition = self._filter(stage.where)
-        counts: dict[str, int] = {}
-        if stage.merge and mine.corrected:
-            counts = count_languages(self.statistics.get(mine.space), stage.where, self.card.langs)
+        merges = stage.merge and mine.corrected
+        counts = count_languages(self.statistics.get(mine.space), stage.where, self.card.langs) if merges else {}
         if not (large := list_large(counts)):
             return self._find_nearest(asked, mine, k, condition)
 
-        def search(lang: str | None, depth: int) -> Rankings:
-            kept = join_conditions(condition, keep_language(lang, large))
-            return self._find_nearest(asked, mine, depth, kept)
-
-        return merge_languages(search, counts, k, stage.merge)
+        depth = max(k, BEST)
+        parts = split_languages(large, self.card.langs)
+        merged: Rankings = []
+        for some in mine.split(max(1, MERGED // (len(parts) * depth))):
+            found = self.kind.nearest_by_language(some, depth + asked.spare, condition, parts, stage.exact)
+            kept = {lang: asked.drop_excluded(some.rows, each, depth) for lang, each in found.items()}
+            merged += [list(rank_hits(hits)[:k]) for hits in merge_languages(kept, counts, stage.merge)]
+        return merged
 
     def _rank_dense(self, asked: PreparedQueries, k: int) -> Rankings:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""

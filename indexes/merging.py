@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -21,6 +21,7 @@ BEST = 20
 # A language of so many documents is brought half as far as one of very many; smaller ones than FEWEST stay as they are.
 TRUST = 100
 FEWEST = 50
+MERGED = 4 << 20  # hits of all languages that are held at a time
 
 
 def check_merge(merge: float) -> None:
@@ -42,10 +43,8 @@ def list_large(counts: Mapping[str, int]) -> list[str]:
     return large if len(large) > 1 else []
 
 
-def merge_languages(
-    search: Callable[[str | None, int], Rankings], counts: Mapping[str, int], k: int, strength: float
-) -> Rankings:
-    """The k best documents of each query from searches by language: `search(lang, depth)`, the others under None.
+def merge_languages(found: Mapping[str | None, Rankings], counts: Mapping[str, int], strength: float) -> Rankings:
+    """The best documents of each query, in no order, from those `found` by language (20 or more), others under None.
 
     A query's level in a language is the mean score of its 20 best documents there. Scores of a language are lowered
     by `strength` times its level's distance to the mean of the levels, in the proportion n / (n + 100) of its
@@ -53,11 +52,10 @@ def merge_languages(
     their scores. So equal evidence counts alike in all languages, and a language that alone answers a query stays
     ahead of the others as long as `strength` is below 1.
     """
-    langs = list_large(counts)
-    found = {lang: search(lang, max(k, BEST)) for lang in [*langs, None]}
     merged: Rankings = []
     for row in range(len(found[None])):
-        levels = {lang: _find_level(found[lang][row]) for lang in langs if len(found[lang][row]) >= BEST}
+        best = {lang: rankings[row] for lang, rankings in found.items() if lang and len(rankings[row]) >= BEST}
+        levels = {lang: _find_level(ranking) for lang, ranking in best.items()}
         middle = float(np.mean(list(levels.values()))) if levels else 0.0
         hits: list[tuple[str, float]] = []
         for lang, rankings in found.items():

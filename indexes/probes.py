@@ -8,7 +8,7 @@ from typing import Self
 
 from ..errors import InputError
 from ..items import Item, Modality, check_id, check_text, group_positions
-from ..runs import Hit, Probe, rank_hits
+from ..runs import Hit, Probe, Rankings, rank_hits
 from .base import Retrieve
 from .kinds.base import SpaceQueries
 from .storage.fulltext import Words
@@ -106,6 +106,12 @@ class PreparedQueries:
     def rows(self) -> dict[str, list[int]]:
         """Where each query stands, by its id."""
         return group_positions(each.query.id for each in self.queries)
+
+    def drop_excluded(self, rows: Sequence[int], found: Rankings, k: int) -> Rankings:
+        """What was `found` for the queries in some rows, without what each excludes: the first k."""
+        if not self.spare:
+            return found
+        return [list(self.queries[row].drop_excluded(hits, k)) for row, hits in zip(rows, found, strict=True)]
 
     def keep(self, ids: Set[str]) -> Self:
         """Those of some queries."""

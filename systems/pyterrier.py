@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..items import is_frame
 from ..pipeline import Stage
 from ..runs import Documents, Probe, Run
 from .pyterrier_frames import read_texts, score_rows, write_hits, write_queries
@@ -41,8 +42,9 @@ def as_stage(transformer: pyterrier.Transformer, name: str = "", docs: Documents
     """A transformer as a stage: a retriever, a reranker, or what rewrites queries.
 
     `name` stands for it in manifests and fingerprints, so two transformers need two; by default it is what the
-    transformer prints as. A transformer that is given hits gets their texts in the column `text` if the run has
-    documents behind it. Later stages find the documents in `docs`, else in the column `text` of its results.
+    transformer prints as. It is given the queries' languages in the column `lang`, and with hits their texts in
+    `text` if the run has documents behind it. Later stages find the documents in `docs`, else in the column `text`
+    of its results.
     `InputError` for what is no transformer, and where a name is needed.
     """
     return TransformerStage(transformer, name, docs)
@@ -69,6 +71,9 @@ class TransformerStage(Stage):
     def apply(self, run: Run, count: Counter[str]) -> Run:
         given = write_hits(run) if run.hits else write_queries(run)
         found = self.transformer.transform(given)
+        needed = {"qid"} if "docno" in getattr(found, "columns", ()) else {"qid", "query"}
+        if not is_frame(found) or not needed <= set(found.columns):
+            raise InputError(f"{self.name} gives no data frame with the columns {' and '.join(sorted(needed))}")
         count["queries"] += len(run)
         if "docno" not in found.columns:
             return _rewrite(run, found)

@@ -54,7 +54,8 @@ def read_texts(frame: pandas.DataFrame) -> Documents | None:
     """The documents of a frame's column `text`; None where it has none."""
     if "text" not in frame.columns:
         return None
-    return InMemoryDocuments({doc: Item(doc, text) for doc, text in zip(frame["docno"], frame["text"], strict=True)})
+    texts = zip(frame["docno"], frame["text"], strict=True)
+    return InMemoryDocuments({doc: Item(doc, text if isinstance(text, str) else None) for doc, text in texts})
 
 
 def score_rows(frame: pandas.DataFrame) -> pandas.DataFrame:
@@ -67,12 +68,12 @@ def score_rows(frame: pandas.DataFrame) -> pandas.DataFrame:
 def write_queries(run: Run) -> pandas.DataFrame:
     """The queries of a run."""
     ids, texts = [query.id for query in run.queries], [query.text for query in run.queries]
-    return make_frame({"qid": ids, "query": texts})
+    return _add_languages(make_frame({"qid": ids, "query": texts}), run)
 
 
 def write_hits(run: Run) -> pandas.DataFrame:
     """The hits of a run, with their texts where it has documents behind it."""
-    frame = run.to_df()
+    frame = _add_languages(run.to_df(), run)
     if run.docs is None:
         return frame
     ids = list(dict.fromkeys(frame["docno"]))
@@ -80,9 +81,18 @@ def write_hits(run: Run) -> pandas.DataFrame:
     return frame.assign(text=frame["docno"].map(texts))
 
 
+def _add_languages(frame: pandas.DataFrame, run: Run) -> pandas.DataFrame:
+    """The frame with a column `lang` of its queries, if any has one."""
+    langs = {query.id: query.lang for query in run.queries if query.lang}
+    return frame.assign(lang=frame["qid"].map(langs)) if langs else frame
+
+
 def _restore_columns(found: pandas.DataFrame, frame: pandas.DataFrame) -> pandas.DataFrame:
     """Results with the columns that came with the queries, and those that came with the documents."""
-    of_queries = [name for name in frame.columns if name.startswith("q")]
+    if "docno" in frame.columns:
+        of_queries = [name for name in frame.columns if name.startswith("q") or name == "lang"]
+    else:  # as PyTerrier's retrievers do; `text` would be taken for that of documents
+        of_queries = [name for name in frame.columns if name not in ("score", "rank", "text")]
     found = found.drop(columns=found.columns.intersection(of_queries).difference(["qid"]))
     found = found.merge(frame[of_queries].drop_duplicates("qid"), on="qid", how="left")
     if "docno" not in frame.columns or not set(found["docno"]) <= set(frame["docno"]):

@@ -444,3 +444,12 @@ def test_closed_standard_input_is_one_line(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputError, match="standard input .* is closed"):
         Run.from_trec("-")
+
+
+def test_empty_cells_and_vectors_of_a_data_frame_are_no_fault():
+    frame = pandas.DataFrame({"qid": ["a", "b"], "query": ["one", "two"], "year": [2020, None]}).convert_dtypes()
+    first, second = Run.of(frame.assign(query_vec=[np.zeros(2), np.ones(2)])).queries
+    assert first.meta["year"] == 2020
+    assert second.meta.keys() == {"query_vec"}
+    with pytest.raises(InputError, match="a dictionary is one query, with its `text` or `image`"):
+        Run.of({"id": "a", "text": pandas.NA})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,11 +16,13 @@ from ...items import Item, Role
 from ...runs import Rankings
 from ..encoding import encode_dense, select_readable
 from ..storage.card import Recall, Space
+from ..storage.filters import join_conditions
 from ..storage.resume import ItemState
 from ..storage.rows import make_halves, make_rows
 from ..storage.storage import Storage
 
-MASKS = 16  # filters whose rows are remembered, for each space
+# Filters whose rows are remembered for each space: so many, and more as long as their masks take so many bytes.
+MASKS, MASKED = 16, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class SpaceQueries:
         held = self.vectors
         vectors = [held[at] for at in kept] if isinstance(held, list) else held[kept]
         return replace(self, rows=[places[self.rows[at]] for at in kept], vectors=vectors)
+
+    def split(self, size: int) -> Iterator[Self]:
+        """So many at a time, still with their rows in the whole batch."""
+        for at in range(0, len(self), size):
+            yield replace(self, rows=self.rows[at : at + size], vectors=self.vectors[at : at + size])
 
 
 class Kind(ABC):
@@ -142,6 +149,12 @@ class Kind(ABC):
         Of those that tie with the k-th it is the ones with the lowest ids, so that what is found depends neither on the
         order in which documents were added nor on what comes after k; approximate search as far as it can.
         """
+
+    def nearest_by_language(
+        self, asked: SpaceQueries, k: int, condition: str | None, langs: Mapping[str | None, str], exact: bool
+    ) -> dict[str | None, Rankings]:
+        """`nearest` in each of several languages, whose conditions `langs` are `filters.split_languages`."""
+        return {lang: self.nearest(asked, k, join_conditions(condition, kept), exact) for lang, kept in langs.items()}
 
     @abstractmethod
     def build(self, ann: str) -> Recall:

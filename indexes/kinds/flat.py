@@ -17,7 +17,7 @@ from ...runs import Rankings
 from ..storage.card import Recall, Space
 from ..storage.storage import Storage
 from ..storage.tables import Tables
-from .base import MASKS, DenseKind, SpaceQueries
+from .base import MASKED, MASKS, DenseKind, SpaceQueries
 from .recall import load_spaces
 
 log = logging.getLogger("crosslens")
@@ -257,7 +257,7 @@ class LoadedSpace(Generic[S]):
         if (mask := self._masks.get(condition)) is None:
             mask = np.zeros(len(self.ids), bool)
             mask[[self.rows[id] for id in self._tables.list_ids(condition) if id in self.rows]] = True
-            if len(self._masks) >= MASKS:
+            if len(self._masks) >= max(MASKS, MASKED // max(1, len(mask))):
                 del self._masks[next(iter(self._masks))]
             self._masks[condition] = mask
         return mask

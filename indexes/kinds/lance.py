@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,17 @@ from ..storage.filters import write_sql
 from ..storage.place import translate_errors
 from ..ties import search_past_ties
 from .base import DenseKind, SpaceQueries
-from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
+from .recall import (
+    CUTOFFS,
+    DEPTH,
+    build_spaces,
+    choose_filter,
+    double_up,
+    perturb_vectors,
+    scan_blocks,
+    scan_languages,
+    tune_plan,
+)
 
 # Kinds of approximate index, and their classes in `lancedb.index`.
 STRUCTURES = {"IVF_FLAT": "IvfFlat", "IVF_RQ": "IvfRq", "IVF_PQ": "IvfPq", "IVF_HNSW_SQ": "HnswSq"}
@@ -37,12 +47,19 @@ class LanceKind(DenseKind):
     auto_from = 50_000  # below, exact search is as fast
 
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        space, corrected = asked.space, asked.corrected
-        plan = space.ann if corrected == space.multilingual and not exact else None
+        plan = _choose_plan(asked, exact)
         if plan is None and len(asked.vectors) >= SCAN_FROM:
-            blocks = self.storage.tables.blocks(space, corrected, condition)
+            blocks = self.storage.tables.blocks(asked.space, asked.corrected, condition)
             return scan_blocks(blocks, asked.vectors, k)
         return self.search_column(asked, k, condition, plan)
+
+    def nearest_by_language(
+        self, asked: SpaceQueries, k: int, condition: str | None, langs: Mapping[str | None, str], exact: bool
+    ) -> dict[str | None, Rankings]:
+        if _choose_plan(asked, exact) is None:  # one pass beats a search for each language
+            blocks = self.storage.tables.blocks(asked.space, asked.corrected, condition)
+            return scan_languages(blocks, asked.vectors, k, langs)
+        return super().nearest_by_language(asked, k, condition, langs, exact)
 
     def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann | None) -> Rankings:
         """LanceDB's search, approximate by `plan`, exact without: for each vector k ids and inner products."""
@@ -127,6 +144,11 @@ class LanceKind(DenseKind):
             filtered = tune(write_sql({"lang": lang}, (), [lang]), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
+
+
+def _choose_plan(asked: SpaceQueries, exact: bool) -> Ann | None:
+    """The approximate index that serves a search; None for exact search."""
+    return asked.space.ann if asked.corrected == asked.space.multilingual and not exact else None
 
 
 def configure_structure(structure: str, metric: str) -> Any:

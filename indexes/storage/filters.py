@@ -187,11 +187,13 @@ def match_modalities(names: Iterable[str]) -> str:
     return _match_field("modality", names)
 
 
-def keep_language(lang: str | None, others: Sequence[str] = ()) -> str:
-    """A condition that keeps a language as it is stored; of None what has none, or another than `others`."""
-    if lang is not None:
-        return _match_field("lang", [lang])
-    return f"lang IS NULL OR lang NOT IN ({quote_all(others)})"
+def split_languages(langs: Sequence[str], stored: Iterable[str]) -> dict[str | None, str]:
+    """A condition for each of some languages, however it is `stored`, and under None one for all other documents."""
+    held = list(stored)
+    spelled = {lang: list_spellings(lang, held) for lang in langs}
+    others = quote_all(each for codes in spelled.values() for each in codes)
+    conditions: dict[str | None, str] = {lang: _match_field("lang", codes) for lang, codes in spelled.items()}
+    return {**conditions, None: f"lang IS NULL OR lang NOT IN ({others})"}
 
 
 def quote_all(values: Iterable[str]) -> str:

@@ -87,3 +87,18 @@ def test_what_hangs_or_dies_is_a_row_and_the_rest_goes_on(gpu, tmp_path, monkeyp
     assert rows["clip"]["found"] == "its process ended with 1: CUDA error: an illegal memory access"
     options.minutes = 0.0
     assert [row["state"] for row in gpu.run_tasks(options, tmp_path, tmp_path / "log")] == ["not run"] * 4
+
+
+def test_a_process_that_cannot_start_is_no_success_and_a_file_that_cannot_be_written_is_found_first(
+    gpu, tmp_path, monkeypatch, capsys
+):
+    popen = gpu.subprocess.Popen
+    monkeypatch.setattr(gpu.subprocess, "Popen", lambda command, **how: popen(["sh", "-c", "echo no torch >&2"], **how))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--only", "card", "nan"])
+    assert gpu.main() == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["found"] for row in rows] == ["the process did not start: no torch"] * 2
+    for option in ("--lines", "--log", "--save"):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.parse_arguments([option, str(tmp_path / "none/file")])
+        assert f"cannot write {tmp_path / 'none/file'}" in capsys.readouterr().err

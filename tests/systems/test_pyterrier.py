@@ -136,6 +136,33 @@ def test_a_transformer_that_rewrites_queries_and_one_with_texts():
     assert [hit.id for hit in found["1"]] == ["a", "b"]
 
 
+@dataclass(frozen=True)
+class InOneLanguage(Stage):
+    """Finds what its queries' languages are."""
+
+    def apply(self, run: Run, count: Counter[str]) -> Run:
+        return run.ranking({query.id: [(f"{query.lang}", 1.0)] for query in run.queries})
+
+
+def test_languages_and_other_columns_of_topics_go_through_a_pipeline_both_ways():
+    topics = TOPICS.head(3).assign(lang=["deu", "rus", None], narrative=["x", "y", "z"])
+    one = as_transformer(InOneLanguage())
+    found = (one >> one)(topics)
+    assert found[["docno", "narrative"]].values.tolist() == [["deu", "x"], ["rus", "y"], ["None", "z"]]
+    queries = [Item("1", "a", lang="deu"), Item("2", "b")]
+    for stage in (as_stage(one, "one"), InOneLanguage() >> as_stage(one, "two")):
+        assert {id: hits[0].id for id, hits in stage(queries).hits.items()} == {"1": "deu", "2": "None"}
+    cells = pandas.DataFrame({"qid": ["1"], "docno": ["a"], "score": [1.0], "text": [float("nan")]})
+    assert as_stage(pt.Transformer.from_df(cells), "held")("query").items("1") == [Item("a")]
+
+
+@pytest.mark.parametrize("made", [None, pandas.DataFrame(), TOPICS[["qid"]]])
+def test_a_transformer_without_queries_and_hits_is_named(made):
+    stage = as_stage(pt.apply.generic(lambda frame: made), "broken")
+    with pytest.raises(InputError, match="^broken gives no data frame with the columns qid and query$"):
+        stage("query")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
