@@ -23,6 +23,7 @@ from .base import Encoder, EncoderSpec, unit
 from .batching import encode_windows
 
 OPTIONS = {"max_tokens", "query_prompt", "document_prompt"}  # of a SPEC, whose values the stored spec has
+EMBEDDINGS = ("word", "position", "token_type")
 TOKENS = 4096  # a batch, which is worked on one text after the other
 
 
@@ -36,7 +37,7 @@ class MappedBert:
     def states(self, ids: Sequence[int]) -> np.ndarray:
         """The last layer's states float32 [tokens, hidden]."""
         held = self._weights
-        words, places, kinds = (held[f"embeddings.{name}_embeddings.weight"] for name in KINDS)
+        words, places, kinds = (held[f"embeddings.{name}_embeddings.weight"] for name in EMBEDDINGS)
         states = self._normalise(words[np.array(ids)] + places[: len(ids)] + kinds[0], "embeddings")
         for number in range(self._config["num_hidden_layers"]):
             layer = f"encoder.layer.{number}"
@@ -65,9 +66,6 @@ class MappedBert:
         centred = states - states.mean(-1, keepdims=True)
         spread = np.sqrt(np.square(centred).mean(-1, keepdims=True) + self._config["layer_norm_eps"])
         return centred / spread * weight + bias
-
-
-KINDS = ("word", "position", "token_type")
 
 
 def gelu(values: np.ndarray) -> np.ndarray:
