@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain, zip_longest
@@ -55,28 +55,7 @@ def show_nothing(what: str, total: int | None = None) -> Iterator[Watcher]:
     yield lambda done: None
 
 
-Listener = Callable[[str], AbstractContextManager[None]]  # is in its block for as long as the step takes
-
-_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _ENCODED: ContextVar[Watcher | None] = ContextVar("encoded", default=None)
-
-
-@contextmanager
-def listen(listener: Listener) -> Iterator[None]:
-    """While the block runs, `listener` gets the steps that begin in this thread."""
-    token = _LISTENER.set(listener)
-    try:
-        yield
-    finally:
-        _LISTENER.reset(token)
-
-
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    """A part of the work that may take long, named for people: `loading offline:e5-small`."""
-    listener = _LISTENER.get()
-    with listener(what) if listener is not None else nullcontext():
-        yield
 
 
 @contextmanager

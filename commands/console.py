@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CrosslensError, InputError, list_kept, write_line
-from ..pipeline import listen
+from ..steps import listen
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,8 +12,8 @@ from ..checkpoints.offline.packages import MODELS, require_package
 from ..checkpoints.sizes import describe_checkpoint
 from ..errors import InputError, check_known
 from ..items import Modality
-from ..pipeline import step
 from ..specs import Spec, bind_options, find_factory, known_options
+from ..steps import step
 from .base import Encoder, EncoderSpec
 
 # family -> module and class, or function; see `load_encoder` for how it is called.

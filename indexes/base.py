@@ -19,7 +19,7 @@ from ..pipeline import Stage, describe_fields
 from ..rows.documents import Documents, read_documents
 from ..runs import Exclude, Run, check_exclude, list_excluded
 from .info import IndexInfo, describe_storage, read_info
-from .merging import STRENGTH, check_merge
+from .merging import STRENGTH, check_merge, list_large
 from .storage.filters import Where, check_where
 
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ class Index(ABC):
         for lang, count in self.card.langs.items():
             counts[find_language(lang) or lang] += count  # earlier versions stored what they were given
         return dict(counts)
+
+    def list_merged(self) -> list[str]:
+        """The languages that have enough documents, or passages, for `merge`."""
+        return list_large(self.langs)
 
     def require_complete(self) -> None:
         """`InputError` unless the index is finished."""
@@ -350,7 +354,7 @@ class Retrieve(Stage):
         own = describe_fields(self)
         if self.exclude == "listed":  # as it was before there was a choice: what experiments kept is used again
             del own["exclude"]
-        if self.mode == "lexical" or not self.correct or not self.merge:
+        if self.mode == "lexical" or not self.correct or not self.index.list_merged():
             del own["merge"]
         return own
 

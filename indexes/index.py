@@ -14,8 +14,8 @@ import pyarrow as pa
 from ..encoders.base import Encoder, EncoderSpec
 from ..errors import InputError, SpecMismatch, list_few
 from ..items import Item, Role, SeenIds, group_positions, windows
-from ..pipeline import step
 from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
+from ..steps import step
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities

@@ -59,6 +59,9 @@ class PassageIndex(Index):
         self.passages = passages
         self.encoders = passages.encoders
 
+    def list_merged(self) -> list[str]:
+        return self.passages.list_merged()
+
     @property
     def snapshot(self) -> Snapshot:
         return self.passages.snapshot

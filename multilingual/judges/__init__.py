@@ -8,8 +8,8 @@ from ...checkpoints.offline.packages import DECODERS, require_package
 from ...checkpoints.sharing import load_shared
 from ...checkpoints.sizes import describe_checkpoint
 from ...errors import InputError, check_known
-from ...pipeline import step
 from ...specs import Spec, bind_options, find_factory
+from ...steps import step
 from .base import Ask, BaseJudge, Completion, Judge, Sampling, can_see, refuse
 
 __all__ = [

@@ -53,7 +53,7 @@ def test_texts_of_documents_do_not_command_the_terminal(crosslens, tmp_path):
 
 def test_what_takes_long_is_said_once_and_what_does_not_is_not(capsys, monkeypatch):
     from crosslens.commands import console
-    from crosslens.pipeline import step
+    from crosslens.steps import step
 
     monkeypatch.setattr(console, "PATIENCE", 0.1)
     monkeypatch.setattr(console, "BETWEEN", 0.0)

@@ -30,7 +30,7 @@ TESTS = str(Path(__file__).parents[1])
         (["--writable"], "CROSSLENS_WRITE_TOKEN"),
         (["--system", "yesno@offline:gemma"], "has no search"),
         (["--system", "a=dense", "--system", "a=lexical"], "two systems have one name"),
-        (["--system", "dense?encoder=fake:other"], "not by fake:other"),
+        (["--system", "dense?encoder=offline:use-m3"], "not by offline:use-m3"),
         (["--mode", "magic"], "unknown mode"),
         (["--rerank", "nonsense"], "nonsense"),
         (["--system", "dense", "--rerank", "default"], "leave out"),
@@ -143,11 +143,11 @@ def _status(url: str) -> int:
 def test_what_no_process_of_several_can_open_ends_the_command(tmp_path: Path) -> None:
     index = fill(tmp_path / "small.index")
     command = [sys.executable, "-c", COMMAND, "serve", str(index), "--workers", "2", "--port", "0"]
-    command += ["--system", "dense?encoder=fake:other"]
+    command += ["--system", "dense?encoder=offline:use-m3"]
     ended = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": TESTS + os.pathsep + os.environ.get("PYTHONPATH", "")},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert "not by fake:other" in ended.stderr
+    assert "not by offline:use-m3" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -49,6 +49,7 @@ SPECS = [
 def test_real_encoders_are_found_bit_for_bit(family, checkpoint, spec, request):
     encoder = load_encoder(spec.format(request.getfixturevalue(checkpoint)))
     items = [Item(f"d{n}", f"the cat number {n} " * (1 + n % 7)) for n in range(40)]
+    encoder.budget.known = True  # else batches differ from stream to stream, and the last bits with them
     bare = rows(encoder, items)
     first, second = CachedEncoder(encoder), CachedEncoder(encoder)
     assert rows(first, items) == bare

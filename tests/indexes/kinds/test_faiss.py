@@ -68,7 +68,7 @@ def test_recall_is_measured_and_a_filter_never_returns_fewer_than_match(
     assert plan is not None
     assert plan.recall == built.at
     assert plan.kept == 0.025
-    truth, found = ranking(exact.search(QUERIES, 10)), ranking(index.search(QUERIES, 10))
+    truth, found = (ranking(each.search(QUERIES, 10, merge=0)) for each in (exact, index))
     seen = np.mean([len(set(truth[each]) & set(found[each])) / 10 for each in truth])
     assert seen == pytest.approx(built.at[10], abs=0.06 if factory in NEAR else 0.15)
     # No filter, few documents, and none; k within what matches, and beyond it or what one cell holds.
@@ -97,15 +97,15 @@ def test_exact_passes_faiss_over(exact: Index, tmp_path: Path) -> None:
     recall = filled("faiss:PQ4x4", path).build()
     assert recall.at[10] < 0.9  # else this test shows no difference
     index = opened(path)
-    truth = ranking(exact.search(QUERIES, 10))
-    assert ranking(index.search(QUERIES, 10)) != truth
-    assert ranking(index.search(QUERIES, 10, exact=True)) == truth
+    truth = ranking(exact.search(QUERIES, 10, merge=0))
+    assert ranking(index.search(QUERIES, 10, merge=0)) != truth
+    assert ranking(index.search(QUERIES, 10, exact=True, merge=0)) == truth
     # Uncorrected queries to a multilingual index are not what was built.
     assert ranking(index.search(QUERIES, 10, correct=False)) == ranking(exact.search(QUERIES, 10, correct=False))
     built = {name for name in index.card.files if name.startswith("faiss-")}
     assert len(built) == 2
     assert index.build("none").kind == "flat"
-    assert ranking(opened(path).search(QUERIES, 10)) == truth
+    assert ranking(opened(path).search(QUERIES, 10, merge=0)) == truth
     assert not opened(path).card.files.keys() & built
 
 
@@ -114,7 +114,7 @@ def test_falling_back_to_exact_search_is_said_once(tmp_path: Path, caplog: pytes
     filled("faiss:PQ2x4", path).build()
     index = opened(path)
     with caplog.at_level(logging.WARNING, "crosslens"):
-        index.search(QUERIES, 5)
+        index.search(QUERIES, 5, merge=0)
         assert not caplog.records
         index.search(QUERIES, 5, where={"lang": "swa"})
         index.search(QUERIES, 5, where={"lang": "eng"})
