@@ -104,6 +104,6 @@ def index_command(
     for problem in problems:
         say(f"skipped {problem}")
     if skipped:
-        say(f"{skipped} bad documents skipped")
+        say("1 bad document skipped" if skipped == 1 else f"{skipped:,} bad documents skipped")
     for note in passed.notes:
         say(f"skipped {note}")

@@ -81,9 +81,10 @@ class Indexing:
             f"{self.index.path}: {len(self.index)} documents{parts} ({self.added} new or changed), "
             + (", ".join(spec.name for spec in self.index.specs) or "full text")
             + (f", {self.cached} vectors from the cache" if self.cached else "")
-            + (f", {self.expanded} documents expanded" if self.expanded is not None else ""),
-            "languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in self.index.langs.items()),
+            + (f", {self.expanded} documents expanded" if self.expanded is not None else "")
         ]
+        if langs := self.index.langs:  # pictures alone have none
+            lines.append("languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in langs.items()))
         if self.recall.at:
             found = ", ".join(f"recall@{k} {value:.3f}" for k, value in self.recall.at.items())
             lines.append(f"{self.recall.kind}: {found}")

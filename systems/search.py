@@ -202,7 +202,8 @@ def _check_languages(index: Index, queries: Sequence[Item], langs: Iterable[str]
 
     held: Mapping[str, int] = index.langs
     if lacking := [lang for lang in dict.fromkeys(langs) if lang not in held]:
-        raise InputError(f"{index.path} has no documents in {', '.join(lacking)}, only in {list_few(held, 8)}")
+        rest = f"only in {list_few(held, 8)}" if held else "only documents without a language"
+        raise InputError(f"{index.path} has no documents in {', '.join(lacking)}, {rest}")
     if sum(held.values()) == len(index):  # every document has one
         check_topic_languages(list(queries), held, index.path)
 

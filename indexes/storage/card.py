@@ -228,7 +228,8 @@ class Card:
         names = [space.spec.name for space in self.spaces]
         if encoder is None:
             if len(self.spaces) > 1:
-                raise InputError(f"the index holds vectors of several encoders: choose one ({list_few(names, 8)})")
+                chosen = f"choose one ({list_few(names, 8)}) with --encoder, in Python with encoder="
+                raise InputError(f"the index holds vectors of several encoders: {chosen}")
             return self.spaces[0]
         for space in self.spaces:
             if encoder in (space.spec.name, space.fingerprint):

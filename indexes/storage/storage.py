@@ -270,7 +270,9 @@ def read_card(path: str | Path, place: FilePlace | None = None) -> Card:
     except FileNotFoundError:
         if place is not None and place.folder is not None and (place.folder / f"{DOCUMENTS}.lance").exists():
             raise InputError(f"{file} is gone, without which nothing can be read; make the index again") from None
-        raise InputError(f"{path} is not an index (it has no {FILE}); make one with `crosslens index`") from None
+        gone = place is not None and place.folder is not None and not os.path.lexists(place.folder)
+        lacks = "nothing is there" if gone else f"it has no {FILE}"
+        raise InputError(f"{path} is not an index ({lacks}); make one with `crosslens index`") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except SpecMismatch:

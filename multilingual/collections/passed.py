@@ -31,7 +31,7 @@ class PassedOver:
             listed = ", ".join(f"{name} {count:,}" for name, count in self.types.most_common(10))
             notes.append(f"{_count(self.types.total(), 'file')} of other types: {listed}")
         if self.hidden:
-            notes.append(f"{self.hidden:,} hidden files and folders")
+            notes.append("1 hidden file or folder" if self.hidden == 1 else f"{self.hidden:,} hidden files and folders")
         if self.links:
             notes.append(f"{_count(self.links, 'link')} to folders, out of the folder, or to nothing")
         if self.indexes:

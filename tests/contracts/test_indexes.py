@@ -340,7 +340,7 @@ def test_a_newer_or_damaged_card_is_refused(case: Any, tmp_path: Path) -> None:
         card.write_text(damaged)
         with pytest.raises(InputError, match="damaged"):
             open_index(tmp_path / "index")
-    with pytest.raises(InputError, match="is not an index"):
+    with pytest.raises(InputError, match="nothing is there"):
         open_index(tmp_path / "nowhere")
 
 
