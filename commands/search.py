@@ -53,7 +53,8 @@ def search_command(
 ) -> None:
     """Search an index with text, a picture, or both."""
     if not (text and text.strip()) and image is None:
-        raise InputError("the query is empty: give TEXT, --image PATH, or both")
+        way = f"; the service's index comes first: search INDEX {str(directory)!r} --server URL" if server else ""
+        raise InputError(f"the query is empty: give TEXT, --image PATH, or both{way}")
     if image is not None:
         if not os.path.lexists(image):
             raise InputError(f"there is no picture {image}")
