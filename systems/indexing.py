@@ -87,7 +87,7 @@ class Indexing:
             lines.append("languages: " + ", ".join(f"{lang or '?'} {n}" for lang, n in langs.items()))
         if self.recall.at:
             found = ", ".join(f"recall@{k} {value:.3f}" for k, value in self.recall.at.items())
-            lines.append(f"{self.recall.kind}: {found}")
+            lines.append("exact search" if self.recall.kind == "flat" else f"{self.recall.kind}: {found}")
         return "\n".join(lines)
 
 
