@@ -95,11 +95,15 @@ class Folder(FileCollection):
 
     def queries(self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None) -> NoReturn:
         """`MissingPart`: a folder has documents alone."""
-        raise MissingPart(f"the folder {self._where} has no topics: they need a directory with docs.jsonl")
+        raise MissingPart(
+            f"the folder {self._where} has no topics: they need a directory with docs.jsonl and topics.jsonl"
+        )
 
     def qrels(self) -> Qrels:
         """`MissingPart`: a folder has documents alone."""
-        raise MissingPart(f"the folder {self._where} has no judgements: they need a directory with docs.jsonl")
+        raise MissingPart(
+            f"the folder {self._where} has no judgements: they need a directory with docs.jsonl and qrels.txt"
+        )
 
     def _read_folder(self, files: list[FoundFile | InputError]) -> Rows:
         media = list_media_endings()

@@ -158,11 +158,15 @@ class WebDataset(FileCollection):
 
     def queries(self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None) -> NoReturn:
         """`MissingPart`: archives have documents alone."""
-        raise MissingPart(f"the archives {self.root} have no topics: they need a directory with docs.jsonl")
+        raise MissingPart(
+            f"the archives {self.root} have no topics: they need a directory with docs.jsonl and topics.jsonl"
+        )
 
     def qrels(self) -> Qrels:
         """`MissingPart`: archives have documents alone."""
-        raise MissingPart(f"the archives {self.root} have no judgements: they need a directory with docs.jsonl")
+        raise MissingPart(
+            f"the archives {self.root} have no judgements: they need a directory with docs.jsonl and qrels.txt"
+        )
 
 
 def read_samples(shard: FoundFile, passed: PassedOver) -> Iterator[Sample]:
