@@ -18,6 +18,7 @@ import numpy as np
 from .errors import InputError, check_cutoff
 from .items import Queries, hash_json
 from .runs import Documents, Hit, Manifest, Record, Run, hits_of
+from .steps import put
 
 Watcher = Callable[[int], None]  # takes how much is done in all
 # What shows how far long work is: `with progress("encoding", total) as watcher`.
@@ -26,8 +27,7 @@ Progress = Callable[[str, int | None], AbstractContextManager[Watcher]]
 _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
-@contextmanager
-def watch(watcher: Watcher) -> Iterator[None]:
+def watch(watcher: Watcher) -> AbstractContextManager[None]:
     """While the block runs, `watcher` gets how many questions the stages in it have answered in all."""
     total = 0
 
@@ -36,11 +36,7 @@ def watch(watcher: Watcher) -> Iterator[None]:
         total += done
         watcher(total)
 
-    token = _WATCHER.set(add)
-    try:
-        yield
-    finally:
-        _WATCHER.reset(token)
+    return put(_WATCHER, add)
 
 
 def advance(done: int = 1) -> None:
@@ -58,14 +54,9 @@ def show_nothing(what: str, total: int | None = None) -> Iterator[Watcher]:
 _ENCODED: ContextVar[Watcher | None] = ContextVar("encoded", default=None)
 
 
-@contextmanager
-def watch_encoded(watcher: Watcher) -> Iterator[None]:
+def watch_encoded(watcher: Watcher) -> AbstractContextManager[None]:
     """While the block runs, `watcher` gets the size of each batch that an encoder gives to an index."""
-    token = _ENCODED.set(watcher)
-    try:
-        yield
-    finally:
-        _ENCODED.reset(token)
+    return put(_ENCODED, watcher)
 
 
 def note_encoded(number: int) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Listener = Callable[[str], AbstractContextManager[None]]  # is in its block for as long as the step takes
 
@@ -12,13 +15,18 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listen(listener: Listener) -> Iterator[None]:
-    """While the block runs, `listener` gets the steps that begin in this thread."""
-    token = _LISTENER.set(listener)
+def put(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """While the block runs, the variable has that value."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _LISTENER.reset(token)
+        variable.reset(token)
+
+
+def listen(listener: Listener) -> AbstractContextManager[None]:
+    """While the block runs, `listener` gets the steps that begin in this thread."""
+    return put(_LISTENER, listener)
 
 
 @contextmanager

@@ -87,9 +87,9 @@ def index_command(
         counts = source.check()
         specs = encoder or list_encoders_of(directory) or choose_encoders(counts.images)
         made = index_collection(
-            source, directory, specs, documents=counts.documents, kind=kind, lexical=lexical, windows=windows,
-            expansions=expansions, ann=ann, device=device, trust_remote_code=trust_remote_code, ray=ray,
-            cache=cache, sync=sync, grace=grace, progress=progress,
+            source, directory, specs, documents=counts.documents, media=bool(counts.media), kind=kind, lexical=lexical,
+            windows=windows, expansions=expansions, ann=ann, device=device, trust_remote_code=trust_remote_code,
+            ray=ray, cache=cache, sync=sync, grace=grace, progress=progress,
         )  # fmt: skip
     except UnreadableItem as error:
         way = "correct it" if sync else "correct it, or go on without it: --skip-bad"  # which --sync cannot have

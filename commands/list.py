@@ -11,7 +11,7 @@ import typer
 
 from ..errors import escape_controls
 from .console import say
-from .options import Json, Langs, Location, Wheres
+from .options import Json, Langs, Location, Wheres, parse_filters
 
 if TYPE_CHECKING:
     from ..indexes.listing import Listed
@@ -27,7 +27,6 @@ def list_command(
     """The documents of an index: id, language, what it holds and the start of its text, between tabs, as a stream."""
     from ..indexes.listing import list_documents
     from ..indexes.storage.storage import Storage
-    from ..systems.search import parse_filters
 
     storage = Storage.open(directory)
     wanted = parse_filters([*(where or ()), *(f"lang={each}" for each in lang or ())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,17 @@ def _check_device(device: str) -> str:
     if device != "auto":
         parse_device(device)
     return device
+
+
+def parse_filters(pairs: Iterable[str]) -> dict[str, list[str]] | None:
+    """`KEY=VALUE` pairs as a filter; values of one key are alternatives."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--where {pair!r} is not KEY=VALUE")
+        found.setdefault(key, []).append(value)
+    return found or None
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]

@@ -39,7 +39,7 @@ def run_command(
     from ..multilingual.languages import fill_languages
     from ..runs import check_tag
     from ..systems.provenance import describe_command
-    from ..systems.search import choose_line, parse_filters, place_journal, search_index
+    from ..systems.search import choose_line, place_journal, search_index
 
     check_tag(tag)
     topics = load_collection(collection)
@@ -49,7 +49,7 @@ def run_command(
     line = choose_line(system, mode, lang, correction, rerank)
     journal = place_journal(output)
     done = search_index(
-        directory, queries, line, k=k, topics=topics, where=parse_filters(where or ()), exact=exact,
+        directory, queries, line, k=k, topics=topics, where=options.parse_filters(where or ()), exact=exact,
         exclude=exclude, unseen=unseen, device=device,  # type: ignore[arg-type]
         trust_remote_code=trust_remote_code, journal=journal, progress=progress,
     )  # fmt: skip

@@ -108,13 +108,8 @@ def _ask(
     from ..service.client import encode_picture, name_served, search_service
 
     base = server.rstrip("/")
-    filters: dict[str, list[str]] = {}
-    for pair in (*(where or ()), *(f"lang={parse_language(each)}" for each in langs or ())):
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"--where {pair!r} is not KEY=VALUE")
-        filters.setdefault(name, []).append(value)
-    body = {"text": text, "index": name_served(directory), "where": filters, **asked}
+    filters = options.parse_filters([*(where or ()), *(f"lang={parse_language(each)}" for each in langs or ())])
+    body = {"text": text, "index": name_served(directory), "where": filters or {}, **asked}
     if image is not None:
         body["image"] = encode_picture(image)
     found = search_service(server, body, os.environ.get("CROSSLENS_API_KEY", ""))
@@ -170,7 +165,7 @@ def _search(
     from ..multilingual.rewriting.base import describe_rewriting
     from ..multilingual.rewriting.rewrites import explain_probes, to_rewrite
     from ..multilingual.snippets import make_snippet
-    from ..systems.search import check_output, choose_line, parse_filters, search_index
+    from ..systems.search import check_output, choose_line, search_index
     from ..systems.trace import Trace
 
     if html is not None:
@@ -179,7 +174,7 @@ def _search(
     line = choose_line(system, mode, langs, correct, rerank)
     trace = Trace() if explain else None
     run = search_index(
-        directory, fill_languages([query]), line, k=k, where=parse_filters(where or ()), progress=progress,
+        directory, fill_languages([query]), line, k=k, where=options.parse_filters(where or ()), progress=progress,
         trace=trace, brief=True, **how,
     )  # fmt: skip
     probes = run.probes.get("query", ())

@@ -19,10 +19,18 @@ LOOKED_AT = 10_000  # first documents of a collection, which takes part of a sec
 
 
 def check_indexing(
-    documents: Iterable[Item], directory: str | Path, specs: Sequence[str], *, kind: str, ann: str, **settings: Any
+    documents: Iterable[Item],
+    directory: str | Path,
+    specs: Sequence[str],
+    *,
+    media: bool,
+    kind: str,
+    ann: str,
+    **settings: Any,
 ) -> None:
     """`InputError` where these encoders cannot make this index, or nothing in it can hold the first of the documents.
 
+    `media` says whether documents may hold other than text: where none does and text is read, none has to be looked at.
     `settings` are those of `create_index`, beside its kind.
     """
     card = check_index(directory, kind=kind, **settings)
@@ -40,7 +48,7 @@ def check_indexing(
                 "encoder, or another kind of index (--index)"
             )
     _check_held(directory, card, specs)
-    _check_readable(documents, card, foreseen)
+    _check_readable(documents, card, foreseen, media)
 
 
 def _check_held(directory: str | Path, card: Card, specs: Sequence[str]) -> None:
@@ -54,7 +62,7 @@ def _check_held(directory: str | Path, card: Card, specs: Sequence[str]) -> None
             raise InputError(f"{directory} holds vectors of {names}: give those encoders, too, or leave --encoder out")
 
 
-def _check_readable(documents: Iterable[Item], card: Card, foreseen: dict[str, Foreseen]) -> None:
+def _check_readable(documents: Iterable[Item], card: Card, foreseen: dict[str, Foreseen], media: bool) -> None:
     """`InputError` for a document that neither full text nor any of the encoders could take."""
     readable = {"text"} if card.lexical else set()
     readable |= {each for space in card.spaces for each in space.spec.modalities}
@@ -62,7 +70,7 @@ def _check_readable(documents: Iterable[Item], card: Card, foreseen: dict[str, F
         if found.modalities is None:
             return
         readable |= set(found.modalities)
-    if readable.issuperset(("text", *MEDIA)):
+    if readable.issuperset(("text", *MEDIA) if media else ("text",)):
         return
     for item in islice(documents, LOOKED_AT):
         if item.modalities and not item.modalities & readable:

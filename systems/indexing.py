@@ -97,6 +97,7 @@ def index_collection(
     specs: Sequence[str],
     *,
     documents: int,
+    media: bool = True,
     kind: str = "lance",
     lexical: bool = True,
     windows: Windows | None = None,
@@ -112,6 +113,7 @@ def index_collection(
 ) -> Indexing:
     """Encode a collection's `documents` documents into an index, or go on with one that is begun.
 
+    `media` says whether any of them may hold other than text; of texts alone none is looked at before the work.
     With `sync` the index becomes the collection: what it lacks is removed, if the collection was read as a whole.
     `grace` is that of `create_index`. Full text has more of documents than their text, where the file or collection
     `expansions` has some (`multilingual.collections.expansions`).
@@ -139,7 +141,7 @@ def index_collection(
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     devices = [device] if ray else resolve_devices(device)  # a cluster has devices of its own
     settings: dict[str, Any] = {"name": collection.name, "lexical": lexical, "passages": windows, "grace": grace}
-    check_indexing(collection.docs(), directory, specs, kind=kind, ann=ann, **settings)
+    check_indexing(collection.docs(), directory, specs, media=media, kind=kind, ann=ann, **settings)
     own: dict[str, Any] = {"device": devices[0], "trust_remote_code": trust_remote_code}
     cluster: Cluster | None = None
     encoders: Sequence[Encoder]

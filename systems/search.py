@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..errors import InputError, check_known, list_few
 from ..files import check_output, is_stream
@@ -173,17 +173,6 @@ def place_journal(output: Path) -> Path | None:
     """
     check_output(output)
     return None if is_stream(output) else output.with_name(output.name + ".journal")
-
-
-def parse_filters(pairs: Iterable[str]) -> dict[str, Any] | None:
-    """`KEY=VALUE` pairs as a filter; values of one key are alternatives."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"--where {pair!r} is not KEY=VALUE")
-        found.setdefault(key, []).append(value)
-    return found or None
 
 
 def _foresee(system: System, queries: int) -> tuple[str, int | None]:

@@ -164,6 +164,7 @@ class ExperimentSite:
                 folder,
                 plan.encoders or (),
                 documents=content.counts.documents,
+                media=bool(content.counts.media),
                 kind=plan.kind,
                 windows=plan.windows,
                 ann="none",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ...errors import InputError, UnreadableItem, list_few
 from ...items import Item, SeenIds
@@ -148,6 +148,20 @@ class FileCollection:
                 continue
             if item is not None:
                 yield item
+
+
+class DocumentsAlone(FileCollection):
+    """What people have lying about, without topics and judgements; `shown` is what errors call it."""
+
+    shown: str
+
+    def queries(self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None) -> NoReturn:
+        """`MissingPart`: there are documents alone."""
+        raise MissingPart(f"{self.shown} has no topics: they need a directory with docs.jsonl and topics.jsonl")
+
+    def qrels(self) -> NoReturn:
+        """`MissingPart`: there are documents alone."""
+        raise MissingPart(f"{self.shown} has no qrels: they need a directory with docs.jsonl and qrels.txt")
 
 
 @dataclass(frozen=True)

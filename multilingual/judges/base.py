@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,6 +14,7 @@ import numpy as np
 from ...errors import InputError
 from ...items import Item, Modality
 from ...pipeline import advance
+from ...steps import put
 from .mass import count_mass
 from .messages import Message, TokenEstimate
 
@@ -23,14 +24,9 @@ Ask = Literal["choose", "likelihood", "generate", "score"]
 _TAKER: ContextVar[Callable[[int, Any], None] | None] = ContextVar("taker", default=None)
 
 
-@contextmanager
-def take_answers(taker: Callable[[int, Any], None]) -> Iterator[None]:
+def take_answers(taker: Callable[[int, Any], None]) -> AbstractContextManager[None]:
     """While the block asks a judge that `streams`, `taker` gets each answer as it comes, and its prompt's position."""
-    token = _TAKER.set(taker)
-    try:
-        yield
-    finally:
-        _TAKER.reset(token)
+    return put(_TAKER, taker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,9 @@ from typing import NoReturn
 
 from ....errors import InputError
 from ....items import Item
-from ....runs import Qrels
-from ..base import CollectionCounts, FileCollection, MissingPart, check_collection
+from ..base import CollectionCounts, DocumentsAlone, check_collection
 from ..passed import PassedOver
 from ..records import Rows
-from ..topics import Source
 from .listing import (
     WRITTEN,
     FoundFile,
@@ -30,7 +28,7 @@ from .texts import read_written_text
 CAPTION = ".txt"
 
 
-class Folder(FileCollection):
+class Folder(DocumentsAlone):
     """`folder:WHERE[?pages=true]`, or just WHERE: a folder of files, each a document, and PDF files page by page.
 
     Taken are pictures (and files of other registered modalities), text, Markdown, HTML and PDF; WHERE may also be one
@@ -51,6 +49,7 @@ class Folder(FileCollection):
         if not self.recognises(place):
             raise InputError(f"{where} is neither a folder nor a picture, text, HTML or PDF file: {self.usage}")
         self._where = place
+        self.shown = f"the folder {place}"
         self._alone = not place.is_dir()
         self.root = place.parent if self._alone else place
         self.name = place.name
@@ -92,18 +91,6 @@ class Folder(FileCollection):
                 f"nothing to read in {self._where}: {seen}; taken are pictures ({' '.join(list_media_endings())}), "
                 f"text ({' '.join(WRITTEN)}) and .pdf, or a directory with docs.jsonl"
             ) from None
-
-    def queries(self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None) -> NoReturn:
-        """`MissingPart`: a folder has documents alone."""
-        raise MissingPart(
-            f"the folder {self._where} has no topics: they need a directory with docs.jsonl and topics.jsonl"
-        )
-
-    def qrels(self) -> Qrels:
-        """`MissingPart`: a folder has documents alone."""
-        raise MissingPart(
-            f"the folder {self._where} has no judgements: they need a directory with docs.jsonl and qrels.txt"
-        )
 
     def _read_folder(self, files: list[FoundFile | InputError]) -> Rows:
         media = list_media_endings()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ....errors import InputError
 from ....items import Item
 from ....rows.columns import Columns
 from ....rows.fields import FileRow
-from ..base import CollectionCounts, FileCollection, MissingPart, check_collection
+from ..base import CollectionCounts, DocumentsAlone, check_collection
 from ..records import Rows
 from .row_files import PACKED, SUFFIXES, RowSource, is_row_file, open_rows
 
 
-class RowCollection(FileCollection):
+class RowCollection(DocumentsAlone):
     """A document a row, in columns that are found by their usual names or given (`rows.columns.Columns`).
 
     `root` is the directory that pictures lie in, and may not leave. `columns` says what was taken for what. There are
@@ -30,6 +30,7 @@ class RowCollection(FileCollection):
         self.root: Path | None = root
         self._media = root
         self._where, self._source = where, source
+        self.shown = f"the collection {where}"
         if not source.names and columns is None:
             self.columns = Columns("id", ("text",))  # of no rows
             return
@@ -62,14 +63,6 @@ class RowCollection(FileCollection):
         if "date" in meta and "time" not in meta:
             meta["time"] = meta.pop("date")  # as in all collections
         return item
-
-    def queries(self, **_: object) -> NoReturn:
-        """`MissingPart`: rows are documents."""
-        raise MissingPart(f"the collection {self._where} has no topics: it is documents alone")
-
-    def qrels(self) -> NoReturn:
-        """`MissingPart`: rows are documents."""
-        raise MissingPart(f"the collection {self._where} has no qrels: it is documents alone")
 
     def check(self) -> CollectionCounts:
         """Read everything once and count it; `InputError` on no documents."""

@@ -16,11 +16,9 @@ from ....files import check_file
 from ....items import Item
 from ....media.images import MAX_BYTES as MAX_PICTURE
 from ....rows.fields import FileRow, make_item
-from ....runs import Qrels
-from ..base import CollectionCounts, FileCollection, MissingPart, check_collection
+from ..base import CollectionCounts, DocumentsAlone, check_collection
 from ..passed import PassedOver
 from ..records import Rows
-from ..topics import Source
 from .listing import FoundFile, find_file, find_suffix, list_document_endings, list_media_endings, write_id
 from .texts import MAX_BYTES as MAX_TEXT
 from .texts import decode_text
@@ -95,7 +93,7 @@ class Sample:
         return make_item("sample", write_id(self.key), text, media, described.read_lang(), meta)
 
 
-class WebDataset(FileCollection):
+class WebDataset(DocumentsAlone):
     """`webdataset:WHERE`, or just WHERE: an archive .tar or .tar.gz, or a folder of them, read in the order of names.
 
     Members with one name up to its first dot are a document, and that name is its id: a picture (KEY.jpg, .png, .webp),
@@ -109,6 +107,7 @@ class WebDataset(FileCollection):
     def __init__(self, where: str | Path, *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
         self.root = Path(where).resolve()
+        self.shown = f"the archive {self.root}" if self.root.is_file() else f"the folder of archives {self.root}"
         self.shards = [find_file(self.root)] if self.root.is_file() else self._list_shards()
         if not self.shards or not self.shards[0].name.lower().endswith(PACKED):
             raise InputError(f"no archive {' or '.join(PACKED)} in {where}: {self.usage}")
@@ -155,18 +154,6 @@ class WebDataset(FileCollection):
     def check(self) -> CollectionCounts:
         """Read everything once and count it; `InputError` where there is no sample."""
         return check_collection(self, str(self.root))
-
-    def queries(self, *, fields: str | None = None, lang: str | None = None, source: Source | None = None) -> NoReturn:
-        """`MissingPart`: archives have documents alone."""
-        raise MissingPart(
-            f"the archives {self.root} have no topics: they need a directory with docs.jsonl and topics.jsonl"
-        )
-
-    def qrels(self) -> Qrels:
-        """`MissingPart`: archives have documents alone."""
-        raise MissingPart(
-            f"the archives {self.root} have no judgements: they need a directory with docs.jsonl and qrels.txt"
-        )
 
 
 def read_samples(shard: FoundFile, passed: PassedOver) -> Iterator[Sample]:
