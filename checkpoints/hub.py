@@ -1,4 +1,4 @@
-"""The model hub: whether it answers, asked once and briefly; libraries would try for a minute, at each file anew."""
+"""The model hub: whether it answers, asked once and briefly; libraries would try for a minute, for each file again."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ KINDS = {
     "classes": "class names of offline:conse",
     "languages": "the language identifier",
     "texts": "what models wrote",
+    "pace": "what was measured on this machine",
     "demo": "the index of `serve` without one",
     "leftovers": "left by killed processes",
     "other": "not crosslens's, never removed",
@@ -202,8 +203,9 @@ def _shrink(things: Sequence[CachedThing], vectors: bool, most: int, remove: Cal
 
 def _list_things(where: Path) -> Iterator[CachedThing]:
     """What there is but vectors; what does not look like crosslens's own is of the kind `other`."""
+    yield from (_describe("pace", path) for path in sorted(locate_vector_cache().glob("rates-*.json")))
     directories = {model.directory: name for name, model in MODELS.items()}
-    folders = [where, *(where / each for each in ("offline", "int8", "openvino", "served"))]
+    folders = [where, *(where / each for each in ("offline", "int8", "openvino", "served", "pace"))]
     if (texts := locate_text_cache()) not in folders:
         folders.append(texts)
     for folder in folders:
@@ -225,6 +227,8 @@ def _list_things(where: Path) -> Iterator[CachedThing]:
                 yield _describe("demo", path, held=path / FILE)
             elif folder == texts and path.suffix == ".journal":
                 yield _describe("texts", path)
+            elif within == "pace" and path.suffix == ".json":
+                yield _describe("pace", path)
             elif folder == where and path.match("conse-*.safetensors"):
                 yield _describe("classes", path)
             elif folder == where and path.match("languages-*.safetensors"):

@@ -106,6 +106,17 @@ def test_what_only_nothing_needs_is_removed(cache: Path, crosslens: Command) -> 
     assert len(prune_all(unused=True).removed or ()) == 3
 
 
+def test_what_was_measured_here_is_shown_and_removed(cache: Path) -> None:
+    measured = [cache / "pace" / "0123.json", cache / "vectors" / "rates-cpu.json"]
+    for path in measured:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    assert {each.path for each in read_cache().things if each.kind == "pace"} == set(measured)
+    assert [each.path.name for each in read_cache().things if each.kind == "other"] == ["mine"]
+    assert set(prune_all(kinds=["pace"]).removed or ()) == {path.name for path in measured}
+    assert not any(path.exists() for path in measured)
+
+
 def test_what_another_process_uses_is_kept(cache: Path) -> None:
     weights = packages.MODELS["gemma"].directory / "model.safetensors"
     with weights.open() as used, lock_directory(cache / "served" / "demo.index"):
