@@ -4,7 +4,7 @@
     python benchmarks/measurements.py            # writes the tables into README.md and docs/ again
     python benchmarks/measurements.py --check    # exit status 1 where a page differs from the files
 
-A file holds how it came to be (command, commit, date, processor, versions), `figures` (what the script reports), and
+A file holds how it came to be (command, commit, date, processor, seconds, versions), `figures` (what the script reports), and
 `tables` with `notes`, which are what pages show. `"transcribed": true` marks figures that were copied from an earlier
 README, at the commit at which they got there. On a page the tables of `docs/measured/NAME.json` stand between
 `<!-- measured: NAME -->` and `<!-- end -->`; what was there before is replaced.
@@ -20,10 +20,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "docs/measured"
 BLOCK = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -32,11 +33,15 @@ NUMBER = re.compile(r"[-+±<>~†*%.,\d\s]*\d[-+±<>~†*%.,\d\s]*|-?|")
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the first column holds names."""
+    """Cells as they are shown; the first column holds names.
+
+    `better` says of headings that `regressions.RULES` does not know whether more is `higher` or `lower`.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
+    better: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """The table as pages show it: columns of numbers to the right."""
@@ -75,8 +80,9 @@ def save(path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table],
         "commit": str(about["commit"]),
         "date": str(about["date"])[:10],
         "cpu": describe_processor(),
+        "seconds": round(time.monotonic() - BEGAN),
         "versions": about["versions"],
-        "tables": [asdict(table) for table in tables],
+        "tables": [{key: held for key, held in asdict(table).items() if held or key != "better"} for table in tables],
         "notes": list(notes),
         "figures": figures,
     }

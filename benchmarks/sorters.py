@@ -213,7 +213,8 @@ def tables(settings: Sequence[Mapping[str, Any]]) -> list[Table]:
             each = [setting["plackett_at_equal_calls"][name] for setting in some]
             shown = [f"{found['difference']:+.3f} (p {show_p(found['p'])})" for found in each]
             rows.append([f"plackett less {name}, at equal calls", "", "", *shown])
-        found.append(Table(["sorter", "calls", "rounds", *heads], rows, f"{n} candidates, sets of {size}"))
+        better = dict.fromkeys(heads, "higher")
+        found.append(Table(["sorter", "calls", "rounds", *heads], rows, f"{n} candidates, sets of {size}", better))
     return found
 
 
