@@ -21,7 +21,7 @@ from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.encoders.workers import Workers
 from crosslens.errors import CrosslensError, InputError
-from crosslens.indexes.kinds.flat import FlatSearcher
+from crosslens.indexes.kinds.searcher import FlatSearcher
 from crosslens.indexes.maxsim import TokenVectors, score_maxsim
 from crosslens.items import Item
 from crosslens.multilingual.judges import load_judge

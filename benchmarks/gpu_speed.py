@@ -23,7 +23,7 @@ import torch
 from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import CrosslensError
-from crosslens.indexes.kinds.flat import FlatSearcher
+from crosslens.indexes.kinds.searcher import FlatSearcher
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.multilingual.judges import load_judge

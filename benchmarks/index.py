@@ -197,7 +197,7 @@ def lance(data: Data, exact: bool) -> tuple[Search, dict[str, float]]:
 
 def flat(data: Data) -> tuple[Search, dict[str, float]]:
     import torch
-    from crosslens.indexes.kinds.flat import FlatSearcher
+    from crosslens.indexes.kinds.searcher import FlatSearcher
 
     torch.set_num_threads(data.threads)
     vectors = np.empty((data.rows, data.dim), np.float32)

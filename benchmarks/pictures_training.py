@@ -29,7 +29,7 @@ from crosslens.commands.console import run_guarded
 from crosslens.encoders.base import Encoder, encode_matrix
 from crosslens.encoders.registry import load_encoder
 from crosslens.evaluation.evaluate import evaluate
-from crosslens.indexes.kinds.flat import FlatSearcher
+from crosslens.indexes.kinds.searcher import FlatSearcher
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.runs import Qrels, Run

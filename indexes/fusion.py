@@ -9,7 +9,8 @@ import numpy as np
 from ..items import windows
 from ..pipeline import reciprocal_ranks
 from ..runs import Hit, Rankings, rank_hits
-from .kinds.base import DenseKind, SpaceQueries
+from .kinds.base import SpaceQueries
+from .kinds.dense import DenseKind
 from .products import multiply_rows
 from .statistics import SpaceStatistics
 from .storage.card import Space

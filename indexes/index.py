@@ -19,7 +19,8 @@ from ..steps import step
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities
-from .kinds.base import DenseKind, SpaceQueries
+from .kinds.base import SpaceQueries
+from .kinds.dense import DenseKind
 from .merging import BEST, MERGED, count_languages, list_large, merge_languages
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
@@ -463,7 +464,6 @@ class DocumentIndex(Index):
         counts = count_languages(self.statistics.get(mine.space), stage.where, self.card.langs) if merges else {}
         if not (large := list_large(counts)):
             return self._find_nearest(asked, mine, k, condition)
-
         depth = max(k, BEST)
         parts = split_languages(large, self.card.langs)
         merged: Rankings = []

@@ -1,4 +1,4 @@
-"""The contract of kinds: how the vectors of an index are stored, searched and built; and what dense ones share."""
+"""The contract of kinds: how the vectors of an index are stored, searched and built."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from ...encoders.base import Encoder, EncoderSpec, unit
+from ...encoders.base import Encoder, EncoderSpec
 from ...errors import InputError, check_known
 from ...items import Item, Role
 from ...runs import Rankings
-from ..encoding import encode_dense, select_readable
 from ..storage.card import Recall, Space
 from ..storage.filters import join_conditions
 from ..storage.resume import ItemState
-from ..storage.rows import make_halves, make_rows
+from ..storage.rows import make_rows
 from ..storage.storage import Storage
 
 # Filters whose rows are remembered for each space: so many, and more as long as their masks take so many bytes.
@@ -159,50 +158,3 @@ class Kind(ABC):
     @abstractmethod
     def build(self, ann: str) -> Recall:
         """Make the search structures, or load them, and say what they find; `InputError` for an unknown `ann`."""
-
-
-class DenseKind(Kind):
-    """One vector a document and space, of several encoders with known moments; kinds differ in how they search."""
-
-    holds = "dense"
-    several = True
-
-    def fields(self, space: Space) -> list[pa.Field]:
-        return [pa.field(space.column, pa.list_(pa.float16(), space.spec.dim))]
-
-    def columns(self, space: Space, encoder: Encoder, items: Sequence[Item]) -> list[pa.Array]:
-        readable, held = select_readable(space.spec, items)
-        vectors = np.zeros((len(items), space.spec.dim), np.float32)
-        vectors[held] = encode_dense(encoder, readable, "document")
-        return [make_halves(vectors, held)]
-
-    def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> np.ndarray:
-        return encode_dense(encoder, items, role)
-
-    def read(self, space: Space, ids: Sequence[str]) -> np.ndarray:
-        rows = {id: row for row, id in enumerate(dict.fromkeys(ids))}
-        return self.vectors(space, list(rows), corrected=False)[[rows[id] for id in ids]]
-
-    def scan(self, space: Space) -> Iterator[tuple[Sequence[str], np.ndarray]]:
-        return ((ids, vectors) for ids, _, _, vectors in self.storage.tables.blocks(space, False))
-
-    def pool(
-        self, space: Space, vectors: Sequence[Any], owners: np.ndarray, weights: np.ndarray, count: int
-    ) -> np.ndarray:
-        """Their means by weight, at length 1 where the space's vectors have it; float32 [count, dim].
-
-        The weighted sum is divided by the sum of the weights' absolute values, so that it keeps its sign.
-        """
-        total = np.zeros((count, space.spec.dim), np.float32)
-        np.add.at(total, owners, np.concatenate(vectors) * weights[:, None].astype(np.float32))
-        sums = np.bincount(owners, np.abs(weights), minlength=count)
-        means: np.ndarray = total / sums[:, None].astype(np.float32)
-        if space.spec.normalized:
-            several = np.bincount(owners, minlength=count) > 1  # a single one has its length
-            means[several] = unit(means[several])
-        return means
-
-    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        """The stored vectors of `ids`, as encoded or corrected, float32 [n, dim]; nan where there is none."""
-        name = space.corrected if corrected else space.column
-        return self.storage.tables.read_vectors(name, ids, space.spec.dim)

@@ -23,9 +23,10 @@ from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.storage import Storage
 from ..ties import search_past_ties
-from .base import DenseKind, SpaceQueries
-from .flat import FlatKind, LoadedSpace
-from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, scan_blocks, tune_plan
+from .base import SpaceQueries
+from .dense import DenseKind
+from .loaded import LoadedSpace
+from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, tune_plan
 
 log = logging.getLogger("crosslens")
 
@@ -41,7 +42,7 @@ REPAIR = "build the index again"
 
 
 class FaissSearcher:
-    """Nearest neighbours by inner product in a faiss index (a `flat.Searcher`): approximate, by its kind.
+    """Nearest neighbours by inner product in a faiss index (a `searcher.Searcher`): approximate, by its kind.
 
     `effort` is `nprobe` of an inverted file, `efSearch` of a graph, and nothing to others; under a filter it
     is `filtered`. A refine stage looks at `refine` times k candidates. There may be fewer hits than k though
@@ -107,16 +108,15 @@ class FaissKind(DenseKind):
     """Default search is a faiss index, built from a factory string: kind `faiss:HNSW32`.
 
     Metric inner product. `build` makes a file a space and its ids beside the tables, with their sha256 on the card:
-    faiss trusts what it reads, so a file is checked before. Exact search is `FlatKind`'s: that of `exact=True`, of
-    what is not built, of uncorrected queries to a multilingual space, of queries for which faiss finds fewer than k
-    of the documents that match, and of filters on kinds for which faiss has none.
+    faiss trusts what it reads, so a file is checked before. Searched exactly are, beside what is asked for so or is not
+    built, queries for which faiss finds fewer than k of the documents that match, and filters on kinds for which faiss
+    has none.
     """
 
     needs_folder = True
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
-        self._flat = FlatKind(storage, device)
         self._opened: dict[str, LoadedSpace[FaissSearcher]] = {}
         self._warn = cache(partial(log.warning, "%s: %s", storage.path))  # of each thing once
 
@@ -155,11 +155,8 @@ class FaissKind(DenseKind):
                 make_faiss_index(factory, space.spec.dim)
         return build_spaces(self, ann, lambda space: self.detail, self._make)
 
-    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        space = asked.space
-        if exact or space.ann is None or asked.corrected != space.multilingual:
-            return self._flat.nearest(asked, k, condition, exact)
-        opened = self._open(space, space.ann)
+    def search_approximately(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann) -> Rankings:
+        opened = self._open(asked.space, plan)
 
         def ask(rows: Sequence[int], depth: int) -> Rankings:
             return opened.rank(asked.vectors[rows], depth, condition)
@@ -168,25 +165,22 @@ class FaissKind(DenseKind):
             found = search_past_ties(ask, len(asked.vectors), k, opened.searcher.bound_rounding(asked.vectors))
         except Unfiltered as error:
             self._warn(f"faiss has no filters for {error}: searching exactly")
-            return self._flat.nearest(asked, k, condition, exact)
+            return self.nearest(asked, k, condition, exact=True)
         allowed = opened.mask(condition)
         enough = min(k, len(opened.ids) if allowed is None else int(allowed.sum()))
         if short := [row for row, hits in enumerate(found) if len(hits) < enough]:
-            self._warn(f"{space.ann.kind} finds fewer documents than match, for some: searching those exactly")
+            self._warn(f"{plan.kind} finds fewer documents than match, for some: searching those exactly")
             again = replace(asked, rows=short, vectors=asked.vectors[short])
-            for row, hits in zip(short, self._flat.nearest(again, k, condition, exact), strict=True):
+            for row, hits in zip(short, self.nearest(again, k, condition, exact=True), strict=True):
                 found[row] = hits
         return found
-
-    def vectors(self, space: Space, ids: Sequence[str], corrected: bool) -> np.ndarray:
-        return self._flat.vectors(space, ids, corrected)
 
     def discard(self) -> None:
         for space in self.storage.card.spaces:
             for name in space.ann.files if space.ann else ():
                 self.storage.card.files.pop(name, None)
         self._opened.clear()
-        self._flat.discard()
+        super().discard()
 
     def _make(self, space: Space, factory: str) -> Ann:
         tables, dim = self.storage.tables, space.spec.dim
@@ -211,10 +205,11 @@ class FaissKind(DenseKind):
         """The least effort that finds enough, without and with a filter on a language."""
         tables, corrected = self.storage.tables, space.multilingual
         queries = perturb_vectors(tables, space, corrected)
+        asked = SpaceQueries(space, range(len(queries)), queries, corrected)
         loaded = LoadedSpace(ids, FaissSearcher(index, 0, 0, REFINE), tables)
 
         def tune(condition: str | None) -> Ann:
-            truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
+            truth = self.search_parts(asked, DEPTH, condition)
 
             def search(plan: Ann, k: int) -> Rankings:
                 loaded.searcher = FaissSearcher(index, plan.probes, plan.probes, REFINE)

@@ -1,8 +1,8 @@
-"""The kind `lance`: LanceDB searches its own vector columns, exactly or by an index whose recall was measured."""
+"""The kind `lance`: exact search in memory, or LanceDB's by an index whose recall was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,18 +15,9 @@ from ..storage.card import Ann, Recall, Space
 from ..storage.filters import write_sql
 from ..storage.place import translate_errors
 from ..ties import search_past_ties
-from .base import DenseKind, SpaceQueries
-from .recall import (
-    CUTOFFS,
-    DEPTH,
-    build_spaces,
-    choose_filter,
-    double_up,
-    perturb_vectors,
-    scan_blocks,
-    scan_languages,
-    tune_plan,
-)
+from .base import SpaceQueries
+from .dense import DenseKind
+from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, tune_plan
 
 # Kinds of approximate index, and their classes in `lancedb.index`.
 STRUCTURES = {"IVF_FLAT": "IvfFlat", "IVF_RQ": "IvfRq", "IVF_PQ": "IvfPq", "IVF_HNSW_SQ": "HnswSq"}
@@ -34,11 +25,11 @@ FEWEST = 256  # vectors that an approximate index needs
 PROBES = 20
 REFINE = 10
 BATCH = 64  # queries asked of LanceDB at a time
-SCAN_FROM = 4  # queries from which one pass over all vectors beats LanceDB's search for each
+SCAN_FROM = 4  # queries from which reading all vectors that are not held beats LanceDB's search for each
 
 
 class LanceKind(DenseKind):
-    """Vectors are searched on disk: for serving, filters and growth.
+    """For serving, filters and growth: LanceDB searches what is large, on disk.
 
     `auto_from` is the number of vectors from which `build("auto")` makes an approximate index.
     """
@@ -46,20 +37,13 @@ class LanceKind(DenseKind):
     structures = tuple(STRUCTURES)
     auto_from = 50_000  # below, exact search is as fast
 
-    def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
-        plan = _choose_plan(asked, exact)
-        if plan is None and len(asked.vectors) >= SCAN_FROM:
-            blocks = self.storage.tables.blocks(asked.space, asked.corrected, condition)
-            return scan_blocks(blocks, asked.vectors, k)
+    def search_approximately(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann) -> Rankings:
         return self.search_column(asked, k, condition, plan)
 
-    def nearest_by_language(
-        self, asked: SpaceQueries, k: int, condition: str | None, langs: Mapping[str | None, str], exact: bool
-    ) -> dict[str | None, Rankings]:
-        if _choose_plan(asked, exact) is None:  # one pass beats a search for each language
-            blocks = self.storage.tables.blocks(asked.space, asked.corrected, condition)
-            return scan_languages(blocks, asked.vectors, k, langs)
-        return super().nearest_by_language(asked, k, condition, langs, exact)
+    def search_parts(self, asked: SpaceQueries, k: int, condition: str | None) -> Rankings:
+        if len(asked.vectors) < SCAN_FROM:
+            return self.search_column(asked, k, condition, None)
+        return super().search_parts(asked, k, condition)
 
     def search_column(self, asked: SpaceQueries, k: int, condition: str | None, plan: Ann | None) -> Rankings:
         """LanceDB's search, approximate by `plan`, exact without: for each vector k ids and inner products."""
@@ -130,7 +114,7 @@ class LanceKind(DenseKind):
         steps = double_up(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
 
         def tune(condition: str | None, plans: Sequence[Ann]) -> Ann:
-            truth = scan_blocks(tables.blocks(space, corrected, condition), queries, DEPTH)
+            truth = self.search_parts(asked, DEPTH, condition)
             return tune_plan(plans, lambda plan, k: self.search_column(asked, k, condition, plan), truth)
 
         # Codes of few bits need more candidates.
@@ -144,11 +128,6 @@ class LanceKind(DenseKind):
             filtered = tune(write_sql({"lang": lang}, (), [lang]), more)
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
-
-
-def _choose_plan(asked: SpaceQueries, exact: bool) -> Ann | None:
-    """The approximate index that serves a search; None for exact search."""
-    return asked.space.ann if asked.corrected == asked.space.multilingual and not exact else None
 
 
 def configure_structure(structure: str, metric: str) -> Any:

@@ -1,18 +1,15 @@
-"""What approximate search finds of what exact search finds: exact search itself, queries to measure with, recall."""
+"""What approximate search finds of what exact search finds: queries to measure with, recall, and plans."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from heapq import nsmallest
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from ...items import group_positions
-from ...runs import Rankings, hits_of, pause_collector
-from ..products import multiply_rows
+from ...runs import Rankings
 from ..storage.card import Ann, Card, Recall, Space
 from ..storage.tables import Tables
 from .base import Kind
@@ -29,86 +26,6 @@ DEPTH = 2 * CUTOFFS[-1]  # of exact search: twice as deep, so that what ties wit
 NOISE = 0.5
 FILTER_KEEPS = 0.05
 TIE = 1e-4  # float16 rows are not quite of length 1, so cosine and inner product differ in the fifth digit
-# Ids, languages, modalities and vectors, a block at a time.
-Scanned = Iterable[tuple[list[str], Sequence[str | None], Any, np.ndarray]]
-
-
-@pause_collector()
-def scan_blocks(blocks: Scanned, vectors: np.ndarray, k: int) -> Rankings:
-    """Exact search of many queries in one pass over the vectors: one matrix product a block; best first.
-
-    Equal vectors have equal scores. Of documents that tie with the k-th the ones with the lowest ids are found.
-    """
-    best = _Best(len(vectors), k)
-    for names, _, scores in _multiply(blocks, vectors):
-        best.add(names, scores)
-    return best.rank()
-
-
-@pause_collector()
-def scan_languages(
-    blocks: Scanned, vectors: np.ndarray, k: int, langs: Iterable[str | None]
-) -> dict[str | None, Rankings]:
-    """`scan_blocks` for each of some languages, in one pass over all; under None for the documents in no other."""
-    best = {lang: _Best(len(vectors), k) for lang in langs}
-    for names, codes, scores in _multiply(blocks, vectors):
-        for lang, rows in group_positions(code if code in best else None for code in codes).items():
-            best[lang].add(names[rows], scores[:, rows])
-    return {lang: each.rank() for lang, each in best.items()}
-
-
-def _multiply(blocks: Scanned, vectors: np.ndarray) -> Iterator[tuple[np.ndarray, Sequence[str | None], np.ndarray]]:
-    """Of each block the ids [n], the languages, and the scores float32 [q, n]."""
-    import torch
-
-    turned = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).T
-    for names, langs, _, block in blocks:
-        yield np.array(names, object), langs, multiply_rows(torch.from_numpy(block), turned, by_query=True).T.numpy()
-
-
-class _Best:
-    """The k best documents of each query, of those that were added so far."""
-
-    def __init__(self, queries: int, k: int) -> None:
-        self._k = k
-        self._scores = np.full((queries, 0), -np.inf, np.float32)
-        self._ids = np.zeros((queries, 0), dtype=object)
-
-    def add(self, listed: np.ndarray, scores: np.ndarray) -> None:
-        """More documents: their ids [n], and their scores float32 [q, n]."""
-        k, best, ids = self._k, self._scores, self._ids
-        better, named = scores, np.broadcast_to(listed, scores.shape)
-        if best.shape[1] == k:
-            # Hardly any document of a later block reaches the k-th before it: only those are looked at.
-            rows, columns = np.nonzero(scores >= best.min(axis=1)[:, None])
-            counts = np.bincount(rows, minlength=len(scores))
-            places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            better = np.full((len(scores), counts.max(initial=0)), -np.inf, np.float32)
-            better[rows, places] = scores[rows, columns]
-            named = np.full(better.shape, None, dtype=object)
-            named[rows, places] = listed[columns]
-        best, ids = np.concatenate([best, better], axis=1), np.concatenate([ids, named], axis=1)
-        if best.shape[1] > k:
-            top = np.argpartition(-best, k - 1, axis=1)[:, :k]
-            _settle_ties(top, best, ids)
-            best, ids = np.take_along_axis(best, top, 1), np.take_along_axis(ids, top, 1)
-        self._scores, self._ids = best, ids
-
-    def rank(self) -> Rankings:
-        """The hits of each query, best first."""
-        order = np.argsort(-self._scores, axis=1, kind="stable")
-        best, ids = np.take_along_axis(self._scores, order, 1), np.take_along_axis(self._ids, order, 1)
-        return [list[tuple[str, float]](hits_of(*each)) for each in zip(ids.tolist(), best.tolist(), strict=True)]
-
-
-def _settle_ties(top: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
-    """Make `top`, the places of the k best scores [q, k], those with the lowest ids where more tie with the k-th."""
-    k = top.shape[1]
-    last = np.take_along_axis(scores, top, 1).min(axis=1)
-    for row in np.flatnonzero(np.count_nonzero(scores >= last[:, None], axis=1) > k):
-        above = np.flatnonzero(scores[row] > last[row])
-        tied = np.flatnonzero(scores[row] == last[row])
-        top[row] = [*above, *nsmallest(k - len(above), tied, key=lambda place: ids[row, place])]
 
 
 def pick_evenly(stream: Iterable[T], count: int, most: int) -> Iterator[T]:

@@ -101,13 +101,18 @@ def read_items(batch: pa.RecordBatch) -> Iterator[Item]:
 
 def read_halves(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """A column of dense vectors as float32 [n, dim] (a copy, nan where it is null), and the mask of the others."""
-    dim = array.type.list_size
-    # `values` ignores the array's own offset and holds something for null rows, too.
-    values = array.values.to_numpy(zero_copy_only=False)
-    vectors = values.reshape(-1, dim)[array.offset : array.offset + len(array)].astype(np.float32)
+    vectors = view_halves(array).astype(np.float32)
     held = array.is_valid().to_numpy(zero_copy_only=False)
     vectors[~held] = np.nan
     return vectors, held
+
+
+def view_halves(array: pa.Array) -> np.ndarray:
+    """The same as it lies in memory, float16 [n, dim]: anything where it is null."""
+    # `values` ignores the array's own offset and holds something for null rows, too.
+    values = array.values.to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
+    vectors: np.ndarray = values[array.offset : array.offset + len(array)]
+    return vectors
 
 
 def make_halves(vectors: np.ndarray, held: np.ndarray) -> pa.Array:

@@ -15,8 +15,8 @@ from ...encoders.base import Encoder, encode_matrix
 from ...errors import InputError
 from ...evaluation.measures import aggregate, measure_rankings, parse_measure
 from ...indexes.encoding import encode_batches
-from ...indexes.kinds.flat import FlatSearcher
 from ...indexes.kinds.postings import Postings
+from ...indexes.kinds.searcher import FlatSearcher
 from ...indexes.maxsim import TokenVectors, encode_tokens, score_maxsim
 from ...items import Item, Sparse
 from ...multilingual.collections.base import Collection

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from crosslens.encoders.base import unit
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
-from crosslens.indexes.kinds import flat
-from crosslens.indexes.kinds.flat import FlatKind, FlatSearcher
+from crosslens.indexes.kinds import dense, searcher as module
+from crosslens.indexes.kinds.dense import DenseKind
+from crosslens.indexes.kinds.loaded import measure_free_memory
+from crosslens.indexes.kinds.searcher import FlatSearcher
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from hypothesis import given, settings
@@ -71,14 +75,14 @@ def test_flat_equals_brute_force(data: st.DataObject) -> None:
 def test_flat_equals_brute_force_over_many_blocks(asked: int, kept: float | None, k: int) -> None:
     # More rows than fit one block, and no multiple of blocks or groups, so that the ends are seen.
     random = np.random.default_rng(3)
-    vectors = unit(random.normal(size=(2 * flat.BLOCK["cpu"] + 4321, 16)))
+    vectors = unit(random.normal(size=(2 * module.BLOCK["cpu"] + 4321, 16)))
     allowed = None if kept is None else random.random(len(vectors)) < kept
     check(FlatSearcher(vectors, "cpu"), unit(random.normal(size=(asked, 16))), k, allowed)
 
 
 def test_large_groups_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat, "MAXIMA", 4096)
-    monkeypatch.setattr(flat, "THREADED_FROM", 1)
+    monkeypatch.setattr(module, "MAXIMA", 4096)
+    monkeypatch.setattr(module, "THREADED_FROM", 1)
     searcher = FlatSearcher(VECTORS, "cpu")
     for asked in (1, 2, 64):
         check(searcher, clustered(asked, 7), 3, None)
@@ -105,19 +109,39 @@ def test_scores_do_not_depend_on_the_rest_of_the_batch() -> None:
 
 def test_a_gpu_scores_as_a_cpu_does_and_equal_rows_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way that GPUs go, on the CPU."""
-    monkeypatch.setattr(flat, "SCORED", 64)
+    monkeypatch.setattr(module, "SCORED", 64)
     vectors = np.random.default_rng(0).standard_normal((300, 20), dtype=np.float32)
     vectors[200:210] = vectors[:10]
     queries = np.concatenate([vectors[:5], vectors[50:57]])
     searcher, plain = FlatSearcher(vectors, "cpu"), FlatSearcher(vectors, "cpu")
-    monkeypatch.setattr(searcher, "_score", searcher._score_together)  # noqa: SLF001
+
+    def search(asked: np.ndarray, k: int, chosen: slice, group: int) -> Any:
+        maxima = searcher._find_maxima(asked, chosen, group)  # noqa: SLF001
+        least = np.sort(maxima.numpy())[:, -k] - np.float32(1e-5)
+        return searcher._search_on_device(asked, maxima, least, k, chosen, group)  # noqa: SLF001
+
+    monkeypatch.setattr(searcher, "_search", search)
     rows, scores = searcher.nearest(queries, 7)
     expected, truth = plain.nearest(queries, 7)
     assert np.array_equal(rows, expected)
     np.testing.assert_allclose(scores, truth, rtol=1e-5)
     assert rows[:5, :2].tolist() == [[n, n + 200] for n in range(5)]
     assert np.array_equal(scores[:5, 0], scores[:5, 1])
-    assert searcher._score_together(queries[:1], np.empty((1, 0), np.int64)).shape == (1, 0)  # noqa: SLF001
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+@pytest.mark.parametrize("k", [1, 5, 40, 100])
+def test_equal_scores_stand_by_their_ranks(asked: int, k: int) -> None:
+    random = np.random.default_rng(2)
+    vectors, ranks = random.integers(-1, 2, (100, 2)).astype(np.float32), random.permutation(100)
+    queries = np.array([[1, 0], [1, 1], [-1, 0.5]], np.float32)[:asked]
+    allowed = np.arange(100) >= 20
+    for mask in (None, allowed, allowed & (ranks > 9)):
+        rows, scores = FlatSearcher(vectors, "cpu", ranks).nearest(queries, k, mask)
+        for query, mine, theirs in zip(queries, rows, scores, strict=True):
+            best = [row for row in np.lexsort((ranks, -(vectors @ query))) if mask is None or mask[row]][:k]
+            assert mine[mine >= 0].tolist() == best
+            assert theirs[: len(best)].tolist() == (vectors[best] @ query).tolist()
 
 
 def test_float32_vectors_are_not_copied_and_others_are_converted() -> None:
@@ -138,20 +162,34 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         searcher.nearest(VECTORS[:1], 1, np.ones(3, bool))
 
 
-def test_flat_index_finds_what_lance_finds(exact: Index, tmp_path: Path) -> None:
+@pytest.mark.parametrize("merge", [0, 0.5])
+def test_exact_search_is_the_same_of_each_kind_alone_and_where_vectors_do_not_fit(
+    exact: Index, merge: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled("lance", tmp_path / "lance")
-    lance = opened(tmp_path / "lance")
+    lance, large = opened(tmp_path / "lance"), opened(tmp_path / "lance")
+    monkeypatch.setattr(dense, "PART", 100_000)  # bytes, so that there are three of them
     for where in FILTERS:
         for correct in (True, False):
-            mine = exact.search(QUERIES, 10, where=where, correct=correct)
-            theirs = lance.search(QUERIES, 10, where=where, correct=correct)
-            for query in QUERIES:
-                assert dict(mine[query.id]) == pytest.approx(dict(theirs[query.id]), abs=2e-3)
+            for k in (10, 150):
+                runs = [index.search(QUERIES, k, where=where, correct=correct, merge=merge) for index in (exact, lance)]
+                with monkeypatch.context() as patch:
+                    patch.setattr(dense, "measure_free_memory", lambda: 4 * VECTORS.nbytes - 1)
+                    runs.append(large.search(QUERIES, k, where=where, correct=correct, merge=merge))
+                for query in QUERIES:
+                    alone = lance.search([query], k, where=where, correct=correct, merge=merge)
+                    assert runs[0][query.id] == runs[1][query.id] == runs[2][query.id] == alone[query.id]
+    assert [index.kind.load(index.card.spaces[0], True) is None for index in (exact, lance, large)] == [0, 0, 1]
 
 
-def test_flat_index_sees_what_is_added_after_a_search(tmp_path: Path) -> None:
+def test_free_memory_is_at_most_that_of_the_machine() -> None:
+    assert 1 << 20 < measure_free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("kind", ["flat", "lance"])
+def test_exact_search_sees_what_is_added_after_a_search(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "index"
-    filled("flat", path)
+    filled(kind, path)
     index = opened(path)
     query = [Item("q1", "query")]
     index.search(query, 3, where={"lang": "eng"}, correct=False)
@@ -160,12 +198,16 @@ def test_flat_index_sees_what_is_added_after_a_search(tmp_path: Path) -> None:
         assert index.search(query, 1, where=where, correct=False)["q1"][0].id == "best"
 
 
-def test_discarded_vectors_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
-    filled("flat", tmp_path / "index")
+@pytest.mark.parametrize("kind", ["flat", "lance"])
+def test_discarded_vectors_do_not_wait_for_the_garbage_collector(kind: str, tmp_path: Path) -> None:
+    filled(kind, tmp_path / "index")
     index = opened(tmp_path / "index")
     index.search([Item("q1", "query")], 3, where={"lang": "eng"})
-    assert isinstance(index.kind, FlatKind)
-    searcher = weakref.ref(index.kind.load(index.card.spaces[0], index.card.spaces[0].multilingual).searcher)
+    assert isinstance(index.kind, DenseKind)
+    loaded = index.kind.load(index.card.spaces[0], index.card.spaces[0].multilingual)
+    assert loaded is not None
+    searcher = weakref.ref(loaded.searcher)
+    del loaded
     gc.disable()
     try:
         index.add_vectors([Item("other", "text")], clustered(1), SPEC)
