@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,29 +19,34 @@ from ..storage.place import DATABASE
 from ..storage.rows import make_halves
 from ..storage.storage import Storage
 from .base import Kind, SpaceQueries
-from .loaded import PART, BestHits, LoadedSpace, load_parts, measure_free_memory
+from .loaded import BestHits, LoadedSpace, load_parts, measure_free_memory
 
 if TYPE_CHECKING:
     from .searcher import FlatSearcher
 
 SHARE = 4  # a space is held in memory if it takes no more than one part in so many of what is free
+FEW = 4  # queries; fewer, as the first of a process, cost less than holding what they are compared with
+# Bytes of vectors that are read at a time where they are not held: for few queries what stays in a cache.
+PART, SMALL_PART = 128 << 20, 8 << 20
 
 
 class DenseKind(Kind):
     """One vector a document and space, of several encoders with known moments; kinds differ in approximate search.
 
-    Exact search is the same for all: the first one reads the vectors of the space, raw or corrected, into memory, as
-    float32, if that takes no more than a quarter of what is free. Larger spaces are read again for each batch of
-    queries, a part at a time; so are those of a database, which need not come here as a whole for a query. Equal
-    vectors have equal scores to the last bit, either way.
+    Exact search is the same for all: the vectors of a space, raw or corrected, are read into memory as float32, if that
+    takes no more than a quarter of what is free, and searched there. Larger spaces are read again for each batch of
+    queries, a part at a time. So is any at the first search, if that is for less than 4 queries: a process that ends
+    with it does without memory for all. Equal vectors have equal scores to the last bit, in each way.
     """
 
     holds = "dense"
     several = True
+    loads_at_once: ClassVar[bool] = False  # at the first search, whatever it is for and however much that takes
 
     def __init__(self, storage: Storage, device: str = "auto", detail: str = "") -> None:
         super().__init__(storage, device, detail)
         self._loaded: dict[tuple[str, bool], LoadedSpace[FlatSearcher] | None] = {}
+        self._searched: set[tuple[str, bool]] = set()
         self._loading = threading.Lock()
 
     def fields(self, space: Space) -> list[pa.Field]:
@@ -93,7 +98,7 @@ class DenseKind(Kind):
     def nearest(self, asked: SpaceQueries, k: int, condition: str | None, exact: bool) -> Rankings:
         if (plan := choose_plan(asked, exact)) is not None:
             return self.search_approximately(asked, k, condition, plan)
-        if (loaded := self.load(asked.space, asked.corrected)) is not None:
+        if (loaded := self._load_for(asked)) is not None:
             return loaded.rank(asked.vectors, k, condition)
         return self.search_parts(asked, k, condition)
 
@@ -102,7 +107,7 @@ class DenseKind(Kind):
     ) -> dict[str | None, Rankings]:
         if choose_plan(asked, exact) is not None:
             return super().nearest_by_language(asked, k, condition, langs, exact)
-        if (loaded := self.load(asked.space, asked.corrected)) is not None:
+        if (loaded := self._load_for(asked)) is not None:
             return loaded.rank_languages(asked.vectors, k, condition, langs)
         best = {lang: BestHits(len(asked.vectors), k) for lang in langs}
         for part in self._read_parts(asked, condition):
@@ -122,11 +127,21 @@ class DenseKind(Kind):
         return best.rank()
 
     def _read_parts(self, asked: SpaceQueries, condition: str | None) -> Iterator[LoadedSpace[FlatSearcher]]:
-        return load_parts(self.storage.tables, asked.space, asked.corrected, self.device, condition, PART)
+        size = SMALL_PART if len(asked) < FEW else PART
+        return load_parts(self.storage.tables, asked.space, asked.corrected, self.device, condition, size)
 
     def discard(self) -> None:
         self._loaded.clear()
+        self._searched.clear()
         super().discard()
+
+    def _load_for(self, asked: SpaceQueries) -> LoadedSpace[FlatSearcher] | None:
+        """The vectors in memory, for what is asked and what follows; None where that is to do without."""
+        key = (asked.space.fingerprint, asked.corrected)
+        if len(asked) < FEW and not (self.loads_at_once or key in self._searched):
+            self._searched.add(key)
+            return None
+        return self.load(asked.space, asked.corrected)
 
     def load(self, space: Space, corrected: bool) -> LoadedSpace[FlatSearcher] | None:
         """The vectors of a space in memory, raw or corrected: these are two sets; None where they do not fit."""
@@ -142,7 +157,9 @@ class DenseKind(Kind):
             return self._loaded[key]
 
     def fits(self, space: Space) -> bool:
-        """Whether the vectors of a space are to be held in memory."""
+        """Whether the vectors of a space may be held in memory: not those of a database, which searches them itself."""
+        if self.loads_at_once:
+            return True
         size = 4 * space.count * space.spec.dim
         return not self.storage.tables.where.startswith(DATABASE) and size <= measure_free_memory() // SHARE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..storage.card import Recall, Space
+from ..storage.card import Recall
 from .dense import DenseKind
 from .recall import load_spaces
 
@@ -14,10 +14,8 @@ class FlatKind(DenseKind):
     """
 
     writes = False
+    loads_at_once = True
 
     def build(self, ann: str) -> Recall:
         """Load the vectors; `ann` is `auto` or `none`, as search is exact."""
         return load_spaces(self, ann, "flat", lambda space: self.load(space, space.multilingual))
-
-    def fits(self, space: Space) -> bool:
-        return True

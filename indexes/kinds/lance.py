@@ -16,7 +16,7 @@ from ..storage.filters import write_sql
 from ..storage.place import translate_errors
 from ..ties import search_past_ties
 from .base import SpaceQueries
-from .dense import DenseKind
+from .dense import FEW, DenseKind
 from .recall import CUTOFFS, DEPTH, build_spaces, choose_filter, double_up, perturb_vectors, tune_plan
 
 # Kinds of approximate index, and their classes in `lancedb.index`.
@@ -25,7 +25,6 @@ FEWEST = 256  # vectors that an approximate index needs
 PROBES = 20
 REFINE = 10
 BATCH = 64  # queries asked of LanceDB at a time
-SCAN_FROM = 4  # queries from which reading all vectors that are not held beats LanceDB's search for each
 
 
 class LanceKind(DenseKind):
@@ -41,7 +40,7 @@ class LanceKind(DenseKind):
         return self.search_column(asked, k, condition, plan)
 
     def search_parts(self, asked: SpaceQueries, k: int, condition: str | None) -> Rankings:
-        if len(asked.vectors) < SCAN_FROM:
+        if len(asked) < FEW and not self.fits(asked.space):
             return self.search_column(asked, k, condition, None)
         return super().search_parts(asked, k, condition)
 

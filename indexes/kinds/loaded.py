@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Searcher")
 
-PART = 128 << 20  # bytes of vectors that are read at a time where not all of them are held
-
 
 class LoadedSpace(Generic[S]):
     """A space in memory: a searcher, and `ids` (an object array) that name its rows; `tables` know filters.

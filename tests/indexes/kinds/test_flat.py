@@ -13,7 +13,8 @@ import pytest
 from crosslens.encoders.base import unit
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
-from crosslens.indexes.kinds import dense, searcher as module
+from crosslens.indexes.kinds import dense
+from crosslens.indexes.kinds import searcher as module
 from crosslens.indexes.kinds.dense import DenseKind
 from crosslens.indexes.kinds.loaded import measure_free_memory
 from crosslens.indexes.kinds.searcher import FlatSearcher
@@ -168,7 +169,8 @@ def test_exact_search_is_the_same_of_each_kind_alone_and_where_vectors_do_not_fi
 ) -> None:
     filled("lance", tmp_path / "lance")
     lance, large = opened(tmp_path / "lance"), opened(tmp_path / "lance")
-    monkeypatch.setattr(dense, "PART", 100_000)  # bytes, so that there are three of them
+    for name in ("PART", "SMALL_PART"):
+        monkeypatch.setattr(dense, name, 100_000)  # bytes, so that there are three of them
     for where in FILTERS:
         for correct in (True, False):
             for k in (10, 150):
@@ -176,6 +178,9 @@ def test_exact_search_is_the_same_of_each_kind_alone_and_where_vectors_do_not_fi
                 with monkeypatch.context() as patch:
                     patch.setattr(dense, "measure_free_memory", lambda: 4 * VECTORS.nbytes - 1)
                     runs.append(large.search(QUERIES, k, where=where, correct=correct, merge=merge))
+                for query in QUERIES[:3]:
+                    first = opened(tmp_path / "lance").search([query], k, where=where, correct=correct, merge=merge)
+                    assert first[query.id] == runs[0][query.id]
                 for query in QUERIES:
                     alone = lance.search([query], k, where=where, correct=correct, merge=merge)
                     assert runs[0][query.id] == runs[1][query.id] == runs[2][query.id] == alone[query.id]
