@@ -27,7 +27,8 @@ GATHERED = 2048  # rows of the same on a CPU: what stays in its cache
 GROUP = 8  # rows that stand for one another when candidates are picked, at most, where memory allows
 PICKED = 64  # times as many rows as are wanted: with more, the rows of groups that are picked cost little
 MAXIMA = 32 << 20  # bytes that the best products of all groups may take
-THREADED_FROM = 32_768  # rows from which one query is worth several threads, and products those of many
+THREADED_FROM = 32_768  # rows from which one query is worth several threads
+PICKED_FROM = 1 << 20  # products from which picking the best of each query is
 
 
 class Searcher(Protocol):
@@ -118,7 +119,7 @@ class FlatSearcher:
             rows = _open_groups(np.flatnonzero(mine >= least), group, chosen)
             return self._take_best(rows, self._score(queries[query], rows), k)
 
-        return _run_threaded(search, range(len(queries)), products.size >= THREADED_FROM * GROUP)
+        return _run_threaded(search, range(len(queries)), products.size >= PICKED_FROM)
 
     def _search_on_device(
         self, queries: np.ndarray, maxima: torch.Tensor, least: np.ndarray, k: int, chosen: Rows, group: int

@@ -83,7 +83,9 @@ def test_flat_equals_brute_force_over_many_blocks(asked: int, kept: float | None
 
 def test_large_groups_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAXIMA", 4096)
-    monkeypatch.setattr(module, "THREADED_FROM", 1)
+    for name in ("THREADED_FROM", "PICKED_FROM"):
+        monkeypatch.setattr(module, name, 1)
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 3)
     searcher = FlatSearcher(VECTORS, "cpu")
     for asked in (1, 2, 64):
         check(searcher, clustered(asked, 7), 3, None)
