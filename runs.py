@@ -163,9 +163,9 @@ def rank_hits(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
     """Hits by falling score, document id breaking ties; `InputError` on nan and on a repeated document."""
     # A thousand queries have a million hits, so this is done a whole list at a time.
     listed: list[Any] = list(hits)
-    docs = [doc for doc, _ in listed]
-    scores = [float(score) for _, score in listed]
-    if not all(type(each) is Hit and type(each[1]) is float for each in listed):
+    docs, scores = [doc for doc, _ in listed], [score for _, score in listed]
+    if {*map(type, listed)} - {Hit} or {*map(type, scores)} - {float}:
+        scores = list(map(float, scores))
         listed = hits_of(docs, scores)
     if any(map(math.isnan, scores)):
         raise InputError(f"document {docs[next(n for n, s in enumerate(scores) if s != s)]!r} has the score nan")
