@@ -173,7 +173,8 @@ def rank_hits(hits: Iterable[tuple[str, float]]) -> tuple[Hit, ...]:
         repeated, times = Counter(docs).most_common(1)[0]
         raise InputError(f"document {repeated!r} occurs {times} times among the hits of one query")
     if not all(map(operator.gt, scores, scores[1:])):
-        listed.sort(key=lambda hit: (-hit.score, hit.id))
+        listed.sort(key=operator.itemgetter(0))
+        listed.sort(key=operator.itemgetter(1), reverse=True)  # equal ones stay in their order
     return tuple(listed)
 
 

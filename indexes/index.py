@@ -21,7 +21,8 @@ from .encoding import Precomputed, SpaceEncoders, select_readable
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities
 from .kinds.base import SpaceQueries
 from .kinds.dense import DenseKind
-from .merging import BEST, MERGED, count_languages, list_large, merge_languages
+from .levelling import search_merged
+from .merging import count_languages, list_large
 from .probes import PreparedQueries, ProbedQuery, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
@@ -464,14 +465,8 @@ class DocumentIndex(Index):
         counts = count_languages(self.statistics.get(mine.space), stage.where, self.card.langs) if merges else {}
         if not (large := list_large(counts)):
             return self._find_nearest(asked, mine, k, condition)
-        depth = max(k, BEST)
         parts = split_languages(large, self.card.langs)
-        merged: Rankings = []
-        for some in mine.split(max(1, MERGED // (len(parts) * depth))):
-            found = self.kind.nearest_by_language(some, depth + asked.spare, condition, parts, stage.exact)
-            kept = {lang: asked.drop_excluded(some.rows, each, depth) for lang, each in found.items()}
-            merged += [list(rank_hits(hits)[:k]) for hits in merge_languages(kept, counts, stage.merge)]
-        return merged
+        return search_merged(self.kind, asked, mine, k, condition, parts, counts)
 
     def _rank_dense(self, asked: PreparedQueries, k: int) -> Rankings:
         """By their scores in the only space, or fused where scores of several spaces or modalities do not compare."""

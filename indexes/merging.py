@@ -22,7 +22,6 @@ BEST = 20
 # A language of so many documents is brought half as far as one of very many; smaller ones than FEWEST stay as they are.
 TRUST = 100
 FEWEST = 50
-MERGED = 4 << 20  # hits of all languages that are held at a time
 
 
 def check_merge(merge: float) -> None:
@@ -55,17 +54,23 @@ def merge_languages(found: Mapping[str | None, Rankings], counts: Mapping[str, i
     """
     merged: Rankings = []
     for row in range(len(found[None])):
-        best = {lang: rankings[row] for lang, rankings in found.items() if lang and len(rankings[row]) >= BEST}
-        levels = {lang: _find_level(ranking) for lang, ranking in best.items()}
-        middle = float(np.mean(list(levels.values()))) if levels else 0.0
+        steps = find_steps(found, row, counts, strength)
         hits: list[tuple[str, float]] = []
         for lang, rankings in found.items():
-            step = 0.0
-            if lang in levels:
-                step = strength * counts[lang] / (counts[lang] + TRUST) * (levels[lang] - middle)
+            step = steps.get(lang, 0.0)
             hits += [(doc, score - step) for doc, score in rankings[row]]
         merged.append(hits)
     return merged
+
+
+def find_steps(
+    found: Mapping[str | None, Rankings], row: int, counts: Mapping[str, int], strength: float
+) -> dict[str | None, float]:
+    """By how much the scores of a query are lowered in each language that is."""
+    best = {lang: rankings[row] for lang, rankings in found.items() if lang and len(rankings[row]) >= BEST}
+    levels = {lang: _find_level(ranking) for lang, ranking in best.items()}
+    middle = float(np.mean(list(levels.values()))) if levels else 0.0
+    return {lang: strength * counts[lang] / (counts[lang] + TRUST) * (level - middle) for lang, level in levels.items()}
 
 
 def _find_level(ranking: Sequence[tuple[str, float]]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crosslens.errors import InputError
-from crosslens.indexes import index as module
+from crosslens.indexes import levelling as module
 from crosslens.indexes.merging import BEST, FEWEST, check_merge, list_large, merge_languages
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
@@ -64,7 +64,9 @@ def test_languages_are_merged_however_they_are_spelled_a_query_alone_and_any_num
             assert moved[doc] == pytest.approx(score - step, abs=2e-3)
         assert len({round(moved[doc] - scores[doc], 2) for doc in scores if doc.startswith("zho")}) <= 2
     monkeypatch.setattr(module, "MERGED", 200)  # so that few queries are searched at a time
-    for k in (1, 10, 100):
+    for name, value in {"FIRST": BEST, "SHARES": 1}.items():  # and languages lack hits at first
+        monkeypatch.setattr(module, name, value)
+    for k in (1, 10, 50, 100):
         found = index.search(queries, k, merge=1)
         ids = {query.id: [hit.id for hit in found[query.id]] for query in queries}
         assert ids == {query.id: [hit.id for hit in merged[query.id][:k]] for query in queries}
