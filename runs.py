@@ -190,7 +190,7 @@ def pause_collector() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Queries and their hits, best first; queries without hits are a `Run` too.
 
@@ -201,7 +201,7 @@ class Run:
     queries: tuple[Item, ...]
     hits: Mapping[str, tuple[Hit, ...]] = field(default_factory=dict)
     manifest: Manifest = field(default=Manifest(), compare=False)
-    docs: Documents | None = field(default=None, compare=False, repr=False)
+    docs: Documents | None = field(default=None, compare=False)
     probes: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -222,6 +222,9 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def __repr__(self) -> str:
+        return f"<Run: {len(self):,} queries, {sum(map(len, self.hits.values())):,} hits>"
 
     def __getitem__(self, query_id: str) -> tuple[Hit, ...]:
         return self.hits.get(query_id, ())

@@ -113,6 +113,7 @@ def test_queries_of_a_run(tmp_path):
     run = Run.of(["first", Item("x", text="second")])
     assert [query.id for query in run.queries] == ["1", "x"]
     assert len(run) == 2
+    assert repr(run.ranking({"1": [("a", 1.0), ("b", 0.5)]})) == "<Run: 2 queries, 2 hits>"
     assert list(run) == [(run.queries[0], ()), (run.queries[1], ())]
     assert run["nowhere"] == ()
     with pytest.raises(InputError, match="'1' occurs twice"):
