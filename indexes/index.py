@@ -422,7 +422,7 @@ class DocumentIndex(Index):
                 vectors = self.kind.read(space, [item.id for item in items])
             else:
                 vectors = self.kind.encode(self.encoders.get(space), items, role)
-            blocks.append(self.statistics.correct(space, vectors, items, role) if correct else vectors)
+            blocks.append(self.statistics.correct(space, vectors, items, role, self.encoders) if correct else vectors)
             placed += places
         owners = np.searchsorted(rows, [probes[place][0] for place in placed])
         weights = np.array([probes[place][1].weight for place in placed])

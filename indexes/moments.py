@@ -25,6 +25,9 @@ Block = tuple[np.ndarray, Sequence[str | None], Sequence[str]]  # vectors, langu
 # 0.01 of it from 2 to 250 documents a language, whether or not the languages write about the same things (at
 # 5 documents each of skewed topics: uncorrected 0.73, kappa 0 0.78, 3 0.83, 20 0.79).
 KAPPA = 3.0
+# How far the mean of queries in a language that has no documents is led from that of the documents' openings, by what
+# names differ in the two languages: 0.75 is best, or within 0.001 of the best of 0.5 to 1 (benchmarks/correction.py).
+LED = 0.75
 # Languages with fewer documents do not make an index multilingual.
 ENOUGH = 3
 # Below this many documents of a modality, the variance of scores is filled up with that of even directions.
@@ -46,7 +49,8 @@ class Moments:
     The correction subtracts the mean of an item's group and scales to length 1, for documents and queries alike:
     multilingual encoders put each language into a cone of its own, and so rank documents in the query's language too
     high. Queries have means of their own, of texts that were encoded as queries (`add_queries`): they are short and
-    have another prompt, and what they have in common with each other is not what documents have. Sums are float64,
+    have another prompt, and what they have in common with each other is not what documents have. In a language without
+    documents they differ from those by what the same names differ in both languages (`add_names`). Sums are float64,
     everything handed out is float32.
     """
 
@@ -57,6 +61,7 @@ class Moments:
         self.modalities: dict[str, VectorSum] = {}
         self.queries: dict[str, VectorSum] = {}  # by language, those without one under ""
         self.about: dict[str, str] = {}  # which texts `queries` are of
+        self.named: dict[str, VectorSum] = {}  # names as queries, by language; empty where they are not known
         self.raw: dict[str, VectorSpread] = {}
         self.corrected: dict[str, VectorSpread] = {}
         self._passed: Counter[str] = Counter()  # rows that `spread` has been given
@@ -106,6 +111,12 @@ class Moments:
         total.add(vectors)
         self.about[lang or ""] = about
 
+    def add_names(self, lang: str, vectors: np.ndarray) -> None:
+        """What `media.language_names.list_names` has in a language, encoded as queries: `vectors` float32 [n, dim]."""
+        total = VectorSum(self.dim)
+        total.add(self._check(vectors, [lang] * len(vectors), [TEXT] * len(vectors)))
+        self.named[lang] = total
+
     def reuse_queries(self, earlier: Moments, lang: str | None, about: str) -> bool:
         """Take over what `earlier` holds of queries in a language; False if it was given other texts."""
         if earlier.about.get(lang or "") != about:
@@ -139,16 +150,26 @@ class Moments:
     def query_mean(self, lang: str | None, modality: str) -> np.ndarray:
         """What `correct` subtracts from queries, float32 [dim].
 
-        For texts as `document_mean`, with what `add_queries` was given in the documents' place; where it was given
-        nothing, and for other modalities, it is that of documents.
+        For texts as `document_mean`, with what `add_queries` was given in the documents' place, and the mean of all led
+        towards the language by three quarters of what names in it differ from those in the documents' languages; where
+        nothing was given, and for other modalities, it is that of documents.
         """
         if modality != TEXT or not self.queries:
             return self.document_mean(lang, modality)
-        every = VectorSum(self.dim)
-        every.count = sum(part.count for part in self.queries.values())
-        every.sum = np.sum([part.sum for part in self.queries.values()], axis=0)
-        root = every.shrink(np.zeros(self.dim), 1.0)
+        root = _add_up(self.dim, self.queries.values()).shrink(np.zeros(self.dim), 1.0)
+        root += LED * self._find_step(lang)
         return self.queries[lang].shrink(root, self.kappa) if lang and lang in self.queries else root
+
+    def _find_step(self, lang: str | None) -> np.ndarray:
+        """What names in a language differ from those in the languages of `queries`, float32 [dim]; 0 if not known."""
+        counts = {each: held.count for each, held in self.queries.items() if self._has_names(each)}
+        if not lang or not counts or not self._has_names(lang):
+            return np.zeros(self.dim, np.float32)
+        means = [self.named[each].mean for each in counts]
+        return self.named[lang].mean - np.average(means, axis=0, weights=list(counts.values())).astype(np.float32)
+
+    def _has_names(self, lang: str) -> bool:
+        return lang in self.named and self.named[lang].count > 0
 
     def correct(
         self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str], role: Role = "document"
@@ -235,7 +256,7 @@ class Moments:
     @property
     def _groups(self) -> dict[str, dict[str, Any]]:
         """What is kept, by the names that it has in files."""
-        means = {"language": self.languages, "modality": self.modalities, "asked": self.queries}
+        means = {"language": self.languages, "modality": self.modalities, "asked": self.queries, "named": self.named}
         return {**means, "raw": self.raw, "corrected": self.corrected}
 
     def _group_of(self, modality: str) -> VectorSum:
@@ -264,9 +285,23 @@ class VectorSum:
         self.count += len(vectors)
         self.sum += vectors.sum(axis=0, dtype=np.float64)
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Their mean, float32 [dim]; there must be some."""
+        return (self.sum / self.count).astype(np.float32)
+
     def shrink(self, prior: np.ndarray, weight: float) -> np.ndarray:
         """Their mean, drawn towards `prior` as if `weight` vectors had been there."""
         return ((self.sum + weight * prior) / (self.count + weight)).astype(np.float32)
+
+
+def _add_up(dim: int, parts: Iterable[VectorSum]) -> VectorSum:
+    """The sum of several, of vectors of so many dimensions."""
+    every = VectorSum(dim)
+    for part in parts:
+        every.count += part.count
+        every.sum += part.sum
+    return every
 
 
 class VectorSpread:

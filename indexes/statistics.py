@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -12,7 +12,8 @@ import numpy as np
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..items import Item, Role, hash_text
-from .encoding import encode_dense
+from ..media.language_names import list_names
+from .encoding import SpaceEncoders, encode_dense
 from .moments import TEXT, Block, Moments
 from .storage.card import Space
 from .storage.storage import Storage
@@ -22,6 +23,7 @@ from .storage.storage import Storage
 # a language: none (the mean of documents) 0.400, 16 0.479, 64 0.478, 256 0.476; R@100 0.619, 0.698, 0.701, 0.704.
 OPENINGS, ALL_OPENINGS = 256, 4096
 LONGEST_OPENING = 200  # characters
+COMMON = "eng"  # the language of queries whose names are encoded beforehand, whatever that of the documents is
 
 
 class SpaceStatistics:
@@ -44,10 +46,19 @@ class SpaceStatistics:
                 self._moments[space.fingerprint] = Moments.load(path)
         return self._moments[space.fingerprint]
 
-    def correct(self, space: Space, vectors: np.ndarray, items: Sequence[Item], role: Role) -> np.ndarray:
-        """Vectors float32 [n, dim] of items, less the mean of each one's group, at length 1."""
+    def correct(
+        self, space: Space, vectors: np.ndarray, items: Sequence[Item], role: Role, encoders: SpaceEncoders
+    ) -> np.ndarray:
+        """Vectors float32 [n, dim] of items, less the mean of each one's group, at length 1.
+
+        The space's encoder is given names in those languages of queries of which neither texts nor names are known.
+        """
         read = space.read_all([item.modality for item in items])
-        return self.get(space).correct(vectors, [item.lang for item in items], read, role)
+        langs = [item.lang for item in items]
+        moments = self.get(space)
+        if role == "query" and moments.named:  # an earlier version kept none
+            _encode_names(moments, [each for each in langs if each not in moments.queries], lambda: encoders.get(space))
+        return moments.correct(vectors, langs, read, role)
 
     def refresh(
         self, find_encoder: Callable[[Space], Encoder | None], load_encoder: Callable[[Space], Encoder] | None = None
@@ -132,11 +143,24 @@ def _encode_openings(
     about = {lang: f"{hash_text(chr(0).join(texts)):016x}" for lang, texts in lines.items()}
     if get_encoder is None and (earlier is None or about != {lang or None: of for lang, of in earlier.about.items()}):
         return
+    moments.named = {} if earlier is None else dict(earlier.named)
     new = [lang for lang in lines if earlier is None or not moments.reuse_queries(earlier, lang, about[lang])]
-    if get_encoder is None or not new:
+    if get_encoder is None:
+        return
+    _encode_names(moments, [*lines, COMMON], get_encoder)
+    if not new:
         return
     queries = [Item(f"{lang} {n}", line, lang=lang) for lang in new for n, line in enumerate(lines[lang])]
     vectors = encode_dense(get_encoder(), queries, "query")
     for lang in new:
         mine, vectors = vectors[: len(lines[lang])], vectors[len(lines[lang]) :]
         moments.add_queries(lang, mine, about[lang])
+
+
+def _encode_names(moments: Moments, langs: Iterable[str | None], get_encoder: Callable[[], Encoder]) -> None:
+    """Encode names in the languages as queries, once for each."""
+    new = [lang for lang in dict.fromkeys(langs) if lang and lang not in moments.named]
+    items = [Item(f"{lang} {n}", name, lang=lang) for lang in new for n, name in enumerate(list_names(lang))]
+    vectors = encode_dense(get_encoder(), items, "query") if items else np.zeros((0, moments.dim), np.float32)
+    for lang in new:
+        moments.add_names(lang, vectors[[item.lang == lang for item in items]])

@@ -102,6 +102,27 @@ def test_queries_are_corrected_by_the_mean_of_queries(tmp_path: Path) -> None:
         )
 
 
+def test_names_lead_the_mean_of_queries_towards_a_language(tmp_path: Path) -> None:
+    moments = Moments.of(DIM, blocks)
+    random = np.random.default_rng(7)
+    names = {lang: unit(random.normal(size=(8, DIM)) + 2 * random.normal(size=DIM)) for lang in ("eng", "zho", "rus")}
+    moments.add_queries("eng", VECTORS[:30], "thirty")
+    moments.add_queries("zho", VECTORS[30:40], "ten")
+    plain = moments.query_mean("rus", TEXT)
+    moments.add_names("rus", names["rus"])
+    np.testing.assert_array_equal(moments.query_mean("rus", TEXT), plain)  # from nowhere there is no way
+    for lang in ("eng", "zho"):
+        moments.add_names(lang, names[lang])
+    moments.add_names("lat", np.zeros((0, DIM), np.float32))
+    moments.save(tmp_path / "moments")
+    for each in (moments, Moments.load(tmp_path / "moments")):
+        means = {lang: vectors.mean(axis=0) for lang, vectors in names.items()}
+        step = means["rus"] - (3 * means["eng"] + means["zho"]) / 4
+        np.testing.assert_allclose(each.query_mean("rus", TEXT), plain + 0.75 * step, atol=1e-5)
+        for lang in ("lat", "fra", None):
+            np.testing.assert_allclose(each.query_mean(lang, TEXT), plain, atol=1e-6)
+
+
 def test_queries_are_taken_over_if_the_texts_are_the_same(tmp_path: Path) -> None:
     before, after = Moments.of(DIM, blocks), Moments.of(DIM, blocks)
     before.add_queries("eng", VECTORS[:20], "these")

@@ -10,7 +10,13 @@ import numpy as np
 from crosslens.encoders.base import unit
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.items import Dense, Item
+from crosslens.media.language_names import list_names
 from stand_ins.cheap_encoder import Cheap, documents
+
+
+def is_name(item: Item) -> bool:
+    """Whether it is encoded to know what the language of a query does."""
+    return item.text in list_names(item.lang)
 
 
 def test_language_correction_is_applied_and_can_be_left_out() -> None:
@@ -52,6 +58,9 @@ def test_openings_of_documents_show_what_queries_have_in_common(tmp_path: Path) 
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
             for item in items:
                 text = item.text or ""
+                if is_name(item):  # says nothing here, in any language
+                    yield Dense([item.id], unit(common))
+                    continue
                 if role == "query":
                     self.asked.append(text)
                 cone = common if role == "query" else cones[item.lang or ""]
@@ -79,7 +88,7 @@ def test_few_openings_stand_for_many_documents() -> None:
     class Asked(Cheap):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
             items = list(items)
-            asked.extend(item.text or "" for item in items if role == "query")
+            asked.extend(item.text or "" for item in items if role == "query" and not is_name(item))
             yield from super().encode(items, role)
 
     chosen = []
@@ -99,7 +108,7 @@ def test_openings_are_encoded_once(tmp_path: Path) -> None:
     class Asked(Cheap):
         def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
             items = list(items)
-            asked.extend(item.text or "" for item in items if role == "query")
+            asked.extend(item.text or "" for item in items if role == "query" and not is_name(item))
             yield from super().encode(items, role)
 
     create_index(tmp_path / "index").add(documents(30), Asked())
@@ -114,3 +123,46 @@ def test_openings_are_encoded_once(tmp_path: Path) -> None:
     for lang in ("eng", "zho", "fas"):
         mine, theirs = (each.statistics.get(each.card.spaces[0]).query_mean(lang, "text") for each in (grown, whole))
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_names_lead_to_the_queries_of_a_language_without_documents(tmp_path: Path) -> None:
+    """English and Greek queries lie in cones of their own, which draw them to one document; names lie in them, too."""
+    random = np.random.default_rng(0)
+    topics = unit(random.standard_normal((20, 32)))
+    cones = dict(zip(("zho", "fas"), 3 * unit(random.standard_normal((2, 32))), strict=True))
+    cones |= {lang: 3 * unit(cones["zho"] + 6 * topics[topic]) for topic, lang in enumerate(("eng", "ell"))}
+    named: list[str] = []
+
+    class Cones(Cheap):
+        def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
+            for item in items:
+                if is_name(item):
+                    named.append(item.lang or "")
+                topic = np.zeros(32) if is_name(item) else topics[int((item.text or "").split()[0])]
+                yield Dense([item.id], unit((topic + cones[item.lang or ""])[None]))
+
+    items = [Item(f"{lang}{t}", f"{t} {lang}", lang=lang) for lang in ("zho", "fas") for t in range(20)]
+    create_index(tmp_path / "index").add(items, Cones(32))
+    assert sorted(set(named)) == ["eng", "fas", "zho"]
+    index = open_index(tmp_path / "index", encoders=Cones(32))
+
+    def topical(lang: str) -> float:
+        run = index.search([Item(f"q{t}", str(t), lang=lang) for t in range(20)], 2)
+        return float(np.mean([hit.id[3:] == query.text for query, hits in run for hit in hits]))
+
+    named.clear()
+    assert topical("eng") > 0.95
+    assert not named  # they were kept with the index
+    assert topical("ell") > 0.95
+    assert topical("ell") > 0.95
+    assert named == ["ell"] * len(list_names("ell"))
+    index.statistics.get(index.card.spaces[0]).named.clear()  # as an earlier version left it
+    assert topical("eng") < 0.8
+
+
+def test_names_are_those_of_the_language_itself() -> None:
+    assert {"German", "Japan"} <= set(list_names("eng"))
+    assert {"немецкий", "Япония"} <= set(list_names("rus"))
+    assert len(set(map(len, map(list_names, ("eng", "zho", "fas", "swa", "yor"))))) == 1
+    assert not list_names("lat")  # CLDR has none
+    assert not list_names(None)
