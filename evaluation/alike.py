@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..runs import Run
 
-_CORRECTION = "the language correction changed none, and is off where all documents are in one language"
+_CORRECTION = (
+    "the language correction changed none, and is off where all documents are in English, or fewer than 100 in one "
+    "other language"
+)
 _FULL_TEXT = "full text changed none: no document in a query's language has its words, or it agreed"
 
 

@@ -28,8 +28,12 @@ KAPPA = 3.0
 # How far the mean of queries in a language that has no documents is led from that of the documents' openings, by what
 # names differ in the two languages: 0.75 is best, or within 0.001 of the best of 0.5 to 1 (benchmarks/correction.py).
 LED = 0.75
-# Languages with fewer documents do not make an index multilingual.
+# Languages with fewer documents do not count among the several of an index.
 ENOUGH = 3
+# Where there is one language alone, so many documents are corrected, unless they are in the one that most queries are in.
+# Questions in English and in that language itself gained, or lost nothing significant (benchmarks/correction.py).
+ALONE = 100
+COMMON = "eng"
 # Below this many documents of a modality, the variance of scores is filled up with that of even directions.
 FEW = 20
 # Documents of a modality that are enough for a covariance (its scores' deviations then err by half a percent).
@@ -126,9 +130,10 @@ class Moments:
         return True
 
     @property
-    def is_multilingual(self) -> bool:
-        """Whether at least two languages have enough texts for the correction to be of use."""
-        return sum(total.count >= ENOUGH for total in self.languages.values()) >= 2
+    def needs_correction(self) -> bool:
+        """Whether there are texts of two languages, or enough of one in which not most queries are."""
+        sizes = {lang: total.count for lang, total in self.languages.items() if total.count >= ENOUGH}
+        return len(sizes) > 1 or any(size >= ALONE for lang, size in sizes.items() if lang != COMMON)
 
     def document_mean(self, lang: str | None, modality: str) -> np.ndarray:
         """What `correct` subtracts from documents, float32 [dim]; shrunk where they are few.

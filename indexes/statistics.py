@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..items import Item, Role, hash_text
 from ..media.language_names import list_names
 from .encoding import SpaceEncoders, encode_dense
-from .moments import TEXT, Block, Moments
+from .moments import COMMON, TEXT, Block, Moments
 from .storage.card import Space
 from .storage.storage import Storage
 
@@ -23,7 +23,6 @@ from .storage.storage import Storage
 # a language: none (the mean of documents) 0.400, 16 0.479, 64 0.478, 256 0.476; R@100 0.619, 0.698, 0.701, 0.704.
 OPENINGS, ALL_OPENINGS = 256, 4096
 LONGEST_OPENING = 200  # characters
-COMMON = "eng"  # the language of queries whose names are encoded beforehand, whatever that of the documents is
 
 
 class SpaceStatistics:
@@ -72,7 +71,7 @@ class SpaceStatistics:
         for space in spaces:
             moments = self._measure(space, find_encoder(space), load_encoder)
             self._moments[space.fingerprint] = moments
-            space.multilingual = moments.is_multilingual
+            space.multilingual = moments.needs_correction
             if self._storage.place is not None:
                 with self._storage.place.write(self._storage.name_file(_name_file(space))) as path:
                     moments.save(path)
@@ -92,7 +91,7 @@ class SpaceStatistics:
 
         moments = Moments.of(space.spec.dim, read_blocks)
         space.counts = {read: total.count for read, total in moments.modalities.items()}
-        if moments.is_multilingual and self.openings:
+        if moments.needs_correction and self.openings:
             earlier = self._find_earlier(space)
             get = None if encoder is None else lambda: encoder
             if get is None and load_encoder is not None and earlier is not None and earlier.queries:

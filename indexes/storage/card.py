@@ -64,7 +64,7 @@ class Space:
 
     spec: EncoderSpec
     counts: dict[str, int] = field(default_factory=dict)
-    multilingual: bool = False
+    multilingual: bool = False  # it is searched corrected
     ann: Ann | None = None
 
     @property

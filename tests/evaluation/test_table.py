@@ -150,7 +150,7 @@ def test_few_queries_and_systems_that_rank_alike_are_named(run_of, grades):
     table = evaluate(runs, grades, ["RR"])
     assert [note.removeprefix("dense and ") for note in table.alike] == [
         "uncorrected have the same rankings: the language correction changed none, and is off where all documents are "
-        "in one language",
+        "in English, or fewer than 100 in one other language",
         "hybrid have the same rankings: full text changed none: no document in a query's language has its words, or it "
         "agreed",
         "reranked have the same rankings: rerank(x) changed none",

@@ -229,17 +229,21 @@ def test_covariance_looks_at_a_sample_of_large_modalities(monkeypatch: pytest.Mo
         np.testing.assert_allclose(deviation, (queries @ documents.T).std(axis=1), rtol=1e-4)
 
 
-def test_multilingual_needs_two_languages_with_enough_texts(moments: Moments) -> None:
-    assert moments.is_multilingual
+def test_two_languages_are_corrected_and_many_documents_of_one_that_is_not_english(moments: Moments) -> None:
+    assert moments.needs_correction
     assert sizes(moments) == {"eng": 900, "zho": 700, "swa": 3}
     few = Moments(DIM)
     few.update(VECTORS[:10], ["eng"] * 8 + ["zho"] * 2, [TEXT] * 10)
-    assert not few.is_multilingual
+    assert not few.needs_correction
     few.update(VECTORS[:9], ["zho"] * 9, [IMAGE] * 9)
-    assert not few.is_multilingual
+    assert not few.needs_correction
     few.update(VECTORS[:1], ["zho"], [TEXT])
-    assert few.is_multilingual
-    assert not Moments(DIM).is_multilingual
+    assert few.needs_correction
+    assert not Moments(DIM).needs_correction
+    for lang, count, needed in (("zho", 100, True), ("zho", 99, False), ("eng", 400, False)):
+        alone = Moments(DIM)
+        alone.update(VECTORS[:count], [lang] * count, [TEXT] * count)
+        assert alone.needs_correction is needed
 
 
 def test_save_and_load(moments: Moments, tmp_path: Path) -> None:
