@@ -30,7 +30,7 @@ KAPPA = 3.0
 LED = 0.75
 # Languages with fewer documents do not count among the several of an index.
 ENOUGH = 3
-# Where there is one language alone, so many documents are corrected, unless they are in the one that most queries are in.
+# Where there is one language alone, so many documents are corrected, unless it is the one that most queries are in.
 # Questions in English and in that language itself gained, or lost nothing significant (benchmarks/correction.py).
 ALONE = 100
 COMMON = "eng"
