@@ -128,11 +128,13 @@ def measure_alone(where: Path, encoder: Encoder, most: int) -> Iterator[dict[str
     relevant = {doc for _, qrels in halves.values() for grades in qrels.values() for doc in grades}
     every = list(fill_languages(load_collection(where / "dev").docs()))
     for lang in sorted({item.lang for item in every if item.lang}):
-        mine = sample([item for item in every if item.lang == lang], halves, most)
+        ordered = sample([item for item in every if item.lang == lang], halves, len(every))
+        mine = ordered[:most]
         split = {item.id: (item.text or "").strip().partition("\n") for item in mine}
         heads = {id: head for id, (head, _, body) in split.items() if body.strip()}
         bodies = [replace(item, text=split[item.id][2].strip()) for item in mine if item.id in heads]
-        openings = [heads[item.id] for item in bodies if item.id not in relevant][:OPENINGS]
+        others = [(item.text or "").strip() for item in ordered if item.id not in relevant]
+        openings = [text.partition("\n")[0] for text in others if "\n" in text][:OPENINGS]
         if len(openings) < LEAST_OPENINGS:
             continue
         vectors = encode_matrix(encoder, bodies, "document")
