@@ -47,6 +47,7 @@ UNCORRECTED = "uncorrected"
 OPENINGS = 256
 LEAST_OPENINGS, LEAST_TOPICS = 50, 30
 TOPICS = 300  # of a half, for one language
+Halves = Mapping[str, tuple[Mapping[str, Item], Qrels]]
 
 
 def main() -> None:
@@ -62,20 +63,22 @@ def main() -> None:
     encoder = CachedEncoder(load_encoder(given.encoder, device=given.device))
     several, alone = [], []
     for where in given.collections:
-        for row in measure_several(where, encoder, given.documents, given.k):
+        halves = read_halves(where)
+        docs = sample(list(fill_languages(load_collection(where / "dev").docs())), halves, given.documents)
+        for row in measure_several(docs, halves, encoder, given.k):
             several.append({"collection": where.name, **row})
             print(json.dumps(several[-1]), file=sys.stderr, flush=True)
-        for row in measure_alone(where, encoder, given.alone):
+        for row in measure_alone(docs, halves, encoder, given.alone):
             alone.append({"collection": where.name, **row})
             print(json.dumps(alone[-1]), file=sys.stderr, flush=True)
     report = {"several": several, "alone": alone}
-    tables = [show(rows, half, title) for title, rows in report.items() for half in ("dev", "test")]
+    tables = [show(rows, half, title) for title, rows in report.items() if rows for half in ("dev", "test")]
     notes = [f"p: paired t-tests of the last column against {UNCORRECTED}, Holm-corrected over the rows of a table."]
     save(given.save, report, tables, notes)
     print(json.dumps(report, indent=2))
 
 
-def read_halves(where: Path) -> dict[str, tuple[dict[str, Item], Qrels]]:
+def read_halves(where: Path) -> Halves:
     """The topics of each half, and what is relevant to them."""
     halves = {}
     for half in ("dev", "test"):
@@ -89,15 +92,13 @@ def read_halves(where: Path) -> dict[str, tuple[dict[str, Item], Qrels]]:
     return halves
 
 
-def sample(documents: Sequence[Item], halves: Mapping[str, tuple[Any, Qrels]], most: int) -> list[Item]:
+def sample(documents: Sequence[Item], halves: Halves, most: int) -> list[Item]:
     """Relevant documents first, then others by a hash of their ids."""
     relevant = {doc for _, qrels in halves.values() for grades in qrels.values() for doc in grades}
     return sorted(documents, key=lambda item: (item.id not in relevant, zlib.crc32(item.id.encode())))[:most]
 
 
-def measure_several(where: Path, encoder: Encoder, most: int, k: int) -> Iterator[dict[str, Any]]:
-    halves = read_halves(where)
-    docs = sample(list(fill_languages(load_collection(where / "dev").docs())), halves, most)
+def measure_several(docs: Sequence[Item], halves: Halves, encoder: Encoder, k: int) -> Iterator[dict[str, Any]]:
     index = create_index("memory://", lexical=False)
     assert isinstance(index, DocumentIndex)
     index.statistics.openings = 0  # so that queries are corrected by the mean of documents
@@ -123,12 +124,10 @@ def measure_several(where: Path, encoder: Encoder, most: int, k: int) -> Iterato
         yield {"half": half, "documents": len(docs), "languages": len(index.langs)} | compare(runs[half], qrels)
 
 
-def measure_alone(where: Path, encoder: Encoder, most: int) -> Iterator[dict[str, Any]]:
-    halves = read_halves(where)
+def measure_alone(docs: Sequence[Item], halves: Halves, encoder: Encoder, most: int) -> Iterator[dict[str, Any]]:
     relevant = {doc for _, qrels in halves.values() for grades in qrels.values() for doc in grades}
-    every = list(fill_languages(load_collection(where / "dev").docs()))
-    for lang in sorted({item.lang for item in every if item.lang}):
-        ordered = sample([item for item in every if item.lang == lang], halves, len(every))
+    for lang in sorted({item.lang for item in docs if item.lang}):
+        ordered = [item for item in docs if item.lang == lang]  # what is relevant first, as `sample` has it
         mine = ordered[:most]
         split = {item.id: (item.text or "").strip().partition("\n") for item in mine}
         heads = {id: head for id, (head, _, body) in split.items() if body.strip()}
