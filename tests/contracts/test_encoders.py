@@ -38,6 +38,7 @@ READS_TEXT = {
     "splade of few terms": "splade:{tiny_splade}?dtype=float32&terms=40&pooling=sum&activation=log1p_relu",
     "offline:e5-small": "offline:e5-small?dtype=float32",
     "offline:use-m3": "offline:use-m3",
+    "offline:e5-use": "offline:e5-use?dtype=float32",
 }
 SEES = {
     "clip": "clip:{tiny_clip}?dtype=float32",
@@ -55,7 +56,12 @@ SPECS = READS_TEXT | SEES
 # Those that look words up in an engine of their own.
 ENGINES = ("offline:use-m3", "offline:conse with USE")
 # The packages whose models an encoder needs, by their names in checkpoints/offline/packages.py.
-NEEDS = {"e5-small": ["e5-small"], "use-m3": ["use-m3"], "conse": ["efficientnet-lite2", "e5-small", "use-m3"]}
+NEEDS = {
+    "e5-small": ["e5-small"],
+    "use-m3": ["use-m3"],
+    "e5-use": ["e5-small", "use-m3"],
+    "conse": ["efficientnet-lite2", "e5-small", "use-m3"],
+}
 
 ENGLISH = "The cat sat on the mat and looked at the rain."
 TEXTS = {
@@ -292,8 +298,8 @@ def spoil(encoder: Encoder) -> None:
             named = encoder.model.named_parameters()
             [weight for name, weight in named if poisonable(name)][-1].view(-1)[0] = float("nan")
     else:
-        genuine = encoder.engine  # type: ignore[attr-defined]
-        encoder.engine = lambda texts: genuine(texts) * np.nan  # type: ignore[attr-defined]
+        genuine = encoder.network.embed  # type: ignore[attr-defined]
+        encoder.network.embed = lambda batch: genuine(batch) * np.nan  # type: ignore[attr-defined]
 
 
 def poisonable(name: str) -> bool:

