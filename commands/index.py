@@ -17,7 +17,7 @@ def index_command(
     encoder: Annotated[
         list[str] | None,
         typer.Option(
-            help="Encoder SPEC; repeatable. Default: those of the index; for a new one offline:e5-small, with "
+            help="Encoder SPEC; repeatable. Default: those of the index; for a new one offline:e5-use, with "
             "pictures also offline:conse."
         ),
     ] = None,

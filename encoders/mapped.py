@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,8 @@ class MappedEncoder:
 def open_mapped(spec: EncoderSpec, device: str) -> Encoder | None:
     """The encoder of stored vectors, if it is one that is known here and runs on a CPU as it was made; else None."""
     named = Spec.parse(spec.name)
+    if (named.family, named.checkpoint) == ("offline", "e5-use"):
+        return _open_pair(spec, device)
     if (named.family, named.checkpoint) != ("offline", "e5-small") or not OPTIONS.issuperset(named.options):
         return None
     if device not in ("auto", "cpu") or not is_available("e5-small"):
@@ -112,3 +115,21 @@ def open_mapped(spec: EncoderSpec, device: str) -> Encoder | None:
         return MappedEncoder(folder, spec)
     except (OSError, ValueError, KeyError, InputError):  # whoever loads all of it says what is wrong
         return None
+
+
+def _open_pair(spec: EncoderSpec, device: str) -> Encoder | None:
+    """`offline:e5-use` as it made the stored vectors, or None."""
+    from .ensemble import Ensemble
+    from .use import UniversalSentenceEncoder
+
+    held: Any = spec.extra
+    if Spec.parse(spec.name).options or not is_available("use-m3"):
+        return None
+    inner = EncoderSpec.from_json({"name": "offline:e5-small", **held["members"][0]})
+    if (first := open_mapped(inner, device)) is None:
+        return None
+    pair = Ensemble([first, UniversalSentenceEncoder.open_mapped()], held["weights"])
+    if pair.spec != spec:
+        return None
+    pair.spec = replace(pair.spec, name=spec.name)
+    return pair

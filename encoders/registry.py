@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.offline.packages import MODELS, require_package
+from ..checkpoints.offline.packages import require_package
 from ..checkpoints.sizes import describe_checkpoint
 from ..errors import InputError, check_known
 from ..items import Modality
@@ -31,14 +31,18 @@ FAMILIES = {
 
 # `offline:NAME` -> the same, for models that packages carry.
 OFFLINE = {
+    "e5-use": "encoders.pair:open_offline_pair",
     "e5-small": "encoders.transformer:open_offline_e5",
     "use-m3": "encoders.use:UniversalSentenceEncoder",
     "conse": "multimodal.conse:ConSE",
 }
 
+# What packages those of them need that are not of one.
+PACKAGES = {"e5-use": ("e5-small", "use-m3"), "conse": ()}
+
 # Families whose checkpoint is a directory or a name on the hub; and what is the same for all checkpoints of a family.
 CHECKPOINTS = ("hf", "llm", "promptreps", "st", "vlm", "late", "splade")
-TEXT_ONLY = ("hf", "llm", "promptreps", "st", "splade", "offline:e5-small", "offline:use-m3")
+TEXT_ONLY = ("hf", "llm", "promptreps", "st", "splade", "offline:e5-use", "offline:e5-small", "offline:use-m3")
 MAKES = {**dict.fromkeys(FAMILIES, "dense"), "offline": "dense", "splade": "sparse", "late": "multi"}
 del MAKES["promptreps"]  # which its option `rep` says
 
@@ -83,8 +87,9 @@ def check_encoder(text: str) -> Foreseen:
     """
     factory, spec = _find(text)
     _bind(factory, spec, "cpu", trust_remote_code=False)
-    if spec.family == "offline" and spec.checkpoint in MODELS:
-        require_package(spec.checkpoint)
+    if spec.family == "offline":
+        for package in PACKAGES.get(spec.checkpoint, (spec.checkpoint,)):
+            require_package(package)
     elif spec.family in CHECKPOINTS and not spec.checkpoint.startswith("offline:"):
         from ..checkpoints.source import Source
 

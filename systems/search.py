@@ -163,7 +163,7 @@ def rerank_run(
 
 def choose_encoders(pictures: int) -> list[str]:
     """The default encoders: text alone needs one space; pictures need the shared one beside it."""
-    return ["offline:e5-small", "offline:conse"] if pictures else ["offline:e5-small"]
+    return ["offline:e5-use", "offline:conse"] if pictures else ["offline:e5-use"]
 
 
 def place_journal(output: Path) -> Path | None:

@@ -37,6 +37,7 @@ class CachedEncoder:
         self.spec = encoder.spec
         self.encoder = encoder
         self.processes: int = getattr(encoder, "processes", 1)  # see `encoders.workers`
+        self.known_languages: frozenset[str] = getattr(encoder, "known_languages", frozenset())  # see `Ensemble`
         self.store = store or VectorStore(locate_vectors(encoder.spec), encoder.spec)
         self.found = 0
         if isinstance(encoder, Tokenizes):  # then this one is, too

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, encode_matrix
+from crosslens.encoders.base import EncoderSpec, encode_matrix, unit
+from crosslens.encoders.cache.encoder import CachedEncoder
+from crosslens.encoders.cache.store import VectorStore
 from crosslens.encoders.ensemble import Ensemble
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
@@ -69,6 +71,29 @@ def test_the_spec_names_all_that_decides_a_vector():
     moved = Toy("a", 5)
     moved.spec = replace(moved.spec, name="elsewhere", dtype="bfloat16")
     assert Ensemble([moved, Toy("b", 16)]).spec == Ensemble([Toy("a", 5), Toy("b", 16)]).spec
+
+
+def test_a_member_has_no_part_in_languages_that_it_does_not_know(tmp_path):
+    all_know, some, others = Toy("a", 5), Toy("b", 16), Toy("c", 3)
+    some.known_languages, others.known_languages = frozenset({"deu", "eng"}), frozenset({"eng"})
+    ensemble = Ensemble(
+        [all_know, CachedEncoder(some, VectorStore(tmp_path / "v.sqlite", some.spec)), others], [4, 2, 1]
+    )
+    langs = ["eng", "de", "ell", None]
+    items = [Item(f"{lang}", "words", lang=lang) for lang in langs]
+    vectors = encode_matrix(ensemble, items, "document")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    parts = np.stack([np.abs(part).sum(axis=1) > 0 for part in np.split(vectors, [5, 21], axis=1)], axis=1)
+    assert parts.tolist() == [[True, True, True], [True, True, False], [True, False, False], [True, True, True]]
+    np.testing.assert_allclose(vectors[2, :5], unit(encode_matrix(all_know, items[:1], "document")[0]), atol=1e-6)
+    np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-6)
+    assert [item.lang for item in others.seen] == ["eng", None]
+    # Where none knows a language, all take part; which languages they know is part of the space.
+    alone = encode_matrix(Ensemble([some, others]), [items[2]], "document")
+    assert (np.abs(alone) > 0).all()
+    before = ensemble.spec.fingerprint
+    others.known_languages = frozenset({"eng", "ell"})
+    assert Ensemble([all_know, some, others], [4, 2, 1]).spec.fingerprint != before
 
 
 def test_items_are_read_in_the_modalities_that_all_read():

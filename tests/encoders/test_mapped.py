@@ -11,8 +11,10 @@ import torch
 from crosslens.checkpoints.mapped import map_tensors
 from crosslens.checkpoints.offline.packages import is_available, make_checkpoint
 from crosslens.checkpoints.pieces import PieceTokenizer
-from crosslens.encoders.base import EncoderSpec
+from crosslens.encoders.base import EncoderSpec, encode_matrix
 from crosslens.encoders.mapped import MappedBert, gelu, open_mapped
+from crosslens.encoders.registry import load_encoder
+from crosslens.items import Item
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -72,7 +74,7 @@ def test_states_are_those_of_torch(tiny_encoder):
     model = AutoModel.from_pretrained(tiny_encoder, dtype=torch.float32).eval()
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).last_hidden_state[0].numpy()
-    np.testing.assert_allclose(MappedBert(tiny_encoder).states(ids), expected, atol=2e-6)
+    np.testing.assert_allclose(MappedBert(tiny_encoder).states(ids), expected, atol=4e-6)
     values = np.linspace(-9, 9, 4001, dtype=np.float32)
     exact = torch.nn.functional.gelu(torch.from_numpy(values)).numpy()
     np.testing.assert_allclose(gelu(values), exact, atol=1e-6)
@@ -103,3 +105,18 @@ def test_only_the_encoder_that_made_the_vectors_is_opened_so():
     for key, value in others:
         assert open_mapped(replace(spec, **{key: value}), "auto") is None
     assert open_mapped(spec, "cuda") is None
+
+
+def test_the_default_pair_is_opened_as_it_made_the_vectors():
+    if not (is_available("e5-small") and is_available("use-m3")):
+        pytest.skip("needs crosslens[offline]")
+    made = load_encoder("offline:e5-use?dtype=float32")
+    spec = replace(made.spec, name="offline:e5-use")
+    found = open_mapped(spec, "auto")
+    assert found is not None
+    assert found.spec == spec
+    items = [Item("a", "Wie spät ist es in Tokio?", lang="deu"), Item("b", "Τι ώρα είναι;", lang="ell")]
+    np.testing.assert_allclose(encode_matrix(found, items, "query"), encode_matrix(made, items, "query"), atol=1e-4)
+    weights = {**spec.extra, "languages": [[], []]}
+    assert open_mapped(replace(spec, extra=weights), "auto") is None
+    assert open_mapped(replace(spec, name="offline:e5-use?dtype=bfloat16"), "auto") is None

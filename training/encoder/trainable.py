@@ -36,6 +36,7 @@ OFFLINE = {
 }  # models of packages that can be trained, and the family that loads what they become
 UNTRAINABLE = {
     "offline:use-m3": "it is a program in numpy, which knows no gradients",
+    "offline:e5-use": "train offline:e5-small, and put the result into an ensemble:",
     "st": "write hf: in place of st:",
     "promptreps": "its weights are a language model's: train that, as llm:",
     "ensemble": "train its members one by one",

@@ -344,6 +344,7 @@ def test_what_cannot_be_written_is_one_line(negatives: int, tiny_encoder: Path, 
     ("base", "said"),
     [
         ("offline:use-m3", r"offline:use-m3 cannot be trained \(it is a program in numpy"),
+        ("offline:e5-use", "train offline:e5-small, and put the result into an ensemble:"),
         ("hf:{}?dtype=int8", "weights in int8 take no gradients"),
         ("llm:{}?dtype=4bit", "leave dtype out, or train adapters beside them: lora, and merge=false"),
         ("st:{}", "write hf: in place of st:"),
