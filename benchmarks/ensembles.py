@@ -83,9 +83,10 @@ def main() -> None:
         row["p adjusted"] = p
     chosen = f"{WEIGHTS[0]:g}:{WEIGHTS[1]:g}"
     notes = [
-        f"{MEASURE}. Weights are those of e5-small and of USE; *all languages*: USE takes part in those that it does not know, "
-        f"too. `offline:e5-use` has the weights {chosen}. p: paired t-tests against e5-small, on test Holm-corrected over "
-        f"its {len(figures['test'])} rows. Cost: CPU milliseconds of one thread, beside other work."
+        "Weights are those of e5-small and of USE; *all languages*: USE takes part in those that it does not know, too. "
+        f"`offline:e5-use` has the weights {chosen}. A language's row has its documents among the {DEPTH} best of all "
+        f"languages. p: paired t-tests against e5-small, on test Holm-corrected over its {len(figures['test'])} rows. "
+        "Cost: CPU milliseconds of one thread, beside other work."
     ]
     save(
         given.save,
@@ -177,7 +178,7 @@ def show_dev(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         cells = [f"{row['means'][name]:.3f}" for name in names]
         table.append([row["collection"], f"{row['documents']:,}", str(row["topics"]), *cells])
-    return Table(["collection", "documents", "topics", *names], table, "dev")
+    return Table(["collection", "documents", "topics", *(f"{MEASURE}, {name}" for name in names)], table, "dev")
 
 
 def show_worst(rows: Sequence[dict[str, Any]]) -> Table:
@@ -198,11 +199,12 @@ def show_test(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         cells = [f"{row['documents']:,}", str(row["topics"]), *(f"{row['means'][name]:.3f}" for name in (BASE, PAIR))]
         table.append([f"{row['collection']}, {row['group']}", *cells, show_p(row["p adjusted"])])
-    return Table(["collection, language", "documents", "topics", BASE, PAIR, "p"], table, "test")
+    columns = ["collection, language", "documents", "topics", f"{MEASURE}, {BASE}", f"{MEASURE}, {PAIR}", "p"]
+    return Table(columns, table, "test")
 
 
 def show_cost(rows: Sequence[dict[str, Any]]) -> Table:
-    columns = ["CPU ms", BASE, "use-m3", "both, times e5-small"]
+    columns = ["", f"{BASE}, ms", "use-m3, ms", "both, times e5-small"]
     table = []
     for row in rows:
         for role in ("document", "query"):
