@@ -424,7 +424,11 @@ def main() -> int:
         print(each.markdown(), file=sys.stderr)
     for check, passed in report["checks"].items():
         print("ok    " if passed else "MISSED", check, file=sys.stderr)
-    save(arguments.save, report, tables)
+    notes = [
+        "CPU ms: of all threads, a query; 1 is one at a time, 64 in batches of 64. Of these is x faiss, how many times "
+        "less than IndexFlatIP. q/s: on the clock. 5%: under a filter that keeps 5% of the rows."
+    ]
+    save(arguments.save, report, tables, notes)
     print(json.dumps(report))
     return 0 if all(report["checks"].values()) else 1
 
