@@ -99,11 +99,14 @@ def _describe_device(device: str) -> str:
 
 
 def list_paces() -> list[Check]:
-    """The token budgets that were measured here."""
+    """The token budgets, and the ways to compute a text alone, that were measured here."""
     from ..checkpoints.device_names import name_processor
+    from ..encoders.alone import read_ways
     from ..encoders.pace import read_paces
 
-    return [Check("measured batches", str(pace)) for pace in read_paces(name_processor())]
+    processor = name_processor()
+    paces = [Check("measured batches", str(pace)) for pace in read_paces(processor)]
+    return paces + [Check("measured queries", str(way)) for way in read_ways(processor)]
 
 
 def _check_cache() -> Check:

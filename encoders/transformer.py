@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +20,7 @@ from ..checkpoints.options import Limits, Loading, Prompts, choose_given
 from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentence_settings
 from ..checkpoints.source import locate_tokens
 from ..items import Batch, Item, Role
+from .alone import Alone, find_alone
 from .base import EncoderSpec
 from .batching import WINDOW, Budget, Row, encode_windows
 from .known import KNOWN_CHECKPOINTS
@@ -44,6 +44,7 @@ class TransformerEncoder:
     append: int | None = None  # the token that texts end with, where the tokenizer does not put it
     truncate: bool = True
     dense: torch.nn.Module | None = None
+    alone: Alone | None = None  # how one text is computed by itself, where that may differ
     call: ClassVar[Mapping[str, object]] = {}  # what the model is called with beside the inputs
     window: ClassVar[int] = WINDOW  # items read ahead
     count_tokens: ClassVar[Any] = staticmethod(len)  # of one of what `prepare` makes
@@ -53,7 +54,7 @@ class TransformerEncoder:
         self.budget: int | Budget = choose_token_budget(self.device)
         if self.device.type == "cpu":
             threads = torch.get_num_threads()
-            self.budget = MeasuredBudget.begin(threads, partial(_describe, self.opened, self.spec, threads))
+            self.budget = MeasuredBudget.begin(threads, _describe(self.opened, self.spec))
         if self.dense is not None:
             self.dense = self.dense.to(self.device).eval()
 
@@ -104,7 +105,8 @@ class TransformerEncoder:
         word = tokenizer("a", add_special_tokens=False)["input_ids"]
         if spec.pooling == "last" and tokenizer("a")["input_ids"][-1:] == word[-1:]:
             log.warning("%s: the vector is the state of a text's last word; llm: appends an end", checkpoint)
-        return cls(opened=opened, spec=spec, lowercase=settings.lowercase, dense=dense)
+        alone = find_alone(opened, _describe(opened, spec))
+        return cls(opened=opened, spec=spec, lowercase=settings.lowercase, dense=dense, alone=alone)
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Batch]:
         """One batch of the spec's kind for each window of items, float32 (`Dense`: [n, dim]).
@@ -128,6 +130,11 @@ class TransformerEncoder:
     @torch.inference_mode()
     def compute(self, batch: Sequence[Any], role: Role) -> Iterable[Row]:
         """A row for each of a batch of what `prepare` made."""
+        if self.alone is not None and role == "query" and len(batch) == 1:
+            states = self.alone.compute_states(batch[0])
+            if states is not None:
+                mask = torch.ones(1, len(states), dtype=torch.long)
+                return np.asarray(self.pool_states(states[None], mask))
         return np.asarray(self.embed(batch).cpu())
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -155,7 +162,11 @@ class TransformerEncoder:
         """Vectors float32 [n, dim] of a batch of `token_ids`, on the device; gradients flow through it."""
         inputs = self.collate(ids)
         states = self.body(**inputs, **self.call).last_hidden_state
-        pooled = pool(states, inputs["attention_mask"], self.spec.pooling)  # type: ignore[arg-type]
+        return self.pool_states(states, inputs["attention_mask"])
+
+    def pool_states(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Vectors float32 [n, dim] of states [n, tokens, hidden], of which those count where the mask is 1."""
+        pooled = pool(states, mask, self.spec.pooling)  # type: ignore[arg-type]
         return finish(pooled, self.spec.dim, self.spec.normalized, self.dense)
 
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -163,12 +174,12 @@ class TransformerEncoder:
         return collate(ids, fill=self.tokenizer.pad_token_id or 0, device=self.device)
 
 
-def _describe(opened: OpenModel, spec: EncoderSpec, threads: int) -> dict[str, Any]:
-    """What the best budget depends on; the encoder is not asked, which would never be freed."""
+def _describe(opened: OpenModel, spec: EncoderSpec) -> Callable[[], dict[str, Any]]:
+    """What gives what the speed depends on, when it is asked; it keeps neither encoder nor model in memory."""
     name = spec.name.removeprefix("hf:")
     shown = Path(name).name if Path(name).is_dir() else name
     model = {"encoder": shown, "weights": opened.weights, "dtype": spec.dtype, "backend": opened.backend}
-    return describe_run(name_processor(), threads, **model)
+    return lambda: describe_run(name_processor(), torch.get_num_threads(), **model)
 
 
 def open_offline_e5(

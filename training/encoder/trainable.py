@@ -158,7 +158,8 @@ def count_state_bytes(layers: int, width: int) -> int:
 def own_weights(encoder: Any) -> Any:
     """An encoder of text with modules of its own: those of checkpoints in memory are shared."""
     opened = replace(encoder.opened, model=copy.deepcopy(encoder.opened.model))
-    return replace(encoder, opened=opened, dense=copy.deepcopy(encoder.dense))
+    # What copied the weights to compute a text alone would not follow them.
+    return replace(encoder, opened=opened, dense=copy.deepcopy(encoder.dense), alone=None)
 
 
 def choose_weights(
