@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +21,10 @@ from .storage.filters import Where, join_conditions, list_modalities, list_value
 
 HEAD = 50  # places whose documents do not depend on how many are asked for
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
+# Standard deviations for each unit of a name's idf. Of 0.1, 0.2, 0.3, 0.5, 0.7, 1 and 1.5 the highest that loses nothing
+# with e5-small or use-m3 on the dev halves of LibreOffice's help and Debian's descriptions (benchmarks/hybrid.py); names
+# and codes gain more with a higher one, ordinary questions less.
+LIFT = 0.5
 
 # Several spaces, or texts and pictures in one
 
@@ -93,6 +100,51 @@ def average_scores(scores: np.ndarray) -> np.ndarray:
 # Dense search and full text; the groups of a query's probes
 
 
+def weigh_names(
+    names: Iterable[Sequence[Hit]], group: Callable[[str], Hashable], counts: Mapping[Any, int]
+) -> list[Hit]:
+    """The documents that hold names, each name with its own, by the sum of the names' idf; then by their scores.
+
+    A name's idf, ln(1 + (N - n + 0.5) / (n + 0.5)), is that among the `counts` documents of a document's group.
+    """
+    weights: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    for hits in names:
+        held = Counter(group(hit.id) for hit in hits)
+        for doc, score in hits:
+            n = held[group(doc)]
+            total = max(n, counts.get(group(doc), 0))
+            weights[doc] = weights.get(doc, 0.0) + math.log1p((total - n + 0.5) / (n + 0.5))
+            scores[doc] = scores.get(doc, 0.0) + score
+    ranked = sorted(weights, key=lambda doc: (-weights[doc], -scores[doc], doc))
+    return [Hit(doc, weights[doc]) for doc in ranked]
+
+
+def lift_holders(
+    dense: Sequence[Hit], holders: Sequence[Hit], group: Callable[[str], Hashable], head: int = HEAD
+) -> list[Hit]:
+    """A dense ranking with the documents that hold names (`weigh_names`) further up within their groups.
+
+    Each one's score is raised by `LIFT` standard deviations of the first `head` scores for each unit of idf; a document
+    beyond them counts as if it had the last of these. Groups stay at their places, and scores are those of the ranks.
+    What the first `head` places hold does not depend on how deep the ranking goes.
+    """
+    if not dense or not holders:
+        return list(dense)
+    finite = [hit.score for hit in dense[:head] if math.isfinite(hit.score)]
+    last = min(finite, default=0.0)
+    unit = LIFT * (float(np.std(finite or [0.0])) or 1.0)
+    scores = {hit.id: hit.score if math.isfinite(hit.score) else last for hit in dense[:head]}
+    for doc, idf in holders:
+        scores[doc] = scores.get(doc, last) + unit * idf
+    queues: dict[Hashable, deque[str]] = {}
+    for doc in [*sorted(scores, key=lambda doc: -scores[doc]), *(hit.id for hit in dense if hit.id not in scores)]:
+        queues.setdefault(group(doc), deque()).append(doc)
+    order = [queues[group(hit.id)].popleft() for hit in dense]
+    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: -scores[doc])
+    return _give_scores([*order, *left], dense)
+
+
 def fuse_hybrid(
     dense: Sequence[Hit], lexical: Sequence[Hit], group: Callable[[str], Hashable], head: int = HEAD
 ) -> list[Hit]:
@@ -111,14 +163,7 @@ def fuse_hybrid(
     order: list[str] = []
     if max(len(dense), len(lexical)) > head:
         order, left = _interleave(dense, lexical, group, set(first))
-    fused: list[Hit] = []
-    last = np.inf
-    for place, doc in enumerate([*first, *order, *left]):
-        # Equal dense scores would let the ids decide; the fused order is to stand.
-        score = min(dense[place].score if place < len(dense) else last, np.nextafter(last, -np.inf))
-        last = score if np.isfinite(score) else 1.0 / (place + 1)
-        fused.append(Hit(doc, float(last)))
-    return fused
+    return _give_scores([*first, *order, *left], dense)
 
 
 def fuse_groups(rankings: Sequence[Sequence[Hit]], head: int = HEAD) -> list[Hit]:
@@ -134,6 +179,18 @@ def fuse_groups(rankings: Sequence[Sequence[Hit]], head: int = HEAD) -> list[Hit
     for doc, score in rank_hits(reciprocal_ranks(rankings).items()):
         if doc not in taken:
             fused.append(Hit(doc, min(score, float(np.nextafter(fused[-1].score, -np.inf)))))
+    return fused
+
+
+def _give_scores(order: Iterable[str], dense: Sequence[Hit]) -> list[Hit]:
+    """Documents in an order with the scores that the dense ranking has at their places, made to decrease."""
+    fused: list[Hit] = []
+    last = np.inf
+    for place, doc in enumerate(order):
+        # Equal dense scores would let the ids decide; the fused order is to stand.
+        score = min(dense[place].score if place < len(dense) else last, np.nextafter(last, -np.inf))
+        last = score if np.isfinite(score) else 1.0 / (place + 1)
+        fused.append(Hit(doc, float(last)))
     return fused
 
 

@@ -18,17 +18,16 @@ from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from ..steps import step
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import Precomputed, SpaceEncoders, select_readable
-from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, split_modalities
+from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, lift_holders, split_modalities, weigh_names
 from .kinds.base import SpaceQueries
 from .kinds.dense import DenseKind
 from .levelling import search_merged
 from .merging import count_languages, list_large
-from .probes import PreparedQueries, ProbedQuery, list_held
+from .probes import PreparedQueries, ProbedQuery, is_stored, list_held
 from .snapshot import Snapshot
 from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
 from .storage.filters import Where, split_languages, write_sql
-from .storage.fulltext import FullText
 from .storage.resume import ItemState, Portion, StoredStates, pace
 from .storage.tables import Tables
 
@@ -357,11 +356,15 @@ class DocumentIndex(Index):
         dense = list(map(rank_hits, self._rank_dense(asked, depth)))
         # Full text would answer half of a query that holds a picture, and not know it.
         worded = [row for row, query in enumerate(asked.queries) if list_held(query.read) == {"text"}]
-        answers = self._search_text(asked, [asked.queries[row] for row in worded], depth, own_language=True)
-        lexical = dict(zip(worded, answers, strict=True))
-        ids = sorted({hit.id for lists in (dense, answers) for hits in lists for hit in hits})
-        langs = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True))
-        return [fuse_hybrid(hits, lexical.get(row, ()), langs.get) for row, hits in enumerate(dense)]
+        queries = [asked.queries[row] for row in worded]
+        answers = self._search_text(asked, queries, depth, own_language=True)
+        names = self._find_names(asked, queries)
+        ids = sorted({hit.id for lists in (dense, answers, *names) for hits in lists for hit in hits})
+        lang = dict(zip(ids, self.storage.tables.read_column("lang", ids), strict=True)).get
+        holders = (weigh_names(each, lang, self.card.langs) for each in names)
+        text = dict(zip(worded, zip(holders, answers, strict=True), strict=True))
+        pairs = ((hits, *text.get(row, ((), ()))) for row, hits in enumerate(dense))
+        return [fuse_hybrid(lift_holders(hits, held, lang), answer, lang) for hits, held, answer in pairs]
 
     def check_search(self, run: Run, mode: Mode, where: Where | None = None) -> None:
         groups = (ProbedQuery.list_groups(each, run.probes.get(each.id, ()), frozenset()) for each in run.queries)
@@ -432,25 +435,22 @@ class DocumentIndex(Index):
         """Whether each probe is encoded as a `query` or as a `document`, or is a document that is `stored` as it is."""
         documents = [] if self.card.passages else [probe.item.id for probe in probes if probe.role == "document"]
         hashes = self.storage.tables.find_values("hash", list(dict.fromkeys(documents)))
-
-        def choose(probe: Probe) -> str:
-            item = probe.item
-            if probe.role == "query" or item.id not in hashes or ItemState.of(item).hash != hashes[item.id]:
-                return probe.role
-            return "stored"
-
-        return list(map(choose, probes))
+        return ["stored" if is_stored(probe, hashes) else probe.role for probe in probes]
 
     def _search_text(
         self, asked: PreparedQueries, queries: Sequence[ProbedQuery], k: int, *, own_language: bool = False
     ) -> Sequence[tuple[Hit, ...]]:
         """`fulltext.search_text` for some of the queries, without what is excluded."""
-        condition = self._filter(asked.stage.where)
-        held = FullText(self.card.groups, self.card.analysis, self.card.langs)
-        words = [query.words for query in queries]
-        found = self.storage.tables.search_text(words, held, k + asked.spare, condition, own_language)
+        condition, words = self._filter(asked.stage.where), [query.words for query in queries]
+        found = self.storage.tables.search_text(words, self.storage.full_text, k + asked.spare, condition, own_language)
         pairs = zip(queries, found, strict=True)
         return [query.drop_excluded(hits, k) for query, hits in pairs] if asked.spare else found
+
+    def _find_names(self, asked: PreparedQueries, queries: Sequence[ProbedQuery]) -> list[list[tuple[Hit, ...]]]:
+        """`fulltext.find_names` for some of the queries, without what is excluded."""
+        condition, words = self._filter(asked.stage.where), [query.words for query in queries]
+        pairs = zip(queries, self.storage.tables.find_names(words, self.storage.full_text, condition), strict=True)
+        return [[query.drop_excluded(hits, len(hits)) for hits in names] for query, names in pairs]
 
     def _find_nearest(self, asked: PreparedQueries, mine: SpaceQueries, k: int, condition: str | None) -> Rankings:
         """`Kind.nearest` without what is excluded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,6 +12,7 @@ from ..runs import Hit, Probe, Rankings, rank_hits
 from .base import Retrieve
 from .kinds.base import SpaceQueries
 from .storage.fulltext import Words
+from .storage.resume import ItemState
 
 HEAVIEST = 1e6  # weight of a probe: far above, float32 has no number for the sums
 
@@ -79,6 +80,12 @@ class ProbedQuery:
 def list_held(probes: Iterable[Probe]) -> frozenset[Modality]:
     """What the probes hold."""
     return frozenset(each for probe in probes for each in probe.item.modalities)
+
+
+def is_stored(probe: Probe, hashes: Mapping[str, str]) -> bool:
+    """Whether a probe is a document as it is stored, by the hashes of those that are."""
+    held = hashes.get(probe.item.id) if probe.role == "document" else None
+    return held is not None and ItemState.of(probe.item).hash == held
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from ...runs import Hit, Rankings, rank_hits
 from ..ties import search_past_ties
 from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
+from .names import MOST, list_names
 
 if TYPE_CHECKING:  # vectors are searched in memory without LanceDB
     from lancedb.index import FTS
@@ -53,14 +54,17 @@ K1, B = 1.2, 0.75
 FOREIGN = 0.5
 RRF = 60
 
+# A name that more documents of a column hold is passed over.
+FEW = 50
+
 
 @dataclass(frozen=True)
 class FullText:
-    """The full text that an index holds: its groups, the version of its analysis, and the languages as stored."""
+    """The full text that an index holds: its groups, the version of its analysis, documents by language as stored."""
 
     groups: Sequence[str]
     analysis: int
-    langs: Collection[str] = ()
+    langs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,32 @@ def search_text(
         for rank, hit in enumerate(hits, 1):
             fused[hit.id] = fused.get(hit.id, 0.0) + weight / (RRF + rank)
     return rank_hits(fused.items())[:k]
+
+
+def find_names(table: Any, query: Sequence[Words], held: FullText, where: str | None) -> list[tuple[Hit, ...]]:
+    """For each name in a query's texts (`list_names`) all documents in other languages that hold it, by BM25.
+
+    Names that more than `FEW` documents for each column hold are left out, and so are all where some of the words are
+    in no known language, as `search_text` looks for these in every language.
+    """
+    langs = [words.lang for words in query]
+    if None in langs:
+        return []
+    foreign = join_conditions(where, f"NOT {_is_in(langs, held)}")  # which null does not satisfy
+    groups = [group for group in held.groups if group != "ngram"]
+    names = dict.fromkeys(name for words in query for text, _ in words.texts for name in list_names(text))
+    found = []
+    for name in list(names)[:MOST]:
+        words, most = Words(None, ((name, 1.0),)), FEW * len(held.groups)
+        hits: list[tuple[Any, ...]] = []
+        if groups:
+            asked = _join([each for group in groups for each in _match(words, group, held)])
+            hits += _search(table, asked, ["id", "_score"], most + 1, foreign)
+        if "ngram" in held.groups:
+            hits += _find_sharing(table, [words], held, most + 1, foreign)
+        if 0 < len(hits) <= most:
+            found.append(rank_hits((id, score) for id, score in hits))
+    return found
 
 
 def _is_in(langs: Iterable[str | None], held: FullText) -> str:

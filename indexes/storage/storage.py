@@ -19,6 +19,7 @@ from .analysis import ANALYSIS
 from .card import FIRST, FORMAT, Card
 from .checksums import check_files, list_checksums
 from .filters import read_key
+from .fulltext import FullText
 from .place import FilePlace, FolderPlace, find_place
 from .tables import DOCUMENTS, Tables
 
@@ -123,6 +124,11 @@ class Storage:
             found.tables.restore(found.card.versions)
         found.tables.kept = found.list_kept()
         return found
+
+    @property
+    def full_text(self) -> FullText:
+        """The full text of its tables."""
+        return FullText(self.card.groups, self.card.analysis, self.card.langs)
 
     @property
     def is_outdated(self) -> bool:

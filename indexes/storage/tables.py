@@ -22,7 +22,7 @@ from ...media.modalities import MEDIA
 from ...runs import Hit
 from .card import Space
 from .filters import list_modalities, quote_all
-from .fulltext import COLUMNS, FullText, Words, index_text, search_text
+from .fulltext import COLUMNS, FullText, Words, find_names, index_text, search_text
 from .place import DATABASE, connect_database, is_remote, translate_errors
 from .resume import StoredStates, hash_stored
 from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
@@ -330,6 +330,13 @@ class Tables:
         search = partial(search_text, k=k, where=where, own_language=own_language)
         with translate_errors("read", self.where), ThreadPoolExecutor(THREADS) as threads:
             return list(threads.map(lambda query: search(self.documents, query, held), queries))
+
+    def find_names(
+        self, queries: Sequence[Sequence[Words]], held: FullText, where: str | None
+    ) -> list[list[tuple[Hit, ...]]]:
+        """The documents in other languages that hold the names of each query, by `fulltext.find_names`."""
+        with translate_errors("read", self.where), ThreadPoolExecutor(THREADS) as threads:
+            return list(threads.map(lambda query: find_names(self.documents, query, held, where), queries))
 
     def read_vectors(self, name: str, ids: Sequence[str], dim: int) -> np.ndarray:
         """A column of dense vectors at `ids`, float32 [n, dim]; nan where there is none."""
