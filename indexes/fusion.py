@@ -21,9 +21,9 @@ from .storage.filters import Where, join_conditions, list_modalities, list_value
 
 HEAD = 50  # places whose documents do not depend on how many are asked for
 RESCORED = 20_000  # candidates whose vectors are fetched at a time
-# Standard deviations for each unit of a name's idf. Of 0.1, 0.2, 0.3, 0.5, 0.7, 1 and 1.5 the highest that loses nothing
-# with e5-small or use-m3 on the dev halves of LibreOffice's help and Debian's descriptions (benchmarks/hybrid.py); names
-# and codes gain more with a higher one, ordinary questions less.
+# Standard deviations for each unit of a name's idf. Of 0.1, 0.2, 0.3, 0.5, 0.7, 1 and 1.5 the highest that loses
+# nothing with e5-small or use-m3 on the dev halves of LibreOffice's help and Debian's descriptions
+# (benchmarks/hybrid.py).
 LIFT = 0.5
 
 # Several spaces, or texts and pictures in one

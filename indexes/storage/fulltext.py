@@ -188,15 +188,17 @@ def search_text(
 def find_names(table: Any, query: Sequence[Words], held: FullText, where: str | None) -> list[tuple[Hit, ...]]:
     """For each name in a query's texts (`list_names`) all documents in other languages that hold it, by BM25.
 
-    Names that more than `FEW` documents for each column hold are left out, and so are all where some of the words are
-    in no known language, as `search_text` looks for these in every language.
+    Left out are names that more than `FEW` documents for each column hold, those of texts of a weight below 1, which
+    are not what was asked, and all where some of the words are in no known language: `search_text` looks for these in
+    every language.
     """
     langs = [words.lang for words in query]
     if None in langs:
         return []
     foreign = join_conditions(where, f"NOT {_is_in(langs, held)}")  # which null does not satisfy
     groups = [group for group in held.groups if group != "ngram"]
-    names = dict.fromkeys(name for words in query for text, _ in words.texts for name in list_names(text))
+    texts = [text for words in query for text, weight in words.texts if weight >= 1]
+    names = dict.fromkeys(name for text in texts for name in list_names(text))
     found = []
     for name in list(names)[:MOST]:
         words, most = Words(None, ((name, 1.0),)), FEW * len(held.groups)
