@@ -141,7 +141,8 @@ def lift_holders(
     for doc in [*sorted(scores, key=lambda doc: -scores[doc]), *(hit.id for hit in dense if hit.id not in scores)]:
         queues.setdefault(group(doc), deque()).append(doc)
     order = [queues[group(hit.id)].popleft() for hit in dense]
-    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: -scores[doc])
+    # What was displaced from below the head comes last.
+    left = sorted((doc for queue in queues.values() for doc in queue), key=lambda doc: -scores.get(doc, -math.inf))
     return _give_scores([*order, *left], dense)
 
 

@@ -81,8 +81,8 @@ def test_documents_that_hold_a_name_rise_within_their_language_by_how_rare_it_is
     assert [hit.id for hit in lifted] == ["zho0", "rus1", "rus9", "zho1", "rus0", "rus2"]
     assert [hit.score for hit in lifted[:5]] == [9.0, 8.0, 7.9, 7.5, 5.0]
     assert lifted[5].score < 5
-    # A name that most documents hold changes nothing, and one of no document neither.
-    common = weigh_names([[Hit(f"rus{n}", 1.0) for n in (1, 2)]], lang, {"rus": 2})
+    # A name that all documents hold changes nothing, and one of no document neither.
+    common = weigh_names([[Hit(f"rus{n}", 1.0) for n in (2, 1, 0)]], lang, {"rus": 3})
     assert [hit.id for hit in lift_holders(dense, common, lang)] == [hit.id for hit in dense]
     assert lift_holders(dense, [], lang) == dense
     assert lift_holders([], holders, lang) == []
