@@ -11,7 +11,7 @@ from ...runs import Hit, Rankings, rank_hits
 from ..ties import search_past_ties
 from .analysis import ANALYSIS, analyse, list_words
 from .filters import join_conditions, list_spellings, quote_all
-from .names import MOST, list_names
+from .names import MOST, extract_names
 
 if TYPE_CHECKING:  # vectors are searched in memory without LanceDB
     from lancedb.index import FTS
@@ -186,7 +186,7 @@ def search_text(
 
 
 def find_names(table: Any, query: Sequence[Words], held: FullText, where: str | None) -> list[tuple[Hit, ...]]:
-    """For each name in a query's texts (`list_names`) all documents in other languages that hold it, by BM25.
+    """For each name in a query's texts (`extract_names`) all documents in other languages that hold it, by BM25.
 
     Left out are names that more than `FEW` documents for each column hold, those of texts of a weight below 1, which
     are not what was asked, and all where some of the words are in no known language: `search_text` looks for these in
@@ -198,7 +198,7 @@ def find_names(table: Any, query: Sequence[Words], held: FullText, where: str | 
     foreign = join_conditions(where, f"NOT {_is_in(langs, held)}")  # which null does not satisfy
     groups = [group for group in held.groups if group != "ngram"]
     texts = [text for words in query for text, weight in words.texts if weight >= 1]
-    names = dict.fromkeys(name for text in texts for name in list_names(text))
+    names = dict.fromkeys(name for text in texts for name in extract_names(text))
     found = []
     for name in list(names)[:MOST]:
         words, most = Words(None, ((name, 1.0),)), FEW * len(held.groups)

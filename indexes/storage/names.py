@@ -12,7 +12,7 @@ _PART = re.compile(r"[^\W_]{2,}")
 _LAST_LATIN = "\u024f"
 
 
-def list_names(text: str) -> list[str]:
+def extract_names(text: str) -> list[str]:
     """The names in a text, in parts of two characters or more, each once: at most `MOST`.
 
     A name has a digit, a capital after its first letter or a mark inside (`x264`, `SUMIFS`, `javahelp.ini`); or it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from crosslens.indexes.registry import create_index
-from crosslens.indexes.storage.names import MOST, list_names
+from crosslens.indexes.storage.names import MOST, extract_names
 from crosslens.items import Item
 from stand_ins.index_cases import Hashing
 
@@ -25,7 +25,7 @@ from stand_ins.index_cases import Hashing
     ],
 )
 def test_names_are_codes_numbers_and_words_that_stand_out(text: str, names: list[str]) -> None:
-    assert list_names(text) == names
+    assert extract_names(text) == names
 
 
 def test_a_rare_name_finds_documents_in_other_languages_and_leaves_languages_at_their_places() -> None:
