@@ -197,10 +197,12 @@ class Moments:
         queries = np.asarray(queries, np.float32)
         known = (self.corrected if corrected else self.raw).get(modality, VectorSpread(self.dim))
         even = np.square(queries).sum(axis=1) / self.dim
-        variance = np.einsum("qd,qd->q", queries @ known.covariance, queries).clip(min=0)
+        # One query after the other: how a product of many is rounded depends on how many there are.
+        spread = [np.vecdot(known.covariance @ query, query) for query in queries]
+        variance = np.array(spread, np.float32).clip(min=0)
         missing = max(0, FEW - known.count)
         variance = (known.count * variance + missing * even) / (known.count + missing)
-        return queries @ known.mean, np.sqrt(variance).clip(min=1e-6)
+        return np.vecdot(queries, known.mean), np.sqrt(variance).clip(min=1e-6)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file that appears under its name only when it is complete."""
