@@ -452,7 +452,8 @@ def test_vectors_made_elsewhere(name: str) -> None:
     index = case.create()
     assert index.add_vectors(items, vectors, case.encoder().spec) == 53
     assert index.add(items, case.encoder()) == 0
-    same(index.search(QUERIES, 9), case.filled(items).search(QUERIES, 9))
+    # Without an encoder the mean of queries is not known.
+    same(index.search(QUERIES, 9, correct=False), case.filled(items).search(QUERIES, 9, correct=False))
     with pytest.raises(InputError, match="cannot have (vectors of shape|the vectors of)"):
         index.add_vectors(items, vectors[:3], case.encoder().spec)
 

@@ -65,7 +65,7 @@ def test_probes_are_encoded_in_their_roles_and_pooled(
     def encoded(item: Item, role: Role) -> np.ndarray:
         (vectors,) = case.vectors(encoder.encode([item], role))
         if correct and case.holds == "dense":
-            vectors = rows.statistics.correct(space, vectors, [item], role)
+            vectors = rows.statistics.correct(space, vectors, [item], role, index.encoders)
         return vectors
 
     weighted = [probe.weight * encoded(probe.item, probe.role) for probe in probes]

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from crosslens.checkpoints.packed import require_packed
 from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import InMemoryDocuments
@@ -115,10 +116,18 @@ def reply(body: dict[str, Any], number: int) -> dict[str, Any]:
     return chat_reply(text[:stop], finish=finish)
 
 
+def in_int8(made: Made) -> str:
+    try:
+        require_packed()
+    except InputError as error:
+        pytest.skip(str(error))
+    return f"hf:{made.checkpoint(causal)}?dtype=int8"
+
+
 # What makes the SPEC of a judge. Local ones take batches that a test can make small, and can run out of memory.
 LOCAL: dict[str, Callable[[Made], str]] = {
     "causal": lambda made: f"hf:{made.checkpoint(causal)}?dtype=float32",
-    "causal in int8": lambda made: f"hf:{made.checkpoint(causal)}?dtype=int8",
+    "causal in int8": in_int8,
     "seq2seq": lambda made: f"hf:{made.checkpoint(seq2seq)}?dtype=float32",
     "classifier": lambda made: f"hf:{made.checkpoint(classifier)}?dtype=float32",
     "vision": lambda made: f"hf:{made.vision}?dtype=float32",

@@ -50,7 +50,7 @@ def test_vectors_are_those_of_the_formula(index: Any, encoder: Any, stage: Any, 
 
     def corrected(item: Item, role: Any) -> np.ndarray:
         (vectors,) = CASE.vectors(encoder.encode([item], role))
-        return index.statistics.correct(space, vectors, [item], role)[0]
+        return index.statistics.correct(space, vectors, [item], role, index.encoders)[0]
 
     query, best, worst = weights
     ranked = [corrected(item, "document") for item in first.items("q")]
