@@ -22,6 +22,18 @@ from crosslens.multilingual.judges import load_judge
 from crosslens.multilingual.judges.messages import Message, Passage
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+
+def find_refusal() -> str:
+    """Why this processor does not multiply int8; empty if it does."""
+    try:
+        packed.require_packed()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(find_refusal()), reason=find_refusal())
+
 PROMPTS = [
     Message((Passage(text), " Is it about cats? Answer:"), chat="never")
     for text in ("The cat sleeps all day.", "猫", "گربه تمام روز می‌خوابد.", "Кошка спит весь день. " * 8, "😀")
