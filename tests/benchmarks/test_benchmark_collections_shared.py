@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from crosslens.errors import InputError
-from stand_ins.collection_scripts import SCRIPTS, cards, directory, locales, pictures, png
+from stand_ins.collection_scripts import SCRIPTS, cards, directory, locales, pictures, png, sample
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,22 @@ def test_bad_arguments_end_with_one_line_and_status_2(script: str, tmp_path: Pat
         assert (done.returncode, done.stdout) == (2, "")
         assert complaint in done.stderr.splitlines()[-1]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+def test_a_sample_has_what_is_relevant_and_so_many_others(tmp_path: Path) -> None:
+    docs = [{"id": f"d{n}", "text": f"text {n}"} for n in range(50)]
+    for half, grades in {"dev": "t rus d7 3\nt rus d8 0\n", "test": "u rus d9 1\n"}.items():
+        (tmp_path / "whole" / half).mkdir(parents=True)
+        (tmp_path / "whole" / half / "qrels.txt").write_text(grades)
+        (tmp_path / "whole" / half / "topics.jsonl").write_text("{}\n")
+    with gzip.open(tmp_path / "whole/docs.jsonl.gz", "wt") as out:
+        out.writelines(json.dumps(doc) + "\n" for doc in docs)
+    assert sample.draw_sample(tmp_path / "whole", tmp_path / "part", 10) == {"documents": 12, "of": 50}
+    taken = [json.loads(line) for line in (tmp_path / "part/test/docs.jsonl").read_text().splitlines()]
+    assert taken == [doc for doc in docs if doc in taken]
+    assert {"d7", "d9"} < {doc["id"] for doc in taken}
+    assert (tmp_path / "part/dev/qrels.txt").read_text() == (tmp_path / "whole/dev/qrels.txt").read_text()
+    with pytest.raises(InputError, match="is there already"):
+        sample.draw_sample(tmp_path / "whole", tmp_path / "part", 10)
+    with pytest.raises(InputError, match="dev/topics.jsonl is not there: give a collection with halves"):
+        sample.draw_sample(tmp_path / "part/dev", tmp_path / "other", 10)

@@ -23,7 +23,7 @@ def module(name: str) -> ModuleType:
 
 locales, cards, directory, pictures = map(module, ("locales", "cards", "directory", "pictures"))
 indexes, texts, npm = map(module, ("apt_indexes", "descriptions", "npm_packages"))
-debian, emoji, stamps = map(module, ("debian_descriptions", "emoji", "tuxpaint_stamps"))
+debian, emoji, stamps, sample = map(module, ("debian_descriptions", "emoji", "tuxpaint_stamps", "sample"))
 
 
 def png(number: int, alpha: bool = True, compress: int = 6) -> bytes:
