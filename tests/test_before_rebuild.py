@@ -56,7 +56,8 @@ def test_an_index_finds_what_it_found(kind: str, before: Path) -> None:
         for query, hits in run:
             assert query.text is not None
             assert [hit.id for hit in hits] == [id for id, _ in found[query.text]]
-            assert [hit.score for hit in hits] == pytest.approx([s for _, s in found[query.text]], abs=1e-5)
+            # LanceDB searched for a query alone then, which it rounds to float16.
+            assert [hit.score for hit in hits] == pytest.approx([s for _, s in found[query.text]], abs=5e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +99,7 @@ def test_an_experiment_computes_again_only_what_a_judge_scores(
 ) -> None:
     shutil.copytree(before, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr("crosslens.evaluation.experiment.sites.choose_encoders", lambda pictures: ["offline:e5-small"])
     results = json.loads(Path("experiment/results.json").read_text("utf-8"))
     stages = sorted(path.name for path in Path("experiment/stages").iterdir())
     runs = {path: path.read_bytes() for path in Path("experiment/collection").glob("*/run.trec")}
