@@ -117,7 +117,7 @@ def load_parts(
 
 def _arrange(batches: list[pa.RecordBatch], dim: int, device: str, tables: Tables) -> LoadedSpace[FlatSearcher]:
     """What was read, in its order in memory; takes the batches out of the list, so that they are let go of."""
-    from .searcher import FlatSearcher  # it brings torch, which a search of full text does without
+    from .searcher import FlatSearcher
 
     ids = pa.concat_arrays([batch.column(0) for batch in batches]) if batches else pa.array([], pa.string())
     by_id = pc.sort_indices(ids).to_numpy()

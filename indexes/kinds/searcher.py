@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
 
-from ...checkpoints.devices import is_out_of_memory, resolve_device
+from ...checkpoints.sharing import list_cores
 from ...errors import check_at_least
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("crosslens")
 
@@ -60,16 +64,31 @@ class FlatSearcher:
             raise ValueError(f"vectors of shape {vectors.shape}, not [n, dim]")
         self.vectors = np.require(vectors, np.float32, ["C", "W"])  # not to be written to
         self._ranks = ranks
-        self._rows = torch.from_numpy(self.vectors)
-        wanted = resolve_device(device)
+        self._device = device
+
+    @cached_property
+    def _rows(self) -> torch.Tensor:
+        """The vectors on the device."""
+        import torch
+
+        from ...checkpoints.devices import is_out_of_memory, resolve_device
+
+        rows = torch.from_numpy(self.vectors)
+        wanted = resolve_device(self._device)
         if wanted.type != "cpu":
             try:
-                self._rows = self._rows.to(wanted)
+                return rows.to(wanted)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 size = self.vectors.nbytes / 2**30
                 log.warning("%s has no room for %.1f GiB of vectors: searching on the CPU", wanted, size)
+        return rows
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether it searches on a CPU."""
+        return self._rows.device.type == "cpu"
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
         """As `Searcher.nearest`; of rows with equal scores the lower one comes first, and is found at the cutoff.
@@ -93,22 +112,22 @@ class FlatSearcher:
         group = min(GROUP, count // (PICKED * depth))
         group = max(1, min(max(group, -(-count * TOGETHER * 4 // MAXIMA)), count // (4 * depth)))
         together = max(1, min(TOGETHER, MAXIMA * group // (4 * count)))
-        with torch.inference_mode():
-            for start in range(0, len(queries), together):
-                found = self._search(queries[start : start + together], depth, chosen, group)
-                for place, (mine, theirs) in enumerate(found, start):
-                    rows[place, :depth], scores[place, :depth] = mine, theirs
+        for start in range(0, len(queries), together):
+            found = self._search(queries[start : start + together], depth, chosen, group)
+            for place, (mine, theirs) in enumerate(found, start):
+                rows[place, :depth], scores[place, :depth] = mine, theirs
         return rows, scores
 
     def _search(self, queries: np.ndarray, k: int, chosen: Rows, group: int) -> Iterable[Found]:
         """The same for a few queries, with k rows there to find: of each its k best, best first."""
-        on_cpu = self._rows.device.type == "cpu"
-        if on_cpu and len(queries) == 1:
+        # A command that asks once and ends does without torch, which takes longer to import than to search.
+        spared = "torch" not in sys.modules and self._device in ("auto", "cpu")
+        if len(queries) == 1 and (spared or self._on_cpu):
             return [self._take_best(*self._score_all(queries[0], chosen, k), k)]
         maxima = self._find_maxima(queries, chosen, group)
         # Products and scores differ by rounding: a row of the k-th score may have a product so much below.
         slack = 2 * self._bound_rounding(queries)
-        if not on_cpu:
+        if not self._on_cpu:
             least = maxima.topk(k, dim=1, sorted=False).values.amin(1).cpu().numpy() - slack
             return self._search_on_device(queries, maxima, least, k, chosen, group)
         products, place = maxima.numpy(), maxima.shape[1] - k
@@ -125,6 +144,8 @@ class FlatSearcher:
         self, queries: np.ndarray, maxima: torch.Tensor, least: np.ndarray, k: int, chosen: Rows, group: int
     ) -> Iterator[Found]:
         """Of each query the best rows of groups whose highest product reaches `least` float32 [q]."""
+        import torch
+
         reached = maxima >= torch.from_numpy(least).to(maxima.device)[:, None]
         of, groups = (each.cpu().numpy() for each in torch.nonzero(reached, as_tuple=True))
         parts = np.split(groups, np.searchsorted(of, np.arange(1, len(queries))))
@@ -145,6 +166,8 @@ class FlatSearcher:
 
     def _find_maxima(self, queries: np.ndarray, chosen: Rows, group: int) -> torch.Tensor:
         """The highest product of each group of rows with each query: float32 [q, groups]."""
+        import torch
+
         device = self._rows.device
         asked = torch.from_numpy(queries).to(device)
         count = _count(chosen)
@@ -192,6 +215,8 @@ class FlatSearcher:
 
         Always `SCORED` products at a time, padded: in how many parts a GPU adds up a row depends on the number of rows.
         """
+        import torch
+
         device = self._rows.device
         asked = torch.from_numpy(queries).to(device)
         padded = np.zeros((2, -(-len(rows) // SCORED) * SCORED), np.int64)
@@ -209,7 +234,7 @@ class FlatSearcher:
         block = self.vectors[chosen]
         scores = np.empty(len(block), np.float32)
         threaded = len(block) >= THREADED_FROM
-        step = -(-len(block) // torch.get_num_threads()) if threaded else len(block)
+        step = -(-len(block) // _count_threads()) if threaded else len(block)
 
         def score_from(start: int) -> None:
             np.vecdot(block[start : start + step], query, out=scores[start : start + step])
@@ -221,11 +246,19 @@ class FlatSearcher:
 
 def _run_threaded(work: Callable[[int], T], numbers: Sequence[int], threaded: bool) -> list[T]:
     """`work` for each of some numbers, by several threads if that is worth it: numpy computes outside Python's lock."""
-    threads = min(torch.get_num_threads(), len(numbers)) if threaded else 1
+    threads = min(_count_threads(), len(numbers)) if threaded else 1
     if threads == 1:
         return list(map(work, numbers))
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, numbers))
+
+
+def _count_threads() -> int:
+    """How many threads torch takes, or would."""
+    if (loaded := sys.modules.get("torch")) is not None:
+        return int(loaded.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else len(list_cores())
 
 
 def _list_rows(allowed: np.ndarray) -> Rows:

@@ -85,7 +85,7 @@ def test_large_groups_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "MAXIMA", 4096)
     for name in ("THREADED_FROM", "PICKED_FROM"):
         monkeypatch.setattr(module, name, 1)
-    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(module, "_count_threads", lambda: 3)
     searcher = FlatSearcher(VECTORS, "cpu")
     for asked in (1, 2, 64):
         check(searcher, clustered(asked, 7), 3, None)
