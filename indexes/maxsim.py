@@ -23,8 +23,6 @@ from .products import multiply_rows
 BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20, "mps": 64 << 20}
 QUERY_TOKENS = 1024  # of queries that are multiplied with a block at a time, about
 TOGETHER = 256  # documents that the stage fetches and encodes at a time
-# Products are filled up to so many query vectors or a multiple: at its edges a product is rounded in another way.
-COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,10 @@ def score_maxsim(
         for rows in split_by_weight(range(len(queries)), QUERY_TOKENS, lambda row: len(queries[row])):
             asked = [torch.from_numpy(np.asarray(queries[row], np.float32)) for row in rows]
             lengths = torch.tensor([len(each) for each in asked], device=where)
-            tokens = int(lengths.sum())
-            asked.append(torch.zeros(-tokens % COLUMNS, asked[0].shape[1]))
             turned = torch.cat(asked).to(where).T
             for part, places in pad_blocks(documents.offsets, turned.shape, budget):
                 vectors = torch.from_numpy(documents.vectors[places.reshape(-1)]).to(where).float()
-                best = multiply_rows(vectors, turned)[:, :tokens].view(*places.shape, -1).amax(dim=1)
+                best = multiply_rows(vectors, turned).view(*places.shape, -1).amax(dim=1)
                 summed = torch.segment_reduce(best.T.contiguous(), "sum", lengths=lengths)
                 scores[np.ix_(np.array(rows), part)] = summed.cpu().numpy()
     return scores

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 # Rows a product, always so many. A matrix product adds up in another order at the edges of a matrix and for other
 # sizes, so that products of equal rows would differ in their last bits by where they lie.
 ROWS = {"cpu": 512, "cuda": 16384, "mps": 16384}
-# Queries a product, a multiple of so many: with 5 on a processor with AVX2, rows would differ by where they lie.
-COLUMNS = 16
+# Queries a product, a multiple of so many: with 5 on a processor with AVX2, rows would differ by where they lie, and
+# the tokens of a query by how many others there are.
+COLUMNS = 64
 
 
 def multiply_rows(rows: torch.Tensor, turned: torch.Tensor, by_query: bool = False) -> torch.Tensor:

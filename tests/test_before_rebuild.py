@@ -56,8 +56,9 @@ def test_an_index_finds_what_it_found(kind: str, before: Path) -> None:
         for query, hits in run:
             assert query.text is not None
             assert [hit.id for hit in hits] == [id for id, _ in found[query.text]]
-            # LanceDB searched for a query alone then, which it rounds to float16.
-            assert [hit.score for hit in hits] == pytest.approx([s for _, s in found[query.text]], abs=5e-4)
+            # LanceDB searched for a query alone then, which it rounds to float16; it matters to passages alone.
+            near = 5e-4 if kind == "passages" else 1e-5
+            assert [hit.score for hit in hits] == pytest.approx([s for _, s in found[query.text]], abs=near)
 
 
 @pytest.mark.parametrize("kind", KINDS)
