@@ -99,14 +99,16 @@ def _describe_device(device: str) -> str:
 
 
 def list_paces() -> list[Check]:
-    """The token budgets, and the ways to compute a text alone, that were measured here."""
+    """The backends, the token budgets, and the ways to compute a text alone that were measured here."""
     from ..checkpoints.device_names import name_processor
-    from ..encoders.alone import read_ways
-    from ..encoders.pace import read_paces
+    from ..encoders.alone import Way
+    from ..encoders.backends import FasterBackend
+    from ..encoders.measured import Measured
+    from ..encoders.pace import Pace
 
     processor = name_processor()
-    paces = [Check("measured batches", str(pace)) for pace in read_paces(processor)]
-    return paces + [Check("measured queries", str(way)) for way in read_ways(processor)]
+    kinds: dict[str, type[Measured]] = {"backends": FasterBackend, "batches": Pace, "queries": Way}
+    return [Check(f"measured {name}", str(found)) for name, kind in kinds.items() for found in kind.read_all(processor)]
 
 
 def _check_cache() -> Check:

@@ -3,8 +3,9 @@
 Beside the model as it is there are `checkpoints.lean.LeanBert`s that differ in who multiplies. Which is the fastest
 depends on the CPU and on the versions of three libraries: on an EPYC with AVX2, e5-small's products of 20 tokens take
 numpy three quarters of the time that they take torch. The first queries are computed in all ways, and what is the
-fastest is kept in `pace` under CROSSLENS_CACHE. Vectors are the same but for the last digits, which is checked on the
-first of them.
+fastest is kept in `pace` under CROSSLENS_CACHE: by the processor's time of this thread, which waits for its helpers,
+since in a busy minute a clock measures other work. Vectors are the same but for the last digits, which is checked on
+the first of them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from threading import Lock
-from time import perf_counter
+from time import thread_time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,10 +23,7 @@ import torch
 
 from ..checkpoints.lean import LeanBert, list_products
 from ..checkpoints.open import OpenModel
-from ..errors import InputError
-from ..files import make_directory, read_json, write_json
-from ..items import hash_json
-from .pace import locate_paces
+from .measured import Measured
 
 log = logging.getLogger("crosslens")
 
@@ -37,42 +34,21 @@ ALIKE = {torch.float32: 0.9999, torch.bfloat16: 0.999}  # cosines of states to t
 WHOLE = "transformers"  # the name of the model as it is
 
 
-@dataclass(frozen=True)
-class Way:
-    """What was found: the name of the fastest way, and the milliseconds that each took in the middle.
-
-    `about` is what it holds for, as in `pace.Pace`.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Way(Measured):
+    """What was found: the name of the fastest way, and the milliseconds that each took in the middle."""
 
     name: str
     milliseconds: Mapping[str, float]
-    about: Mapping[str, Any]
 
-    @property
-    def path(self) -> Path:
-        """Where it is kept; another machine, version or model has another."""
-        return locate_paces() / f"{hash_json(self.about)}.json"
+    def check(self) -> None:
+        if self.milliseconds.get(self.name, 0) <= 0:
+            raise ValueError
 
     def __str__(self) -> str:
         how = f"{self.about['encoder']} in {self.about['dtype']}"
         times = ", ".join(f"{name} {spent:.1f} ms" for name, spent in self.milliseconds.items())
         return f"{how}, a text alone: by {self.name} ({times})"
-
-
-def read_ways(processor: str) -> list[Way]:
-    """All that were kept of this processor; damaged ones are left out."""
-    found = [_read_way(path) for path in sorted(locate_paces().glob("*.json"))]
-    return [way for way in found if way and way.about.get("processor") == processor]
-
-
-def _read_way(path: Path) -> Way | None:
-    """None for a file that is not there, or holds something else."""
-    try:
-        held = read_json(path)
-        way = Way(str(held["name"]), {str(key): float(ms) for key, ms in held["milliseconds"].items()}, held["about"])
-        return way if way.path == path and str(way) else None
-    except (InputError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        return None
 
 
 @dataclass
@@ -108,7 +84,7 @@ class Alone:
         first = self.about is None
         if self.about is None:
             self.about = {**self.describe(), "for": "a text alone"}
-            self._begin(_read_way(Way("", {}, self.about).path))
+            self._begin(Way.read(self.about))
             if self.known:
                 return None
         whole, spent = _time(self._compute_whole, ids)
@@ -140,7 +116,7 @@ class Alone:
         ratios = {
             name: statistics.median(ours / whole for ours, whole in zip(spent, self.spent[WHOLE], strict=True))
             for name, spent in self.spent.items()
-            if name != WHOLE
+            if name != WHOLE and min(self.spent[WHOLE]) > 0  # some systems count in steps of 10 ms
         }
         best = min(ratios, key=ratios.__getitem__, default=WHOLE)
         name = best if best != WHOLE and ratios[best] <= GAIN else WHOLE
@@ -148,7 +124,7 @@ class Alone:
         self.ways = {}
         if self.spent and self.about is not None:
             middle = {each: round(1000 * statistics.median(spent), 2) for each, spent in self.spent.items()}
-            _keep(Way(name, middle, self.about))
+            Way(about=self.about, name=name, milliseconds=middle).keep()
 
     def _compute_whole(self, ids: Sequence[int]) -> torch.Tensor:
         inputs = torch.tensor([ids])
@@ -162,7 +138,7 @@ _HELD: WeakKeyDictionary[OpenModel, Alone] = WeakKeyDictionary()
 def find_alone(opened: OpenModel, describe: Callable[[], Mapping[str, Any]]) -> Alone | None:
     """What encoders of one model in memory share; None on other devices than CPUs, and where torch computes nothing.
 
-    `describe` gives what `pace.describe_run` does, is asked with the first text, and must not hold `opened`.
+    `describe` gives what `measured.describe_run` does, is asked with the first text, and must not hold `opened`.
     """
     if opened.device.type != "cpu" or opened.backend != "torch" or not list_products(opened.model):
         return None
@@ -170,19 +146,11 @@ def find_alone(opened: OpenModel, describe: Callable[[], Mapping[str, Any]]) -> 
 
 
 def _time(compute: Callable[[Sequence[int]], torch.Tensor], ids: Sequence[int]) -> tuple[torch.Tensor, float]:
-    started = perf_counter()
+    started = thread_time()
     made = compute(ids)
-    return made, perf_counter() - started
+    return made, thread_time() - started
 
 
 def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     lowest = torch.cosine_similarity(one.float(), other.float(), dim=-1).min()
     return bool(lowest >= ALIKE[other.dtype])
-
-
-def _keep(way: Way) -> None:
-    try:
-        make_directory(way.path.parent)
-        write_json(way.path, asdict(way))
-    except InputError as error:
-        log.debug("the way of a text alone is measured again next time: %s", error)

@@ -9,26 +9,17 @@ a CPU multiplies bfloat16 it was the faster by far.
 
 from __future__ import annotations
 
-import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..checkpoints.offline.packages import locate_cache
-from ..errors import InputError
-from ..files import make_directory, read_json, write_json
-from ..items import hash_json
 from .batching import Budget
-
-log = logging.getLogger("crosslens")
+from .measured import Measured
 
 STEPS = (512, 1024, 2048, 4096)  # tokens a thread
 MOST = 16384  # tokens, however many threads: their states must stay small beside the model
 ROUNDS = 3  # each is all steps up and down again, since texts get shorter from batch to batch
-PACKAGES = ("crosslens", "torch", "transformers", "openvino")
 
 
 def list_candidates(threads: int) -> list[int]:
@@ -36,65 +27,20 @@ def list_candidates(threads: int) -> list[int]:
     return [STEPS[0] * threads, *(step * threads for step in STEPS[1:] if step * threads <= MOST)]
 
 
-@dataclass(frozen=True)
-class Pace:
-    """What was found: the fastest of the budgets, and how many tokens a second the model did with it.
-
-    `about` is what it holds for: processor, threads, versions, model and precision.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Pace(Measured):
+    """What was found: the fastest of the budgets, and how many tokens a second the model did with it."""
 
     budget: int
     tokens_per_second: int
-    about: Mapping[str, Any]
 
-    @property
-    def path(self) -> Path:
-        """Where it is kept; another machine, version or model has another."""
-        return locate_paces() / f"{hash_json(self.about)}.json"
+    def check(self) -> None:
+        if min(self.budget, self.tokens_per_second) <= 0:
+            raise ValueError
 
     def __str__(self) -> str:
         how = f"{self.about['encoder']} in {self.about['dtype']} by {self.about['backend']}"
         return f"{how}: {self.budget:,} tokens a batch, {self.tokens_per_second:,} tokens/s"
-
-
-def locate_paces() -> Path:
-    """The folder that they are kept in; it may be deleted."""
-    return locate_cache() / "pace"
-
-
-def describe_run(processor: str, threads: int, **model: str) -> dict[str, Any]:
-    """What a measured budget depends on; `model` is its `encoder`, `weights`, `dtype` and `backend`."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"processor": processor, "threads": threads, **model, "versions": versions}
-
-
-def read_paces(processor: str) -> list[Pace]:
-    """All that were kept of this processor; damaged ones are left out."""
-    found = [_read_pace(path) for path in sorted(locate_paces().glob("*.json"))]
-    return [pace for pace in found if pace and pace.about.get("processor") == processor]
-
-
-def _read_pace(path: Path) -> Pace | None:
-    """None for a file that is not there or not as it was written: it is measured again."""
-    try:
-        held = read_json(path)
-        pace = Pace(int(held["budget"]), int(held["tokens_per_second"]), dict(held["about"]))
-        return pace if pace.budget > 0 and pace.path == path and str(pace) else None
-    except (InputError, OSError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _keep_pace(pace: Pace) -> None:
-    try:
-        make_directory(pace.path.parent)
-        write_json(pace.path, asdict(pace))
-    except InputError as error:
-        log.debug("the budget is measured again next time: %s", error)
 
 
 @dataclass
@@ -113,7 +59,7 @@ class MeasuredBudget(Budget):
 
     @classmethod
     def begin(cls, threads: int, describe: Callable[[], Mapping[str, Any]]) -> MeasuredBudget:
-        """`describe` gives what `describe_run` does, and is asked with the first batch that is not small."""
+        """`describe` gives what `measured.describe_run` does, and is asked with the first batch that is not small."""
         candidates = list_candidates(threads)
         return cls(candidates[0], describe, candidates)
 
@@ -123,7 +69,7 @@ class MeasuredBudget(Budget):
             return
         if self.about is None:
             self.about = self.describe()
-            kept = _read_pace(Pace(1, 1, self.about).path)
+            kept = Pace.read(self.about)
             if kept and kept.budget in self.candidates:
                 self.known, self.most = True, kept.budget
             return  # the first batch also pays for what a model does once
@@ -134,7 +80,7 @@ class MeasuredBudget(Budget):
             return
         self.known, self.most = True, self._find_fastest()
         rates = [tokens / seconds for budget, tokens, seconds in self.spent if budget == self.most]
-        _keep_pace(Pace(self.most, round(statistics.median(rates)), self.about))
+        Pace(about=self.about, budget=self.most, tokens_per_second=round(statistics.median(rates))).keep()
 
     def shrink(self, most: int) -> None:
         """Memory ran out: what is left is not tried."""

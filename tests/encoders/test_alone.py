@@ -14,8 +14,9 @@ import transformers
 from crosslens.checkpoints.lean import LeanBert, list_products
 from crosslens.commands.doctor import list_paces
 from crosslens.encoders import alone
-from crosslens.encoders.alone import ROUNDS, Alone, read_ways
+from crosslens.encoders.alone import ROUNDS, Alone, Way
 from crosslens.encoders.base import encode_matrix
+from crosslens.encoders.measured import locate_paces
 from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
 from crosslens.training.encoder.trainable import own_weights
@@ -82,7 +83,7 @@ def begin(monkeypatch, seconds, wrong=()):
     """An `Alone` whose model takes 8 ms and whose ways take the given seconds."""
     model = make_model()
     clock = [0.0]
-    monkeypatch.setattr(alone, "perf_counter", lambda: clock[-1])
+    monkeypatch.setattr(alone, "thread_time", lambda: clock[-1])
     model.register_forward_pre_hook(lambda *_: clock.append(clock[-1] + 0.008))
     made = iter(seconds)
     monkeypatch.setattr(alone, "list_products", lambda _: dict.fromkeys(seconds))
@@ -106,15 +107,16 @@ def test_the_fastest_way_is_found_and_kept(monkeypatch):
     assert not found.ways
     torch.testing.assert_close(found.compute_states([5, 6, 7]), whole[0])
     assert found.compute_states([5] * (alone.MOST + 1)) is None
-    (kept,) = read_ways("1 x CPU")
+    (kept,) = Way.read_all("1 x CPU")
     assert kept.name == "fast"
     assert "wrong" not in kept.milliseconds
-    assert not read_ways("2 x CPU")
+    assert not Way.read_all("2 x CPU")
     again = begin(monkeypatch, {"fast": 0.001})
     again.compute_states([5, 6, 7])
     assert again.known
     assert not again.spent
-    kept.path.write_text("[]")
+    (path,) = locate_paces().iterdir()
+    path.write_text("[]")
     damaged = begin(monkeypatch, ways)
     damaged.compute_states([5, 6, 7])
     assert not damaged.known
@@ -129,7 +131,7 @@ def test_the_model_stays_where_no_way_is_a_tenth_faster(monkeypatch):
     assert found.known
     assert found.chosen is None
     assert found.compute_states([5, 6, 7]) is None
-    assert read_ways("1 x CPU")[0].name == alone.WHOLE
+    assert Way.read_all("1 x CPU")[0].name == alone.WHOLE
 
 
 @torch.inference_mode()

@@ -9,7 +9,8 @@ import pytest
 from crosslens.commands.doctor import list_paces
 from crosslens.encoders.base import encode_matrix
 from crosslens.encoders.batching import plan_batches
-from crosslens.encoders.pace import MeasuredBudget, describe_run, list_candidates, locate_paces, read_paces
+from crosslens.encoders.measured import describe_run, locate_paces
+from crosslens.encoders.pace import MeasuredBudget, Pace, list_candidates
 from crosslens.encoders.registry import load_encoder
 from crosslens.items import Item
 
@@ -45,13 +46,13 @@ def test_the_fastest_is_found_beside_other_work_and_kept(fastest):
     used = measure(budget, fastest)
     assert set(used) == {512, 1024, 2048, 4096}
     assert budget.most == fastest == used[-1]
-    (pace,) = read_paces("1 x CPU")
-    assert (pace.budget, read_paces("2 x CPU")) == (fastest, [])
+    (pace,) = Pace.read_all("1 x CPU")
+    assert (pace.budget, Pace.read_all("2 x CPU")) == (fastest, [])
     assert f"{fastest:,} tokens a batch" in str(pace)
     assert set(measure(MeasuredBudget.begin(1, describe), 1024)[1:]) == {fastest}
     other = MeasuredBudget.begin(1, partial(describe_run, "1 x CPU", 1, **(MODEL | {"dtype": "int8"})))
     assert measure(other, 1024)[-1] == 1024
-    assert len(read_paces("1 x CPU")) == 2
+    assert len(Pace.read_all("1 x CPU")) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"budget": 2048, "tokens_per_second": 1, "about": {}}'])
@@ -60,10 +61,10 @@ def test_a_damaged_file_is_measured_again(content):
     measure(MeasuredBudget.begin(1, describe), 512)
     (path,) = locate_paces().iterdir()
     path.write_text(content)
-    assert not read_paces("1 x CPU")
+    assert not Pace.read_all("1 x CPU")
     budget = MeasuredBudget.begin(1, describe)
     measure(budget, 4096)
-    assert [pace.budget for pace in read_paces("1 x CPU")] == [budget.most] == [4096]
+    assert [pace.budget for pace in Pace.read_all("1 x CPU")] == [budget.most] == [4096]
 
 
 def test_a_cache_that_cannot_be_written_costs_the_measuring_only(cache):
@@ -95,5 +96,5 @@ def test_an_encoder_measures_and_doctor_shows_it(tiny_encoder, monkeypatch):
     encode_matrix(encoder, [Item(str(n), text="cat dog " * (1 + n % 9)) for n in range(200)], "document")
     assert encoder.budget.known
     shown = [check.found for check in list_paces()]
-    assert shown == [str(read_paces(encoder.budget.about["processor"])[0])]
+    assert shown == [str(Pace.read_all(encoder.budget.about["processor"])[0])]
     assert f"{tiny_encoder.name} in float32 by torch: {encoder.budget.most} tokens a batch" in shown[0]
