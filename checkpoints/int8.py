@@ -229,7 +229,7 @@ def open_int8(
 
 def locate_export(config: Any, weights: str) -> Path:
     """Where the export lies: named after the weights, and after the configuration and transformers' version."""
-    return locate_cache() / "int8" / f"{name_export(config, weights)}-v{EXPORT}.safetensors"
+    return locate_cache() / "int8" / f"{name_export(config.to_dict(), weights)}-v{EXPORT}.safetensors"
 
 
 def _list_tensors(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module, str, torch.Tensor]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,10 +194,10 @@ def quiet_transformers() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
-def name_export(config: Any, weights: str) -> str:
-    """A file name for what is made of a checkpoint: its weights, its configuration and transformers' version."""
-    settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
+def name_export(settings: Mapping[str, object], weights: str) -> str:
+    """A file name for what is made of a checkpoint: its weights, and the settings of its model, versions among them."""
+    kept = {key: value for key, value in settings.items() if key != "_name_or_path"}
+    digest = hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "_", weights)
     return f"{name}-{digest[:8]}"
 

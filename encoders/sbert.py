@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..checkpoints.devices import Precision, name_dtype, resolve_dtype
+from ..checkpoints.openvino import Backend, find_published, open_exported, open_published, require_backend
 from ..checkpoints.options import Limits, Loading
 from ..checkpoints.sentence_files import read_modules
-from ..checkpoints.source import TOKENIZER_FILES, hash_files
+from ..checkpoints.source import TOKENIZER_FILES, Source, hash_files
 from ..errors import InputError, check_at_least, check_known
 from ..items import Dense, Item, Role
 from .base import EncoderSpec
 from .batching import WINDOW, encode_windows
+
+SAMPLE = ("a", "One text of many words is longer than the other: 一篇文章。 " * 3)
+COSINES = {torch.float32: 0.9999, torch.bfloat16: 0.99}  # of vectors by another backend to those of torch in float32
 
 
 class SentenceTransformersEncoder:
@@ -42,9 +47,10 @@ class SentenceTransformersEncoder:
         document_prompt_name: str | None = None,
         normalize: bool = True,
         dtype: Precision = "auto",
+        backend: Backend = "torch",
         batch_size: int = 32,
     ) -> SentenceTransformersEncoder:
-        """Load from the hub or a directory, safetensors only.
+        """Load from the hub or a directory, safetensors only. `backend` runs the first module's model, as `hf:` does.
 
         Prompts are named as the checkpoint names them; without a name the library's own choice holds: `query`, and
         the first of `document`, `passage` and `corpus`, else the checkpoint's default. `InputError` if the library or
@@ -61,7 +67,9 @@ class SentenceTransformersEncoder:
         where, source = loading.where, loading.find_source(checkpoint)
         precision = resolve_dtype(dtype, where)
         check_at_least(1, batch_size=batch_size)
-        settings = {"dtype": precision, "use_safetensors": True}
+        if backend != "torch":
+            require_backend(backend, precision, where)
+        settings = {"dtype": precision if backend == "torch" else torch.float32, "use_safetensors": True}
         try:
             model: Any = source.load(AutoSentenceTransformer, device=str(where), model_kwargs=settings)
         except InputError:
@@ -81,9 +89,12 @@ class SentenceTransformersEncoder:
             model.max_seq_length = tokens
         tokenizer = model.tokenizer
         commit = getattr(getattr(model.transformers_model, "config", None), "_commit_hash", None)
+        weights = str(commit or hash_files(sorted(Path(checkpoint).rglob("*.safetensors"))))
+        if backend != "torch":
+            _replace_model(model, source, backend, weights, precision)
         spec = EncoderSpec(
             name=f"st:{checkpoint}",
-            revision=str(commit or hash_files(sorted(Path(checkpoint).rglob("*.safetensors")))),
+            revision=weights,
             modalities=("text",),
             dim=dim,
             pooling="+".join(_name_module(module) for module in model),
@@ -116,6 +127,34 @@ class SentenceTransformersEncoder:
 
         # The library makes the batches.
         return encode_windows(items, self.spec, prepare=read_texts, cost=lambda _: 1, forward=forward, budget=WINDOW)
+
+
+@torch.inference_mode()
+def _replace_model(model: Any, source: Source, backend: Backend, weights: str, dtype: torch.dtype) -> None:
+    """Let another backend compute what the first module's model, in float32, does.
+
+    `InputError` if it is not the library's Transformer, has more than states taken from it, or the vectors change.
+    """
+    first = model[0]
+    how = getattr(first, "modality_config", {}).get("text", {})
+    stated = how.get("method_output_name")
+    if how.get("method") != "forward" or stated not in (
+        "last_hidden_state",
+        ["last_hidden_state"],
+        ("last_hidden_state",),
+    ):
+        raise InputError(f"{source}: backend={backend} is for modules that take a model's last states; leave it out")
+    before = model.encode(SAMPLE, batch_size=len(SAMPLE), show_progress_bar=False)
+    whole, folder = first.model, next((folder for _, folder in read_modules(source)), "")
+    published = find_published(replace(source, folder=folder), backend)
+    made = open_published(published, dtype) if published else open_exported(whole.config, weights, lambda: whole, dtype)
+    made.config = whole.config
+    first.model = made.eval()
+    first.model_forward_params = {"input_ids", "attention_mask"}
+    after = model.encode(SAMPLE, batch_size=len(SAMPLE), show_progress_bar=False)
+    lowest = float(torch.cosine_similarity(torch.from_numpy(before), torch.from_numpy(after)).min())
+    if not lowest >= COSINES[dtype]:
+        raise InputError(f"{source}: backend={backend} gives other vectors (cosine {lowest:.4f}); leave it out")
 
 
 def _choose_prompt(model: Any, checkpoint: str, name: str | None, *usual: str) -> str:

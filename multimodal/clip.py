@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import langcodes
 import numpy as np
@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from ..checkpoints.devices import Precision, choose_token_budget, name_dtype, resolve_device, resolve_dtype
 from ..checkpoints.hub import HUB
+from ..checkpoints.openvino import open_exported_pictures, require_backend
 from ..encoders.base import EncoderSpec
 from ..encoders.batching import Budget, compute_batches
 from ..errors import InputError, check_at_least, unknown_name
@@ -65,6 +66,7 @@ class ClipEncoder(TwoTower):
     pixels: Pixels
     spec: EncoderSpec
     device: torch.device
+    tower: torch.nn.Module | None = None  # what sees pictures, where the model does not
 
     def __post_init__(self) -> None:
         self.model = self.model.eval().requires_grad_(False)
@@ -90,6 +92,7 @@ class ClipEncoder(TwoTower):
         device: str = "auto",
         trust_remote_code: bool = False,
         dtype: Precision = "auto",
+        backend: Literal["torch", "openvino"] = "torch",
         max_pixels: int = MAX_PIXELS,
         text_weight: float = 0.5,
         fuse: Fusion = "feature",
@@ -98,7 +101,8 @@ class ClipEncoder(TwoTower):
     ) -> ClipEncoder:
         """Load `ARCH/PRETRAINED`, `ARCH//path/to/weights`, `hf-hub:OWNER/NAME` or a directory of open_clip's.
 
-        Weights are safetensors where there are such, and else are read without unpickling code.
+        Weights are safetensors where there are such, and else are read without unpickling code. `backend` is that of
+        the image tower; texts are torch's.
         `max_pixels` bounds images before the model's own transform. Of items with both the text has the share
         `text_weight` in 0..1, and `fuse` says how (`towers.fuse_vectors`). Queries' texts are put into `template`: one
         with {} where the text stands, for all languages, or `photo`, which says "a photo of" in the query's language
@@ -111,13 +115,16 @@ class ClipEncoder(TwoTower):
         check_at_least(1, max_pixels=max_pixels)
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
+        if backend != "torch":
+            require_backend(backend, precision, where)
         name, pretrained = locate_clip(checkpoint)
         if not (name.startswith("local-dir:") or Path(str(pretrained)).is_file()):
             HUB.answers()  # else what the cache has is taken
         with _explain(checkpoint):
             config = open_clip.get_model_config(name)
             text = config["text_cfg"]
-            options: dict[str, Any] = {"precision": _PRECISIONS[precision], "device": where, "weights_only": True}
+            loaded = precision if backend == "torch" else torch.float32
+            options: dict[str, Any] = {"precision": _PRECISIONS[loaded], "device": where, "weights_only": True}
             if name.startswith("local-dir:") and "hf_model_name" in text:
                 # The tower's Hugging Face config may lie in the directory too; open_clip itself asks the hub.
                 inside = Path(name.removeprefix("local-dir:"), text["hf_model_name"])
@@ -136,6 +143,14 @@ class ClipEncoder(TwoTower):
                 inner.padding_side = "right"
             revision = _identify_weights(name, pretrained)
         extra = {"preprocess": model.visual.preprocess_cfg, "tokenizer": text.get("tokenizer_kwargs") or {}}
+        tower = None
+        if backend != "torch":
+            size = model.visual.image_size
+            size = (size, size) if isinstance(size, int) else tuple(size)
+            settings = {"model": config, "quick": quick, "open_clip": open_clip.__version__}
+            tower = open_exported_pictures(settings, revision, model.eval, size, precision, "encode_image")
+            model.visual = torch.nn.Identity()
+            model = model.to(precision)
         # Only where they are wanted: vectors made without them stay what they were.
         more = {"fuse": fuse, "templates": templates, "instruct": instruct}
         extra |= {"text_weight": text_weight} | {k: v for k, v in more.items() if v and v != "feature"}
@@ -155,7 +170,7 @@ class ClipEncoder(TwoTower):
             extra=json.loads(json.dumps(extra)),
             dtype=name_dtype(precision),
         )
-        return cls(model=model, tokenizer=tokenizer, pixels=Pixels(transform), spec=spec, device=where)
+        return cls(model=model, tokenizer=tokenizer, pixels=Pixels(transform), spec=spec, device=where, tower=tower)
 
     def template(self, lang: str | None) -> str:
         if not self.templates:
@@ -169,8 +184,10 @@ class ClipEncoder(TwoTower):
 
     @torch.inference_mode()
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
-        pixels = self.pixels.batch(images, self.device).to(self.dtype)
-        return np.asarray(self.model.encode_image(pixels).float().cpu())
+        pixels = self.pixels.batch(images, self.device)
+        if self.tower is not None:
+            return np.asarray(self.tower(pixels))
+        return np.asarray(self.model.encode_image(pixels.to(self.dtype)).float().cpu())
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
         ids = self.token_ids(texts, langs)

@@ -133,6 +133,27 @@ def test_every_kind_of_tower_gives_open_clips_own_vectors(kind: str, tmp_path: P
     assert encoder.spec.extra["preprocess"]["mean"] == [0.4, 0.5, 0.6]
 
 
+@pytest.mark.parametrize("kind", ["ViT", "quick", "ResNet", "ConvNeXt of timm", "SigLIP 2", "CoCa"])
+def test_every_kind_of_image_tower_runs_in_openvino(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="pip install 'crosslens[fast]'")
+    monkeypatch.setenv("CROSSLENS_CACHE", str(tmp_path / "cache"))
+    mixed = [
+        *items(TEXTS[:2]),
+        *(Item(f"i{seed}", image=picture(seed, size)) for seed, size in enumerate([(50, 40), (31, 90), (200, 120)])),
+    ]
+    (where := tmp_path / "tower").mkdir()
+    name = f"clip:{tower(where, kind)}?dtype="
+    plain = load_encoder(f"{name}float32", device="cpu")
+    expected = encode_matrix(plain, mixed, "document")
+    for dtype, least in (("float32", 0.9999), ("bfloat16", 0.98)):
+        encoder = load_encoder(f"{name}{dtype}&backend=openvino", device="cpu")
+        found = encode_matrix(encoder, mixed, "document")
+        assert least < (found * expected).sum(axis=1).min()
+        assert encoder.spec.fingerprint == plain.spec.fingerprint
+    assert len(list((tmp_path / "cache/openvino").iterdir())) == 1  # one export for both
+    assert not list(encoder.model.visual.parameters())  # type: ignore[attr-defined]
+
+
 def test_siglip_2_is_lower_cased_and_padded_to_64_as_trained(tmp_path: Path) -> None:
     encoder = load_encoder(f"clip:{tower(tmp_path, 'SigLIP 2')}?dtype=float32")
     assert isinstance(encoder, ClipEncoder)

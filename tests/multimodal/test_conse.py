@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crosslens.checkpoints import openvino
 from crosslens.checkpoints.offline import packages as offline
 from crosslens.demo.collection import list_photos
 from crosslens.encoders.base import Encoder, encode_matrix, unit
@@ -91,6 +92,25 @@ def test_role_does_not_matter_and_texts_are_centred() -> None:
     np.testing.assert_allclose(vectors, encode_matrix(encoder(), texts, "document"), atol=1e-6)
     bare = encode_matrix(load_encoder("offline:e5-small?dtype=float32"), texts, "query")
     np.testing.assert_allclose(vectors, unit(bare - encoder().centre), atol=1e-5)
+
+
+def test_openvino_sees_what_torch_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install 'crosslens[fast]'")
+    plain = encoder("&text=use-m3")
+    where = tmp_path / "cache"
+    where.mkdir()
+    for made in offline.locate_cache().iterdir():
+        if not made.name.startswith("openvino"):
+            (where / made.name).symlink_to(made)
+    monkeypatch.setenv("CROSSLENS_CACHE", str(where))
+    images = [plain.prepare(open_image(photo.path())) for photo in list_photos()]
+    for _ in range(2):  # exported, and read
+        other = load_encoder("offline:conse?text=use-m3&backend=openvino", device="cpu")
+        assert isinstance(other, ConSE)
+        assert other.spec.fingerprint == plain.spec.fingerprint
+        np.testing.assert_allclose(other.probabilities(images), plain.probabilities(images), atol=1e-4)
+        monkeypatch.setattr(openvino, "_export", lambda *_: pytest.fail("exported again"))
+    assert [path.name.split("-")[0] for path in (where / "openvino").iterdir()] == ["efficientnet"]
 
 
 def test_use_is_a_text_tower_too() -> None:
