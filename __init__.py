@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .evaluation.table import Table
     from .indexes.base import Index
     from .indexes.registry import create_index, open_index
-    from .indexes.storage.card import Recall, Windows
+    from .indexes.storage.card import JointWindows, Recall, Windows
     from .items import Batch, Dense, Item, Modality, Multi, Role, Sparse
     from .multilingual.collections.base import Collection
     from .multilingual.collections.registry import load_collection as collection
@@ -37,7 +37,7 @@ _WHERE = {
     "evaluation.table": ("Table",),
     "indexes.base": ("Index",),
     "indexes.registry": ("create_index", "open_index"),
-    "indexes.storage.card": ("Recall", "Windows"),
+    "indexes.storage.card": ("JointWindows", "Recall", "Windows"),
     "items": ("Batch", "Dense", "Item", "Modality", "Multi", "Role", "Sparse"),
     "multilingual.collections.base": ("Collection",),
     "multilingual.collections.registry": ("collection=load_collection",),
@@ -69,6 +69,7 @@ __all__ = [
     "Index",
     "InputError",
     "Item",
+    "JointWindows",
     "Judge",
     "Manifest",
     "Modality",

@@ -205,13 +205,16 @@ def _is_part(target: Callable[..., Any], parameter: inspect.Parameter) -> bool:
 
 def _converted(key: str, text: str, annotation: object, spec: Spec) -> object:
     kinds = get_args(annotation) or (annotation,)
+    words = [str(word) for kind in kinds for word in get_args(kind)]  # of a Literal beside another type
+    if text in words:
+        return text
     if all(isinstance(kind, str) for kind in kinds):  # a Literal
         if text not in kinds:
             raise unknown_name(text, tuple(str(kind) for kind in kinds), f"value of {key} in {spec}")
         return text
     if bool in kinds:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise InputError(f"{key}={text!r} in {spec}: write true or false")
+            raise InputError(f"{key}={text!r} in {spec}: write {', '.join(['true', *words])} or false")
         return text.lower() in ("true", "1", "yes")
     for kind, parse in ((int, parse_whole), (float, parse_real)):
         if kind in kinds:

@@ -27,6 +27,9 @@ def index_command(
     passages: Annotated[
         bool, typer.Option("--passages", help="Split documents; the best passage counts (MaxP).")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Passages, each counting together with its whole document.")
+    ] = False,
     window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180).")] = None,
     stride: Annotated[
         int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
@@ -78,8 +81,8 @@ def index_command(
 
     if sync and skip_bad:
         raise InputError("--sync removes what the collection lacks, and --skip-bad leaves a part of it out: give one")
-    split = passages or window is not None or stride is not None
-    windows = Windows.of(window, stride) if split else None
+    split = passages or whole or window is not None or stride is not None
+    windows = Windows.of(window, stride, whole=whole) if split else None
     source = load_collection(collection, skip_bad=skip_bad, pages=pages or None, columns=columns)
     for note in getattr(source, "notes", ()):
         say(note)

@@ -17,7 +17,7 @@ from ..items import Item, Role, SeenIds, group_positions, windows
 from ..runs import Hit, Probe, Rankings, Run, list_excluded, rank_hits
 from ..steps import step
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
-from .encoding import Precomputed, SpaceEncoders, select_readable
+from .encoding import Precomputed, SpaceEncoders
 from .fusion import HEAD, fuse_groups, fuse_hybrid, fuse_spaces, lift_holders, split_modalities, weigh_names
 from .kinds.base import SpaceQueries
 from .kinds.dense import DenseKind
@@ -29,6 +29,7 @@ from .statistics import SpaceStatistics
 from .storage.card import Recall, Space
 from .storage.filters import Where, split_languages, write_sql
 from .storage.resume import ItemState, Portion, StoredStates, pace
+from .storage.rows import make_rows
 from .storage.tables import Tables
 
 log = logging.getLogger("crosslens")
@@ -208,16 +209,13 @@ class DocumentIndex(Index):
         pairs = list(zip(portion.items, portion.states, strict=True))
         kept = [pair for pair in pairs if pair[0].id in same]
         others = [pair for pair in pairs if pair[0].id not in same]
-        stored: list[Encoder] = []
-        for space in spaces:
-            readable, _ = select_readable(space.spec, [item for item, _ in kept])
-            vectors = self.kind.read(space, [item.id for item in readable]) if readable else None
-            stored.append(Precomputed(space.spec, readable, vectors) if readable else encoders[len(stored)])
-        blocks = [
-            self.kind.rows([item for item, _ in part], [state for _, state in part], spaces, sources)
-            for part, sources in ((kept, stored), (others, encoders))
-            if part
-        ]
+        tables, names = self.storage.tables, [field.name for space in spaces for field in self.kind.fields(space)]
+        items, states = zip(*kept, strict=True)
+        stored = tables.read_columns(names, [item.id for item in items])
+        blocks = [make_rows(items, states, stored, tables.documents.schema, self.card.analysis)]
+        if others:
+            items, states = zip(*others, strict=True)
+            blocks.append(self.kind.rows(items, states, spaces, encoders))
         return pa.concat_tables(blocks)
 
     def _adopt(self, encoders: Sequence[Encoder]) -> list[Space]:

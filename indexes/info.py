@@ -124,6 +124,7 @@ class IndexInfo:
         if self.passages:
             each = dict(self.passages)
             split = f"{each['count']:,}, of {each['window']} tokens each, a new one every {each['stride']}"
+            split += f", for {each['share']:g} of the score, beside whole documents" if "share" in each else ""
             rows.append(("passages", split))
         rows.append(("languages", _write_counts(self.languages, self.documents, "without one")))
         rows.append(("modalities", _write_counts(self.modalities)))

@@ -16,9 +16,11 @@ from ..files import find_fault, parse_json, place_atomically
 from ..items import Role, group_positions
 from ..media.language_codes import find_language
 from ..media.modalities import MEDIA
+from .joint import part_vectors
 
 TEXT = "text"
-Block = tuple[np.ndarray, Sequence[str | None], Sequence[str]]  # vectors, languages, modalities
+# Vectors, languages, modalities, and the vectors of passages' whole documents where these count, too.
+Block = tuple[np.ndarray, Sequence[str | None], Sequence[str], np.ndarray | None]
 
 # A language's mean is trusted as far as its documents go: this many count as much as the mean of all texts.
 # Measured with e5-small on gettext messages in 14 languages (mAP over the pool): 2 to 5 is best or within
@@ -56,11 +58,15 @@ class Moments:
     have another prompt, and what they have in common with each other is not what documents have. In a language without
     documents they differ from those by what the same names differ in both languages (`add_names`). Sums are float64,
     everything handed out is float32.
+
+    Where passages count together with their whole documents, `share` is that of the passages, and vectors are the sums
+    of both (`indexes.joint`): their means are subtracted from both.
     """
 
-    def __init__(self, dim: int, kappa: float = KAPPA) -> None:
+    def __init__(self, dim: int, kappa: float = KAPPA, share: float = 1.0) -> None:
         self.dim = dim
         self.kappa = kappa
+        self.share = share
         self.languages: dict[str, VectorSum] = {}
         self.modalities: dict[str, VectorSum] = {}
         self.queries: dict[str, VectorSum] = {}  # by language, those without one under ""
@@ -71,15 +77,21 @@ class Moments:
         self._passed: Counter[str] = Counter()  # rows that `spread` has been given
 
     @classmethod
-    def of(cls, dim: int, blocks: Callable[[], Iterable[Block]], kappa: float = KAPPA) -> Moments:
+    def of(cls, dim: int, blocks: Callable[[], Iterable[Block]], kappa: float = KAPPA, share: float = 1.0) -> Moments:
         """Both passes; `blocks()` starts a fresh stream of the same blocks each time."""
-        moments = cls(dim, kappa)
+        moments = cls(dim, kappa, share)
         for look in (moments.update, moments.spread):
             for block in blocks():
                 look(*block)
         return moments
 
-    def update(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
+    def update(
+        self,
+        vectors: np.ndarray,
+        langs: Sequence[str | None],
+        modalities: Sequence[str],
+        wholes: np.ndarray | None = None,
+    ) -> None:
         """First pass: count and mean of each group of `vectors` float32 [n, dim]."""
         vectors = self._check(vectors, langs, modalities)
         for modality, rows in group_positions(modalities).items():
@@ -89,7 +101,13 @@ class Moments:
             if lang is not None:
                 self.languages.setdefault(lang, VectorSum(self.dim)).add(vectors[rows])
 
-    def spread(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
+    def spread(
+        self,
+        vectors: np.ndarray,
+        langs: Sequence[str | None],
+        modalities: Sequence[str],
+        wholes: np.ndarray | None = None,
+    ) -> None:
         """Second pass, once the means are complete: covariances of raw and of corrected vectors.
 
         Of a modality with more than 20,000 documents only evenly spaced ones are looked at.
@@ -101,7 +119,8 @@ class Moments:
             self._passed[modality] += len(rows)
             if len(sample):
                 raw = vectors[sample]
-                corrected = self.correct(raw, [langs[row] for row in sample], [modality] * len(sample))
+                mine = [langs[row] for row in sample], [modality] * len(sample)
+                corrected = self.correct_documents(raw, *mine, None if wholes is None else wholes[sample])
                 self.raw.setdefault(modality, VectorSpread(self.dim)).add(raw)
                 self.corrected.setdefault(modality, VectorSpread(self.dim)).add(corrected)
 
@@ -187,6 +206,19 @@ class Moments:
             corrected[rows] = vectors[rows] - mean(lang, modality)
         return unit(corrected)
 
+    def correct_documents(
+        self,
+        vectors: np.ndarray,
+        langs: Sequence[str | None],
+        modalities: Sequence[str],
+        wholes: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`correct` of documents as they are stored: of passages and of the `wholes` that they count together with."""
+        if wholes is None:
+            return self.correct(vectors, langs, modalities)
+        own, others = (self.correct(each, langs, modalities) for each in part_vectors(vectors, wholes, self.share))
+        return self.share * own + (1 - self.share) * others
+
     def background(self, queries: np.ndarray, modality: str, corrected: bool) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, float32 [q], of each query's scores over the documents of `modality`.
 
@@ -215,9 +247,10 @@ class Moments:
             for name, group in groups.items()
             for field, value in vars(group).items()
         }
+        shared = {"share": self.share} if self.share < 1 else {}  # which earlier versions do not know
         head = {
             "format": FORMAT,
-            "moments": json.dumps({"dim": self.dim, "kappa": self.kappa}),
+            "moments": json.dumps({"dim": self.dim, "kappa": self.kappa, **shared}),
             "asked": json.dumps(self.about),
         }
         with place_atomically(path) as partial:

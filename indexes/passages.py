@@ -17,20 +17,20 @@ import numpy as np
 
 from ..encoders.base import Encoder, Tokenizes, has_spans
 from ..errors import InputError, list_few
-from ..items import Item, SeenIds, windows
+from ..items import Item, SeenIds, hash_text, windows
 from ..pipeline import Stage
 from ..runs import Hit, Run, list_excluded
 from .base import Index, Mode, PortionWriter, Retrieve, check_ids
 from .encoding import SpaceEncoders
 from .index import DocumentIndex
+from .joint import DocumentPart
 from .snapshot import Snapshot
-from .storage.card import FIRST, Passages, Recall, Windows
+from .storage.card import FIRST, JointWindows, Passages, Recall, Windows
 from .storage.filters import Where
 from .storage.resume import ItemState, StoredStates
-from .storage.rows import EXPANSIONS
+from .storage.rows import EXPANSIONS, PASSAGE
 from .storage.tables import Tables
 
-RESERVED = "_passage"  # the key of a passage's metadata that says what it is a passage of
 TOGETHER = 64  # documents split at a time
 SPREAD = 4  # passages a document that a search first looks for, at most
 SPACE, MARK, JOINER, FLAG = 1, 2, 3, 4  # what code points are to their neighbours, where a text may be cut
@@ -50,8 +50,9 @@ class PassageIndex(Index):
     """An index of documents (`indexes.base.Index`) whose rows, in the index `passages`, are parts of documents.
 
     Passages have the ids `DOCUMENT#NUMBER`, the language and metadata of their document, and under `_passage` in
-    their metadata what they are: `document`, `number` (from 0), `of` (how many), `start` (in characters). A picture,
-    other media and what a document was expanded with are in the first one. To rerank or to show passages, search
+    their metadata what they are: `document`, `number` (from 0), `of` (how many), `start` (in characters), and a hash of
+    the `whole` text where that counts, too (`JointWindows`). A picture, other media and what a document was expanded
+    with are in the first one. To rerank or to show passages, search
     `passages` itself: `MaxP` makes documents of its runs.
     """
 
@@ -128,8 +129,8 @@ class PassageIndex(Index):
         for group in windows(items, TOGETHER):
             for item in group:
                 self.passages.check_item(item, seen)
-                if RESERVED in item.meta:
-                    raise InputError(f"item {item.id!r} has the metadata {RESERVED!r}, which passages have: rename it")
+                if PASSAGE in item.meta:
+                    raise InputError(f"item {item.id!r} has the metadata {PASSAGE!r}, which passages have: rename it")
             parts = _make_passages(group, tokenizer, self._settings.windows)
             self._remove_beyond(states, {item.id: len(part) for item, part in zip(group, parts, strict=True)})
             for part in parts:
@@ -154,7 +155,7 @@ class PassageIndex(Index):
 
         def choose(tables: Tables) -> list[str]:
             stored = tables.find_values("meta", [f"{id}{FIRST}" for id in wanted])
-            parts = [json.loads(meta)[RESERVED] for meta in stored.values()]
+            parts = [json.loads(meta)[PASSAGE] for meta in stored.values()]
             return [_name_passage(part["document"], number) for part in parts for number in range(part["of"])]
 
         removed = set(self.passages.remove_rows(choose))
@@ -250,14 +251,17 @@ def _make_passages(items: Sequence[Item], tokenizer: Tokenizes, windows: Windows
     passages = []
     for item in items:
         spans = places.get(item.id, [(0, None)])
-        parts = []
+        parts: list[Item] = []
+        # What is one passage is encoded once.
+        whole = item.text if isinstance(windows, JointWindows) and len(spans) > 1 else None
+        known = {} if whole is None else {"whole": f"{hash_text(whole):016x}"}
         for number, (start, end) in enumerate(spans):
-            part = {"document": item.id, "number": number, "of": len(spans), "start": start}
+            part = {"document": item.id, "number": number, "of": len(spans), "start": start, **known}
             text = item.text and item.text[start:end]
             image, media = (None, {}) if number else (item.image, item.media)
             meta = {key: each for key, each in item.meta.items() if number == 0 or key != EXPANSIONS}
-            meta[RESERVED] = part
-            parts.append(Item(_name_passage(item.id, number), text, image, item.lang, meta, media))
+            meta[PASSAGE] = part
+            parts.append(DocumentPart(_name_passage(item.id, number), text, image, item.lang, meta, media, whole))
         passages.append(parts)
     return passages
 
@@ -269,7 +273,7 @@ def _join(passages: Sequence[Item]) -> Item:
     if text is not None:
         for passage in passages[1:]:
             text += (passage.text or "")[len(text) - _part_of(passage)["start"] :]
-    meta = {key: value for key, value in first.meta.items() if key != RESERVED}
+    meta = {key: value for key, value in first.meta.items() if key != PASSAGE}
     return replace(first, id=_document_of(first.id), text=text, meta=meta)
 
 
@@ -286,7 +290,7 @@ def _document_of(passage: str) -> str:
 
 def _part_of(passage: Item) -> Mapping[str, Any]:
     """What a passage is of its document."""
-    part: Mapping[str, Any] = passage.meta[RESERVED]  # type: ignore[assignment]
+    part: Mapping[str, Any] = passage.meta[PASSAGE]  # type: ignore[assignment]
     return part
 
 

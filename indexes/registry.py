@@ -17,7 +17,7 @@ from .index import DocumentIndex
 from .kinds.base import Kind
 from .passages import PassageIndex
 from .snapshot import Snapshot
-from .storage.card import GRACE, Card, Passages, Windows
+from .storage.card import GRACE, Card, JointWindows, Passages, Windows
 from .storage.place import is_remote
 from .storage.storage import Storage
 
@@ -82,6 +82,8 @@ def _describe_index(
     found = check_kind(kind)
     if found.needs_folder and is_remote(path):
         raise InputError(f"an index of kind {kind} has files of its own: it needs a directory, not {path}")
+    if isinstance(passages, JointWindows) and found.holds != "dense":
+        raise InputError(f"an index of kind {kind} cannot add up the scores of passages and of whole documents")
     split = Passages(passages) if passages else None
     check_unicode(str(path), "the directory")
     if grace is not None and not (isinstance(grace, Real) and 0 <= grace < math.inf):

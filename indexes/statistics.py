@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..items import Item, Role, hash_text
 from ..media.language_names import list_names
 from .encoding import SpaceEncoders, encode_dense
-from .moments import COMMON, TEXT, Block, Moments
-from .storage.card import Space
+from .moments import COMMON, TEXT, Moments
+from .storage.card import FIRST, Space
 from .storage.storage import Storage
 
 # Openings of documents encoded as queries, a language, so that the mean of queries is known; and in all languages.
@@ -77,7 +77,7 @@ class SpaceStatistics:
                     moments.save(path)
         self._storage.tables.replace_corrected(
             [space for space in spaces if space.multilingual],
-            lambda space, *block: self._moments[space.fingerprint].correct(*block),
+            lambda space, *block: self._moments[space.fingerprint].correct_documents(*block),
         )
 
     def _measure(
@@ -86,10 +86,7 @@ class SpaceStatistics:
         """The moments of a space; counts what its encoder read on the way."""
         tables = self._storage.tables
 
-        def read_blocks() -> Iterator[Block]:
-            return ((vectors, langs, read) for _, langs, read, vectors in tables.blocks(space, False))
-
-        moments = Moments.of(space.spec.dim, read_blocks)
+        moments = Moments.of(space.spec.dim, lambda: tables.stored_blocks(space), share=self._storage.card.share)
         space.counts = {read: total.count for read, total in moments.modalities.items()}
         if moments.needs_correction and self.openings:
             earlier = self._find_earlier(space)
@@ -101,9 +98,13 @@ class SpaceStatistics:
         return moments
 
     def _choose_openings(self, space: Space) -> list[str]:
-        """So many documents a language of which the encoder reads text, the same whatever the order they came in."""
+        """So many documents a language of which the encoder reads text, the same whatever the order they came in.
+
+        Of passages the first ones, which have the openings of documents.
+        """
         chosen: dict[str, list[tuple[int, str]]] = {}
-        for batch in self._storage.tables.scan(["id", "lang", "modality"]):
+        first = f"id LIKE '%{FIRST}'" if self._storage.card.passages else None
+        for batch in self._storage.tables.scan(["id", "lang", "modality"], first):
             ids, langs, modalities = (column.to_pylist() for column in batch.columns)
             for id, lang, read in zip(ids, langs, space.read_all(modalities), strict=True):
                 if read == TEXT:  # those with the smallest hashes

@@ -194,7 +194,7 @@ def plan_retrieval(
     correct: bool = True,
     merge: float = STRENGTH,
     index: str = "lance",
-    passages: bool = False,
+    passages: bool | Literal["also"] = False,
     window: int | None = None,
     stride: int | None = None,
     exclude: Exclude | None = None,
@@ -216,7 +216,7 @@ def plan_retrieval(
         check_known(documents, vocabulary.documents, f"documents in {text}:")
     check_merge(merge)
     split = passages or window is not None or stride is not None
-    windows = Windows.of(window, stride) if split else None
+    windows = Windows.of(window, stride, whole=passages == "also") if split else None
     plan = IndexPlan(encoders, vocabulary.documents.get(documents, ""), windows, index)
     langs = tuple(parse_language(each) for each in lang.split(",")) if lang else ()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...indexes.storage.card import JointWindows
 from ...multilingual.judges.messages import TokenEstimate
 from ...multilingual.reranking.plan import RerankPlan
 from ...multilingual.reranking.questions import count_questions
@@ -126,6 +127,7 @@ def _survey_site(site: ExperimentSite, device: str) -> Survey:
             state = "done" if made else "begun" if folder.exists() else "to do"
             own = mean_tokens(site.find_version(plan.documents)[0].docs()) if plan.documents else length
             overlap = plan.windows.window / plan.windows.stride if plan.windows else 1.0
+            overlap += isinstance(plan.windows, JointWindows) and own > plan.windows.window
             encoders = plan.encoders or ()
             encoded = round(own * documents * len(encoders) * overlap)
             units = max(own, 1.0) * documents * overlap

@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...items import Item, Role
 from ...runs import Rankings
 from ..encoding import encode_dense, select_readable
+from ..joint import join_vectors, list_wholes
 from ..storage.card import Ann, Space
 from ..storage.place import DATABASE
 from ..storage.rows import make_halves
@@ -50,13 +51,22 @@ class DenseKind(Kind):
         self._loading = threading.Lock()
 
     def fields(self, space: Space) -> list[pa.Field]:
-        return [pa.field(space.column, pa.list_(pa.float16(), space.spec.dim))]
+        names = [space.column, space.whole] if self.storage.card.share < 1 else [space.column]
+        return [pa.field(name, pa.list_(pa.float16(), space.spec.dim)) for name in names]
 
     def columns(self, space: Space, encoder: Encoder, items: Sequence[Item]) -> list[pa.Array]:
+        """Vectors of items; where passages count together with whole documents, the sums of both, and the wholes'."""
         readable, held = select_readable(space.spec, items)
-        vectors = np.zeros((len(items), space.spec.dim), np.float32)
-        vectors[held] = encode_dense(encoder, readable, "document")
-        return [make_halves(vectors, held)]
+        wholes, of = list_wholes(space.spec, readable)
+        encoded = encode_dense(encoder, [*readable, *wholes], "document")
+        vectors = np.full((2, len(items), space.spec.dim), np.nan, np.float32)
+        vectors[0, held] = encoded[: len(readable)]
+        if (share := self.storage.card.share) == 1:
+            return [make_halves(vectors[0], held)]
+        joint = np.flatnonzero(held)[of >= 0]
+        vectors[1, joint] = encoded[len(readable) :][of[of >= 0]]
+        sums = join_vectors(vectors[0], vectors[1], share)
+        return [make_halves(sums, held), make_halves(vectors[1], np.isin(np.arange(len(items)), joint))]
 
     def encode(self, encoder: Encoder, items: Sequence[Item], role: Role) -> np.ndarray:
         return encode_dense(encoder, items, role)

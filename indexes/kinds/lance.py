@@ -70,7 +70,7 @@ class LanceKind(DenseKind):
             if plan is None:
                 query = query.distance_type("dot").bypass_vector_index()
             else:
-                query = query.distance_type(_metric(asked))
+                query = query.distance_type(self._metric(asked))
                 query = query.nprobes(plan.filtered_probes if condition else plan.probes)
                 query = query.refine_factor(plan.refine)
                 if plan.kind == "IVF_HNSW_SQ":
@@ -107,7 +107,7 @@ class LanceKind(DenseKind):
             )
         queries = perturb_vectors(tables, space, corrected)
         asked = SpaceQueries(space, range(len(queries)), queries, corrected)
-        config = configure_structure(structure, _metric(asked))
+        config = configure_structure(structure, self._metric(asked))
         tables.index_vectors(space.corrected if corrected else space.column, config)
         # LanceDB makes fewer partitions than this, so that the last step asks every one of them.
         steps = double_up(PROBES, max(PROBES, int(np.sqrt(space.count)) + 1))
@@ -128,14 +128,14 @@ class LanceKind(DenseKind):
             plan.filtered_probes, plan.filtered = filtered.filtered_probes, filtered.recall[CUTOFFS[0]]
         return plan
 
+    def _metric(self, asked: SpaceQueries) -> str:
+        # Cosine where vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
+        scaled = self.storage.card.share == 1 and (asked.corrected or asked.space.spec.normalized)
+        return "cosine" if scaled else "dot"
+
 
 def configure_structure(structure: str, metric: str) -> Any:
     """What LanceDB is given to make an approximate index of that kind."""
     import lancedb.index
 
     return getattr(lancedb.index, STRUCTURES[structure])(distance_type=metric)
-
-
-def _metric(asked: SpaceQueries) -> str:
-    # Cosine wherever vectors have length 1: with `dot`, LanceDB 0.40 misses a few even when it probes all partitions.
-    return "cosine" if asked.corrected or asked.space.spec.normalized else "dot"

@@ -77,6 +77,11 @@ class Space:
         return f"v_{self.fingerprint}"
 
     @property
+    def whole(self) -> str:
+        """The column of the vectors of whole documents, where passages count together with these."""
+        return f"d_{self.fingerprint}"
+
+    @property
     def corrected(self) -> str:
         """The column of its language-corrected vectors, in their own table."""
         return f"c_{self.fingerprint}"
@@ -116,14 +121,39 @@ class Windows:
             raise InputError(f"the stride of passages must be in 1..{self.window}, their window, not {self.stride}")
 
     @classmethod
-    def of(cls, window: int | None = None, stride: int | None = None) -> Windows:
-        """Windows of which one number, or neither, is given: a stride is half its window."""
-        window = cls.window if window is None else window
-        return cls(window, max(1, window // 2) if stride is None else stride)
+    def of(cls, window: int | None = None, stride: int | None = None, *, whole: bool = False) -> Windows:
+        """Windows of which one number, or neither, is given; `whole` makes `JointWindows`.
+
+        A stride is as much of its window as in the defaults: half of it, or, beside whole documents, all of it.
+        """
+        made = JointWindows if whole else cls
+        window = made.window if window is None else window
+        return made(window, max(1, window * made.stride // made.window) if stride is None else stride)
 
     def __str__(self) -> str:
         by = f" of {self.tokenizer}" if self.tokenizer else ""
         return f"passages of {self.window} tokens{by} (stride {self.stride})"
+
+
+@dataclass(frozen=True)
+class JointWindows(Windows):
+    """Windows that count together with their whole document.
+
+    The score of a document is `share` times that of its best passage, and 1 - `share` times that of the whole. Size and
+    share are those of benchmarks/windows.py. `InputError` unless 0 < share < 1.
+    """
+
+    window: int = 64
+    stride: int = 64
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise InputError(f"the share of passages must be above 0 and below 1, not {self.share}")
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} for {self.share:g} of the score, beside whole documents"
 
 
 FIRST = "#0"  # how the ids of documents' first passages end: each document has just one
@@ -136,7 +166,7 @@ class Passages:
     `encoder` is the fingerprint of the encoder whose tokens were counted, where `windows` names none.
     """
 
-    windows: Windows
+    windows: Windows | JointWindows
     encoder: str = ""
     count: int = 0
 
@@ -206,6 +236,12 @@ class Card:
         if self.lexical and self.analysis > 1:
             parts.append(f"analysis {self.analysis}")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    @property
+    def share(self) -> float:
+        """How much of a score is that of a passage; the rest is that of its whole document."""
+        windows = self.passages and self.passages.windows
+        return windows.share if isinstance(windows, JointWindows) else 1.0
 
     def space(self, spec: EncoderSpec) -> Space:
         """The space that `spec` belongs to; `SpecMismatch` naming what differs from the likeliest one."""
@@ -295,7 +331,9 @@ class Card:
         analysis = int(fields.pop("analysis", 1))
         passages = fields.pop("passages", None)
         if passages is not None:
-            passages = Passages(**{**passages, "windows": Windows(**passages["windows"])})
+            windows = passages["windows"]
+            made = JointWindows if "share" in windows else Windows
+            passages = Passages(**{**passages, "windows": made(**windows)})
         earlier = [Edition(**each) for each in fields.pop("earlier", ())]
         last = (stored := fields.pop("last", None)) and cls.from_json(stored)
         given = {"spaces": spaces, "passages": passages, "checksums": checksums, "earlier": earlier, "last": last}

@@ -20,6 +20,7 @@ from .resume import ItemState
 
 # The key of an item's metadata under which texts stand, by language ("" for the item's own), that only full text reads.
 EXPANSIONS = "_expansions"
+PASSAGE = "_passage"  # the key of a passage's metadata that says what it is a passage of
 
 
 def make_media_fields(name: str) -> list[pa.Field]:
@@ -76,6 +77,12 @@ def make_rows(
         columns[name] = [analyse(each[group], group, analysis) if group in each else None for each in texts]
     nothing = [None] * len(items)
     return pa.Table.from_pydict({name: columns.get(name, nothing) for name in schema.names}, schema)
+
+
+def find_whole(meta: Mapping[str, object]) -> object:
+    """What the metadata of a passage says of its whole document, if that is in its vector, too."""
+    part = meta.get(PASSAGE)
+    return part.get("whole") if isinstance(part, Mapping) else None
 
 
 def _list_texts(item: Item) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from .filters import list_modalities, quote_all
 from .fulltext import COLUMNS, FullText, Words, find_names, index_text, search_text
 from .place import DATABASE, connect_database, is_remote, translate_errors
 from .resume import StoredStates, hash_stored
-from .rows import FIELDS, list_media, make_halves, make_media_fields, read_halves, read_items
+from .rows import FIELDS, find_whole, list_media, make_halves, make_media_fields, read_halves, read_items
 
 DOCUMENTS, CORRECTED = "documents", "corrected"
 READ = 8192  # rows a block when a whole table is read
@@ -41,6 +42,7 @@ PATIENCE = timedelta(seconds=7199)  # for a served database to build an index: t
 FILTERS = {"id": "BTree", "lang": "Bitmap", "modality": "Bitmap", "facets": "LabelList"}
 
 Block = tuple[list[str], list[str | None], list[str], np.ndarray]
+StoredBlock = tuple[np.ndarray, list[str | None], list[str], np.ndarray | None]
 
 
 class Tables:
@@ -139,7 +141,7 @@ class Tables:
     def find_same_content(self, items: Iterable[Item], spaces: Sequence[Space]) -> set[str]:
         """The ids of items stored with the same content and language, and all vectors of `spaces`.
 
-        What else there is of them is metadata, which no encoder reads.
+        What else there is of them is metadata, which no encoder reads; but the whole of a passage's document may count.
         """
         held = {item.id: item for item in items}
         columns = {name: name for name in ("id", "lang", "meta", "hash")} | {"missing": _find_missing(spaces)}
@@ -149,6 +151,7 @@ class Tables:
             for row in batch.to_pylist()
             if not row["missing"] and row["lang"] == held[row["id"]].lang
             if hash_stored(held[row["id"]], row["lang"], row["meta"]) == row["hash"]
+            if find_whole(json.loads(row["meta"])) == find_whole(held[row["id"]].meta)
         }
 
     def write(self, rows: pa.Table, new: bool, compacting: bool = True) -> None:
@@ -245,11 +248,14 @@ class Tables:
                         table.drop_index(each.name)
 
     def replace_corrected(
-        self, spaces: Sequence[Space], correct: Callable[[Space, np.ndarray, list[Any], list[str]], np.ndarray]
+        self,
+        spaces: Sequence[Space],
+        correct: Callable[[Space, np.ndarray, list[Any], list[str], np.ndarray | None], np.ndarray],
     ) -> None:
         """Write the table of corrected vectors again, a block at a time; without spaces there is none.
 
-        `correct` gets a space, vectors float32 [n, dim], and the language and modality that was read of each.
+        `correct` gets a space, vectors float32 [n, dim], the language and modality that was read of each, and the
+        vectors of whole documents where the table has some.
         """
         if not spaces:
             self._open.pop(CORRECTED, None)  # it is dropped when nothing that is kept has it
@@ -259,14 +265,17 @@ class Tables:
         schema = pa.schema(fields)
 
         def make_blocks() -> Iterator[pa.RecordBatch]:
-            for batch in self.scan([*FILTERS, *(space.column for space in spaces)]):
+            columns = [name for space in spaces for name in self._list_columns(space)]
+            for batch in self.scan([*FILTERS, *columns]):
                 arrays = [batch.column(name) for name in FILTERS]
                 langs = np.array(list(map(find_language, batch.column("lang").to_pylist())), object)
                 modalities = batch.column("modality").to_pylist()
                 for space in spaces:
                     vectors, held = read_halves(batch.column(space.column))
+                    wholes = _read_wholes(batch, space)
                     read = np.array(space.read_all(modalities), object)
-                    vectors[held] = correct(space, vectors[held], langs[held].tolist(), read[held].tolist())
+                    about = langs[held].tolist(), read[held].tolist(), None if wholes is None else wholes[held]
+                    vectors[held] = correct(space, vectors[held], *about)
                     arrays.append(make_halves(vectors, held))
                 yield pa.record_batch(arrays, schema=schema)
 
@@ -295,11 +304,26 @@ class Tables:
         In the order of the rows, which is the same corrected or not; documents without a vector are left out.
         """
         name = space.corrected if corrected else space.column
-        condition = f"{name} IS NOT NULL" + (f" AND ({where})" if where else "")
-        for batch in self.scan(["id", "lang", "modality", name], condition, table=self.table_of(name)):
-            ids, langs, modalities = (batch.column(part).to_pylist() for part in ("id", "lang", "modality"))
-            codes = list(map(find_language, langs))
-            yield ids, codes, space.read_all(modalities), read_halves(batch.column(name))[0]
+        for batch, langs, read in self._scan_vectors(space, [name], where):
+            yield batch.column("id").to_pylist(), langs, read, read_halves(batch.column(name))[0]
+
+    def stored_blocks(self, space: Space) -> Iterator[StoredBlock]:
+        """Of `blocks` as encoded what `Moments` measures, with whole documents' vectors if the table has some."""
+        for batch, langs, read in self._scan_vectors(space, self._list_columns(space), None):
+            yield read_halves(batch.column(space.column))[0], langs, read, _read_wholes(batch, space)
+
+    def _scan_vectors(
+        self, space: Space, names: Sequence[str], where: str | None
+    ) -> Iterator[tuple[pa.RecordBatch, list[str | None], list[str]]]:
+        """`blocks` as they are read: with the columns `names`, of which the first is not null."""
+        condition = f"{names[0]} IS NOT NULL" + (f" AND ({where})" if where else "")
+        for batch in self.scan(["id", "lang", "modality", *names], condition, table=self.table_of(names[0])):
+            codes = list(map(find_language, batch.column("lang").to_pylist()))
+            yield batch, codes, space.read_all(batch.column("modality").to_pylist())
+
+    def _list_columns(self, space: Space) -> list[str]:
+        """The columns of a space's vectors as encoded."""
+        return [name for name in (space.column, space.whole) if name in self.documents.schema.names]
 
     def count_read(self, space: Space) -> dict[str, int]:
         """How many documents have vectors of a space, by what its encoder read of them."""
@@ -348,6 +372,12 @@ class Tables:
             found[places[held]] = vectors[held]
         return found
 
+    def read_columns(self, names: Sequence[str], ids: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns as they are stored of `ids`, each of which is stored, in that order."""
+        found = pa.Table.from_batches(list(self.scan_ids(self.documents, ["id", *names], ids)))
+        rows = pc.index_in(pa.array(ids), found.column("id").combine_chunks())
+        return {name: found.column(name).take(rows) for name in names}
+
     def read_column(self, name: str, ids: Sequence[str]) -> list[Any]:
         """The value of a column (`lang`, `modality`) for each document of `ids`."""
         found = self.find_values(name, ids)
@@ -391,6 +421,11 @@ class Tables:
         """Columns of those of `ids` that a table has, in no order."""
         for part in windows(ids, LOOKUP):
             yield from self.scan(columns, f"id IN ({quote_all(part)})", table=table)
+
+
+def _read_wholes(batch: pa.RecordBatch, space: Space) -> np.ndarray | None:
+    """The vectors of whole documents, float32 [n, dim], nan where a passage is all of one; None without the column."""
+    return read_halves(batch.column(space.whole))[0] if space.whole in batch.schema.names else None
 
 
 def _find_missing(spaces: Sequence[Space]) -> str:

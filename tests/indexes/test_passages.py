@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.errors import InputError, SpecMismatch
 from crosslens.indexes.passages import MaxP, PassageIndex, split_text, take_best
 from crosslens.indexes.registry import create_index, open_index
@@ -20,6 +18,7 @@ from crosslens.indexes.storage.card import Windows
 from crosslens.indexes.storage.storage import FILE, read_card
 from crosslens.items import Dense, Item
 from crosslens.runs import Hit
+from tiny.words import QUERIES, Words, collection
 
 WINDOWS = Windows(6, 3)
 KINDS = [
@@ -27,32 +26,6 @@ KINDS = [
     "flat",
     pytest.param("faiss:Flat", marks=pytest.mark.skipif(not find_spec("faiss"), reason="no faiss")),
 ]
-
-
-class Words:
-    """An encoder whose tokens are words: the sum of a random direction for each."""
-
-    def __init__(self, name: str = "fake:words", dim: int = 16) -> None:
-        self.spec = EncoderSpec(name, "1", ("text", "image"), dim)
-        self.encoded: list[str] = []
-        self.asked: list[str] = []
-
-    def encode(self, items: Iterable[Item], role: str) -> Iterator[Dense]:
-        for item in items:
-            (self.encoded if role == "document" else self.asked).append(item.id)
-            parts = (item.text or "").split() or ["picture"]
-            yield Dense([item.id], unit(np.sum([self.direction(part) for part in parts], axis=0))[None])
-
-    def direction(self, word: str) -> np.ndarray:
-        seed = hashlib.blake2b((self.spec.name + word).encode(), digest_size=8).digest()
-        return np.random.default_rng(int.from_bytes(seed)).standard_normal(self.spec.dim).astype(np.float32)
-
-    def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
-        return [np.array(each, np.int64).reshape(-1, 2) for each in spans]
-
-    def room(self, role: str = "document") -> int:
-        return 20
 
 
 class Mute(Words):
@@ -64,23 +37,6 @@ class Mute(Words):
         if name == "token_spans":
             raise AttributeError(name)
         return super().__getattribute__(name)
-
-
-def collection(count: int = 120, langs: Sequence[str] = ("eng", "zho")) -> list[Item]:
-    """Documents of 1 to 40 words."""
-    random = np.random.default_rng(3)
-    return [
-        Item(
-            f"d{number}",
-            " ".join(f"w{each}" for each in random.integers(0, 80, 1 + number * 7 % 40)),
-            lang=langs[number % len(langs)],
-            meta={"year": 2000 + number % 4, "title": f"w{number % 80}"},
-        )
-        for number in range(count)
-    ]
-
-
-QUERIES = [Item(f"q{n}", f"w{n} w{n + 1} w{n + 2}", lang="eng") for n in range(6)]
 
 
 def filled(kind: str = "lance", path: str | Path = "memory://", windows: Windows = WINDOWS) -> PassageIndex:
@@ -429,6 +385,16 @@ def test_the_command_line_indexes_and_searches_passages(crosslens, tmp_path: Pat
     status, _, err = crosslens("run", tmp_path / "index", source, "-o", tmp_path / "run.trec", "--device", "cpu")
     assert status == 0, err
     assert {line.split()[2] for line in (tmp_path / "run.trec").read_text().splitlines()} <= {"long", "short"}
+    status, out, err = crosslens("index", source, tmp_path / "both", *settings_, "--whole", "--window", 40, "--json")
+    assert status == 0, err
+    assert json.loads(out)["passages"]["share"] == 0.3
+    ask = ("search", tmp_path / "both", "zebras came", "--device", "cpu", "--system")
+    assert crosslens(*ask, "dense?passages=also&window=40")[0] == 0
+    status, _, err = crosslens(*ask, "dense?passages=true&window=40")
+    assert status == 2
+    assert "for 0.3 of the score, beside whole documents, not of passages of 40 tokens (stride 20)\n" in err
+    status, _, err = crosslens(*ask, "dense?passages=both")
+    assert "write true, also or false" in err
     plain = crosslens("index", source, tmp_path / "plain", *settings_, "--passages")
     assert plain[0] == 2  # 180 tokens do not fit into this model of 128
     assert "180" in plain[2]
