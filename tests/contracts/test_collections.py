@@ -19,6 +19,7 @@ from crosslens.multilingual.collections.export import export_collection
 from crosslens.multilingual.collections.registry import FAMILIES, load_collection
 from crosslens.specs import Spec
 from stand_ins.small_collections import CASES, LINES, Written, install_ir_datasets, install_lines, put, put_picture
+from stand_ins.table import table
 
 PATHS = ("directory", "packed_directory", "single_file", "table", "dataset")  # named by a path, not by a SPEC
 FLAT = (*PATHS[:3], "beir")  # whose records name their media
@@ -38,7 +39,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def written(kind: str, tmp_path: Path) -> Written:
-    (root := tmp_path / "collection").mkdir()
+    return write(kind, tmp_path)
+
+
+def write(kind: str, folder: Path) -> Written:
+    (root := folder / "collection").mkdir()
     return CASES[kind](root)
 
 
@@ -66,23 +71,30 @@ def test_every_family_has_a_case() -> None:
     assert families >= FAMILIES.keys()
 
 
-def test_it_is_a_collection(collection: Collection, written: Written) -> None:
+def test_what_it_reads_is_a_collection(collection: Collection, written: Written, tmp_path: Path) -> None:
     assert isinstance(collection, Collection)
     assert collection.name
     assert isinstance(collection.langs, frozenset)
     assert type(crosslens.collection(written.name)) is type(collection)
-
-
-def test_documents_stream_and_queries_come_in_the_same_order_twice(collection: Collection) -> None:
+    # Documents stream; documents and queries come in the same order twice.
     assert isinstance(collection.docs(), Iterator)
-    assert read_all(collection) == read_all(collection)
-
-
-def test_ids_are_unique_and_every_item_holds_something(collection: Collection) -> None:
-    docs, queries, _ = read_all(collection)
+    docs, queries, qrels = read_all(collection)
+    assert (docs, queries, qrels) == read_all(collection)
     for items in (docs, queries):
         assert len({item.id for item in items}) == len(items)
         assert all(item.modalities for item in items)
+    # M-BEIR's texts and an empty set: BrowseComp-Plus and ViDoRe do not say which languages their pages are in.
+    langs = {doc.lang for doc in docs if doc.lang}
+    assert langs <= collection.langs or not collection.langs
+    assert all(len(lang) == 3 for lang in langs | collection.langs)
+    # Judgements are of documents and queries that are there.
+    assert qrels.keys() <= {query.id for query in queries}
+    assert {doc for judged in qrels.values() for doc in judged} <= {doc.id for doc in docs}
+    assert all(type(grade) is int for judged in qrels.values() for grade in judged.values())
+    # Media lie in the directory, but for the demo's photos, which lie in installed packages.
+    for item in (*docs, *queries) if written.name != "demo" else ():
+        for value in item.contents.values():
+            assert not isinstance(value, Path) or value.is_relative_to((tmp_path / "collection").resolve())
 
 
 def test_check_counts_what_there_is(collection: Collection) -> None:
@@ -102,21 +114,7 @@ def test_check_counts_what_there_is(collection: Collection) -> None:
     assert CollectionCounts.from_json(counts.to_json()) == counts
 
 
-def test_languages_are_those_of_the_documents(collection: Collection) -> None:
-    langs = {doc.lang for doc in collection.docs() if doc.lang}
-    # M-BEIR's texts and an empty set: BrowseComp-Plus and ViDoRe do not say which languages their pages are in.
-    assert langs <= collection.langs or not collection.langs
-    assert all(len(lang) == 3 for lang in langs | collection.langs)
-
-
-def test_judgements_are_of_documents_and_queries_that_are_there(collection: Collection) -> None:
-    docs, queries, qrels = read_all(collection)
-    assert qrels.keys() <= {query.id for query in queries}
-    assert {doc for judged in qrels.values() for doc in judged} <= {doc.id for doc in docs}
-    assert all(type(grade) is int for judged in qrels.values() for grade in judged.values())
-
-
-def test_queries_in_a_language(collection: Collection) -> None:
+def test_a_choice_of_queries_is_kept_to_or_named(collection: Collection) -> None:
     queries = read_all(collection)[1]
     for lang in {query.lang for query in queries if query.lang}:
         assert {query.lang for query in collection.queries(lang=lang)} == {lang}
@@ -125,19 +123,16 @@ def test_queries_in_a_language(collection: Collection) -> None:
             list(collection.queries(lang="Icelandic"))
         with pytest.raises(InputError, match="unknown language 'Elvish'"):
             list(collection.queries(lang="Elvish"))
+    choices: tuple[dict[str, Any], ...] = ({"fields": "titel"}, {"source": "orginal"})
+    for choice in choices:  # unknown, or its queries do not have it
+        with pytest.raises(InputError, match=r"titel|orginal|no fields|no topics|no docs") as error:
+            list(collection.queries(**choice))
+        assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("choice", [{"fields": "titel"}, {"source": "orginal"}])
-def test_a_choice_that_is_unknown_or_that_its_queries_do_not_have_is_named(
-    collection: Collection, choice: dict[str, Any]
-) -> None:
-    with pytest.raises(InputError, match=r"titel|orginal|no fields|no topics|no docs") as error:
-        list(collection.queries(**choice))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("kind", [name for name in CASES if name not in PATHS])
-def test_an_unknown_option_is_named(written: Written) -> None:
+@table("kind", [name for name in CASES if name not in PATHS])
+def test_an_unknown_option_is_named(kind: str, tmp_path: Path) -> None:
+    written = write(kind, tmp_path)
     with pytest.raises(InputError, match="unknown option of"):
         load_collection(f"{written.name}{'&' if '?' in written.name else '?'}lnag=x")
 
@@ -154,13 +149,15 @@ def test_what_it_lacks_is_an_error_of_its_own(written: Written) -> None:
 
 
 @pytest.mark.parametrize("kind", LINES)
-@pytest.mark.parametrize(
+@table(
     ("line", "told"),
     [('{"id": ', "malformed JSON"), ("[1]", "not a JSON object but list"), ("{}", "no "), (None, "second time")],
 )
 def test_a_bad_row_is_named_with_file_and_line_or_skipped_and_counted(
-    written: Written, line: str | None, told: str
+    kind: str, tmp_path: Path, line: str | None, told: str
 ) -> None:
+    written = write(kind, tmp_path)
+    assert written.docs is not None
     packed = written.docs.suffix == ".gz"
     content = gzip.decompress(written.docs.read_bytes()) if packed else written.docs.read_bytes()
     first, *_ = lines = content.decode().splitlines()
@@ -191,16 +188,8 @@ def test_a_damaged_file_is_an_error_even_when_skipping(tmp_path: Path) -> None:
             list(load_collection(written.name, skip_bad=True).docs())
 
 
-@pytest.mark.parametrize("kind", sorted(CASES.keys() - {"demo"}))  # whose photos lie in installed packages
-def test_media_lie_in_the_directory(collection: Collection, tmp_path: Path) -> None:
-    docs, queries, _ = read_all(collection)
-    for item in (*docs, *queries):
-        for value in item.contents.values():
-            assert not isinstance(value, Path) or value.is_relative_to((tmp_path / "collection").resolve())
-
-
-@pytest.mark.parametrize("kind", [*FLAT, "mbeir"])
-@pytest.mark.parametrize(
+@table("kind", [*FLAT, "mbeir"])
+@table(
     ("path", "told"),
     [("../secret.jpg", "outside"), ("link.jpg", "outside"), ("{secret}", "relative"), ("no.jpg", "not exist")],
 )
@@ -218,20 +207,19 @@ def test_no_record_names_a_file_elsewhere(kind: str, path: str, told: str, tmp_p
         list(load_collection(written.name).docs())
 
 
-@pytest.mark.parametrize("format", ["directory", "beir"])
-def test_any_collection_is_exported_and_read_again(collection: Collection, tmp_path: Path, format: Any) -> None:
-    counts = export_collection(collection, tmp_path / "out", format)
-    again = load_collection(tmp_path / "out")
+def test_any_collection_is_exported_and_read_again(collection: Collection, tmp_path: Path) -> None:
     docs, queries, qrels = read_all(collection)
-    docs_again, queries_again, qrels_again = read_all(again)
-    assert [*map(content, docs_again)] == [*map(content, docs)]
-    judged = {query.id for query in queries} if format == "directory" or not qrels else qrels.keys()
-    assert [*map(content, queries_again)] == [content(query) for query in queries if query.id in judged]
-    assert qrels_again == qrels
-    assert (counts.documents, counts.queries, counts.judged) == (
-        len(docs), len(queries), sum(map(len, qrels.values()))
-    )  # fmt: skip
-    assert counts.images == sum(item.image is not None for item in (*docs, *queries))
+    for format in ("directory", "beir"):
+        counts = export_collection(collection, tmp_path / format, format)  # type: ignore[arg-type]
+        docs_again, queries_again, qrels_again = read_all(load_collection(tmp_path / format))
+        assert [*map(content, docs_again)] == [*map(content, docs)]
+        judged = {query.id for query in queries} if format == "directory" or not qrels else qrels.keys()
+        assert [*map(content, queries_again)] == [content(query) for query in queries if query.id in judged]
+        assert qrels_again == qrels
+        assert (counts.documents, counts.queries, counts.judged) == (
+            len(docs), len(queries), sum(map(len, qrels.values()))
+        )  # fmt: skip
+        assert counts.images == sum(item.image is not None for item in (*docs, *queries))
 
 
 def content(item: Item) -> tuple[object, ...]:

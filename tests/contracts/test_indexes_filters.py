@@ -10,6 +10,7 @@ from crosslens.errors import InputError
 from crosslens.indexes.registry import open_index
 from crosslens.items import Item
 from stand_ins.index_cases import CASES, QUERIES, collection, png
+from stand_ins.table import table
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -22,7 +23,7 @@ def items() -> list[Item]:
     return collection()
 
 
-@pytest.mark.parametrize(
+@table(
     ("where", "keeps"),
     [
         ({"lang": "zho"}, lambda item: item.lang == "zho"),

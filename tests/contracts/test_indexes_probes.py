@@ -13,6 +13,7 @@ from crosslens.items import Item, Role
 from crosslens.pipeline import reciprocal_ranks
 from crosslens.runs import Hit, Probe, Run, rank_hits
 from stand_ins.index_cases import CASES, collection, png, same
+from stand_ins.table import table
 
 ALL = 700  # documents, so that no order of equal ones decides which are found
 Probes = tuple[Probe, ...]
@@ -52,8 +53,8 @@ def index(case: Any, items: list[Item], encoder: Any) -> Any:
     return made
 
 
-@pytest.mark.parametrize("correct", [True, False])
-@pytest.mark.parametrize("probes", [PROBES, PROBES[1:2], WEIGHTED])
+@table("correct", [True, False])
+@table("probes", [PROBES, PROBES[1:2], WEIGHTED])
 def test_probes_are_encoded_in_their_roles_and_pooled(
     case: Any, items: list[Item], encoder: Any, index: Any, correct: bool, probes: Probes
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_query_that_is_its_own_probe_finds_the_same(index: Any) -> None:
         assert found.hits == index.search([QUERY], 20, mode=mode).hits
 
 
-@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+@table("mode", ["dense", "lexical", "hybrid"])
 def test_groups_of_probes_are_searches_of_their_own(case: Any, index: Any, mode: Any) -> None:
     groups = (PROBES[:1], PROBES[1:])
     both = tuple(probe._replace(group=number) for number, group in enumerate(groups) for probe in group)

@@ -30,6 +30,7 @@ from crosslens.pipeline import watch
 from crosslens.runs import Run, rank_hits
 from crosslens.specs import Spec, bind_options
 from stand_ins.http_server import Served, chat_reply, completion_reply
+from stand_ins.table import table
 from stand_ins.vllm_engine import make_module
 
 TEXTS = (
@@ -220,7 +221,7 @@ def test_alone_as_in_a_mixed_batch_and_in_order(spec: str, ask: Ask) -> None:
         assert (together < 0).all()
 
 
-@pytest.mark.parametrize("labels", [("Yes", "No"), ("A", "B")])
+@table("labels", [("Yes", "No"), ("A", "B")])
 def test_the_label_mass_is_counted_by_language_and_no_more_than_all(spec: str, labels: tuple[str, str]) -> None:
     judge = open_judge(spec)
     if "choose" in judge.can:
@@ -244,7 +245,7 @@ def test_progress_is_reported_in_the_thread_of_the_caller(spec: str) -> None:
     assert {thread for _, thread in seen} == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("budget", [1, 30])
+@table("budget", [1, 30])
 def test_the_size_of_batches_changes_nothing(local: str, budget: int) -> None:
     judge = open_judge(local)
     for ask in sorted(judge.can):
@@ -312,7 +313,7 @@ def test_generation_ends_at_a_stop_string_and_repeats_itself_at_temperature_0(sp
 
 
 @pytest.mark.parametrize("local", [kind for kind in LOCAL if "int8" not in kind], indirect=True, scope="module")
-@pytest.mark.parametrize("name", list_prompts())
+@table("name", list_prompts())
 def test_every_prompt_reranks_or_says_that_it_does_not_fit(local: str, name: str) -> None:
     prompt, judge = load_prompt(name), open_once(local)
     options = "&depth=4&k=2" + ("&thinking=4" if prompt.think else "")
