@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from crosslens.indexes.products import ROWS, multiply_rows
+from stand_ins.table import table
 
 SIZE = ROWS["cpu"]
 
 
-@pytest.mark.parametrize("by_query", [False, True])
 @pytest.mark.parametrize("dim", [2, 7, 24, 100, 384, 1000])
-@pytest.mark.parametrize("queries", [1, 3, 5, 17, 100])
+@table("queries", [1, 3, 5, 17, 100])
+@table("by_query", [False, True])
 def test_equal_rows_have_equal_products_wherever_they_lie(dim: int, queries: int, by_query: bool) -> None:
     random = np.random.default_rng(dim + queries)
     row = torch.from_numpy(random.standard_normal(dim).astype(np.float32))

@@ -10,6 +10,7 @@ from crosslens.indexes.base import Index
 from crosslens.indexes.registry import create_index
 from crosslens.indexes.storage import fulltext
 from crosslens.items import Item
+from stand_ins.table import table
 
 # Students reading old books in a library; heavy rain in the mountains; a team that won its match.
 TEXTS = {
@@ -153,13 +154,13 @@ def texts() -> Index:
     return index
 
 
-@pytest.mark.parametrize(("lang", "query", "text"), INFLECTED)
+@table(("lang", "query", "text"), INFLECTED)
 def test_full_text_finds_other_forms_of_words(texts: Index, lang: str, query: str, text: int) -> None:
     found = texts.search([Item("q", query, lang=lang)], 5, mode="lexical")["q"]
     assert found[0].id == f"{lang}{text}"
 
 
-@pytest.mark.parametrize("lang", ["eng", "spa", "ara", "jpn", "hin", None])
+@table("lang", ["eng", "spa", "ara", "jpn", "hin", None])
 def test_full_text_finds_names_and_numbers_in_other_languages(texts: Index, lang: str | None) -> None:
     found = texts.search([Item("q", "Nokia 3310", lang=lang)], 10, mode="lexical")["q"]
     assert {hit.id for hit in found[:5]} == {f"nokia-{each}" for each in ("deu", "fas", "swa", "zho", "rus")}
@@ -172,7 +173,7 @@ def test_fragments_of_words_find_nothing_in_other_languages(texts: Index) -> Non
     assert found["q"][0].id in ("eng0", "eng2")
 
 
-@pytest.mark.parametrize(
+@table(
     "query",
     [
         '"',
@@ -190,7 +191,7 @@ def test_fragments_of_words_find_nothing_in_other_languages(texts: Index) -> Non
         "\x00",
     ],
 )
-@pytest.mark.parametrize("lang", ["eng", "zho", "fas", None])
+@table("lang", ["eng", "zho", "fas", None])
 def test_full_text_queries_are_plain_words(texts: Index, query: str, lang: str | None) -> None:
     found = texts.search([Item("q", query, lang=lang)], 5, mode="lexical")["q"]
     if lang == "eng" and "books" in query:

@@ -14,6 +14,7 @@ from crosslens.multilingual.judges.messages import Attachment, Passage
 from crosslens.multilingual.prompts import Prompt, configure_prompt, list_prompts, load_prompt
 from crosslens.multilingual.prompts.places import leave_out_places, read_places
 from stand_ins.prompted import BOTH, DOCS, QUERY, Judge, Sure
+from stand_ins.table import table
 
 
 def test_scores_come_back_in_the_order_asked_whatever_the_languages():
@@ -216,7 +217,7 @@ class Writing(Judge):
         return [Completion(" > ".join(f"[{n + 1}]" for n in order), 9) for order in orders]
 
 
-@pytest.mark.parametrize("name", [name for name in list_prompts() if load_prompt(name).most > 1])
+@table("name", [name for name in list_prompts() if load_prompt(name).most > 1])
 def test_rotations_show_each_passage_at_each_place_and_cancel_a_preference_for_any(name):
     prompt = configure_prompt(load_prompt(name), orders="rotations")
     shown = DOCS[3::-1][: prompt.most]

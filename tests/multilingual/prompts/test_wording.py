@@ -11,6 +11,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual.prompts import Prompt, configure_prompt, load_prompt
 from stand_ins.prompted import DOCS, QUERY, Sure
+from stand_ins.table import table
 
 GOOD = {"asks": '"choose"', "template": '"{query} {passage}"', "labels": '["Yes", "No"]'}
 
@@ -82,7 +83,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), FAULTS)
+@table(("changes", "message"), FAULTS)
 def test_faulty_files_are_one_clear_line(changes, message):
     Prompt.parse(toml(), "mine")
     with pytest.raises(InputError, match=re.escape(message)) as caught:
@@ -119,7 +120,7 @@ def test_settings_of_a_spec():
     assert configure_prompt(load_prompt("umbrela"), thinking=7).thinking == 7
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "options", "message"),
     [
         ("yesno", {"instruction": "Find it."}, "no place for an instruction"),
