@@ -18,6 +18,7 @@ from crosslens.errors import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
 def test_a_few_are_named_and_all_are_counted():
@@ -42,7 +43,7 @@ def test_mistakes_of_input_are_value_errors_too():
     assert issubclass(InputError, ValueError)
 
 
-@pytest.mark.parametrize("k", [1.5, 5.0, "5", True, None.__class__, [3], b"1", 0, -1, 10**12, float("nan")])
+@table("k", [1.5, 5.0, "5", True, None.__class__, [3], b"1", 0, -1, 10**12, float("nan")])
 def test_a_cutoff_is_a_whole_number_from_one_to_a_billion(k):
     with pytest.raises(
         InputError, match=r"^k must be (a whole number, not|at least 1, not|at most 1,000,000,000, not) "
@@ -57,8 +58,8 @@ def test_counts_may_be_absent_but_not_of_another_type():
         check_at_least(0, "SPEC", window=2.5)
 
 
-@pytest.mark.parametrize("wording", ["unknown stage {!r} (known: a, b)", "cannot read /tmp/{}: no such file", "{}"])
-@pytest.mark.parametrize("unit", ["x", "猫", "\x1b", "\\", "'\"", "🙂"])
+@table("wording", ["unknown stage {!r} (known: a, b)", "cannot read /tmp/{}: no such file", "{}"])
+@table("unit", ["x", "猫", "\x1b", "\\", "'\"", "🙂"])
 def test_an_error_repeats_at_most_200_characters_of_an_input(wording, unit):
     text = str(InputError(wording.format(unit * 50_000)))
     assert max(len(list(run)) for _, run in groupby(text)) <= 200

@@ -33,6 +33,7 @@ from crosslens.files import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
 def test_lines_are_those_of_a_utf8_file_without_its_byte_order_mark(tmp_path):
@@ -132,7 +133,7 @@ def make_special(kind, path):
     return f"a {kind}"
 
 
-@pytest.mark.parametrize("kind", ["pipe", "linked pipe", "folder", "socket", "loop", "dangling", "device"])
+@table("kind", ["pipe", "linked pipe", "folder", "socket", "loop", "dangling", "device"])
 def test_what_is_no_regular_file_is_not_read(tmp_path, kind):
     path = tmp_path / "odd"
     name = make_special(kind, path)
@@ -303,7 +304,7 @@ def test_what_grows_is_a_regular_file_and_no_link(tmp_path):
     assert kept.read_bytes() == b"ab"
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "said"),
     [
         ("[" * 100_000, "nested deeper than 100 levels"),
@@ -347,7 +348,7 @@ def test_what_python_writes_as_json_is_read_as_it_was(value):
     assert parse_json("[" * 80 + deepest + "]" * 80) is not None
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "said"),
     [
         ("a = " + "1" * 5000, "not TOML: Exceeds the limit"),

@@ -11,6 +11,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item, SeenIds, check_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
 @given(st.lists(st.text(min_size=1, max_size=3), max_size=300))
@@ -22,7 +23,7 @@ def test_ids_seen_before(given_ids):
         plain.add(id)
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "error"),
     [
         ({"id": 7}, "the id of an item must be text, not 7 (int)"),
@@ -51,7 +52,7 @@ def test_fields_of_another_type_are_refused(fields: dict[str, Any], error: str) 
     assert str(refused.value).isprintable()
 
 
-@pytest.mark.parametrize("lang", ["en", "EN", "eng", "en-GB", "en_US", "English"])
+@table("lang", ["en", "EN", "eng", "en-GB", "en_US", "English"])
 def test_an_item_holds_the_code_of_its_language(lang: str) -> None:
     assert Item("a", "cats", lang=lang) == Item("a", "cats", lang="eng")
     assert Item("a", "cats", lang=lang).content_hash() == Item("a", "cats", lang="eng").content_hash()

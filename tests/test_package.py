@@ -12,6 +12,7 @@ from pathlib import Path
 import crosslens
 import mypy.api
 import pytest
+from stand_ins.table import table
 
 ROOT = Path(crosslens.__file__).parent
 MODULES = sorted(
@@ -52,7 +53,7 @@ def test_what_few_need_is_imported_where_it_is_needed():
     assert {name: sorted(set(paths)) for name, paths in found.items()} == LATE
 
 
-@pytest.mark.parametrize("name", crosslens.__all__)
+@table("name", crosslens.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(crosslens, name) is not None
 

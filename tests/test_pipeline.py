@@ -34,6 +34,7 @@ from crosslens.pipeline import (
 from crosslens.runs import Hit, Run, rank_hits
 from hypothesis import example, given
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def test_reciprocal_ranks_of_nothing():
     assert reciprocal_ranks([(), (Hit("a", 2.0),)]) == {"a": 1 / 61}
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "message"),
     [
         (lambda: A % 0, "at least 1, not 0"),

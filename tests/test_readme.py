@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
 import typer
 from crosslens.commands.app import app
+from stand_ins.table import table
 
 from .docs.pages import ROOT
 
@@ -25,13 +25,13 @@ def test_two_commands_come_first():
     assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@table("verb", VERBS)
 def test_every_verb_has_its_line(verb):
     assert re.search(rf"^crosslens {verb}\b.* # \w", README, re.MULTILINE)
     assert re.search(rf"^\| `{verb}\b", (ROOT / "docs/commands.md").read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@table("verb", VERBS)
 def test_each_option_of_a_verb_is_in_its_row(verb):
     page = (ROOT / "docs/commands.md").read_text("utf-8").partition("## Options")[2]
     row = re.search(rf"^\| `{verb}` \| (.*)", page, re.MULTILINE)

@@ -22,6 +22,7 @@ from crosslens.runs import Manifest, Record, Run, rank_hits, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins.pipes import read_pipe
+from stand_ins.table import table
 
 ids = st.text(
     st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="\ufeff"), min_size=1, max_size=8
@@ -124,7 +125,7 @@ def test_queries_of_a_run(tmp_path):
         run.items("1")
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         ("1 Q0 a 1 x tag", r"b\.trec:2: not a run line"),
@@ -155,7 +156,7 @@ def test_queries_outside_the_topics_are_left_out(tmp_path):
     assert run.hits == {"2": (("a", 1.0),)}
 
 
-@pytest.mark.parametrize("bad", ["", "a b", "a\tb", "a\u3000b", "a\ud800"])
+@table("bad", ["", "a b", "a\tb", "a\u3000b", "a\ud800"])
 def test_an_id_that_no_trec_file_could_hold_is_refused_and_nothing_is_written(tmp_path, bad):
     path = tmp_path / "d.trec"
     for run in (run_of({"q": {bad: 1.0}}), run_of({bad: {"d": 1.0}})):
@@ -190,16 +191,16 @@ NAMES = b"query-id\tcorpus-id\tscore\n"
 JUDGED = b"q1\td1\t1\nq1\td2\t0\n\xc3\xbc\td1\t2.0\n"
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("start", [b"", NAMES, b"\xef\xbb\xbf", b"\xef\xbb\xbf" + NAMES, b"\n" + NAMES])
+@table("pack", [bytes, gzip.compress])
+@table("ends", [b"\n", b"\r\n"])
+@table("start", [b"", NAMES, b"\xef\xbb\xbf", b"\xef\xbb\xbf" + NAMES, b"\n" + NAMES])
 def test_beir_qrels_with_and_without_a_line_of_names(tmp_path, start, ends, pack):
     path = tmp_path / "test.tsv"
     path.write_bytes(pack((start + JUDGED).replace(b"\n", ends)))
     assert read_qrels(path) == ({"q1": {"d1": 1, "d2": 0}, "ü": {"d1": 2}}, {})
 
 
-@pytest.mark.parametrize(
+@table(
     ("content", "message"),
     [
         (b"1 0 1 500000000\n", r"q:1: the grade 500000000 is above 1,000,000: are the columns in another order\?"),
@@ -277,7 +278,7 @@ def test_grades_may_be_negative_and_a_million(tmp_path):
     assert read_qrels(tmp_path / "q")[0] == {"1": {"d": 1_000_000, "e": -2, "f": -500_000_000}}
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@table("pack", [bytes, gzip.compress])
 def test_standard_input_is_read_as_a_file_is(tmp_path, monkeypatch, pack):
     monkeypatch.chdir(tmp_path)
     Path("-.manifest.json").write_text("{")  # is of no run
@@ -301,7 +302,7 @@ def test_a_packed_run_is_written_and_read(tmp_path):
     assert Run.from_trec(tmp_path / "packed").hits == run.hits
 
 
-@pytest.mark.parametrize(
+@table(
     "line",
     [
         *(f"q Q0 d 1 {score} x" for score in ("1_000", "１２", "0x10", "1e400", "-1e400", "1e-400", "nan", "1,5", "", "³")),
@@ -316,7 +317,7 @@ def test_what_readers_of_runs_could_differ_about_is_refused(tmp_path, line):
         Run.from_trec(path)
 
 
-@pytest.mark.parametrize(
+@table(
     "line",
     [
         *(f"t 0 d {grade}" for grade in ("1_0", "１", "0x1", "1.5", "1e1", "", "²", "1" * 5000)),
@@ -330,13 +331,13 @@ def test_what_readers_of_qrels_could_differ_about_is_refused(tmp_path, line):
         read_qrels(path)
 
 
-@pytest.mark.parametrize("score", ["+5", "5.", ".5", "-0", "1E3", "007", "inf", "-Infinity", "0e-999", "1e-300"])
+@table("score", ["+5", "5.", ".5", "-0", "1E3", "007", "inf", "-Infinity", "0e-999", "1e-300"])
 def test_numbers_that_mean_one_thing_are_read_as_it(tmp_path, score):
     (tmp_path / "run").write_text(f"q\tQ0  c 1 {score} x\n")
     assert Run.from_trec(tmp_path / "run")["q"][0].score == float(score)
 
 
-@pytest.mark.parametrize(
+@table(
     "wrong",
     [
         {"stage": 1}, {"stage": None}, {"seconds": "1"}, {"seconds": True}, {"seconds": 1e300}, {"counts": [1]}, {"models": {"m": 3}},
@@ -354,7 +355,7 @@ def test_a_manifest_of_wrong_types_is_none(tmp_path, wrong):
         Run.from_trec(tmp_path / "r")
 
 
-@pytest.mark.parametrize(
+@table(
     ("given", "items"),
     [
         ("red cat", [Item("1", "red cat")]),
@@ -373,7 +374,7 @@ def test_queries_as_people_write_them(given, items):
     assert Run.of(given).queries == tuple(items)
 
 
-@pytest.mark.parametrize("given", [b"cat", {"q1": "cat"}, 7, None, [7], ["a", b"cat"], [["a", "b"]], [None], {}])
+@table("given", [b"cat", {"q1": "cat"}, 7, None, [7], ["a", b"cat"], [["a", "b"]], [None], {}])
 def test_what_is_no_query_is_refused_with_what_is_taken(given):
     with pytest.raises(InputError, match=r"a query is text, an Item or a dictionary|a dictionary is one query"):
         Run.of(given)
@@ -411,7 +412,7 @@ def test_a_frame_without_ties_comes_back_to_the_last_digit():
         Run.from_df(run.to_df(), [Item("9")])
 
 
-@pytest.mark.parametrize(
+@table(
     ("columns", "message"),
     [
         ({"query_id": ["1"], "docno": ["a"], "score": [1]}, r"no column qid \(it has query_id, docno, score\)"),
@@ -427,7 +428,7 @@ def test_a_frame_that_is_no_run_is_refused(columns, message):
         Run.from_df(pandas.DataFrame(columns))
 
 
-@pytest.mark.parametrize("wrong", [[1], {"q": ["a"]}, {"q": {"a": "x"}}, {"q": {"a": math.nan}}, {0.5: {}}])
+@table("wrong", [[1], {"q": ["a"]}, {"q": {"a": "x"}}, {"q": {"a": math.nan}}, {0.5: {}}])
 def test_what_is_no_run_of_scores_is_refused(wrong):
     with pytest.raises(InputError):
         Run.from_dict(wrong)

@@ -9,6 +9,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.pipeline import Cut
 from crosslens.specs import Spec, bind_options, check_types, distribute_options, find_factory, known_options
+from stand_ins.table import table
 
 
 def target(
@@ -23,7 +24,7 @@ def target(
     pass
 
 
-@pytest.mark.parametrize("text", ["hf:a/b", "offline:e5-small", "clip:x//tmp/w?dim=3", "hf:/a/b?x=1&y=2", "default"])
+@table("text", ["hf:a/b", "offline:e5-small", "clip:x//tmp/w?dim=3", "hf:/a/b?x=1&y=2", "default"])
 def test_round_trip(text):
     assert str(Spec.parse(text)) == text
 
@@ -38,7 +39,7 @@ def test_options_are_converted_by_the_signature():
     assert bind_options(spec, target, device="cpu") == {"dim": 3, "ratio": 0.5, "on": True, "how": "b", "device": "cpu"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "message"),
     [
         ("", "names no family"),
@@ -133,13 +134,13 @@ def test_a_dataclass_that_a_target_needs_stands_for_its_fields():
         bind_options(Spec.parse("x:y?exact=true"), limited, exact=True)
 
 
-@pytest.mark.parametrize("text", ["a?x=%FF", "a?x=caf\udce9", "\udce9", "a?x", "a?x=1&x=2", "?x=1", ""])
+@table("text", ["a?x=%FF", "a?x=caf\udce9", "\udce9", "a?x", "a?x=1&x=2", "?x=1", ""])
 def test_a_spec_that_says_no_one_thing_is_refused(text):
     with pytest.raises(InputError):
         Spec.parse(text)
 
 
-@pytest.mark.parametrize("number", ["1_0", "１", "1e400", "", "x", "0x1"])
+@table("number", ["1_0", "１", "1e400", "", "x", "0x1"])
 def test_options_are_numbers_in_plain_digits(number):
     for key in ("dim", "ratio"):
         with pytest.raises(InputError, match="is not a number"):

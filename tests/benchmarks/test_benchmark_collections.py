@@ -12,6 +12,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.runs import read_qrels
 from stand_ins.collection_scripts import directory, module
+from stand_ins.table import table
 
 FILL = {
     "eng": "This paragraph is long enough to make the page worth a place in the collection, and no repetition: {}.",
@@ -101,7 +102,7 @@ def test_one_variant_of_a_switch_is_read(path: str, shown: str):
     assert read(SYSTEMS, path).text == shown
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "sentence"),
     [
         ("<p>Too short.</p><p>Opens the dialog, e.g. On screen. Then more.</p>", "Opens the dialog, e.g. On screen."),

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from crosslens.errors import InputError
 from stand_ins.collection_scripts import SCRIPTS, cards, directory, locales, pictures, png, sample
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("langs", "found"),
     [
         ("zho,pt", {"por": "pt", "zho": "zh_CN"}),
@@ -34,7 +35,7 @@ def test_a_locale_with_twice_the_texts_is_preferred():
     assert locales.chosen("por", {"pt": 5, "pt_BR": 11}, "") == {"por": "pt_BR"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("langs", "complaint"),
     [
         ("rus,fas", r"There are no texts in Persian \(it has rus, zho\)"),

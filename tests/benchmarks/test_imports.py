@@ -6,13 +6,13 @@ import ast
 import importlib
 from pathlib import Path
 
-import pytest
+from stand_ins.table import table
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(BENCHMARKS.rglob("*.py"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(BENCHMARKS).as_posix())
+@table("script", SCRIPTS)
 def test_imports_of_crosslens_are_there(script):
     source = script.read_text("utf-8")
     trees = [ast.parse(source)]

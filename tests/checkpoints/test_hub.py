@@ -11,6 +11,7 @@ import pytest
 from crosslens.checkpoints import hub, source
 from crosslens.errors import InputError
 from huggingface_hub import constants
+from stand_ins.table import table
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_hub_that_comes_back_is_asked_again(asked, monkeypatch):
         server.shutdown()
 
 
-@pytest.mark.parametrize("name", ["./x", "~/x", "/x/y", "a/b/c", "models/", "a\\b", "a--b"])
+@table("name", ["./x", "~/x", "/x/y", "a/b/c", "models/", "a\\b", "a--b"])
 def test_a_path_never_goes_to_the_hub(name, monkeypatch):
     monkeypatch.setattr(source.HUB, "answers", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match="there is no directory"):

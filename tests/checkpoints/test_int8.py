@@ -18,6 +18,7 @@ from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file, save_file
+from stand_ins.table import table
 
 TEXTS = ["The cat sleeps all day.", "猫", "گربه تمام روز می‌خوابد.", "Кошка спит весь день. " * 8, "😀 e\u0301 x"]
 ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
@@ -78,7 +79,7 @@ def test_a_row_does_not_depend_on_the_others():
         )
 
 
-@pytest.mark.parametrize("row", [[0.0] * 32, [5.0] * 32, [5.0] * 31 + [5.0000005], [1e-38] * 32, [-3e38, 3e37] * 16])
+@table("row", [[0.0] * 32, [5.0] * 32, [5.0] * 31 + [5.0000005], [1e-38] * 32, [-3e38, 3e37] * 16])
 def test_rows_of_no_range_or_much(row):
     linear = torch.nn.Linear(32, 16)
     found = RowLinear(linear, LastStates())(torch.tensor([row]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from stand_ins.children import Child
+from stand_ins.table import table
 
 WORDS = ("cat", "chat", "train", "night", "coffee", "moon", "river", "horse")
 
@@ -127,7 +128,7 @@ def test_what_could_not_be_read_is_said(rerank, tiny_judge):
     assert "there were faults" in err
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "parts"),
     [
         ("likelyhood@MODEL", ("unknown prompt 'likelyhood'", "likelihood")),

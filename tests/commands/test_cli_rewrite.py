@@ -11,6 +11,7 @@ from crosslens.errors import InputError
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.rewriting.rewrites import Rewritten
 from crosslens.runs import Run
+from stand_ins.table import table
 from stand_ins.writing import SAYS
 
 DOCS = {
@@ -143,7 +144,7 @@ def test_a_cache_that_cannot_be_used_is_no_mistake(crosslens, source, tmp_path, 
 ROW = {"id": "1", "text": "sleeping cat", "probes": [{"text": "x"}]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("rows", "message"),
     [
         ([ROW], "lacks 1 of 2 queries: 2"),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from stand_ins.table import table
 
 DOCS = {
     "cat": ("eng", "The cat sleeps all day and hunts at night."),
@@ -63,7 +64,7 @@ def test_a_run_by_a_line_uses_the_topics_of_its_collection(crosslens, index, tmp
     assert [line.split()[:4] for line in again.read_text().splitlines()] == wanted
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         ("dens", "did you mean dense?"),

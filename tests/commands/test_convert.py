@@ -9,6 +9,7 @@ from crosslens.training.data.convert import Conversion
 from crosslens.training.data.examples import load_examples, read_examples
 from stand_ins.grader import DOCUMENTS, GRADER, Grader, write_ranked
 from stand_ins.small_collections import put
+from stand_ins.table import table
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_stopped_it_asks_only_what_is_left(mined, tmp_path, monkeypatch):
     assert again.cost["calls"] == whole.cost["calls"] == calls
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "part"),
     [
         (("--format", "csv"), "unknown format of examples 'csv'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from stand_ins.table import table
 
 CAT = {"id": "cat", "lang": "eng", "text": "The cat sleeps all day."}
 
@@ -99,7 +100,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), WRONG, ids=[command for command, _ in WRONG])
+@table(("command", "said"), WRONG)
 def test_a_mistake_is_found_before_a_model_is_loaded(crosslens, here, command, said):
     before = {path for path in here.rglob("*")}
     status, out, err = crosslens(*command.split())

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from stand_ins.grader import GRADER, write_ranked
+from stand_ins.table import table
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_one_object_and_notes(crosslens, pages):
     assert "3 examples have fewer negatives than asked" in err
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "part"),
     [
         (("--last", "3"), "ranks 1 to 3 cannot give 7 negatives"),

@@ -12,6 +12,7 @@ from crosslens.multilingual.collections.digest import digest_files
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins.children import COMMAND, Child
 from stand_ins.query_writer import make_documents, write_collection
+from stand_ins.table import table
 
 WRITER = "inpars@py:stand_ins.query_writer:QueryWriter?n=2"
 TESTS = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_a_source_that_finds_nothing_is_said_not_to(crosslens, tmp_path):
     assert "dropped" not in err
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "part"),
     [
         (("--with", "nothing@hf:x"), "unknown prompt 'nothing'"),
@@ -90,11 +91,11 @@ def test_a_source_that_finds_nothing_is_said_not_to(crosslens, tmp_path):
         (("--with", "titles", "-o", "source"), "source is there already, and was made otherwise"),
     ],
 )
-def test_a_mistake_is_said_in_one_line_and_leaves_nothing(refused, source, tmp_path, monkeypatch, arguments, part):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_is_said_in_one_line_and_leaves_nothing(refused, source, monkeypatch, arguments, part):
+    monkeypatch.chdir(source.parent)
     output = () if "-o" in arguments else ("-o", "made")
     refused("synthesize", source, *arguments, *output, parts=(part,))
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert [path.name for path in source.parent.iterdir()] == ["source"]
 
 
 def test_an_empty_collection_and_a_second_process(refused, source, tmp_path):

@@ -21,6 +21,7 @@ from crosslens.evaluation.experiment.plan import Plan
 from crosslens.service.systems import ServedSystem
 from crosslens.systems.stages import Vocabulary
 from crosslens.systems.system import System
+from stand_ins.table import table
 
 from .pages import NOT_RUN, PAGES, Block, name_page, read_blocks, read_commands
 
@@ -32,11 +33,11 @@ EXAMPLES = [
     if name not in OWN and any(block.language == "python" or block.run for block in blocks)
 ]
 COMMANDS = [
-    pytest.param(arguments, block.run, id=f"{name}:{block.line}:{arguments[0]}-{number}")
+    (f"{name}:{block.line}", arguments, block.run)
     for name, blocks in BLOCKS.items()
     for block in blocks
     if block.language == "sh"
-    for number, arguments in enumerate(read_commands(block))
+    for arguments in read_commands(block)
 ]
 
 
@@ -114,8 +115,8 @@ def write_file(folder: Path, block: Block) -> None:
 make_group = cache(lambda: typer.main.get_command(app))  # the same for all commands
 
 
-@pytest.mark.parametrize(("arguments", "run"), COMMANDS)
-def test_commands_are_those_of_the_command_line(arguments, run):
+@table(("where", "arguments", "run"), COMMANDS)
+def test_commands_are_those_of_the_command_line(where, arguments, run):
     group = make_group()
     with group.make_context("crosslens", list(arguments), resilient_parsing=False) as context:
         name, verb, rest = group.resolve_command(context, list(arguments))
@@ -128,7 +129,7 @@ def test_commands_are_those_of_the_command_line(arguments, run):
             System.parse(line)  # loads no model
 
 
-@pytest.mark.parametrize("page", BLOCKS)
+@table("page", BLOCKS)
 def test_experiments_are_read(page, tmp_path):
     for block in BLOCKS[page]:
         if block.language == "toml" and "[systems]" in block.text:

@@ -11,6 +11,7 @@ import unicodedata
 
 import crosslens
 import pytest
+from stand_ins.table import table
 
 from .pages import FENCE, PAGES, ROOT, name_page, read_blocks
 
@@ -51,7 +52,7 @@ def read_anchors(page):
     return anchors
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_page)
+@table("page", PAGES)
 def test_links_lead_somewhere(page):
     prose = CODE.sub("", FENCE.sub("", page.read_text("utf-8")))
     for link in LINK.findall(prose):
@@ -64,7 +65,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in read_anchors(target), f"{name_page(page)}: {link}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_page)
+@table("page", PAGES)
 def test_words_are_plain_and_no_registry_is_named(page):
     text = page.read_text("utf-8")
     assert not HOSTS.findall(text)

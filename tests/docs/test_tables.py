@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from crosslens.encoders.registry import FAMILIES as ENCODERS
 from crosslens.encoders.registry import OFFLINE
 from crosslens.evaluation.experiment.plan import Plan
@@ -22,6 +21,7 @@ from crosslens.systems.grammar import FUNCTIONS
 from crosslens.systems.stages import STAGES
 from crosslens.training.data import generation
 from crosslens.training.data.registry import SOURCES
+from stand_ins.table import table
 
 from .pages import FENCE, ROOT
 
@@ -45,7 +45,7 @@ def list_own_families(page: str):
     return [row for row in read_table(page, "family") if list_codes(row[0]) != ["py:"]]
 
 
-@pytest.mark.parametrize("row", list_own_families("encoders.md"), ids=lambda row: row[0])
+@table("row", list_own_families("encoders.md"))
 def test_options_of_encoders(row):
     ((name,), options) = list_codes(row[0]), list_codes(row[2])
     family, _, checkpoint = name.partition(":")
@@ -59,7 +59,7 @@ def test_families_of_encoders():
     assert set(names) == {"py:", *(f"{each}:" for each in ENCODERS), *(f"offline:{each}" for each in OFFLINE)}
 
 
-@pytest.mark.parametrize("row", read_table("collections.md", "family"), ids=lambda row: row[0])
+@table("row", read_table("collections.md", "family"))
 def test_options_of_collections(row):
     family = re.split(r"[\[:?]", list_codes(row[0])[0])[0]
     factory, _ = find_factory(Spec(family), "collections", COLLECTIONS, "collection")
@@ -81,7 +81,7 @@ def test_what_paths_are_taken_for():
         assert family == "beir" or shown == known_options(factory).keys() - GIVEN
 
 
-@pytest.mark.parametrize("row", list_own_families("reranking.md"), ids=lambda row: row[0])
+@table("row", list_own_families("reranking.md"))
 def test_options_of_judges(row):
     ((name,), options) = list_codes(row[0]), list_codes(row[2])
     factory, _ = find_factory(Spec(name.rstrip(":")), "judges", JUDGES, "judge")
@@ -144,7 +144,7 @@ def test_keys_of_experiments():
     assert shown == Plan.__dataclass_fields__.keys()
 
 
-@pytest.mark.parametrize(
+@table(
     ("page", "heading", "known"),
     [
         ("reranking.md", "prompts", list_prompts()),

@@ -16,6 +16,7 @@ from crosslens.errors import InputError
 from crosslens.items import Dense, Item, Role
 from crosslens.specs import Spec
 from PIL import Image
+from stand_ins.table import table
 
 
 class Toy:
@@ -112,7 +113,7 @@ def test_items_are_read_in_the_modalities_that_all_read():
         Ensemble([sees, reads])
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "message"),
     [
         (lambda: Ensemble([Toy("a", 4)]), "needs two encoders or more"),
@@ -149,7 +150,7 @@ def test_the_spec_of_the_command_line(tiny_encoder, tiny_clip, monkeypatch):
     assert load_encoder(nested.spec.name).spec == nested.spec
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "message"),
     [
         ("ensemble:", "names no checkpoint"),

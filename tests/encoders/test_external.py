@@ -13,6 +13,7 @@ from crosslens.encoders.workers import load_for_index
 from crosslens.errors import InputError
 from crosslens.indexes.registry import open_index
 from crosslens.items import Item
+from stand_ins.table import table
 
 MODULE = '''
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def test_trust_is_given_to_those_who_take_it(package: Path) -> None:
     assert next(encoder.encode([Item("a", "a")], "query")).vectors.shape == (1, 31)
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "message"),
     [
         ("py:letters_package:Letters?size=3", "unknown option of py:letters_package:Letters 'size'.*known: dim"),

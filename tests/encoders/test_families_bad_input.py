@@ -14,6 +14,7 @@ from crosslens.encoders.registry import FAMILIES, load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
 from safetensors.torch import load_file
+from stand_ins.table import table
 
 # family -> the fixture with its tiny checkpoint, and options that it takes to load it.
 CHECKPOINTS = {
@@ -126,7 +127,7 @@ def made(request: pytest.FixtureRequest, family: str, options: str, device: str 
     return load_encoder(f"{family.partition(' ')[0]}:{where}?{given}".rstrip("?"), device=device)
 
 
-@pytest.mark.parametrize("family", [name for name in CHECKPOINTS if name not in ("clip", "splade")])
+@table("family", [name for name in CHECKPOINTS if name not in ("clip", "splade")])
 def test_a_dim_larger_than_the_models(request: pytest.FixtureRequest, family: str) -> None:
     for dim in (0, 5000):
         line = refusal(lambda dim=dim: made(request, family, f"dim={dim}"))
@@ -142,8 +143,8 @@ def test_a_text_over_the_limit_with_truncation_off(request: pytest.FixtureReques
     assert "64" in line
 
 
-@pytest.mark.parametrize("family", CHECKPOINTS)
-@pytest.mark.parametrize("device", ["cuda:99", "tpu"])
+@table("family", CHECKPOINTS)
+@table("device", ["cuda:99", "tpu"])
 def test_a_device_that_is_not_there(request: pytest.FixtureRequest, family: str, device: str) -> None:
     line = refusal(lambda: made(request, family, "", device))
     assert repr(device) in line

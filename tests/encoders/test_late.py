@@ -21,6 +21,7 @@ from crosslens.items import Item, Role
 from crosslens.multimodal.pages import PageEncoder
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stand_ins.table import table
 
 TEXTS = ["The cat sleeps all day, and hunts at night!", "Le chat dort.", "猫整天睡觉，晚上捕猎。", "a"]
 
@@ -371,7 +372,7 @@ def test_texts_of_pages_are_cut_and_cannot_pose_as_pictures(tiny_colpali: Path) 
 # Bad input
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         ("pool=0", "pool must be at least 1, not 0"),

@@ -10,9 +10,10 @@ import pytest
 from crosslens.encoders.base import EncoderSpec, unit
 from crosslens.encoders.matryoshka import cut_vectors, find_shortest
 from crosslens.errors import InputError
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("files", "shortest"),
     [
         ({}, None),
@@ -29,7 +30,7 @@ def test_a_checkpoint_says_so_in_its_files(tmp_path, files, shortest):
     assert find_shortest(f"hf:{tmp_path}?max_tokens=64") == shortest
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "shortest"),
     [
         ("llm:Qwen/Qwen3-Embedding-0.6B?dim=512", 32),

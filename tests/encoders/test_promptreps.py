@@ -21,6 +21,7 @@ from crosslens.errors import InputError
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from crosslens.pipeline import zscore
+from stand_ins.table import table
 
 TEXTS = [
     "The cat sleeps all day, and HUNTS at night.",
@@ -187,7 +188,7 @@ def test_a_chat_template_that_does_not_take_the_turn(chatty: Callable[[str], Pat
 # Words and their tokens
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("The cat's 2 CATS, re-read: naïve!", {"the", "cat", "s", "2", "cats", "re", "read", "naïve"}),
@@ -322,7 +323,7 @@ def test_gemma_says_what_a_text_is_about() -> None:
 # Bad input
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         ("rep=both", r"unknown value of rep .*'both'.*\(known: dense, sparse\)"),

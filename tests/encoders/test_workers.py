@@ -24,6 +24,7 @@ from crosslens.encoders.workers import WINDOW, Workers, load_for_index
 from crosslens.errors import CrosslensError, InputError
 from crosslens.indexes.registry import create_index, open_index
 from crosslens.items import Dense, Item
+from stand_ins.table import table
 
 TWO = ["cpu", "cpu"]
 several_cores = pytest.mark.skipif(len(sharing.list_cores()) < 2, reason="two processes need two cores")
@@ -56,7 +57,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("four_gpus")
-@pytest.mark.parametrize(
+@table(
     ("device", "meant"),
     [
         ("auto", ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
@@ -83,7 +84,7 @@ def test_auto_is_one_device_without_several_gpus(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("four_gpus")
-@pytest.mark.parametrize(
+@table(
     ("device", "says"),
     [
         ("cuda:1,4", "there is no device 'cuda:4' here .4 CUDA devices.; use --device auto"),
@@ -111,7 +112,7 @@ def test_what_takes_one_device_says_so_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages == ["--device cuda:3,1: an index is encoded on all of it, the rest runs on cuda:3"]
 
 
-@pytest.mark.parametrize(("count", "processes"), [(2, 2), (7, 3), (64, 4), (4, 1), (2, 8)])
+@table(("count", "processes"), [(2, 2), (7, 3), (64, 4), (4, 1), (2, 8)])
 def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch, count: int, processes: int) -> None:
     held = list(range(10, 10 + count))
     monkeypatch.setattr(sharing, "list_cores", lambda: held)

@@ -21,6 +21,7 @@ from crosslens.multilingual.prompts import Prompt, load_prompt
 from crosslens.pipeline import advance, watch
 from crosslens.runs import Manifest, read_qrels
 from stand_ins.pipes import read_pipe
+from stand_ins.table import table
 
 GRADED = """
 asks = "choose"
@@ -288,7 +289,7 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path):
     refused("the runs have no hits", runs=[tmp_path / "empty"])
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "match"),
     [
         ("umbrela", "names no model"),

@@ -13,6 +13,7 @@ from crosslens.evaluation.evaluate import evaluate, evaluate_files
 from crosslens.evaluation.measures import MEASURES
 from crosslens.items import Item
 from crosslens.runs import Run
+from stand_ins.table import table
 from typer.testing import CliRunner
 
 
@@ -127,7 +128,7 @@ def test_the_command_line_asks_for_all_of_it(tmp_path, good, poor):
     assert "per doc_lang" not in shown.stdout
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "message"),
     [
         ({"runs": {}}, "no runs"),
@@ -213,8 +214,8 @@ def test_packed_files_beir_and_standard_input(crosslens, tmp_path, monkeypatch):
     assert "given twice" in err or "can be read once" in err
 
 
-@pytest.mark.parametrize("wrong", [{"q1": {3: 1}}, {1: {"d1": 1}}, {"q1": ["d1"]}, [("q1", "d1", 1)]])
-@pytest.mark.parametrize("measure", ["nDCG", "ERR", "Accuracy"])
+@table("wrong", [{"q1": {3: 1}}, {1: {"d1": 1}}, {"q1": ["d1"]}, [("q1", "d1", 1)]])
+@table("measure", ["nDCG", "ERR", "Accuracy"])
 def test_qrels_of_other_types_are_refused_and_not_read_as_none(wrong, measure):
     run = Run.of([]).ranking({"q1": [("d1", 2.0)]})
     with pytest.raises(InputError, match="qrels"):

@@ -18,6 +18,7 @@ from crosslens.items import Item
 from crosslens.runs import Run, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOPICS = ("1", "PLAIN-12", "q1", "7a", "topic/ü-猫", "-3", "a-b-12")
@@ -206,14 +207,14 @@ def test_a_measure_is_what_its_definition_says(run_of: Callable[..., Run], drawn
         assert table.mean("r", name) == pytest.approx(total if "Num" in name else total / len(TOPICS))
 
 
-@pytest.mark.parametrize("name", [name + options for name, options in REFUSED.items()])
+@table("name", [name + options for name, options in REFUSED.items()])
 def test_what_is_not_computed_is_refused_by_name_before_anything_runs(name: str) -> None:
     with pytest.raises(InputError, match="is not computed here") as error:
         parse_measure(name)
     assert repr(name) in str(error.value)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "message"),
     [
         ("nDCG(gains={1:500000000})@10", "the gain 500000000: up to 1,000,000"),
@@ -289,7 +290,7 @@ def test_counts_of_qrels_hold_for_queries_without_hits(run_of: Callable[..., Run
     assert [table.mean("r", name) for name in table.measures] == [2, 3, 2]
 
 
-@pytest.mark.parametrize("topic", TOPICS[1:])
+@table("topic", TOPICS[1:])
 def test_topic_ids_of_any_form_on_the_command_line(crosslens: Callable[..., Any], tmp_path: Path, topic: str) -> None:
     found = []
     for each in ("1", topic):

@@ -16,6 +16,7 @@ from crosslens.items import Item
 from crosslens.runs import Run, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -159,7 +160,7 @@ def test_the_order_of_the_run_decides_and_not_float32():
     assert evaluate({"r": run}, {"1": {"b": 1}}, ["RR"]).mean("r", "RR") == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "message"),
     [
         ("nope", "unknown measure 'nope'"),

@@ -27,6 +27,7 @@ from crosslens.evaluation.report.render import make_anchors, render_report, writ
 from crosslens.items import Item
 from crosslens.multilingual.collections.base import CollectionCounts
 from crosslens.runs import Run
+from stand_ins.table import table
 
 AWFUL = "a & b_<x>"
 SYSTEMS = ("lexical", AWFUL, "混合检索（密集与词汇）", "جستجوی ترکیبی $x$")
@@ -292,7 +293,7 @@ def test_quality_against_cost_and_its_front():
     assert [f"{system}: {text}" for system, text in drawn.legend] == result
 
 
-@pytest.mark.parametrize("seconds", [(1, 1.01), (1, 9), (0.03, 28), (1e-3, 1e3), (1e-9, 1e9)])
+@table("seconds", [(1, 1.01), (1, 9), (0.03, 28), (1e-3, 1e3), (1e-9, 1e9)])
 def test_the_scale_of_seconds_has_a_few_round_numbers(seconds):
     two = part(systems=SYSTEMS[:2])
     costs = zip(two.outcomes.items(), seconds, strict=True)

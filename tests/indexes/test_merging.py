@@ -14,6 +14,7 @@ from crosslens.indexes.merging import BEST, FEWEST, check_merge, list_large, mer
 from crosslens.indexes.registry import create_index
 from crosslens.items import Item
 from stand_ins.index_cases import Hashing
+from stand_ins.table import table
 
 COUNTS = {"deu": 300, "rus": 300, "swa": 49, "": 500}
 
@@ -108,7 +109,7 @@ def test_many_languages_are_read_in_one_pass_and_stay(
     assert counts == reads
 
 
-@pytest.mark.parametrize("merge", [-0.1, 1.1, math.nan, True, "raw"])
+@table("merge", [-0.1, 1.1, math.nan, True, "raw"])
 def test_a_strength_is_a_number_from_0_to_1(merge: Any) -> None:
     with pytest.raises(InputError, match="merge must be a number from 0"):
         check_merge(merge)

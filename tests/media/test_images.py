@@ -15,6 +15,7 @@ from crosslens.media.images import open_image, read_image_bytes, thumbnail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
+from stand_ins.table import table
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
 
@@ -44,7 +45,7 @@ def mean(image: Image.Image, left: bool) -> np.ndarray:
     return (pixels[:, :half] if left else pixels[:, half:]).mean(axis=(0, 1))
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@table("form", FORMATS)
 def test_formats_open_from_file_bytes_and_pil(form: str, tmp_path: Path) -> None:
     data = sample(form)
     (path := tmp_path / "picture").write_bytes(data)  # no suffix: the content decides
@@ -56,8 +57,8 @@ def test_formats_open_from_file_bytes_and_pil(form: str, tmp_path: Path) -> None
             assert mean(image, left=False)[2] > 150 > mean(image, left=False)[0]
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@table("form", FORMATS)
+@table("share", [0.3, 0.6, 0.9])
 def test_truncated_is_an_error_and_never_half_a_picture(form: str, share: float, tmp_path: Path) -> None:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     data = sample(form)
@@ -66,8 +67,8 @@ def test_truncated_is_an_error_and_never_half_a_picture(form: str, share: float,
         open_image(path)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "TIFF", "PNG", "WEBP"])
+@table("orientation", range(1, 9))
+@table("form", ["JPEG", "TIFF", "PNG", "WEBP"])
 def test_exif_rotation(orientation: int, form: str) -> None:
     # What a camera stores for the upright scene: the inverse of what the tag asks a viewer to do.
     inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
@@ -89,7 +90,7 @@ def test_broken_exif_does_not_lose_the_picture() -> None:
 GRADIENT = np.linspace(0, 255, 64, dtype=np.uint8)[None].repeat(8, axis=0)
 
 
-@pytest.mark.parametrize(
+@table(
     ("values", "form"),
     [
         (GRADIENT.astype(np.uint16) * 257, "PNG"),
@@ -128,7 +129,7 @@ def test_cmyk_jpeg_is_not_inverted() -> None:
     assert mean(image, left=True)[0] > 150 > mean(image, left=True)[2]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"])
+@table("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"])
 def test_every_mode_of_a_pil_image(mode: str) -> None:
     white = Image.new("RGB", (6, 4), "white")
     if mode == "I;16":
@@ -144,7 +145,7 @@ def test_every_mode_of_a_pil_image(mode: str) -> None:
     assert source.tobytes() == before
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La", "P"])
+@table("mode", ["RGBA", "LA", "PA", "RGBa", "La", "P"])
 def test_transparency_is_laid_on_white(mode: str) -> None:
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     if mode == "P":

@@ -14,6 +14,7 @@ import pytest
 from crosslens.errors import InputError
 from crosslens.media import images
 from crosslens.media.images import open_image
+from stand_ins.table import table
 
 SIDE = 9400
 MEASURE = """
@@ -87,10 +88,8 @@ def draw(mode: str, size: tuple[int, int]) -> PIL.Image.Image:
     return image.convert("RGB").convert(mode) if mode in ("P", "1", "CMYK", "YCbCr") else image.convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "P+", "1", "CMYK", "I;16", "I", "F"])
-@pytest.mark.parametrize(
-    ("size", "max_pixels"), [((300, 203), 300), ((300, 203), 40_000), ((97, 411), 4000), ((620, 3), None)]
-)
+@table("mode", ["RGB", "RGBA", "L", "LA", "P", "P+", "1", "CMYK", "I;16", "I", "F"])
+@table(("size", "max_pixels"), [((300, 203), 300), ((300, 203), 40_000), ((97, 411), 4000), ((620, 3), None)])
 def test_parts_give_the_pixels_of_the_whole(monkeypatch, mode, size, max_pixels):
     image = draw(mode, size)
     whole = open_image(image, max_pixels=max_pixels)
@@ -104,7 +103,7 @@ def test_parts_give_the_pixels_of_the_whole(monkeypatch, mode, size, max_pixels)
     assert differences.mean() < (0.8 if mode in ("1", "P", "P+") else 0.2)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P+", "CMYK"])
+@table("mode", ["RGB", "RGBA", "L", "P+", "CMYK"])
 def test_ordinary_pictures_are_decoded_and_resized_whole(mode):
     """As ever: encoders' golden values hang on each pixel."""
     image = draw(mode, (900, 700))
@@ -124,7 +123,7 @@ def save(form: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize(
+@table(
     ("form", "options", "taken"),
     [
         ("WEBP", {}, 17),

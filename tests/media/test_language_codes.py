@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from crosslens.errors import InputError
 from crosslens.media.language_codes import find_language, parse_language
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize("code", ["und", "mul", "mis", "zxx", "UND", "und-Latn", "und_Latn", " und "])
+@table("code", ["und", "mul", "mis", "zxx", "UND", "und-Latn", "und_Latn", " und "])
 def test_codes_of_no_language_suggest_no_other(code: str) -> None:
     with pytest.raises(InputError, match="unknown language") as refused:
         parse_language(code)
@@ -15,7 +16,7 @@ def test_codes_of_no_language_suggest_no_other(code: str) -> None:
     assert "leave it out" in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["xx-yy-zz", "\ud800", "a\0b", "a" * 100_000, "🎈", "-", "en--us", "(" * 3000])
+@table("text", ["xx-yy-zz", "\ud800", "a\0b", "a" * 100_000, "🎈", "-", "en--us", "(" * 3000])
 def test_what_is_no_language_is_one_short_line(text: str) -> None:
     with pytest.raises(InputError, match="unknown language") as refused:
         parse_language(text)

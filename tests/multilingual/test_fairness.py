@@ -18,6 +18,7 @@ from crosslens.multilingual.fairness import PEER, Peer, compare_ranks, compute_a
 from crosslens.runs import Run, read_qrels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QRELS, RUN = GOLDEN / "qrels.txt", GOLDEN / "run.trec"
@@ -172,7 +173,7 @@ def test_golden_peer_equals_scipy():
     assert len({round(fair, 6) for fair in fairs}) > 4
 
 
-@pytest.mark.parametrize(
+@table(
     "name", ["PEER@20", "PEER", "PEER(weights={1:0.5,3:0.5})@20", "PEER(weights={3:1.0})", "alpha_nDCG@20",
              "alpha_nDCG(alpha=0.8)@10", "alpha_nDCG(rel=3)@20", "alpha_nDCG"],
 )  # fmt: skip
@@ -192,7 +193,7 @@ def test_peer_is_an_immutable_value():
         measure.cutoff = 10
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "told"),
     [
         ("PEER@0", "cutoff 0"),

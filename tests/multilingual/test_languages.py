@@ -15,6 +15,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.multilingual import languages
 from crosslens.multilingual.languages import fill_languages, find_direction, identify, name_language, parse_language
+from stand_ins.table import table
 
 QUERIES = {  # one to three words, as people search
     "eng": ["climate change", "train station", "old bridge repair"],
@@ -65,7 +66,7 @@ SENTENCES = {
 }
 
 
-@pytest.mark.parametrize(
+@table(
     ("code", "spellings"),
     [
         ("zho", "zho zh cmn chi zh-CN zh_tw ZH-hant Chinese 中文 Mandarin"),
@@ -92,9 +93,7 @@ def test_iso_takes_what_people_write(code, spellings):
     assert parse_language(parse_language(code)) == code
 
 
-@pytest.mark.parametrize(
-    "bad", ["", " ", "xx", "zzz", "a", "1", "und", "mul", "qaa", "zxx", "Elvish", "no language", "x-foo", "en-"]
-)
+@table("bad", ["", " ", "xx", "zzz", "a", "1", "und", "mul", "qaa", "zxx", "Elvish", "no language", "x-foo", "en-"])
 def test_unknown_languages_are_one_line(bad):
     with pytest.raises(InputError, match="unknown language") as told:
         parse_language(bad)
@@ -155,7 +154,7 @@ def test_characters_show_whether_a_text_without_kana_is_chinese_or_japanese():
     assert identify(["发现", "発見", "铁路", "駅", "图书馆", "電気鉄道の駅"]) == ["zho", "jpn"] * 3
 
 
-@pytest.mark.parametrize(
+@table(
     "nothing",
     ["", "   ", "12345 !!!", "😀😀", "https://example.org/the/old/bridge", "someone@example.org", "ᏣᎳᎩ", "\ud800"],
 )

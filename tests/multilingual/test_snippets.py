@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from crosslens.multilingual.snippets import LONGEST, make_snippet
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "query", "marked"),
     [
         ("The boats lay in the harbour.", "a boat", ["boats"]),

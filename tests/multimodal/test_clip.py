@@ -16,6 +16,7 @@ from crosslens.items import Item
 from crosslens.multimodal.clip import ClipEncoder
 from crosslens.multimodal.towers import fuse_vectors
 from safetensors.torch import load_file
+from stand_ins.table import table
 from tiny.clips import TEXTS, items, picture
 
 
@@ -231,7 +232,7 @@ def test_long_text_is_cut_quickly_and_alike(tiny_clip: Path) -> None:
     assert ids[0, -1] == encoder.tokenizer.eot_token_id
 
 
-@pytest.mark.parametrize(
+@table(
     ("checkpoint", "message"),
     [
         ("ViT-B-33/openai", "unknown open_clip architecture 'ViT-B-33'.*ViT-B-32"),

@@ -15,6 +15,7 @@ from crosslens.items import Item
 from crosslens.media.images import open_image
 from crosslens.multimodal import conse
 from crosslens.multimodal.conse import ConSE
+from stand_ins.table import table
 
 pytestmark = pytest.mark.skipif(
     not all(map(offline.is_available, ("efficientnet-lite2", "e5-small", "use-m3"))), reason="needs crosslens[offline]"
@@ -150,7 +151,7 @@ def test_class_vectors_are_cached_and_a_torn_file_made_again(tmp_path: Path, mon
         conse.embed_classes(words.spec, text)
 
 
-@pytest.mark.parametrize("options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"])
+@table("options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"])
 def test_options_out_of_range(options: str) -> None:
     with pytest.raises(InputError, match=options.partition("=")[0]):
         load_encoder(f"offline:conse?{options}")

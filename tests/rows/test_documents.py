@@ -20,6 +20,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.rows.documents import read_documents
 from crosslens.rows.values import to_json_value
+from stand_ins.table import table
 
 TABLE = pa.table({"id": ["a", "b"], "title": ["A", None], "text": ["x", "y"], "year": [2020, None]})
 ITEMS = [Item("a", "A\nx", meta={"title": "A", "year": 2020}), Item("b", "y")]
@@ -32,13 +33,12 @@ class Exports:
         return TABLE.__arrow_c_stream__(requested_schema)
 
 
-@pytest.mark.parametrize(
+@table(
     "table",
     [
         TABLE, TABLE.to_batches()[0], TABLE.to_reader(), pyarrow.dataset.dataset(TABLE), Exports(), TABLE.to_pylist(),
         TABLE.to_pandas(), TABLE.to_pandas().set_index("id"), (row for row in TABLE.to_pylist()),
     ],
-    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_tables_and_dictionaries_are_read_alike(table):
     assert list(read_documents(table)) == ITEMS
@@ -86,18 +86,17 @@ def test_an_index_takes_them_and_adding_twice_changes_nothing(tmp_path):
     assert sorted(item.text for item in index.get(list(index.ids()))) == ["a bird", "a cat", "a dog", "hi"]
 
 
-@pytest.mark.parametrize(
+@table(
     "given",
     ["cat", b"cat", 5, 2.5, None, Path("x"), Item("a", "b"), {"id": "a", "text": "b"}, [1], [b"x"], [["a", "b"]],
      [("a", "b", "c")], np.zeros(3), [None]],
-    ids=repr,
 )  # fmt: skip
 def test_what_documents_are_given_as_is_said_where_it_is_something_else(given):
     with pytest.raises(InputError, match=r"given .*Items, dictionaries, pairs \(id, text\) or strings, or as a table"):
         list(read_documents(given))
 
 
-@pytest.mark.parametrize(
+@table(
     ("given", "columns", "part"),
     [
         ([("a", "x"), {"text": "x", "id": None}], None, "document 2: no id"),

@@ -17,6 +17,7 @@ from crosslens.service.application import Access
 from crosslens.service.client import name_served, search_service
 from stand_ins.index_cases import png
 from stand_ins.live import fill
+from stand_ins.table import table
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_keys_and_names(serve, monkeypatch, crosslens):
     assert name_served("s3://bucket/papers.index/") == "papers"
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "body", "headers", "kind", "part"),
     [
         (429, b"{}", {"Retry_After": "7"}, CrosslensError, "try again in 7 s"),

@@ -18,11 +18,12 @@ import httpx
 import pytest
 from stand_ins.children import COMMAND
 from stand_ins.live import JUDGE, fill
+from stand_ins.table import table
 
 TESTS = str(Path(__file__).parents[1])
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "said"),
     [
         (["--host", "0.0.0.0"], "CROSSLENS_API_KEY"),

@@ -18,6 +18,7 @@ from crosslens.service.quotas import Unknown
 from stand_ins.index_cases import png
 from stand_ins.live import JUDGE, Live
 from stand_ins.patient import Patient
+from stand_ins.table import table
 
 
 def ids(answer: dict) -> list[str]:
@@ -102,7 +103,7 @@ def test_what_is_asked_again_is_not_computed_again(live: Live) -> None:
     assert ids(again) == ids(first)[:5]
 
 
-@pytest.mark.parametrize(
+@table(
     ("asked", "status", "said"),
     [
         ({}, 400, "the query is empty"),

@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from stand_ins.cheap_encoder import Cheap
 from stand_ins.index_cases import png
 from stand_ins.live import ENCODER, run_live
+from stand_ins.table import table
 
 PICTURE = b"\x89PNG, or what a client takes for it"
 ENCODED = base64.b64encode(PICTURE).decode()
@@ -133,7 +134,7 @@ def test_dimensions_are_the_first_ones_at_length_1(client, engine):
     assert (np.float32(whole) == embed(engine, ["a"])[0]).all()
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "body", "role"),
     [
         ("/v1/embeddings", {"input": "a", "model": "cheap"}, "document"),
@@ -193,7 +194,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("body", "message"), BAD, ids=range(len(BAD)))
+@table(("body", "message"), BAD)
 def test_what_is_wrong_is_named_in_one_line(http, engine, body, message):
     content = (
         {"content": body, "headers": {"Content-Type": "application/json"}}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from crosslens import InputError, Stage, merge, roundrobin, rrf, zscore
 from crosslens.systems.grammar import parse
+from stand_ins.table import table
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def test_pipelines_are_what_the_same_line_of_python_is():
         assert parsed.fingerprint == stage.fingerprint
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         ("", "a stage was expected at character 1, not the end"),

@@ -16,6 +16,7 @@ from crosslens.multilingual.collections.base import InMemoryDocuments
 from crosslens.pipeline import Cut
 from crosslens.systems.pyterrier import as_stage, as_transformer
 from ir_measures import AP, P, R, nDCG
+from stand_ins.table import table
 
 DOCS = [f"d{n:02}" for n in range(40)]
 TEXTS = InMemoryDocuments({doc: Item(doc, f"text {doc[1]}") for doc in DOCS})
@@ -163,7 +164,7 @@ def test_a_transformer_without_queries_and_hits_is_named(made):
         stage("query")
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "message"),
     [
         (lambda: as_transformer("dense"), r"a stage of crosslens is wanted, not 'dense' \(str\)"),

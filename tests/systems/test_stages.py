@@ -11,6 +11,7 @@ from crosslens.pipeline import Cut
 from crosslens.systems.search import search_index
 from crosslens.systems.stages import STAGES, Vocabulary, read_stage
 from crosslens.systems.system import OpenSite, System
+from stand_ins.table import table
 
 MODULE = """
 from collections import Counter
@@ -79,7 +80,7 @@ def test_a_stage_of_another_package_works_in_a_line(package: str, family: str) -
         System.parse(f"{family}?kep=1")
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         ("py:turning_stages", "write py:MODULE:NAME"),

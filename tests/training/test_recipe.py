@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from crosslens.errors import InputError
 from crosslens.training.recipe import EncoderRecipe, list_recipes, read_recipe
+from stand_ins.table import table
 
 
 def test_a_file_is_read_and_what_is_given_wins(tmp_path: Path):
@@ -42,7 +43,7 @@ def test_what_is_wrong_in_an_extended_recipe_names_its_file(tmp_path: Path, low:
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "said"),
     [
         ("bach = 8", "unknown key 'bach'; did you mean batch"),
@@ -78,7 +79,7 @@ def test_an_unknown_recipe_lists_the_ready_ones():
         read_recipe(EncoderRecipe, "e6")
 
 
-@pytest.mark.parametrize("name", ["e5", "repllama", "drama", "translate-distill", "colbert-x-mtt", "lit", "lit-heads"])
+@table("name", ["e5", "repllama", "drama", "translate-distill", "colbert-x-mtt", "lit", "lit-heads"])
 def test_ready_recipes_can_be_read(name: str):
     assert name in list_recipes()
     assert read_recipe(EncoderRecipe, name) != EncoderRecipe()

@@ -14,6 +14,7 @@ from crosslens.encoders.cache.store import locate_vector_cache
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
 from crosslens.items import Item
+from stand_ins.table import table
 from tiny.counting import Counting, numbered, rows
 
 # Looking at it, and pruning
@@ -98,7 +99,7 @@ def test_pruning_beside_a_process_that_uses_the_file(used):
     assert held(prune_cache()) in ({}, {"new:x": 0})
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "size"), [("5GB", 5 * 10**9), ("2GiB", 2**31), ("0", 0), ("1.5 mb", 1_500_000), ("7k", 7000), ("12B", 12)]
 )
 def test_sizes(text, size):
@@ -146,7 +147,7 @@ def test_a_second_collection_is_indexed_from_the_cache(crosslens, source, tmp_pa
     assert json.loads(crosslens("cache", "--json")[1])["vectors"]["encoders"] == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("arguments", "part"),
     [
         (("--prune", "--to", "5 parsecs"), "5 parsecs"),

@@ -6,11 +6,12 @@ import pytest
 from crosslens import InputError
 from crosslens.evaluation.experiment.conduct import parse_systems
 from crosslens.evaluation.experiment.plan import Plan
+from stand_ins.table import table
 
 LEAST = {"collections": ["demo"], "systems": {"dense": "dense"}}
 
 
-@pytest.mark.parametrize(
+@table(
     ("keys", "message"),
     [
         ({"collections": ["demo"]}, "no systems"),
@@ -34,7 +35,7 @@ def test_a_plan_says_what_is_wrong_with_it(keys, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         ("dens", "did you mean dense?"),

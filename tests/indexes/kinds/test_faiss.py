@@ -22,6 +22,7 @@ from crosslens.indexes.storage.storage import FILE
 from crosslens.items import Item, seal
 from crosslens.runs import Run
 from stand_ins.given_vectors import COUNT, DIM, FILTERS, ITEMS, QUERIES, SPEC, VECTORS, Given, clustered, filled, opened
+from stand_ins.table import table
 
 faiss = pytest.importorskip("faiss")
 from crosslens.indexes.kinds.faiss import FaissSearcher, Unfiltered, make_faiss_index  # noqa: E402
@@ -218,7 +219,7 @@ def test_the_card_cannot_lead_out_of_the_index(
     assert outside.exists()
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "reason"),
     [
         ("faiss:Foo", "could not parse index string Foo"),

@@ -15,6 +15,7 @@ from crosslens.indexes.storage.filters import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 SCALARS = st.one_of(st.text(max_size=5), st.integers(), st.floats(allow_nan=False), st.booleans())
 
@@ -41,7 +42,7 @@ def test_the_key_of_a_facet_is_read_back_with_a_type_and_without(key: str, value
     assert facet in list_wanted(key, value)
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "stored", "found"),
     [
         ("1.0", 1, True),
@@ -96,7 +97,7 @@ def test_a_language_in_a_filter_is_its_code_and_what_earlier_versions_stored(lan
     assert write_sql({"lang": "xx"}, (), ["en", "xx"]) == "lang IN ('xx')"
 
 
-@pytest.mark.parametrize("lang", ["und", "xx", "", "x') OR (1=1", 3, 1.5, True])
+@table("lang", ["und", "xx", "", "x') OR (1=1", 3, 1.5, True])
 def test_a_language_in_a_filter_that_is_none_is_refused(lang: str | float) -> None:
     with pytest.raises(InputError, match="unknown language"):
         write_sql({"lang": lang}, (), ["eng"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 from crosslens.indexes.registry import create_index
 from crosslens.indexes.storage.names import MOST, extract_names
 from crosslens.items import Item
 from stand_ins.index_cases import Hashing
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "names"),
     [
         ("how to use x264 and IMAP", ["x264", "IMAP"]),

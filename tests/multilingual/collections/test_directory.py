@@ -13,6 +13,7 @@ from crosslens.multilingual.collections.base import CollectionCounts
 from crosslens.multilingual.collections.directory import Beir, Directory
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
+from stand_ins.table import table
 
 NEUCLIR_DOC = {
     "id": "2b1c3e8f-0001", "cc_file": "crawl-data/x.warc.gz", "time": "2019-05-01T00:00:00", "title": "标题",
@@ -100,7 +101,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "told"), BAD)
+@table(("bad", "told"), BAD)
 def test_a_bad_document_is_named_with_file_and_line_or_skipped_and_counted(tmp_path, bad, told):
     root = tmp_path / "collection"
     root.mkdir()

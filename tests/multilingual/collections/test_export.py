@@ -17,6 +17,7 @@ from crosslens.multilingual.collections.export import ExportCounts, export_colle
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.pipeline import watch
 from PIL import Image
+from stand_ins.table import table
 
 
 def picture(kind: str = "PNG") -> bytes:
@@ -141,7 +142,7 @@ def test_what_a_collection_lacks_is_not_made_up(tmp_path, mixed):
     assert not (tmp_path / "rus/qrels.txt").exists()
 
 
-@pytest.mark.parametrize(
+@table(
     ("doc", "told"),
     [
         (Item("a", "b", None, None, {"x": b"bytes"}), "'a' cannot be written as JSON"),

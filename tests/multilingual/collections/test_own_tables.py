@@ -18,6 +18,7 @@ from crosslens.items import Item
 from crosslens.multilingual.collections.base import MissingPart
 from crosslens.multilingual.collections.own.tables import TableFile
 from crosslens.multilingual.collections.registry import load_collection
+from stand_ins.table import table
 
 
 def write_rows(path: Path, table: pa.Table) -> Path:
@@ -38,7 +39,7 @@ def read_text(path: Path, content: str | bytes, **options) -> TableFile:
     return load_collection(path, **options)
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.feather", "a.arrow", "a.stream.arrow", "A.PARQUET.arrow"])
+@table("name", ["a.parquet", "a.feather", "a.arrow", "a.stream.arrow", "A.PARQUET.arrow"])
 def test_binary_files_of_any_types(tmp_path, name):
     table = pa.table(
         {
@@ -88,7 +89,7 @@ def test_separated_values(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "part"),
     [
         ("a", r"a\.csv:3: 1 values, where the first line names 3 columns"),
@@ -113,7 +114,7 @@ def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, line, part):
         read_text(tmp_path / "a.csv", content.replace(line, '"')).check()
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "content", "part"),
     [
         ("a.csv", "sentence\nhello\n", r"a\.csv: no column of ids .* among sentence; say which: .*id=# to number"),

@@ -14,6 +14,7 @@ from crosslens.multilingual.collections.published import (
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.rows.fields import FileRow
 from stand_ins import small_collections as cases
+from stand_ins.table import table
 
 
 @pytest.mark.parametrize("name", ["topics.tsv", "topics.txt", "topics.tsv.gz", "topics.txt.gz"])
@@ -63,7 +64,7 @@ def test_rows_of_files(tmp_path):
         DatasetFiles(str(rows))
 
 
-@pytest.mark.parametrize(
+@table(
     ("grades", "message"),
     [
         (["1", "500000000"], "t:1: the grade 500000000 is above 1,000,000"),

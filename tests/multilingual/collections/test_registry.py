@@ -11,6 +11,7 @@ from crosslens.errors import InputError
 from crosslens.multilingual.collections import registry
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins import small_collections as cases
+from stand_ins.table import table
 
 
 @pytest.mark.parametrize("name", ["bier:somewhere", "irdz:x", "neuclri?year=2022"])
@@ -35,7 +36,7 @@ def test_a_directory_that_is_named_like_a_spec_is_a_directory(tmp_path, monkeypa
         load_collection("C")
 
 
-@pytest.mark.parametrize("family", sorted(registry.FAMILIES.keys() - {"demo", "irds"}))
+@table("family", sorted(registry.FAMILIES.keys() - {"demo", "irds"}))
 def test_every_family_can_be_loaded_and_says_how_it_is_named(family):
     module, _, kind = registry.FAMILIES[family].partition(":")
     adapter = getattr(import_module(f"crosslens.{module}"), kind)

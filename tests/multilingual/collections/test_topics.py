@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from crosslens.errors import InputError
 from crosslens.items import Item
+from stand_ins.table import table
 
 NEUCLIR_TOPIC = {
     "topic_id": "101",
@@ -61,7 +62,7 @@ def test_hc4_topics_have_their_narratives_apart(make):
     assert query(make, plain, fields="narrative").text == "En"
 
 
-@pytest.mark.parametrize(
+@table(
     ("topic", "options", "told"),
     [
         (NEUCLIR_TOPIC, {"fields": "narrative", "lang": "zho"}, "topic '101' has no narrative"),

@@ -13,6 +13,7 @@ from crosslens.multilingual.collections.own.webdataset import WebDataset
 from crosslens.multilingual.collections.registry import load_collection
 from stand_ins.archives import write_tar
 from stand_ins.small_collections import picture
+from stand_ins.table import table
 
 CAT = {
     "caption": "unused",
@@ -65,7 +66,7 @@ def test_a_folder_of_documents_with_an_archive_is_none(root):
     assert collection.passed.types[".tar"] == 1
 
 
-@pytest.mark.parametrize(
+@table(
     ("members", "told"),
     [
         ([("a.txt", b"a"), ("b.txt", b"b"), ("a.jpg", picture())], "a: the id 'a' occurs a second time"),

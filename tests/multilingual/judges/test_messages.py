@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage, Seam, TokenEstimate
+from stand_ins.table import table
 
 
 def test_texts_that_follow_each_other_are_one_and_media_stand_where_they_were():
@@ -13,7 +13,7 @@ def test_texts_that_follow_each_other_are_one_and_media_stand_where_they_were():
     assert Message(()).join_texts(str.upper) == []
 
 
-@pytest.mark.parametrize("text", ["", "plain words", "naïve Ключ", "猫と😀", "half \ud83d surrogate"])
+@table("text", ["", "plain words", "naïve Ключ", "猫と😀", "half \ud83d surrogate"])
 def test_the_estimate_cuts_whole_characters_to_at_most_so_many_tokens(text):
     estimate = TokenEstimate()
     assert estimate.cut(text, estimate.count(text)) == text

@@ -15,6 +15,7 @@ from crosslens.multilingual.judges.mass import leave_out_mass, read_mass
 from crosslens.multilingual.judges.messages import Attachment, Message, Passage
 from crosslens.multilingual.judges.openai import BEGUN, OpenAIJudge
 from stand_ins.http_server import KEY, LABELS, ask, chat_reply, completion_reply, echo_replies, error_reply
+from stand_ins.table import table
 
 
 def test_choose_sums_the_ways_to_say_a_label_and_normalises(serve):
@@ -121,7 +122,7 @@ def test_a_model_that_thinks_first_is_read_after_its_thought(serve, field):
     assert (cut.text, cut.ended) == ("<think>Hm, A or", False)
 
 
-@pytest.mark.parametrize(
+@table(
     ("reply", "counts"),
     [
         (chat_reply(None, refusal="I cannot judge that."), {"refused": 1, "unreadable": 0}),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from crosslens.multilingual.judges.replies import ServedLabels, count_target_tokens
 from stand_ins.http_server import LABELS
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("labels", "token", "place"),
     [
         (LABELS, "A", 0),
@@ -34,7 +34,7 @@ def test_a_token_says_the_label_that_it_is_or_alone_can_begin(labels, token, pla
     assert ServedLabels(labels).find(token) == place
 
 
-@pytest.mark.parametrize(
+@table(
     ("labels", "ambiguous"),
     [
         (LABELS, False),
@@ -49,7 +49,7 @@ def test_a_token_does_not_show_labels_of_which_one_begins_another(labels, ambigu
     assert ServedLabels(labels).ambiguous == ambiguous
 
 
-@pytest.mark.parametrize(
+@table(
     ("tokens", "target", "mine"),
     [
         (["a", " b", " c"], " b c", 2),

@@ -16,6 +16,7 @@ from crosslens.errors import CrosslensError, InputError
 from crosslens.multilingual.judges import servers
 from crosslens.multilingual.judges.openai import OpenAIJudge
 from stand_ins.http_server import KEY, LABELS, ask, chat_reply, error_reply
+from stand_ins.table import table
 
 
 def failure(judge, kind=CrosslensError, prompts=None):
@@ -108,7 +109,7 @@ def test_errors_that_pass_are_retried(serve):
     assert judge.usage["retries"] == 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("reply", "kind", "words"),
     [
         (
@@ -236,7 +237,7 @@ def test_parameters_that_a_server_does_not_take_are_left_off_and_said(serve, cap
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "message"),
     [
         ({"url": "localhost:8000"}, "url=localhost:8000 is no address; write http://HOST:PORT/v1"),

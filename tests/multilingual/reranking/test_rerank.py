@@ -24,6 +24,7 @@ from crosslens.multilingual.reranking.sorters import Ask, Bubblesort, Full, Heap
 from crosslens.runs import Hit, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 DOCS = {
     "cat": Item("cat", "The cat sleeps all day and hunts at night. " * 3, lang="eng"),
@@ -320,7 +321,7 @@ def test_a_sorter_of_ones_own_is_a_function_and_the_prompt_must_take_its_groups(
         Rerank(Oracle(Many.truth), SETS, by_halves, depth=60)(many(2))
 
 
-@pytest.mark.parametrize(
+@table(
     ("prompt", "sort", "message"),
     [
         (PROMPT, Heapsort(), "shows one passage at a time: sort it pointwise, not by heapsort"),
@@ -419,7 +420,7 @@ def test_a_name_may_stand_for_a_cascade_wherever_a_reranker_is_named(monkeypatch
         plan.parse_reranker("best")
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "message"),
     [
         ("likelihood", "names no model"),
@@ -459,7 +460,7 @@ def test_settings_that_make_no_sense(settings_, message):
         Rerank(Oracle({}), PROMPT, **settings_)
 
 
-@pytest.mark.parametrize(
+@table(
     ("query", "docs", "message"),
     [
         ("q", ["a", ""], "document '1' is empty"),

@@ -32,6 +32,7 @@ from crosslens.specs import Spec, bind_options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins.sorting import Driven, Judge, drive, perfect, ranking, shuffled
+from stand_ins.table import table
 
 
 def height(n: int, arity: int) -> int:
@@ -292,7 +293,7 @@ def test_runs_side_by_side_share_nothing(name):
     assert [together[at] for at in sorted(together)] == alone
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "options", "message"),
     [
         (Heapsort, {"arity": 1}, "^heapsort: arity must be at least 2, not 1$"),
@@ -335,7 +336,7 @@ def test_settings_come_from_a_spec_and_distinguish_sorters():
     assert len({hash_description(each) for each in made}) == len(made)
 
 
-@pytest.mark.parametrize(
+@table(
     ("sorter", "most", "exact"),
     [
         (Pointwise(), 1, True),
@@ -351,7 +352,6 @@ def test_settings_come_from_a_spec_and_distinguish_sorters():
         (Plackett(), 4, True),
         (Plackett(arity=10, calls=30), 10, False),
     ],
-    ids=str,
 )
 def test_what_a_sorter_says_of_itself(sorter, most, exact):
     assert (sorter.most, sorter.exact) == (most, exact)

@@ -18,6 +18,7 @@ from crosslens.multilingual.rewriting.methods import Decompose, Feedback, Hyde, 
 from crosslens.multilingual.rewriting.plan import REWRITERS, choose_languages, load_rewriter, parse_rewriter
 from crosslens.pipeline import watch
 from crosslens.runs import Hit, Probe, Run
+from stand_ins.table import table
 from stand_ins.writing import SAYS, Writer
 
 WRITER = "py:stand_ins.writing:Writer"
@@ -91,7 +92,7 @@ def test_each_method_is_used_as_its_paper_says_in_each_language(method):
     assert stage.fingerprint != replace(stage, languages=("rus",)).fingerprint
 
 
-@pytest.mark.parametrize("method", REWRITERS)
+@table("method", REWRITERS)
 def test_each_prompt_speaks_ten_languages_and_shows_what_it_must(method):
     prompt = parse_rewriter(f"{method}@{WRITER}").prompt
     assert {"eng", *prompt.words} == set(TEN)
@@ -223,7 +224,7 @@ def test_a_full_disk_costs_what_would_be_kept_and_no_more(writer, tmp_path, monk
     assert caplog.text.count("no space: what is written from here on is not kept") == 1
 
 
-@pytest.mark.parametrize("value", ["abc", [1], {"a": 1}, [5, 3, True], ["x", 3, True, 4]])
+@table("value", ["abc", [1], {"a": 1}, [5, 3, True], ["x", 3, True, 4]])
 def test_what_is_no_text_in_the_cache_is_written_again(writer, tmp_path, value):
     stage = Hyde(writer, PASSAGE, kept=tmp_path / "texts.journal")
     wanted = stage([QUERY]).probes
@@ -255,7 +256,7 @@ def test_what_it_computes_is_in_its_fingerprint(writer):
     assert stages[0].fingerprint == Hyde(Writer(), PASSAGE, temperature=0.0).fingerprint
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "message"),
     [
         (f"hyed@{WRITER}", "unknown method of rewriting 'hyed'; did you mean hyde?"),

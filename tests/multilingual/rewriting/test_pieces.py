@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from crosslens.multilingual.rewriting.pieces import join_pieces, split_sentences, split_to_fit, translate_pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 
 
 @settings(max_examples=200)
@@ -26,7 +26,7 @@ def test_pieces_joined_are_the_text(text):
     assert same == [text]
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "wanted"),
     [
         ("The cat. It hunts! Really? Yes", ["The cat. ", "It hunts! ", "Really? ", "Yes"]),

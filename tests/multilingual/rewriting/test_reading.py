@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from crosslens.multilingual.judges import Completion
 from crosslens.multilingual.rewriting.reading import is_in, read_entries, read_line, read_prose, read_words
+from stand_ins.table import table
 
 PROSE = [
     ("Cats sleep. They hunt.", True, "Cats sleep. They hunt.", {}),
@@ -36,7 +36,7 @@ PROSE = [
 ]
 
 
-@pytest.mark.parametrize(("said", "ended", "used", "faults"), PROSE)
+@table(("said", "ended", "used", "faults"), PROSE)
 def test_of_prose_whole_sentences_are_used_once(said, ended, used, faults):
     count = Counter()
     assert read_prose(Completion(said, 5, ended), count) == used

@@ -13,10 +13,11 @@ from crosslens.items import Item
 from crosslens.multilingual.rewriting import translation
 from crosslens.multilingual.rewriting.translation import Translated, load_translation
 from crosslens.runs import Hit, Run
+from stand_ins.table import table
 from tiny.translators import ENGLISH, lines, queries
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "complaint"),
     [
         ("translat@hf:{nllb}?to=rus", "unknown method .* did you mean translate"),
@@ -91,7 +92,7 @@ def test_one_of_several_languages_is_chosen(tmp_path):
         Translated(path, "fas")
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "content", "complaint"),
     [
         ("t.jsonl", '{"id": "a", "text": "x", "lang": "eng"}\n{"id": "a"', r"t.jsonl:2: malformed JSON"),

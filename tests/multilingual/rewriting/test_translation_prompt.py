@@ -10,6 +10,7 @@ from crosslens.multilingual.rewriting.translation_models import is_trained
 from crosslens.multilingual.rewriting.translation_prompt import PromptedTranslator, clean_answer, word_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins.table import table
 from stand_ins.writing import Saying
 from tiny.translators import madlad, queries, stage
 
@@ -55,7 +56,7 @@ def test_empty_and_unreadable_answers_are_counted_and_the_query_kept(answer, kin
     assert not counts.get("translated")
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "text", "wanted"),
     [
         (" Кошка спит\n", "The cat sleeps", "Кошка спит"),

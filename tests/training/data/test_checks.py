@@ -7,6 +7,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.training.data.base import Draft
 from crosslens.training.data.checks import Checks, Duplicates, KnownTexts, find_copied_share
+from stand_ins.table import table
 
 DOCUMENT = Item(
     "d",
@@ -36,7 +37,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("draft", "fault"), CASES)
+@table(("draft", "fault"), CASES)
 def test_what_is_left_out_and_why(draft, fault):
     assert Checks(copies=False, held_out=TOPICS).find_fault(DOCUMENT, draft) == fault
 

@@ -10,6 +10,7 @@ from crosslens.errors import InputError
 from crosslens.items import Item
 from crosslens.training.data.examples import Example, load_examples, name_pairs, read_examples, write_examples
 from stand_ins.small_collections import directory, picture, put
+from stand_ins.table import table
 
 QUERY = Item("q1", "bridge repair", lang="eng")
 RUS, DEU, ENG = (
@@ -77,7 +78,7 @@ def test_pictures_are_copied_once_and_those_in_the_folder_are_left_there(tmp_pat
     assert card["examples"] == 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "error"),
     [
         ("{", "malformed JSON"),

@@ -11,6 +11,7 @@ from crosslens.training.data.example import Example
 from crosslens.training.data.examples import load_examples, write_as
 from crosslens.training.data.formats import FORMATS, load_format
 from stand_ins.small_collections import picture, put
+from stand_ins.table import table
 
 ENGLISH = "The committee repaired the old bridge over the river last summer."
 RUSSIAN = "Комитет прошлым летом отремонтировал старый мост через реку."
@@ -31,7 +32,7 @@ LINES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@table("name", FORMATS)
 def test_a_line_is_read_and_written_again_as_it_was(tmp_path, name):
     path = put(tmp_path / "few.jsonl.gz", LINES[name], LINES[name])
     loaded = load_examples(path)
@@ -90,7 +91,7 @@ def test_columns_of_sentence_transformers(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "error"),
     [
         ({"id": "d", "text": "a document"}, "no training data that is known, by its keys id, text"),

@@ -17,6 +17,7 @@ from crosslens.training.data.base import LanguageMix, Making
 from crosslens.training.data.generation import SHOWN, STYLES, Generator, QueryWording, read_query, show_part
 from crosslens.training.data.registry import load_source
 from stand_ins.query_writer import QueryWriter
+from stand_ins.table import table
 
 TEN = ("eng", "zho", "fas", "rus", "spa", "deu", "fra", "ara", "jpn", "kor")
 MODEL = "py:stand_ins.query_writer:QueryWriter"
@@ -32,7 +33,7 @@ def draft(generator: Generator, *documents: Item, making: Making | None = None):
     return [draft for _, drafts in made for draft in drafts]
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "style", "query"),
     [
         ("<think>Let me see: what is it?</think>\n1. **How long do cats sleep?**", "question", "How long do cats sleep?"),
@@ -51,7 +52,7 @@ def test_the_query_in_an_answer(answer, style, query):
     assert read_query(Completion(answer, 9), style) == (query, "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "fault"),
     [
         (Completion("  ", 1), "empty"),
@@ -155,7 +156,7 @@ def test_a_model_trained_to_write_queries_reads_the_document_alone():
     assert {each.plain() for each in generator.judge.asked} == {"Cats\nCats sleep all day."}
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "part"),
     [
         ("nothing@hf:x", "unknown prompt 'nothing' (known: doc2query, inpars, promptagator"),

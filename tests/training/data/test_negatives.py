@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from crosslens.errors import InputError
 from crosslens.training.data.negatives import Candidate, Margin, Picking, find_anchors, load_sampling
+from stand_ins.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "positive", "limit"),
     [
         ("0.95", 2.0, 1.9),

@@ -10,6 +10,7 @@ from crosslens.training.data.base import Making
 from crosslens.training.data.example import Example
 from crosslens.training.data.parallel import RECIPES, LanguageRecipe, ParallelDocuments
 from stand_ins.small_collections import put
+from stand_ins.table import table
 
 NAMES = [f"page{n}" for n in range(6)]
 LANGS = ("eng", "rus", "zho")
@@ -116,7 +117,7 @@ def test_the_same_ids_in_another_collection_and_what_is_the_same_in_another_lang
     assert [each.id for each in made.documents] == ["rus/page0", "rus/page1"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "error"),
     [
         ("translate-trian?to=rus", "unknown recipe for languages 'translate-trian'; did you mean translate-train"),

@@ -22,6 +22,7 @@ from crosslens.training.encoder.train import train_encoder
 from crosslens.training.encoder.trainable import open_base
 from crosslens.training.recipe import EncoderRecipe, read_recipe
 from stand_ins.children import Child
+from stand_ins.table import table
 
 Write = Callable[..., str]
 QUICK = EncoderRecipe(batch=8, steps=6, learning_rate=3e-3, check=2)
@@ -340,7 +341,7 @@ def test_what_cannot_be_written_is_one_line(negatives: int, tiny_encoder: Path, 
     assert not (tmp_path / ".made.partial").exists()
 
 
-@pytest.mark.parametrize(
+@table(
     ("base", "said"),
     [
         ("offline:use-m3", r"offline:use-m3 cannot be trained \(it is a program in numpy"),
@@ -357,7 +358,7 @@ def test_a_base_that_cannot_be_trained(base: str, said: str, tiny_encoder: Path,
         train_encoder(examples_file(), base.format(tiny_encoder), tmp_path / "made", QUICK, device="cpu")
 
 
-@pytest.mark.parametrize(
+@table(
     ("changed", "said"),
     [
         ({"query_flops": 0.1}, "has no terms"),

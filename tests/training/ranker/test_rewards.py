@@ -7,6 +7,7 @@ from crosslens.items import Item
 from crosslens.multilingual.prompts import load_prompt
 from crosslens.training.ranker.lessons import Drawn
 from crosslens.training.ranker.rewards import Asked, reward_format, reward_rank
+from stand_ins.table import table
 
 
 def asked(prompt, *targets):
@@ -38,7 +39,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("prompt", "targets", "said", "form", "rank"), ANSWERS)
+@table(("prompt", "targets", "said", "form", "rank"), ANSWERS)
 def test_answers_are_read_as_at_inference(prompt, targets, said, form, rank):
     question = asked(prompt, *targets)
     assert reward_format(question, said) == form

@@ -26,6 +26,7 @@ from crosslens.training.ranker.opening import open_ranker
 from crosslens.training.ranker.recipe import RankerRecipe
 from crosslens.training.ranker.train import RankerTraining
 from safetensors import SafetensorError
+from stand_ins.table import table
 from tiny import decoders, tokenizers
 
 ANIMALS = ("cat", "dog", "owl", "bee", "fox", "hen")
@@ -329,7 +330,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("base", "settings", "says"), BAD, ids=[f"{b.partition('{')[0]}-{s}" for b, s, _ in BAD])
+@table(("base", "settings", "says"), BAD)
 def test_what_cannot_be_trained_is_one_line(base, settings, says, bases, examples, tmp_path):
     with pytest.raises(InputError, match=says):
         train(examples, tmp_path / "out", base.format(**bases), **settings)
