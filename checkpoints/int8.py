@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .devices import name_dtype
 from .offline.packages import keep_tensors, locate_cache
 from .source import name_export
 
@@ -37,6 +38,7 @@ log = logging.getLogger("crosslens")
 EXPORT = 1  # a change of what is written raises it
 FINE = 254  # steps of the fine part in one of the coarse: its rounding leaves at most half a step, 127 of 254
 SLOWER = 1.2  # times: what is less may be noise
+TRIED = 0.5  # seconds: where int8 products have no instruction, one takes longer than that
 FINEST = 1e-6  # of the greatest value: a step that float32 still distinguishes from rounding
 
 
@@ -175,17 +177,20 @@ def require_exact() -> None:
 
 @cache
 @torch.inference_mode()
-def compare_with_bfloat16(rows: int = 512, width: int = 384, wide: int = 1536) -> float:
-    """How many times as long as in bfloat16 an encoder's layer takes in int8 here: the best of some alternate tries."""
+def compare_speed(dtype: torch.dtype, rows: int = 512, width: int = 384, wide: int = 1536) -> float:
+    """How many times as long as in `dtype` an encoder's layer takes in int8 here: the best of alternate tries."""
     layer, states = torch.nn.Linear(width, wide), torch.randn(rows, width)
-    plain, half = deepcopy(layer).bfloat16(), states.bfloat16()
+    plain, usual = deepcopy(layer).to(dtype), states.to(dtype)
     quantised = RowLinear(layer, LastStates())
     ways: list[Callable[[], object]] = [
         lambda: quantised(states + 0),  # others than the last, so that they are quantised
-        lambda: plain(half),
+        lambda: plain(usual),
     ]
     best = [math.inf, math.inf]
-    for _ in range(8):
+    ends = perf_counter() + TRIED
+    for tried in range(8):
+        if tried > 1 and perf_counter() > ends:  # the first try may prepare
+            break
         for way, work in enumerate(ways):
             started = perf_counter()
             work()
@@ -194,11 +199,13 @@ def compare_with_bfloat16(rows: int = 512, width: int = 384, wide: int = 1536) -
 
 
 @cache
-def warn_if_slower() -> None:
-    """Say in one line that int8 is the slower choice, on a CPU that multiplies bfloat16 better."""
-    if (times := compare_with_bfloat16()) > SLOWER:
+def warn_if_slower(dtype: torch.dtype) -> None:
+    """Say in one line that int8 is the slower choice, on a CPU that multiplies `dtype`, its usual precision, better."""
+    if (times := compare_speed(dtype)) > SLOWER:
         log.warning(
-            "dtype=int8 is slower than bfloat16 on this CPU (%.1f times as long a layer): leave dtype out", times
+            "dtype=int8 is slower than %s on this CPU (%.1f times as long a layer): leave dtype out",
+            name_dtype(dtype),
+            times,
         )
 
 

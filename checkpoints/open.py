@@ -74,8 +74,7 @@ def _open(source: Source, dtype: torch.dtype, device: torch.device, backend: Bac
     elif backend == "openvino":
         model = open_exported(config, weights, lambda: load(dtype=torch.float32).eval(), dtype)
     elif dtype == torch.int8:
-        if resolve_dtype("auto", device) == torch.bfloat16:
-            warn_if_slower()
+        warn_if_slower(resolve_dtype("auto", device))
         load_whole = partial(load, dtype=torch.float32)
         empty = partial(auto.from_config, config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
         model = open_int8(config, weights, load_whole, empty)

@@ -27,7 +27,7 @@ ITEMS = [Item(str(n), text) for n, text in enumerate(TEXTS)]
 @pytest.fixture(autouse=True)
 def any_machine(monkeypatch) -> None:
     """What is said of the machine that tests run on is of no interest."""
-    monkeypatch.setattr(int8, "compare_with_bfloat16", lambda: 1.0)
+    monkeypatch.setattr(int8, "compare_speed", lambda _: 1.0)
 
 
 @pytest.fixture
@@ -247,14 +247,15 @@ def test_two_processes_at_once(checkpoint, cache):
     assert len(list(cache.iterdir())) == 1
 
 
+@pytest.mark.parametrize("usual", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("times", "said"), [(2.3, ["2.3 times as long"]), (0.8, [])])
-def test_one_line_says_where_bfloat16_is_faster(checkpoint, cache, monkeypatch, caplog, times, said):
-    usual = {"auto": torch.bfloat16, "int8": torch.int8}
-    monkeypatch.setattr("crosslens.checkpoints.open.resolve_dtype", lambda precision, _: usual[precision])
-    monkeypatch.setattr(int8, "compare_with_bfloat16", lambda: times)
+def test_one_line_says_where_the_usual_precision_is_faster(checkpoint, cache, monkeypatch, caplog, usual, times, said):
+    dtypes = {"auto": usual, "int8": torch.int8}
+    monkeypatch.setattr("crosslens.checkpoints.open.resolve_dtype", lambda precision, _: dtypes[precision])
+    monkeypatch.setattr(int8, "compare_speed", {usual: times}.__getitem__)
     int8.warn_if_slower.cache_clear()
     for _ in range(2):
         load(checkpoint)
-    lines = [record.getMessage() for record in caplog.records if "slower than bfloat16" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if f"slower than {str(usual)[6:]}" in record.getMessage()]
     assert len(lines) == len(said)
     assert all(map(str.__contains__, lines, said))
