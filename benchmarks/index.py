@@ -146,7 +146,7 @@ def truth(data: Data, k: int, filtered: bool) -> np.ndarray:
 def recall(data: Data, vectors: np.ndarray, floor: np.ndarray, found: np.ndarray, filtered: bool) -> float:
     """The share of each query's k best that was found; `found` is rows [q, k], -1 where nothing."""
     shares = []
-    for query, least, rows in zip(data.queries, floor, found, strict=True):
+    for query, least, rows in zip(data.queries[: len(floor)], floor, found, strict=True):
         rows = np.unique(rows[rows >= 0])
         assert not filtered or data.kept[rows].all()
         shares.append((vectors[rows] @ query >= least - TIE).sum() / found.shape[1])
