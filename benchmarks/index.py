@@ -56,7 +56,7 @@ DEEP_SYSTEMS = {
     "faiss-flat": SYSTEMS["faiss-flat"],
 }
 
-Search = Callable[[np.ndarray, int, bool], np.ndarray]  # query numbers, k, filtered -> rows
+Search = Callable[[np.ndarray, int, bool], Any]  # query numbers, k, filtered -> rows [q, k] or a run, see `read_rows`
 
 
 class Data:
@@ -153,6 +153,16 @@ def recall(data: Data, vectors: np.ndarray, floor: np.ndarray, found: np.ndarray
     return round(float(np.mean(shares)), 4)
 
 
+def read_rows(found: Any, k: int) -> np.ndarray:
+    """What a system found as rows int [q, k], -1 where nothing; a run's are in the ids, which is not part of a search."""
+    if isinstance(found, np.ndarray):
+        return found
+    rows = np.full((len(found.queries), k), -1)
+    for row, (_, hits) in enumerate(found):
+        rows[row, : len(hits)] = [int(hit.id[1:]) for hit in hits]
+    return rows
+
+
 # Systems: each returns how it searches, and seconds of each step of making it ready.
 
 
@@ -193,14 +203,9 @@ def lance(data: Data, exact: bool, merge: float = 0) -> tuple[Search, dict[str, 
         seconds["build"] = time.perf_counter() - started
     queries = [Item(f"q{n}", "text", lang=LANGS[lang]) for n, lang in enumerate(data.query_langs)]
 
-    def search(numbers: np.ndarray, k: int, filtered: bool) -> np.ndarray:
+    def search(numbers: np.ndarray, k: int, filtered: bool) -> Any:
         where = {"lang": FILTER} if filtered else None
-        asked = [queries[number] for number in numbers]
-        run = index.search(asked, k, where=where, exact=exact, merge=merge)
-        found = np.full((len(asked), k), -1)
-        for row, (_, hits) in enumerate(run):
-            found[row, : len(hits)] = [int(hit.id[1:]) for hit in hits]
-        return found
+        return index.search([queries[number] for number in numbers], k, where=where, exact=exact, merge=merge)
 
     return search, seconds
 
@@ -300,7 +305,7 @@ def measured(system: str, data: Data) -> dict[str, Any]:
     for k in (10, 100):
         for filtered in (False, True):
             parts = np.split(np.arange(QUERIES), QUERIES // BATCH)
-            found = np.concatenate([search(part, k, filtered) for part in parts])
+            found = np.concatenate([read_rows(search(part, k, filtered), k) for part in parts])
             np.save(data.folder / f"{system}-{k}-{int(filtered)}.npy", found)
     return result
 
@@ -309,7 +314,7 @@ def deepened(system: str, data: Data) -> dict[str, Any]:
     """One system's CPU seconds and seconds for all queries, 1,000 deep, and its k-th scores' share of the exact ones."""
     search, _ = READY[system](data)
     everything = np.arange(len(data.queries))
-    found = search(everything[:BATCH], DEEP, False)
+    found = read_rows(search(everything[:BATCH], DEEP, False), DEEP)
     spent, started = time.process_time(), time.perf_counter()
     search(everything, DEEP, False)
     took, cpu = time.perf_counter() - started, time.process_time() - spent

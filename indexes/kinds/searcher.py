@@ -24,13 +24,14 @@ T = TypeVar("T")
 Rows = slice | np.ndarray  # of a space: those side by side, or their numbers, rising
 Found = tuple[np.ndarray, np.ndarray]  # rows int64 [n] and their scores float32 [n]
 
-TOGETHER = 64  # queries a matrix product
-BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
+TOGETHER = {"cpu": 256, "cuda": 64, "mps": 64}  # queries a matrix product, at most
+BLOCK = {"cpu": 4096, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
 SCORED = 16384  # rows scored at a time
 GATHERED = 2048  # rows of the same on a CPU: what stays in its cache
 GROUP = 8  # rows that stand for one another when candidates are picked, at most, where memory allows
 PICKED = 64  # times as many rows as are wanted: with more, the rows of groups that are picked cost little
-MAXIMA = 32 << 20  # bytes that the best products of all groups may take
+MAXIMA = 64 << 20  # bytes that the best products of all groups may take
+FEWEST = 128  # queries that are to fit into these: with more rows than that leaves room for, groups are larger
 THREADED_FROM = 32_768  # rows from which one query is worth several threads
 PICKED_FROM = 1 << 20  # products from which picking the best of each query is
 
@@ -52,9 +53,9 @@ class FlatSearcher:
     `vectors` is float [n, dim], finite; float32 is used without a copy. It lies on `device` if that has room
     for it. Scores are inner products in float32, taken row by row: equal rows have equal scores, whatever else
     is in the index or the batch. Of these the one with the lower rank comes first: `ranks` int [n], the order of the
-    rows without. Beside the vectors it needs some 50 MB.
+    rows without. Beside the vectors it needs some 100 MB.
 
-    One block of rows at a time is multiplied with 64 queries, and of each group of up to 8 rows (more beyond a
+    One block of rows at a time is multiplied with up to 256 queries, and of each group of up to 8 rows (more beyond a
     million) only the highest product is kept. That of the k-th best group is no higher than the k-th best score, but
     for rounding: all rows of groups that reach it are scored one by one.
     """
@@ -110,8 +111,9 @@ class FlatSearcher:
             return rows, scores
         # As many rows a group as memory asks for, while groups stay far more than are wanted; else fewer queries.
         group = min(GROUP, count // (PICKED * depth))
-        group = max(1, min(max(group, -(-count * TOGETHER * 4 // MAXIMA)), count // (4 * depth)))
-        together = max(1, min(TOGETHER, MAXIMA * group // (4 * count)))
+        group = max(1, min(max(group, -(-count * FEWEST * 4 // MAXIMA)), count // (4 * depth)))
+        most = TOGETHER[self._rows.device.type] if len(queries) > 1 else 1
+        together = max(1, min(most, MAXIMA * group // (4 * count)))
         for start in range(0, len(queries), together):
             found = self._search(queries[start : start + together], depth, chosen, group)
             for place, (mine, theirs) in enumerate(found, start):
