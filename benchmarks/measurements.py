@@ -68,8 +68,15 @@ def add_save(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="also keep what is measured: docs/measured/NAME.json")
 
 
-def save(path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
-    """Write a file of measurements; nothing where `path` is None."""
+def save(
+    path: Path | None,
+    figures: Mapping[str, Any],
+    tables: Sequence[Table],
+    notes: Sequence[str] = (),
+    *,
+    earlier: float = 0.0,
+) -> None:
+    """Write a file of measurements; nothing where `path` is None. `earlier`: seconds of work kept from other runs."""
     if path is None:
         return
     from crosslens.systems.provenance import provenance
@@ -80,7 +87,7 @@ def save(path: Path | None, figures: Mapping[str, Any], tables: Sequence[Table],
         "commit": str(about["commit"]),
         "date": str(about["date"])[:10],
         "cpu": describe_processor(),
-        "seconds": round(time.monotonic() - BEGAN),
+        "seconds": round(time.monotonic() - BEGAN + earlier),
         "versions": about["versions"],
         "tables": [{key: held for key, held in asdict(table).items() if held or key != "better"} for table in tables],
         "notes": list(notes),

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,19 +23,21 @@ from kept_lines import read_lines
 from rerank_task import Task
 
 FORMAT = 2  # of a result: of earlier ones only the answers in the journal are taken up
+Clock = Callable[[], float]  # seconds
 Judged = Mapping[str, Sequence[Hit]]  # by query, the candidates in the judge's order, with its scores
 
 
 class ClockedJournal(Journal):
-    """A journal that also keeps how long each answer took, so that seconds add up over sessions and methods."""
+    """A journal that also keeps how long each answer took by a clock, so that seconds add up over sessions and methods."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = time.perf_counter) -> None:
         super().__init__(path)
         self.spent = 0.0  # milliseconds in this session
-        self._mark = time.perf_counter()
+        self._clock = clock
+        self._mark = clock()
 
     def put(self, key: str, value: Any, counts: Mapping[str, float]) -> None:  # type: ignore[override]
-        now = time.perf_counter()
+        now = self._clock()
         milliseconds = round(1000 * (now - self._mark), 1)
         self._mark = now
         self.spent += milliseconds
@@ -49,14 +51,16 @@ def kept_at(path: Path | None) -> Iterator[Path]:
         yield path or Path(folder, "journal")
 
 
-def ask(name: str, stage: Rerank, work: Task, journal: Path) -> tuple[Judged, Counter[str]]:
+def ask(
+    name: str, stage: Rerank, work: Task, journal: Path, clock: Clock = time.perf_counter
+) -> tuple[Judged, Counter[str]]:
     """What the judge alone says of the candidates, and what that cost, in this session or in earlier ones.
 
     An answer that another method was given counts for both: the costs are those of a method by itself.
     """
     count: Counter[str] = Counter()
     candidates = sum(min(stage.depth, len(hits)) for _, hits in work.first)
-    with closing(ClockedJournal(journal)) as kept, progress(name) as bar, watch(bar):
+    with closing(ClockedJournal(journal, clock)) as kept, progress(name) as bar, watch(bar):
         judged = replace(stage, judge=KeptJudge(stage.judge, kept, candidates)).ask(work.first, count)
         count["milliseconds"] += round(kept.spent)
     return judged, count

@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from crosslens.encoders.registry import load_encoder
 from crosslens.errors import InputError
+from crosslens.evaluation.evaluate import evaluate
 from crosslens.indexes.registry import create_index
 from crosslens.multilingual.collections.registry import load_collection
+from crosslens.multilingual.reranking.plan import NAMED, load_reranker
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = (
+    "hybrid",
     "rerank",
     "rerank_answers",
     "rerank_compare",
+    "rerank_depth",
     "rerank_loop",
     "rerank_quality",
     "rerank_show",
@@ -300,3 +305,44 @@ def test_tuned_weights_are_what_the_stage_itself_gives(run):
     assert load_reranker(found["spec"]).alpha == 0.6
     expected = report["curves"][f"{name} rrf"][report["alphas"].index(0.6)]
     assert found["nDCG@10"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_depths_and_weights_follow_from_one_set_of_answers(
+    benchmark, given, tiny_encoder, tiny_judge, tmp_path, monkeypatch, capsys
+):
+    script = importlib.import_module("rerank_depth")
+    root, journal, kept = given[given.index("--collection") + 1], tmp_path / "journal", tmp_path / "depth.json"
+    small = {
+        name: load_encoder(f"hf:{tiny_encoder}?pooling={pooling}&dtype=float32", device="cpu")
+        for name, pooling in (("offline:e5-small", "mean"), ("offline:use-m3", "cls"))
+    }
+    monkeypatch.setitem(NAMED, "default", (f"likelihood@hf:{tiny_judge}?dtype=float32&depth=3&alpha=0.5",))
+    monkeypatch.setattr(script, "DEPTHS", (3, 6))
+    monkeypatch.setattr(script, "load_encoder", lambda spec, device: small[spec])
+    arguments = [root, "--queries", "3", "--depth", "6", "--timed", "1", "--out", str(journal), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["rerank_depth.py", *arguments, "--save", str(kept)])
+    script.main()
+    found = json.loads(capsys.readouterr().out)
+    answers = journal.read_text().splitlines()
+    assert len(answers) <= 2 * 3 * 6
+    script.main()
+    again = json.loads(capsys.readouterr().out)
+    assert (again["dev"], again["test"]) == (found["dev"], found["test"])
+    assert journal.read_text().splitlines() == answers, "nothing is asked twice"
+    assert [table["title"] for table in json.loads(kept.read_text())["tables"]] == ["dev", "test", "cost"]
+
+    (dev,) = found["dev"]
+    means = {name: mean for name, mean in dev["means"].items() if name != script.FIRST}
+    assert means[found["settings"][script.CHOSEN]] == max(means.values())
+    assert len(means) == 2 * len(script.ALPHAS)
+    stage = load_reranker("default", device="cpu")
+    tasks = script.read_tasks(root, 3, 0, "cpu")
+    for depth, alpha in ((3, 0.3), (6, 0.7), (6, 1.0)):
+        asked = replace(stage, depth=depth, alpha=alpha)(tasks["dev"].first)
+        expected = evaluate({"asked": asked}, tasks["dev"].qrels, [script.MEASURE]).mean("asked", script.MEASURE)
+        assert means[str(script.Setting(depth, alpha))] == pytest.approx(expected, abs=1e-9)
+    today = stage(tasks["test"].first)
+    expected = evaluate({"today": today}, tasks["test"].qrels, [script.MEASURE]).mean("today", script.MEASURE)
+    (every,) = [row for row in found["test"] if row["group"] == "all"]
+    assert every["means"][script.TODAY] == pytest.approx(expected, abs=1e-9)
+    assert {row["group"] for row in found["test"]} == {"all", *TEXTS}
