@@ -7,6 +7,8 @@
   ratios hold when the machine's speed drifts. Token budgets are measured before, and told.
 - queries: the seconds of one query at a time, by the default, by OpenVINO and by sentence-transformers, in turn, of the
   clock and of the CPU; how often ours goes into theirs is by CPU time, which holds beside other work.
+- shares: where the processor's time of one query goes, with one thread: tokens, products by each library, all else, and
+  for comparison reading as many bytes as the weights of the layers have.
 - quality: what int8 loses against float32 on a collection (nDCG@20, exact search, all languages together), and the
   cosines between the two. `--documents` and `--topics` draw some of them; what is judged for the topics is kept.
 - overhead: the share of wall time that is not spent inside the model's forward, at several batch sizes.
@@ -42,7 +44,7 @@ INT8_LOSS = 0.01  # the share of nDCG@20 that int8 may lose
 OUTSIDE = 0.05  # share of the time outside the model
 GROWTH = 1.05  # peak memory over four times as many texts
 QUERY = 0.012  # seconds of the median query
-PARTS = ("speed", "queries", "quality", "overhead", "memory")
+PARTS = ("speed", "queries", "shares", "quality", "overhead", "memory")
 DEPTH = 1000
 
 
@@ -110,6 +112,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
     corpus = texts(count)
     items = [Item(str(number), text=text) for number, text in enumerate(corpus)]
     where = resolve_device(device)
+    checkpoint = str(offline.make_checkpoint("e5-small"))
     ours: dict[str, Any] = {"crosslens": load_encoder("offline:e5-small", device=device)}
     if where.type == "cpu":
         times = compare_speed(resolve_dtype("auto", where))
@@ -119,7 +122,8 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
             print(f"int8 is left out: a layer takes {times:.0f} times as long here", file=sys.stderr)
         if importlib.util.find_spec("openvino"):
             ours["crosslens openvino"] = load_encoder("offline:e5-small?backend=openvino", device=device)
-    theirs = SentenceTransformer(str(offline.make_checkpoint("e5-small")), device=str(where))
+            ours["st: openvino"] = load_encoder(f"st:{checkpoint}?backend=openvino", device=device)
+    theirs = SentenceTransformer(checkpoint, device=str(where))
 
     def encoding(encoder: Encoder) -> Callable[[], np.ndarray]:
         return lambda: encode_matrix(encoder, items, "document")
@@ -129,7 +133,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
     for encoder in ours.values():
         encode_matrix(encoder, items[:64], "document")
         for _ in range(20):
-            if getattr(encoder.budget, "known", True):
+            if getattr(getattr(encoder, "budget", None), "known", True):
                 break
             encode_matrix(encoder, items, "document")
     theirs.encode_document(corpus[:64])
@@ -165,7 +169,7 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
         peak = peaks[dtype]
         each = report[name] = {
             "dtype": dtype,
-            "tokens_a_batch": getattr(ours[name].budget, "most", ours[name].budget),
+            "tokens_a_batch": describe_batch(ours[name]),
             "seconds": [round(s, 2) for s in spent],
             "texts_per_second": round(count / statistics.median(spent), 1),
             "cpu_seconds": [round(s, 2) for s in cpu[name]],
@@ -189,6 +193,13 @@ def speed(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[st
         missed.append(f"the fastest is {best} times as fast as sentence-transformers, goal {goal}")
     log(f"{'sentence-transformers':24} {report['sentence-transformers']['texts_per_second']:8.1f} texts/s")
     return report, missed
+
+
+def describe_batch(encoder: Any) -> str:
+    """How many tokens, or texts for sentence-transformers, a batch holds."""
+    if (budget := getattr(encoder, "budget", None)) is None:
+        return f"{encoder.batch_size} texts"
+    return f"{getattr(budget, 'most', budget):,}"
 
 
 def queries(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[str]]:
@@ -230,6 +241,58 @@ def queries(count: int, rounds: int, device: str) -> tuple[dict[str, Any], list[
                 missed.append(f"{name}: a query takes {1000 * middle:.1f} ms, goal {1000 * QUERY:.0f}")
         log(f"{name:24} one query at a time: {', '.join(f'{key} {value}' for key, value in found.items())}")
     return report, missed
+
+
+def shares(rounds: int) -> tuple[dict[str, Any], list[str]]:
+    """Milliseconds of the processor for each part of a query, by its tokens: medians, all parts in turn."""
+    import torch
+    from crosslens.checkpoints.lean import LeanBert, list_products
+    from crosslens.encoders.registry import load_encoder
+
+    encoder: Any = load_encoder("offline:e5-small", device="cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    class Nothing:
+        """A product that is not computed."""
+
+        def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+            self.width = len(weight)
+
+        def __call__(self, states: torch.Tensor) -> torch.Tensor:
+            return states.new_zeros(len(states), self.width)
+
+    models = {name: LeanBert(encoder.model, multiply) for name, multiply in list_products(encoder.model).items()}
+    rest = LeanBert(encoder.model, Nothing)
+    weights = torch.cat([each.flatten() for each in encoder.model.encoder.parameters() if each.dim() == 2])
+    text = " ".join(demo_texts())
+    words = encoder.token_ids([text])[0]
+    report: dict[str, Any] = {}
+    for length in (10, 20, 40):
+        ids = words[:length]
+        asked = encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        ways: dict[str, Callable[[], Any]] = {
+            "tokens": lambda asked=asked: encoder.token_ids([asked]),
+            **{f"products by {name}": lambda ids=ids, m=model: m.compute_states(ids) for name, model in models.items()},
+            "all else": lambda ids=ids: rest.compute_states(ids),
+            "reading the weights": lambda: weights.sum(),
+        }
+        spent: dict[str, list[float]] = {name: [] for name in ways}
+        with torch.inference_mode():
+            for number in range(rounds + 1):
+                for name, work in ways.items():
+                    started = time.thread_time()
+                    work()
+                    if number:
+                        spent[name].append(1000 * (time.thread_time() - started))
+        found = {name: statistics.median(each) for name, each in spent.items()}
+        for name in ways:
+            if name.startswith("products"):
+                found[name] -= found["all else"]
+        report[str(length)] = {name: round(each, 1) for name, each in found.items()}
+        log(f"a query of {length} tokens: {report[str(length)]}")
+    torch.set_num_threads(threads)
+    return report, []
 
 
 def quality(collection: str, documents: int, topics: int) -> tuple[dict[str, Any], list[str]]:
@@ -386,7 +449,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
             if "ratio" in each:
                 row[0] += f" ({each['dtype']})"
                 row += [str(each[key]) for key in ("ratio", "cpu_ratio", "cosine_min")]
-                row.append(f"{each['tokens_a_batch']:,}")
+                row.append(each["tokens_a_batch"])
                 row.append(f"{each['share_of_gemm_peak']:.0%} of {each['gemm_gflops']} GFLOP/s")
             rows.append([*row, *[""] * (7 - len(row))])
         columns = (
@@ -404,6 +467,11 @@ def tables(report: dict[str, Any]) -> list[Table]:
         rows = [[name, *(str(each.get(key, "")) for key in keys)] for name, each in found.items()]
         columns = ("one query at a time", "p50, ms", "p90, ms", "p50 of CPU time, ms", "times sentence-transformers")
         made.append(Table(columns, rows))
+    if found := report.get("shares"):
+        columns = ("ms of the processor", *(f"{length} tokens" for length in found))
+        names = next(iter(found.values()))
+        rows = [[name, *(str(each[name]) for each in found.values())] for name in names]
+        made.append(Table(columns, rows, "one query, one thread"))
     if found := report.get("quality"):
         row = [Path(found["collection"]).name, str(found["topics"]), str(found["documents"])]
         row += [f"{found['nDCG@20'][dtype]:.4f}" for dtype in ("float32", "int8")]
@@ -444,6 +512,7 @@ def main() -> int:
     ways: dict[str, Callable[[], tuple[dict[str, Any], list[str]]]] = {
         "speed": lambda: speed(options.texts, options.rounds, options.device),
         "queries": lambda: queries(60, options.rounds, options.device),
+        "shares": lambda: shares(7 * options.rounds),
         "overhead": lambda: overhead(options.texts, options.rounds, options.device),
         "memory": lambda: memory(4096, options.device),
     }

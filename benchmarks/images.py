@@ -246,7 +246,7 @@ def main() -> int:
     print(f"ratio {report['ratio']}, in the same dtype {report['ratio_same_dtype']}", file=sys.stderr)
     rows = [
         [
-            system,
+            system.replace("loop ", "open_clip loop, "),
             str(rate),
             f"{1e3 * statistics.median(processor[system]) / len(paths):.1f}",
             str(ratio("loop float32", system, processor)),

@@ -145,7 +145,7 @@ def test_every_kind_of_image_tower_runs_in_openvino(kind: str, tmp_path: Path, m
     name = f"clip:{tower(where, kind)}?dtype="
     plain = load_encoder(f"{name}float32", device="cpu")
     expected = encode_matrix(plain, mixed, "document")
-    for dtype, least in (("float32", 0.9999), ("bfloat16", 0.98)):
+    for dtype, least in (("float32", 0.9999), ("bfloat16", 0.95)):
         encoder = load_encoder(f"{name}{dtype}&backend=openvino", device="cpu")
         found = encode_matrix(encoder, mixed, "document")
         assert least < (found * expected).sum(axis=1).min()
