@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from ..checkpoints.offline.packages import keep_tensors, locate_cache, make_chec
 from ..checkpoints.openvino import open_exported_pictures, require_backend
 from ..checkpoints.options import limit_to
 from ..encoders.base import Encoder, EncoderSpec, Tokenizes, encode_matrix, unit
+from ..encoders.ensemble import Ensemble
 from ..encoders.registry import load_encoder
 from ..errors import InputError, check_at_least
 from ..files import hash_file
@@ -30,21 +32,31 @@ from ..media.images import MAX_PIXELS
 from .towers import Pixels, TwoTower, check_text_weight
 
 PROMPT = "{}"  # how a class name is worded: with e5, "a photo of a {}" found fewer photos in most languages
-# 20 classes weighted by the root of their probability, against the paper's 10 by probability, on the 23
-# photos of the collection `demo` (the choice was made there): mean reciprocal rank of 12 concepts named in
-# 14 languages 0.59 against 0.54 with e5 and 0.64 against 0.57 with USE; photo to text nDCG@10 0.35 against
-# 0.20, and 0.40 against 0.34.
-TOP, SHARPNESS = 20, 0.5
+# Chosen together on the dev halves of Tux Paint's stamps and of emoji (benchmarks/photos.py). Names are centred, so
+# that what is spread over all classes adds up to nearly nothing.
+TOP, SHARPNESS, BLANK = 1000, 0.7, 0.6
+View = Literal["whole", "middle"]
+Words = Literal["e5-use", "e5-small", "use-m3"]
+SHARES = {"e5-use": (1.0, 2.0)}  # of its two encoders' cosines, once they are centred; others have one
+FILL = 255  # white, as transparency is laid on
 
 
 @dataclass(eq=False, kw_only=True)
 class ConSE(TwoTower):
     """An image is the convex combination of the text vectors of its most likely ImageNet classes.
 
-    The weights are the classes' probabilities to the power `sharpness` (1 in the paper), scaled to sum to 1.
+    The weights are the classes' probabilities to the power `sharpness` (1 in the paper), scaled to sum to 1. Each is
+    first divided by what the class has in a picture that is all white, to the power `blank`: what the model sees where
+    nothing is to be seen counts for less (as Zhao et al. 2021 calibrate language models; 0 leaves it out).
     From texts and images the mean vector of the 1,000 class names is subtracted: without it all vectors of
     such text encoders point one way. Any language that the text encoder knows finds photos of what ImageNet
     has a class for; it has none for people or for most plants. Vectors are float32 [dim] of length 1.
+
+    Where the text encoder is an `Ensemble`, the part of each member is centred by itself, and has a share of the
+    cosine (`shares`, one a member). A text in a language that a member does not know has nothing in its part.
+
+    `view` is what the image model sees: the `whole` picture, made square by white margins, or its `middle` square,
+    as it was trained, where what stands at the edges is lost.
     """
 
     weights: Path
@@ -57,10 +69,17 @@ class ConSE(TwoTower):
     def __post_init__(self) -> None:
         how: Any = self.spec.extra
         self.top, self.sharpness, self.text_weight = how["top"], how["sharpness"], how["text_weight"]
+        self.view: View = how["view"]
+        self.blank, self.shares = how["blank"], how["shares"]
+        self.readers = self.text.members if isinstance(self.text, Ensemble) else [self.text]
+        ends = list(accumulate(reader.spec.dim for reader in self.readers))
+        self.parts = [slice(end - reader.spec.dim, end) for reader, end in zip(self.readers, ends, strict=True)]
+        self.names = np.concatenate([unit(self.names[:, part]) for part in self.parts], axis=1)
         self.centre = self.names.mean(axis=0)
         self.names = self.names - self.centre
         self._tower: tuple[torch.nn.Module, Pixels] | None = None
         self._loading = Lock()
+        self._white: np.ndarray | None = None
 
     @classmethod
     def from_checkpoint(
@@ -68,9 +87,11 @@ class ConSE(TwoTower):
         checkpoint: str = "conse",
         *,
         device: str = "auto",
-        text: Literal["e5-small", "use-m3"] = "e5-small",
+        text: Words = "e5-use",
         top: int = TOP,
         sharpness: float = SHARPNESS,
+        blank: float = BLANK,
+        view: View = "whole",
         dtype: Precision = "auto",
         backend: Literal["torch", "openvino"] = "torch",
         max_pixels: int = MAX_PIXELS,
@@ -86,11 +107,14 @@ class ConSE(TwoTower):
         top = limit_to("offline:conse", "top", top, len(list_classes()))
         if not 0 < sharpness <= 10:
             raise InputError(f"sharpness must be above 0 and at most 10, not {sharpness}")
+        if not 0 <= blank <= 1:
+            raise InputError(f"blank must be in 0..1, not {blank}")
         where = resolve_device(device)
         if backend != "torch":
             require_backend(backend, torch.float32, where)
         weights = make_checkpoint("efficientnet-lite2") / "model.safetensors"
-        how = {"top": top, "sharpness": sharpness, "text_weight": text_weight}
+        how: dict[str, Any] = {"view": view, "top": top, "sharpness": sharpness, "blank": blank}
+        how |= {"shares": list(SHARES.get(text, (1.0,))), "text_weight": text_weight}
         words = _load_text(text, dtype, device, backend)
         words.spec = replace(words.spec, name=f"offline:{text}")  # a precision is not another space
         spec = replace(
@@ -111,11 +135,11 @@ class ConSE(TwoTower):
         """The image model and its transform, loaded with the first image: text queries do without."""
         with self._loading:  # by one of the threads that decode
             if self._tower is None:
-                self._tower = open_image_tower(self.weights, self.device, self.backend)
+                self._tower = open_image_tower(self.weights, self.device, self.view, self.backend)
         return self._tower
 
     def prepare(self, image: PIL.Image.Image) -> torch.Tensor:
-        """uint8 [3, 260, 260], as EfficientNet-Lite was trained: bicubic, the middle 89 %; -1..1 in the model."""
+        """uint8 [3, 260, 260], scaled bicubically: of the whole picture, or of its middle 89 %; -1..1 in the model."""
         return self.tower[1].one(image)
 
     def probabilities(self, images: Sequence[torch.Tensor]) -> np.ndarray:
@@ -124,15 +148,41 @@ class ConSE(TwoTower):
             pixels = self.tower[1].batch(images, self.device)
             return np.asarray(self.tower[0](pixels).float().softmax(dim=-1).cpu())
 
+    @property
+    def white(self) -> np.ndarray:
+        """The class probabilities of a white picture, float32 [1000]."""
+        if self._white is None:
+            self._white = self.probabilities([self.prepare(PIL.Image.new("RGB", (64, 64), "white"))])[0]
+        return self._white
+
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
-        chances = self.probabilities(images) ** self.sharpness
-        best = np.argpartition(-chances, self.top - 1, axis=1)[:, : self.top]
-        weights = np.take_along_axis(chances, best, axis=1)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return np.einsum("nk,nkd->nd", weights, self.names[best])
+        return self.combine(self.probabilities(images))
+
+    def combine(self, chances: np.ndarray) -> np.ndarray:
+        """Vectors, float32 [n, dim], of pictures with these class probabilities [n, 1000]."""
+        weights = chances**self.sharpness
+        if self.blank:
+            weights /= self.white ** (self.sharpness * self.blank)
+        if self.top < weights.shape[1]:
+            rest = np.argpartition(-weights, self.top - 1, axis=1)[:, self.top :]
+            np.put_along_axis(weights, rest, 0, axis=1)
+        return self._share_out(weights @ self.names / weights.sum(axis=1, keepdims=True))
 
     def texts(self, texts: Sequence[str], role: Role, langs: Sequence[str | None]) -> np.ndarray:
-        return unit(encode_matrix(self.text, _make_items(texts), "query")) - self.centre
+        return self.place(encode_matrix(self.text, _make_items(texts, langs), "query"))
+
+    def place(self, texts: np.ndarray) -> np.ndarray:
+        """Vectors, float32 [n, dim], of what the text encoder made of texts, [n, dim]."""
+        centred = np.zeros_like(texts)
+        for part in self.parts:
+            known = texts[:, part].any(axis=1)
+            centred[known, part] = unit(texts[known, part]) - self.centre[part]
+        return self._share_out(centred)
+
+    def _share_out(self, vectors: np.ndarray) -> np.ndarray:
+        """The same with parts of length 1, each times the root of its share; one of zeros stays so."""
+        made = [share**0.5 * unit(vectors[:, part]) for share, part in zip(self.shares, self.parts, strict=True)]
+        return np.concatenate(made, axis=1)
 
     def token_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The text encoder's tokens (`encoders.base.Tokenizes`)."""
@@ -149,17 +199,24 @@ class ConSE(TwoTower):
         return self.text
 
 
-def open_image_tower(weights: Path, device: torch.device, backend: str = "torch") -> tuple[torch.nn.Module, Pixels]:
-    """EfficientNet-Lite2 (Tan and Le 2019) with its safetensors weights, and its transform, from timm.
+def open_image_tower(
+    weights: Path, device: torch.device, view: View, backend: str = "torch"
+) -> tuple[torch.nn.Module, Pixels]:
+    """EfficientNet-Lite2 (Tan and Le 2019) with its safetensors weights, and the transform to a view, from timm.
 
     In float32 always: in bfloat16 it is 2.6 times as fast on AMX, but vectors of photos that it is unsure
     of fall to a cosine of 0.87 with their float32 selves.
     """
     import timm
+    from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 
     model: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False)
     model.load_state_dict(load_file(weights), strict=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    if view == "whole":
+        side = transform.transforms[1].size  # of the crop
+        square = [ResizeKeepRatio(side, longest=1, interpolation="bicubic"), CenterCropOrPad(side, fill=FILL)]
+        transform.transforms = [*square, *transform.transforms[2:]]
     model = model.eval().requires_grad_(False)
     if backend != "torch":
         how = {"model": model.pretrained_cfg["architecture"], "timm": timm.__version__}
@@ -185,7 +242,8 @@ def embed_classes(spec: EncoderSpec, text: Callable[[], Encoder]) -> np.ndarray:
     """
 
     def make() -> dict[str, torch.Tensor]:
-        worded = _make_items([PROMPT.format(name) for name in list_classes()])
+        classes = list_classes()
+        worded = _make_items([PROMPT.format(name) for name in classes], ["eng"] * len(classes))
         return {"names": torch.from_numpy(unit(encode_matrix(text(), worded, "query")))}
 
     path = locate_cache() / f"conse-{_hash_classes(spec)}.safetensors"
@@ -198,10 +256,10 @@ def _hash_classes(spec: EncoderSpec) -> str:
     return hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
-def _load_text(name: str, dtype: str, device: str, backend: str = "torch") -> Encoder:
-    how = f"?dtype={dtype}&backend={backend}" if name == "e5-small" else ""
+def _load_text(name: Words, dtype: str, device: str, backend: str = "torch") -> Encoder:
+    how = "" if name == "use-m3" else f"?dtype={dtype}&backend={backend}"
     return load_encoder(f"offline:{name}{how}", device=device)
 
 
-def _make_items(texts: Sequence[str]) -> list[Item]:
-    return [Item(str(row), text) for row, text in enumerate(texts)]
+def _make_items(texts: Sequence[str], langs: Sequence[str | None]) -> list[Item]:
+    return [Item(str(row), text, lang=lang) for row, (text, lang) in enumerate(zip(texts, langs, strict=True))]

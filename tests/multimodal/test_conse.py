@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from crosslens.checkpoints import openvino
 from crosslens.checkpoints.offline import packages as offline
@@ -78,7 +79,7 @@ def test_one_class_gives_its_names_vector() -> None:
 
 
 def test_weights_are_powers_of_probabilities() -> None:
-    two = encoder("&top=2&sharpness=1")
+    two = encoder("&top=2&sharpness=1&blank=0&text=use-m3")
     image = open_image(list_photos()[0].path())
     chances = two.probabilities([two.prepare(image)])[0]
     first, second = chances.argsort()[::-1][:2]
@@ -87,12 +88,67 @@ def test_weights_are_powers_of_probabilities() -> None:
     np.testing.assert_allclose(unit(found), unit(expected), atol=1e-5)
 
 
+def test_what_stands_at_an_edge_is_seen_in_the_whole_picture() -> None:
+    # A cat at the left of a wide white strip, as cut-outs have it: the middle square is blank.
+    cat = open_image(next(each.path() for each in list_photos() if each.id == "photo:cat")).resize((200, 200))
+    strip = PIL.Image.new("RGB", (700, 200), "white")
+    strip.paste(cat)
+    seen = {view: encoder(f"&view={view}").prepare(strip) for view in ("whole", "middle")}
+    assert {view: tuple(each.shape) for view, each in seen.items()} == {"whole": (3, 260, 260), "middle": (3, 260, 260)}
+    assert seen["middle"].min() == 255
+    whole = seen["whole"].numpy()
+    assert whole[:, :90].min() == whole[:, 180:].min() == 255  # margins above and below are as white
+    np.testing.assert_allclose(whole[:, 95:165, :70].mean((1, 2)), np.asarray(cat).mean((0, 1)), atol=6)
+    assert encoder("&view=whole").spec.fingerprint != encoder("&view=middle").spec.fingerprint
+    cats = [row for row, name in enumerate(conse.list_classes()) if "cat" in name.split() or name == "Egyptian Mau"]
+    assert encoder().probabilities([seen["whole"]])[0, cats].sum() > 0.2
+
+
+def test_all_classes_count_unless_some_are_asked_for() -> None:
+    chances = np.random.default_rng(0).dirichlet(np.full(1000, 0.1), size=3).astype(np.float32)
+    every, few = encoder("&text=use-m3"), encoder("&text=use-m3&top=3")
+    weights = (chances / every.white**every.blank) ** every.sharpness
+    np.testing.assert_allclose(unit(every.combine(chances)), unit(weights @ every.names), atol=1e-5)
+    for row, found in enumerate(few.combine(chances)):
+        best = weights[row].argsort()[-3:]
+        np.testing.assert_allclose(unit(found), unit(weights[row, best] @ every.names[best]), atol=1e-5)
+
+
+def test_what_a_white_picture_shows_is_taken_off() -> None:
+    white = PIL.Image.new("RGB", (300, 200), "white")
+    np.testing.assert_allclose(encoder().probabilities([encoder().prepare(white)])[0], encoder().white, atol=1e-4)
+    seen, rest = encoder().white.argmax(), encoder().white.argmin()
+    chances = np.full((1, 1000), 1e-9, np.float32)
+    chances[0, [seen, rest]] = 0.5  # the model is as sure of either
+    plain, calibrated = (encoder(f"&text=use-m3{each}") for each in ("&blank=0", ""))
+    names = unit(plain.names[[seen, rest]])
+    before, after = (unit(each.combine(chances))[0] @ names.T for each in (plain, calibrated))
+    assert after[0] < before[0] - 0.2
+    assert after[1] > before[1] + 0.05
+
+
 def test_role_does_not_matter_and_texts_are_centred() -> None:
     texts = [Item("a", "a red apple"), Item("b", "ein roter Apfel")]
-    vectors = encode_matrix(encoder(), texts, "query")
-    np.testing.assert_allclose(vectors, encode_matrix(encoder(), texts, "document"), atol=1e-6)
+    small = encoder("&text=e5-small")
+    vectors = encode_matrix(small, texts, "query")
+    np.testing.assert_allclose(vectors, encode_matrix(small, texts, "document"), atol=1e-6)
     bare = encode_matrix(load_encoder("offline:e5-small?dtype=float32"), texts, "query")
-    np.testing.assert_allclose(vectors, unit(bare - encoder().centre), atol=1e-5)
+    np.testing.assert_allclose(vectors, unit(bare - small.centre), atol=1e-5)
+
+
+def test_two_text_encoders_share_the_cosine_where_both_know_the_language() -> None:
+    items = [
+        Item("both", "a red apple", lang="eng"),
+        Item("one", "tufaha jekundu", lang="swa"),  # USE does not know Swahili
+        Item("photo", image=list_photos()[0].path()),
+    ]
+    joined, small, use = (
+        encode_matrix(encoder(each), items, "query") for each in ("", "&text=e5-small", "&text=use-m3")
+    )
+    shares = np.sqrt(np.array(encoder().shares) / sum(encoder().shares))
+    wanted = np.concatenate([shares[0] * small, shares[1] * use], axis=1)
+    wanted[1] = np.concatenate([small[1], np.zeros_like(use[1])])
+    np.testing.assert_allclose(joined, wanted, atol=1e-5)
 
 
 def test_openvino_sees_what_torch_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,7 +207,10 @@ def test_class_vectors_are_cached_and_a_torn_file_made_again(tmp_path: Path, mon
         conse.embed_classes(words.spec, text)
 
 
-@table("options", ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2"])
+@table(
+    "options",
+    ["top=0", "top=1001", "sharpness=0", "text=bert", "max_pixels=0", "text_weight=2", "view=left", "blank=1.5"],
+)
 def test_options_out_of_range(options: str) -> None:
     with pytest.raises(InputError, match=options.partition("=")[0]):
         load_encoder(f"offline:conse?{options}")

@@ -74,13 +74,15 @@ def join_towers(conse: ConSE, spec: Spec, recipe: EncoderRecipe) -> tuple[ClipEn
 
     Before it is trained it does about what ConSE does: each unit of the head's hidden layer is a class, and its
     weights lead to the vector of the class's name. Texts are whitened as those of the names are, so that no direction
-    that all share counts. `InputError` for a text encoder that cannot be trained.
+    that all share counts. Of several text encoders the one that can be trained is taken; `InputError` if none can.
     """
-    words = conse.text
-    if not isinstance(words, TransformerEncoder):
+    pairs = zip(conse.readers, conse.parts, strict=True)
+    able = [(reader, part) for reader, part in pairs if isinstance(reader, TransformerEncoder)]
+    if not able:
         raise InputError(f"{spec} cannot be trained: its text encoder knows no gradients; take text=e5-small")
+    words, part = able[0]
     width = words.opened.config.hidden_size
-    names = conse.names + conse.centre
+    names = (conse.names + conse.centre)[:, part]
     dim = len(names) // 2
     text = {
         "hf_model_name": TEXT, "hf_model_pretrained": False, "hf_tokenizer_name": TEXT, "hf_pooler_type": "mean_pooler",

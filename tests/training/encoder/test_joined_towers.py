@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from crosslens.encoders.base import encode_matrix, unit
+from crosslens.encoders.base import EncoderSpec, encode_matrix, unit
+from crosslens.encoders.ensemble import Ensemble
 from crosslens.encoders.registry import load_encoder
-from crosslens.items import Item
+from crosslens.items import Dense, Item, Role
 from crosslens.multimodal.conse import ConSE
 from crosslens.multimodal.towers import Pixels
 from crosslens.specs import Spec
@@ -53,7 +55,7 @@ def conse(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tower.classifier.weight.copy_((torch.linalg.pinv(features) @ logits).T)
         tower.classifier.bias.zero_()
     save_file(tower.state_dict(), tmp_path / "tower.safetensors")
-    how = {"top": 20, "sharpness": 0.5, "text_weight": 0.5}
+    how = {"top": 20, "sharpness": 0.5, "text_weight": 0.5, "view": "whole", "blank": 0.0, "shares": [1.0]}
     spec = replace(text.spec, name="offline:conse", modalities=("text", "image"), max_pixels=SIDE**2, extra=how)
     names = unit(encode_matrix(text, NAMES, "query"))
     made = ConSE(weights=tmp_path / "tower.safetensors", text=text, names=names, spec=spec, device=torch.device("cpu"))
@@ -84,6 +86,25 @@ def test_before_a_step_it_ranks_as_conse_does(conse: ConSE, monkeypatch: pytest.
 
 def correlate(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+class Letters:
+    """Texts by their letters, without gradients."""
+
+    spec = EncoderSpec("letters", "1", ("text",), 16)
+
+    def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
+        for item in items:
+            counts = np.array([[float((item.text or "").count(letter)) for letter in "abcdefghijklmnop"]])
+            yield Dense([item.id], unit(counts))
+
+
+def test_of_two_text_encoders_the_one_with_gradients_is_taken(conse: ConSE):
+    both = Ensemble([Letters(), conse.text])
+    spec = replace(conse.spec, dim=both.spec.dim, extra={**conse.spec.extra, "shares": [2.0, 1.0]})
+    names = encode_matrix(both, NAMES, "query")
+    pair = ConSE(weights=conse.weights, text=both, names=names, spec=spec, device=conse.device)
+    np.testing.assert_allclose(score(join(pair).encoder), score(join(conse).encoder), atol=1e-4)
 
 
 def test_what_is_joined_loads_as_it_was_saved(conse: ConSE, tmp_path: Path):
