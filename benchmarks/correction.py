@@ -18,9 +18,7 @@ rows of a table. Prints tables on stderr and one JSON object on stdout.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,10 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparing import Row, make_parser, note, open_encoder
 from crosslens import create_index, evaluate
 from crosslens.encoders.base import Encoder, encode_matrix, unit
-from crosslens.encoders.cache.encoder import CachedEncoder
-from crosslens.encoders.registry import load_encoder
 from crosslens.evaluation.significance import holm
 from crosslens.indexes.index import DocumentIndex
 from crosslens.indexes.moments import TEXT, Moments
@@ -40,7 +37,7 @@ from crosslens.media.language_names import list_names
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
 from crosslens.runs import Qrels, Run
-from measurements import Table, add_save, save, show_p
+from measurements import Table, save, show_p
 
 MEASURE = "nDCG@20"
 UNCORRECTED = "uncorrected"
@@ -51,26 +48,21 @@ Halves = Mapping[str, tuple[Mapping[str, Item], Qrels]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("collections", nargs="+", type=Path, metavar="COLLECTION")
-    parser.add_argument("--encoder", default="offline:e5-small")
+    parser = make_parser(__doc__, "offline:e5-small")
     parser.add_argument("--documents", type=int, default=6000, help="of a collection, at most (%(default)s)")
     parser.add_argument("--alone", type=int, default=900, help="documents of one language, at most (%(default)s)")
     parser.add_argument("-k", type=int, default=100)
-    parser.add_argument("--device", default="auto")
-    add_save(parser)
     given = parser.parse_args()
-    encoder = CachedEncoder(load_encoder(given.encoder, device=given.device))
-    several, alone = [], []
+    encoder = open_encoder(given)
+    several: list[Row] = []
+    alone: list[Row] = []
     for where in given.collections:
         halves = read_halves(where)
         docs = sample(list(fill_languages(load_collection(where / "dev").docs())), halves, given.documents)
         for row in measure_several(docs, halves, encoder, given.k):
-            several.append({"collection": where.name, **row})
-            print(json.dumps(several[-1]), file=sys.stderr, flush=True)
+            note(several, {"collection": where.name}, row)
         for row in measure_alone(docs, halves, encoder, given.alone):
-            alone.append({"collection": where.name, **row})
-            print(json.dumps(alone[-1]), file=sys.stderr, flush=True)
+            note(alone, {"collection": where.name}, row)
     report = {"several": several, "alone": alone}
     tables = [show(rows, half, title) for title, rows in report.items() if rows for half in ("dev", "test")]
     notes = [f"p: paired t-tests of the last column against {UNCORRECTED}, Holm-corrected over the rows of a table."]

@@ -20,11 +20,9 @@ follow from hashes. p: paired t-tests, Holm-corrected over all rows. Prints tabl
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
-import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,16 +30,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from comparing import Row, adjust, make_parser, note, open_encoder, time_queries
 from crosslens import create_index, evaluate
-from crosslens.encoders.cache.encoder import CachedEncoder
-from crosslens.encoders.registry import load_encoder
-from crosslens.evaluation.significance import holm
 from crosslens.indexes.base import Index
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
-from crosslens.runs import Qrels
-from measurements import Table, add_save, save, show_p
+from crosslens.runs import Qrels, Run
+from measurements import Table, save, show_p
 
 MEASURE = "nDCG@20"
 TIMED = 10  # queries asked one at a time
@@ -63,34 +59,23 @@ class QuerySet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("collections", nargs="+", type=Path, metavar="COLLECTION")
-    parser.add_argument("--encoder", default="offline:use-m3", help="(%(default)s)")
+    parser = make_parser(__doc__, "offline:use-m3")
     parser.add_argument("--half", choices=("dev", "test"), default="test", help="(%(default)s)")
     parser.add_argument(
         "--most", type=int, default=150, help="queries of a class, and a third of the topics (%(default)s)"
     )
     parser.add_argument("--titles", type=int, default=1200, help="documents without titles, or 0 (%(default)s)")
-    parser.add_argument("--device", default="auto")
-    add_save(parser)
     given = parser.parse_args()
-    encoder = CachedEncoder(load_encoder(given.encoder, device=given.device))
-    figures = []
+    encoder = open_encoder(given)
+    figures: list[Row] = []
     for where in given.collections:
         for docs, sets in read_sets(where, given.half, given.most, given.titles):
             index = create_index("memory://")
             index.add(docs, [encoder])
             for each in sets:
-                row = {
-                    "collection": where.name,
-                    "class": each.name,
-                    "documents": len(docs),
-                    "languages": len(index.langs),
-                }
-                figures.append(row | measure(index, each))
-                print(json.dumps(figures[-1]), file=sys.stderr, flush=True)
-    for row, p in zip(figures, holm([row["p"] for row in figures]), strict=True):
-        row["p adjusted"] = p
+                row = {"collection": where.name, "class": each.name, "documents": len(docs)}
+                note(figures, row, {"languages": len(index.langs)}, measure(index, each))
+    adjust(figures, lambda row: row["p"])
     notes = [
         f"{given.encoder}, {given.half} half. p: paired t-tests of hybrid against dense, Holm-corrected over all rows. CPU "
         f"milliseconds: one query at a time, exact, encoding included, medians of {TIMED}."
@@ -207,25 +192,19 @@ def split_title(item: Item) -> tuple[str, str]:
 
 def measure(index: Index, asked: QuerySet) -> dict[str, Any]:
     """Means of dense, lexical and hybrid search, and p of hybrid against dense."""
-    runs = {mode: index.search(asked.queries, 100, mode=mode, exact=True) for mode in ("dense", "lexical", "hybrid")}
+
+    def search(mode: Any) -> Callable[[Sequence[Item]], Run]:
+        return lambda queries: index.search(queries, 100, mode=mode, exact=True)
+
+    runs = {mode: search(mode)(asked.queries) for mode in ("dense", "lexical", "hybrid")}
     table = evaluate(runs, asked.qrels, [MEASURE], baseline="dense")
     compared = (table.comparisons or {})["hybrid", MEASURE]
     return {
         "queries": len(asked.queries),
         "means": {mode: table.mean(mode, MEASURE) for mode in runs},
         "p": 1.0 if compared.p is None else compared.p,
-        "ms": {mode: time_queries(index, asked.queries[:TIMED], mode) for mode in ("dense", "hybrid")},
+        "ms": {mode: time_queries(asked.queries[:TIMED], search(mode)) for mode in ("dense", "hybrid")},
     }
-
-
-def time_queries(index: Index, queries: Sequence[Item], mode: Any) -> float:
-    """Median milliseconds of CPU time of a search for one query."""
-    times = []
-    for query in queries:
-        began = time.process_time()
-        index.search([query], 100, mode=mode, exact=True)
-        times.append(1000 * (time.process_time() - began))
-    return sorted(times)[len(times) // 2]
 
 
 def show(figures: Sequence[Mapping[str, Any]]) -> Table:

@@ -12,25 +12,21 @@ Holm-corrected over all collections. Searches are exact. Prints tables on stderr
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from comparing import Row, adjust, make_parser, note, open_encoder, time_queries
 from crosslens import create_index, evaluate
-from crosslens.encoders.cache.encoder import CachedEncoder
-from crosslens.encoders.registry import load_encoder
-from crosslens.evaluation.significance import holm
 from crosslens.indexes.base import Index
 from crosslens.indexes.merging import STRENGTH
 from crosslens.items import Item
 from crosslens.multilingual.collections.registry import load_collection
 from crosslens.multilingual.languages import fill_languages
-from measurements import Table, add_save, save, show_p
+from crosslens.runs import Run
+from measurements import Table, save, show_p
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEASURE = "nDCG@20"
@@ -38,15 +34,11 @@ TIMED = 30  # queries asked one at a time
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("collections", nargs="+", type=Path, metavar="COLLECTION")
-    parser.add_argument("--encoder", default="offline:e5-small")
+    parser = make_parser(__doc__, "offline:e5-small")
     parser.add_argument("-k", type=int, default=100)
-    parser.add_argument("--device", default="auto")
-    add_save(parser)
     given = parser.parse_args()
-    encoder = CachedEncoder(load_encoder(given.encoder, device=given.device))
-    figures = []
+    encoder = open_encoder(given)
+    figures: list[Row] = []
     for where in given.collections:
         items = list(fill_languages(load_collection(where / "dev").docs()))
         for variant, docs in {"all versions": items, "one version a page": keep_one_version(items)}.items():
@@ -55,11 +47,9 @@ def main() -> None:
             for half in ("dev", "test"):
                 found = measure(index, where / half, given.k, STRENGTHS if half == "dev" else (0.0, STRENGTH))
                 row = {"collection": where.name, "variant": variant, "half": half, "documents": len(docs)}
-                figures.append(row | {"languages": len(index.langs)} | found)
-                print(json.dumps(figures[-1]), file=sys.stderr, flush=True)
+                note(figures, row, {"languages": len(index.langs)}, found)
     tested = [row for row in figures if row["half"] == "test"]
-    for row, p in zip(tested, holm([row["p"][f"{STRENGTH:g}"] for row in tested]), strict=True):
-        row["p adjusted"] = p
+    adjust(tested, lambda row: row["p"][f"{STRENGTH:g}"])
     notes = [
         f"Strength {STRENGTH:g} is the default, 0 leaves the scores as they are. p: paired t-tests, on test Holm-corrected over its "
         f"{len(tested)} rows. CPU milliseconds: one query at a time, exact, encoding left out, medians of {TIMED}."
@@ -87,24 +77,18 @@ def measure(index: Index, where: Path, k: int, strengths: Sequence[float]) -> di
     }
     qrels = {topic: grades for topic, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
     queries = [query for query in fill_languages(collection.queries()) if query.id in qrels]
-    runs = {f"{each:g}": index.search(queries, k, exact=True, merge=each) for each in strengths}
+
+    def search(merge: float) -> Callable[[Sequence[Item]], Run]:
+        return lambda asked: index.search(asked, k, exact=True, merge=merge)
+
+    runs = {f"{each:g}": search(each)(queries) for each in strengths}
     table = evaluate(runs, qrels, [MEASURE], baseline="0")
     return {
         "topics": len(queries),
         "means": {name: table.mean(name, MEASURE) for name in runs},
         "p": {system: each.p for (system, _), each in (table.comparisons or {}).items()},
-        "ms": {f"{each:g}": time_queries(index, queries[:TIMED], k, each) for each in (0.0, STRENGTH)},
+        "ms": {f"{each:g}": time_queries(queries[:TIMED], search(each)) for each in (0.0, STRENGTH)},
     }
-
-
-def time_queries(index: Index, queries: Sequence[Item], k: int, merge: float) -> float:
-    """Median milliseconds of CPU time of a search whose query's vector is known."""
-    times = []
-    for query in queries:
-        began = time.process_time()
-        index.search([query], k, exact=True, merge=merge)
-        times.append(1000 * (time.process_time() - began))
-    return sorted(times)[len(times) // 2]
 
 
 def show(figures: Sequence[dict[str, Any]], half: str) -> Table:
