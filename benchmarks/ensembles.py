@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from crosslens import Run, create_index, evaluate
-from crosslens.encoders.base import Encoder, encode_matrix
+from crosslens.encoders.base import Encoder, encode_matrix, has_spans
 from crosslens.encoders.cache.encoder import CachedEncoder
 from crosslens.encoders.ensemble import Ensemble
 from crosslens.encoders.pair import WEIGHTS
@@ -53,6 +53,8 @@ class Kept:
         self.known_languages = frozenset(languages)
         self._encoder = encoder
         self._held: dict[tuple[str | None, str | None, str], np.ndarray] = {}
+        if has_spans(encoder):
+            self.token_spans, self.room = encoder.token_spans, encoder.room
 
     def encode(self, items: Iterable[Item], role: Role) -> Iterator[Dense]:
         for group in windows(items, 1024):

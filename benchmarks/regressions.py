@@ -35,7 +35,7 @@ RULES = (
     Rule("quality", "higher", r"^(found|first), \w{3}$|^(across|same) languages?\b"),
     Rule("fault", "lower", r"^(failed|lost|tracebacks|hangs|reinterpreted|wrong|wrong status|faults|other hits)$"),
     Rule("fault", "lower", r"^(leftovers|half|unclear)$"),
-    Rule("ratio", "lower", r"^median ratio$"),  # of the time with a journal to that without
+    Rule("ratio", "lower", r"^median ratio$|^cost of "),  # of the time with a journal or windows to that without
     Rule("ratio", "higher", r"^(ratio|times|x)\b|^(of|in) CPU time$|^rate of .* to that of "),
     Rule("rate", "higher", r"/s\b|\ba second$"),
     Rule("time", "lower", r"\b(ms|seconds|minutes)\b|(?<!['’])\bs\b"),
