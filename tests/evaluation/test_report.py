@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -193,12 +194,12 @@ def test_the_same_results_give_the_same_bytes(page, results):
     assert render_report(results, "tables.md") == render_report(results, "tables.md")
     assert render_report(results, "tables.tex") == render_report(results, "tables.tex")
     script = (
-        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); import test_report as t;"
+        "import hashlib, sys; sys.path[:0] = sys.argv[1:]; import test_report as t;"
         "from crosslens.evaluation.report.render import render_report; from crosslens.evaluation.experiment.results import Results;"
         "print(hashlib.sha256(render_report(Results('x', {}, (t.part(),), {}), 'report.html').encode()).hexdigest())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(__file__).rpartition("/")[0]],
+        [sys.executable, "-c", script, *map(str, Path(__file__).parents[:2])],
         env=os.environ | {"PYTHONHASHSEED": "1"},  # sets have another order there
         capture_output=True, text=True, check=True,
     )  # fmt: skip
