@@ -30,9 +30,10 @@ def index_command(
     whole: Annotated[
         bool, typer.Option("--whole", help="Passages, each counting together with its whole document.")
     ] = False,
-    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180).")] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180; with --whole 64).")] = None,
     stride: Annotated[
-        int | None, typer.Option(help="Tokens from a passage to the next (default: half the window).")
+        int | None,
+        typer.Option(help="Tokens from a passage to the next (default: half the window; with --whole, all)."),
     ] = None,
     expansions: Annotated[
         str | None,
