@@ -30,10 +30,10 @@ def index_command(
     whole: Annotated[
         bool, typer.Option("--whole", help="Passages, each counting together with its whole document.")
     ] = False,
-    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180; with --whole 64).")] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens of a passage (default: 180; 64 with --whole).")] = None,
     stride: Annotated[
         int | None,
-        typer.Option(help="Tokens from a passage to the next (default: half the window; with --whole, all)."),
+        typer.Option(help="Tokens from a passage to the next (default: half the window; all of it with --whole)."),
     ] = None,
     expansions: Annotated[
         str | None,

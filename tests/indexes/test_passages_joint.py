@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
+from crosslens.commands.index import index_command
 from crosslens.encoders.base import unit
 from crosslens.errors import InputError
 from crosslens.indexes.base import Index
@@ -124,3 +126,11 @@ def test_an_index_with_whole_documents_says_so(tmp_path: Path) -> None:
             create_index("memory://", kind=kind, passages=windows)
     with pytest.raises(InputError, match="above 0 and below 1, not 1"):
         JointWindows(share=1)
+
+
+def test_the_help_has_the_defaults_of_both_kinds_of_windows() -> None:
+    hints = get_type_hints(index_command, include_extras=True)
+    window, stride = (hints[name].__metadata__[0].help for name in ("window", "stride"))
+    assert f"(default: {Windows.window}; {JointWindows.window} with --whole)" in window
+    assert (Windows.of(10).stride, Windows.of(10, whole=True).stride) == (5, 10)
+    assert "(default: half the window; all of it with --whole)" in stride
