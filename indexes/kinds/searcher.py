@@ -25,7 +25,7 @@ Rows = slice | np.ndarray  # of a space: those side by side, or their numbers, r
 Found = tuple[np.ndarray, np.ndarray]  # rows int64 [n] and their scores float32 [n]
 
 TOGETHER = {"cpu": 256, "cuda": 64, "mps": 64}  # queries a matrix product, at most
-BLOCK = {"cpu": 4096, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
+BLOCK = {"cpu": 16384, "cuda": 65536, "mps": 65536}  # rows a product: on a CPU what stays in its cache
 SCORED = 16384  # rows scored at a time
 GATHERED = 2048  # rows of the same on a CPU: what stays in its cache
 GROUP = 8  # rows that stand for one another when candidates are picked, at most, where memory allows
