@@ -168,8 +168,8 @@ def test_vectors_and_order_are_those_of_one_process(two: Workers, spec: str) -> 
     np.testing.assert_allclose(
         vectors, encode_matrix(registry.load_encoder(spec, device="cpu"), items, "document"), atol=1e-5
     )
-    # Whoever encodes what; batches are as large as a process has measured to be best, which may move the last bit.
-    np.testing.assert_allclose(vectors, encode_matrix(two, items, "document"), rtol=0, atol=2e-7)
+    # Whoever encodes what; batches are as large as a process has measured to be best, which may move the last bits.
+    np.testing.assert_allclose(vectors, encode_matrix(two, items, "document"), rtol=0, atol=1e-6)
     np.testing.assert_allclose(encode_matrix(two, items[:3], "query"), vectors[:3], atol=1e-5)
     assert list(two.encode([], "document")) == []
 
