@@ -80,18 +80,13 @@ class Moments:
     def of(cls, dim: int, blocks: Callable[[], Iterable[Block]], kappa: float = KAPPA, share: float = 1.0) -> Moments:
         """Both passes; `blocks()` starts a fresh stream of the same blocks each time."""
         moments = cls(dim, kappa, share)
-        for look in (moments.update, moments.spread):
-            for block in blocks():
-                look(*block)
+        for vectors, langs, modalities, *_ in blocks():
+            moments.update(vectors, langs, modalities)
+        for block in blocks():
+            moments.spread(*block)
         return moments
 
-    def update(
-        self,
-        vectors: np.ndarray,
-        langs: Sequence[str | None],
-        modalities: Sequence[str],
-        wholes: np.ndarray | None = None,
-    ) -> None:
+    def update(self, vectors: np.ndarray, langs: Sequence[str | None], modalities: Sequence[str]) -> None:
         """First pass: count and mean of each group of `vectors` float32 [n, dim]."""
         vectors = self._check(vectors, langs, modalities)
         for modality, rows in group_positions(modalities).items():

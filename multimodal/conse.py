@@ -160,9 +160,9 @@ class ConSE(TwoTower):
 
     def combine(self, chances: np.ndarray) -> np.ndarray:
         """Vectors, float32 [n, dim], of pictures with these class probabilities [n, 1000]."""
-        weights = chances**self.sharpness
         if self.blank:
-            weights /= self.white ** (self.sharpness * self.blank)
+            chances = chances / self.white**self.blank
+        weights = (chances / chances.max(axis=1, keepdims=True)) ** self.sharpness  # at most 1, whatever the power
         if self.top < weights.shape[1]:
             rest = np.argpartition(-weights, self.top - 1, axis=1)[:, self.top :]
             np.put_along_axis(weights, rest, 0, axis=1)
